@@ -1,0 +1,1 @@
+"""Share CAN adapters between processes."""

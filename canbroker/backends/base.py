@@ -1,0 +1,141 @@
+"""The boundary between a channel actor and an adapter family.
+
+A backend *is* an open adapter: opening returns one or raises, and leaves nothing behind. The
+actor's two threads use it at the same time: the send thread hands frames over, the recv thread
+takes out what happened, received frames and finished transmits in the one order of the bus.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import ClassVar
+
+import msgspec
+
+from canbroker.errors import CanOperationError
+from canbroker.filters import FilterSet
+from canbroker.frame import FD, Frame, frame_fault
+
+
+class AdapterGoneError(CanOperationError):
+    """The adapter can no longer be used: unplugged, hung, closed by the driver.
+
+    The actor closes the backend, fails what was in flight, and tries to open it again.
+    """
+
+
+class Options(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
+    """What a user may say about one channel. Each backend extends it with its own parameters.
+
+    Values are checked in ``__post_init__`` (:class:`ValueError` naming the parameter), before
+    any device is touched.
+    """
+
+    channel: str
+
+    @property
+    def identity(self) -> str:
+        """Names the adapter: two channels with one identity would open the same hardware."""
+        return self.channel
+
+
+class Transmit:
+    """One frame on its way to the bus. Returned by :meth:`Backend.read` when that has ended.
+
+    The actor makes it; the backend sets ``timestamp_ns`` (wall clock, when the adapter took the
+    frame) or ``failure`` (a sentence), and touches nothing else.
+    """
+
+    __slots__ = ("expires_ns", "failure", "frame", "origin", "queued_ns", "request", "timestamp_ns")
+
+    def __init__(
+        self, frame: Frame, origin: str, request: object, queued_ns: int, expires_ns: int = 0
+    ) -> None:
+        self.frame = frame
+        self.origin = origin
+        self.request = request  # the actor's own account of where the frame came from
+        self.queued_ns = queued_ns  # monotonic
+        self.expires_ns = expires_ns  # monotonic; 0 is never
+        self.timestamp_ns = 0
+        self.failure: str | None = None
+
+    def __repr__(self) -> str:
+        return f"<Transmit {self.frame!r} from {self.origin}>"
+
+
+class Backend(ABC):
+    """An open adapter.
+
+    Thread of each method: *send* and *recv* are the actor's two threads; *any* is any thread.
+    """
+
+    supports_error_frames: ClassVar[bool] = False
+
+    #: A line for people: adapter, version, serial number.
+    info: str = ""
+    #: Bit rates in bit/s where the backend knows them.
+    bitrate: int | None = None
+    data_bitrate: int | None = None
+    #: Whether FD frames can be sent.
+    fd: bool = False
+    listen_only: bool = False
+    #: Frames that were lost before the backend saw them, as far as the driver tells; cumulative.
+    dropped: int = 0
+
+    @abstractmethod
+    def fileno(self) -> int:
+        """[any] A descriptor that is readable while :meth:`read` has something to return."""
+
+    @abstractmethod
+    def read(self) -> Sequence[Frame | Transmit]:
+        """[recv] All that has happened since the last call, in bus order, without blocking.
+
+        A :class:`Transmit` comes back exactly once, whatever became of it.
+
+        :raises AdapterGoneError: the adapter is lost. What was read before is returned first.
+        """
+
+    def due_ns(self) -> int | None:
+        """[recv] Monotonic time at which :meth:`read` wants to be called even if the descriptor
+        stays silent (an acknowledgement's deadline, say); ``None`` if it does not."""
+        return None
+
+    @abstractmethod
+    def room(self, origin: str) -> int:
+        """[send] How many more frames of this client :meth:`send` takes now."""
+
+    @abstractmethod
+    def send(self, transmits: Sequence[Transmit]) -> None:
+        """[send] Hands frames to the driver, in order; at most :meth:`room` of one client.
+
+        :raises AdapterGoneError: the adapter is lost; the frames come back from ``abandon``.
+        """
+
+    @abstractmethod
+    def abandon(self) -> Sequence[Transmit]:
+        """[any, after the last read] Every transmit that was sent and never came back."""
+
+    def filter(self, filters: FilterSet) -> None:  # noqa: B027 - optional on purpose
+        """[recv] The union of what anyone wants, for adapters and drivers that can filter.
+
+        A hint: what passes without need is dropped by the routes.
+        """
+
+    def counters(self) -> dict[str, int]:
+        """[any] Counts of what the adapter or its line got wrong, for ``status``."""
+        return {}
+
+    @abstractmethod
+    def close(self) -> None:
+        """[any] Gives the adapter back. Idempotent; wakes nobody up because nobody blocks."""
+
+    def fault(self, frame: Frame) -> str | None:
+        """[send] Why this adapter cannot send the frame, or ``None`` if it can."""
+        if self.listen_only:
+            return "the channel is listen-only"
+        if frame.flags & 4 and not self.supports_error_frames:
+            return "this adapter cannot send error frames"
+        if frame.flags & FD and not self.fd:
+            return "the channel was not opened for CAN FD (fd=True)"
+        return frame_fault(frame.arbitration_id, frame.flags, frame.data)

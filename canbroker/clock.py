@@ -1,0 +1,34 @@
+"""Times: integer nanoseconds inside, float seconds at the API.
+
+Deadlines use the monotonic clock, which all processes of a host share and nobody can set;
+frames carry the wall clock.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+
+monotonic_ns = time.monotonic_ns
+wall_ns = time.time_ns
+
+SECOND = 1_000_000_000
+MILLISECOND = 1_000_000
+
+
+def deadline_after(timeout: float | None) -> int | None:
+    """Monotonic time in ns at which ``timeout`` seconds from now are over; ``None`` is never.
+
+    :raises ValueError: NaN, which is no time at all.
+    """
+    if timeout is None:
+        return None
+    if math.isnan(timeout):
+        raise ValueError("timeout must be a number of seconds or None, got NaN")
+    # Longer than the monotonic clock can count is the same as never.
+    return monotonic_ns() + int(min(max(timeout, 0.0), 4e9) * SECOND)
+
+
+def remaining_ns(deadline: int | None) -> int | None:
+    """Nanoseconds left until ``deadline`` (at least 0); ``None`` if there is none."""
+    return None if deadline is None else max(0, deadline - monotonic_ns())

@@ -1,0 +1,214 @@
+"""Filter sets: validation, canonical text, matching.
+
+A filter is what python-can documents: ``can_id``, ``can_mask`` and optionally ``extended``. A
+frame passes when ``frame_id & can_mask == can_id & can_mask`` and, if ``extended`` is given, its
+format is that one. A set passes a frame if one of its filters does; an empty set passes all.
+
+The text form is the part of a topic that clients subscribe to (``docs/protocol.md``)::
+
+    451:7ff,x000a0000:1fffffff
+
+An entry is ``[s|x][id:mask][!|^]``: ``s`` 11-bit frames only, ``x`` 29-bit only, ``!`` error
+frames only, ``^`` no error frames. ``id:mask`` is left out when every identifier passes, and
+``-`` is the set that passes nothing.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any, Final, NamedTuple, TypeAlias
+
+from canbroker.frame import ERROR, EXTENDED, MAX_EXTENDED_ID, MAX_STANDARD_ID
+
+MAX_FILTERS: Final = 1024
+
+CanFilters: TypeAlias = "Iterable[Mapping[str, Any]] | None"
+
+NOTHING_TEXT: Final = "-"
+
+_ENTRY = re.compile(r"([sx]?)(?:([0-9a-f]{1,8}):([0-9a-f]{1,8}))?([!^]?)")
+_FORMATS: dict[str, bool | None] = {"": None, "s": False, "x": True}
+_KINDS: dict[str, bool | None] = {"": None, "^": False, "!": True}
+
+
+class Filter(NamedTuple):
+    """One filter, normalised: bits outside the mask are cleared.
+
+    ``extended`` and ``error`` are ``None`` where either kind of frame passes.
+    """
+
+    can_id: int
+    can_mask: int
+    extended: bool | None = None
+    error: bool | None = None
+
+    def matches(self, arbitration_id: int, flags: int) -> bool:
+        return (
+            (arbitration_id ^ self.can_id) & self.can_mask == 0
+            and (self.extended is None or self.extended == bool(flags & EXTENDED))
+            and (self.error is None or self.error == bool(flags & ERROR))
+        )
+
+    def implies(self, other: Filter) -> bool:
+        """Whether every frame that passes this filter passes ``other`` too."""
+        return (
+            (other.extended is None or other.extended == self.extended)
+            and (other.error is None or other.error == self.error)
+            and other.can_mask & ~self._fixed_bits() == 0
+            and (self.can_id ^ other.can_id) & other.can_mask == 0
+        )
+
+    def text(self) -> str:
+        kind = {None: "", False: "^", True: "!"}[self.error]
+        frame_format = {None: "", False: "s", True: "x"}[self.extended]
+        if not self.can_mask:
+            return f"{frame_format}{kind}"
+        wide = self.extended or (self.can_id | self.can_mask) > MAX_STANDARD_ID
+        digits = 8 if wide else 3
+        return f"{frame_format}{self.can_id:0{digits}x}:{self.can_mask:0{digits}x}{kind}"
+
+    def _fixed_bits(self) -> int:
+        """Identifier bits that are the same in every frame that passes."""
+        if self.extended is False:  # an 11-bit identifier has zeros above
+            return self.can_mask | (MAX_EXTENDED_ID & ~MAX_STANDARD_ID)
+        return self.can_mask
+
+
+class FilterSet:
+    """An immutable, canonical set of filters. Equal texts are equal sets."""
+
+    __slots__ = ("filters", "nothing", "text")
+
+    def __init__(self, filters: Iterable[Filter] = (), *, nothing: bool = False) -> None:
+        """``filters`` may repeat and imply each other; ``nothing`` makes an empty one pass none."""
+        candidates = [normal for item in filters if (normal := _normalise(item)) is not None]
+        kept = {
+            item
+            for item in set(candidates)
+            if not any(item != other and item.implies(other) for other in candidates)
+        }
+        self.nothing = nothing and not kept
+        if Filter(0, 0) in kept:
+            kept.clear()  # one that passes everything makes the set the empty one
+        self.filters = tuple(sorted(kept, key=Filter.text))
+        self.text = NOTHING_TEXT if self.nothing else ",".join(map(Filter.text, self.filters))
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, FilterSet) and self.text == other.text
+
+    def __hash__(self) -> int:
+        return hash(self.text)
+
+    def __repr__(self) -> str:
+        return f"<FilterSet {self.text or 'everything'}>"
+
+    def matches(self, arbitration_id: int, flags: int) -> bool:
+        if not self.filters:
+            return not self.nothing
+        return any(item.matches(arbitration_id, flags) for item in self.filters)
+
+    def can_filters(self) -> list[dict[str, int | bool]] | None:
+        """The set as python-can writes it; ``None`` is everything."""
+        if not self.filters and not self.nothing:
+            return None
+        return [
+            {"can_id": item.can_id, "can_mask": item.can_mask}
+            | ({} if item.extended is None else {"extended": item.extended})
+            for item in self.filters
+        ]
+
+
+EVERYTHING: Final = FilterSet()
+NOTHING: Final = FilterSet(nothing=True)
+
+
+def validate(can_filters: CanFilters) -> FilterSet:
+    """The set that python-can's ``can_filters`` describe; ``None`` or empty is everything.
+
+    :raises ValueError: names the entry and what is wrong with it.
+    """
+    if can_filters is None:
+        return EVERYTHING
+    if isinstance(can_filters, (str, bytes, Mapping)):
+        raise ValueError(f"can_filters must be a list of dicts, got {can_filters!r}")
+    try:
+        entries = list(can_filters)
+    except TypeError:
+        raise ValueError(f"can_filters must be a list of dicts, got {can_filters!r}") from None
+    if len(entries) > MAX_FILTERS:
+        raise ValueError(f"at most {MAX_FILTERS} filters, got {len(entries)}")
+    filters = [_entry(index, entry) for index, entry in enumerate(entries)]
+    return FilterSet(filters, nothing=bool(filters))
+
+
+def parse(text: str) -> FilterSet:
+    """The set that a text form describes, canonical or not.
+
+    :raises ValueError: names the entry that does not parse.
+    """
+    if text == "":
+        return EVERYTHING
+    if text == NOTHING_TEXT:
+        return NOTHING
+    entries = text.split(",")
+    if len(entries) > MAX_FILTERS:
+        raise ValueError(f"at most {MAX_FILTERS} filters, got {len(entries)}")
+    return FilterSet(map(_parse_entry, entries), nothing=True)
+
+
+def union(sets: Iterable[FilterSet]) -> FilterSet:
+    """The set that passes whatever one of ``sets`` passes."""
+    filters: list[Filter] = []
+    for item in sets:
+        if not item.filters and not item.nothing:
+            return EVERYTHING
+        filters.extend(item.filters)
+    return FilterSet(filters, nothing=True)
+
+
+def _entry(index: int, entry: object) -> Filter:
+    if not isinstance(entry, Mapping):
+        raise ValueError(f"can_filters[{index}] must be a dict, got {entry!r}")
+    unknown = set(entry) - {"can_id", "can_mask", "extended"}
+    if unknown:
+        names = ", ".join(sorted(map(repr, unknown)))
+        raise ValueError(f"can_filters[{index}] has unknown keys: {names}")
+    numbers = []
+    for key in ("can_id", "can_mask"):
+        value = entry.get(key)
+        if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 1 << 32:
+            raise ValueError(
+                f"can_filters[{index}][{key!r}] must be 0 to 0xffffffff, got {value!r}"
+            )
+        numbers.append(value)
+    extended = entry.get("extended")
+    if extended is not None and not isinstance(extended, (bool, int)):
+        raise ValueError(f"can_filters[{index}]['extended'] must be a bool, got {extended!r}")
+    return Filter(numbers[0], numbers[1], None if extended is None else bool(extended))
+
+
+def _parse_entry(text: str) -> Filter:
+    match = _ENTRY.fullmatch(text)
+    if match is None or not text:
+        raise ValueError(f"filter {text!r} is not [s|x][id:mask][!|^] in lower-case hexadecimal")
+    frame_format, can_id, can_mask, kind = match.groups()
+    return Filter(
+        int(can_id or "0", 16), int(can_mask or "0", 16), _FORMATS[frame_format], _KINDS[kind]
+    )
+
+
+def _normalise(item: Filter) -> Filter | None:
+    """The filter with nothing in it that does not matter; ``None`` if no frame can pass it."""
+    can_id, can_mask, extended, error = item
+    can_id &= can_mask
+    if can_id > MAX_EXTENDED_ID:
+        return None  # asks for identifier bits that no frame has
+    can_mask &= MAX_EXTENDED_ID
+    if can_id > MAX_STANDARD_ID:
+        if extended is False:
+            return None
+        extended = True  # no 11-bit identifier has these bits
+    if extended is False:
+        can_mask &= MAX_STANDARD_ID
+    return Filter(can_id, can_mask, extended, error)
