@@ -6,6 +6,7 @@ Lengths of data and codes for them: ISO 11898-1:2015, table 5. Bit counts: ISO 1
 from __future__ import annotations
 
 from functools import lru_cache
+from typing import Annotated
 
 import msgspec
 
@@ -28,19 +29,20 @@ _DLC_OF_LENGTH = {length: dlc for dlc, length in enumerate(FD_LENGTHS)}
 class Frame(msgspec.Struct, array_like=True, gc=False):
     """A received frame, in the order of the wire.
 
-    ``timestamp_ns`` is wall-clock time; ``data`` of a remote frame is its integer length.
+    ``timestamp_ns`` is wall-clock time; ``data`` of a remote frame is its integer length. The
+    bounds hold for every frame that was decoded; :func:`frame_fault` knows the finer rules.
     """
 
-    timestamp_ns: int
-    arbitration_id: int
-    flags: int
-    data: bytes | int
+    timestamp_ns: Annotated[int, msgspec.Meta(ge=0)]
+    arbitration_id: Annotated[int, msgspec.Meta(ge=0, le=MAX_EXTENDED_ID)]
+    flags: Annotated[int, msgspec.Meta(ge=0, le=255)]
+    data: Annotated[bytes, msgspec.Meta(max_length=64)] | Annotated[int, msgspec.Meta(ge=0, le=8)]
 
 
 class EchoFrame(Frame, array_like=True, gc=False):
     """A frame that was transmitted through the broker by the client ``origin``."""
 
-    origin: str | None = None
+    origin: Annotated[str, msgspec.Meta(max_length=32)] | None = None
 
 
 def dlc_to_length(dlc: int) -> int:

@@ -1,0 +1,196 @@
+"""Control requests ``[version, id, method, params]`` and replies ``[version, id, ok, result]``.
+
+One table per listening process names its methods and the types of their parameters; unknown
+methods and fields are refused by name before anything acts on them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Final
+
+import msgspec
+
+from canbroker.wire import VERSION, WireError, check_version
+from canbroker.wire.stream import StateEvent
+
+_Text = Annotated[str, msgspec.Meta(max_length=4096)]
+_ClientId = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9_-]{1,32}$")]
+
+
+class Params(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+    """Parameters of a method; a method without any has exactly these."""
+
+
+class Attach(Params):
+    """Join a channel: one of the configuration (``channel`` alone), or any (with ``interface``)."""
+
+    client_id: _ClientId
+    pid: int
+    program: _Text
+    channel: _Text
+    interface: _Text | None = None
+    parameters: dict[_Text, Any] = {}
+
+
+class Detach(Params):
+    client_id: _ClientId
+
+
+class SetState(Params):
+    """``state`` is ``active`` or ``passive``."""
+
+    state: _Text
+
+
+class Discard(Params):
+    """Forget what this client has queued and the driver has not taken."""
+
+    client_id: _ClientId
+
+
+class Attached(msgspec.Struct, kw_only=True):
+    """Where the channel's sockets are, and what it is."""
+
+    name: str
+    interface: str
+    parameters: dict[str, Any]
+    stream: str
+    transmit: str
+    control: str
+
+
+class HelloResult(msgspec.Struct, kw_only=True):
+    version: str
+    pid: int
+    address: str
+    autostarted: bool
+
+
+class ClientStatus(msgspec.Struct, kw_only=True):
+    client_id: str
+    pid: int
+    program: str
+    filters: str = ""
+
+
+class ChannelStatus(msgspec.Struct, kw_only=True):
+    """``phase``: stopped, starting, running, or backing off (restarting), failed."""
+
+    name: str
+    interface: str
+    parameters: dict[str, Any]
+    configured: bool
+    phase: str
+    reason: str
+    pid: int | None
+    restarts: int
+    stream: str
+    transmit: str
+    control: str
+    state: StateEvent | None
+    clients: list[ClientStatus]
+
+
+class BrokerStatus(msgspec.Struct, kw_only=True):
+    version: str
+    pid: int
+    address: str
+    autostarted: bool
+    uptime_s: float
+    refused: int
+    channels: list[ChannelStatus]
+
+
+class Discarded(msgspec.Struct):
+    count: int
+
+
+class Nothing(msgspec.Struct):
+    """The result of a method that has none."""
+
+
+class ErrorResult(msgspec.Struct):
+    """``code`` is a word to act on, ``message`` a sentence to show."""
+
+    code: str
+    message: str
+    details: dict[str, Any] = {}
+
+
+BROKER_METHODS: Final[Mapping[str, type[Params]]] = {
+    "hello": Params,
+    "attach": Attach,
+    "detach": Detach,
+    "status": Params,
+    "shutdown": Params,
+}
+
+CHANNEL_METHODS: Final[Mapping[str, type[Params]]] = {
+    "set_state": SetState,
+    "discard": Discard,
+}
+
+
+class Request(msgspec.Struct, array_like=True):
+    version: int
+    id: Annotated[int, msgspec.Meta(ge=0)]
+    method: _Text
+    params: msgspec.Raw
+
+
+class Reply(msgspec.Struct, array_like=True):
+    version: int
+    id: int
+    ok: bool
+    result: msgspec.Raw
+
+
+_encoder = msgspec.msgpack.Encoder()
+_request_decoder = msgspec.msgpack.Decoder(Request)
+_reply_decoder = msgspec.msgpack.Decoder(Reply)
+
+
+def encode_request(request_id: int, method: str, params: Params) -> bytes:
+    return _encoder.encode((VERSION, request_id, method, params))
+
+
+def encode_reply(request_id: int, result: msgspec.Struct) -> bytes:
+    return _encoder.encode((VERSION, request_id, not isinstance(result, ErrorResult), result))
+
+
+def decode_request(body: bytes) -> Request:
+    """:raises WireError: another version, or not a request. The parameters are still raw."""
+    try:
+        request = _request_decoder.decode(body)
+    except msgspec.MsgspecError as error:
+        raise check_version("control request", body, error) from error
+    if request.version != VERSION:
+        raise check_version("control request", body)
+    return request
+
+
+def decode_params(request: Request, methods: Mapping[str, type[Params]]) -> Params:
+    """The typed parameters of a request to a process that has ``methods``.
+
+    :raises WireError: names the unknown method, or the field that is wrong.
+    """
+    params = methods.get(request.method)
+    if params is None:
+        known = ", ".join(methods)
+        raise WireError(f"unknown method {request.method!r}; there are: {known}")
+    try:
+        return msgspec.msgpack.decode(request.params, type=params)
+    except msgspec.MsgspecError as error:
+        raise WireError(f"method {request.method!r}: {error}") from error
+
+
+def decode_reply(body: bytes) -> Reply:
+    """:raises WireError: another version, or not a reply."""
+    try:
+        reply = _reply_decoder.decode(body)
+    except msgspec.MsgspecError as error:
+        raise check_version("control reply", body, error) from error
+    if reply.version != VERSION:
+        raise check_version("control reply", body)
+    return reply

@@ -1,0 +1,154 @@
+"""Bodies of stream messages: ``[version, kind, epoch, first_seq, dropped_upstream, payload]``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated, Final
+
+import msgspec
+
+from canbroker.frame import EchoFrame, Frame
+from canbroker.wire import VERSION, WireError, check_version
+
+FRAMES: Final = 0
+HEARTBEAT: Final = 1
+END: Final = 2
+ERROR: Final = 3
+EVENT: Final = 4
+
+MAX_BATCH: Final = 1024
+
+_U64 = Annotated[int, msgspec.Meta(ge=0)]
+
+
+class Batch(msgspec.Struct, array_like=True):
+    """What a route carries: frames, a heartbeat (no frames), its end or an error (a sentence).
+
+    ``first_seq`` is the number of the first frame, or, without frames, of the next one.
+    ``dropped_upstream`` counts frames lost before the broker saw them, since the epoch began.
+    """
+
+    version: int
+    kind: int
+    epoch: _U64
+    first_seq: _U64
+    dropped_upstream: _U64
+    payload: Annotated[list[EchoFrame], msgspec.Meta(max_length=MAX_BATCH)] | str
+
+
+class ClientInfo(msgspec.Struct):
+    """A client that is subscribed to a channel."""
+
+    client_id: str
+    filters: str
+
+
+class StateEvent(msgspec.Struct, tag_field="event", tag="state", kw_only=True):
+    """All there is to say of a channel; published when it changes and every second.
+
+    ``state`` is ``active``, ``passive`` (listen-only) or ``error``, with the reason. The pair of
+    clocks relates frames' time stamps (wall) to deadlines (monotonic). Counters are cumulative
+    since the epoch; ``*_rate`` are frames per second and ``load`` the share of the bus's time
+    (0 to 1, nominal bits without stuff bits) over the last period; ``None`` if not known.
+    """
+
+    state: str
+    reason: str = ""
+    info: str = ""
+    bitrate: int | None = None
+    data_bitrate: int | None = None
+    fd: bool = False
+    monotonic_ns: int = 0
+    wall_ns: int = 0
+    received: int = 0
+    transmitted: int = 0
+    failed: int = 0
+    dropped: int = 0
+    received_rate: float = 0.0
+    transmitted_rate: float = 0.0
+    load: float | None = None
+    queued: int = 0
+    routes: int = 0
+    refused: int = 0
+    clients: list[ClientInfo] = []
+    counters: dict[str, int] = {}
+
+
+class ReadyEvent(msgspec.Struct, tag_field="event", tag="ready"):
+    """Answers a private topic: the route's filters are active, its next frame is ``next_seq``."""
+
+    next_seq: int
+    state: StateEvent
+
+
+class EventBody(msgspec.Struct, array_like=True):
+    """A message of the state or a private topic. ``seq`` and ``dropped`` are not used there."""
+
+    version: int
+    kind: int
+    epoch: _U64
+    seq: _U64
+    dropped_upstream: _U64
+    payload: StateEvent | ReadyEvent | str
+
+
+_encoder = msgspec.msgpack.Encoder()
+_batch_decoder = msgspec.msgpack.Decoder(Batch)
+_event_decoder = msgspec.msgpack.Decoder(EventBody)
+
+#: Packs one frame, once, for every route that carries it.
+pack_frame = _encoder.encode
+
+
+def encode_frames(epoch: int, first_seq: int, dropped: int, packed: Sequence[bytes]) -> bytes:
+    """A batch of frames that :func:`pack_frame` has packed, at most :data:`MAX_BATCH`."""
+    count = len(packed)
+    header = bytes((0x90 | count,)) if count < 16 else b"\xdc" + count.to_bytes(2, "big")
+    encode = _encoder.encode
+    head = b"\x96\x01\x00" + encode(epoch) + encode(first_seq) + encode(dropped)
+    return head + header + b"".join(packed)
+
+
+def encode_heartbeat(epoch: int, next_seq: int, dropped: int) -> bytes:
+    return _encoder.encode((VERSION, HEARTBEAT, epoch, next_seq, dropped, ()))
+
+
+def encode_end(epoch: int, next_seq: int, dropped: int, reason: str) -> bytes:
+    return _encoder.encode((VERSION, END, epoch, next_seq, dropped, reason))
+
+
+def encode_error(epoch: int, reason: str) -> bytes:
+    return _encoder.encode((VERSION, ERROR, epoch, 0, 0, reason))
+
+
+def encode_event(epoch: int, event: StateEvent | ReadyEvent) -> bytes:
+    return _encoder.encode((VERSION, EVENT, epoch, 0, 0, event))
+
+
+def decode_batch(body: bytes) -> Batch:
+    """:raises WireError: another version, or not a batch."""
+    try:
+        batch = _batch_decoder.decode(body)
+    except msgspec.MsgspecError as error:
+        raise check_version("batch", body, error) from error
+    if batch.version != VERSION:
+        raise check_version("batch", body)
+    if isinstance(batch.payload, str) != (batch.kind in {END, ERROR}) or batch.kind > ERROR:
+        raise WireError(f"batch: kind {batch.kind} with a payload of another kind")
+    return batch
+
+
+def decode_event(body: bytes) -> EventBody:
+    """:raises WireError: another version, or not an event."""
+    try:
+        event = _event_decoder.decode(body)
+    except msgspec.MsgspecError as error:
+        raise check_version("event", body, error) from error
+    if event.version != VERSION:
+        raise check_version("event", body)
+    return event
+
+
+def echo(frame: Frame, timestamp_ns: int, origin: str) -> EchoFrame:
+    """The frame as other clients see it once the adapter has taken it."""
+    return EchoFrame(timestamp_ns, frame.arbitration_id, frame.flags, frame.data, origin)

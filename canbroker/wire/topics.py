@@ -1,0 +1,101 @@
+"""Topics of a channel's stream: what a subscription asks for is spelled out in its name."""
+
+from __future__ import annotations
+
+import re
+from typing import Final, NamedTuple
+from urllib.parse import quote, unquote_to_bytes
+
+from canbroker import filters
+from canbroker.filters import FilterSet
+from canbroker.wire import WireError
+
+MAX_TOPIC_BYTES: Final = 4096
+
+_CLIENT_ID = re.compile(r"[A-Za-z0-9_-]{1,32}")
+
+
+class RouteTopic(NamedTuple):
+    """Frames that pass ``filters``."""
+
+    filters: FilterSet
+
+
+class StateTopic(NamedTuple):
+    """Events of the channel: bus state, counters, who is attached."""
+
+
+class PrivateTopic(NamedTuple):
+    """What concerns one client, and its presence.
+
+    ``filters`` is the route that the client has subscribed to before.
+    """
+
+    client_id: str
+    filters: FilterSet
+
+
+Topic = RouteTopic | StateTopic | PrivateTopic
+
+
+def encode_channel(name: str) -> str:
+    """A channel name as topics and file names spell it: ``[A-Za-z0-9_.-]`` stay, others are %XX."""
+    return quote(name, safe="").replace("~", "%7E")
+
+
+def decode_channel(text: str) -> str:
+    """The inverse of :func:`encode_channel`.
+
+    :raises WireError: not UTF-8 under the percent signs.
+    """
+    try:
+        return unquote_to_bytes(text).decode()
+    except UnicodeDecodeError as error:
+        raise WireError(f"channel name {text!r} is not UTF-8: {error}") from error
+
+
+def route_topic(channel: str, wanted: FilterSet) -> bytes:
+    """The topic to subscribe to for the frames of ``channel`` that pass ``wanted``."""
+    return f"{encode_channel(channel)}/rx{_query(wanted)};".encode()
+
+
+def state_topic(channel: str) -> bytes:
+    return f"{encode_channel(channel)}/state;".encode()
+
+
+def private_topic(channel: str, client_id: str, wanted: FilterSet) -> bytes:
+    return f"{encode_channel(channel)}/@{client_id}{_query(wanted)};".encode()
+
+
+def parse(topic: bytes, channel: str) -> Topic:
+    """What a subscription to the stream of ``channel`` asks for.
+
+    :raises WireError: says what is wrong with the topic.
+    """
+    if len(topic) > MAX_TOPIC_BYTES:
+        raise WireError(f"a topic may have {MAX_TOPIC_BYTES} bytes, this one has {len(topic)}")
+    try:
+        text = topic.decode("ascii")
+    except UnicodeDecodeError:
+        raise WireError(f"topic {topic!r} is not ASCII") from None
+    prefix = encode_channel(channel) + "/"
+    if not text.startswith(prefix):
+        raise WireError(f"topic {text!r} does not start with {prefix!r}")
+    if not text.endswith(";"):
+        raise WireError(f"topic {text!r} does not end in ';'")
+    kind, _, query = text[len(prefix) : -1].partition("?")
+    if kind == "state" and not query:
+        return StateTopic()
+    try:
+        wanted = filters.parse(query)
+    except ValueError as error:
+        raise WireError(f"topic {text!r}: {error}") from error
+    if kind == "rx":
+        return RouteTopic(wanted)
+    if kind.startswith("@") and _CLIENT_ID.fullmatch(kind, 1):
+        return PrivateTopic(kind[1:], wanted)
+    raise WireError(f"topic {text!r} is neither rx, state nor @<client-id>")
+
+
+def _query(wanted: FilterSet) -> str:
+    return f"?{wanted.text}" if wanted.text else ""

@@ -1,0 +1,117 @@
+"""Transmit requests and their replies.
+
+Request ``[version, client_id, token, flags, expires_ns, frames, epoch]``, reply
+``[version, token, status, accepted, timestamp_ns, reason, failed]``.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Sequence
+from typing import Annotated, Final
+
+import msgspec
+
+from canbroker.frame import Frame
+from canbroker.wire import VERSION, check_version
+
+MAX_FRAMES: Final = 1024  # of one request
+
+_U64 = Annotated[int, msgspec.Meta(ge=0)]
+
+
+class Status(enum.IntEnum):
+    """What became of a request. Anything but OK: some of its frames were not sent."""
+
+    OK = 0
+    QUEUE_FULL = 1
+    BUS_OFF = 2
+    DEVICE_GONE = 3
+    INVALID_FRAME = 4
+    NOT_PERMITTED = 5
+    EXPIRED = 6
+    LOCKED = 7
+    SHUTTING_DOWN = 8
+    REFUSED = 9  # by the adapter
+    DISCARDED = 10  # by the client itself
+    STALE = 11  # addressed to an earlier epoch
+    MALFORMED = 12
+
+
+class Request(msgspec.Struct, array_like=True):
+    """Frames to send, in order. ``token`` grows with every request of a client.
+
+    ``expires_ns`` is a time of the host's monotonic clock after which the frames must not be
+    handed to the driver; 0 is never. ``epoch`` is the life of the actor that the request is
+    meant for; 0 is any. ``flags`` is reserved and 0.
+    """
+
+    version: int
+    client_id: Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9_-]{1,32}$")]
+    token: _U64
+    flags: int
+    expires_ns: _U64
+    frames: Annotated[list[Frame], msgspec.Meta(min_length=1, max_length=MAX_FRAMES)]
+    epoch: _U64 = 0
+
+
+class Reply(msgspec.Struct, array_like=True):
+    """What became of request ``token`` and, if OK, of all unanswered ones before it.
+
+    ``accepted`` frames of the request were taken by the driver; those at the indexes ``failed``
+    were not and never will be. ``timestamp_ns``: wall clock, when the last one was taken.
+    """
+
+    version: int
+    token: _U64
+    status: int
+    accepted: _U64
+    timestamp_ns: int
+    reason: Annotated[str, msgspec.Meta(max_length=4096)]
+    failed: Annotated[list[int], msgspec.Meta(max_length=MAX_FRAMES)] = []
+
+
+_encoder = msgspec.msgpack.Encoder()
+_request_decoder = msgspec.msgpack.Decoder(Request)
+_reply_decoder = msgspec.msgpack.Decoder(Reply)
+
+
+def encode_request(
+    client_id: str, token: int, expires_ns: int, frames: Sequence[Frame], epoch: int
+) -> bytes:
+    return _encoder.encode((VERSION, client_id, token, 0, expires_ns, frames, epoch))
+
+
+def encode_reply(  # noqa: PLR0913 - the fields of the row
+    token: int,
+    status: Status,
+    accepted: int,
+    timestamp_ns: int,
+    reason: str = "",
+    failed: Sequence[int] = (),
+) -> bytes:
+    return _encoder.encode(
+        (VERSION, token, int(status), accepted, timestamp_ns, reason[:4096], failed)
+    )
+
+
+def decode_request(body: bytes) -> Request:
+    """:raises WireError: another version, or not a request."""
+    try:
+        request = _request_decoder.decode(body)
+    except msgspec.MsgspecError as error:
+        raise check_version("transmit request", body, error) from error
+    if request.version != VERSION:
+        raise check_version("transmit request", body)
+    return request
+
+
+def decode_reply(body: bytes) -> Reply:
+    """:raises WireError: another version, or not a reply."""
+    try:
+        reply = _reply_decoder.decode(body)
+    except msgspec.MsgspecError as error:
+        raise check_version("transmit reply", body, error) from error
+    if reply.version != VERSION:
+        raise check_version("transmit reply", body)
+    return reply
