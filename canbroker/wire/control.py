@@ -11,10 +11,11 @@ from typing import Annotated, Any, Final
 
 import msgspec
 
-from canbroker.wire import VERSION, WireError, check_version
+from canbroker.wire import VERSION, WireError, decode
 from canbroker.wire.stream import StateEvent
 
 _Text = Annotated[str, msgspec.Meta(max_length=4096)]
+_Scalar = _Text | int | float | bool | None
 _ClientId = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9_-]{1,32}$")]
 
 
@@ -30,7 +31,7 @@ class Attach(Params):
     program: _Text
     channel: _Text
     interface: _Text | None = None
-    parameters: dict[_Text, Any] = {}
+    parameters: dict[_Text, _Scalar] = {}
 
 
 class Detach(Params):
@@ -161,13 +162,7 @@ def encode_reply(request_id: int, result: msgspec.Struct) -> bytes:
 
 def decode_request(body: bytes) -> Request:
     """:raises WireError: another version, or not a request. The parameters are still raw."""
-    try:
-        request = _request_decoder.decode(body)
-    except msgspec.MsgspecError as error:
-        raise check_version("control request", body, error) from error
-    if request.version != VERSION:
-        raise check_version("control request", body)
-    return request
+    return decode("control request", _request_decoder, body)
 
 
 def decode_params(request: Request, methods: Mapping[str, type[Params]]) -> Params:
@@ -187,10 +182,4 @@ def decode_params(request: Request, methods: Mapping[str, type[Params]]) -> Para
 
 def decode_reply(body: bytes) -> Reply:
     """:raises WireError: another version, or not a reply."""
-    try:
-        reply = _reply_decoder.decode(body)
-    except msgspec.MsgspecError as error:
-        raise check_version("control reply", body, error) from error
-    if reply.version != VERSION:
-        raise check_version("control reply", body)
-    return reply
+    return decode("control reply", _reply_decoder, body)

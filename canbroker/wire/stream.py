@@ -8,7 +8,7 @@ from typing import Annotated, Final
 import msgspec
 
 from canbroker.frame import EchoFrame, Frame
-from canbroker.wire import VERSION, WireError, check_version
+from canbroker.wire import VERSION, WireError, decode
 
 FRAMES: Final = 0
 HEARTBEAT: Final = 1
@@ -127,12 +127,7 @@ def encode_event(epoch: int, event: StateEvent | ReadyEvent) -> bytes:
 
 def decode_batch(body: bytes) -> Batch:
     """:raises WireError: another version, or not a batch."""
-    try:
-        batch = _batch_decoder.decode(body)
-    except msgspec.MsgspecError as error:
-        raise check_version("batch", body, error) from error
-    if batch.version != VERSION:
-        raise check_version("batch", body)
+    batch = decode("batch", _batch_decoder, body)
     if isinstance(batch.payload, str) != (batch.kind in {END, ERROR}) or batch.kind > ERROR:
         raise WireError(f"batch: kind {batch.kind} with a payload of another kind")
     return batch
@@ -140,13 +135,7 @@ def decode_batch(body: bytes) -> Batch:
 
 def decode_event(body: bytes) -> EventBody:
     """:raises WireError: another version, or not an event."""
-    try:
-        event = _event_decoder.decode(body)
-    except msgspec.MsgspecError as error:
-        raise check_version("event", body, error) from error
-    if event.version != VERSION:
-        raise check_version("event", body)
-    return event
+    return decode("event", _event_decoder, body)
 
 
 def echo(frame: Frame, timestamp_ns: int, origin: str) -> EchoFrame:

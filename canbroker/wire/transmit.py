@@ -13,7 +13,7 @@ from typing import Annotated, Final
 import msgspec
 
 from canbroker.frame import Frame
-from canbroker.wire import VERSION, check_version
+from canbroker.wire import VERSION, decode
 
 MAX_FRAMES: Final = 1024  # of one request
 
@@ -82,7 +82,7 @@ def encode_request(
     return _encoder.encode((VERSION, client_id, token, 0, expires_ns, frames, epoch))
 
 
-def encode_reply(  # noqa: PLR0913 - the fields of the row
+def encode_reply(
     token: int,
     status: Status,
     accepted: int,
@@ -97,21 +97,9 @@ def encode_reply(  # noqa: PLR0913 - the fields of the row
 
 def decode_request(body: bytes) -> Request:
     """:raises WireError: another version, or not a request."""
-    try:
-        request = _request_decoder.decode(body)
-    except msgspec.MsgspecError as error:
-        raise check_version("transmit request", body, error) from error
-    if request.version != VERSION:
-        raise check_version("transmit request", body)
-    return request
+    return decode("transmit request", _request_decoder, body)
 
 
 def decode_reply(body: bytes) -> Reply:
     """:raises WireError: another version, or not a reply."""
-    try:
-        reply = _reply_decoder.decode(body)
-    except msgspec.MsgspecError as error:
-        raise check_version("transmit reply", body, error) from error
-    if reply.version != VERSION:
-        raise check_version("transmit reply", body)
-    return reply
+    return decode("transmit reply", _reply_decoder, body)
