@@ -1,0 +1,165 @@
+"""The publishing side of a channel: subscriptions come in as filters, batches go out as routes."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from typing import Final, NamedTuple
+
+import zmq
+
+from canbroker import clock
+from canbroker.fabric.routes import Route, RouteTable
+from canbroker.fabric.sockets import Context, Socket
+from canbroker.filters import FilterSet
+from canbroker.frame import Frame
+from canbroker.throttle import Throttle
+from canbroker.wire import WireError, stream, topics
+
+HEARTBEAT_NS: Final = 200 * clock.MILLISECOND
+MAX_ROUTES: Final = 1024
+
+_SUBSCRIBE: Final = 1
+_logger = logging.getLogger(__name__)
+
+
+class Presence(NamedTuple):
+    """A client has come (its filters are active) or gone."""
+
+    client_id: str
+    filters: FilterSet
+    present: bool
+
+
+class Publisher:
+    """Owns the channel's XPUB socket and its routes. Made, used and closed by one thread.
+
+    :raises CanInitializationError: the endpoint cannot be bound.
+    """
+
+    def __init__(self, context: Context, endpoint: str, channel: str, epoch: int) -> None:
+        self.epoch = epoch
+        self.dropped_upstream = 0
+        self.refused = Throttle(_logger)
+        self._channel = channel
+        self._table = RouteTable()
+        self._state_topic = topics.state_topic(channel)
+        self._state_wanted = False
+        self.socket: Socket = context.publisher(endpoint)
+
+    def __len__(self) -> int:
+        return len(self._table)
+
+    def wanted(self) -> FilterSet:
+        return self._table.wanted()
+
+    def subscriptions(self) -> list[Presence]:
+        """Takes all subscription events that have arrived; opens and drops routes.
+
+        All of them before anyone is answered: after a reconnect libzmq replays a client's
+        subscriptions in another order than the client made them in.
+        """
+        changes: list[Presence] = []
+        while True:
+            try:
+                message = self.socket.recv(zmq.NOBLOCK)
+            except zmq.Again:
+                return changes
+            change = self._subscription(message)
+            if change is not None:
+                changes.append(change)
+
+    def ready(self, client: Presence, state: stream.StateEvent) -> None:
+        """Tells a client that has come where its route stands."""
+        route = self._table.get(topics.route_topic(self._channel, client.filters))
+        event = stream.ReadyEvent(route.next_seq if route else 0, state)
+        topic = topics.private_topic(self._channel, client.client_id, client.filters)
+        self._send(topic, stream.encode_event(self.epoch, event))
+
+    def state(self, event: stream.StateEvent) -> None:
+        """Publishes the channel's state, if anyone listens."""
+        if self._state_wanted:
+            self._send(self._state_topic, stream.encode_event(self.epoch, event))
+
+    def publish(self, frames: Sequence[Frame]) -> None:
+        """Sends each frame to the routes that it belongs to, one batch a route."""
+        matching = self._table.matching
+        touched: list[Route] = []
+        for frame in frames:
+            routes = matching(frame)
+            if not routes:
+                continue
+            packed = stream.pack_frame(frame)
+            for route in routes:
+                if not route.pending:
+                    touched.append(route)
+                route.pending.append(packed)
+        if touched:
+            now = clock.monotonic_ns()
+            for route in touched:
+                self._flush(route, now)
+
+    def heartbeat(self, now_ns: int) -> int | None:
+        """Tells idle routes' subscribers where the stream stands; returns when to call again."""
+        due: int | None = None
+        for route in self._table.routes():
+            if now_ns - route.sent_ns >= HEARTBEAT_NS:
+                body = stream.encode_heartbeat(self.epoch, route.next_seq, self.dropped_upstream)
+                self._send(route.topic, body)
+                route.sent_ns = now_ns
+            due = (
+                route.sent_ns + HEARTBEAT_NS
+                if due is None
+                else min(due, route.sent_ns + HEARTBEAT_NS)
+            )
+        return due
+
+    def close(self, reason: str) -> None:
+        """Ends every route, saying why, and closes the socket."""
+        for route in self._table.routes():
+            body = stream.encode_end(self.epoch, route.next_seq, self.dropped_upstream, reason)
+            self._send(route.topic, body)
+        self.socket.close()
+
+    def _flush(self, route: Route, now_ns: int) -> None:
+        pending, route.pending = route.pending, []
+        for start in range(0, len(pending), stream.MAX_BATCH):
+            packed = pending[start : start + stream.MAX_BATCH]
+            body = stream.encode_frames(self.epoch, route.next_seq, self.dropped_upstream, packed)
+            route.next_seq += len(packed)
+            self._send(route.topic, body)
+        route.sent_ns = now_ns
+
+    def _send(self, topic: bytes, body: bytes) -> None:
+        # XPUB never blocks: beyond a subscriber's high-water mark it drops, and the numbers show.
+        self.socket.send(topic, zmq.SNDMORE)
+        self.socket.send(body)
+
+    def _subscription(self, message: bytes) -> Presence | None:
+        if not message or message[0] > _SUBSCRIBE:
+            self.refused.note("message to the stream refused", "a subscriber may only subscribe")
+            return None
+        subscribed, topic = message[0] == _SUBSCRIBE, message[1:]
+        try:
+            asked = topics.parse(topic, self._channel)
+            self._check_room(asked, topic, subscribed)
+        except WireError as error:
+            if subscribed:
+                self.refused.note("subscription refused", str(error))
+                self._send(topic, stream.encode_error(self.epoch, str(error)))
+            return None
+        match asked:
+            case topics.PrivateTopic(client_id, filters):
+                return Presence(client_id, filters, subscribed)
+            case topics.StateTopic():
+                self._state_wanted = subscribed
+            case topics.RouteTopic(filters) if subscribed:
+                self._table.open(topic, filters)
+            case _:
+                self._table.drop(topic)
+        return None
+
+    def _check_room(self, asked: topics.Topic, topic: bytes, subscribed: bool) -> None:
+        new = isinstance(asked, topics.RouteTopic) and topic not in self._table
+        if subscribed and new and len(self._table) >= MAX_ROUTES:
+            raise WireError(f"channel {self._channel!r} has {MAX_ROUTES} routes, the limit")

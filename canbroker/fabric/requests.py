@@ -1,0 +1,191 @@
+"""Requests and replies: control calls, and the transmit path of clients and actors."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple, TypeVar
+
+import msgspec
+import zmq
+
+from canbroker import clock
+from canbroker.fabric.sockets import Context, Socket, Waiter, readable
+from canbroker.throttle import Throttle
+from canbroker.wire import WireError, control
+
+_T = TypeVar("_T")
+
+
+class ControlError(Exception):
+    """A control request was answered with an error: ``code`` to act on, text to show."""
+
+    def __init__(self, error: control.ErrorResult) -> None:
+        super().__init__(error.message)
+        self.code = error.code
+        self.details = error.details
+
+
+def call(
+    context: Context,
+    endpoint: str,
+    method: str,
+    params: control.Params,
+    result: type[_T],
+    deadline: int | None,
+) -> _T | None:
+    """The answer of the process that listens at ``endpoint``, ``None`` if none by ``deadline``.
+
+    :raises ControlError: the answer is an error.
+    :raises WireError: the answer is not of this protocol.
+    """
+    socket = context.requester(endpoint)
+    try:
+        socket.setsockopt(zmq.LINGER, 0)  # who is not there now shall not get this later
+        socket.send(control.encode_request(1, method, params))
+        waiter = Waiter()
+        waiter.add(socket)
+        if not waiter.wait(clock.remaining_ns(deadline)):
+            return None
+        reply = control.decode_reply(socket.recv())
+    finally:
+        socket.close()
+    try:
+        if not reply.ok:
+            raise ControlError(msgspec.msgpack.decode(reply.result, type=control.ErrorResult))
+        return msgspec.msgpack.decode(reply.result, type=result)
+    except msgspec.MsgspecError as error:
+        raise WireError(f"reply to {method!r}: {error}") from error
+
+
+class Caller(NamedTuple):
+    """Who asked, to answer now or later."""
+
+    identity: bytes
+    request_id: int
+
+
+Handler = Callable[[Caller, Any], msgspec.Struct | None]
+
+
+class Replier:
+    """A ROUTER that serves control methods. Made, used and closed by one thread.
+
+    A handler returns the result, or ``None`` to answer later with :meth:`reply`.
+    """
+
+    def __init__(
+        self,
+        context: Context,
+        endpoint: str,
+        methods: Mapping[str, type[control.Params]],
+        handlers: Mapping[str, Handler],
+        refused: Throttle,
+    ) -> None:
+        self._methods = methods
+        self._handlers = handlers
+        self._refused = refused
+        self.socket: Socket = context.replier(endpoint)
+
+    def serve(self) -> None:
+        """Handles every request that has arrived."""
+        while True:
+            try:
+                identity, *parts = self.socket.recv_multipart(zmq.NOBLOCK)
+            except zmq.Again:
+                return
+            self._request(identity, parts)
+
+    def reply(self, caller: Caller, result: msgspec.Struct) -> None:
+        self.socket.send_multipart(
+            [caller.identity, control.encode_reply(caller.request_id, result)]
+        )
+
+    def close(self) -> None:
+        self.socket.close()
+
+    def _request(self, identity: bytes, parts: list[bytes]) -> None:
+        caller = Caller(identity, 0)
+        try:
+            request = control.decode_request(b"".join(parts))
+            caller = Caller(identity, request.id)
+            params = control.decode_params(request, self._methods)
+        except WireError as error:
+            self._refused.note("control request refused", str(error))
+            self.reply(caller, control.ErrorResult("malformed", str(error)))
+            return
+        result = self._handlers[request.method](caller, params)
+        if result is not None:
+            self.reply(caller, result)
+
+
+class Link:
+    """The client's end of the transmit path: a DEALER that sends requests and collects replies.
+
+    One thread at a time. Nothing here blocks but :meth:`wait`.
+    """
+
+    def __init__(self, context: Context, endpoint: str) -> None:
+        self._socket: Socket = context.requester(endpoint)
+        # What was not delivered when the client ends shall not be delivered afterwards.
+        self._socket.setsockopt(zmq.LINGER, 0)
+        self._waiter = Waiter()
+        self._waiter.add(self._socket)
+
+    def send(self, request: bytes) -> bool:
+        """Queues a request; ``False`` if the queue is full."""
+        try:
+            self._socket.send(request, zmq.NOBLOCK)
+        except zmq.Again:
+            return False
+        return True
+
+    def receive(self) -> bytes | None:
+        """A reply, if one has arrived."""
+        return self._socket.recv(zmq.NOBLOCK) if readable(self._socket) else None
+
+    def wait(self, timeout_ns: int | None) -> bool:
+        """Waits for a reply; ``False`` when ``timeout_ns`` is over."""
+        return bool(self._waiter.wait(timeout_ns))
+
+    def close(self) -> None:
+        self._socket.close()
+
+
+class Intake:
+    """The actor's end of the transmit path: a ROUTER. Made, used and closed by one thread."""
+
+    def __init__(self, context: Context, endpoint: str) -> None:
+        self.socket: Socket = context.replier(endpoint)
+
+    def receive(self) -> tuple[bytes, bytes] | None:
+        """The next request and the connection it came from, if one has arrived."""
+        try:
+            identity, *parts = self.socket.recv_multipart(zmq.NOBLOCK)
+        except zmq.Again:
+            return None
+        return identity, parts[0] if len(parts) == 1 else b""
+
+    def reply(self, identity: bytes, reply: bytes) -> None:
+        """Answers; a connection that is gone is nobody's loss."""
+        self.socket.send_multipart([identity, reply])
+
+    def close(self) -> None:
+        self.socket.close()
+
+
+class StateFeed:
+    """Follows the state stream of a channel. One thread at a time; never blocks."""
+
+    def __init__(self, context: Context, endpoint: str, topic: bytes) -> None:
+        self.socket: Socket = context.subscriber(endpoint)
+        self.socket.subscribe(topic)
+
+    def receive(self) -> bytes | None:
+        """The next event's body, if one has arrived."""
+        if not readable(self.socket):
+            return None
+        self.socket.recv(zmq.NOBLOCK)
+        return self.socket.recv()
+
+    def close(self) -> None:
+        self.socket.close()

@@ -1,0 +1,79 @@
+"""Which routes a frame belongs to, at a cost that does not grow with their number."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from canbroker.filters import FilterSet, union
+from canbroker.frame import ERROR, EXTENDED, Frame
+
+#: Identifiers whose routes are remembered; a bus has some hundreds, 2^29 are possible.
+_CACHE_SIZE: Final = 65_536
+
+
+class Route:
+    """One filter set of one channel, and the numbering of its frames."""
+
+    __slots__ = ("filters", "next_seq", "pending", "sent_ns", "topic")
+
+    def __init__(self, topic: bytes, filters: FilterSet) -> None:
+        self.topic = topic
+        self.filters = filters
+        self.next_seq = 0
+        self.sent_ns = 0  # monotonic
+        self.pending: list[bytes] = []  # packed frames that wait for the end of this round
+
+    def __repr__(self) -> str:
+        return f"<Route {self.topic.decode()} seq={self.next_seq}>"
+
+
+class RouteTable:
+    """The open routes of a channel, and for each identifier seen the ones that it belongs to."""
+
+    def __init__(self) -> None:
+        self._routes: dict[bytes, Route] = {}
+        self._cache: dict[int, tuple[Route, ...]] = {}
+
+    def __len__(self) -> int:
+        return len(self._routes)
+
+    def __contains__(self, topic: bytes) -> bool:
+        return topic in self._routes
+
+    def routes(self) -> list[Route]:
+        return list(self._routes.values())
+
+    def get(self, topic: bytes) -> Route | None:
+        return self._routes.get(topic)
+
+    def open(self, topic: bytes, filters: FilterSet) -> Route:
+        """The route of ``topic``, a new one if there was none."""
+        route = self._routes.get(topic)
+        if route is None:
+            route = self._routes[topic] = Route(topic, filters)
+            self._cache.clear()
+        return route
+
+    def drop(self, topic: bytes) -> None:
+        if self._routes.pop(topic, None) is not None:
+            self._cache.clear()
+
+    def matching(self, frame: Frame) -> tuple[Route, ...]:
+        """The routes whose filters the frame passes."""
+        arbitration_id, flags = frame.arbitration_id, frame.flags
+        key = arbitration_id << 3 | flags & (EXTENDED | ERROR)
+        routes = self._cache.get(key)
+        if routes is None:
+            routes = tuple(
+                route
+                for route in self._routes.values()
+                if route.filters.matches(arbitration_id, flags)
+            )
+            if len(self._cache) >= _CACHE_SIZE:
+                self._cache.clear()
+            self._cache[key] = routes
+        return routes
+
+    def wanted(self) -> FilterSet:
+        """What any route wants: the filter for a driver that can filter."""
+        return union(route.filters for route in self._routes.values())

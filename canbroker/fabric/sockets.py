@@ -1,0 +1,122 @@
+"""ZeroMQ sockets with every option that matters set in one table, and waiting for several."""
+
+from __future__ import annotations
+
+import time
+from typing import Final, Protocol, TypeAlias, cast
+
+import zmq
+
+from canbroker import clock
+from canbroker.errors import CanInitializationError
+from canbroker.wire import MAX_MESSAGE_BYTES
+
+Socket: TypeAlias = "zmq.Socket[bytes]"
+
+#: Messages queued per connection. For a subscriber these are batches: what a stalled client may
+#: fall behind before the publisher drops for it, and so the bound of the memory it costs.
+STREAM_HIGH_WATER: Final = 20_000
+REQUEST_HIGH_WATER: Final = 8_192
+
+_LINGER_MS: Final = 200
+_RECONNECT_MS: Final = 10
+_RECONNECT_MAX_MS: Final = 100
+_HEARTBEAT_MS: Final = 5_000
+_HEARTBEAT_TIMEOUT_MS: Final = 15_000
+
+
+def readable(socket: Socket) -> bool:
+    """Whether a message waits in ``socket``; cheaper than an exception when none does."""
+    return bool(cast(int, socket.getsockopt(zmq.EVENTS)) & zmq.POLLIN)
+
+
+class Descriptor(Protocol):
+    """Something with a file descriptor to poll."""
+
+    def fileno(self) -> int: ...
+
+
+class Context:
+    """The ZeroMQ context of one client or actor. Closing it needs all of its sockets closed."""
+
+    def __init__(self) -> None:
+        self._context: zmq.Context[Socket] = zmq.Context(io_threads=1)
+
+    def publisher(self, endpoint: str) -> Socket:
+        return self._bound(self._socket(zmq.XPUB, STREAM_HIGH_WATER), endpoint)
+
+    def subscriber(self, endpoint: str) -> Socket:
+        return self._connected(self._socket(zmq.SUB, STREAM_HIGH_WATER), endpoint)
+
+    def replier(self, endpoint: str) -> Socket:
+        return self._bound(self._socket(zmq.ROUTER, REQUEST_HIGH_WATER), endpoint)
+
+    def requester(self, endpoint: str) -> Socket:
+        return self._connected(self._socket(zmq.DEALER, REQUEST_HIGH_WATER), endpoint)
+
+    def close(self) -> None:
+        self._context.term()
+
+    def _socket(self, kind: int, high_water: int) -> Socket:
+        socket = self._context.socket(kind)
+        socket.setsockopt(zmq.SNDHWM, high_water)
+        socket.setsockopt(zmq.RCVHWM, high_water)
+        socket.setsockopt(zmq.LINGER, _LINGER_MS)
+        socket.setsockopt(zmq.MAXMSGSIZE, MAX_MESSAGE_BYTES)
+        socket.setsockopt(zmq.RECONNECT_IVL, _RECONNECT_MS)
+        socket.setsockopt(zmq.RECONNECT_IVL_MAX, _RECONNECT_MAX_MS)
+        socket.setsockopt(zmq.HEARTBEAT_IVL, _HEARTBEAT_MS)
+        socket.setsockopt(zmq.HEARTBEAT_TIMEOUT, _HEARTBEAT_TIMEOUT_MS)
+        return socket
+
+    def _bound(self, socket: Socket, endpoint: str) -> Socket:
+        try:
+            socket.bind(endpoint)
+        except zmq.ZMQError as error:
+            socket.close()
+            raise CanInitializationError(f"cannot listen on {endpoint}: {error}") from error
+        return socket
+
+    def _connected(self, socket: Socket, endpoint: str) -> Socket:
+        try:
+            socket.connect(endpoint)
+        except zmq.ZMQError as error:
+            socket.close()
+            raise CanInitializationError(f"cannot connect to {endpoint}: {error}") from error
+        return socket
+
+
+class Waiter:
+    """Waits until one of several sockets or descriptors is readable. One thread."""
+
+    def __init__(self) -> None:
+        self._poller = zmq.Poller()
+        self._watched: dict[object, object] = {}
+
+    def add(self, item: Socket | Descriptor | int) -> None:
+        key = item if isinstance(item, (int, zmq.Socket)) else item.fileno()
+        self._poller.register(key, zmq.POLLIN)
+        self._watched[key] = item
+
+    def remove(self, item: Socket | Descriptor | int) -> None:
+        """Forgets ``item``; call it while its descriptor is still open."""
+        key = item if isinstance(item, (int, zmq.Socket)) else item.fileno()
+        self._poller.unregister(key)
+        del self._watched[key]
+
+    def wait(self, timeout_ns: int | None) -> set[object]:
+        """The readable ones of what was added; empty after ``timeout_ns`` (``None``: never)."""
+        if timeout_ns is None:
+            return self._ready(-1)
+        milliseconds = timeout_ns // clock.MILLISECOND
+        if milliseconds or timeout_ns <= 0:
+            return self._ready(milliseconds)
+        # poll() counts milliseconds; what is due within one is slept for.
+        ready = self._ready(0)
+        if not ready:
+            time.sleep(timeout_ns / clock.SECOND)
+            ready = self._ready(0)
+        return ready
+
+    def _ready(self, milliseconds: int) -> set[object]:
+        return {self._watched[key] for key, _ in self._poller.poll(milliseconds)}

@@ -1,0 +1,162 @@
+"""The subscribing side: a client's route, followed by number so that no loss goes unseen."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import zmq
+
+from canbroker import clock
+from canbroker.clock import SECOND
+from canbroker.errors import CanOperationError, CanTimeoutError
+from canbroker.fabric.sockets import Context, Descriptor, Socket, Waiter, readable
+from canbroker.filters import FilterSet
+from canbroker.frame import EchoFrame
+from canbroker.wire import stream, topics
+
+#: A route is never silent for longer than a heartbeat; after this long its actor is gone, and
+#: has not been restarted either.
+SILENCE_NS: Final = 3 * SECOND // 2
+
+#: A process that was stopped has its backlog in the kernel: this long its sockets get to see it.
+_CATCH_UP_NS: Final = SECOND // 10
+
+
+class Subscriber:
+    """One client's SUB socket on one channel. Used by one thread at a time.
+
+    ``received``, ``lost``, ``restarts`` (new epochs) and ``dropped_upstream`` are the account.
+    """
+
+    def __init__(self, context: Context, endpoint: str, channel: str, client_id: str) -> None:
+        self.received = 0
+        self.lost = 0
+        self.restarts = 0
+        self.dropped_upstream = 0
+        self.epoch = 0
+        self.filters: FilterSet | None = None
+        self._channel = channel
+        self._client_id = client_id
+        self._route = b""
+        self._private = b""
+        self._expected = 0
+        self._heard_ns = clock.monotonic_ns()
+        self._ready: stream.ReadyEvent | None = None
+        self.socket: Socket = context.subscriber(endpoint)
+        self._waiter = Waiter()
+        self._waiter.add(self.socket)
+
+    def subscribe(
+        self, filters: FilterSet, deadline: int | None
+    ) -> tuple[stream.ReadyEvent, list[EchoFrame]]:
+        """Changes to ``filters``; returns when they are active in the driver process.
+
+        Also returns the frames that arrived under the old filters meanwhile.
+
+        :raises CanTimeoutError: the channel actor did not answer by ``deadline``.
+        """
+        old_route, old_private = self._route, self._private
+        route = topics.route_topic(self._channel, filters)
+        private = topics.private_topic(self._channel, self._client_id, filters)
+        frames: list[EchoFrame] = []
+        if private == old_private and self._ready is not None:
+            return self._ready, frames
+        self._ready = None
+        self._private = private
+        # In this order: when the actor sees the private topic, it has seen the filters.
+        self.socket.subscribe(route)
+        self.socket.subscribe(private)
+        while (ready := self._until_ready(frames)) is None:
+            if not self._waiter.wait(clock.remaining_ns(deadline)):
+                self.socket.unsubscribe(private)
+                self.socket.unsubscribe(route)
+                self._private = old_private
+                raise CanTimeoutError(
+                    f"channel {self._channel!r} did not confirm the filters in time"
+                )
+        self._route = route
+        self.filters = filters
+        if old_private:
+            self.socket.unsubscribe(old_route)
+            self.socket.unsubscribe(old_private)
+        return ready, frames
+
+    def receive(self) -> list[EchoFrame]:
+        """What has arrived and not been returned, in order; at most one batch. Never blocks.
+
+        :raises CanOperationError: the channel has ended, or says that we made an error.
+        """
+        while True:
+            try:
+                topic = self.socket.recv(zmq.NOBLOCK)
+            except zmq.Again:
+                return []
+            frames = self._message(topic, self.socket.recv())
+            if frames:
+                return frames
+
+    def wait(self, wake: Descriptor, timeout_ns: int | None) -> None:
+        """Waits until something may have arrived, ``wake`` is set, or ``timeout_ns`` is over.
+
+        :raises CanOperationError: the channel has been silent for too long.
+        """
+        silent = self._heard_ns + SILENCE_NS - clock.monotonic_ns()
+        patience = max(silent, _CATCH_UP_NS)
+        waiter = Waiter()
+        waiter.add(self.socket)
+        waiter.add(wake)
+        ready = waiter.wait(patience if timeout_ns is None else min(timeout_ns, patience))
+        if not ready and clock.monotonic_ns() - self._heard_ns >= SILENCE_NS:
+            raise CanOperationError(
+                f"channel {self._channel!r} is silent: its broker or channel actor is gone"
+            )
+
+    def readable(self) -> bool:
+        """Whether :meth:`receive` would find a message."""
+        return readable(self.socket)
+
+    def close(self) -> None:
+        self.socket.close()
+
+    def _until_ready(self, frames: list[EchoFrame]) -> stream.ReadyEvent | None:
+        """Takes messages until the ready event, or until there are none; keeps their frames."""
+        while self._ready is None and readable(self.socket):
+            frames += self._message(self.socket.recv(), self.socket.recv())
+        return self._ready
+
+    def _message(self, topic: bytes, body: bytes) -> list[EchoFrame]:
+        if topic == self._route:
+            self._heard_ns = clock.monotonic_ns()
+            return self._batch(stream.decode_batch(body))
+        if topic == self._private:
+            self._heard_ns = clock.monotonic_ns()
+            self._private_event(stream.decode_event(body))
+        return []  # a route that we have left, or that is not confirmed yet
+
+    def _batch(self, batch: stream.Batch) -> list[EchoFrame]:
+        if isinstance(batch.payload, str):
+            raise CanOperationError(f"channel {self._channel!r}: {batch.payload}")
+        if batch.epoch != self.epoch:
+            self._new_epoch(batch.epoch, batch.first_seq)
+        self.dropped_upstream = batch.dropped_upstream
+        if batch.first_seq > self._expected:
+            self.lost += batch.first_seq - self._expected
+        self._expected = batch.first_seq + len(batch.payload)
+        self.received += len(batch.payload)
+        return batch.payload
+
+    def _private_event(self, body: stream.EventBody) -> None:
+        event = body.payload
+        if isinstance(event, str):
+            raise CanOperationError(f"channel {self._channel!r}: {event}")
+        if isinstance(event, stream.ReadyEvent):
+            changing = self._ready is None
+            self._ready = event
+            if changing or body.epoch != self.epoch:
+                self._new_epoch(body.epoch, event.next_seq)
+
+    def _new_epoch(self, epoch: int, expected: int) -> None:
+        if self.epoch and epoch != self.epoch:
+            self.restarts += 1
+        self.epoch = epoch
+        self._expected = expected

@@ -1,0 +1,158 @@
+"""Where a broker lives: runtime directory, addresses, and the lock that makes it the only one."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import tempfile
+from pathlib import Path
+
+from canbroker.errors import CanInitializationError
+
+#: sun_path of a Unix socket holds 108 bytes, the last of them 0.
+MAX_SOCKET_PATH = 107
+
+_SCHEME = "ipc://"
+_PLAIN_NAME = re.compile(r"[A-Za-z0-9_.-]{1,32}")
+
+
+class Runtime:
+    """A broker's runtime directory. Making one touches nothing; :meth:`prepare` does.
+
+    The directory holds the broker's socket ``broker``, three sockets for each channel, the lock,
+    and the log of a broker that was started in the background.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+
+    def __repr__(self) -> str:
+        return f"<Runtime {self.directory}>"
+
+    @classmethod
+    def at(cls, address: str | None = None) -> Runtime:
+        """The runtime directory of a broker's address, or this user's default one.
+
+        :raises CanInitializationError: the address is not ``ipc://<absolute path>/broker``.
+        """
+        if address is None:
+            return cls(_default_directory())
+        path = Path(address.removeprefix(_SCHEME))
+        if not address.startswith(_SCHEME) or not path.is_absolute() or path.name != "broker":
+            raise CanInitializationError(
+                f"broker address {address!r} is not ipc://<absolute path>/broker"
+            )
+        return cls(path.parent)
+
+    @property
+    def address(self) -> str:
+        """Where the broker listens; what ``broker=`` and ``--broker`` take."""
+        return self._endpoint("broker")
+
+    @property
+    def lock_path(self) -> Path:
+        return self.directory / "lock"
+
+    @property
+    def log_path(self) -> Path:
+        return self.directory / "broker.log"
+
+    @property
+    def processes_path(self) -> Path:
+        """What a broker has started, for its successor in case it is killed."""
+        return self.directory / "processes"
+
+    def channel_endpoint(self, name: str, kind: str) -> str:
+        """Address of a channel's socket; ``kind`` is ``rx``, ``tx`` or ``ctl``.
+
+        Plain names can be guessed by subscribers in any language; others are hashed, because a
+        device path is often longer than a socket's path may be.
+        """
+        plain = _PLAIN_NAME.fullmatch(name) and name not in {"broker", "lock", "processes"}
+        stem = name if plain else hashlib.sha256(name.encode()).hexdigest()[:16]
+        return self._endpoint(f"{stem}.{kind}")
+
+    def prepare(self) -> None:
+        """Makes the directory, for this user alone.
+
+        :raises CanInitializationError: it belongs to someone else, or others may enter it.
+        """
+        try:
+            self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            status = self.directory.stat(follow_symlinks=False)
+        except OSError as error:
+            raise CanInitializationError(
+                f"cannot use runtime directory {self.directory}: {error.strerror}"
+            ) from error
+        if hasattr(os, "getuid"):  # Windows keeps a user's temporary directory to itself
+            if status.st_uid != os.getuid():
+                raise CanInitializationError(
+                    f"runtime directory {self.directory} belongs to user {status.st_uid}"
+                )
+            if status.st_mode & 0o077:
+                raise CanInitializationError(
+                    f"runtime directory {self.directory} is open to other users "
+                    f"(mode {status.st_mode & 0o777:o}, must be 700)"
+                )
+
+    def _endpoint(self, filename: str) -> str:
+        path = str(self.directory / filename)
+        if len(os.fsencode(path)) > MAX_SOCKET_PATH:
+            raise CanInitializationError(
+                f"runtime directory {self.directory} is too long: the socket {filename!r} in it "
+                f"would have more than {MAX_SOCKET_PATH} bytes"
+            )
+        return _SCHEME + path
+
+
+class BrokerLock:
+    """The lock that a live broker holds. Whoever holds it is, or is about to start, the broker.
+
+    It belongs to the open file, so a starter hands it to the broker it starts by letting it
+    inherit the descriptor, and there is no moment at which nobody holds it.
+    """
+
+    def __init__(self, path: Path, descriptor: int) -> None:
+        self._path = path
+        self.descriptor = descriptor
+
+    @classmethod
+    def take(cls, path: Path) -> BrokerLock | None:
+        """The lock, or ``None`` while someone else holds it. Never waits."""
+        while True:
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            if not _lock_now(descriptor):
+                os.close(descriptor)
+                return None
+            # A broker that stopped in between has removed the file that we have just locked.
+            if path.exists() and os.path.samestat(path.stat(), os.fstat(descriptor)):
+                return cls(path, descriptor)
+            os.close(descriptor)
+
+    def hand_over(self) -> None:
+        """Forgets the lock without releasing it: a child that inherited it holds it now."""
+        os.close(self.descriptor)
+
+    def release(self) -> None:
+        """Removes the lock's file, then lets go."""
+        self._path.unlink(missing_ok=True)
+        os.close(self.descriptor)
+
+
+def _lock_now(descriptor: int) -> bool:
+    import fcntl  # noqa: PLC0415 - POSIX only; Windows would lock with msvcrt.locking here
+
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _default_directory() -> Path:
+    base = os.environ.get("XDG_RUNTIME_DIR")
+    if base:
+        return Path(base) / "canbroker"
+    user = os.getuid() if hasattr(os, "getuid") else os.environ.get("USERNAME", "user")
+    return Path(tempfile.gettempdir()) / f"canbroker-{user}"
