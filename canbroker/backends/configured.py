@@ -1,0 +1,44 @@
+"""Channels of a configuration file, checked against the interfaces that they name."""
+
+from __future__ import annotations
+
+from canbroker.backends import Options, parse_options
+from canbroker.config import ChannelConfig, Config, Source
+from canbroker.errors import CanInitializationError, CanInterfaceNotImplementedError
+
+#: Interfaces without a device: the channel's own name will do for ``channel``.
+_NEED_NO_CHANNEL = frozenset({"virtual"})
+
+
+def check(config: Config) -> dict[str, tuple[str, Options]]:
+    """Interface and options of every channel, by the channel's name. Opens nothing.
+
+    :raises CanInitializationError: an unknown interface, a parameter that it does not have or
+        takes otherwise, or two channels with one adapter; names file, line and key path.
+    """
+    checked: dict[str, tuple[str, Options]] = {}
+    owners: dict[tuple[str, str], str] = {}
+    for name, channel in config.channels.items():
+        options = _options(config.source, channel)
+        owner = owners.setdefault((channel.interface, options.identity), name)
+        if owner != name:
+            raise config.source.fault(
+                ("channels", name, "channel"),
+                f"{channel.interface} adapter {options.channel!r} is channel {owner!r} already;"
+                " one adapter is one channel",
+            )
+        checked[name] = (channel.interface, options)
+    return checked
+
+
+def _options(source: Source, channel: ChannelConfig) -> Options:
+    keys = ("channels", channel.name)
+    parameters = channel.parameters
+    if channel.interface in _NEED_NO_CHANNEL:
+        parameters = {"channel": channel.name} | parameters
+    try:
+        return parse_options(channel.interface, parameters)
+    except CanInterfaceNotImplementedError as error:
+        raise source.fault((*keys, "interface"), str(error)) from error
+    except CanInitializationError as error:
+        raise source.fault_in(keys, channel.parameters, str(error)) from error

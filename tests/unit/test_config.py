@@ -1,0 +1,244 @@
+"""The configuration file: what it yields, and errors that say where they are."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from textwrap import dedent
+
+import pytest
+
+from canbroker import config
+from canbroker.backends.configured import check
+from canbroker.backends.virtual import VirtualOptions
+from canbroker.config import BrokerConfig, ChannelConfig, Config
+from canbroker.errors import CanInitializationError
+
+EXAMPLES = sorted((Path(__file__).parents[2] / "configs").glob("*.toml"))
+
+
+def parse(text: str) -> Config:
+    return config.parse(dedent(text), "x.toml")
+
+
+def error_of(text: str) -> str:
+    """What is said about a file with something wrong in it."""
+    with pytest.raises(CanInitializationError) as caught:
+        check(parse(text))
+    return str(caught.value)
+
+
+# --------------------------------------------------------------------------------------- contents
+
+
+def test_a_file_yields_broker_and_channels_in_their_order(tmp_path: Path) -> None:
+    path = tmp_path / "x.toml"
+    path.write_text(
+        dedent("""
+        [broker]
+        address = "ipc:///tmp/x"
+        log_level = "debug"
+        [channels.z]
+        interface = "slcan"
+        channel = "/dev/ttyACM0"
+        bitrate = 500000
+        [channels."body bus"]
+        interface = "virtual"
+        """)
+    )
+    loaded = config.load(path)
+    assert loaded.source.path == str(path)
+    assert loaded.broker == BrokerConfig("ipc:///tmp/x", "debug")
+    assert list(loaded.channels.values()) == [
+        ChannelConfig("z", "slcan", {"channel": "/dev/ttyACM0", "bitrate": 500_000}),
+        ChannelConfig("body bus", "virtual", {}),
+    ]
+
+
+def test_an_empty_file_is_a_broker_without_channels() -> None:
+    empty = parse("")
+    assert empty.broker == BrokerConfig(address=None, log_level="info")
+    assert check(empty) == {}
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.name)
+def test_every_example_is_right(path: Path) -> None:
+    loaded = config.load(path)
+    assert check(loaded).keys() == loaded.channels.keys()
+    assert loaded.channels
+
+
+def test_there_are_examples() -> None:
+    assert {path.stem for path in EXAMPLES} >= {"virtual", "slcan", "bench"}
+
+
+def test_check_yields_typed_options() -> None:
+    checked = check(
+        parse("""
+        [channels.a]
+        interface = "virtual"
+        channel = "other"
+        bitrate = 500000
+        [channels.b]
+        interface = "virtual"
+        """)
+    )
+    assert checked == {
+        "a": ("virtual", VirtualOptions(channel="other", bitrate=500_000)),
+        "b": ("virtual", VirtualOptions(channel="b")),
+    }
+
+
+# ----------------------------------------------------------------------------------------- errors
+
+
+@pytest.mark.parametrize(
+    ("text", "where", "words"),
+    [
+        ("[brokers]", "x.toml, line 1, brokers: ", "unknown key"),
+        ("\nchannels = 3", "x.toml, line 2, channels: ", "must be a table, got 3"),
+        ("[broker]\n\nadress = 'x'", "x.toml, line 3, broker.adress: ", "unknown key"),
+        ("[broker]\naddress = 3", "x.toml, line 2, broker.address: ", "Expected `str | null`"),
+        ("[broker]\nlog_level = 'loud'", "x.toml, line 2, broker.log_level: ", "'loud'"),
+        ("broker.log_level = 'loud'", "x.toml, line 1, broker.log_level: ", "'loud'"),
+        ("channels.a = 1", "x.toml, line 1, channels.a: ", "must be a table"),
+        ("[channels.a]\nchannel = 'x'", "x.toml, line 1, channels.a: ", "no interface"),
+        ("[channels.a]\ninterface = 1", "x.toml, line 2, channels.a.interface: ", "a string"),
+        (
+            "[channels.a]\ninterface = 'nope'",
+            "x.toml, line 2, channels.a.interface: ",
+            "unknown interface 'nope'",
+        ),
+        (
+            "[channels.a]\ninterface = 'virtual'\nbitrat = 1",
+            "x.toml, line 3, channels.a.bitrat: ",
+            "no parameter 'bitrat'",
+        ),
+        (
+            "[channels.a]\ninterface = 'virtual'\nfd = true\nbitrate = '500k'",
+            "x.toml, line 4, channels.a.bitrate: ",
+            "Expected `int | null`, got `str`",
+        ),
+        (
+            "[channels.a]\ninterface = 'virtual'\nbitrate = 5",
+            "x.toml, line 3, channels.a.bitrate: ",
+            "bitrate must be 1000",
+        ),
+        (
+            "[channels.a]\ninterface = 'slcan'",
+            "x.toml, line 1, channels.a: ",
+            "missing required field `channel`",
+        ),
+    ],
+)
+def test_an_error_names_file_line_and_key(text: str, where: str, words: str) -> None:
+    message = error_of(text)
+    assert message.startswith(where)
+    assert words in message
+    assert "$" not in message
+
+
+@pytest.mark.parametrize("name", ["", "x" * 65, "a\\tb"])
+def test_a_bad_channel_name_is_refused(name: str) -> None:
+    assert "1 to 64 printable characters" in error_of(f'[channels."{name}"]\ninterface = "virtual"')
+
+
+@pytest.mark.parametrize("name", ["x", "x" * 64, "Körper 1/2"])
+def test_a_name_may_have_any_printable_characters(name: str) -> None:
+    assert list(check(parse(f'[channels."{name}"]\ninterface = "virtual"'))) == [name]
+
+
+def test_two_channels_with_one_adapter_are_refused() -> None:
+    message = error_of("""\
+        [channels.a]
+        interface = "virtual"
+        channel = "same"
+
+        [channels.b]
+        interface = "virtual"
+        channel = "same"
+        """)
+    assert message.startswith("x.toml, line 7, channels.b.channel: ")
+    assert "'same' is channel 'a' already" in message
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("a = 1\nb = \nc = 3", "line 2"),
+        ("[channels.a]\n[channels.a]", "line 2"),
+        ("x = " + "[" * 100_000, "nested too deeply"),
+        ("x = " + "1" * 5_000, "no valid TOML"),
+    ],
+)
+def test_what_is_no_toml_is_refused(text: str, words: str) -> None:
+    message = error_of(text)
+    assert message.startswith("x.toml: ")
+    assert words in message
+
+
+def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    for path in (tmp_path / "missing.toml", tmp_path):
+        with pytest.raises(CanInitializationError, match="cannot read the configuration") as caught:
+            config.load(path)
+        assert str(path) in str(caught.value)
+
+
+def test_a_file_that_is_no_text_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "x.toml"
+    path.write_bytes(b"\n# \xff\n")
+    with pytest.raises(CanInitializationError, match=r"x\.toml, line 2: not UTF-8"):
+        config.load(path)
+
+
+def test_the_size_of_a_file_is_bounded(tmp_path: Path) -> None:
+    path = tmp_path / "x.toml"
+    path.write_bytes(b"#" * config.MAX_FILE_BYTES)
+    assert config.load(path).channels == {}
+    path.write_bytes(b"#" * (config.MAX_FILE_BYTES + 1))
+    with pytest.raises(CanInitializationError, match="1048576 bytes at most"):
+        config.load(path)
+
+
+# ------------------------------------------------------------------------------------------ lines
+
+DOCUMENT = """\
+title = "x"  # comment
+[ a . "b.c" ]   # spaced, quoted
+key = [
+  1,
+]
+text = '''
+no header
+'''
+d.e = { f = 1 }
+[[list]]
+name = "first"
+[a]
+late = true
+"""
+
+
+@pytest.mark.parametrize(
+    ("keys", "line"),
+    [
+        (("title",), 1),
+        (("a", "b.c"), 2),
+        (("a",), 2),
+        (("a", "b.c", "key"), 3),
+        (("a", "b.c", "d", "e"), 9),
+        (("a", "b.c", "d", "e", "f"), 9),
+        (("list",), 10),
+        (("list", "name"), 11),
+        (("a", "late"), 13),
+        (("a", "b"), None),
+        (("name",), None),
+        ((), None),
+    ],
+)
+def test_the_line_of_a_key_path(keys: tuple[str, ...], line: int | None) -> None:
+    assert config.line_of(DOCUMENT, keys) == line
+
+
+def test_windows_line_ends_count_once() -> None:
+    text = "[channels.a]\r\ninterface = 'virtual'\r\nfd = 1\r\n"
+    assert error_of(text).startswith("x.toml, line 3, channels.a.fd: ")
