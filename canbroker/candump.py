@@ -33,9 +33,9 @@ _EFF_FLAG = 0x80000000
 _RTR_FLAG = 0x40000000
 _ERR_FLAG = 0x20000000
 
-_LOG_LINE = re.compile(r"\((\d+)\.(\d{1,9})\)\s+(\S+)\s+(\S+)(?:\s+[RT])?")
+_LOG_LINE = re.compile(r"\(([0-9]{1,10})\.([0-9]{1,9})\)\s+(\S+)\s+(\S+)(?:\s+[RT])?")
 _FRAME = re.compile(r"([0-9A-Fa-f]{3}|[0-9A-Fa-f]{8})#(.*)")
-_REMOTE = re.compile(r"[Rr]([0-8]?)")
+_REMOTE = re.compile(r"[Rr]([0-9]?)")
 _DATA = re.compile(r"(?:[0-9A-Fa-f]{2}\.?)*")
 _DUMP_FILTER = re.compile(r"([0-9A-Fa-f]{1,8})([:~])([0-9A-Fa-f]{1,8})")
 _ERROR_FILTER = re.compile(r"#([0-9A-Fa-f]{1,8})")
@@ -140,7 +140,9 @@ def format_human(frame: Frame, interface: str, *, align: bool = False) -> str:
     elif flags & EXTENDED:
         identifier = f"{frame.arbitration_id:08X}"
     else:
-        identifier = f"{frame.arbitration_id:{'8' if align else '03'}X}"
+        identifier = f"{frame.arbitration_id:03X}"
+        if align:
+            identifier = identifier.rjust(8)
     if isinstance(data, int):
         return f"  {interface}  {identifier}   [{data}]  remote request"
     length = f" [{len(data):02}]" if flags & FD else f"  [{len(data)}]"
