@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import msgspec
 
@@ -50,7 +50,7 @@ class Transmit:
     __slots__ = ("expires_ns", "failure", "frame", "origin", "queued_ns", "request", "timestamp_ns")
 
     def __init__(
-        self, frame: Frame, origin: str, request: object, queued_ns: int, expires_ns: int = 0
+        self, frame: Frame, origin: str, request: Any, queued_ns: int, expires_ns: int = 0
     ) -> None:
         self.frame = frame
         self.origin = origin

@@ -1,0 +1,284 @@
+"""The channel actor: one process, one adapter, a send thread and a recv thread.
+
+The thread that made the actor is its keeper: it opens and closes backends, and nothing else
+does. When the adapter is lost it waits until both threads have let go, answers what was in
+flight, and tries to open it again until that works.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from typing import Any, Final
+
+import msgspec
+
+from canbroker import clock
+from canbroker.actors.mailbox import Mailbox
+from canbroker.actors.messages import (
+    Answer,
+    ChangeState,
+    Crashed,
+    Down,
+    Finished,
+    KeeperMessage,
+    LetGo,
+    Lost,
+    ReceiverMessage,
+    SenderMessage,
+    Stop,
+    Up,
+)
+from canbroker.actors.receiver import Receiver
+from canbroker.actors.sender import Sender
+from canbroker.backends import Backend, open_backend, parse_options
+from canbroker.errors import CanInitializationError
+from canbroker.fabric.sockets import Context, Descriptor, Waiter
+from canbroker.wire import control
+from canbroker.wire.transmit import Status
+
+_REOPEN_FIRST_NS: Final = 50 * clock.MILLISECOND
+_REOPEN_MAX_NS: Final = 1 * clock.SECOND
+_THREADS: Final = ("recv", "send")
+
+_logger = logging.getLogger(__name__)
+
+
+class ChannelSpec(msgspec.Struct, frozen=True, kw_only=True):
+    """All that a channel actor needs to know; travels to its process as JSON."""
+
+    name: str
+    interface: str
+    parameters: dict[str, Any]
+    stream: str
+    transmit: str
+    control: str
+    log_level: str = "info"
+
+
+class ActorCrashedError(Exception):
+    """A thread of the actor met a bug. The process shall end, and be started again."""
+
+
+class ChannelActor:
+    """Made: the adapter is open and the sockets listen. :meth:`run` serves until told to stop.
+
+    :raises CanInitializationError: the adapter cannot be opened, or a socket cannot be bound.
+    """
+
+    def __init__(self, spec: ChannelSpec) -> None:
+        self._spec = spec
+        self._options = parse_options(spec.interface, spec.parameters)
+        self._backend: Backend | None = open_backend(spec.interface, self._options)
+        self._inbox: Mailbox[KeeperMessage] = Mailbox()
+        self._recv_inbox: Mailbox[ReceiverMessage] = Mailbox()
+        self._send_inbox: Mailbox[SenderMessage] = Mailbox()
+        self._context = Context()
+        self._threads: list[threading.Thread] = []
+        self._waiting_for: set[str] = set()  # threads that have not let go of a lost backend
+        self._down = Down("")
+        self._callers: list[ChangeState] = []
+        self._reopen_at: int | None = None
+        self._backoff_ns = _REOPEN_FIRST_NS
+        self._stop: Stop | None = None
+        try:
+            self._start_threads()
+        except BaseException:
+            self._end()
+            raise
+
+    def __repr__(self) -> str:
+        state = "up" if self._backend else self._down.reason
+        return f"<ChannelActor {self._spec.name} {self._spec.interface} {state}>"
+
+    def run(self, *lifelines: Descriptor) -> None:
+        """Serves until one of ``lifelines`` becomes readable, then ends in order.
+
+        :raises ActorCrashedError: one of the threads has crashed.
+        """
+        waiter = Waiter()
+        waiter.add(self._inbox)
+        for lifeline in lifelines:
+            waiter.add(lifeline)
+        try:
+            while self._stop is None or self._waiting_for:
+                ready = waiter.wait(self._patience())
+                if self._stop is None and not ready.isdisjoint(lifelines):
+                    for lifeline in lifelines:
+                        waiter.remove(lifeline)
+                    self._stop = Stop("the channel was closed by the broker")
+                    self._take_down(Down(self._stop.reason, Status.SHUTTING_DOWN))
+                for message in self._inbox.take():
+                    self._handle(message)
+                if self._reopen_at is not None and clock.monotonic_ns() >= self._reopen_at:
+                    self._reopen()
+        finally:
+            self._end()
+
+    # ------------------------------------------------------------------------------- threads
+
+    def _start_threads(self) -> None:
+        epoch = time.time_ns()
+        spec = self._spec
+        sender_ready: Mailbox[Sender] = Mailbox()
+
+        def make_sender() -> Sender:
+            endpoints = (spec.transmit, spec.control)
+            sender = Sender(
+                self._context, spec.name, endpoints, epoch, self._send_inbox, self._inbox
+            )
+            sender_ready.put(sender)
+            return sender
+
+        try:
+            self._start("send", make_sender)
+            (sender,) = sender_ready.take()
+        finally:
+            sender_ready.close()
+
+        def make_receiver() -> Receiver:
+            return Receiver(
+                self._context,
+                spec.name,
+                spec.stream,
+                epoch,
+                self._recv_inbox,
+                self._send_inbox,
+                self._inbox,
+                lambda: (sender.queued, sender.refused.counts.total()),
+            )
+
+        self._start("recv", make_receiver)
+        self._bring_up()
+
+    def _start(self, name: str, make: Callable[[], Sender] | Callable[[], Receiver]) -> None:
+        """Starts a thread that makes its worker (its sockets are its own) and steps it.
+
+        Returns when the worker is made, or raises what making it raised.
+        """
+        made = threading.Event()
+        failure: list[BaseException] = []
+
+        def run() -> None:
+            try:
+                worker = make()
+            except BaseException as error:  # noqa: BLE001 - raised again in the keeper
+                failure.append(error)
+                return
+            finally:
+                made.set()
+            try:
+                while worker.step():
+                    pass
+            except Exception:
+                _logger.exception("%s thread of channel %r crashed", name, self._spec.name)
+                self._inbox.put(Crashed(name))
+            finally:
+                worker.close()
+
+        thread = threading.Thread(target=run, name=name)
+        thread.start()
+        made.wait()
+        if failure:
+            thread.join()
+            raise failure[0]
+        self._threads.append(thread)
+
+    # ------------------------------------------------------------------------------ messages
+
+    def _handle(self, message: KeeperMessage) -> None:
+        match message:
+            case Lost(backend, reason):
+                if backend is self._backend and not self._waiting_for:
+                    _logger.error("channel %r lost its adapter: %s", self._spec.name, reason)
+                    self._take_down(Down(reason))
+            case LetGo(thread):
+                self._waiting_for.discard(thread)
+                if not self._waiting_for:
+                    self._close_backend()
+            case ChangeState():
+                self._change_state(message)
+            case Crashed(thread):
+                raise ActorCrashedError(f"{thread} thread of channel {self._spec.name!r}")
+
+    def _bring_up(self) -> None:
+        if self._backend is not None:
+            self._send_inbox.put(Up(self._backend))
+            self._recv_inbox.put(Up(self._backend))
+
+    def _take_down(self, down: Down) -> None:
+        """Tells both threads to let go of the backend; :meth:`_close_backend` goes on."""
+        if self._waiting_for:
+            self._down = down
+            return
+        self._down = down
+        self._reopen_at = None
+        self._waiting_for = set(_THREADS)
+        self._send_inbox.put(down)
+        self._recv_inbox.put(down)
+
+    def _close_backend(self) -> None:
+        backend, self._backend = self._backend, None
+        if backend is not None:
+            abandoned = backend.abandon()
+            for transmit in abandoned:
+                transmit.failure = self._down.reason
+            self._send_inbox.put(Finished(abandoned))
+            backend.close()
+        if self._stop is None:
+            self._reopen_at = clock.monotonic_ns() + (0 if self._callers else self._backoff_ns)
+
+    def _reopen(self) -> None:
+        self._reopen_at = None
+        callers, self._callers = self._callers, []
+        try:
+            self._backend = open_backend(self._spec.interface, self._options)
+        except CanInitializationError as error:
+            self._backoff_ns = min(self._backoff_ns * 2, _REOPEN_MAX_NS)
+            self._reopen_at = clock.monotonic_ns() + self._backoff_ns
+            result: msgspec.Struct = control.ErrorResult("device", str(error))
+        else:
+            _logger.info("channel %r is open: %s", self._spec.name, self._backend.info)
+            self._backoff_ns = _REOPEN_FIRST_NS
+            self._bring_up()
+            result = control.Nothing()
+        for change in callers:
+            self._send_inbox.put(Answer(change.caller, result))
+
+    def _change_state(self, change: ChangeState) -> None:
+        """Opens the adapter again, listen-only or not: no adapter changes that while open."""
+        if not hasattr(self._options, "listen_only"):
+            problem = f"interface {self._spec.interface!r} has no listen-only mode"
+            if not change.listen_only:
+                self._send_inbox.put(Answer(change.caller, control.Nothing()))
+            else:
+                error = control.ErrorResult("unsupported", problem)
+                self._send_inbox.put(Answer(change.caller, error))
+            return
+        if self._options.listen_only == change.listen_only:
+            self._send_inbox.put(Answer(change.caller, control.Nothing()))
+            return
+        self._options = msgspec.structs.replace(self._options, listen_only=change.listen_only)
+        self._callers.append(change)
+        self._take_down(Down("the channel changes its state"))
+
+    # ----------------------------------------------------------------------------------- end
+
+    def _patience(self) -> int | None:
+        if self._reopen_at is None:
+            return None
+        return max(0, self._reopen_at - clock.monotonic_ns())
+
+    def _end(self) -> None:
+        stop = self._stop or Stop("the channel actor ends")
+        self._send_inbox.put(stop)
+        self._recv_inbox.put(stop)
+        for thread in self._threads:
+            thread.join()
+        if self._backend is not None:
+            self._backend.close()
+        self._context.close()
+        for mailbox in (self._inbox, self._recv_inbox, self._send_inbox):
+            mailbox.close()

@@ -1,0 +1,94 @@
+"""What the threads of a channel actor tell each other."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import msgspec
+
+from canbroker.backends import Backend, Transmit
+from canbroker.fabric.requests import Caller
+from canbroker.wire.transmit import Status
+
+
+@dataclass(frozen=True)
+class Up:
+    """The adapter is open: use this backend from now on."""
+
+    backend: Backend
+
+
+@dataclass(frozen=True)
+class Down:
+    """The adapter is lost, or the actor ends: touch the backend no more, say so with `LetGo`.
+
+    ``status`` is what transmits are answered from now on.
+    """
+
+    reason: str
+    status: Status = Status.DEVICE_GONE
+
+
+@dataclass(frozen=True)
+class LetGo:
+    """The thread of this name has let go of the backend."""
+
+    thread: str
+
+
+@dataclass(frozen=True)
+class Lost:
+    """To the keeper: the backend that a thread used is gone."""
+
+    backend: Backend
+    reason: str
+
+
+@dataclass(frozen=True)
+class Finished:
+    """To the send thread: these transmits have ended, their echo has been published."""
+
+    transmits: Sequence[Transmit]
+
+
+@dataclass(frozen=True)
+class Gone:
+    """To the send thread: this client is no longer there."""
+
+    client_id: str
+
+
+@dataclass(frozen=True)
+class ChangeState:
+    """To the keeper: a client wants the channel listen-only, or not."""
+
+    caller: Caller
+    listen_only: bool
+
+
+@dataclass(frozen=True)
+class Answer:
+    """To the send thread: the answer to a control request that had to wait."""
+
+    caller: Caller
+    result: msgspec.Struct
+
+
+@dataclass(frozen=True)
+class Stop:
+    """End. To the threads it comes after :class:`Down`, when nobody waits for an answer."""
+
+    reason: str
+
+
+@dataclass(frozen=True)
+class Crashed:
+    """To the keeper: a thread ended with a bug; its traceback is in the log."""
+
+    thread: str
+
+
+SenderMessage = Up | Down | Finished | Gone | Answer | Stop
+ReceiverMessage = Up | Down | Stop
+KeeperMessage = Lost | LetGo | ChangeState | Crashed | Stop

@@ -1,0 +1,254 @@
+"""The recv thread of a channel actor: reads the adapter, publishes, and knows who is there."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Final
+
+from canbroker import clock
+from canbroker.actors.mailbox import Mailbox
+from canbroker.actors.messages import (
+    Down,
+    Finished,
+    Gone,
+    KeeperMessage,
+    LetGo,
+    Lost,
+    ReceiverMessage,
+    SenderMessage,
+    Stop,
+    Up,
+)
+from canbroker.backends import AdapterGoneError, Backend, Transmit
+from canbroker.fabric.publisher import Presence, Publisher
+from canbroker.fabric.sockets import Context, Waiter
+from canbroker.filters import FilterSet
+from canbroker.frame import Frame, nominal_time_ns
+from canbroker.wire.stream import ClientInfo, StateEvent, echo
+
+STATE_INTERVAL_NS: Final = clock.SECOND
+
+_logger = logging.getLogger(__name__)
+
+
+class Receiver:
+    """One step of the recv thread at a time; owns the channel's publisher."""
+
+    def __init__(
+        self,
+        context: Context,
+        channel: str,
+        endpoint: str,
+        epoch: int,
+        inbox: Mailbox[ReceiverMessage],
+        sender: Mailbox[SenderMessage],
+        keeper: Mailbox[KeeperMessage],
+        sender_counts: Callable[[], tuple[int, int]],
+    ) -> None:
+        """``sender_counts`` tells (frames queued, requests refused) of the send thread.
+
+        :raises CanInitializationError: the endpoint cannot be bound.
+        """
+        self._channel = channel
+        self._inbox = inbox
+        self._sender = sender
+        self._keeper = keeper
+        self._sender_counts = sender_counts
+        self._backend: Backend | None = None
+        self._reason = "the adapter is not open"
+        self._clients: dict[str, list[FilterSet]] = {}
+        self._totals = Totals()
+        self._publisher = Publisher(context, endpoint, channel, epoch)
+        self._state_due = 0
+        self._heartbeat_due: int | None = None
+        self._waiter = Waiter()
+        self._waiter.add(self._publisher.socket)
+        self._waiter.add(inbox)
+
+    def step(self) -> bool:
+        """Waits for something to do and does it; ``False`` when told to stop."""
+        ready = self._waiter.wait(self._patience())
+        if self._inbox in ready:
+            for message in self._inbox.take():
+                if not self._handle(message):
+                    return False
+        if self._publisher.socket in ready:
+            self._take_presence()
+        backend = self._backend
+        if backend is not None and (backend in ready or self._overdue(backend)):
+            self._read(backend)
+        now = clock.monotonic_ns()
+        if now >= self._state_due:
+            self._publish_state(now)
+        if self._heartbeat_due is None or now >= self._heartbeat_due:
+            self._heartbeat_due = self._publisher.heartbeat(now)
+        return True
+
+    def close(self) -> None:
+        self._publisher.close(self._reason)
+
+    # ------------------------------------------------------------------------------- waiting
+
+    def _patience(self) -> int:
+        """Nanoseconds until something is due without anyone asking for it."""
+        due = self._state_due
+        if self._heartbeat_due is not None:
+            due = min(due, self._heartbeat_due)
+        backend_due = self._backend.due_ns() if self._backend is not None else None
+        if backend_due is not None:
+            due = min(due, backend_due)
+        return max(0, due - clock.monotonic_ns())
+
+    def _overdue(self, backend: Backend) -> bool:
+        due = backend.due_ns()
+        return due is not None and due <= clock.monotonic_ns()
+
+    # ------------------------------------------------------------------------------ messages
+
+    def _handle(self, message: ReceiverMessage) -> bool:
+        match message:
+            case Up(backend):
+                self._backend = backend
+                self._reason = ""
+                self._waiter.add(backend)
+                backend.filter(self._publisher.wanted())
+                self._state_due = 0
+            case Down(reason):
+                self._drop_backend(reason)
+                self._keeper.put(LetGo("recv"))
+            case Stop(reason):
+                self._reason = reason
+                return False
+        return True
+
+    def _drop_backend(self, reason: str) -> None:
+        self._reason = reason
+        if self._backend is not None:
+            self._waiter.remove(self._backend)
+            self._totals.dropped_before += self._backend.dropped
+            self._backend = None
+        self._publish_state(clock.monotonic_ns())
+
+    # -------------------------------------------------------------------------------- frames
+
+    def _read(self, backend: Backend) -> None:
+        try:
+            items = backend.read()
+        except AdapterGoneError as error:
+            self._drop_backend(str(error))
+            self._keeper.put(Lost(backend, str(error)))
+            return
+        frames: list[Frame] = []
+        finished: list[Transmit] = []
+        for item in items:
+            if isinstance(item, Frame):
+                frames.append(item)
+            else:
+                finished.append(item)
+                if item.failure is None:
+                    frames.append(echo(item.frame, item.timestamp_ns, item.origin))
+        self._publisher.dropped_upstream = self._totals.dropped_before + backend.dropped
+        self._publisher.publish(frames)
+        self._totals.count(backend, frames, finished)
+        if finished:
+            # After the echo: who has the answer can rely on the others having the frame.
+            self._sender.put(Finished(finished))
+
+    # ------------------------------------------------------------------------------ presence
+
+    def _take_presence(self) -> None:
+        for change in self._publisher.subscriptions():
+            known = self._clients.setdefault(change.client_id, [])
+            if change.present:
+                known.append(change.filters)
+                self._publisher.ready(change, self._state(clock.monotonic_ns()))
+            else:
+                self._leave(change, known)
+            self._state_due = 0
+        if self._backend is not None:
+            self._backend.filter(self._publisher.wanted())
+        self._heartbeat_due = None
+
+    def _leave(self, change: Presence, known: list[FilterSet]) -> None:
+        if change.filters in known:  # a client that changes filters is there twice for a moment
+            known.remove(change.filters)
+        if not known:
+            del self._clients[change.client_id]
+            self._sender.put(Gone(change.client_id))
+
+    # --------------------------------------------------------------------------------- state
+
+    def _publish_state(self, now: int) -> None:
+        self._totals.period(now)
+        self._publisher.state(self._state(now))
+        self._state_due = now + STATE_INTERVAL_NS
+
+    def _state(self, now: int) -> StateEvent:
+        backend, totals = self._backend, self._totals
+        queued, refused = self._sender_counts()
+        state = "error" if backend is None else "passive" if backend.listen_only else "active"
+        return StateEvent(
+            state=state,
+            reason=self._reason,
+            info=backend.info if backend else "",
+            bitrate=backend.bitrate if backend else None,
+            data_bitrate=backend.data_bitrate if backend else None,
+            fd=bool(backend and backend.fd),
+            monotonic_ns=now,
+            wall_ns=clock.wall_ns(),
+            received=totals.received,
+            transmitted=totals.transmitted,
+            failed=totals.failed,
+            dropped=self._publisher.dropped_upstream,
+            received_rate=totals.received_rate,
+            transmitted_rate=totals.transmitted_rate,
+            load=totals.load if backend and backend.bitrate else None,
+            queued=queued,
+            routes=len(self._publisher),
+            refused=refused + self._publisher.refused.counts.total(),
+            clients=[
+                ClientInfo(client_id, filters[-1].text)
+                for client_id, filters in self._clients.items()
+            ],
+            counters=backend.counters() if backend else {},
+        )
+
+
+class Totals:
+    """What has gone through the channel since the epoch, and the rates of the last period."""
+
+    def __init__(self) -> None:
+        self.received = 0
+        self.transmitted = 0
+        self.failed = 0
+        self.dropped_before = 0  # by backends that were lost since
+        self.received_rate = 0.0
+        self.transmitted_rate = 0.0
+        self.load = 0.0
+        self._busy_ns = 0
+        self._since = (clock.monotonic_ns(), 0, 0)
+
+    def count(self, backend: Backend, frames: list[Frame], finished: list[Transmit]) -> None:
+        failed = sum(transmit.failure is not None for transmit in finished)
+        echoed = len(finished) - failed
+        self.received += len(frames) - echoed
+        self.transmitted += echoed
+        self.failed += failed
+        bitrate = backend.bitrate
+        if bitrate:
+            self._busy_ns += sum(
+                nominal_time_ns(frame, bitrate, backend.data_bitrate) for frame in frames
+            )
+
+    def period(self, now: int) -> None:
+        """Closes a period of about a second; shorter ones go on."""
+        at, received, transmitted = self._since
+        seconds = (now - at) / clock.SECOND
+        if seconds < 0.5:
+            return
+        self.received_rate = (self.received - received) / seconds
+        self.transmitted_rate = (self.transmitted - transmitted) / seconds
+        self.load = min(1.0, self._busy_ns / (now - at))
+        self._busy_ns = 0
+        self._since = (now, self.received, self.transmitted)

@@ -1,0 +1,360 @@
+"""The send thread of a channel actor: serves transmit requests in order and answers each."""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from collections.abc import Sequence
+from typing import Final
+
+from canbroker import clock
+from canbroker.actors.mailbox import Mailbox
+from canbroker.actors.messages import (
+    Answer,
+    ChangeState,
+    Down,
+    Finished,
+    Gone,
+    KeeperMessage,
+    LetGo,
+    Lost,
+    SenderMessage,
+    Stop,
+    Up,
+)
+from canbroker.backends import AdapterGoneError, Backend, Transmit
+from canbroker.fabric.requests import Caller, Intake, Replier
+from canbroker.fabric.sockets import Context, Waiter
+from canbroker.throttle import Throttle
+from canbroker.wire import WireError, control
+from canbroker.wire.transmit import Request, Status, decode_request, encode_reply
+
+#: Frames a client may have unanswered; what it is beyond that is refused, not queued.
+CREDIT: Final = 2048
+
+#: Requests taken from the socket before the backend and the replies get their turn.
+_DRAIN: Final = 256
+
+#: Frames that one client hands over before it is the next one's turn.
+_TURN: Final = 8
+
+_MAX_ACCOUNTS: Final = 1024
+
+_logger = logging.getLogger(__name__)
+
+
+class Pending:
+    """A request whose frames have not all ended."""
+
+    __slots__ = ("accepted", "failed", "reason", "remaining", "status", "timestamp_ns", "token")
+
+    def __init__(self, token: int, frames: int) -> None:
+        self.token = token
+        self.remaining = frames
+        self.accepted = 0
+        self.timestamp_ns = 0
+        self.status = Status.OK
+        self.reason = ""
+        self.failed: list[int] = []
+
+    def fail(self, index: int, status: Status, reason: str) -> None:
+        if not self.failed:
+            self.status, self.reason = status, reason
+        self.failed.append(index)
+
+
+class Account:
+    """One client's transmits: what waits for the driver, and what is not answered."""
+
+    def __init__(self, client_id: str, identity: bytes) -> None:
+        self.client_id = client_id
+        self.identity = identity
+        self.waiting: deque[Transmit] = deque()
+        self.unanswered: deque[Pending] = deque()
+        self.outstanding = 0  # frames
+
+
+class Sender:
+    """One step of the send thread at a time; owns the ROUTERs of transmit and control."""
+
+    def __init__(
+        self,
+        context: Context,
+        channel: str,
+        endpoints: tuple[str, str],
+        epoch: int,
+        inbox: Mailbox[SenderMessage],
+        keeper: Mailbox[KeeperMessage],
+    ) -> None:
+        """``endpoints``: transmit, control.
+
+        :raises CanInitializationError: one of them cannot be bound.
+        """
+        self.queued = 0  # frames that wait for the driver, for the status
+        self.refused = Throttle(_logger)
+        self._channel = channel
+        self._epoch = epoch
+        self._inbox = inbox
+        self._keeper = keeper
+        self._backend: Backend | None = None
+        self._down: tuple[Status, str] = (Status.DEVICE_GONE, "the adapter is not open")
+        self._accounts: dict[str, Account] = {}
+        self._intake = Intake(context, endpoints[0])
+        try:
+            self._control = Replier(
+                context,
+                endpoints[1],
+                control.CHANNEL_METHODS,
+                {"set_state": self._set_state, "discard": self._discard},
+                self.refused,
+            )
+        except BaseException:
+            self._intake.close()
+            raise
+        self._waiter = Waiter()
+        for source in (self._intake.socket, self._control.socket, inbox):
+            self._waiter.add(source)
+
+    def step(self, timeout_ns: int | None = None) -> bool:
+        """Waits for something to do and does it; ``False`` when told to stop."""
+        ready = self._waiter.wait(timeout_ns)
+        if self._inbox in ready:
+            for message in self._inbox.take():
+                if not self._handle(message):
+                    return False
+        if self._control.socket in ready:
+            self._control.serve()
+        if self._intake.socket in ready:
+            self._take_requests()
+        self._hand_over()
+        return True
+
+    def close(self) -> None:
+        self._intake.close()
+        self._control.close()
+
+    # ------------------------------------------------------------------------------ messages
+
+    def _handle(self, message: SenderMessage) -> bool:
+        match message:
+            case Finished(transmits):
+                self._finish(transmits)
+            case Gone(client_id):
+                self._forget(client_id)
+            case Answer(caller, result):
+                self._control.reply(caller, result)
+            case Up(backend):
+                self._backend = backend
+            case Down(reason, status):
+                self._backend = None
+                self._down = (status, reason)
+                for account in self._accounts.values():
+                    self._drop_waiting(account, status, reason)
+                self._keeper.put(LetGo("send"))
+            case Stop():
+                return False
+        return True
+
+    def _finish(self, transmits: Sequence[Transmit]) -> None:
+        """Books transmits that have ended and answers the requests that this completes."""
+        now = clock.monotonic_ns()
+        touched: dict[str, Account] = {}
+        for transmit in transmits:
+            account, pending, index = transmit.request
+            if transmit.failure is None:
+                pending.accepted += 1
+                pending.timestamp_ns = transmit.timestamp_ns
+            else:
+                pending.fail(index, self._status_of(transmit, now), transmit.failure)
+            pending.remaining -= 1
+            account.outstanding -= 1
+            touched[account.client_id] = account
+        for account in touched.values():
+            self._answer(account)
+
+    def _status_of(self, transmit: Transmit, now: int) -> Status:
+        if self._backend is None:
+            return self._down[0]
+        return Status.EXPIRED if 0 < transmit.expires_ns <= now else Status.REFUSED
+
+    def _answer(self, account: Account) -> None:
+        """Replies to the requests at the head that are complete; one for a run of good ones."""
+        done: Pending | None = None
+        while account.unanswered and account.unanswered[0].remaining == 0:
+            pending = account.unanswered.popleft()
+            if pending.status is not Status.OK:
+                self._reply(account, pending)
+                done = None
+            else:
+                done = pending
+        if done is not None:
+            self._reply(account, done)
+
+    def _reply(self, account: Account, pending: Pending) -> None:
+        self._intake.reply(
+            account.identity,
+            encode_reply(
+                pending.token,
+                pending.status,
+                pending.accepted,
+                pending.timestamp_ns,
+                pending.reason,
+                pending.failed,
+            ),
+        )
+
+    # ------------------------------------------------------------------------------ requests
+
+    def _take_requests(self) -> None:
+        for _ in range(_DRAIN):
+            received = self._intake.receive()
+            if received is None:
+                return
+            identity, body = received
+            try:
+                request = decode_request(body)
+            except WireError as error:
+                self.refused.note("transmit request refused", str(error))
+                self._intake.reply(identity, encode_reply(0, Status.MALFORMED, 0, 0, str(error)))
+                continue
+            self._accept(identity, request)
+
+    def _accept(self, identity: bytes, request: Request) -> None:
+        account = self._account(identity, request.client_id)
+        count = len(request.frames)
+        pending = Pending(request.token, count)
+        account.unanswered.append(pending)
+        account.outstanding += count
+        refusal = self._refusal(account, request)
+        if refusal is not None:
+            self._fail(account, pending, range(count), *refusal)
+            self._answer(account)
+            return
+        now = clock.monotonic_ns()
+        account.waiting.extend(
+            Transmit(frame, account.client_id, (account, pending, index), now, request.expires_ns)
+            for index, frame in enumerate(request.frames)
+        )
+        self.queued += count
+
+    def _account(self, identity: bytes, client_id: str) -> Account:
+        account = self._accounts.get(client_id)
+        if account is not None and account.identity == identity:
+            return account
+        if account is not None:
+            # On a new connection. What was queued on the old one is stale, and never sent.
+            self._drop_waiting(account, Status.STALE, "the connection was lost")
+        elif len(self._accounts) >= _MAX_ACCOUNTS:
+            # Peers that transmit without being subscribed leave no word when they go.
+            self._accounts = {k: v for k, v in self._accounts.items() if v.outstanding}
+        account = self._accounts[client_id] = Account(client_id, identity)
+        return account
+
+    def _refusal(self, account: Account, request: Request) -> tuple[Status, str] | None:
+        """Why nothing of the request can be sent, if so."""
+        if request.epoch not in {0, self._epoch}:
+            return Status.STALE, f"channel {self._channel!r} was restarted since"
+        if self._backend is None:
+            return self._down
+        if account.outstanding > CREDIT:
+            return Status.QUEUE_FULL, f"more than {CREDIT} frames unanswered"
+        if self._backend.listen_only:
+            return Status.NOT_PERMITTED, f"channel {self._channel!r} is listen-only"
+        for frame in request.frames:
+            fault = self._backend.fault(frame)
+            if fault is not None:
+                return Status.INVALID_FRAME, fault
+        return None
+
+    # -------------------------------------------------------------------------------- driver
+
+    def _hand_over(self) -> None:
+        """Gives the driver what it has room for, the clients taking turns."""
+        backend = self._backend
+        if backend is None or not self.queued:
+            return
+        waiting = [account for account in self._accounts.values() if account.waiting]
+        while waiting:
+            turn = _TURN if len(waiting) > 1 else CREDIT
+            for account in list(waiting):
+                room = min(backend.room(account.client_id), turn)
+                if not room:
+                    waiting.remove(account)
+                    continue
+                # Whoever got room goes to the end of the line for the next time, too.
+                self._accounts[account.client_id] = self._accounts.pop(account.client_id)
+                if not self._send(backend, account, room):
+                    return
+                if not account.waiting:
+                    waiting.remove(account)
+
+    def _send(self, backend: Backend, account: Account, count: int) -> bool:
+        """Hands over the next ``count`` frames of a client; ``False`` if the adapter is gone."""
+        now = clock.monotonic_ns()
+        batch: list[Transmit] = []
+        while account.waiting and len(batch) < count:
+            transmit = account.waiting.popleft()
+            self.queued -= 1
+            if 0 < transmit.expires_ns <= now:
+                _, pending, index = transmit.request
+                late = "expired before the adapter had room"
+                self._fail(account, pending, (index,), Status.EXPIRED, late)
+            else:
+                batch.append(transmit)
+        self._answer(account)
+        try:
+            backend.send(batch)
+        except AdapterGoneError as error:
+            # The batch comes back from abandon(), when the keeper closes the backend.
+            self._backend = None
+            self._down = (Status.DEVICE_GONE, str(error))
+            self._keeper.put(Lost(backend, str(error)))
+            return False
+        return True
+
+    # ------------------------------------------------------------------------------ failures
+
+    def _fail(
+        self,
+        account: Account,
+        pending: Pending,
+        indexes: Sequence[int],
+        status: Status,
+        reason: str,
+    ) -> None:
+        for index in indexes:
+            pending.fail(index, status, reason)
+        pending.remaining -= len(indexes)
+        account.outstanding -= len(indexes)
+
+    def _drop_waiting(self, account: Account, status: Status, reason: str) -> int:
+        dropped = len(account.waiting)
+        while account.waiting:
+            _, pending, index = account.waiting.popleft().request
+            self._fail(account, pending, (index,), status, reason)
+        self.queued -= dropped
+        self._answer(account)
+        return dropped
+
+    def _forget(self, client_id: str) -> None:
+        account = self._accounts.pop(client_id, None)
+        if account is not None:
+            self._drop_waiting(account, Status.DISCARDED, "the client has left")
+
+    # ------------------------------------------------------------------------------- control
+
+    def _set_state(self, caller: Caller, params: control.SetState) -> control.ErrorResult | None:
+        if params.state not in {"active", "passive"}:
+            return control.ErrorResult("invalid", f"no such state: {params.state!r}")
+        self._keeper.put(ChangeState(caller, listen_only=params.state == "passive"))
+        return None
+
+    def _discard(self, _: Caller, params: control.Discard) -> control.Discarded:
+        # Requests come in order on their own socket: take those sent before this call first.
+        self._take_requests()
+        account = self._accounts.get(params.client_id)
+        if account is None:
+            return control.Discarded(0)
+        return control.Discarded(
+            self._drop_waiting(account, Status.DISCARDED, "discarded by the client")
+        )
