@@ -1,0 +1,151 @@
+"""Test benches: an open backend with the rest of a CAN bus around it."""
+
+from __future__ import annotations
+
+import select
+import threading
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from typing import ClassVar
+
+from canbroker import clock
+from canbroker.backends import open_backend, parse_options
+from canbroker.backends.base import Backend, Transmit
+from canbroker.frame import HARDWARE_TIMESTAMP, Frame
+
+PATIENCE_NS = 20 * clock.SECOND
+
+Item = Frame | Transmit
+Content = tuple[int, int, bytes | int]
+
+
+def content(frame: Frame) -> Content:
+    """What a frame says, without when and how exactly it was received."""
+    return frame.arbitration_id, frame.flags & ~HARDWARE_TIMESTAMP, frame.data
+
+
+def transmit(frame: Frame, origin: str = "client", *, expires_ns: int = 0) -> Transmit:
+    return Transmit(frame, origin, None, clock.monotonic_ns(), expires_ns)
+
+
+def is_readable(backend: Backend) -> bool:
+    return bool(select.select([backend.fileno()], [], [], 0)[0])
+
+
+def wait_until(condition: Callable[[], bool], what: str) -> None:
+    """Polls; for conditions that other threads or processes make true."""
+    deadline = clock.monotonic_ns() + PATIENCE_NS
+    pause = threading.Event()
+    while not condition():
+        assert clock.monotonic_ns() < deadline, f"timed out: {what}"
+        pause.wait(0.001)
+
+
+def collect(backend: Backend, is_enough: Callable[[list[Item]], bool]) -> list[Item]:
+    """What :meth:`Backend.read` returns until that is enough; waits as the actor's thread does."""
+    items: list[Item] = []
+    deadline = clock.monotonic_ns() + PATIENCE_NS
+    while not is_enough(items):
+        now = clock.monotonic_ns()
+        assert now < deadline, f"timed out with {len(items)} items: {items[-5:]}"
+        due = backend.due_ns()
+        wait_ns = min(clock.SECOND // 2, deadline - now, *([] if due is None else [due - now]))
+        select.select([backend.fileno()], [], [], max(0, wait_ns) / clock.SECOND)
+        items.extend(backend.read())
+    return items
+
+
+def send_all(backend: Backend, transmits: Sequence[Transmit]) -> None:
+    """Hands one client's transmits over, as many at a time as there is room for.
+
+    Needs someone who reads at the same time when there are many.
+    """
+    origin = transmits[0].origin
+    rest = list(transmits)
+    while rest:
+        wait_until(lambda: backend.room(origin) > 0, "room")
+        room = backend.room(origin)
+        backend.send(rest[:room])
+        del rest[:room]
+
+
+class Bench(ABC):
+    """One kind of backend, open, and another node on its bus. A context manager."""
+
+    interface: ClassVar[str]
+    #: Parameters that cannot be opened, and what the error names.
+    unusable: ClassVar[Sequence[tuple[dict[str, object], str]]]
+    has_listen_only: ClassVar[bool] = False
+    #: The error state indicator survives the way to the bus and back.
+    carries_error_state: ClassVar[bool] = True
+
+    def __init__(self) -> None:
+        self.backend = self.open()
+
+    def __enter__(self) -> Bench:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.backend.close()
+
+    @property
+    @abstractmethod
+    def parameters(self) -> dict[str, object]:
+        """What a user would write, with CAN FD."""
+
+    @abstractmethod
+    def inject(self, frames: Sequence[Frame]) -> None:
+        """The other node sends frames. Any thread; returns before they have arrived."""
+
+    @abstractmethod
+    def arrived(self, items: Sequence[Item]) -> list[Frame]:
+        """Those of the items that the other node has sent."""
+
+    @abstractmethod
+    def seen(self) -> list[Content] | None:
+        """What the other node has received so far; ``None`` if it is none of its own."""
+
+    def open(self, **changes: object) -> Backend:
+        """Opens a backend with other parameters; the caller closes it."""
+        parameters = self.parameters | changes
+        return open_backend(self.interface, parse_options(self.interface, parameters))
+
+    def reopen(self, **changes: object) -> Backend:
+        """Opens the bench's backend again with other parameters."""
+        self.backend.close()
+        self.backend = self.open(**changes)
+        return self.backend
+
+
+class VirtualBench(Bench):
+    """The other node is another client of the bus."""
+
+    interface = "virtual"
+    unusable: ClassVar = [({"channel": ""}, "channel"), ({"bitrate": 1}, "bitrate")]
+
+    @property
+    def parameters(self) -> dict[str, object]:
+        return {"channel": "bench"}
+
+    def inject(self, frames: Sequence[Frame]) -> None:
+        send_all(self.backend, [transmit(frame, "node") for frame in frames])
+
+    def arrived(self, items: Sequence[Item]) -> list[Frame]:
+        return [
+            item.frame for item in items if isinstance(item, Transmit) and item.origin == "node"
+        ]
+
+    def seen(self) -> None:
+        return None
+
+
+class TimedVirtualBench(VirtualBench):
+    @property
+    def parameters(self) -> dict[str, object]:
+        return {"channel": "bench", "bitrate": 1_000_000, "data_bitrate": 8_000_000}
+
+
+BENCHES: dict[str, type[Bench]] = {
+    "virtual": VirtualBench,
+    "virtual-bitrate": TimedVirtualBench,
+}
