@@ -1,0 +1,242 @@
+"""A serial line for two threads: bytes in without blocking, whole lines out.
+
+The only place that knows pyserial's exceptions.
+"""
+
+from __future__ import annotations
+
+import errno
+import io
+import os
+import select
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import serial
+
+from canbroker.backends.base import AdapterGoneError
+from canbroker.errors import CanInitializationError
+from canbroker.wake import Wake
+
+_CHUNK = 65_536
+_WRITE_TIMEOUT_S = 1.0
+_POLL_S = 0.05
+#: What a pump holds before it leaves the rest to the driver.
+_PUMP_LIMIT = 1 << 20
+
+_FOREIGN: tuple[type[Exception], ...] = (OSError, ValueError)  # SerialException is an OSError
+try:
+    import termios
+except ImportError:  # Windows
+    pass
+else:
+    _FOREIGN += (termios.error,)
+
+_IN_USE = {errno.EAGAIN, errno.EBUSY}
+
+
+class Port:
+    """An open serial line. Constructing opens it.
+
+    Until :meth:`start` it belongs to one thread, which waits in :meth:`wait`. After it, one
+    thread calls :meth:`read`, any thread :meth:`write` and :meth:`close`.
+
+    :raises CanInitializationError: names the device and why it cannot be opened.
+    """
+
+    def __init__(self, name: str, baudrate: int, rtscts: bool) -> None:
+        self.name = name
+        self._write_lock = threading.Lock()
+        self._closed = False
+        self._pump: _Pump | None = None
+        self._serial: serial.Serial = _open(name, baudrate, rtscts)
+        try:
+            self._descriptor: int | None = self._serial.fileno()
+        except (io.UnsupportedOperation, AttributeError):  # rfc2217://, loop://; Windows
+            self._descriptor = None
+            self._serial.timeout = _POLL_S  # reads do the waiting
+
+    def start(self, pumped: bool) -> None:
+        """Reads without waiting from here on; ``pumped``: through a thread of the port's own.
+
+        The thread gives a descriptor to a line that has none, and one that :meth:`wake` can set.
+        """
+        if pumped or self._descriptor is None:
+            self._pump = _Pump(self)
+
+    def fileno(self) -> int:
+        """Readable while :meth:`read` has something to return, or after :meth:`wake`."""
+        if self._pump is not None:
+            return self._pump.wake.fileno()
+        return -1 if self._descriptor is None else self._descriptor
+
+    def wake(self) -> None:
+        """Makes the descriptor of a pumped port readable until the next :meth:`read`."""
+        if self._pump is not None:
+            self._pump.wake.set()
+
+    def read(self) -> bytes:
+        """What has arrived, perhaps nothing; never waits.
+
+        :raises AdapterGoneError: the device is gone, or the port was closed.
+        """
+        if self._closed:
+            raise AdapterGoneError(f"adapter {self.name} is closed")
+        if self._pump is not None:
+            return self._pump.take()
+        with self._mapped("read"):
+            return self._serial.read(_CHUNK)
+
+    def wait(self) -> bytes:
+        """What has arrived; waits up to 50 ms for something.
+
+        :raises AdapterGoneError: as :meth:`read`.
+        """
+        with self._mapped("read"):
+            if self._descriptor is None:
+                return self._serial.read(1) + self._serial.read(self._serial.in_waiting)
+            if select.select([self._descriptor], [], [], _POLL_S)[0]:
+                return self._serial.read(_CHUNK)
+            return b""
+
+    @property
+    def drained(self) -> bool:
+        """Whether everything that has arrived was read."""
+        if self._pump is not None:
+            return self._pump.empty
+        with self._mapped("read"):
+            return not self._serial.in_waiting
+
+    def write(self, data: bytes) -> None:
+        """Writes all of it, waiting up to 1 s for the device to take it.
+
+        :raises AdapterGoneError: the device is gone, or did not take it all.
+        """
+        with self._write_lock, self._mapped("write"):
+            self._serial.write(data)
+
+    def close(self, farewell: bytes) -> None:
+        """Sends ``farewell`` if the device still takes it, and closes. Idempotent; any thread."""
+        if self._closed:
+            return
+        self._closed = True
+        try:
+            self.write(farewell)
+        except AdapterGoneError:
+            self._discard_output()
+        if self._pump is not None:
+            self._pump.stop()
+        self._serial.close()
+
+    @property
+    def closed(self) -> bool:
+        return self._closed
+
+    def _discard_output(self) -> None:
+        # Closing a line waits for its output, which nobody takes any more.
+        try:
+            self._serial.reset_output_buffer()
+        except _FOREIGN:
+            return  # unplugged: there is no output buffer either
+
+    @contextmanager
+    def _mapped(self, doing: str) -> Iterator[None]:
+        try:
+            yield
+        except serial.SerialTimeoutException as error:
+            raise AdapterGoneError(
+                f"adapter {self.name} did not take data for {_WRITE_TIMEOUT_S:g} s"
+            ) from error
+        except TypeError as error:
+            if not self._closed:
+                raise
+            # close() took the descriptor away from under pyserial.
+            raise AdapterGoneError(f"adapter {self.name} is closed") from error
+        except _FOREIGN as error:
+            what = "closed" if self._closed else f"gone: {doing} failed ({error})"
+            raise AdapterGoneError(f"adapter {self.name} is {what}") from error
+
+
+class _Pump:
+    """A thread that reads a port into a buffer and sets a descriptor."""
+
+    def __init__(self, port: Port) -> None:
+        self.wake = Wake()
+        self._port = port
+        self._changed = threading.Condition()
+        self._buffer = bytearray()
+        self._error: AdapterGoneError | None = None
+        self._stop = False
+        self._thread = threading.Thread(target=self._run, name=f"slcan {port.name}", daemon=True)
+        self._thread.start()
+
+    @property
+    def empty(self) -> bool:
+        return not self._buffer
+
+    def take(self) -> bytes:
+        """[reader] The buffer's content; the error only after everything before it."""
+        with self._changed:
+            if self._error is None:
+                self.wake.clear()
+            elif not self._buffer:
+                raise self._error
+            data = bytes(self._buffer)
+            self._buffer.clear()
+            self._changed.notify_all()
+            return data
+
+    def stop(self) -> None:
+        with self._changed:
+            self._stop = True
+            self._changed.notify_all()
+        self._thread.join()
+        self.wake.close()
+
+    def _run(self) -> None:
+        while self._step():
+            pass
+
+    def _step(self) -> bool:
+        try:
+            data = self._port.wait()
+        except AdapterGoneError as error:
+            self._error = error
+            self.wake.set()
+            return False
+        with self._changed:
+            self._buffer += data
+            if data:
+                self.wake.set()
+            self._changed.wait_for(lambda: self._stop or len(self._buffer) < _PUMP_LIMIT)
+            return not self._stop
+
+
+def _open(name: str, baudrate: int, rtscts: bool) -> serial.Serial:
+    try:
+        return serial.serial_for_url(
+            name,
+            baudrate=baudrate,
+            rtscts=rtscts,
+            timeout=0,
+            write_timeout=_WRITE_TIMEOUT_S,
+            exclusive=True,  # a lock of open descriptors: gone with the process that holds it
+        )
+    except _FOREIGN as error:
+        raise CanInitializationError(f"cannot open {name}: {_reason(name, error)}") from error
+
+
+def _reason(name: str, error: Exception) -> str:
+    code = getattr(error, "errno", None)
+    if code in _IN_USE:
+        return f"in use by another program ({os.strerror(code)})"
+    if code == errno.ENOENT:
+        return "there is no such device"
+    if code == errno.EACCES:
+        return "no permission to use it (on Linux, is the user in the group dialout?)"
+    if code == errno.ENOTTY:
+        return "it is no serial device"
+    if code is not None:
+        return os.strerror(code)
+    return str(error).replace(f"{name}: ", "")

@@ -1,0 +1,191 @@
+"""Transmits on their way through a serial adapter, and the answers that they get; no I/O.
+
+The adapter answers every transmit in order: CR (or ``z``, ``Z`` and CR) "taken", BEL "refused".
+An open channel refuses a valid frame when its transmit queue is full, so a refused one is sent
+again. Some transmits are under way at a time, because a round trip over USB takes longer than a
+frame on the bus. That has a price: the queue can drain between two lines, so that a frame after a
+refused one is taken. Sending the refused one then would invert their order; it fails instead.
+"""
+
+from __future__ import annotations
+
+import threading
+from bisect import insort
+from collections import deque
+from collections.abc import Sequence
+
+from canbroker.backends.base import Transmit
+from canbroker.clock import MILLISECOND, SECOND
+from canbroker.slcan_codec import encode
+
+WINDOW = 8
+ACKNOWLEDGE_NS = 1 * SECOND
+RETRY_FOR_NS = 1 * SECOND
+RETRY_EVERY_NS = 1 * MILLISECOND
+#: Acknowledgements in a row that open the window by one more.
+_GROW_AFTER = 64
+
+
+class _Entry:
+    __slots__ = ("line", "number", "refused_ns", "sent_ns", "transmit")
+
+    def __init__(self, number: int, transmit: Transmit) -> None:
+        self.number = number  # position in the order of transmission
+        self.transmit = transmit
+        self.line = encode(transmit.frame)
+        self.sent_ns = 0
+        self.refused_ns = 0  # the first time; 0 is never
+
+    def gives_up_ns(self) -> int | None:
+        """When waiting is over; ``None`` if never."""
+        times = [self.transmit.expires_ns] if self.transmit.expires_ns else []
+        if self.refused_ns:
+            times.append(self.refused_ns + RETRY_FOR_NS)
+        return min(times, default=None)
+
+    def fail(self, why: str) -> Transmit:
+        self.transmit.failure = why
+        return self.transmit
+
+
+def _number(entry: _Entry) -> int:
+    return entry.number
+
+
+class TransmitWindow:
+    """The order and the number of transmits under way. Times are monotonic ns; any thread.
+
+    Lines that methods return are to be written, in this order, by whoever called.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._outstanding: deque[_Entry] = deque()  # written, not answered
+        self._waiting: list[_Entry] = []  # refused, or behind a refused one; in order
+        self._size = WINDOW
+        self._streak = 0  # acknowledgements in a row
+        self._next_number = 0
+        self._retry_ns = 0
+        self._retrying = False  # the one outstanding is being sent again
+
+    def room(self) -> int:
+        """How many transmits :meth:`add` would have written at once."""
+        with self._lock:
+            return self._room()
+
+    def add(self, transmits: Sequence[Transmit], now_ns: int) -> bytes:
+        """Takes transmits; returns the lines to write now.
+
+        A refusal may close the window between :meth:`room` and this call: the surplus then waits
+        for :meth:`retry`.
+        """
+        with self._lock:
+            entries = [_Entry(self._next_number + i, item) for i, item in enumerate(transmits)]
+            self._next_number += len(entries)
+            room = self._room()
+            self._waiting.extend(entries[room:])
+            return self._under_way(entries[:room], now_ns)
+
+    def taken(self) -> list[Transmit] | None:
+        """The adapter took the oldest transmit. Returns what that ends, in order of transmission:
+        refused ones that it overtook, and itself, last. ``None`` if there was nothing to take."""
+        with self._lock:
+            if not self._outstanding:
+                return None
+            entry = self._pop()
+            ended = []
+            while self._waiting and self._waiting[0].number < entry.number:
+                overtaken = self._waiting.pop(0)
+                ended.append(
+                    overtaken.fail("refused by the adapter (BEL), which then took a later frame")
+                )
+            ended.append(entry.transmit)
+            self._streak += 1
+            if self._streak >= _GROW_AFTER and self._size < WINDOW:
+                self._size += 1
+                self._streak = 0
+            return ended
+
+    def refused(self, now_ns: int) -> bool:
+        """The adapter refused the oldest transmit; ``False`` if there was none."""
+        with self._lock:
+            if not self._outstanding:
+                return False
+            entry = self._pop()
+            entry.refused_ns = entry.refused_ns or now_ns
+            insort(self._waiting, entry, key=_number)
+            self._size = max(1, self._size // 2)
+            self._streak = 0
+            self._retry_ns = now_ns + RETRY_EVERY_NS
+            return True
+
+    def give_up(self, now_ns: int) -> list[Transmit]:
+        """Ends those that have waited long enough, in order."""
+        with self._lock:
+            ended = []
+            kept: list[_Entry] = []
+            for entry in self._waiting:
+                until = entry.gives_up_ns()
+                if until is None or now_ns < until:
+                    kept.append(entry)
+                elif entry.refused_ns:
+                    milliseconds = (now_ns - entry.refused_ns) // MILLISECOND
+                    ended.append(entry.fail(f"refused by the adapter for {milliseconds} ms (BEL)"))
+                else:
+                    ended.append(entry.fail("expired behind a frame that the adapter refused"))
+            self._waiting = kept
+            return ended
+
+    def retry(self, now_ns: int) -> bytes:
+        """The line to write again now, if any.
+
+        One at a time and only when nothing else is under way: what is alone cannot be overtaken.
+        """
+        with self._lock:
+            if self._outstanding or not self._waiting or now_ns < self._retry_ns:
+                return b""
+            self._retrying = True
+            return self._under_way([self._waiting.pop(0)], now_ns)
+
+    def overdue(self, now_ns: int) -> Transmit | None:
+        """The oldest transmit, if its answer is overdue."""
+        with self._lock:
+            if self._outstanding and now_ns >= self._outstanding[0].sent_ns + ACKNOWLEDGE_NS:
+                return self._outstanding[0].transmit
+            return None
+
+    def due_ns(self) -> int | None:
+        """When the next of these deadlines is."""
+        with self._lock:
+            times = [until for entry in self._waiting if (until := entry.gives_up_ns()) is not None]
+            if self._outstanding:
+                times.append(self._outstanding[0].sent_ns + ACKNOWLEDGE_NS)
+            elif self._waiting:
+                times.append(self._retry_ns)
+            return min(times, default=None)
+
+    def abandon(self) -> list[Transmit]:
+        """Everything that has not ended, in order; the window is empty afterwards."""
+        with self._lock:
+            left = sorted([*self._outstanding, *self._waiting], key=_number)
+            self._outstanding.clear()
+            self._waiting.clear()
+            self._retrying = False
+            return [entry.transmit for entry in left]
+
+    def _room(self) -> int:
+        # A frame that is being sent again holds the others back too: this keeps the order, and
+        # keeps two threads from writing at the same time.
+        if self._waiting or self._retrying:
+            return 0
+        return max(0, self._size - len(self._outstanding))
+
+    def _under_way(self, entries: list[_Entry], now_ns: int) -> bytes:
+        for entry in entries:
+            entry.sent_ns = now_ns
+        self._outstanding.extend(entries)
+        return b"".join(entry.line for entry in entries)
+
+    def _pop(self) -> _Entry:
+        self._retrying = False
+        return self._outstanding.popleft()

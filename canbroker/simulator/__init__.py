@@ -1,0 +1,10 @@
+"""A serial CAN adapter without hardware: a Lawicel device on a pseudo-terminal (POSIX).
+
+:mod:`.device` the adapter's state machine, :mod:`.replay` traffic from a log, :mod:`.simulation`
+both with their faults and the ledger, none of them doing I/O; :mod:`.runner` the process.
+"""
+
+from canbroker.simulator.options import SimulatorOptions
+from canbroker.simulator.runner import run
+
+__all__ = ["SimulatorOptions", "run"]

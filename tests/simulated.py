@@ -1,0 +1,198 @@
+"""Starts, commands and stops a simulated adapter; and peers that play the adapter themselves."""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import subprocess
+import sys
+import time
+import tty
+from collections.abc import Callable
+from pathlib import Path
+from types import TracebackType
+from typing import Any, TypeVar
+
+from canbroker.backends import Backend, Transmit
+from canbroker.frame import Frame
+
+T = TypeVar("T")
+
+DEADLINE_S = 20.0
+
+_PROGRAM = """
+import sys, msgspec
+from canbroker.simulator import SimulatorOptions, run
+options = msgspec.json.decode(sys.argv[1], type=SimulatorOptions)
+sys.exit(run(options, sys.stdout, sys.stdin))
+"""
+
+
+class Simulated:
+    """A simulated adapter in a process of its own; ``path`` is what to open."""
+
+    def __init__(self, **options: Any) -> None:
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", _PROGRAM, json.dumps(options)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
+        self._unread = b""
+        self._events: list[dict[str, Any]] = []
+        try:
+            self.path = self._line().decode()
+        except BaseException:
+            self.kill()
+            raise
+
+    def __enter__(self) -> Simulated:
+        return self
+
+    def __exit__(
+        self,
+        _type: type[BaseException] | None,
+        _error: BaseException | None,
+        _trace: TracebackType | None,
+    ) -> None:
+        self.kill()
+
+    def command(self, text: str) -> None:
+        assert self.process.stdin is not None
+        self.process.stdin.write(f"{text}\n".encode())
+        self.process.stdin.flush()
+
+    def event(self, name: str) -> dict[str, Any]:
+        """The next report of this name; others are kept for later."""
+        for index, event in enumerate(self._events):
+            if event["event"] == name:
+                return self._events.pop(index)
+        while (event := json.loads(self._line()))["event"] != name:
+            self._events.append(event)
+        return event  # type: ignore[no-any-return]
+
+    def stats(self) -> dict[str, Any]:
+        """The ledger as it is now."""
+        self.command("stats")
+        return self.event("stats")
+
+    def accepted(self) -> list[str]:
+        """Frames that the adapter took for transmission, in candump's notation, in order."""
+        self.command("accepted")
+        frames: list[str] = self.event("accepted")["frames"]
+        return frames
+
+    def replug(self) -> str:
+        """Plugs the adapter in again; returns its path."""
+        self.command("replug")
+        self.path = self.event("replugged")["path"]
+        return self.path
+
+    def stop(self) -> dict[str, Any]:
+        """Quits it; returns the last ledger."""
+        self.command("quit")
+        ledger = self.event("exit")
+        assert self.process.wait(DEADLINE_S) == 0
+        return ledger
+
+    def stderr(self) -> str:
+        """All that it wrote to stderr; waits for its end."""
+        assert self.process.stderr is not None
+        return self.process.stderr.read().decode()
+
+    def kill(self) -> None:
+        if self.process.poll() is None:
+            self.process.kill()
+        self.process.wait()
+        for stream in (self.process.stdin, self.process.stdout, self.process.stderr):
+            assert stream is not None
+            stream.close()
+
+    def _line(self) -> bytes:
+        assert self.process.stdout is not None
+        descriptor = self.process.stdout.fileno()
+        while b"\n" not in self._unread:
+            if not select.select([descriptor], [], [], DEADLINE_S)[0]:
+                raise TimeoutError("the simulator prints nothing")
+            data = os.read(descriptor, 65_536)
+            if not data:
+                raise EOFError(f"the simulator ended: {self.stderr()}")
+            self._unread += data
+        line, _, self._unread = self._unread.partition(b"\n")
+        return line
+
+
+class Peer:
+    """The adapter's end of a pty in the hands of a test, for exact bytes at exact moments."""
+
+    def __init__(self) -> None:
+        self.master, self._slave = os.openpty()
+        tty.setraw(self._slave)
+        self.path = os.ttyname(self._slave)
+        self.heard = b""  # everything that came from the host
+
+    def __enter__(self) -> Peer:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.unplug()
+
+    def say(self, data: bytes) -> None:
+        os.write(self.master, data)
+
+    def hear(self, data: bytes) -> None:
+        """Waits until the host has said ``data``, and forgets all up to its end."""
+        deadline = time.monotonic() + DEADLINE_S
+        while data not in self.heard:
+            left = deadline - time.monotonic()
+            if left <= 0 or not select.select([self.master], [], [], left)[0]:
+                raise AssertionError(f"expected {data!r} from the host, got {self.heard!r}")
+            self.heard += os.read(self.master, 4096)
+        self.heard = self.heard.partition(data)[2]
+
+    def silent(self, seconds: float = 0.05) -> bool:
+        """Whether the host has nothing more to say."""
+        if select.select([self.master], [], [], seconds)[0]:
+            self.heard += os.read(self.master, 4096)
+        return not self.heard
+
+    def unplug(self) -> None:
+        if self.master >= 0:
+            os.close(self.master)
+            os.close(self._slave)
+            self.master = -1
+
+
+def collect(
+    backend: Backend, enough: Callable[[list[Frame | Transmit]], T], into: list[Frame | Transmit]
+) -> T:
+    """Reads until ``enough`` of what was read is true; waits as the channel actor does."""
+    deadline = time.monotonic() + DEADLINE_S
+    while not (result := enough(into)):
+        now = time.monotonic()
+        assert now < deadline, f"got no further than {into!r}"
+        due = backend.due_ns()
+        wait = 0.2 if due is None else min(0.2, max(0.0, due / 1e9 - now))
+        select.select([backend.fileno()], [], [], wait)
+        into.extend(backend.read())
+    return result
+
+
+def read_count(backend: Backend, count: int) -> list[Frame | Transmit]:
+    """The next ``count`` things that happen, no more and no less."""
+    happened: list[Frame | Transmit] = []
+    collect(backend, lambda got: len(got) >= count, happened)
+    assert len(happened) == count
+    return happened
+
+
+def descriptors() -> set[str]:
+    """What this process has open, by name."""
+    names = set()
+    for entry in Path("/proc/self/fd").iterdir():
+        try:
+            names.add(f"{entry.name} {entry.readlink()}")
+        except FileNotFoundError:
+            continue  # the listing's own
+    return names
