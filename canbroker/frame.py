@@ -124,7 +124,8 @@ def bit_counts(arbitration_id: int, flags: int, data: bytes | int) -> tuple[int,
     body = f"{bool(flags & ERROR_STATE_INDICATOR):b}{length_to_dlc(length):04b}{payload}"
     # Stuff count (4 bits) and CRC (17 or 21 bits), with a fixed stuff bit before every fourth.
     crc_field = 4 + 17 + 6 if length <= 16 else 4 + 21 + 7
-    total_stuffed = _stuff_bits(head + body)
+    # A stuff bit that the last bit asks for is not sent: the fixed one is there already.
+    total_stuffed = _stuff_bits((head + body)[:-1])
     if not flags & BITRATE_SWITCH:
         return len(head + body) + total_stuffed + crc_field + 1 + _FD_ARBITRATION_TAIL, 0
     head_stuffed = _stuff_bits(head)
