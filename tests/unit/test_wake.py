@@ -1,0 +1,90 @@
+from __future__ import annotations
+
+import os
+import select
+import threading
+from collections.abc import Iterator
+
+import pytest
+
+from canbroker.wake import Wake
+
+DEADLINE_S = 20.0
+
+
+@pytest.fixture(params=["eventfd", "pipe"])
+def wake(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Wake]:
+    """The kind that this system has, and the one of systems without eventfd."""
+    if request.param == "pipe":
+        monkeypatch.delattr(os, "eventfd", raising=False)
+    elif not hasattr(os, "eventfd"):
+        pytest.skip("this system has no eventfd")
+    made = Wake()
+    yield made
+    made.close()
+
+
+def readable(wake: Wake, timeout: float = 0.0) -> bool:
+    return bool(select.select([wake.fileno()], [], [], timeout)[0])
+
+
+def test_it_is_readable_from_set_until_clear(wake: Wake) -> None:
+    assert not readable(wake)
+    wake.set()
+    assert readable(wake)
+    assert readable(wake)  # looking does not take it
+    wake.clear()
+    assert not readable(wake)
+
+
+def test_setting_and_clearing_twice_is_once(wake: Wake) -> None:
+    for _ in range(70_000):  # more than a pipe holds
+        wake.set()
+    wake.clear()
+    assert not readable(wake)
+    wake.clear()  # does not block
+    wake.set()
+    assert readable(wake)
+
+
+def test_another_thread_wakes_a_waiting_one(wake: Wake) -> None:
+    thread = threading.Thread(target=wake.set)
+    thread.start()
+    try:
+        assert readable(wake, DEADLINE_S)
+    finally:
+        thread.join(DEADLINE_S)
+
+
+def test_no_wake_is_lost_between_threads(wake: Wake) -> None:
+    produced, consumed = [0], 0
+
+    def produce() -> None:
+        for number in range(1, 2001):
+            produced[0] = number
+            wake.set()
+
+    thread = threading.Thread(target=produce)
+    thread.start()
+    try:
+        while consumed < 2000:
+            assert readable(wake, DEADLINE_S)
+            wake.clear()  # before the look, so that a set after it shows again
+            consumed = produced[0]
+    finally:
+        thread.join(DEADLINE_S)
+
+
+def test_close_gives_the_descriptors_back_once(wake: Wake) -> None:
+    descriptor = wake.fileno()
+    wake.close()
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        os.fstat(descriptor)
+    reused = os.open(os.devnull, os.O_RDONLY)  # most likely with the same number
+    try:
+        wake.close()
+        wake.set()
+        wake.clear()
+        os.fstat(reused)
+    finally:
+        os.close(reused)
