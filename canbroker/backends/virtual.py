@@ -97,8 +97,8 @@ class VirtualBus(Backend):
 
     def send(self, transmits: Sequence[Transmit]) -> None:
         with self._lock:
+            self._accept(transmits)  # for abandon(), if the bus is closed
             self._check_open()
-            self._accept(transmits)
         self._wake.set()
 
     def close(self) -> None:

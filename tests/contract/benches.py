@@ -6,12 +6,15 @@ import select
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from typing import ClassVar
 
 from canbroker import clock
 from canbroker.backends import open_backend, parse_options
 from canbroker.backends.base import Backend, Transmit
 from canbroker.frame import HARDWARE_TIMESTAMP, Frame
+from canbroker.slcan_codec import encode
+from tests.simulated import Simulated
 
 PATIENCE_NS = 20 * clock.SECOND
 
@@ -102,8 +105,9 @@ class Bench(ABC):
         """Those of the items that the other node has sent."""
 
     @abstractmethod
-    def seen(self) -> list[Content] | None:
-        """What the other node has received so far; ``None`` if it is none of its own."""
+    def seen(self) -> list[str] | None:
+        """What the other node has received, as :func:`describe` writes it; ``None`` if it is
+        not independent of the backend."""
 
     def open(self, **changes: object) -> Backend:
         """Opens a backend with other parameters; the caller closes it."""
@@ -136,7 +140,7 @@ class VirtualBench(Bench):
         ]
 
     def seen(self) -> None:
-        return None
+        return None  # it would say what the backend says
 
 
 class TimedVirtualBench(VirtualBench):
@@ -145,7 +149,51 @@ class TimedVirtualBench(VirtualBench):
         return {"channel": "bench", "bitrate": 1_000_000, "data_bitrate": 8_000_000}
 
 
+class SlcanBench(Bench):
+    """A simulated adapter in a process of its own, and the bus behind it."""
+
+    interface = "slcan"
+    unusable: ClassVar = [
+        ({}, "/dev/"),  # it is in use: the bench has it open
+        ({"channel": "/nonexistent/tty"}, "/nonexistent/tty"),
+        ({"channel": "/dev/null"}, "/dev/null"),
+        ({"bitrate": 123}, "bitrate"),
+    ]
+    has_listen_only = True
+    carries_error_state = False
+
+    def __init__(self) -> None:
+        with ExitStack() as stack:
+            self._adapter = stack.enter_context(Simulated())
+            super().__init__()
+            self._cleanup = stack.pop_all()
+
+    def __exit__(self, *_: object) -> None:
+        with self._cleanup:
+            self.backend.close()
+
+    @property
+    def parameters(self) -> dict[str, object]:
+        return {
+            "channel": self._adapter.path,
+            "bitrate": 1_000_000,
+            "fd": True,
+            "data_bitrate": 5_000_000,
+        }
+
+    def inject(self, frames: Sequence[Frame]) -> None:
+        lines = [encode(frame).decode().removesuffix("\r") for frame in frames]
+        self._adapter.command("\n".join(f"inject {line}" for line in lines))
+
+    def arrived(self, items: Sequence[Item]) -> list[Frame]:
+        return [item for item in items if isinstance(item, Frame)]
+
+    def seen(self) -> list[str]:
+        return self._adapter.accepted()
+
+
 BENCHES: dict[str, type[Bench]] = {
     "virtual": VirtualBench,
     "virtual-bitrate": TimedVirtualBench,
+    "slcan": SlcanBench,
 }

@@ -285,6 +285,21 @@ def test_a_bus_without_a_bitrate_bounds_what_it_holds() -> None:
         bus.close()
 
 
+@pytest.mark.parametrize("bitrate", [None, BITRATE])
+def test_a_bus_does_not_send_what_has_expired(bitrate: int | None) -> None:
+    bus = virtual.open(VirtualOptions(channel="x", bitrate=bitrate))
+    now_ns = clock.monotonic_ns()
+    doomed = transmit(queued_ns=now_ns, expires_ns=now_ns)
+    try:
+        bus.send([doomed])
+        assert bus.read() == [doomed]
+    finally:
+        bus.close()
+    assert doomed.failure is not None
+    assert doomed.failure.startswith("expired")
+    assert doomed.timestamp_ns == 0
+
+
 def test_timestamps_of_a_timed_bus_are_as_far_apart_as_the_frames() -> None:
     bus = virtual.open(VirtualOptions(channel="x", bitrate=BITRATE))
     now_ns = clock.monotonic_ns()
