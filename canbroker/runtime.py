@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
-import tempfile
 from pathlib import Path
 
 from canbroker.errors import CanInitializationError
@@ -70,8 +68,7 @@ class Runtime:
         device path is often longer than a socket's path may be.
         """
         plain = _PLAIN_NAME.fullmatch(name) and name not in {"broker", "lock", "processes"}
-        stem = name if plain else hashlib.sha256(name.encode()).hexdigest()[:16]
-        return self._endpoint(f"{stem}.{kind}")
+        return self._endpoint(f"{name if plain else _digest(name)}.{kind}")
 
     def prepare(self) -> None:
         """Makes the directory, for this user alone.
@@ -126,7 +123,7 @@ class BrokerLock:
                 os.close(descriptor)
                 return None
             # A broker that stopped in between has removed the file that we have just locked.
-            if path.exists() and os.path.samestat(path.stat(), os.fstat(descriptor)):
+            if _is_at(descriptor, path):
                 return cls(path, descriptor)
             os.close(descriptor)
 
@@ -138,6 +135,19 @@ class BrokerLock:
         """Removes the lock's file, then lets go."""
         self._path.unlink(missing_ok=True)
         os.close(self.descriptor)
+
+
+def _digest(name: str) -> str:
+    import hashlib  # noqa: PLC0415 - imports much, and most names are plain
+
+    return hashlib.sha256(name.encode()).hexdigest()[:16]
+
+
+def _is_at(descriptor: int, path: Path) -> bool:
+    try:
+        return os.path.samestat(path.stat(), os.fstat(descriptor))
+    except FileNotFoundError:
+        return False
 
 
 def _lock_now(descriptor: int) -> bool:
@@ -155,4 +165,6 @@ def _default_directory() -> Path:
     if base:
         return Path(base) / "canbroker"
     user = os.getuid() if hasattr(os, "getuid") else os.environ.get("USERNAME", "user")
+    import tempfile  # noqa: PLC0415 - imports much; most systems have XDG_RUNTIME_DIR
+
     return Path(tempfile.gettempdir()) / f"canbroker-{user}"

@@ -27,7 +27,8 @@ from canbroker.filters import FilterSet
 from canbroker.frame import Frame, nominal_time_ns
 from canbroker.wire.stream import ClientInfo, StateEvent, echo
 
-STATE_INTERVAL_NS: Final = clock.SECOND
+#: Clients and broker take a channel that says nothing for three times this long for gone.
+STATE_INTERVAL_NS: Final = clock.SECOND // 2
 
 _logger = logging.getLogger(__name__)
 

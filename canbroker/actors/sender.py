@@ -27,10 +27,7 @@ from canbroker.fabric.requests import Caller, Intake, Replier
 from canbroker.fabric.sockets import Context, Waiter
 from canbroker.throttle import Throttle
 from canbroker.wire import WireError, control
-from canbroker.wire.transmit import Request, Status, decode_request, encode_reply
-
-#: Frames a client may have unanswered; what it is beyond that is refused, not queued.
-CREDIT: Final = 2048
+from canbroker.wire.transmit import CREDIT, Request, Status, decode_request, encode_reply
 
 #: Requests taken from the socket before the backend and the replies get their turn.
 _DRAIN: Final = 256

@@ -9,7 +9,7 @@ import msgspec
 import zmq
 
 from canbroker import clock
-from canbroker.fabric.sockets import Context, Socket, Waiter, readable
+from canbroker.fabric.sockets import Context, Descriptor, Socket, Waiter, readable
 from canbroker.throttle import Throttle
 from canbroker.wire import WireError, control
 
@@ -128,8 +128,6 @@ class Link:
         self._socket: Socket = context.requester(endpoint)
         # What was not delivered when the client ends shall not be delivered afterwards.
         self._socket.setsockopt(zmq.LINGER, 0)
-        self._waiter = Waiter()
-        self._waiter.add(self._socket)
 
     def send(self, request: bytes) -> bool:
         """Queues a request; ``False`` if the queue is full."""
@@ -143,9 +141,12 @@ class Link:
         """A reply, if one has arrived."""
         return self._socket.recv(zmq.NOBLOCK) if readable(self._socket) else None
 
-    def wait(self, timeout_ns: int | None) -> bool:
-        """Waits for a reply; ``False`` when ``timeout_ns`` is over."""
-        return bool(self._waiter.wait(timeout_ns))
+    def wait(self, wake: Descriptor, timeout_ns: int | None) -> None:
+        """Waits until a reply may have arrived, ``wake`` is set, or ``timeout_ns`` is over."""
+        waiter = Waiter()
+        waiter.add(self._socket)
+        waiter.add(wake)
+        waiter.wait(timeout_ns)
 
     def close(self) -> None:
         self._socket.close()

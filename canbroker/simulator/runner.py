@@ -103,7 +103,8 @@ class _Runner:
             poll.register(self._terminal.descriptor, events)
         # Rounded up: rounding down would poll through the last millisecond.
         timeout = None if due is None else max(0, -(-(due - now) // MILLISECOND))
-        return {descriptor for descriptor, _ in poll.poll(timeout)}
+        # Writing needs no permission: what finds no room stays in the output.
+        return {descriptor for descriptor, event in poll.poll(timeout) if event & ~select.POLLOUT}
 
     def _flush(self) -> None:
         output = self._simulation.output

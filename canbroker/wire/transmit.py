@@ -17,6 +17,9 @@ from canbroker.wire import VERSION, decode
 
 MAX_FRAMES: Final = 1024  # of one request
 
+#: Frames that a client may have unanswered; requests beyond that are refused, not queued.
+CREDIT: Final = 2048
+
 _U64 = Annotated[int, msgspec.Meta(ge=0)]
 
 

@@ -227,8 +227,14 @@ def _open(name: str, baudrate: int, rtscts: bool) -> serial.Serial:
         raise CanInitializationError(f"cannot open {name}: {_reason(name, error)}") from error
 
 
+def _code(error: BaseException | None) -> int | None:
+    """The system's number for an error, which termios keeps in the same place as OSError."""
+    first = error.args[0] if error and error.args else None
+    return first if isinstance(first, int) else None
+
+
 def _reason(name: str, error: Exception) -> str:
-    code = getattr(error, "errno", None)
+    code = _code(error) or _code(error.__context__)
     if code in _IN_USE:
         return f"in use by another program ({os.strerror(code)})"
     if code == errno.ENOENT:

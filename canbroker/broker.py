@@ -1,0 +1,321 @@
+"""The broker: directory of channels, and supervisor of their actors. It never touches a frame."""
+
+from __future__ import annotations
+
+import argparse
+import importlib.metadata
+import logging
+import os
+import signal
+import sys
+from collections.abc import Mapping
+from typing import Any, Final
+
+import msgspec
+
+from canbroker import clock
+from canbroker.backends import Options, parse_options
+from canbroker.backends.configured import check
+from canbroker.config import Config
+from canbroker.errors import CanError, CanInitializationError
+from canbroker.fabric.requests import Caller, Replier
+from canbroker.fabric.sockets import Context, Descriptor, Waiter
+from canbroker.leftovers import Leftovers
+from canbroker.process import Exit, Terminated, set_up_logging
+from canbroker.runtime import BrokerLock, Runtime
+from canbroker.supervisor import ChannelSlot, Client, Phase
+from canbroker.throttle import Throttle
+from canbroker.wire import control
+
+#: A broker that was started by a client leaves this long after its last client.
+IDLE_NS: Final = 5 * clock.SECOND
+
+_logger = logging.getLogger(__name__)
+
+
+class Broker:
+    """Made: the lock is ours and the control socket listens. :meth:`run` serves.
+
+    :raises CanInitializationError: the configuration is wrong, or the socket cannot be bound.
+    """
+
+    def __init__(
+        self,
+        runtime: Runtime,
+        lock: BrokerLock,
+        config: Config | None = None,
+        *,
+        autostarted: bool = False,
+    ) -> None:
+        """``autostarted``: started by a client, so it leaves when there are none."""
+        self._runtime = runtime
+        self._lock = lock
+        self._autostarted = autostarted
+        self._log_level = config.broker.log_level if config else "info"
+        self._slots: dict[str, ChannelSlot] = {}
+        self._waiting: list[tuple[Caller, control.Attach, ChannelSlot]] = []
+        self._started_ns = clock.monotonic_ns()
+        self._busy_ns = self._started_ns
+        self._stop_reason: str | None = None
+        for name, (interface, options) in (check(config) if config else {}).items():
+            self._add_slot(name, interface, options, configured=True)
+        self._leftovers = Leftovers(runtime)
+        self._leftovers.clear()
+        self._refused = Throttle(_logger)
+        self._waiter = Waiter()
+        self._context = Context()
+        self._control = Replier(
+            self._context,
+            runtime.address,
+            control.BROKER_METHODS,
+            {
+                "hello": self._hello,
+                "attach": self._attach,
+                "detach": self._detach,
+                "status": self._status,
+                "shutdown": self._shutdown,
+            },
+            self._refused,
+        )
+        self._waiter.add(self._control.socket)
+
+    def __repr__(self) -> str:
+        return f"<Broker {self._runtime.address} channels={len(self._slots)}>"
+
+    def run(self, terminated: Descriptor) -> None:
+        """Serves until ``terminated`` becomes readable, it is told to stop, or it is idle."""
+        self._waiter.add(terminated)
+        try:
+            for slot in self._slots.values():
+                self._start(slot)
+            while self._stop_reason is None:
+                ready = self._waiter.wait(max(0, self._due() - clock.monotonic_ns()))
+                if terminated in ready:
+                    self._stop_reason = "the broker was told to end"
+                self._step(ready)
+        finally:
+            self._end()
+
+    # ------------------------------------------------------------------------------- the loop
+
+    def _step(self, ready: set[object]) -> None:
+        if self._control.socket in ready:
+            self._control.serve()
+        self._serve_slots(ready)
+        self._serve_waiting()
+        if self._autostarted and self._idle():
+            self._stop_reason = "its last client has left"
+
+    def _serve_slots(self, ready: set[object]) -> None:
+        for slot in self._slots.values():
+            if slot.child is not None and slot.child in ready:
+                slot.answered(self._context, self._waiter)
+                self._leftovers.record(self._slots.values())
+            if slot.feed is not None and slot.feed.socket in ready:
+                slot.take_state()
+
+    def _due(self) -> int:
+        """Does what time demands of each channel; returns when to look again."""
+        now = clock.monotonic_ns()
+        due = now + clock.SECOND
+        for slot in list(self._slots.values()):
+            due = min(due, slot.step(now, self._waiter))
+            if slot.idle and not any(waiting is slot for _, _, waiting in self._waiting):
+                del self._slots[slot.name]
+        return due
+
+    def _idle(self) -> bool:
+        now = clock.monotonic_ns()
+        if self._waiting or any(slot.clients for slot in self._slots.values()):
+            self._busy_ns = now
+        return now - self._busy_ns > IDLE_NS
+
+    def _start(self, slot: ChannelSlot) -> None:
+        slot.start(self._waiter)
+        self._leftovers.record(self._slots.values())
+
+    def _end(self) -> None:
+        """Stops every actor, the ones that hang by force, then gives up socket and lock."""
+        reason = self._stop_reason or "the broker ends"
+        _logger.info("stopping: %s", reason)
+        try:
+            for caller, _, _ in self._waiting:
+                self._control.reply(caller, control.ErrorResult("shutting-down", reason))
+            for slot in self._slots.values():
+                slot.stop(reason)
+            while any(slot.child is not None for slot in self._slots.values()):
+                self._serve_slots(self._waiter.wait(max(0, self._due() - clock.monotonic_ns())))
+        finally:
+            self.close()
+
+    def close(self) -> None:
+        """Gives up sockets, files and the lock."""
+        self._control.close()
+        self._context.close()
+        self._leftovers.remove_files()
+        self._lock.release()
+
+    # -------------------------------------------------------------------------------- methods
+
+    def _hello(self, _: Caller, __: control.Params) -> control.HelloResult:
+        self._busy_ns = clock.monotonic_ns()  # whoever asks is about to attach
+        return control.HelloResult(
+            version=importlib.metadata.version("canbroker"),
+            pid=os.getpid(),
+            address=self._runtime.address,
+            autostarted=self._autostarted,
+        )
+
+    def _attach(self, caller: Caller, request: control.Attach) -> msgspec.Struct | None:
+        self._busy_ns = clock.monotonic_ns()
+        if self._stop_reason is not None:
+            return control.ErrorResult("shutting-down", self._stop_reason)
+        try:
+            slot = self._slot_for(request)
+        except CanInitializationError as error:
+            return control.ErrorResult("initialization", str(error))
+        except CanError as error:
+            return control.ErrorResult("interface", str(error))
+        if slot.phase in {Phase.STOPPED, Phase.FAILED}:
+            self._restart(slot)
+        self._waiting.append((caller, request, slot))
+        self._serve_waiting()
+        return None
+
+    def _serve_waiting(self) -> None:
+        """Answers the attach requests whose channel has come up, or has not."""
+        still: list[tuple[Caller, control.Attach, ChannelSlot]] = []
+        for caller, request, slot in self._waiting:
+            match slot.phase:
+                case Phase.RUNNING:
+                    client = Client(request.pid, request.program, clock.monotonic_ns())
+                    slot.clients[request.client_id] = client
+                    self._control.reply(caller, slot.attached())
+                case Phase.FAILED:
+                    error = control.ErrorResult("initialization", slot.reason)
+                    self._control.reply(caller, error)
+                case _:
+                    if slot.phase is Phase.STOPPED:  # it was closing when it was asked for
+                        self._restart(slot)
+                    still.append((caller, request, slot))
+        self._waiting = still
+
+    def _restart(self, slot: ChannelSlot) -> None:
+        slot.restarts = 0
+        self._start(slot)
+
+    def _detach(self, _: Caller, request: control.Detach) -> control.Nothing:
+        for slot in self._slots.values():
+            slot.clients.pop(request.client_id, None)
+        return control.Nothing()
+
+    def _status(self, _: Caller, __: control.Params) -> control.BrokerStatus:
+        return control.BrokerStatus(
+            version=importlib.metadata.version("canbroker"),
+            pid=os.getpid(),
+            address=self._runtime.address,
+            autostarted=self._autostarted,
+            uptime_s=(clock.monotonic_ns() - self._started_ns) / clock.SECOND,
+            refused=self._refused.counts.total(),
+            channels=[slot.status() for slot in self._slots.values()],
+        )
+
+    def _shutdown(self, _: Caller, __: control.Params) -> control.Nothing:
+        self._stop_reason = "the broker was told to stop"
+        return control.Nothing()
+
+    # ------------------------------------------------------------------------------- channels
+
+    def _slot_for(self, request: control.Attach) -> ChannelSlot:
+        """The channel that a client means, a new one if there is none yet.
+
+        :raises CanError: there is no such channel or interface, or it is open otherwise.
+        """
+        if request.interface is None:
+            slot = self._slots.get(request.channel)
+            if slot is None:
+                known = ", ".join(map(repr, self._slots)) or "none"
+                raise CanInitializationError(
+                    f"no channel {request.channel!r}; channels of this broker: {known}"
+                )
+            return self._agreed(slot, request.parameters)
+        identity = parse_options(request.interface, {"channel": request.channel}).identity
+        for slot in self._slots.values():
+            if (slot.interface, slot.options.identity) == (request.interface, identity):
+                return self._agreed(slot, request.parameters)
+        options = parse_options(
+            request.interface, {"channel": request.channel, **request.parameters}
+        )
+        name = f"{request.interface}.{request.channel}"
+        if name in self._slots:
+            raise CanInitializationError(f"channel {name!r} is another adapter already")
+        return self._add_slot(name, request.interface, options, configured=False)
+
+    def _add_slot(
+        self, name: str, interface: str, options: Options, *, configured: bool
+    ) -> ChannelSlot:
+        slot = self._slots[name] = ChannelSlot(
+            self._runtime,
+            name,
+            interface,
+            options,
+            configured=configured,
+            log_level=self._log_level,
+        )
+        return slot
+
+    def _agreed(self, slot: ChannelSlot, given: Mapping[str, Any]) -> ChannelSlot:
+        """``slot``, if what the client says of it is so.
+
+        A channel that nobody uses is not bound to what its last client wanted.
+        """
+        options = parse_options(slot.interface, slot.parameters | dict(given))
+        conflict = next(
+            (key for key in given if getattr(options, key, 0) != getattr(slot.options, key, 0)),
+            None,
+        )
+        if conflict is None:
+            return slot
+        if slot.configured or slot.clients or self._is_awaited(slot):
+            raise CanInitializationError(
+                f"channel {slot.name!r} is open with {conflict}="
+                f"{getattr(slot.options, conflict)!r}, not {conflict}={given[conflict]!r}"
+            )
+        slot.options = options
+        if slot.child is not None:
+            slot.stop("it is opened with other parameters")
+        return slot
+
+    def _is_awaited(self, slot: ChannelSlot) -> bool:
+        return any(waiting is slot for _, _, waiting in self._waiting)
+
+
+def main() -> int:
+    """Runs a broker in the background, for the client that started it; returns the exit code.
+
+    The starter holds the lock and lets this process inherit it; what goes wrong before the
+    broker serves is written to the ready pipe, whose end of file means that it serves.
+    """
+    parser = argparse.ArgumentParser(prog="python -m canbroker.broker")
+    parser.add_argument("--address", required=True)
+    parser.add_argument("--lock", type=int, required=True)
+    parser.add_argument("--ready", type=int, required=True)
+    arguments = parser.parse_args()
+    set_up_logging("info", "broker")
+    os.chdir("/")  # keep no file system of the client's busy
+    runtime = Runtime.at(arguments.address)
+    lock = BrokerLock(runtime.lock_path, arguments.lock)
+    os.set_inheritable(arguments.lock, False)
+    with os.fdopen(arguments.ready, "w") as ready:
+        try:
+            broker = Broker(runtime, lock, autostarted=True)
+        except CanError as error:
+            ready.write(str(error))
+            lock.release()
+            return Exit.REFUSED
+    broker.run(Terminated(signal.SIGTERM, signal.SIGINT))
+    return Exit.OK
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,430 @@
+"""The user's API: a bus that shares its adapter with every other process of this user.
+
+Follows the Bus API that python-can documents; what is ours beyond it says so.
+"""
+
+from __future__ import annotations
+
+import enum
+import logging
+import os
+import threading
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from types import TracebackType
+from typing import Any, Final, Self, TypeVar
+
+import msgspec
+
+from canbroker import clock
+from canbroker.errors import (
+    CanError,
+    CanInitializationError,
+    CanInterfaceNotImplementedError,
+    CanOperationError,
+    CanTimeoutError,
+)
+from canbroker.fabric.requests import ControlError, call
+from canbroker.fabric.sockets import Context
+from canbroker.filters import CanFilters, FilterSet, validate
+from canbroker.frame import Frame
+from canbroker.link import attach, lifetime
+from canbroker.link.reception import Reception
+from canbroker.link.transmitter import Transmitter
+from canbroker.link.watch import ChannelWatch
+from canbroker.message import Message, to_frame
+from canbroker.runtime import Runtime
+from canbroker.wake import Wake
+from canbroker.wire import control
+from canbroker.wire.transmit import MAX_FRAMES
+
+_READY_S: Final = 5.0
+_SHUTDOWN_S: Final = 10.0
+_CONTROL_S: Final = 5.0
+
+_logger = logging.getLogger("canbroker.bus")
+
+_T = TypeVar("_T")
+
+
+class BusState(enum.Enum):
+    """What the controller may do: take part, only listen, or nothing."""
+
+    ACTIVE = "active"
+    PASSIVE = "passive"
+    ERROR = "error"
+
+
+class CanProtocol(enum.Enum):
+    """The protocol that the channel was opened for."""
+
+    CAN_20 = "CAN 2.0"
+    CAN_FD = "CAN FD"
+
+
+class BusStats(msgspec.Struct, frozen=True, kw_only=True):
+    """The account of one bus, in frames.
+
+    ``lost``: sent to us and never arrived. ``dropped_upstream``: lost before the broker saw them.
+    ``restarts``: times that the channel actor was replaced, and frames may have been missed.
+    ``receive_queue``: decoded and not yet taken. ``transmit_queue``: sent and not yet answered.
+    """
+
+    received: int
+    sent: int
+    failed: int
+    lost: int
+    dropped_upstream: int
+    restarts: int
+    receive_queue: int
+    transmit_queue: int
+
+
+class Bus:
+    """A channel, shared with every other process that opens it.
+
+    One thread may receive while another one sends; see :class:`ThreadSafeBus` for more.
+    """
+
+    RECV_LOGGING_LEVEL = 9
+
+    def __init__(
+        self,
+        channel: Any = None,
+        interface: str | None = None,
+        *,
+        can_filters: CanFilters = None,
+        receive_own_messages: bool = False,
+        broker: str | None = None,
+        **parameters: Any,
+    ) -> None:
+        """Attaches to a channel, which the broker opens if nobody has yet.
+
+        :param channel: the name of a channel of the broker's configuration; with ``interface``
+            what that interface calls a channel (a device, say).
+        :param interface: ``slcan`` or ``virtual``.
+        :param can_filters: list of ``{"can_id", "can_mask"[, "extended"]}``; ``None``: all.
+        :param receive_own_messages: whether :meth:`recv` returns what this bus has sent.
+        :param broker: address of the broker; ``None`` is this user's own, which is started if
+            it does not run (unless ``CANBROKER_AUTOSTART`` is 0).
+        :param parameters: parameters of the interface. What is left out is as it is, if the
+            channel is open already.
+        :raises CanInterfaceNotImplementedError: no such interface, or nothing given.
+        :raises CanInitializationError: the broker, the adapter or a parameter is at fault.
+        :raises ValueError: a filter is not valid.
+        """
+        self._closed: str | None = "the bus was never opened"
+        wanted = validate(can_filters)
+        if channel is None:
+            raise CanInterfaceNotImplementedError(
+                "no channel given: name a channel of the broker's configuration, "
+                "or an interface and a channel"
+            )
+        self._channel = channel
+        self._client_id = os.urandom(6).hex()
+        self._close_lock = threading.Lock()
+        self._send_lock = threading.Lock()
+        self._runtime = Runtime.at(broker)
+        self._wake = Wake()
+        self._context = Context()
+        self._parts: list[Reception | ChannelWatch | Transmitter] = []
+        try:
+            self._attach(interface, parameters, wanted, receive_own=receive_own_messages)
+        except BaseException:
+            self._release()
+            raise
+        lifetime.opened(self)
+
+    def _attach(
+        self,
+        interface: str | None,
+        parameters: dict[str, Any],
+        wanted: FilterSet,
+        *,
+        receive_own: bool,
+    ) -> None:
+        """Asks the broker for the channel, and waits until our filters are active there."""
+        request = attach.request(self._client_id, str(self._channel), interface, parameters)
+        attach.find_broker(self._context, self._runtime, autostart=attach.autostart_wanted())
+        self._attached = attach.attach(self._context, self._runtime, request)
+        name, stream = self._attached.name, self._attached.stream
+        self._watch = ChannelWatch(self._context, stream, name)
+        self._parts.append(self._watch)
+        self._reception = Reception(
+            self._context,
+            stream,
+            name,
+            self._client_id,
+            label=self._channel,
+            receive_own=bool(receive_own),
+            wake=self._wake,
+            check_open=self._check_open,
+        )
+        self._parts.append(self._reception)
+        self._closed = None
+        try:
+            ready = self._reception.subscribe(wanted, clock.deadline_after(_READY_S))
+        except CanTimeoutError as error:
+            raise CanInitializationError(str(error)) from error
+        self._watch.begin(self._reception.subscriber.epoch, ready.state)
+        self._transmitter = Transmitter(
+            self._context, self._attached.transmit, self._client_id, self._watch, self._wake
+        )
+        self._parts.append(self._transmitter)
+        self.channel_info = f"{name}: {ready.state.info}"
+        self.protocol = CanProtocol.CAN_FD if ready.state.fd else CanProtocol.CAN_20
+
+    def __repr__(self) -> str:
+        state = self._closed or self.state.value
+        return f"<{type(self).__name__} {self._channel!r} {state}>"
+
+    # ------------------------------------------------------------------------------ receiving
+
+    def recv(self, timeout: float | None = None) -> Message | None:
+        """Returns the next message, or ``None`` when ``timeout`` seconds are over.
+
+        :param timeout: ``None`` waits for ever; 0 returns what is there.
+        :raises CanOperationError: the bus is closed, or its channel is gone.
+        """
+        message = self._reception.receive(timeout)
+        if message is not None and _logger.isEnabledFor(self.RECV_LOGGING_LEVEL):
+            _logger.log(self.RECV_LOGGING_LEVEL, "Received: %s", message)
+        return message
+
+    def recv_batch(self, max_messages: int, timeout: float | None = None) -> list[Message]:
+        """Returns up to ``max_messages`` messages: waits for the first, takes what is there.
+
+        Ours. :raises CanOperationError: as :meth:`recv`.
+        """
+        if max_messages < 1:
+            raise ValueError(f"max_messages must be at least 1, got {max_messages}")
+        first = self.recv(timeout)
+        if first is None:
+            return []
+        messages = [first]
+        while len(messages) < max_messages and (message := self.recv(0)) is not None:
+            messages.append(message)
+        return messages
+
+    def __iter__(self) -> Iterator[Message]:
+        """Yields messages for as long as the bus is open."""
+        while True:
+            try:
+                message = self.recv()
+            except CanOperationError:
+                if self._closed:
+                    return
+                raise
+            if message is not None:
+                yield message
+
+    def fileno(self) -> int:
+        """A descriptor that is readable whenever ``recv(0)`` would return a message.
+
+        It may be readable when there is none, too. -1 where the system has no such thing.
+        """
+        self._check_open()
+        return self._reception.fileno()
+
+    # -------------------------------------------------------------------------------- sending
+
+    def send(self, msg: Message, timeout: float | None = None) -> None:
+        """Sends a message, which is copied at once. python-can's own are taken too.
+
+        A frame that the driver refuses later is reported by the next :meth:`send`,
+        :meth:`flush` or :meth:`shutdown`; nothing is dropped in silence.
+
+        :param timeout: seconds. ``None`` blocks until the transmit queue has room; a number
+            above 0 waits until the driver has taken the frame; 0 never blocks.
+        :raises CanTimeoutError: that did not happen in time; the frame is not sent later.
+        :raises CanOperationError: not valid, the channel is down or the bus closed, or an
+            earlier frame was not sent.
+        """
+        self._send([to_frame(msg)], timeout)
+
+    def send_batch(self, messages: Iterable[Message], timeout: float | None = None) -> None:
+        """Sends messages in order, many in one request. Ours, for throughput.
+
+        Everything is checked before anything is sent. ``timeout`` as for :meth:`send`, for all.
+
+        :raises CanTimeoutError, CanOperationError: as :meth:`send`; the text names the message.
+        """
+        frames = [to_frame(message) for message in messages]
+        deadline = clock.deadline_after(timeout)
+        for start in range(0, len(frames), MAX_FRAMES):
+            left = clock.remaining_ns(deadline)
+            self._send(
+                frames[start : start + MAX_FRAMES], None if left is None else left / clock.SECOND
+            )
+
+    def flush(self, timeout: float | None = None) -> None:
+        """Waits until the driver has taken every frame that was sent. Ours.
+
+        :raises CanTimeoutError: it had not within ``timeout`` seconds.
+        :raises CanOperationError: a frame was not sent.
+        """
+        with self._sending(timeout):
+            self._transmitter.flush(clock.deadline_after(timeout))
+
+    def flush_tx_buffer(self) -> int:
+        """Discards what was sent and the driver has not taken yet; returns how many frames."""
+        self._check_open()
+        params = control.Discard(client_id=self._client_id)
+        return self._control("discard", params, control.Discarded).count
+
+    def _send(self, frames: list[Frame], timeout: float | None) -> None:
+        with self._sending(timeout):
+            self._transmitter.send(frames, timeout)
+
+    @contextmanager
+    def _sending(self, timeout: float | None) -> Iterator[None]:
+        """The right to send, taken within the caller's timeout."""
+        self._check_open()
+        if not self._send_lock.acquire(timeout=-1 if timeout is None else max(0.0, timeout)):
+            raise CanTimeoutError("another thread is sending")
+        try:
+            self._check_open()
+            yield
+        finally:
+            self._send_lock.release()
+
+    # -------------------------------------------------------------------------------- control
+
+    @property
+    def filters(self) -> list[dict[str, int | bool]] | None:
+        """The filters in force, normalised; ``None``: every message passes."""
+        return self._reception.filters.can_filters()
+
+    @filters.setter
+    def filters(self, can_filters: CanFilters) -> None:
+        self.set_filters(can_filters)
+
+    def set_filters(self, can_filters: CanFilters = None) -> None:
+        """Changes which messages are received; in force in the driver's process on return.
+
+        Messages that wait to be received and do not pass the new filters are dropped.
+
+        :param can_filters: ``None`` or empty: everything.
+        :raises ValueError: names the filter that is not valid.
+        :raises CanOperationError: the bus is closed, or its channel is gone.
+        """
+        wanted = validate(can_filters)
+        self._check_open()
+        self._reception.subscribe(wanted, clock.deadline_after(_READY_S))
+
+    @property
+    def state(self) -> BusState:
+        """The last known state of the channel. Never waits; ``ERROR`` when the bus is closed."""
+        if self._closed or self._watch.problem() is not None:
+            return BusState.ERROR
+        return BusState(self._watch.state.state)
+
+    @state.setter
+    def state(self, state: BusState) -> None:
+        """Makes the channel take part (``ACTIVE``) or only listen (``PASSIVE``), for everyone.
+
+        :raises CanOperationError: the adapter cannot.
+        """
+        self._check_open()
+        if state is BusState.ERROR:
+            raise ValueError("a bus cannot be set to ERROR")
+        self._control("set_state", control.SetState(state=state.value), control.Nothing)
+        self._watch.state = msgspec.structs.replace(self._watch.state, state=state.value)
+
+    @property
+    def stats(self) -> BusStats:
+        """The account of this bus up to now. Ours."""
+        subscriber, transmitter = self._reception.subscriber, self._transmitter
+        return BusStats(
+            received=subscriber.received,
+            sent=transmitter.sent,
+            failed=transmitter.failed,
+            lost=subscriber.lost,
+            dropped_upstream=subscriber.dropped_upstream,
+            restarts=subscriber.restarts,
+            receive_queue=len(self._reception),
+            transmit_queue=transmitter.unanswered,
+        )
+
+    def _control(self, method: str, params: control.Params, result: type[_T]) -> _T:
+        deadline = clock.deadline_after(_CONTROL_S)
+        try:
+            answer = call(self._context, self._attached.control, method, params, result, deadline)
+        except ControlError as error:
+            raise CanOperationError(str(error)) from error
+        if answer is None:
+            raise CanOperationError(f"channel {self._attached.name!r} does not answer")
+        return answer
+
+    # -------------------------------------------------------------------------------- closing
+
+    def shutdown(self) -> None:
+        """Closes the bus when the driver has taken what was sent. Idempotent, any thread.
+
+        A :meth:`recv` that waits in another thread ends with :class:`CanOperationError`.
+
+        :raises CanOperationError: a frame was not sent. The bus is closed all the same.
+        """
+        with self._close_lock:
+            if self._closed:
+                return
+            self._closed = "the bus is shut down"
+        lifetime.closed(self)
+        self._transmitter.closing.set()
+        self._wake.set()
+        try:
+            with self._send_lock:
+                self._transmitter.flush(clock.deadline_after(_SHUTDOWN_S))
+        finally:
+            with self._send_lock:
+                self._detach()
+                self._release()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.shutdown()
+
+    def __del__(self) -> None:
+        if self._closed is None:
+            lifetime.end(self)
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise CanOperationError(f"{self._closed} ({self._channel!r})")
+
+    def _detach(self) -> None:
+        """Tells the broker, so that it need not find out."""
+        params = control.Detach(client_id=self._client_id)
+        try:
+            attach.ask(self._context, self._runtime, "detach", params, control.Nothing, 0.5)
+        except CanError as error:
+            _logger.debug("the broker did not take the leave of %r: %s", self._channel, error)
+
+    def _release(self) -> None:
+        for part in reversed(self._parts):
+            part.close()
+        self._context.close()
+        self._wake.close()
+
+    def _forked(self) -> None:
+        """[forked child] The sockets are the parent's: touch nothing, and say so when used."""
+        self._closed = "the bus belongs to the process that opened it, not to its forked child"
+        self._close_lock = threading.Lock()
+        self._send_lock = threading.Lock()
+        self._reception.forget()
+
+
+class ThreadSafeBus(Bus):
+    """A :class:`Bus` for any number of threads.
+
+    Sends take turns, receives take turns, and neither waits for the other. ``state``, ``stats``,
+    :meth:`~Bus.set_filters` and :meth:`~Bus.shutdown` never wait behind a blocked ``recv``. A
+    :class:`Bus` is made of the same locks; the name is python-can's, for scripts that use it.
+    """

@@ -1,0 +1,79 @@
+"""What a killed broker leaves behind: processes that have not noticed yet, and socket files."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterable
+from typing import Final
+
+import msgspec
+
+from canbroker.runtime import Runtime
+from canbroker.supervisor import ChannelSlot
+
+#: Actors leave by themselves when their broker dies; this long they may take.
+_LEAVE_S: Final = 1.5
+
+_logger = logging.getLogger(__name__)
+
+
+class _Started(msgspec.Struct):
+    pid: int
+    at: float  # wall clock, seconds
+
+
+class Leftovers:
+    """The record of what this broker has started, and the end of what its predecessor had."""
+
+    def __init__(self, runtime: Runtime) -> None:
+        self._runtime = runtime
+        self._started: dict[int, _Started] = {}
+
+    def record(self, slots: Iterable[ChannelSlot]) -> None:
+        """Writes down which processes run now, for a successor of ours."""
+        now = time.time()
+        pids = {slot.child.pid for slot in slots if slot.child is not None}
+        self._started = {pid: self._started.get(pid, _Started(pid, now)) for pid in pids}
+        path = self._runtime.processes_path
+        fresh = path.with_suffix(".new")
+        fresh.write_bytes(msgspec.json.encode(list(self._started.values())))
+        fresh.replace(path)
+
+    def clear(self) -> None:
+        """Ends what a killed predecessor has left; needs the lock. Waits at most a few seconds."""
+        path = self._runtime.processes_path
+        if path.exists():
+            try:
+                started = msgspec.json.decode(path.read_bytes(), type=list[_Started])
+            except msgspec.MsgspecError as error:
+                _logger.warning("%s is not readable: %s", path, error)
+                started = []
+            _end_processes(started)
+        self.remove_files()
+
+    def remove_files(self) -> None:
+        """Removes the record and every socket file; whoever holds the lock owns them all."""
+        for path in self._runtime.directory.iterdir():
+            if path.is_socket() or path == self._runtime.processes_path:
+                path.unlink(missing_ok=True)
+
+
+def _end_processes(started: list[_Started]) -> None:
+    import psutil  # noqa: PLC0415 - costs more than all else at start, and is needed rarely
+
+    left = []
+    for entry in started:
+        try:
+            process = psutil.Process(entry.pid)
+            # The number may have been given to another process since.
+            ours = "canbroker.process" in process.cmdline()
+            if ours and abs(process.create_time() - entry.at) < 5:
+                left.append(process)
+        except psutil.NoSuchProcess:
+            continue
+    _, hung = psutil.wait_procs(left, timeout=_LEAVE_S)
+    for process in hung:
+        _logger.warning("killing process %d of a broker that is gone", process.pid)
+        process.kill()
+    psutil.wait_procs(hung, timeout=_LEAVE_S)

@@ -1,0 +1,182 @@
+"""How a client finds its broker, starts one if there is none, and is given a channel."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping
+from typing import Any, Final, TypeVar
+
+from canbroker import clock
+from canbroker.errors import (
+    CanError,
+    CanInitializationError,
+    CanInterfaceNotImplementedError,
+    CanOperationError,
+)
+from canbroker.fabric.requests import ControlError, call
+from canbroker.fabric.sockets import Context
+from canbroker.runtime import BrokerLock, Runtime
+from canbroker.wire import WireError, control
+
+#: A broker answers at once; one that starts needs the time to start, on a busy machine, too.
+_START_S: Final = 15.0
+_ASK_NS: Final = 250 * clock.MILLISECOND
+
+#: Opening an adapter takes its time; the broker gives it 20 s.
+_OPEN_S: Final = 25.0
+
+_ERRORS: Final[Mapping[str, type[CanError]]] = {
+    "interface": CanInterfaceNotImplementedError,
+    "initialization": CanInitializationError,
+}
+
+_T = TypeVar("_T")
+
+
+def autostart_wanted() -> bool:
+    """Whether a missing broker shall be started: unless ``CANBROKER_AUTOSTART`` is 0."""
+    return os.environ.get("CANBROKER_AUTOSTART", "1") != "0"
+
+
+def find_broker(context: Context, runtime: Runtime, *, autostart: bool) -> control.HelloResult:
+    """The running broker, which is started first if there is none and ``autostart``.
+
+    Of several processes that get here at once, the one that takes the lock starts the broker.
+
+    :raises CanInitializationError: there is none, or it does not answer.
+    """
+    deadline = clock.deadline_after(_START_S)
+    if not autostart and not runtime.directory.exists():
+        raise _no_broker(runtime)
+    runtime.prepare()
+    while clock.remaining_ns(deadline):
+        lock = BrokerLock.take(runtime.lock_path)
+        if lock is not None:
+            if not autostart:
+                lock.release()
+                raise _no_broker(runtime)
+            _start_broker(runtime, lock)
+        hello = _hello(context, runtime)
+        if hello is not None:
+            return hello
+    raise CanInitializationError(
+        f"the broker at {runtime.address} does not answer; its log: {runtime.log_path}"
+    )
+
+
+def attach(context: Context, runtime: Runtime, request: control.Attach) -> control.Attached:
+    """Where the sockets of the channel are; it is open when this returns.
+
+    :raises CanError: what the broker says is wrong with the request or the adapter.
+    """
+    attached = ask(context, runtime, "attach", request, control.Attached, _OPEN_S)
+    if attached is None:
+        raise CanInitializationError(
+            f"the broker at {runtime.address} did not open channel {request.channel!r} in time"
+        )
+    return attached
+
+
+def ask(
+    context: Context,
+    runtime: Runtime,
+    method: str,
+    params: control.Params,
+    result: type[_T],
+    timeout: float,
+) -> _T | None:
+    """The broker's answer, ``None`` if there is none within ``timeout`` seconds.
+
+    :raises CanError: the answer is an error.
+    """
+    try:
+        deadline = clock.deadline_after(timeout)
+        return call(context, runtime.address, method, params, result, deadline)
+    except ControlError as error:
+        raise _ERRORS.get(error.code, CanOperationError)(str(error)) from error
+    except WireError as error:
+        raise CanOperationError(f"the broker at {runtime.address}: {error}") from error
+
+
+def _hello(context: Context, runtime: Runtime) -> control.HelloResult | None:
+    deadline = clock.monotonic_ns() + _ASK_NS
+    try:
+        return call(
+            context, runtime.address, "hello", control.Params(), control.HelloResult, deadline
+        )
+    except (ControlError, WireError) as error:
+        raise CanInitializationError(
+            f"what listens at {runtime.address} is no broker of this version: {error}"
+        ) from error
+
+
+def _start_broker(runtime: Runtime, lock: BrokerLock) -> None:
+    """Starts a broker in the background, detached; it inherits the lock.
+
+    Returns when it serves. A shell in between makes it an orphan at once, so that it is no
+    child of ours that somebody would have to wait for.
+
+    :raises CanInitializationError: it did not start; the message is its own.
+    """
+    import subprocess  # noqa: PLC0415 - most clients find a broker, and need not pay for this
+
+    ready, ready_end = os.pipe()
+    command = [
+        *("/bin/sh", "-c", '"$@" &', "sh"),
+        *(sys.executable, "-P", "-m", "canbroker.broker"),
+        *("--address", runtime.address),
+        *("--lock", str(lock.descriptor)),
+        *("--ready", str(ready_end)),
+    ]
+    descriptors = (lock.descriptor, ready_end)
+    try:
+        with runtime.log_path.open("wb") as log:
+            subprocess.run(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                pass_fds=descriptors,
+                start_new_session=True,
+                check=True,
+            )
+    except (OSError, subprocess.CalledProcessError) as error:
+        os.close(ready)
+        raise CanInitializationError(f"cannot start a broker: {error}") from error
+    finally:
+        os.close(ready_end)
+        lock.hand_over()
+    with os.fdopen(ready) as answers:
+        problem = answers.read()
+    if problem:
+        raise CanInitializationError(f"the broker did not start: {problem}")
+
+
+def _no_broker(runtime: Runtime) -> CanInitializationError:
+    return CanInitializationError(
+        f"no broker at {runtime.address}; start one with 'canbroker serve', "
+        "or allow clients to (CANBROKER_AUTOSTART is 0)"
+    )
+
+
+def request(
+    client_id: str, channel: str, interface: str | None, parameters: Mapping[str, Any]
+) -> control.Attach:
+    """What a client tells the broker of itself and of the channel that it wants.
+
+    :raises CanInitializationError: a parameter that cannot travel to the broker.
+    """
+    for key, value in parameters.items():
+        if not isinstance(value, (str, int, float, bool, type(None))):
+            raise CanInitializationError(
+                f"parameter {key!r} must be a text, a number or a bool, got {value!r}"
+            )
+    return control.Attach(
+        client_id=client_id,
+        pid=os.getpid(),
+        program=" ".join(sys.argv)[:200] or sys.executable,
+        channel=channel,
+        interface=interface,
+        parameters=dict(parameters),
+    )

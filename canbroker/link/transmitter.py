@@ -1,0 +1,184 @@
+"""The sending half of a bus: credit, acknowledgements, and failures that nobody may miss."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Sequence
+from typing import Final
+
+from canbroker import clock
+from canbroker.errors import CanError, CanOperationError, CanTimeoutError
+from canbroker.fabric.requests import Link
+from canbroker.fabric.sockets import Context, Descriptor
+from canbroker.frame import Frame, describe
+from canbroker.link.watch import ChannelWatch
+from canbroker.wire.transmit import (
+    CREDIT,
+    Reply,
+    Status,
+    decode_reply,
+    encode_request,
+)
+
+#: How often a wait for the actor looks whether it still lives.
+_LOOK_NS: Final = clock.SECOND // 4
+
+#: The driver may take a frame just before it expires; this long its answer may be on its way.
+_GRACE_NS: Final = 50 * clock.MILLISECOND
+
+
+class Unanswered:
+    """A request on its way; ``reported`` when its sender knows that it failed."""
+
+    __slots__ = ("frames", "reported", "token")
+
+    def __init__(self, token: int, frames: Sequence[Frame]) -> None:
+        self.token = token
+        self.frames = frames
+        self.reported = False
+
+
+class Transmitter:
+    """Sends frames to a channel actor and accounts for each of them.
+
+    One thread at a time, except :attr:`unanswered`. ``sent`` counts what the driver took,
+    ``failed`` what it did not.
+    """
+
+    def __init__(
+        self, context: Context, endpoint: str, client_id: str, watch: ChannelWatch, wake: Descriptor
+    ) -> None:
+        """``wake`` interrupts every wait when :attr:`closing` is set."""
+        self.sent = 0
+        self.failed = 0
+        self.unanswered = 0  # frames
+        self.closing = threading.Event()
+        self._client_id = client_id
+        self._watch = watch
+        self._wake = wake
+        self._token = 0
+        self._epoch = watch.epoch
+        self._requests: deque[Unanswered] = deque()
+        self._failures: list[str] = []
+        self._link = Link(context, endpoint)
+
+    def send(self, frames: Sequence[Frame], timeout: float | None) -> None:
+        """Sends frames as one request, at most ``MAX_FRAMES`` of the protocol.
+
+        :param timeout: seconds; ``None`` waits for room in the queue, a number above 0 for the
+            driver to have taken the frames, 0 never waits.
+        :raises CanTimeoutError: that did not happen in time; none of the frames goes out later.
+        :raises CanOperationError: the channel is down, or an earlier frame has failed.
+        """
+        deadline = clock.deadline_after(timeout)
+        self.collect()
+        self.raise_failures()
+        while self.unanswered + len(frames) > CREDIT:
+            self._wait(deadline, "the transmit queue is full")
+            self.raise_failures()
+        problem = self._watch.problem()
+        if problem is not None:
+            raise CanOperationError(f"cannot send {describe(frames[0])}: {problem}")
+        self._follow_epoch()
+        self._token += 1
+        expires = deadline if deadline and timeout else 0
+        if not self._link.send(
+            encode_request(self._client_id, self._token, expires, frames, self._epoch)
+        ):
+            raise CanTimeoutError(f"cannot send {describe(frames[0])}: the socket's queue is full")
+        request = Unanswered(self._token, frames)
+        self._requests.append(request)
+        self.unanswered += len(frames)
+        if timeout and deadline:
+            self._await(request, deadline)
+
+    def flush(self, deadline: int | None) -> None:
+        """Waits until every frame is answered.
+
+        :raises CanTimeoutError: not all were by ``deadline``.
+        :raises CanOperationError: one of them has failed.
+        """
+        self.collect()
+        while self._requests:
+            self._wait(deadline, f"{self.unanswered} frames are not acknowledged")
+        self.raise_failures()
+
+    def collect(self) -> None:
+        """Takes the answers that have arrived."""
+        while (body := self._link.receive()) is not None:
+            self._book(decode_reply(body))
+
+    def raise_failures(self) -> None:
+        """Raises what has failed since the last time, once."""
+        if self._failures:
+            failures, self._failures = self._failures, []
+            more = f" (and {len(failures) - 1} more)" if len(failures) > 1 else ""
+            raise CanOperationError(failures[0] + more)
+
+    def close(self) -> None:
+        self._link.close()
+
+    def _await(self, request: Unanswered, deadline: int) -> None:
+        """Waits until a request is answered, and raises its own failure."""
+        before = self.failed
+        while self._requests and self._requests[0].token <= request.token:
+            try:
+                self._wait(deadline + _GRACE_NS, "the driver did not take it in time")
+            except CanTimeoutError as error:
+                request.reported = True
+                raise CanTimeoutError(f"{describe(request.frames[0])}: {error}") from None
+        if self.failed > before:
+            failures, self._failures = self._failures, []
+            kind: type[CanError] = CanOperationError
+            if clock.monotonic_ns() >= deadline:
+                kind = CanTimeoutError
+            raise kind("; ".join(failures))
+
+    def _wait(self, deadline: int | None, what: str) -> None:
+        """Waits for answers and books them.
+
+        :raises CanTimeoutError: ``deadline`` is over.
+        """
+        left = clock.remaining_ns(deadline)
+        if left == 0:
+            raise CanTimeoutError(what)
+        self._link.wait(self._wake, _LOOK_NS if left is None else min(left, _LOOK_NS))
+        self.collect()
+        if self.closing.is_set() and deadline is None:
+            raise CanOperationError("the bus was shut down")
+        self._follow_epoch()
+        # A channel that is only down answers for itself; one that is gone never will.
+        if self._requests and self._watch.silent():
+            self._fail_all("the broker or the channel actor is gone")
+
+    def _follow_epoch(self) -> None:
+        """What was sent to an actor that has been replaced since is never answered."""
+        if self._watch.epoch != self._epoch:
+            self._fail_all("the channel actor was restarted")
+            self._epoch = self._watch.epoch
+
+    def _fail_all(self, reason: str) -> None:
+        for request in self._requests:
+            self._fail(request, range(len(request.frames)), reason)
+            self.unanswered -= len(request.frames)
+        self._requests.clear()
+
+    def _book(self, reply: Reply) -> None:
+        """Accounts for an answer; it confirms every request before its own."""
+        while self._requests and self._requests[0].token <= reply.token:
+            request = self._requests.popleft()
+            self.unanswered -= len(request.frames)
+            if request.token < reply.token or reply.status == Status.OK:
+                self.sent += len(request.frames)
+            else:
+                self.sent += reply.accepted
+                if reply.status != Status.DISCARDED:
+                    self._fail(request, reply.failed, reply.reason)
+
+    def _fail(self, request: Unanswered, indexes: Sequence[int], reason: str) -> None:
+        self.failed += len(indexes)
+        if not request.reported:
+            self._failures += [
+                f"{describe(request.frames[index])} was not sent: {reason}" for index in indexes
+            ]

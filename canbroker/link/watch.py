@@ -1,0 +1,63 @@
+"""What a client knows of its channel without asking: the last state, and that it is alive."""
+
+from __future__ import annotations
+
+import threading
+
+from canbroker import clock
+from canbroker.fabric.requests import StateFeed
+from canbroker.fabric.sockets import Context, Waiter
+from canbroker.fabric.subscriber import SILENCE_NS
+from canbroker.wire import topics
+from canbroker.wire.stream import StateEvent, decode_event
+
+#: A process that was stopped has its backlog in the kernel: this long the feed gets to see it.
+_CATCH_UP_NS = clock.SECOND // 10
+
+
+class ChannelWatch:
+    """Follows a channel's state stream. Any thread; never waits for more than a moment."""
+
+    def __init__(self, context: Context, endpoint: str, channel: str) -> None:
+        self.state = StateEvent(state="active")
+        self.epoch = 0
+        self._lock = threading.Lock()
+        self._heard_ns = clock.monotonic_ns()
+        self._feed = StateFeed(context, endpoint, topics.state_topic(channel))
+        self._channel = channel
+
+    def begin(self, epoch: int, state: StateEvent) -> None:
+        """Starts from what the channel has said in its ready event."""
+        self.epoch, self.state = epoch, state
+        self._heard_ns = clock.monotonic_ns()
+
+    def problem(self) -> str | None:
+        """Why frames cannot be sent now, as far as is known; ``None`` if they can."""
+        if self.silent():
+            return "its broker or channel actor is gone"
+        return self.state.reason or "down" if self.state.state == "error" else None
+
+    def silent(self) -> bool:
+        """Whether nothing has been heard of the channel for too long."""
+        with self._lock:
+            self._follow()
+            if self._quiet():
+                waiter = Waiter()
+                waiter.add(self._feed.socket)
+                waiter.wait(_CATCH_UP_NS)
+                self._follow()
+            return self._quiet()
+
+    def close(self) -> None:
+        with self._lock:
+            self._feed.close()
+
+    def _quiet(self) -> bool:
+        return clock.monotonic_ns() - self._heard_ns > SILENCE_NS
+
+    def _follow(self) -> None:
+        while (body := self._feed.receive()) is not None:
+            event = decode_event(body)
+            self._heard_ns = clock.monotonic_ns()
+            if isinstance(event.payload, StateEvent):
+                self.epoch, self.state = event.epoch, event.payload
