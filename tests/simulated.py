@@ -70,7 +70,7 @@ class Simulated:
                 return self._events.pop(index)
         while (event := json.loads(self._line()))["event"] != name:
             self._events.append(event)
-        return event  # type: ignore[no-any-return]
+        return event
 
     def stats(self) -> dict[str, Any]:
         """The ledger as it is now."""
