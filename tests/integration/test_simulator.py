@@ -173,15 +173,24 @@ def test_every_kind_of_frame_goes_out_and_comes_in() -> None:
             )
 
 
-@pytest.mark.parametrize(("queue", "bitrate"), [(64, 1_000_000), (1, 125_000)])
-def test_more_than_the_adapters_queue_holds(queue: int, bitrate: int) -> None:
+@pytest.mark.parametrize(("queue", "bitrate"), [(64, 1_000_000), (16, 500_000)])
+def test_a_burst_does_not_overflow_an_ordinary_queue(queue: int, bitrate: int) -> None:
+    with Simulated(queue=queue) as adapter, opened(adapter.path, bitrate=bitrate) as backend:
+        sent = transmits(512)
+        assert send_all(backend, sent) == sent
+        assert [item.failure for item in sent] == [None] * 512
+        assert adapter.accepted() == [f"{item.frame.arbitration_id:03X}#55" for item in sent]
+
+
+def test_an_adapter_without_a_queue_is_asked_again() -> None:
+    queue, bitrate = 1, 125_000
     with Simulated(queue=queue) as adapter, opened(adapter.path, bitrate=bitrate) as backend:
         sent = transmits(512)
         assert send_all(backend, sent) == sent
         taken = [item for item in sent if item.failure is None]
         order = [f"{item.frame.arbitration_id:03X}#55" for item in taken]
         assert adapter.accepted() == order
-        # While the window is wide, a frame can overtake a refused one and make it fail.
+        # The window is wide at first: then a frame can overtake a refused one and make it fail.
         assert len(sent) - len(taken) < WINDOW
         ledger = adapter.stats()
         assert (ledger["accepted"], ledger["refused"] > 0) == (len(taken), True)

@@ -9,6 +9,7 @@ from itertools import chain
 
 from canbroker import clock
 from canbroker.backends.base import AdapterGoneError, Backend, Transmit
+from canbroker.backends.slcan.backlog import Backlog
 from canbroker.backends.slcan.handshake import Adapter, handshake
 from canbroker.backends.slcan.options import SlcanOptions
 from canbroker.backends.slcan.port import Port
@@ -63,6 +64,7 @@ class SlcanBackend(Backend):
         self._lines = adapter.lines
         self._early = adapter.early
         self._window = TransmitWindow()
+        self._backlog = Backlog(options.bitrate, options.data_bitrate)
         self._written: deque[Transmit] = deque()  # finished by send(), for read() to return
         self._clock = AdapterClock()
         self._throttle = Throttle(_log)
@@ -85,9 +87,9 @@ class SlcanBackend(Backend):
         early, self._early = self._early, []
         for line, terminator in chain(early, self._lines.feed(data)):
             self._line(line, terminator, wall_ns, happened)
-        while self._written:
-            happened.append(self._written.popleft())
         now_ns = clock.monotonic_ns()
+        while self._written and self._keeps_up(now_ns):
+            happened.append(self._written.popleft())
         happened.extend(self._window.give_up(now_ns))
         try:
             self._retry(now_ns)
@@ -101,16 +103,22 @@ class SlcanBackend(Backend):
     def due_ns(self) -> int | None:
         """As the base says. :meth:`send` sets a deadline 1 s ahead without waking whoever waits,
         so ask again at least that often."""
-        return clock.monotonic_ns() if self._early or self._gone else self._window.due_ns()
+        if self._early or self._gone:
+            return clock.monotonic_ns()
+        return self._backlog.shallow_ns() if self._written else self._window.due_ns()
 
     def room(self, origin: str) -> int:
         del origin  # the adapter has one queue, whoever sends
         if self.listen_only:
             return 0
-        return max(0, self._window.room() - len(self._written))
+        alone = self._acknowledges and self._backlog.deep(clock.monotonic_ns())
+        return max(0, self._window.room(alone=alone) - len(self._written))
 
     def send(self, transmits: Sequence[Transmit]) -> None:
-        lines = self._window.add(transmits, clock.monotonic_ns())
+        now_ns = clock.monotonic_ns()
+        for transmit in transmits:
+            self._backlog.sent(transmit.frame, now_ns)
+        lines = self._window.add(transmits, now_ns)
         if lines:
             self._port.write(lines)
         if not self._acknowledges:
@@ -118,6 +126,11 @@ class SlcanBackend(Backend):
             for _ in transmits:
                 self._written.extend(_confirmed(self._window.taken() or [], wall_ns))
             self._port.wake()
+
+    def _keeps_up(self, now_ns: int) -> bool:
+        """Whether an adapter that never answers can be given more: its silence says nothing of
+        its queue, so the next frames wait for the time that these take."""
+        return self.bitrate is None or not self._backlog.deep(now_ns)
 
     def abandon(self) -> Sequence[Transmit]:
         written = list(self._written)
@@ -149,6 +162,7 @@ class SlcanBackend(Backend):
             except LineError as error:
                 self._throttle.note(error.kind, f"{self._port.name}: {error}")
                 return
+            self._backlog.received(frame, clock.monotonic_ns())
             frame.timestamp_ns = wall_ns
             if adapter_ms is not None:
                 frame.timestamp_ns = self._clock.wall_ns(adapter_ms, wall_ns)

@@ -4,7 +4,8 @@ The adapter answers every transmit in order: CR (or ``z``, ``Z`` and CR) "taken"
 An open channel refuses a valid frame when its transmit queue is full, so a refused one is sent
 again. Some transmits are under way at a time, because a round trip over USB takes longer than a
 frame on the bus. That has a price: the queue can drain between two lines, so that a frame after a
-refused one is taken. Sending the refused one then would invert their order; it fails instead.
+refused one is taken. Sending the refused one then would invert their order; it fails instead. The
+backend keeps that from happening by sending one at a time when the queue may be full (``backlog``).
 """
 
 from __future__ import annotations
@@ -68,9 +69,14 @@ class TransmitWindow:
         self._retry_ns = 0
         self._retrying = False  # the one outstanding is being sent again
 
-    def room(self) -> int:
-        """How many transmits :meth:`add` would have written at once."""
+    def room(self, *, alone: bool = False) -> int:
+        """How many transmits :meth:`add` would have written at once.
+
+        ``alone``: as if the window had the size 1, where no frame can overtake another.
+        """
         with self._lock:
+            if alone:
+                return min(1, self._room()) if not self._outstanding else 0
             return self._room()
 
     def add(self, transmits: Sequence[Transmit], now_ns: int) -> bytes:

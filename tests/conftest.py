@@ -1,0 +1,159 @@
+"""What every test gets: nothing may be left behind, and a broker of its own."""
+
+from __future__ import annotations
+
+import gc
+import os
+import shutil
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from canbroker.fabric.sockets import Context
+from canbroker.link import attach
+from canbroker.runtime import BrokerLock, Runtime
+from canbroker.wire import control
+
+_SETTLE_S = 5.0
+
+
+def _descriptors() -> dict[str, str]:
+    found = {}
+    for entry in Path("/proc/self/fd").iterdir():
+        try:
+            found[entry.name] = str(entry.readlink())
+        except FileNotFoundError:  # the one that lists the directory
+            continue
+    return found
+
+
+def _leaks(before: tuple[set[int], set[threading.Thread], dict[str, str]]) -> list[str]:
+    children, threads, descriptors = before
+    return [
+        *(
+            f"process {child.pid}: {' '.join(child.cmdline())}"
+            for child in psutil.Process().children(recursive=True)
+            if child.pid not in children and child.is_running()
+        ),
+        *(f"thread {thread.name}" for thread in threading.enumerate() if thread not in threads),
+        *(
+            f"descriptor {number}: {target}"
+            for number, target in _descriptors().items()
+            if descriptors.get(number) != target
+        ),
+    ]
+
+
+def _safe_leaks(before: tuple[set[int], set[threading.Thread], dict[str, str]]) -> list[str]:
+    try:
+        return _leaks(before)
+    except psutil.NoSuchProcess as ended:  # while we looked at it
+        return [f"process {ended.pid} is just ending"]
+
+
+@pytest.fixture(autouse=True)
+def no_leaks() -> Iterator[None]:
+    """Fails a test that leaves a process, thread or descriptor behind."""
+    before = (
+        {child.pid for child in psutil.Process().children(recursive=True)},
+        set(threading.enumerate()),
+        _descriptors(),
+    )
+    yield
+    if not _safe_leaks(before):
+        return
+    gc.collect()
+    deadline = time.monotonic() + _SETTLE_S
+    while (leaks := _safe_leaks(before)) and time.monotonic() < deadline:
+        threading.Event().wait(0.02)  # what was told to end may be about to
+    assert not leaks, f"left behind: {leaks}"
+
+
+def processes_of(runtime: Runtime) -> list[psutil.Process]:
+    """Every canbroker process, anybody's child, that belongs to this runtime directory."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            environment = process.environ()
+            command = process.cmdline()
+        except (psutil.NoSuchProcess, psutil.AccessDenied):
+            continue
+        ours = environment.get("XDG_RUNTIME_DIR") == str(runtime.directory.parent)
+        if ours and any(part in {"canbroker.broker", "canbroker.process"} for part in command):
+            found.append(process)
+    return found
+
+
+def stop_broker(runtime: Runtime, timeout: float = 10.0) -> bool:
+    """Stops the broker of ``runtime``, if there is one; returns whether there was."""
+    if not runtime.directory.exists():
+        return False
+    lock = BrokerLock.take(runtime.lock_path)
+    if lock is not None:
+        lock.release()
+        return False
+    context = Context()
+    try:
+        attach.ask(context, runtime, "shutdown", control.Params(), control.Nothing, timeout)
+    finally:
+        context.close()
+    deadline = time.monotonic() + timeout
+    while (lock := BrokerLock.take(runtime.lock_path)) is None:
+        assert time.monotonic() < deadline, f"broker at {runtime.address} does not stop"
+        threading.Event().wait(0.01)
+    lock.release()
+    return True
+
+
+@pytest.fixture
+def runtime(monkeypatch: pytest.MonkeyPatch) -> Iterator[Runtime]:
+    """A private runtime directory, the default one of this test and its children.
+
+    At the end its broker is stopped, and must leave no process, socket or lock.
+    """
+    # Not tmp_path: the paths of Unix sockets are short.
+    directory = Path(tempfile.mkdtemp(prefix="cb-", dir="/tmp"))  # noqa: S108
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(directory))
+    monkeypatch.setenv("PYTHONWARNINGS", "error::ResourceWarning")
+    runtime = Runtime.at()
+    try:
+        yield runtime
+        stop_broker(runtime)
+        # The broker gives up its lock a moment before its process ends.
+        wait_until(lambda: not processes_of(runtime), "every process of the broker ends")
+        if runtime.directory.exists():
+            files = {path.name for path in runtime.directory.iterdir()} - {"broker.log"}
+            assert not files, f"left behind: {files}"
+    finally:
+        for process in processes_of(runtime):
+            process.kill()
+        log = runtime.log_path
+        if log.exists():
+            print(log.read_text())  # noqa: T201 - pytest shows it when the test fails
+        shutil.rmtree(directory, ignore_errors=True)
+
+
+def wait_until(condition: Callable[[], object], what: str, timeout: float = 10.0) -> None:
+    """Waits until ``condition()`` is true; fails naming ``what`` if that does not happen."""
+    deadline = time.monotonic() + timeout
+    while not condition():
+        assert time.monotonic() < deadline, f"did not happen in {timeout} s: {what}"
+        threading.Event().wait(0.005)
+
+
+def status_of(runtime: Runtime) -> control.BrokerStatus:
+    """What the broker says of itself and its channels."""
+    context = Context()
+    try:
+        status = attach.ask(
+            context, runtime, "status", control.Params(), control.BrokerStatus, 10.0
+        )
+    finally:
+        context.close()
+    assert status is not None, f"no broker at {runtime.address}"
+    return status

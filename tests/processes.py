@@ -1,0 +1,91 @@
+"""Programs that tests run as processes of their own and talk to in lines of JSON."""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import signal
+import subprocess
+import sys
+import textwrap
+from types import TracebackType
+from typing import Any
+
+DEADLINE_S = 30.0
+
+_PRELUDE = """
+import json, sys, time
+import canbroker
+from canbroker import Bus, Message, ThreadSafeBus
+
+def say(value):
+    print(json.dumps(value), flush=True)
+
+def hear():
+    return json.loads(sys.stdin.readline())
+
+arguments = json.loads(sys.argv[1])
+"""
+
+
+class Program:
+    """A Python program. It has ``arguments``, ``say(value)`` and ``hear()``."""
+
+    def __init__(self, source: str, **arguments: Any) -> None:
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", _PRELUDE + textwrap.dedent(source), json.dumps(arguments)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+        )
+        self._unread = b""
+
+    def __enter__(self) -> Program:
+        return self
+
+    def __exit__(
+        self,
+        _type: type[BaseException] | None,
+        _error: BaseException | None,
+        _trace: TracebackType | None,
+    ) -> None:
+        self.kill()
+
+    @property
+    def pid(self) -> int:
+        return self.process.pid
+
+    def tell(self, value: Any) -> None:
+        """Sends the program something to ``hear()``."""
+        assert self.process.stdin is not None
+        self.process.stdin.write(json.dumps(value).encode() + b"\n")
+        self.process.stdin.flush()
+
+    def said(self, timeout: float = DEADLINE_S) -> Any:
+        """The next thing that the program says."""
+        assert self.process.stdout is not None
+        descriptor = self.process.stdout.fileno()
+        while b"\n" not in self._unread:
+            if not select.select([descriptor], [], [], timeout)[0]:
+                raise TimeoutError(f"the program says nothing for {timeout} s")
+            data = os.read(descriptor, 1 << 20)
+            if not data:
+                raise EOFError(f"the program ended with {self.process.wait()}")
+            self._unread += data
+        line, _, self._unread = self._unread.partition(b"\n")
+        return json.loads(line)
+
+    def end(self) -> int:
+        """Waits for the program's own end; returns its exit code."""
+        return self.process.wait(DEADLINE_S)
+
+    def signal(self, number: signal.Signals) -> None:
+        self.process.send_signal(number)
+
+    def kill(self) -> None:
+        if self.process.poll() is None:
+            self.process.kill()
+        self.process.wait()
+        for stream in (self.process.stdin, self.process.stdout):
+            assert stream is not None
+            stream.close()
