@@ -29,6 +29,7 @@ class Presence(NamedTuple):
     client_id: str
     filters: FilterSet
     present: bool
+    topic: bytes  # as the client spelled it, canonical or not
 
 
 class Publisher:
@@ -71,10 +72,12 @@ class Publisher:
 
     def ready(self, client: Presence, state: stream.StateEvent) -> None:
         """Tells a client that has come where its route stands."""
-        route = self._table.get(topics.route_topic(self._channel, client.filters))
+        route = self._table.get(client.topic.replace(f"/@{client.client_id}".encode(), b"/rx", 1))
+        if route is None and len(self._table) >= MAX_ROUTES:
+            self._send(client.topic, stream.encode_error(self.epoch, self._no_room()))
+            return
         event = stream.ReadyEvent(route.next_seq if route else 0, state)
-        topic = topics.private_topic(self._channel, client.client_id, client.filters)
-        self._send(topic, stream.encode_event(self.epoch, event))
+        self._send(client.topic, stream.encode_event(self.epoch, event))
 
     def state(self, event: stream.StateEvent) -> None:
         """Publishes the channel's state, if anyone listens."""
@@ -150,7 +153,7 @@ class Publisher:
             return None
         match asked:
             case topics.PrivateTopic(client_id, filters):
-                return Presence(client_id, filters, subscribed)
+                return Presence(client_id, filters, subscribed, topic)
             case topics.StateTopic():
                 self._state_wanted = subscribed
             case topics.RouteTopic(filters) if subscribed:
@@ -162,4 +165,7 @@ class Publisher:
     def _check_room(self, asked: topics.Topic, topic: bytes, subscribed: bool) -> None:
         new = isinstance(asked, topics.RouteTopic) and topic not in self._table
         if subscribed and new and len(self._table) >= MAX_ROUTES:
-            raise WireError(f"channel {self._channel!r} has {MAX_ROUTES} routes, the limit")
+            raise WireError(self._no_room())
+
+    def _no_room(self) -> str:
+        return f"channel {self._channel!r} has {MAX_ROUTES} routes, the limit"

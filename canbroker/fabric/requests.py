@@ -11,7 +11,7 @@ import zmq
 from canbroker import clock
 from canbroker.fabric.sockets import Context, Descriptor, Socket, Waiter, readable
 from canbroker.throttle import Throttle
-from canbroker.wire import WireError, control
+from canbroker.wire import DECODE_ERRORS, WireError, control
 
 _T = TypeVar("_T")
 
@@ -53,7 +53,7 @@ def call(
         if not reply.ok:
             raise ControlError(msgspec.msgpack.decode(reply.result, type=control.ErrorResult))
         return msgspec.msgpack.decode(reply.result, type=result)
-    except msgspec.MsgspecError as error:
+    except DECODE_ERRORS as error:
         raise WireError(f"reply to {method!r}: {error}") from error
 
 

@@ -8,7 +8,7 @@ import zmq
 
 from canbroker import clock
 from canbroker.clock import SECOND
-from canbroker.errors import CanOperationError, CanTimeoutError
+from canbroker.errors import CanError, CanOperationError, CanTimeoutError
 from canbroker.fabric.sockets import Context, Descriptor, Socket, Waiter, readable
 from canbroker.filters import FilterSet
 from canbroker.frame import EchoFrame
@@ -25,7 +25,8 @@ _CATCH_UP_NS: Final = SECOND // 10
 class Subscriber:
     """One client's SUB socket on one channel. Used by one thread at a time.
 
-    ``received``, ``lost``, ``restarts`` (new epochs) and ``dropped_upstream`` are the account.
+    ``received``, ``lost``, ``restarts`` (the route began anew: a new epoch, or a connection that
+    was lost) and ``dropped_upstream`` are the account.
     """
 
     def __init__(self, context: Context, endpoint: str, channel: str, client_id: str) -> None:
@@ -42,6 +43,7 @@ class Subscriber:
         self._expected = 0
         self._heard_ns = clock.monotonic_ns()
         self._ready: stream.ReadyEvent | None = None
+        self._kept: list[EchoFrame] = []  # arrived during a change of filters that failed
         self.socket: Socket = context.subscriber(endpoint)
         self._waiter = Waiter()
         self._waiter.add(self.socket)
@@ -51,29 +53,30 @@ class Subscriber:
     ) -> tuple[stream.ReadyEvent, list[EchoFrame]]:
         """Changes to ``filters``; returns when they are active in the driver process.
 
-        Also returns the frames that arrived under the old filters meanwhile.
+        Also returns the frames that have arrived under the old filters until then.
 
         :raises CanTimeoutError: the channel actor did not answer by ``deadline``.
+        :raises CanOperationError: it refused. The old filters stay in force, either way.
         """
-        old_route, old_private = self._route, self._private
+        old_route, old_private, old_ready = self._route, self._private, self._ready
         route = topics.route_topic(self._channel, filters)
         private = topics.private_topic(self._channel, self._client_id, filters)
-        frames: list[EchoFrame] = []
-        if private == old_private and self._ready is not None:
-            return self._ready, frames
+        frames, self._kept = self._kept, []
+        if private == old_private and old_ready is not None:
+            return old_ready, frames
         self._ready = None
         self._private = private
         # In this order: when the actor sees the private topic, it has seen the filters.
         self.socket.subscribe(route)
         self.socket.subscribe(private)
-        while (ready := self._until_ready(frames)) is None:
-            if not self._waiter.wait(clock.remaining_ns(deadline)):
-                self.socket.unsubscribe(private)
-                self.socket.unsubscribe(route)
-                self._private = old_private
-                raise CanTimeoutError(
-                    f"channel {self._channel!r} did not confirm the filters in time"
-                )
+        try:
+            ready = self._until_ready(frames, deadline)
+        except CanError:
+            self.socket.unsubscribe(private)
+            self.socket.unsubscribe(route)
+            self._private, self._ready = old_private, old_ready
+            self._kept = frames
+            raise
         self._route = route
         self.filters = filters
         if old_private:
@@ -86,6 +89,9 @@ class Subscriber:
 
         :raises CanOperationError: the channel has ended, or says that we made an error.
         """
+        if self._kept:
+            kept, self._kept = self._kept, []
+            return kept
         while True:
             try:
                 topic = self.socket.recv(zmq.NOBLOCK)
@@ -113,15 +119,20 @@ class Subscriber:
 
     def readable(self) -> bool:
         """Whether :meth:`receive` would find a message."""
-        return readable(self.socket)
+        return bool(self._kept) or readable(self.socket)
 
     def close(self) -> None:
         self.socket.close()
 
-    def _until_ready(self, frames: list[EchoFrame]) -> stream.ReadyEvent | None:
-        """Takes messages until the ready event, or until there are none; keeps their frames."""
-        while self._ready is None and readable(self.socket):
-            frames += self._message(self.socket.recv(), self.socket.recv())
+    def _until_ready(self, frames: list[EchoFrame], deadline: int | None) -> stream.ReadyEvent:
+        """Takes messages until the ready event; appends their frames to ``frames``."""
+        while self._ready is None:
+            if readable(self.socket):
+                frames += self._message(self.socket.recv(), self.socket.recv())
+            elif not self._waiter.wait(clock.remaining_ns(deadline)):
+                raise CanTimeoutError(
+                    f"channel {self._channel!r} did not confirm the filters in time"
+                )
         return self._ready
 
     def _message(self, topic: bytes, body: bytes) -> list[EchoFrame]:
@@ -138,6 +149,9 @@ class Subscriber:
             raise CanOperationError(f"channel {self._channel!r}: {batch.payload}")
         if batch.epoch != self.epoch:
             self._new_epoch(batch.epoch, batch.first_seq)
+        elif batch.first_seq < self._expected:
+            # The connection was lost for a while and the route with it: how much, nobody knows.
+            self.restarts += 1
         self.dropped_upstream = batch.dropped_upstream
         if batch.first_seq > self._expected:
             self.lost += batch.first_seq - self._expected

@@ -12,7 +12,7 @@ VERSION: Final = 1
 MAX_MESSAGE_BYTES: Final = 1 << 20
 
 #: What msgspec raises for bytes that are not what was expected, nested too deep included.
-_DECODE_ERRORS = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
+DECODE_ERRORS = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 
 
 class WireError(ValueError):
@@ -34,7 +34,7 @@ def decode(what: str, decoder: msgspec.msgpack.Decoder[_T], body: bytes) -> _T:
     """
     try:
         decoded = decoder.decode(body)
-    except _DECODE_ERRORS as error:
+    except DECODE_ERRORS as error:
         version = _version_of(body)
         if version in {VERSION, None}:
             raise WireError(f"{what}: {error}") from error
@@ -49,6 +49,6 @@ def _version_of(body: bytes) -> int | None:
     """The version that a body of unknown layout declares, if it does."""
     try:
         head: Any = msgspec.msgpack.decode(body)
-    except _DECODE_ERRORS:
+    except DECODE_ERRORS:
         return None
     return head[0] if isinstance(head, list) and head and isinstance(head[0], int) else None

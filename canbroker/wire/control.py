@@ -11,12 +11,12 @@ from typing import Annotated, Any, Final
 
 import msgspec
 
-from canbroker.wire import VERSION, WireError, decode
+from canbroker.wire import DECODE_ERRORS, VERSION, WireError, decode
 from canbroker.wire.stream import StateEvent
 
 _Text = Annotated[str, msgspec.Meta(max_length=4096)]
 _Scalar = _Text | int | float | bool | None
-_ClientId = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9_-]{1,32}$")]
+_ClientId = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9_-]{1,32}\Z")]
 
 
 class Params(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
@@ -176,7 +176,7 @@ def decode_params(request: Request, methods: Mapping[str, type[Params]]) -> Para
         raise WireError(f"unknown method {request.method!r}; there are: {known}")
     try:
         return msgspec.msgpack.decode(request.params, type=params)
-    except msgspec.MsgspecError as error:
+    except DECODE_ERRORS as error:
         raise WireError(f"method {request.method!r}: {error}") from error
 
 

@@ -128,14 +128,18 @@ def encode_event(epoch: int, event: StateEvent | ReadyEvent) -> bytes:
 def decode_batch(body: bytes) -> Batch:
     """:raises WireError: another version, or not a batch."""
     batch = decode("batch", _batch_decoder, body)
-    if isinstance(batch.payload, str) != (batch.kind in {END, ERROR}) or batch.kind > ERROR:
+    kinds = {END, ERROR} if isinstance(batch.payload, str) else {FRAMES, HEARTBEAT}
+    if batch.kind not in kinds:
         raise WireError(f"batch: kind {batch.kind} with a payload of another kind")
     return batch
 
 
 def decode_event(body: bytes) -> EventBody:
     """:raises WireError: another version, or not an event."""
-    return decode("event", _event_decoder, body)
+    event = decode("event", _event_decoder, body)
+    if event.kind != (ERROR if isinstance(event.payload, str) else EVENT):
+        raise WireError(f"event: kind {event.kind} with a payload of another kind")
+    return event
 
 
 def echo(frame: Frame, timestamp_ns: int, origin: str) -> EchoFrame:

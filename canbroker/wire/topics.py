@@ -83,8 +83,8 @@ def parse(topic: bytes, channel: str) -> Topic:
         raise WireError(f"topic {text!r} does not start with {prefix!r}")
     if not text.endswith(";"):
         raise WireError(f"topic {text!r} does not end in ';'")
-    kind, _, query = text[len(prefix) : -1].partition("?")
-    if kind == "state" and not query:
+    kind, mark, query = text[len(prefix) : -1].partition("?")
+    if kind == "state" and not mark:
         return StateTopic()
     try:
         wanted = filters.parse(query)

@@ -50,7 +50,7 @@ class Request(msgspec.Struct, array_like=True):
     """
 
     version: int
-    client_id: Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9_-]{1,32}$")]
+    client_id: Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9_-]{1,32}\Z")]
     token: _U64
     flags: int
     expires_ns: _U64
