@@ -1,0 +1,84 @@
+"""The demonstration's view of the broker that its clients have started."""
+
+from __future__ import annotations
+
+import time
+from types import TracebackType
+from typing import Final, Self
+
+from canbroker.errors import CanOperationError
+from canbroker.fabric.sockets import Context
+from canbroker.link.attach import ask
+from canbroker.runtime import BrokerLock, Runtime
+from canbroker.wire import control
+
+_ANSWER_S: Final = 5.0
+_STOP_S: Final = 15.0
+
+
+class BrokerView:
+    """Asks the broker of a runtime directory, and stops it when left."""
+
+    def __init__(self, runtime: Runtime) -> None:
+        self._runtime = runtime
+        self._context = Context()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        try:
+            self.stop()
+        finally:
+            self._context.close()
+
+    def channel(self) -> control.ChannelStatus:
+        """The one channel of the broker.
+
+        :raises CanOperationError: the broker does not answer, or has none.
+        """
+        status = ask(
+            self._context,
+            self._runtime,
+            "status",
+            control.Params(),
+            control.BrokerStatus,
+            _ANSWER_S,
+        )
+        if status is None or not status.channels:
+            raise CanOperationError(f"the broker at {self._runtime.address} shows no channel")
+        return status.channels[0]
+
+    def stop(self) -> None:
+        """Stops the broker, if one was started; returns when it has left.
+
+        :raises CanOperationError: it does not leave.
+        """
+        if not self._runtime.directory.exists():
+            return
+        deadline = time.monotonic() + _STOP_S
+        told = False
+        while (lock := BrokerLock.take(self._runtime.lock_path)) is None:
+            if time.monotonic() > deadline:
+                raise CanOperationError(f"the broker at {self._runtime.address} does not leave")
+            if not told:
+                told = self._tell_to_stop()
+            time.sleep(0.01)
+        lock.release()
+
+    def _tell_to_stop(self) -> bool:
+        """Whether it has understood; one that is just starting may need a second call."""
+        answer = ask(
+            self._context,
+            self._runtime,
+            "shutdown",
+            control.Params(),
+            control.Nothing,
+            _ANSWER_S,
+        )
+        return answer is not None

@@ -1,0 +1,141 @@
+"""The processes of the demonstration, and the lines that they print."""
+
+from __future__ import annotations
+
+import os
+import selectors
+import subprocess
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Final, Self, cast
+
+from canbroker.errors import CanOperationError
+
+_LEAVE_S: Final = 5.0
+_CHUNK: Final = 65_536
+_LOG_TAIL: Final = 2_000
+
+
+class Child:
+    """A process that obeys lines on its standard input and answers in lines.
+
+    It leads a session of its own: Ctrl-C is for the demonstration, which ends it in order.
+    """
+
+    def __init__(
+        self, name: str, command: Sequence[str], environment: Mapping[str, str], log: Path
+    ) -> None:
+        self.name = name
+        self._log = log
+        self._unread = b""
+        with log.open("wb") as errors:
+            self._process = subprocess.Popen(
+                command,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=errors,
+                env=environment,
+                start_new_session=True,
+            )
+        self._input = cast(IO[bytes], self._process.stdin)
+        self.output = cast(IO[bytes], self._process.stdout)
+
+    def tell(self, line: str) -> None:
+        """Gives it an order.
+
+        :raises CanOperationError: it has ended.
+        """
+        try:
+            self._input.write(line.encode() + b"\n")
+            self._input.flush()
+        except BrokenPipeError as error:
+            raise CanOperationError(f"{self.name} has ended: {self.complaint()}") from error
+
+    def end(self) -> None:
+        """Tells it to leave, by the end of its input."""
+        self._input.close()
+
+    def lines(self) -> list[str] | None:
+        """What it has printed, when ``output`` is readable; ``None`` when it has ended."""
+        data = os.read(self.output.fileno(), _CHUNK)
+        *lines, self._unread = (self._unread + data).split(b"\n")
+        return [line.decode() for line in lines] if data else None
+
+    @property
+    def ended(self) -> bool:
+        return self._process.poll() is not None
+
+    def wait(self) -> int:
+        """The exit code; it has closed its output, so it is about to end."""
+        return self._process.wait(_LEAVE_S)
+
+    def complaint(self) -> str:
+        """The end of what it wrote to its standard error."""
+        return self._log.read_text(errors="replace")[-_LOG_TAIL:].strip()
+
+    def close(self) -> None:
+        """Has it ended, by force if need be."""
+        try:
+            self._input.close()
+        except BrokenPipeError:
+            self._unread = b""  # it has ended before it read everything
+        self._process.terminate()
+        try:
+            self._process.wait(_LEAVE_S)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        self.output.close()
+
+
+class Children:
+    """Starts processes, collects their lines, and has them all ended when it is left."""
+
+    def __init__(self, directory: Path) -> None:
+        """``directory`` gets their logs, and is their runtime directory."""
+        self._directory = directory
+        self._environment = {**os.environ, "XDG_RUNTIME_DIR": str(directory)}
+        self._selector = selectors.DefaultSelector()
+        self._children: list[Child] = []
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        for child in reversed(self._children):
+            child.close()
+        self._selector.close()
+
+    def start(self, name: str, command: Sequence[str]) -> Child:
+        child = Child(name, command, self._environment, self._directory / f"{name}.log")
+        self._children.append(child)
+        self._selector.register(child.output, selectors.EVENT_READ, child)
+        return child
+
+    def lines(self, timeout: float) -> Iterator[tuple[str, str]]:
+        """Name and line, of what is printed within ``timeout`` seconds; returns after the first.
+
+        :raises CanOperationError: a process has ended otherwise than well.
+        """
+        for key, _ in self._selector.select(timeout):
+            child: Child = key.data
+            lines = child.lines()
+            if lines is None:
+                self._selector.unregister(child.output)
+                self._check(child)
+                continue
+            for line in lines:
+                yield child.name, line
+
+    def _check(self, child: Child) -> None:
+        code = child.wait()
+        if code:
+            raise CanOperationError(
+                f"{child.name} ended with {code}: {child.complaint() or 'it does not say why'}"
+            )

@@ -1,0 +1,66 @@
+"""Who takes part in the demonstration, and what each wants to see."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+
+import msgspec
+
+from canbroker.frame import EXTENDED, Frame
+
+
+class CanFilter(msgspec.Struct, frozen=True, omit_defaults=True):
+    """One of python-can's filters. ``extended`` is ``None`` where either format passes."""
+
+    can_id: int
+    can_mask: int
+    extended: bool | None = None
+
+
+class Role(msgspec.Struct, frozen=True, kw_only=True):
+    """A client of the demonstration. ``plain``: it speaks ZeroMQ and knows nothing of canbroker."""
+
+    name: str
+    wording: str
+    can_filters: tuple[CanFilter, ...] | None
+    plain: bool = False
+
+
+def cast(frames: Sequence[Frame]) -> list[Role]:
+    """The five roles for a trace, which has at least one frame."""
+    identifier, extended = _most_frequent(frames)
+    mask = 0x1FFFFFFF if extended else 0x7FF
+    return [
+        Role(name="all", wording="every frame", can_filters=None),
+        Role(
+            name="range",
+            wording="11-bit 100-1FF",
+            can_filters=(CanFilter(0x100, 0x700, False),),
+        ),
+        Role(
+            name="single",
+            wording=f"only {identifier:0{8 if extended else 3}X}",
+            can_filters=(CanFilter(identifier, mask, extended),),
+        ),
+        Role(
+            name="masks",
+            wording="*5 *D 3xx, 29-bit",
+            can_filters=(
+                CanFilter(0x005, 0x007),  # either format
+                CanFilter(0x300, 0x700, False),
+                CanFilter(0x18F00000, 0x1FF00000, True),
+            ),
+        ),
+        Role(
+            name="plain",
+            wording="even (ZeroMQ only)",
+            can_filters=(CanFilter(0x000, 0x001),),
+            plain=True,
+        ),
+    ]
+
+
+def _most_frequent(frames: Sequence[Frame]) -> tuple[int, bool]:
+    counts = Counter((frame.arbitration_id, bool(frame.flags & EXTENDED)) for frame in frames)
+    return counts.most_common(1)[0][0]

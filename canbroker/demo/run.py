@@ -1,0 +1,283 @@
+"""The demonstration itself: an adapter, a broker, five clients, and an account that must be exact.
+
+Everything runs in processes of its own and in a private runtime directory, which is gone
+afterwards. POSIX, because the simulated adapter needs a pseudo-terminal.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from functools import partial
+from pathlib import Path
+from types import FrameType
+from typing import Any, Final
+
+import msgspec
+from rich.console import Console
+
+from canbroker import candump, traffic
+from canbroker.demo import ledger
+from canbroker.demo.broker import BrokerView
+from canbroker.demo.children import Child, Children
+from canbroker.demo.client import Assignment
+from canbroker.demo.ledger import Report
+from canbroker.demo.roles import Role, cast
+from canbroker.demo.screen import Screen
+from canbroker.errors import CanInitializationError, CanOperationError
+from canbroker.filters import FilterSet, validate
+from canbroker.frame import ERROR, FD, Frame
+from canbroker.runtime import Runtime
+from canbroker.simulator import SimulatorOptions
+from canbroker.wire import topics
+from canbroker.wire.stream import StateEvent
+
+_GENERATED_S: Final = 6.0
+_SEED: Final = 1
+_ADAPTER: Final = "adapter"
+_PLAIN_PROGRAM: Final = Path(__file__).with_name("programs") / "plain_subscriber.py"
+
+_START_S: Final = 30.0
+_END_S: Final = 15.0
+#: Clients that are not complete when nothing has arrived for this long never will be.
+_SETTLE_S: Final = 2.0
+_TICK_S: Final = 0.1
+
+
+def run(trace: Path | None, speed: float = 1.0) -> int:
+    """Replays a trace to five clients and checks every frame; 0 if the ledger is exact, else 1.
+
+    Prints as it goes, on standard output. Main thread only: takes SIGINT and SIGTERM meanwhile.
+
+    :param trace: a candump log; ``None`` makes up a vehicle's traffic.
+    :param speed: of the replay, 1 is that of the log.
+    :raises ValueError: the speed is not above 0.
+    :raises CanError: the trace is not readable, or something did not start or went away.
+    :raises KeyboardInterrupt: SIGINT or SIGTERM; everything has been ended.
+    """
+    if not (math.isfinite(speed) and speed > 0):
+        raise ValueError(f"speed must be above 0, got {speed}")
+    console = Console()
+    with _interrupted_once(), _private_directory() as directory:
+        if trace is None:
+            trace = _made_up_trace(directory)
+        frames = _load(trace)
+        roles = cast(frames)
+        with ExitStack() as stack:
+            # Left in reverse: the clients, the broker, and the directory at last.
+            broker = stack.enter_context(BrokerView(Runtime(directory / "canbroker")))
+            children = stack.enter_context(Children(directory))
+            screen = stack.enter_context(Screen(console, roles))
+            stage = _Stage(children, broker, screen, roles)
+            stage.start_adapter(trace, directory / "can", speed)
+            stage.start_clients(directory / "can", frames)
+            expected = {role: ledger.expect(role.can_filters, frames) for role in roles}
+            span_s = (frames[-1].timestamp_ns - frames[0].timestamp_ns) / 1e9 / speed
+            stage.play({role.name: tally.frames for role, tally in expected.items()}, span_s)
+            adapter = stage.finish()
+        screen.ledger(adapter["replayed"], expected, stage.reports)
+        lost = ledger.lost(expected, stage.reports)
+        faults = ledger.faults(len(frames), adapter, expected, stage.reports)
+        for fault in faults:
+            screen.say(fault)
+        screen.say(f"lost {lost} — ledger {'NOT exact' if faults else 'exact'}")
+        return 1 if faults else 0
+
+
+class _Stage:
+    """The processes, and what is known of them."""
+
+    def __init__(
+        self, children: Children, broker: BrokerView, screen: Screen, roles: list[Role]
+    ) -> None:
+        self.reports: dict[str, Report] = {}
+        self._children = children
+        self._broker = broker
+        self._screen = screen
+        self._roles = roles
+        self._clients: dict[str, Child] = {}
+        self._events: dict[str, dict[str, Any]] = {}  # the adapter's last one of each kind
+        self._path: str | None = None
+        self._state: StateEvent | None = None
+        self._state_due = math.inf  # once all are there
+        self._progress_at = 0.0
+
+    def start_adapter(self, trace: Path, link: Path, speed: float) -> None:
+        """Starts the adapter, which waits with its traffic; ``link`` is what to open."""
+        options = SimulatorOptions(
+            replay=str(trace.absolute()), rate=speed, paused=True, link=str(link), timestamps=False
+        )
+        self._adapter = self._children.start(_ADAPTER, _module("adapter", options))
+        self._until(lambda: self._path is not None, "the adapter is there", _START_S)
+
+    def start_clients(self, link: Path, frames: list[Frame]) -> None:
+        """Starts the clients, who start the broker; returns when all are ready."""
+        parameters: dict[str, Any] = {"bitrate": traffic.VEHICLE_BITRATE}
+        if any(frame.flags & FD for frame in frames):
+            parameters |= {"fd": True, "data_bitrate": 2_000_000}
+        for role in self._roles:
+            if not role.plain:
+                assignment = Assignment(
+                    channel=str(link), parameters=parameters, can_filters=_can_filters(role)
+                )
+                self._start_client(role, _module("client", assignment))
+        self._until(self._all_ready, "the clients are ready", _START_S)
+        for role in self._roles:
+            if role.plain:
+                self._start_client(role, self._plain_command(role))
+        self._until(self._all_ready, "the plain subscriber is ready", _START_S)
+        self._screen.say("five clients are ready; the adapter starts to replay")
+
+    def play(self, counts: dict[str, int], span_s: float) -> None:
+        """Replays the trace until it is over and every client has got its count, or stands still.
+
+        :raises CanOperationError: the adapter does not come to the end of the trace.
+        """
+        self._state_due = time.monotonic()
+        self._adapter.tell("start")
+        done = "replay_done"
+        self._until(lambda: done in self._events, "the replay comes to its end", span_s + _START_S)
+        self._progress_at = time.monotonic()
+
+        def settled() -> bool:
+            complete = all(self.reports[name].frames >= count for name, count in counts.items())
+            return complete or time.monotonic() > self._progress_at + _SETTLE_S
+
+        self._until(settled, "the clients come to rest", span_s + _START_S)
+
+    def finish(self) -> dict[str, Any]:
+        """Ends clients, broker and adapter, in this order; returns the adapter's counts."""
+        self._state_due = math.inf
+        for name, client in self._clients.items():
+            client.end()
+            self._until(partial(_ended, client), f"{name} ends", _END_S)
+        self._broker.stop()
+        self._adapter.tell("quit")
+        self._until(partial(_ended, self._adapter), "the adapter ends", _END_S)
+        return self._events["exit"]
+
+    # -------------------------------------------------------------------------------- details
+
+    def _start_client(self, role: Role, command: list[str]) -> None:
+        self._clients[role.name] = self._children.start(role.name, command)
+
+    def _all_ready(self) -> bool:
+        return self._clients.keys() == self.reports.keys()
+
+    def _plain_command(self, role: Role) -> list[str]:
+        """The plain subscriber is given what it would read in the documentation: two topics."""
+        channel = self._broker.channel()
+        wanted = _filter_set(role)
+        route = topics.route_topic(channel.name, wanted).decode()
+        private = topics.private_topic(channel.name, "plain", wanted).decode()
+        return [sys.executable, "-P", str(_PLAIN_PROGRAM), channel.stream, route, private]
+
+    def _until(self, condition: Callable[[], bool], what: str, timeout: float) -> None:
+        """Takes and shows what happens until ``condition``.
+
+        :raises CanOperationError: a process fails, or ``what`` does not happen in time.
+        """
+        deadline = time.monotonic() + timeout
+        while not condition():
+            now = time.monotonic()
+            if now > deadline:
+                raise CanOperationError(f"waited {timeout:.0f} s in vain: {what}")
+            for name, line in self._children.lines(_TICK_S):
+                self._heard(name, line)
+            if now >= self._state_due:
+                self._state_due = now + 0.5
+                self._state = self._broker.channel().state
+            if self._state_due < math.inf:
+                self._screen.show(self.reports, self._state)
+
+    def _heard(self, name: str, line: str) -> None:
+        if name != _ADAPTER:
+            report = msgspec.json.decode(line, type=Report)
+            before = self.reports.get(name)
+            if before is None or before.frames != report.frames:
+                self._progress_at = time.monotonic()
+            self.reports[name] = report
+        elif self._path is None:
+            self._path = line
+        else:
+            event = json.loads(line)
+            self._events[event["event"]] = event
+
+
+def _ended(child: Child) -> bool:
+    return child.ended
+
+
+def _module(name: str, argument: msgspec.Struct) -> list[str]:
+    """The command of a process of this package, with its argument."""
+    encoded = msgspec.json.encode(argument).decode()
+    return [sys.executable, "-P", "-m", f"canbroker.demo.{name}", encoded]
+
+
+def _can_filters(role: Role) -> list[dict[str, int | bool]] | None:
+    return None if role.can_filters is None else msgspec.to_builtins(role.can_filters)
+
+
+def _filter_set(role: Role) -> FilterSet:
+    return validate(_can_filters(role))
+
+
+def _made_up_trace(directory: Path) -> Path:
+    path = directory / "vehicle.log"
+    entries = traffic.generate_vehicle(_GENERATED_S, _SEED)
+    lines = (candump.format_log_line(entry.frame, entry.interface) for entry in entries)
+    path.write_text("".join(f"{line}\n" for line in lines))
+    return path
+
+
+def _load(trace: Path) -> list[Frame]:
+    """The frames that an adapter would pass on; error frames are its own observation.
+
+    :raises CanInitializationError: there are none, or the file is no log.
+    """
+    try:
+        with trace.open(encoding="utf-8", errors="replace") as lines:
+            entries = list(candump.read_log(lines, str(trace)))
+    except OSError as error:
+        raise CanInitializationError(f"cannot read {trace}: {error.strerror}") from error
+    except ValueError as error:
+        raise CanInitializationError(str(error)) from error
+    frames = [entry.frame for entry in entries if not entry.frame.flags & ERROR]
+    if not frames:
+        raise CanInitializationError(f"{trace} has no frames")
+    return frames
+
+
+@contextmanager
+def _private_directory() -> Iterator[Path]:
+    """A directory for this demonstration alone; its path is short, as those of sockets must be."""
+    directory = Path(tempfile.mkdtemp(prefix="cb-demo-"))
+    try:
+        yield directory
+    finally:
+        shutil.rmtree(directory)
+
+
+@contextmanager
+def _interrupted_once() -> Iterator[None]:
+    """SIGINT and SIGTERM raise KeyboardInterrupt, once: what ends then must come to its end."""
+    numbers = (signal.SIGINT, signal.SIGTERM)
+
+    def interrupt(_number: int, _frame: FrameType | None) -> None:
+        for number in numbers:
+            signal.signal(number, signal.SIG_IGN)
+        raise KeyboardInterrupt
+
+    before = {number: signal.signal(number, interrupt) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
