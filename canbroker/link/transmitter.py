@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from canbroker import clock
-from canbroker.errors import CanError, CanOperationError, CanTimeoutError
+from canbroker.errors import CanOperationError, CanTimeoutError
 from canbroker.fabric.requests import Link
 from canbroker.fabric.sockets import Context, Descriptor
 from canbroker.frame import Frame, describe
@@ -29,14 +29,16 @@ _GRACE_NS: Final = 50 * clock.MILLISECOND
 
 
 class Unanswered:
-    """A request on its way; ``reported`` when its sender knows that it failed."""
+    """A request on its way. Who waits for it (``awaited``) is told of its ``failures`` directly."""
 
-    __slots__ = ("frames", "reported", "token")
+    __slots__ = ("awaited", "expired", "failures", "frames", "token")
 
     def __init__(self, token: int, frames: Sequence[Frame]) -> None:
         self.token = token
         self.frames = frames
-        self.reported = False
+        self.awaited = False
+        self.expired = False
+        self.failures: list[str] = []
 
 
 class Transmitter:
@@ -113,27 +115,23 @@ class Transmitter:
         """Raises what has failed since the last time, once."""
         if self._failures:
             failures, self._failures = self._failures, []
-            more = f" (and {len(failures) - 1} more)" if len(failures) > 1 else ""
-            raise CanOperationError(failures[0] + more)
+            raise CanOperationError(_summary(failures))
 
     def close(self) -> None:
         self._link.close()
 
     def _await(self, request: Unanswered, deadline: int) -> None:
         """Waits until a request is answered, and raises its own failure."""
-        before = self.failed
+        request.awaited = True
         while self._requests and self._requests[0].token <= request.token:
             try:
                 self._wait(deadline + _GRACE_NS, "the driver did not take it in time")
             except CanTimeoutError as error:
-                request.reported = True
                 raise CanTimeoutError(f"{describe(request.frames[0])}: {error}") from None
-        if self.failed > before:
-            failures, self._failures = self._failures, []
-            kind: type[CanError] = CanOperationError
-            if clock.monotonic_ns() >= deadline:
-                kind = CanTimeoutError
-            raise kind("; ".join(failures))
+        if request.expired:
+            raise CanTimeoutError(_summary(request.failures))
+        if request.failures:
+            raise CanOperationError(_summary(request.failures))
 
     def _wait(self, deadline: int | None, what: str) -> None:
         """Waits for answers and books them.
@@ -173,12 +171,17 @@ class Transmitter:
                 self.sent += len(request.frames)
             else:
                 self.sent += reply.accepted
+                request.expired = reply.status == Status.EXPIRED
                 if reply.status != Status.DISCARDED:
                     self._fail(request, reply.failed, reply.reason)
 
     def _fail(self, request: Unanswered, indexes: Sequence[int], reason: str) -> None:
         self.failed += len(indexes)
-        if not request.reported:
-            self._failures += [
-                f"{describe(request.frames[index])} was not sent: {reason}" for index in indexes
-            ]
+        failures = request.failures if request.awaited else self._failures
+        failures += [
+            f"{describe(request.frames[index])} was not sent: {reason}" for index in indexes
+        ]
+
+
+def _summary(failures: Sequence[str]) -> str:
+    return failures[0] + (f" (and {len(failures) - 1} more)" if len(failures) > 1 else "")
