@@ -1,0 +1,113 @@
+"""Topics: what a subscription asks for, spelled out."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from canbroker import filters
+from canbroker.filters import EVERYTHING, NOTHING, FilterSet
+from canbroker.wire import WireError, topics
+
+DOCUMENT = (Path(__file__).parents[2] / "docs/protocol.md").read_text()
+SOME = filters.parse("451:7ff,x000a0000:1fffffff")
+
+names = st.text(st.characters(exclude_categories=["Cs"]), max_size=40)
+client_ids = st.from_regex(r"[A-Za-z0-9_-]{1,32}", fullmatch=True)
+entries = st.from_regex(r"[sx]?[0-9a-f]{1,8}:[0-9a-f]{1,8}[!^]?", fullmatch=True)
+filter_sets = st.just(NOTHING) | st.lists(entries, max_size=8).map(
+    lambda texts: filters.parse(",".join(texts))
+)
+
+
+def test_topics_are_spelled_as_documented() -> None:
+    assert topics.route_topic("can0", EVERYTHING) == b"can0/rx;"
+    assert topics.route_topic("can0", NOTHING) == b"can0/rx?-;"
+    assert topics.route_topic("can0", SOME) == b"can0/rx?451:7ff,x000a0000:1fffffff;"
+    assert topics.state_topic("can0") == b"can0/state;"
+    assert topics.private_topic("can0", "me-1", EVERYTHING) == b"can0/@me-1;"
+    assert topics.private_topic("can0", "me-1", SOME) == (b"can0/@me-1?451:7ff,x000a0000:1fffffff;")
+
+
+def test_the_document_spells_a_device_as_we_do() -> None:
+    (spelled,) = re.findall(r"with capital digits: `(.*?)`", DOCUMENT)
+    assert topics.encode_channel("slcan./dev/ttyACM0") == spelled
+
+
+def test_every_topic_in_the_document_parses() -> None:
+    examples = re.findall(r"`(rx\?[^`<]*;)`", DOCUMENT)
+    assert len(examples) >= 4
+    for example in examples:
+        topic = f"can0/{example}".encode()
+        parsed = topics.parse(topic, "can0")
+        assert isinstance(parsed, topics.RouteTopic)
+        assert topics.route_topic("can0", parsed.filters) == topic  # and is canonical
+
+
+@given(name=names)
+def test_a_channel_name_comes_back(name: str) -> None:
+    encoded = topics.encode_channel(name)
+    assert re.fullmatch(r"([A-Za-z0-9_.-]|%[0-9A-F]{2})*", encoded)
+    assert topics.decode_channel(encoded) == name
+
+
+@given(one=names, other=names)
+def test_different_channels_have_different_topics(one: str, other: str) -> None:
+    a, b = topics.route_topic(one, EVERYTHING), topics.route_topic(other, EVERYTHING)
+    assert (a == b) == (one == other)
+    assert one == other or not a.startswith(b)
+
+
+@given(name=names, wanted=filter_sets, client_id=client_ids)
+def test_every_topic_comes_back(name: str, wanted: FilterSet, client_id: str) -> None:
+    route = topics.route_topic(name, wanted)
+    private = topics.private_topic(name, client_id, wanted)
+    assert topics.parse(route, name) == topics.RouteTopic(wanted)
+    assert topics.parse(private, name) == topics.PrivateTopic(client_id, wanted)
+    assert topics.parse(topics.state_topic(name), name) == topics.StateTopic()
+
+
+def test_the_percent_signs_of_a_name_must_be_utf8() -> None:
+    with pytest.raises(WireError, match="not UTF-8"):
+        topics.decode_channel("can%FF")
+
+
+@pytest.mark.parametrize(
+    ("topic", "match"),
+    [
+        (b"", "does not start with 'can0/'"),
+        (b"can0", "does not start with"),
+        (b"can1/rx;", "does not start with"),
+        (b"can0/", "does not end in ';'"),
+        (b"can0/rx", "does not end in ';'"),
+        (b"can0/rx?451:7ff", "does not end in ';'"),
+        (b"can0/;", "neither rx, state nor"),
+        (b"can0/tx;", "neither rx, state nor"),
+        (b"can0/rx/;", "neither rx, state nor"),
+        (b"can0/RX;", "neither rx, state nor"),
+        (b"can0/state?;", "neither rx, state nor"),
+        (b"can0/state?451:7ff;", "neither rx, state nor"),
+        (b"can0/@;", "neither rx, state nor"),
+        (b"can0/@a b;", "neither rx, state nor"),
+        (b"can0/@" + b"x" * 33 + b";", "neither rx, state nor"),
+        (b"can0/@me\n;", "neither rx, state nor"),
+        (b"can0/rx?451;", "filter '451' is not"),
+        (b"can0/rx?451:7FF;", "filter '451:7FF' is not"),
+        (b"can0/rx?451:7ff,;", "filter '' is not"),
+        (b"can0/rx?451:7ff, 452:7ff;", "filter ' 452:7ff' is not"),
+        (b"can0/rx?-,451:7ff;", "filter '-' is not"),
+        (b"can0/rx?y451:7ff;", "filter 'y451:7ff' is not"),
+        (b"can0/rx?123456789:7ff;", "is not"),
+        (b"can0/rx?451:7ff;can0/rx;", "is not"),
+        (b"can0/rx?\xff;", "not ASCII"),
+        ("can0/rx?٣:7ff;".encode(), "not ASCII"),
+        (b"can0/rx?" + b"," * 5000 + b";", "may have 4096 bytes, this one has 5009"),
+    ],
+)
+def test_a_topic_that_is_wrong(topic: bytes, match: str) -> None:
+    with pytest.raises(WireError, match=match):
+        topics.parse(topic, "can0")
