@@ -268,9 +268,9 @@ class Bus:
 
     def flush_tx_buffer(self) -> int:
         """Discards what was sent and the driver has not taken yet; returns how many frames."""
-        self._check_open()
-        params = control.Discard(client_id=self._client_id)
-        return self._control("discard", params, control.Discarded).count
+        with self._sending(None):
+            params = control.Discard(client_id=self._client_id, token=self._transmitter.token)
+            return self._control("discard", params, control.Discarded).count
 
     def _send(self, frames: list[Frame], timeout: float | None) -> None:
         with self._sending(timeout):

@@ -69,6 +69,7 @@ class Account:
         self.waiting: deque[Transmit] = deque()
         self.unanswered: deque[Pending] = deque()
         self.outstanding = 0  # frames
+        self.token = 0  # of the last request
 
 
 class Sender:
@@ -96,6 +97,7 @@ class Sender:
         self._backend: Backend | None = None
         self._down: tuple[Status, str] = (Status.DEVICE_GONE, "the adapter is not open")
         self._accounts: dict[str, Account] = {}
+        self._discards: list[tuple[Caller, control.Discard]] = []
         self._intake = Intake(context, endpoints[0])
         try:
             self._control = Replier(
@@ -123,6 +125,7 @@ class Sender:
             self._control.serve()
         if self._intake.socket in ready:
             self._take_requests()
+            self._serve_discards()
         self._hand_over()
         return True
 
@@ -219,6 +222,7 @@ class Sender:
     def _accept(self, identity: bytes, request: Request) -> None:
         account = self._account(identity, request.client_id)
         count = len(request.frames)
+        account.token = request.token
         pending = Pending(request.token, count)
         account.unanswered.append(pending)
         account.outstanding += count
@@ -346,12 +350,20 @@ class Sender:
         self._keeper.put(ChangeState(caller, listen_only=params.state == "passive"))
         return None
 
-    def _discard(self, _: Caller, params: control.Discard) -> control.Discarded:
-        # Requests come in order on their own socket: take those sent before this call first.
-        self._take_requests()
-        account = self._accounts.get(params.client_id)
-        if account is None:
-            return control.Discarded(0)
-        return control.Discarded(
-            self._drop_waiting(account, Status.DISCARDED, "discarded by the client")
-        )
+    def _discard(self, caller: Caller, params: control.Discard) -> None:
+        self._discards.append((caller, params))
+        self._serve_discards()
+
+    def _serve_discards(self) -> None:
+        """Answers those whose client's last request has arrived."""
+        late: list[tuple[Caller, control.Discard]] = []
+        for caller, params in self._discards:
+            account = self._accounts.get(params.client_id)
+            if params.token and (account is None or account.token < params.token):
+                late.append((caller, params))
+                continue
+            count = 0
+            if account is not None:
+                count = self._drop_waiting(account, Status.DISCARDED, "discarded by the client")
+            self._control.reply(caller, control.Discarded(count))
+        self._discards = late[-_MAX_ACCOUNTS:]

@@ -45,7 +45,7 @@ class Transmitter:
     """Sends frames to a channel actor and accounts for each of them.
 
     One thread at a time, except :attr:`unanswered`. ``sent`` counts what the driver took,
-    ``failed`` what it did not.
+    ``failed`` what it did not; ``token`` is that of the last request.
     """
 
     def __init__(
@@ -59,7 +59,7 @@ class Transmitter:
         self._client_id = client_id
         self._watch = watch
         self._wake = wake
-        self._token = 0
+        self.token = 0
         self._epoch = watch.epoch
         self._requests: deque[Unanswered] = deque()
         self._failures: list[str] = []
@@ -83,13 +83,13 @@ class Transmitter:
         if problem is not None:
             raise CanOperationError(f"cannot send {describe(frames[0])}: {problem}")
         self._follow_epoch()
-        self._token += 1
+        self.token += 1
         expires = deadline if deadline and timeout else 0
         if not self._link.send(
-            encode_request(self._client_id, self._token, expires, frames, self._epoch)
+            encode_request(self._client_id, self.token, expires, frames, self._epoch)
         ):
             raise CanTimeoutError(f"cannot send {describe(frames[0])}: the socket's queue is full")
-        request = Unanswered(self._token, frames)
+        request = Unanswered(self.token, frames)
         self._requests.append(request)
         self.unanswered += len(frames)
         if timeout and deadline:

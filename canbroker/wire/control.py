@@ -45,9 +45,13 @@ class SetState(Params):
 
 
 class Discard(Params):
-    """Forget what this client has queued and the driver has not taken."""
+    """Forget what this client has queued and the driver has not taken, up to request ``token``.
+
+    Requests travel on another connection: the answer waits until that one has arrived.
+    """
 
     client_id: _ClientId
+    token: Annotated[int, msgspec.Meta(ge=0)]
 
 
 class Attached(msgspec.Struct, kw_only=True):

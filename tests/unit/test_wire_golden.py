@@ -82,7 +82,7 @@ ENCODED: dict[str, bytes] = {
     "attach-request": control.encode_request(2, "attach", ATTACH),
     "attach-reply": control.encode_reply(2, ATTACHED),
     "error-reply": control.encode_reply(3, UNKNOWN),
-    "discard-request": control.encode_request(4, "discard", control.Discard(client_id="c1")),
+    "discard-request": control.encode_request(4, "discard", control.Discard(client_id="c1", token=9)),
     "discard-reply": control.encode_reply(4, control.Discarded(17)),
 }
 
@@ -136,7 +136,7 @@ DECODED: dict[str, tuple[Callable[[bytes], object], object]] = {
     "attach-request": (params, (2, ATTACH)),
     "attach-reply": (result(control.Attached), (2, True, ATTACHED)),
     "error-reply": (result(control.ErrorResult), (3, False, UNKNOWN)),
-    "discard-request": (params, (4, control.Discard(client_id="c1"))),
+    "discard-request": (params, (4, control.Discard(client_id="c1", token=9))),
     "discard-reply": (result(control.Discarded), (4, True, control.Discarded(17))),
 }
 
