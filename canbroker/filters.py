@@ -23,7 +23,7 @@ from canbroker.frame import ERROR, EXTENDED, MAX_EXTENDED_ID, MAX_STANDARD_ID
 
 MAX_FILTERS: Final = 1024
 
-CanFilters: TypeAlias = "Iterable[Mapping[str, Any]] | None"
+CanFilters: TypeAlias = "Iterable[Mapping[str, Any]] | FilterSet | None"
 
 NOTHING_TEXT: Final = "-"
 
@@ -126,10 +126,14 @@ NOTHING: Final = FilterSet(nothing=True)
 def validate(can_filters: CanFilters) -> FilterSet:
     """The set that python-can's ``can_filters`` describe; ``None`` or empty is everything.
 
+    A :class:`FilterSet`, which can say more than they can, is taken as it is.
+
     :raises ValueError: names the entry and what is wrong with it.
     """
     if can_filters is None:
         return EVERYTHING
+    if isinstance(can_filters, FilterSet):
+        return can_filters
     if isinstance(can_filters, (str, bytes, Mapping)):
         raise ValueError(f"can_filters must be a list of dicts, got {can_filters!r}")
     try:

@@ -258,6 +258,11 @@ def test_validate_names_the_entry(given_filters: Any, expected: str) -> None:
         validate(given_filters)
 
 
+def test_a_set_is_taken_as_it_is() -> None:
+    errors_only = FilterSet([Filter(0, 0, None, True)])
+    assert validate(errors_only) is errors_only
+
+
 def test_a_repr_shows_the_text() -> None:
     assert repr(parse("451:7ff")) == "<FilterSet 451:7ff>"
     assert repr(EVERYTHING) == "<FilterSet everything>"

@@ -1,0 +1,153 @@
+"""What commands have in common: the options that name a channel, and the running broker."""
+
+from __future__ import annotations
+
+import functools
+import tomllib
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Final, TypeVar
+
+import click
+
+from canbroker.client import Bus
+from canbroker.errors import CanInitializationError, CanTimeoutError
+from canbroker.fabric.sockets import Context
+from canbroker.filters import EVERYTHING, FilterSet
+from canbroker.frame import Frame
+from canbroker.link import attach
+from canbroker.message import Message
+from canbroker.runtime import BrokerLock, Runtime
+from canbroker.wire import control
+
+#: Arguments of ``Bus`` that are no parameters of an interface.
+_OWN_ARGUMENTS: Final = frozenset(
+    {"channel", "interface", "broker", "can_filters", "receive_own_messages"}
+)
+
+_T = TypeVar("_T")
+
+broker_option = click.option(
+    "--broker",
+    metavar="ADDRESS",
+    help="The broker's address, ipc:///…/broker. Default: this user's own.",
+)
+
+
+@dataclass(frozen=True)
+class Opener:
+    """Opens channels as the options of :func:`opens_channels` say."""
+
+    interface: str | None
+    parameters: dict[str, Any]
+    broker: str | None
+
+    def open(self, channel: str, filters: FilterSet = EVERYTHING) -> Bus:
+        """:raises CanError: the broker, the adapter or a parameter is at fault."""
+        return Bus(
+            channel, self.interface, can_filters=filters, broker=self.broker, **self.parameters
+        )
+
+
+def opens_channels(*bitrate_names: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Gives a command the options that say how to open a channel, as one ``opener`` argument.
+
+    :param bitrate_names: of the option for the bitrate, which is no ``-b`` where that is taken.
+    """
+    options = (
+        click.option("-i", "--interface", metavar="NAME", help="slcan or virtual."),
+        click.option(
+            *bitrate_names,
+            "bitrate",
+            metavar="BPS",
+            type=click.IntRange(min=1),
+            help="Bits per second.",
+        ),
+        click.option(
+            "-p",
+            "--parameter",
+            "parameters",
+            metavar="KEY=VALUE",
+            type=parameter,
+            multiple=True,
+            help="Any parameter of the interface, -p fd=true. Repeatable.",
+        ),
+        broker_option,
+    )
+
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        @functools.wraps(command)
+        def with_opener(
+            *,
+            interface: str | None,
+            bitrate: int | None,
+            parameters: tuple[tuple[str, Any], ...],
+            broker: str | None,
+            **others: Any,
+        ) -> None:
+            given = dict(parameters) | ({} if bitrate is None else {"bitrate": bitrate})
+            command(opener=Opener(interface, given, broker), **others)
+
+        wrapped: Callable[..., None] = with_opener
+        for option in reversed(options):
+            wrapped = option(wrapped)
+        return wrapped
+
+    return decorate
+
+
+def parameter(text: str) -> tuple[str, Any]:
+    """``KEY=VALUE``; the value as in a configuration file, or a text if it is nothing else.
+
+    :raises click.BadParameter: it is not of that form, or names an argument of ``Bus``.
+    """
+    key, equals, value = text.partition("=")
+    if not key or not equals:
+        raise click.BadParameter(f"{text!r} is not KEY=VALUE")
+    if key in _OWN_ARGUMENTS:
+        raise click.BadParameter(f"{key!r} is no parameter of an interface")
+    return key, _scalar(value)
+
+
+def outgoing(frame: Frame) -> Message:
+    """The frame as a message to send."""
+    return Message.from_frame(frame, None, is_rx=False)
+
+
+def running_broker(address: str | None) -> Runtime:
+    """Where the broker at ``address`` runs. Starts none.
+
+    :raises CanInitializationError: none runs there.
+    """
+    runtime = Runtime.at(address)
+    if runtime.directory.exists():
+        runtime.prepare()
+        lock = BrokerLock.take(runtime.lock_path)
+        if lock is None:
+            return runtime
+        lock.release()
+    raise CanInitializationError(f"no broker at {runtime.address}")
+
+
+def ask(runtime: Runtime, method: str, result: type[_T], timeout: float = 5.0) -> _T:
+    """The broker's answer to a method without parameters.
+
+    :raises CanError: it is an error, or there is none within ``timeout`` seconds.
+    """
+    context = Context()
+    try:
+        answer = attach.ask(context, runtime, method, control.Params(), result, timeout)
+    finally:
+        context.close()
+    if answer is None:
+        raise CanTimeoutError(f"the broker at {runtime.address} does not answer")
+    return answer
+
+
+def _scalar(text: str) -> str | int | float | bool:
+    try:
+        document = tomllib.loads(f"value = {text}")
+    except tomllib.TOMLDecodeError:
+        return text
+    value = document["value"]
+    return value if len(document) == 1 and isinstance(value, (str, int, float)) else text

@@ -1,0 +1,64 @@
+"""``canbroker serve``."""
+
+from __future__ import annotations
+
+import logging
+import signal
+from pathlib import Path
+
+import click
+
+from canbroker import config
+from canbroker.broker import Broker
+from canbroker.cli.common import broker_option
+from canbroker.errors import CanInitializationError
+from canbroker.process import Terminated, set_up_logging
+from canbroker.runtime import BrokerLock, Runtime
+
+_logger = logging.getLogger(__name__)
+
+
+@click.command()
+@click.option(
+    "-c",
+    "--config",
+    "path",
+    metavar="FILE",
+    type=click.Path(path_type=Path),
+    help="Configuration (TOML): the channels to open. Without it clients open channels.",
+)
+@broker_option
+def serve(path: Path | None, broker: str | None) -> None:
+    """Run a broker in the foreground.
+
+    It opens the channels of its configuration and keeps them open until Ctrl-C or SIGTERM.
+    The log goes to standard error. --broker comes before the configuration's own address.
+
+    \b
+    Example:
+      canbroker serve -c bench.toml
+    """
+    loaded = config.load(path) if path else None
+    runtime = Runtime.at(broker or (loaded.broker.address if loaded else None))
+    runtime.prepare()
+    _set_up_logging(loaded)
+    terminated = Terminated(signal.SIGINT, signal.SIGTERM)
+    lock = BrokerLock.take(runtime.lock_path)
+    if lock is None:
+        raise CanInitializationError(f"a broker runs at {runtime.address} already")
+    try:
+        server = Broker(runtime, lock, loaded)
+    except BaseException:
+        lock.release()
+        raise
+    for channel in loaded.channels.values() if loaded else ():
+        given = " ".join(f"{key}={value}" for key, value in channel.parameters.items())
+        _logger.info("channel %s: %s %s", channel.name, channel.interface, given)
+    _logger.info("ready at %s", runtime.address)
+    server.run(terminated)
+
+
+def _set_up_logging(loaded: config.Config | None) -> None:
+    """Replaces the command line's terse logging by a process's own."""
+    logging.getLogger().handlers.clear()
+    set_up_logging(loaded.broker.log_level if loaded else "info", "broker")

@@ -1,0 +1,74 @@
+"""``canbroker status``."""
+
+from __future__ import annotations
+
+import json
+import time
+from typing import Final
+
+import click
+import msgspec
+import psutil
+
+from canbroker.cli.common import ask, broker_option, running_broker
+from canbroker.cli.tables import ProcessUse, show
+from canbroker.wire import control
+
+_SAMPLE_S: Final = 0.2
+
+
+@click.command()
+@click.option("--json", "as_json", is_flag=True, help="Everything, for programs.")
+@broker_option
+def status(as_json: bool, broker: str | None) -> None:
+    """Show channels, clients and processes of a broker.
+
+    Starts none. Rates, bus load and processor time are those of the last moment, counts those
+    since the channel was opened.
+
+    \b
+    Examples:
+      canbroker status
+      canbroker status --json | jq '.channels[].state.load'
+    """
+    answer = ask(running_broker(broker), "status", control.BrokerStatus)
+    processes = sample_processes(answer)
+    if as_json:
+        everything = msgspec.to_builtins(answer)
+        everything["processes"] = msgspec.to_builtins(processes)
+        click.echo(json.dumps(everything, indent=2))
+    else:
+        show(answer, processes)
+
+
+def sample_processes(answer: control.BrokerStatus) -> list[ProcessUse]:
+    """What the broker and its actors use, measured over a fifth of a second."""
+    names = {answer.pid: "broker"}
+    names |= {channel.pid: channel.name for channel in answer.channels if channel.pid}
+    started = []
+    for pid, name in names.items():
+        try:
+            process = psutil.Process(pid)
+            process.cpu_percent()  # the next call counts from here
+        except psutil.NoSuchProcess:
+            continue
+        started.append((name, process))
+    time.sleep(_SAMPLE_S)
+    uses = []
+    for name, process in started:
+        try:
+            uses.append(_use(name, process))
+        except psutil.NoSuchProcess:
+            continue
+    return uses
+
+
+def _use(name: str, process: psutil.Process) -> ProcessUse:
+    with process.oneshot():
+        return ProcessUse(
+            name=name,
+            pid=process.pid,
+            cpu_percent=process.cpu_percent(),
+            memory_bytes=process.memory_info().rss,
+            descriptors=process.num_fds() if hasattr(process, "num_fds") else None,
+        )

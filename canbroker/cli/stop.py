@@ -1,0 +1,48 @@
+"""``canbroker stop``."""
+
+from __future__ import annotations
+
+import time
+from typing import Final
+
+import click
+
+from canbroker import clock
+from canbroker.cli.common import ask, broker_option, running_broker
+from canbroker.errors import CanTimeoutError
+from canbroker.runtime import BrokerLock, Runtime
+from canbroker.wire import control
+
+#: The broker gives its actors 3 s before it kills them.
+_STOP_S: Final = 10.0
+
+
+@click.command()
+@broker_option
+def stop(broker: str | None) -> None:
+    """Stop the broker and everything it has started.
+
+    Returns when its processes, sockets and lock are gone. Programs that still use a channel
+    get an error.
+
+    \b
+    Example:
+      canbroker stop
+    """
+    runtime = running_broker(broker)
+    ask(runtime, "shutdown", control.Nothing)
+    _wait_for_end(runtime)
+    click.echo(f"stopped the broker at {runtime.address}")
+
+
+def _wait_for_end(runtime: Runtime) -> None:
+    """Waits until the broker has let go of its lock, which it does last of all.
+
+    :raises CanTimeoutError: it has not in time.
+    """
+    deadline = clock.deadline_after(_STOP_S)
+    while (lock := BrokerLock.take(runtime.lock_path)) is None:
+        if not clock.remaining_ns(deadline):
+            raise CanTimeoutError(f"the broker at {runtime.address} has not stopped in {_STOP_S} s")
+        time.sleep(0.01)
+    lock.release()

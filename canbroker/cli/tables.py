@@ -1,0 +1,199 @@
+"""The status of a broker, for people."""
+
+from __future__ import annotations
+
+import shlex
+import shutil
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+import msgspec
+from rich import box
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+from rich.text import Text
+
+from canbroker.wire import control
+
+#: Nobody wants a pipe's lines broken where a terminal of 80 columns would.
+_PIPE_COLUMNS: Final = 200
+
+_STYLES: Final = {
+    "active": "green",
+    "passive": "cyan",
+    "running": "green",
+    "starting": "yellow",
+    "stopping": "yellow",
+    "backing off": "red",
+    "error": "red",
+    "failed": "bold red",
+}
+
+
+class ProcessUse(msgspec.Struct, kw_only=True, frozen=True):
+    """What a process uses; ``descriptors`` is ``None`` where the system has no such number."""
+
+    name: str
+    pid: int
+    cpu_percent: float
+    memory_bytes: int
+    descriptors: int | None
+
+
+def show(status: control.BrokerStatus, processes: Sequence[ProcessUse]) -> None:
+    """Prints the status on standard output."""
+    console = Console(width=None if sys.stdout.isatty() else _width(), highlight=False)
+    console.print(_broker_line(status), soft_wrap=True)
+    if not status.channels:
+        console.print("no channels: clients open them, or a configuration (canbroker serve -c)")
+    else:
+        console.print(_channels(status.channels))
+        for channel in status.channels:
+            word, reason = _state(channel)
+            if reason:
+                note = Text(f"{channel.name}: {reason}", style=_STYLES.get(word, ""))
+                console.print(note, soft_wrap=True)
+    if any(channel.clients for channel in status.channels):
+        console.print(_clients(status.channels))
+    console.print(_processes(processes))
+
+
+def _width() -> int:
+    return shutil.get_terminal_size((_PIPE_COLUMNS, 0)).columns
+
+
+def _broker_line(status: control.BrokerStatus) -> str:
+    started = "by a client" if status.autostarted else "by hand"
+    refused = f", [red]{status.refused} requests refused[/red]" if status.refused else ""
+    return (
+        f"[bold]broker[/bold] {escape(status.address)}  version {status.version}, "
+        f"pid {status.pid}, started {started}, up {duration(status.uptime_s)}{refused}"
+    )
+
+
+def _table(title: str, *columns: str, right: Sequence[str] = ()) -> Table:
+    table = Table(
+        title=f"\n{title}",
+        title_justify="left",
+        title_style="bold",
+        box=box.SIMPLE_HEAD,
+        show_edge=False,
+        pad_edge=False,
+        collapse_padding=True,
+    )
+    for column in columns:
+        number = column in right
+        table.add_column(
+            column, justify="right" if number else "left", no_wrap=number, overflow="fold"
+        )
+    return table
+
+
+def _channels(channels: Sequence[control.ChannelStatus]) -> Table:
+    numbers = ("bitrate", "rx/s", "tx/s", "load", "clients", "drops", "restarts")
+    table = _table("channels", "name", "interface", "state", *numbers, right=numbers)
+    for channel in channels:
+        state = channel.state
+        word, _ = _state(channel)
+        rates = ("-",) * 3
+        if state is not None:
+            load = "-" if state.load is None else f"{state.load:.0%}"
+            rates = (f"{state.received_rate:,.0f}", f"{state.transmitted_rate:,.0f}", load)
+        table.add_row(
+            Text(channel.name),
+            Text(_adapter(channel)),
+            Text(word, style=_STYLES.get(word, "")),
+            bitrate(channel),
+            *rates,
+            str(len(channel.clients)),
+            _alarm(state.dropped if state else 0),
+            _alarm(channel.restarts),
+        )
+    return table
+
+
+def _adapter(channel: control.ChannelStatus) -> str:
+    """The interface, and its channel unless the name says it already."""
+    device = str(channel.parameters.get("channel", ""))
+    if channel.name == f"{channel.interface}.{device}":
+        return channel.interface
+    return f"{channel.interface} {device}"
+
+
+def _state(channel: control.ChannelStatus) -> tuple[str, str]:
+    """What a person has to know, and why: of the bus if the actor runs, else of the actor."""
+    if channel.phase == "running" and channel.state is not None:
+        return channel.state.state, channel.state.reason
+    return channel.phase, channel.reason
+
+
+def _clients(channels: Sequence[control.ChannelStatus]) -> Table:
+    table = _table("clients", "id", "pid", "channel", "program", "filters", right=("pid",))
+    for channel in channels:
+        for client in channel.clients:
+            table.add_row(
+                Text(client.client_id),
+                str(client.pid or "?"),
+                Text(channel.name),
+                Text(program_name(client.program)),
+                Text(client.filters or "all"),
+            )
+    return table
+
+
+def _processes(processes: Sequence[ProcessUse]) -> Table:
+    numbers = ("pid", "cpu %", "memory MB", "descriptors")
+    table = _table("processes", "name", *numbers, right=numbers)
+    for use in processes:
+        table.add_row(
+            Text(use.name),
+            str(use.pid),
+            f"{use.cpu_percent:.1f}",
+            f"{use.memory_bytes / 1e6:.1f}",
+            "-" if use.descriptors is None else str(use.descriptors),
+        )
+    return table
+
+
+def _alarm(count: int) -> Text:
+    return Text(str(count), style="bold red" if count else "")
+
+
+def bitrate(channel: control.ChannelStatus) -> str:
+    """The channel's bit rates, ``500k/2M``; ``-`` if it has none, or nobody knows."""
+    state, given = channel.state, channel.parameters
+    rates = (
+        (state.bitrate, state.data_bitrate)
+        if state is not None
+        else (given.get("bitrate"), given.get("data_bitrate"))
+    )
+    return "/".join(map(_short, filter(None, rates))) or "-"
+
+
+def program_name(command: str) -> str:
+    """A command line without the directories of its program."""
+    try:
+        words = shlex.split(command)
+    except ValueError:  # the client cut it off inside quotes
+        return command
+    return " ".join([Path(words[0]).name, *words[1:]]) if words else command
+
+
+def _short(rate: int) -> str:
+    return f"{rate / 1e6:g}M" if rate >= 1_000_000 else f"{rate / 1e3:g}k"
+
+
+def duration(seconds: float) -> str:
+    """Seconds in the two units that matter: ``3 h 12 min``."""
+    whole = int(seconds)
+    for size, unit, small, small_unit in (
+        (86_400, "d", 3600, "h"),
+        (3600, "h", 60, "min"),
+        (60, "min", 1, "s"),
+    ):
+        if whole >= size:
+            return f"{whole // size} {unit} {whole % size // small} {small_unit}"
+    return f"{whole} s"
