@@ -37,10 +37,10 @@ class BrokerView:
         finally:
             self._context.close()
 
-    def channel(self) -> control.ChannelStatus:
-        """The one channel of the broker.
+    def status(self) -> control.BrokerStatus:
+        """What the broker says of itself.
 
-        :raises CanOperationError: the broker does not answer, or has none.
+        :raises CanOperationError: it does not answer.
         """
         status = ask(
             self._context,
@@ -50,9 +50,19 @@ class BrokerView:
             control.BrokerStatus,
             _ANSWER_S,
         )
-        if status is None or not status.channels:
-            raise CanOperationError(f"the broker at {self._runtime.address} shows no channel")
-        return status.channels[0]
+        if status is None:
+            raise CanOperationError(f"the broker at {self._runtime.address} does not answer")
+        return status
+
+    def channel(self) -> control.ChannelStatus:
+        """The one channel of the broker.
+
+        :raises CanOperationError: the broker does not answer, or has none.
+        """
+        channels = self.status().channels
+        if not channels:
+            raise CanOperationError(f"the broker at {self._runtime.address} has no channel")
+        return channels[0]
 
     def stop(self) -> None:
         """Stops the broker, if one was started; returns when it has left.

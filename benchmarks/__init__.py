@@ -1,0 +1,1 @@
+"""What sharing an adapter costs, beside what ZeroMQ costs without us. See README.md."""
