@@ -329,7 +329,7 @@ class Bus:
         if state is BusState.ERROR:
             raise ValueError("a bus cannot be set to ERROR")
         self._control("set_state", control.SetState(state=state.value), control.Nothing)
-        self._watch.state = msgspec.structs.replace(self._watch.state, state=state.value)
+        self._watch.wait_for(state.value, clock.deadline_after(_CONTROL_S))
 
     @property
     def stats(self) -> BusStats:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 
 from canbroker import clock
+from canbroker.errors import CanOperationError
 from canbroker.fabric.requests import StateFeed
 from canbroker.fabric.sockets import Context, Waiter
 from canbroker.fabric.subscriber import SILENCE_NS
@@ -24,6 +25,8 @@ class ChannelWatch:
         self._lock = threading.Lock()
         self._heard_ns = clock.monotonic_ns()
         self._feed = StateFeed(context, endpoint, topics.state_topic(channel))
+        self._waiter = Waiter()
+        self._waiter.add(self._feed.socket)
         self._channel = channel
 
     def begin(self, epoch: int, state: StateEvent) -> None:
@@ -42,11 +45,21 @@ class ChannelWatch:
         with self._lock:
             self._follow()
             if self._quiet():
-                waiter = Waiter()
-                waiter.add(self._feed.socket)
-                waiter.wait(_CATCH_UP_NS)
+                self._waiter.wait(_CATCH_UP_NS)
                 self._follow()
             return self._quiet()
+
+    def wait_for(self, state: str, deadline: int | None) -> None:
+        """Waits until the channel says that it is in ``state``, which it has confirmed to us.
+
+        :raises CanOperationError: it did not say so by ``deadline``.
+        """
+        with self._lock:
+            self._follow()
+            while self.state.state != state:
+                if not self._waiter.wait(clock.remaining_ns(deadline)):
+                    raise CanOperationError(f"channel {self._channel!r} is not {state} yet")
+                self._follow()
 
     def close(self) -> None:
         with self._lock:
