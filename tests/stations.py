@@ -1,0 +1,135 @@
+"""A channel's publisher on a thread of its own, as an actor has it, told what to do by tests."""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+from canbroker import clock
+from canbroker.actors.mailbox import Mailbox
+from canbroker.fabric.publisher import Presence, Publisher
+from canbroker.fabric.sockets import Context, Waiter
+from canbroker.frame import Frame
+from canbroker.wire.stream import StateEvent
+
+DEADLINE_S = 20.0
+CHANNEL = "can0"
+STATE = StateEvent(state="active", info="test")
+
+_T = TypeVar("_T")
+
+
+def numbered(numbers: Sequence[int], identifiers: int = 1) -> list[Frame]:
+    """Frames with their number as data, and as identifier modulo ``identifiers``."""
+    return [Frame(1, number % identifiers, 0, number.to_bytes(4, "big")) for number in numbers]
+
+
+def numbers(frames: Sequence[Frame]) -> list[int]:
+    return [int.from_bytes(frame.data, "big") for frame in frames if isinstance(frame.data, bytes)]
+
+
+class Station:
+    """Serves subscriptions and beats until closed. ``presences`` is who came and went."""
+
+    def __init__(self, endpoint: str, epoch: int = 1, *, beats: bool = True) -> None:
+        self.presences: list[Presence] = []
+        self.deaf = False  # takes no subscriptions
+        self._beats = beats
+        self._streaming: Callable[[], Sequence[Frame]] | None = None
+        self._jobs: Mailbox[Callable[[Publisher], None] | None] = Mailbox()
+        self._context = Context()
+        made: queue.Queue[BaseException | None] = queue.Queue()
+        self._thread = threading.Thread(target=self._run, args=(endpoint, epoch, made))
+        self._thread.start()
+        failure = made.get()
+        if failure is not None:
+            self._end()
+            raise failure
+
+    def __enter__(self) -> Station:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def do(self, job: Callable[[Publisher], _T]) -> _T:
+        """The result of ``job``, done by the publisher's thread."""
+        done: queue.Queue[_T] = queue.Queue()
+        self._jobs.put(lambda publisher: done.put(job(publisher)))
+        return done.get(timeout=DEADLINE_S)
+
+    def publish(self, frames: Sequence[Frame]) -> None:
+        self.do(lambda publisher: publisher.publish(frames))
+
+    def publish_each(self, batches: Sequence[Sequence[Frame]]) -> None:
+        def publish(publisher: Publisher) -> None:
+            for frames in batches:
+                publisher.publish(frames)
+
+        self.do(publish)
+
+    def stream(self, source: Callable[[], Sequence[Frame]] | None) -> None:
+        """Publishes what ``source`` gives, over and over; ``None`` ends that."""
+        self.do(lambda _: setattr(self, "_streaming", source))
+
+    def routes(self) -> int:
+        return self.do(len)
+
+    def refused(self) -> int:
+        return self.do(lambda publisher: publisher.refused.counts.total())
+
+    def here(self) -> set[str]:
+        """The clients that have come and not gone."""
+        here: set[str] = set()
+        for presence in list(self.presences):
+            (here.add if presence.present else here.discard)(presence.client_id)
+        return here
+
+    def crash(self) -> None:
+        """Ends without a word."""
+        self.do(lambda publisher: publisher.socket.close())
+        self._end()
+
+    def close(self) -> None:
+        if self._thread.is_alive():
+            self.do(lambda publisher: publisher.close("the test is over"))
+            self._end()
+
+    def _end(self) -> None:
+        self._jobs.put(None)
+        self._thread.join()
+        self._context.close()
+        self._jobs.close()
+
+    def _run(self, endpoint: str, epoch: int, made: queue.Queue[BaseException | None]) -> None:
+        try:
+            publisher = Publisher(self._context, endpoint, CHANNEL, epoch)
+        except BaseException as error:  # noqa: BLE001 - raised again by who asked for it
+            made.put(error)
+            return
+        made.put(None)
+        while True:
+            for job in self._jobs.take():
+                if job is None:
+                    return
+                job(publisher)
+            if not publisher.socket.closed:
+                self._step(publisher)
+
+    def _step(self, publisher: Publisher) -> None:
+        waiter = Waiter()
+        waiter.add(self._jobs)
+        if not self.deaf:
+            waiter.add(publisher.socket)
+        waiter.wait(0 if self._streaming else 20 * clock.MILLISECOND)
+        if not self.deaf:
+            for change in publisher.subscriptions():
+                self.presences.append(change)
+                if change.present:
+                    publisher.ready(change, STATE)
+        if self._streaming:
+            publisher.publish(self._streaming())
+        if self._beats:
+            publisher.heartbeat(clock.monotonic_ns())
