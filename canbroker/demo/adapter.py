@@ -1,8 +1,13 @@
-"""The simulated adapter as a process; its argument is a :class:`SimulatorOptions` as JSON."""
+"""The simulated adapter as a process; its argument is a :class:`SimulatorOptions` as JSON.
+
+It ends with its standard input: no adapter stays behind when the demonstration is killed.
+"""
 
 from __future__ import annotations
 
+import os
 import sys
+import threading
 
 import msgspec
 
@@ -13,11 +18,24 @@ from canbroker.simulator import SimulatorOptions, run
 def main() -> int:
     """Simulates until told to quit; returns the exit code."""
     options = msgspec.json.decode(sys.argv[1], type=SimulatorOptions)
+    read, write = os.pipe()
+    threading.Thread(target=_relay, args=(write,), daemon=True).start()
     try:
-        return run(options, sys.stdout, sys.stdin)
+        with os.fdopen(read) as control:
+            return run(options, sys.stdout, control)
     except CanError as error:
         sys.stderr.write(f"{error}\n")
         return 1
+
+
+def _relay(write: int) -> None:
+    """Passes commands on, and makes the end of the input the last one.
+
+    Without buffers: the interpreter cannot end while a thread waits inside one.
+    """
+    while data := os.read(sys.stdin.fileno(), 4096):
+        os.write(write, data)
+    os.write(write, b"quit\n")
 
 
 if __name__ == "__main__":

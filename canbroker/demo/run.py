@@ -24,6 +24,7 @@ import msgspec
 from rich.console import Console
 
 from canbroker import candump, traffic
+from canbroker.clock import SECOND
 from canbroker.demo import ledger
 from canbroker.demo.broker import BrokerView
 from canbroker.demo.children import Child, Children
@@ -49,6 +50,8 @@ _END_S: Final = 15.0
 #: Clients that are not complete when nothing has arrived for this long never will be.
 _SETTLE_S: Final = 2.0
 _TICK_S: Final = 0.1
+#: Frames a second that any machine can read.
+_SLOWEST_RATE: Final = 1000
 
 
 def run(trace: Path | None, speed: float = 1.0) -> int:
@@ -57,13 +60,13 @@ def run(trace: Path | None, speed: float = 1.0) -> int:
     Prints as it goes, on standard output. Main thread only: takes SIGINT and SIGTERM meanwhile.
 
     :param trace: a candump log; ``None`` makes up a vehicle's traffic.
-    :param speed: of the replay, 1 is that of the log.
-    :raises ValueError: the speed is not above 0.
+    :param speed: of the replay: 1 is that of the log, 0 is as fast as the adapter is read.
+    :raises ValueError: the speed is below 0.
     :raises CanError: the trace is not readable, or something did not start or went away.
     :raises KeyboardInterrupt: SIGINT or SIGTERM; everything has been ended.
     """
-    if not (math.isfinite(speed) and speed > 0):
-        raise ValueError(f"speed must be above 0, got {speed}")
+    if not (math.isfinite(speed) and speed >= 0):
+        raise ValueError(f"speed must be 0 or above, got {speed}")
     console = Console()
     with _interrupted_once(), _private_directory() as directory:
         if trace is None:
@@ -79,8 +82,8 @@ def run(trace: Path | None, speed: float = 1.0) -> int:
             stage.start_adapter(trace, directory / "can", speed)
             stage.start_clients(directory / "can", frames)
             expected = {role: ledger.expect(role.can_filters, frames) for role in roles}
-            span_s = (frames[-1].timestamp_ns - frames[0].timestamp_ns) / 1e9 / speed
-            stage.play({role.name: tally.frames for role, tally in expected.items()}, span_s)
+            counts = {role.name: tally.frames for role, tally in expected.items()}
+            stage.play(counts, _span_s(frames, speed))
             adapter = stage.finish()
         screen.ledger(adapter["replayed"], expected, stage.reports)
         lost = ledger.lost(expected, stage.reports)
@@ -253,6 +256,13 @@ def _load(trace: Path) -> list[Frame]:
     if not frames:
         raise CanInitializationError(f"{trace} has no frames")
     return frames
+
+
+def _span_s(frames: list[Frame], speed: float) -> float:
+    """About how long the replay takes, at least."""
+    if not speed:
+        return len(frames) / _SLOWEST_RATE
+    return (frames[-1].timestamp_ns - frames[0].timestamp_ns) / SECOND / speed
 
 
 @contextmanager

@@ -110,6 +110,17 @@ def test_interrupted(trace: Path, place: Path, number: signal.Signals) -> None:
     assert "KeyboardInterrupt" in err
 
 
+def test_killed(trace: Path, place: Path) -> None:
+    """Nobody can tidy up then, but every process leaves by itself."""
+    with _demo(trace, 0.1, place) as demo:
+        _until_ready(demo)
+        demo.kill()
+        demo.communicate(timeout=50)
+    wait_until(lambda: not _processes(place), "all processes leave", timeout=30)
+    for directory in place.iterdir():
+        shutil.rmtree(directory)
+
+
 def test_client_that_dies_is_named(trace: Path, place: Path) -> None:
     with _demo(trace, 0.1, place) as demo:
         _until_ready(demo)
