@@ -125,9 +125,7 @@ def test_clients_work_again_when_a_broker_returns(runtime: Runtime) -> None:
     with Bus("a", "virtual") as survivor:
         (broker,) = brokers(runtime)
         broker.kill()
-        with pytest.raises(CanOperationError):
-            while True:
-                survivor.recv(10)
+        wait_until(lambda: fails(survivor), "it knows that its channel is gone")
         with Bus("a", "virtual") as newcomer:
             wait_until(lambda: is_back(survivor), "it is subscribed again")
             wait_until(lambda: survivor.state.name == "ACTIVE", "it knows")
@@ -140,6 +138,14 @@ def test_clients_work_again_when_a_broker_returns(runtime: Runtime) -> None:
             assert answer is not None
             assert answer.arbitration_id == 0x78
             assert survivor.stats.restarts == 1
+
+
+def fails(bus: Bus) -> bool:
+    try:
+        assert bus.recv(10) is None
+    except CanOperationError:
+        return True
+    return False
 
 
 def is_back(bus: Bus) -> bool:
@@ -198,7 +204,7 @@ def test_autostart_can_be_forbidden(runtime: Runtime, monkeypatch: pytest.Monkey
 
 
 def test_an_unknown_interface(runtime: Runtime) -> None:
-    with pytest.raises(CanInterfaceNotImplementedError, match="'nonsense'.*slcan, virtual"):
+    with pytest.raises(CanInterfaceNotImplementedError, match=r"'nonsense'.*slcan, virtual"):
         Bus("x", "nonsense")
 
 
@@ -244,7 +250,7 @@ def test_a_device_in_use(runtime: Runtime) -> None:
 
 
 def test_a_wrong_bitrate(runtime: Runtime) -> None:
-    with pytest.raises(CanInitializationError, match="bitrate.*123"):
+    with pytest.raises(CanInitializationError, match=r"bitrate.*123"):
         Bus("/dev/ttyX", "slcan", bitrate=123)
 
 
@@ -259,7 +265,7 @@ def test_a_second_opener_with_other_parameters(runtime: Runtime) -> None:
     with Bus("x", "virtual", bitrate=500_000):
         Bus("x", "virtual").shutdown()  # what is left out is as it is
         Bus("x", "virtual", bitrate=500_000).shutdown()
-        with pytest.raises(CanInitializationError, match="bitrate=500000.*bitrate=250000"):
+        with pytest.raises(CanInitializationError, match=r"bitrate=500000.*bitrate=250000"):
             Bus("x", "virtual", bitrate=250_000)
 
 
@@ -284,7 +290,7 @@ def test_an_invalid_filter(can_filters: object, named: str) -> None:
         Bus("x", "virtual", can_filters=can_filters)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("address", ["tcp://127.0.0.1:5", "ipc://relative/broker", "/tmp/x", ""])
+@pytest.mark.parametrize("address", ["tcp://127.0.0.1:5", "ipc://relative/broker", "/a/path", ""])
 def test_a_wrong_broker_address(address: str) -> None:
     with pytest.raises(CanInitializationError, match="ipc://<absolute path>/broker"):
         Bus("x", "virtual", broker=address)

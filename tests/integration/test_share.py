@@ -113,6 +113,21 @@ def test_frames_from_the_bus_reach_everyone_by_filter(runtime: Runtime, adapter:
         assert all(message.is_rx for message in received if message)
 
 
+def test_clients_take_turns(runtime: Runtime, adapter: Simulated) -> None:
+    with (
+        Bus(adapter.path, "slcan", bitrate=100_000) as first,
+        Bus(adapter.path, "slcan") as second,
+    ):
+        for bus, identifier in ((first, 0x100), (second, 0x200)):
+            bus.send_batch([Message(arbitration_id=identifier, is_extended_id=False)] * 300)
+        first.flush(30)
+        second.flush(30)
+    order = [text.partition("#")[0] for text in adapter.accepted()]
+    begin = order.index("200")  # from here on, both have frames that wait
+    assert begin < 150
+    assert 80 <= order[begin : begin + 200].count("100") <= 120
+
+
 def test_sending_and_leaving_at_once_loses_nothing(runtime: Runtime, adapter: Simulated) -> None:
     source = """
     bus = Bus(arguments["path"], "slcan", bitrate=500000)
