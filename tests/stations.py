@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import TypeVar
 
-from canbroker import clock
+import zmq
+
+from canbroker import clock, filters
 from canbroker.actors.mailbox import Mailbox
 from canbroker.fabric.publisher import Presence, Publisher
 from canbroker.fabric.sockets import Context, Waiter
-from canbroker.frame import Frame
+from canbroker.fabric.subscriber import Subscriber
+from canbroker.frame import EchoFrame, Frame
+from canbroker.wake import Wake
 from canbroker.wire.stream import StateEvent
 
 DEADLINE_S = 20.0
@@ -19,6 +24,48 @@ CHANNEL = "can0"
 STATE = StateEvent(state="active", info="test")
 
 _T = TypeVar("_T")
+
+
+@contextmanager
+def subscriber(context: Context, endpoint: str, client_id: str = "c1") -> Iterator[Subscriber]:
+    made = Subscriber(context, endpoint, CHANNEL, client_id)
+    try:
+        yield made
+    finally:
+        made.close()
+
+
+@contextmanager
+def plain(context: Context, endpoint: str, *subscriptions: bytes) -> Iterator[zmq.Socket[bytes]]:
+    """A SUB socket that knows nothing of the protocol."""
+    socket = context.subscriber(endpoint)
+    try:
+        socket.setsockopt(zmq.RCVTIMEO, int(DEADLINE_S * 1000))
+        for topic in subscriptions:
+            socket.subscribe(topic)
+        yield socket
+    finally:
+        socket.close()
+
+
+def ready(client: Subscriber, text: str = "") -> list[EchoFrame]:
+    """Subscribes; returns the frames that arrived under the old filters."""
+    return client.subscribe(filters.parse(text), clock.deadline_after(DEADLINE_S))[1]
+
+
+def take(client: Subscriber, count: int) -> list[EchoFrame]:
+    """The next ``count`` frames, at least."""
+    taken: list[EchoFrame] = []
+    wake = Wake()
+    try:
+        while len(taken) < count:
+            frames = client.receive()
+            taken += frames
+            if not frames:
+                client.wait(wake, None)  # raises when the channel is silent
+    finally:
+        wake.close()
+    return taken
 
 
 def numbered(numbers: Sequence[int], identifiers: int = 1) -> list[Frame]:
