@@ -10,7 +10,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-import msgpack  # type: ignore[import-untyped]  # it has no annotations, nor has typeshed
+import msgpack
 import msgspec
 import pytest
 import zmq

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import msgpack  # type: ignore[import-untyped]  # it has no annotations, nor has typeshed
+import msgpack
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st

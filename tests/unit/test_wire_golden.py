@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import msgpack  # type: ignore[import-untyped]  # it has no annotations, nor has typeshed
+import msgpack
 import msgspec
 import pytest
 
