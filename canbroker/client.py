@@ -145,8 +145,9 @@ class Bus:
     ) -> None:
         """Asks the broker for the channel, and waits until our filters are active there."""
         request = attach.request(self._client_id, str(self._channel), interface, parameters)
-        attach.find_broker(self._context, self._runtime, autostart=attach.autostart_wanted())
-        self._attached = attach.attach(self._context, self._runtime, request)
+        self._attached = attach.attach(
+            self._context, self._runtime, request, autostart=attach.autostart_wanted()
+        )
         name, stream = self._attached.name, self._attached.stream
         self._watch = ChannelWatch(self._context, stream, name)
         self._parts.append(self._watch)

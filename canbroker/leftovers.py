@@ -37,8 +37,11 @@ class Leftovers:
         self._started = {pid: self._started.get(pid, _Started(pid, now)) for pid in pids}
         path = self._runtime.processes_path
         fresh = path.with_suffix(".new")
-        fresh.write_bytes(msgspec.json.encode(list(self._started.values())))
-        fresh.replace(path)
+        try:
+            fresh.write_bytes(msgspec.json.encode(list(self._started.values())))
+            fresh.replace(path)
+        except OSError:  # a full disk; only a successor of a killed broker would miss it
+            _logger.exception("cannot write down which processes run")
 
     def clear(self) -> None:
         """Ends what a killed predecessor has left; needs the lock. Waits at most a few seconds."""

@@ -160,17 +160,22 @@ class ChannelSlot:
 
     def start(self, waiter: Waiter) -> None:
         """Starts the actor; :meth:`answered` tells how that went."""
-        self.child = Child(
-            ChannelSpec(
-                name=self.name,
-                interface=self.interface,
-                parameters=self.parameters,
-                stream=self._endpoints["rx"],
-                transmit=self._endpoints["tx"],
-                control=self._endpoints["ctl"],
-                log_level=self._log_level,
-            )
+        spec = ChannelSpec(
+            name=self.name,
+            interface=self.interface,
+            parameters=self.parameters,
+            stream=self._endpoints["rx"],
+            transmit=self._endpoints["tx"],
+            control=self._endpoints["ctl"],
+            log_level=self._log_level,
         )
+        try:
+            self.child = Child(spec)
+        except OSError as error:  # no process, no descriptor, no memory
+            self.reason = f"cannot start the channel actor: {error}"
+            _logger.exception("channel %r", self.name)
+            self.phase = Phase.FAILED
+            return
         waiter.add(self.child)
         self._enter(Phase.STARTING)
 

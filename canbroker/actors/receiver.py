@@ -183,7 +183,8 @@ class Receiver:
     def _publish_state(self, now: int) -> None:
         self._totals.period(now)
         self._publisher.state(self._state(now))
-        self._state_due = now + STATE_INTERVAL_NS
+        # Without clients only the broker listens, and it is patient.
+        self._state_due = now + (STATE_INTERVAL_NS if self._clients else 2 * STATE_INTERVAL_NS)
 
     def _state(self, now: int) -> StateEvent:
         backend, totals = self._backend, self._totals

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import re
 from collections.abc import Mapping
 from typing import Any, Protocol, cast
 
@@ -29,6 +30,10 @@ BACKENDS: dict[str, str] = {
 
 #: Arguments that python-can's command line tools pass to every interface; meaningless here.
 IGNORED_PARAMETERS = frozenset({"single_handle"})
+
+
+#: How msgspec says where: `$.bitrate`.
+_AT_PARAMETER = re.compile(r" - at `\$\.(\w+)`")
 
 
 class _BackendModule(Protocol):
@@ -67,9 +72,15 @@ def parse_options(interface: str, parameters: Mapping[str, Any]) -> Options:
                 + ", ".join(sorted(known))
             )
     try:
-        return msgspec.convert(given, options)
+        parsed = msgspec.convert(given, options)
     except (msgspec.ValidationError, ValueError) as error:
-        raise CanInitializationError(f"interface {interface!r}: {error}") from error
+        text = _AT_PARAMETER.sub(r" for \1", str(error))
+        raise CanInitializationError(f"interface {interface!r}: {text}") from error
+    if not parsed.channel.isprintable():  # no device, and no file system, has such a name
+        raise CanInitializationError(
+            f"interface {interface!r}: channel {parsed.channel!r} is not printable"
+        )
+    return parsed
 
 
 def open_backend(interface: str, options: Options) -> Backend:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, TypeVar
 
@@ -12,6 +13,8 @@ from canbroker import clock
 from canbroker.fabric.sockets import Context, Descriptor, Socket, Waiter, readable
 from canbroker.throttle import Throttle
 from canbroker.wire import DECODE_ERRORS, WireError, control
+
+_logger = logging.getLogger(__name__)
 
 _T = TypeVar("_T")
 
@@ -113,7 +116,11 @@ class Replier:
             self._refused.note("control request refused", str(error))
             self.reply(caller, control.ErrorResult("malformed", str(error)))
             return
-        result = self._handlers[request.method](caller, params)
+        try:
+            result = self._handlers[request.method](caller, params)
+        except Exception as error:  # one request must not end what serves all the others
+            _logger.exception("method %r failed", request.method)
+            result = control.ErrorResult("internal", f"{request.method}: {error!r}")
         if result is not None:
             self.reply(caller, result)
 

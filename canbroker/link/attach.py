@@ -7,6 +7,8 @@ import sys
 from collections.abc import Mapping
 from typing import Any, Final, TypeVar
 
+import msgspec
+
 from canbroker import clock
 from canbroker.errors import (
     CanError,
@@ -26,12 +28,22 @@ _ASK_NS: Final = 250 * clock.MILLISECOND
 #: Opening an adapter takes its time; the broker gives it 20 s.
 _OPEN_S: Final = 25.0
 
+#: A broker that was killed meanwhile does not answer; asking again finds its successor.
+_ASK_AGAIN_S: Final = 5.0
+
+_T = TypeVar("_T")
+
+
+class BrokerLeavingError(CanOperationError):
+    """The broker is about to end."""
+
+
 _ERRORS: Final[Mapping[str, type[CanError]]] = {
     "interface": CanInterfaceNotImplementedError,
     "initialization": CanInitializationError,
+    "malformed": CanInitializationError,
+    "shutting-down": BrokerLeavingError,
 }
-
-_T = TypeVar("_T")
 
 
 def autostart_wanted() -> bool:
@@ -65,17 +77,28 @@ def find_broker(context: Context, runtime: Runtime, *, autostart: bool) -> contr
     )
 
 
-def attach(context: Context, runtime: Runtime, request: control.Attach) -> control.Attached:
+def attach(
+    context: Context, runtime: Runtime, request: control.Attach, *, autostart: bool
+) -> control.Attached:
     """Where the sockets of the channel are; it is open when this returns.
 
-    :raises CanError: what the broker says is wrong with the request or the adapter.
+    A broker that leaves just now is waited for, and its successor asked again.
+
+    :raises CanError: what the broker says is wrong with the request or the adapter, or that
+        there is no broker.
     """
-    attached = ask(context, runtime, "attach", request, control.Attached, _OPEN_S)
-    if attached is None:
-        raise CanInitializationError(
-            f"the broker at {runtime.address} did not open channel {request.channel!r} in time"
-        )
-    return attached
+    deadline = clock.deadline_after(_OPEN_S)
+    while clock.remaining_ns(deadline):
+        find_broker(context, runtime, autostart=autostart)
+        try:
+            attached = ask(context, runtime, "attach", request, control.Attached, _ASK_AGAIN_S)
+        except BrokerLeavingError:
+            continue
+        if attached is not None:
+            return attached
+    raise CanInitializationError(
+        f"the broker at {runtime.address} did not open channel {request.channel!r} in time"
+    )
 
 
 def ask(
@@ -172,7 +195,7 @@ def request(
             raise CanInitializationError(
                 f"parameter {key!r} must be a text, a number or a bool, got {value!r}"
             )
-    return control.Attach(
+    attach = control.Attach(
         client_id=client_id,
         pid=os.getpid(),
         program=" ".join(sys.argv)[:200] or sys.executable,
@@ -180,3 +203,8 @@ def request(
         interface=interface,
         parameters=dict(parameters),
     )
+    try:
+        msgspec.msgpack.encode(attach)
+    except (UnicodeEncodeError, OverflowError) as error:
+        raise CanInitializationError(f"cannot ask for channel {channel!r}: {error}") from error
+    return attach

@@ -254,6 +254,15 @@ def test_a_wrong_bitrate(runtime: Runtime) -> None:
         Bus("/dev/ttyX", "slcan", bitrate=123)
 
 
+@pytest.mark.parametrize("channel", ["a\0b", "\ud800", "x" * 5000, "", "new\nline"])
+@pytest.mark.parametrize("interface", ["virtual", "slcan"])
+def test_a_channel_that_cannot_be(runtime: Runtime, interface: str, channel: str) -> None:
+    with pytest.raises(CanInitializationError, match="channel"):
+        Bus(channel, interface)
+    with Bus("x", "virtual"):  # the broker goes on
+        pass
+
+
 def test_an_unknown_parameter(runtime: Runtime) -> None:
     with pytest.raises(CanInitializationError, match="'colour'"):
         Bus("x", "virtual", colour="red")

@@ -14,7 +14,7 @@ import time
 from collections import deque
 from typing import Any
 
-import msgpack  # type: ignore[import-untyped]  # it comes without types
+import msgpack
 import zmq
 
 VERSION = 1
