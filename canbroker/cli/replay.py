@@ -26,7 +26,7 @@ _LOOP_GAP_NS: Final = clock.MILLISECOND
 
 @click.command()
 @click.argument("path", metavar="FILE", type=click.Path(path_type=Path))
-@click.argument("targets", metavar="[CHANNEL | LOGGED=CHANNEL...]", nargs=-1)
+@click.argument("targets", metavar="[CHANNEL | CHANNEL=LOGGED...]", nargs=-1)
 @click.option(
     "--speed",
     metavar="X",
@@ -61,14 +61,14 @@ def replay(
 ) -> None:
     """Send the frames of a log in time, like canplayer.
 
-    FILE is what candump -L or canbroker dump -L has written. Its frames go to CHANNEL; or those
-    of its interface LOGGED to CHANNEL, for each assignment, and no others; or, with neither, to
-    the channels that are named like its interfaces.
+    FILE is what candump -L or canbroker dump -L has written. Its frames go to CHANNEL; or, for
+    each assignment, those of its interface LOGGED to CHANNEL, and no others; or, with neither,
+    to the channels that are named like its interfaces.
 
     \b
     Examples:
       canbroker replay drive.log can0
-      canbroker replay drive.log can0=body can1=virtual.x --speed 2 -l i
+      canbroker replay drive.log body=can0 virtual.x=can1 --speed 2 -l i
     """
     entries = read_entries(path)
     channels = assignments(targets, entries, path)
@@ -130,19 +130,19 @@ def assignments(targets: Iterable[str], entries: Iterable[LogEntry], path: Path)
     :raises click.UsageError: arguments that do not fit together, or not the log.
     """
     logged = list(dict.fromkeys(entry.interface for entry in entries))
-    pairs = [target.partition("=") for target in targets]
+    pairs = [target.rpartition("=") for target in targets]  # as canplayer: where to, what
     if not pairs:
         return {interface: interface for interface in logged}
     if len(pairs) == 1 and not pairs[0][1]:
-        return dict.fromkeys(logged, pairs[0][0])
-    for interface, equals, channel in pairs:
-        if not equals or not channel:
-            raise click.UsageError("give one CHANNEL, or assignments LOGGED=CHANNEL")
+        return dict.fromkeys(logged, pairs[0][2])
+    for channel, _, interface in pairs:
+        if not interface or not channel:
+            raise click.UsageError("give one CHANNEL, or assignments CHANNEL=LOGGED")
         if interface not in logged:
             raise click.UsageError(
                 f"{path} has no interface {interface!r}; it has: {', '.join(logged)}"
             )
-    return {interface: channel for interface, _, channel in pairs}
+    return {interface: channel for channel, _, interface in pairs}
 
 
 def recorded_offsets(entries: list[LogEntry], speed: float) -> list[int]:

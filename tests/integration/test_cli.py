@@ -222,7 +222,7 @@ def test_several_channels_in_one_dump(runtime: Runtime, server: Running, tmp_pat
         + "(0.060000) can2 7FF#\n"
     )
     with dumping(runtime, tmp_path, "-L", "-n", "60", "body", "rest", channels=2) as dump:
-        succeed("replay", str(log), "can0=body", "can1=rest")
+        succeed("replay", str(log), "body=can0", "rest=can1")
         assert dump.end() == 0
     entries = logged(dump.out)
     for channel, odd in (("body", 0), ("rest", 1)):
@@ -483,7 +483,7 @@ def test_what_users_get_wrong_is_named(runtime: Runtime, server: Running, tmp_pa
     assert "is open with bitrate=500000, not bitrate=250000" in fail("dump", "body", "-b", "250000")
     assert "/dev/no-such-tty" in fail("dump", "-i", "slcan", "/dev/no-such-tty")
     assert "no-such.log: No such file" in fail("replay", "no-such.log", "body")
-    assert "has no interface 'can1'" in fail("replay", str(log), "can1=body", code=2)
+    assert "has no interface 'can1'" in fail("replay", str(log), "body=can1", code=2)
     assert "is no CAN frame" in fail("send", "body", "xyz", code=2)
     assert "is not id:mask" in fail("dump", "body,xyz", code=2)
     assert succeed("send", "body", "123#") == ""  # the broker has taken no harm

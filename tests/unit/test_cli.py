@@ -331,16 +331,16 @@ def test_assignments_of_channels() -> None:
     log, path = [*entries(1), *entries(2, interface="can1")], Path("x.log")
     assert assignments([], log, path) == {"can0": "can0", "can1": "can1"}
     assert assignments(["body"], log, path) == {"can0": "body", "can1": "body"}
-    assert assignments(["can1=a=b"], log, path) == {"can1": "a=b"}
+    assert assignments(["a=b=can1"], log, path) == {"can1": "a=b"}
 
 
 @pytest.mark.parametrize(
     ("targets", "said"),
     [
         (["a", "b"], "give one CHANNEL, or assignments"),
-        (["can0=a", "b"], "give one CHANNEL, or assignments"),
-        (["can0="], "give one CHANNEL, or assignments"),
-        (["vcan0=can0"], r"x\.log has no interface 'vcan0'; it has: can0, can1"),
+        (["a=can0", "b"], "give one CHANNEL, or assignments"),
+        (["body="], "give one CHANNEL, or assignments"),
+        (["can0=vcan0"], r"x\.log has no interface 'vcan0'; it has: can0, can1"),
     ],
 )
 def test_assignments_that_do_not_fit(targets: list[str], said: str) -> None:
