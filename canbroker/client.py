@@ -65,6 +65,7 @@ class CanProtocol(enum.Enum):
 class BusStats(msgspec.Struct, frozen=True, kw_only=True):
     """The account of one bus, in frames.
 
+    ``received``: arrived under the filters, this bus's own included, whether returned or not.
     ``lost``: sent to us and never arrived. ``dropped_upstream``: lost before the broker saw them.
     ``restarts``: times that the channel actor was replaced, and frames may have been missed.
     ``receive_queue``: decoded and not yet taken. ``transmit_queue``: sent and not yet answered.

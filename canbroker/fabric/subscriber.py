@@ -12,7 +12,7 @@ from canbroker.errors import CanError, CanOperationError, CanTimeoutError
 from canbroker.fabric.sockets import Context, Descriptor, Socket, Waiter, readable
 from canbroker.filters import FilterSet
 from canbroker.frame import EchoFrame
-from canbroker.wire import stream, topics
+from canbroker.wire import WireError, stream, topics
 
 #: A route is never silent for longer than a heartbeat; after this long its actor is gone, and
 #: has not been restarted either.
@@ -136,13 +136,16 @@ class Subscriber:
         return self._ready
 
     def _message(self, topic: bytes, body: bytes) -> list[EchoFrame]:
-        if topic == self._route:
-            self._heard_ns = clock.monotonic_ns()
-            return self._batch(stream.decode_batch(body))
-        if topic == self._private:
-            self._heard_ns = clock.monotonic_ns()
+        if topic not in {self._route, self._private}:
+            return []  # a route that we have left, or that is not confirmed yet
+        self._heard_ns = clock.monotonic_ns()
+        try:
+            if topic == self._route:
+                return self._batch(stream.decode_batch(body))
             self._private_event(stream.decode_event(body))
-        return []  # a route that we have left, or that is not confirmed yet
+        except WireError as error:
+            raise CanOperationError(f"channel {self._channel!r}: {error}") from error
+        return []
 
     def _batch(self, batch: stream.Batch) -> list[EchoFrame]:
         if isinstance(batch.payload, str):
