@@ -82,7 +82,9 @@ ENCODED: dict[str, bytes] = {
     "attach-request": control.encode_request(2, "attach", ATTACH),
     "attach-reply": control.encode_reply(2, ATTACHED),
     "error-reply": control.encode_reply(3, UNKNOWN),
-    "discard-request": control.encode_request(4, "discard", control.Discard(client_id="c1", token=9)),
+    "discard-request": control.encode_request(
+        4, "discard", control.Discard(client_id="c1", token=9)
+    ),
     "discard-reply": control.encode_reply(4, control.Discarded(17)),
 }
 
