@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import os
 import shutil
 import tempfile
 import threading
@@ -117,7 +116,7 @@ def runtime(monkeypatch: pytest.MonkeyPatch) -> Iterator[Runtime]:
     At the end its broker is stopped, and must leave no process, socket or lock.
     """
     # Not tmp_path: the paths of Unix sockets are short.
-    directory = Path(tempfile.mkdtemp(prefix="cb-", dir="/tmp"))  # noqa: S108
+    directory = Path(tempfile.mkdtemp(prefix="cb-", dir="/tmp"))
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(directory))
     monkeypatch.setenv("PYTHONWARNINGS", "error::ResourceWarning")
     runtime = Runtime.at()
