@@ -223,6 +223,12 @@ class Sender:
         account = self._account(identity, request.client_id)
         count = len(request.frames)
         account.token = request.token
+        if account.outstanding + count > CREDIT:
+            # At once, out of order: keeping what a client sends without credit has no bound.
+            reason = f"more than {CREDIT} frames unanswered"
+            reply = encode_reply(request.token, Status.QUEUE_FULL, 0, 0, reason, [*range(count)])
+            self._intake.reply(identity, reply)
+            return
         pending = Pending(request.token, count)
         account.unanswered.append(pending)
         account.outstanding += count
@@ -257,8 +263,6 @@ class Sender:
             return Status.STALE, f"channel {self._channel!r} was restarted since"
         if self._backend is None:
             return self._down
-        if account.outstanding > CREDIT:
-            return Status.QUEUE_FULL, f"more than {CREDIT} frames unanswered"
         if self._backend.listen_only:
             return Status.NOT_PERMITTED, f"channel {self._channel!r} is listen-only"
         for frame in request.frames:

@@ -30,15 +30,12 @@ class Turns:
     @contextmanager
     def take(self, deadline: int | None) -> Iterator[bool]:
         """A long turn, when no short job waits; yields ``False`` if none came by ``deadline``."""
-        left = clock.remaining_ns(deadline)
-        timeout = -1.0 if left is None else left / clock.SECOND
-        if not self._condition.acquire(timeout=timeout):
+        timeout = _seconds_left(deadline)
+        if not self._condition.acquire(timeout=-1.0 if timeout is None else timeout):
             yield False
             return
         try:
-            yield self._condition.wait_for(
-                lambda: not self._short_jobs, None if timeout < 0 else timeout
-            )
+            yield self._condition.wait_for(lambda: not self._short_jobs, _seconds_left(deadline))
         finally:
             self._condition.release()
 
@@ -70,3 +67,8 @@ class Turns:
             if not self._short_jobs:
                 self._wake.clear()
         self._condition.notify_all()
+
+
+def _seconds_left(deadline: int | None) -> float | None:
+    left = clock.remaining_ns(deadline)
+    return None if left is None else left / clock.SECOND
