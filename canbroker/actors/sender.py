@@ -232,7 +232,7 @@ class Sender:
         pending = Pending(request.token, count)
         account.unanswered.append(pending)
         account.outstanding += count
-        refusal = self._refusal(account, request)
+        refusal = self._refusal(request)
         if refusal is not None:
             self._fail(account, pending, range(count), *refusal)
             self._answer(account)
@@ -257,7 +257,7 @@ class Sender:
         account = self._accounts[client_id] = Account(client_id, identity)
         return account
 
-    def _refusal(self, account: Account, request: Request) -> tuple[Status, str] | None:
+    def _refusal(self, request: Request) -> tuple[Status, str] | None:
         """Why nothing of the request can be sent, if so."""
         if request.epoch not in {0, self._epoch}:
             return Status.STALE, f"channel {self._channel!r} was restarted since"
