@@ -5,7 +5,6 @@ Follows the Bus API that python-can documents; what is ours beyond it says so.
 
 from __future__ import annotations
 
-import enum
 import logging
 import os
 import threading
@@ -13,8 +12,6 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from types import TracebackType
 from typing import Any, Final, Self, TypeVar
-
-import msgspec
 
 from canbroker import clock
 from canbroker.errors import (
@@ -31,6 +28,7 @@ from canbroker.frame import Frame
 from canbroker.link import attach, lifetime
 from canbroker.link.reception import Reception
 from canbroker.link.transmitter import Transmitter
+from canbroker.link.values import BusState, BusStats, CanProtocol
 from canbroker.link.watch import ChannelWatch
 from canbroker.message import Message, to_frame
 from canbroker.runtime import Runtime
@@ -44,41 +42,9 @@ _CONTROL_S: Final = 5.0
 
 _logger = logging.getLogger("canbroker.bus")
 
+__all__ = ["Bus", "BusState", "BusStats", "CanProtocol", "ThreadSafeBus"]
+
 _T = TypeVar("_T")
-
-
-class BusState(enum.Enum):
-    """What the controller may do: take part, only listen, or nothing."""
-
-    ACTIVE = "active"
-    PASSIVE = "passive"
-    ERROR = "error"
-
-
-class CanProtocol(enum.Enum):
-    """The protocol that the channel was opened for."""
-
-    CAN_20 = "CAN 2.0"
-    CAN_FD = "CAN FD"
-
-
-class BusStats(msgspec.Struct, frozen=True, kw_only=True):
-    """The account of one bus, in frames.
-
-    ``received``: arrived under the filters, this bus's own included, whether returned or not.
-    ``lost``: sent to us and never arrived. ``dropped_upstream``: lost before the broker saw them.
-    ``restarts``: times that the channel actor was replaced, and frames may have been missed.
-    ``receive_queue``: decoded and not yet taken. ``transmit_queue``: sent and not yet answered.
-    """
-
-    received: int
-    sent: int
-    failed: int
-    lost: int
-    dropped_upstream: int
-    restarts: int
-    receive_queue: int
-    transmit_queue: int
 
 
 class Bus:
