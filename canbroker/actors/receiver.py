@@ -20,7 +20,7 @@ from canbroker.actors.messages import (
     Stop,
     Up,
 )
-from canbroker.backends import AdapterGoneError, Backend, Transmit
+from canbroker.backends import AdapterGoneError, Backend, BusCondition, Transmit
 from canbroker.fabric.publisher import Presence, Publisher
 from canbroker.fabric.sockets import Context, Waiter
 from canbroker.filters import FilterSet
@@ -58,6 +58,7 @@ class Receiver:
         self._sender_counts = sender_counts
         self._backend: Backend | None = None
         self._reason = "the adapter is not open"
+        self._condition = BusCondition()  # as last published
         self._clients: dict[str, list[FilterSet]] = {}
         self._totals = Totals()
         self._publisher = Publisher(context, endpoint, channel, epoch)
@@ -140,6 +141,9 @@ class Receiver:
             self._drop_backend(str(error))
             self._keeper.put(Lost(backend, str(error)))
             return
+        if backend.condition != self._condition:
+            self._condition = backend.condition
+            self._state_due = 0
         frames: list[Frame] = []
         finished: list[Transmit] = []
         for item in items:
@@ -189,10 +193,11 @@ class Receiver:
     def _state(self, now: int) -> StateEvent:
         backend, totals = self._backend, self._totals
         queued, refused = self._sender_counts()
-        state = "error" if backend is None else "passive" if backend.listen_only else "active"
+        condition = backend.condition if backend else BusCondition(off=True, reason=self._reason)
+        state = "passive" if backend and backend.listen_only else "active"
         return StateEvent(
-            state=state,
-            reason=self._reason,
+            state="error" if condition.off else state,
+            reason=condition.reason,
             info=backend.info if backend else "",
             bitrate=backend.bitrate if backend else None,
             data_bitrate=backend.data_bitrate if backend else None,

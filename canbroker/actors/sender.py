@@ -175,6 +175,8 @@ class Sender:
     def _status_of(self, transmit: Transmit, now: int) -> Status:
         if self._backend is None:
             return self._down[0]
+        if self._backend.condition.off:
+            return Status.BUS_OFF
         return Status.EXPIRED if 0 < transmit.expires_ns <= now else Status.REFUSED
 
     def _answer(self, account: Account) -> None:
@@ -263,6 +265,8 @@ class Sender:
             return Status.STALE, f"channel {self._channel!r} was restarted since"
         if self._backend is None:
             return self._down
+        if self._backend.condition.off:
+            return Status.BUS_OFF, self._backend.condition.reason
         if self._backend.listen_only:
             return Status.NOT_PERMITTED, f"channel {self._channel!r} is listen-only"
         for frame in request.frames:

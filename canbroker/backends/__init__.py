@@ -9,13 +9,14 @@ from typing import Any, Protocol, cast
 
 import msgspec
 
-from canbroker.backends.base import AdapterGoneError, Backend, Options, Transmit
+from canbroker.backends.base import AdapterGoneError, Backend, BusCondition, Options, Transmit
 from canbroker.errors import CanInitializationError, CanInterfaceNotImplementedError
 
 __all__ = [
     "BACKENDS",
     "AdapterGoneError",
     "Backend",
+    "BusCondition",
     "Options",
     "Transmit",
     "open_backend",
@@ -25,6 +26,7 @@ __all__ = [
 #: interface name -> module with ``OPTIONS`` (its Options class) and ``open`` (returns a Backend)
 BACKENDS: dict[str, str] = {
     "slcan": "canbroker.backends.slcan",
+    "socketcan": "canbroker.backends.socketcan",
     "virtual": "canbroker.backends.virtual",
 }
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import msgspec
 
@@ -64,6 +64,17 @@ class Transmit:
         return f"<Transmit {self.frame!r} from {self.origin}>"
 
 
+class BusCondition(NamedTuple):
+    """What the controller of an open adapter says of its bus.
+
+    ``off``: nothing can be sent or received until that has passed. ``reason`` may also tell of
+    what is short of that (error passive); empty when there is nothing to tell.
+    """
+
+    off: bool = False
+    reason: str = ""
+
+
 class Backend(ABC):
     """An open adapter.
 
@@ -82,6 +93,8 @@ class Backend(ABC):
     listen_only: bool = False
     #: Frames that were lost before the backend saw them, as far as the driver tells; cumulative.
     dropped: int = 0
+    #: What the controller last said of its bus; replaced by :meth:`read`, read by any thread.
+    condition: BusCondition = BusCondition()
 
     @abstractmethod
     def fileno(self) -> int:

@@ -9,11 +9,14 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from typing import ClassVar
 
+import pytest
+
 from canbroker import clock
 from canbroker.backends import open_backend, parse_options
 from canbroker.backends.base import Backend, Transmit
-from canbroker.frame import HARDWARE_TIMESTAMP, Frame
+from canbroker.frame import HARDWARE_TIMESTAMP, Frame, describe
 from canbroker.slcan_codec import encode
+from tests import vcan
 from tests.simulated import Simulated
 
 PATIENCE_NS = 20 * clock.SECOND
@@ -192,8 +195,46 @@ class SlcanBench(Bench):
         return self._adapter.accepted()
 
 
+class SocketcanBench(Bench):
+    """The other node is a socket of its own on the same virtual interface."""
+
+    interface = "socketcan"
+    unusable: ClassVar = [
+        ({"channel": "nosuch0"}, "nosuch0"),
+        ({"channel": "lo"}, "no CAN interface 'lo'"),
+        ({"bitrate": 0}, "bitrate"),
+    ]
+    has_listen_only = True
+
+    def __init__(self) -> None:
+        if (reason := vcan.missing()) is not None:
+            pytest.skip(reason)
+        with ExitStack() as stack:
+            self._node = stack.enter_context(vcan.Node())
+            super().__init__()
+            self._cleanup = stack.pop_all()
+
+    def __exit__(self, *_: object) -> None:
+        with self._cleanup:
+            self.backend.close()
+
+    @property
+    def parameters(self) -> dict[str, object]:
+        return {"channel": vcan.VCAN, "fd": True}
+
+    def inject(self, frames: Sequence[Frame]) -> None:
+        self._node.send(frames)
+
+    def arrived(self, items: Sequence[Item]) -> list[Frame]:
+        return [item for item in items if isinstance(item, Frame)]
+
+    def seen(self) -> list[str]:
+        return [describe(frame) for frame in self._node.drain()]
+
+
 BENCHES: dict[str, type[Bench]] = {
     "virtual": VirtualBench,
     "virtual-bitrate": TimedVirtualBench,
     "slcan": SlcanBench,
+    "socketcan": SocketcanBench,
 }

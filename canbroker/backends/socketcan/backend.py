@@ -1,0 +1,287 @@
+"""An interface of the kernel as a backend."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import select
+import socket
+import struct
+import threading
+from collections.abc import Sequence
+from typing import Any, Final
+
+from canbroker import clock
+from canbroker.backends.base import AdapterGoneError, Backend, BusCondition, Transmit
+from canbroker.backends.socketcan.codec import CAN_MTU, CANFD_MTU, can_id_of, decode
+from canbroker.backends.socketcan.error_frames import (
+    condition_after,
+    describe_error,
+    error_causes,
+    is_overrun,
+)
+from canbroker.backends.socketcan.interface import prepare
+from canbroker.backends.socketcan.netlink import Link
+from canbroker.backends.socketcan.options import SocketcanOptions
+from canbroker.backends.socketcan.passing import PassList, pack_entries
+from canbroker.backends.socketcan.queue import TransmitQueue
+from canbroker.backends.socketcan.sockets import (
+    SO_RXQ_OVFL,
+    SO_TIMESTAMPING,
+    open_socket,
+    set_filter,
+)
+from canbroker.errors import CanInitializationError
+from canbroker.filters import FilterSet
+from canbroker.frame import ERROR, HARDWARE_TIMESTAMP, Frame
+from canbroker.throttle import Throttle
+from canbroker.wake import Wake
+
+_log = logging.getLogger("canbroker.socketcan")
+
+#: Frames that one read() returns at most: the publisher and subscribers get their turn.
+_MAX_READ: Final = 512
+
+_TIMES = struct.Struct("@6l")  # struct scm_timestamping: software, unused, raw hardware
+_U32 = struct.Struct("=I")
+_ANCILLARY: Final = socket.CMSG_SPACE(_TIMES.size) + socket.CMSG_SPACE(_U32.size)
+
+#: The interface is down, or no longer there.
+_GONE: Final = {errno.ENETDOWN, errno.ENODEV, errno.ENXIO, errno.EBADF}
+
+_Received = tuple[bytes, list[tuple[int, int, bytes]], int, Any]
+
+
+def open_interface(options: SocketcanOptions) -> SocketcanBackend:
+    """Opens the interface.
+
+    :raises CanInitializationError: it is missing, down, or not as asked for; says what to do.
+    """
+    if not hasattr(socket, "AF_CAN") or not hasattr(select, "epoll"):
+        raise CanInitializationError("interface 'socketcan' needs Linux")
+    link = prepare(options)
+    raw = open_socket(link.name, fd=options.fd, bitrate=link.bitrate)
+    try:
+        return SocketcanBackend(raw, link, options)
+    except BaseException:
+        raw.close()
+        raise
+
+
+class SocketcanBackend(Backend):
+    """An open interface; :func:`open_interface` makes it.
+
+    One socket receives and sends: that way what others and what we have sent come in the one
+    order of the bus.
+    """
+
+    def __init__(self, raw: socket.socket, link: Link, options: SocketcanOptions) -> None:
+        self.info = _info(link)
+        self.bitrate = link.bitrate
+        self.data_bitrate = link.data_bitrate if options.fd else None
+        self.fd = options.fd
+        self.listen_only = options.listen_only or link.listen_only
+        if link.state == "bus-off":
+            self.condition = BusCondition(off=True, reason="bus-off")
+        elif link.state in {"warning", "passive"}:
+            self.condition = BusCondition(reason=f"error {link.state}")
+        self._name = link.name
+        self._socket = raw
+        self._mtu = CANFD_MTU if options.fd else CAN_MTU
+        self._lock = threading.Lock()  # guards the queue, the pass list and writing
+        self._queue = TransmitQueue()
+        self._passing = PassList()
+        self._overflows = 0  # as the kernel counts them, modulo 2^32
+        self._throttle = Throttle(_log)
+        self._gone: AdapterGoneError | None = None
+        self._wake = Wake()
+        self._epoll = select.epoll(2)
+        self._epoll.register(raw, select.EPOLLIN)
+        self._epoll.register(self._wake, select.EPOLLIN)
+
+    def __repr__(self) -> str:
+        state = "closed" if self._epoll.closed else self.condition.reason or "open"
+        return f"<SocketcanBackend {self._name} {state}>"
+
+    def fileno(self) -> int:
+        return self._epoll.fileno()
+
+    def read(self) -> Sequence[Frame | Transmit]:
+        """As the base says. Also writes again what the kernel had no room for: this thread sees
+        when something has left its queue."""
+        if self._gone is not None:
+            raise self._gone
+        self._wake.clear()
+        received, lost = self._receive()
+        now_ns = clock.monotonic_ns()
+        with self._lock:
+            happened = [item for one in received if (item := self._item(one, now_ns)) is not None]
+            confirmed = any(isinstance(item, Transmit) for item in happened)
+            self._queue.give_up(now_ns)
+            if lost is None and self._queue.should_retry(now_ns, confirmed=confirmed):
+                try:
+                    self._write()
+                except AdapterGoneError as error:
+                    lost = error
+            happened.extend(self._queue.take_failed())
+        if lost is not None and not happened:
+            raise lost
+        self._gone = lost  # for the next call, after what was read before
+        return happened
+
+    def due_ns(self) -> int | None:
+        if self._gone is not None:
+            return clock.monotonic_ns()
+        with self._lock:
+            return self._queue.due_ns()
+
+    def room(self, origin: str) -> int:
+        del origin  # the interface has one queue, whoever sends
+        if self.listen_only:
+            return 0
+        with self._lock:
+            return self._queue.room()
+
+    def send(self, transmits: Sequence[Transmit]) -> None:
+        with self._lock:
+            idle = self._queue.head() is None
+            self._queue.add(transmits)
+            self._admit({can_id_of(t.frame.arbitration_id, t.frame.flags) for t in transmits})
+            if self.condition.off:
+                # The kernel would take them, and drop them without a word.
+                self._queue.fail_all(self.condition.reason)
+            elif idle:
+                self._write()
+            if self._queue.needs_reader():
+                self._wake.set()  # who waits in the recv thread knows of no due time yet
+
+    def abandon(self) -> Sequence[Transmit]:
+        with self._lock:
+            return self._queue.abandon()
+
+    def filter(self, filters: FilterSet) -> None:
+        with self._lock:
+            before = self._passing.entries
+            self._passing.want(filters, self._queue.can_ids())
+            if self._passing.entries != before:
+                self._set_filter()
+
+    def counters(self) -> dict[str, int]:
+        return dict(self._throttle.counts)
+
+    def close(self) -> None:
+        with self._lock:
+            self._epoll.close()
+            self._socket.close()
+            self._wake.close()
+
+    # ------------------------------------------------------------------------------ receiving
+
+    def _receive(self) -> tuple[list[_Received], AdapterGoneError | None]:
+        """What the socket has, as it is, and why there will be no more, if so."""
+        received: list[_Received] = []
+        receive, size = self._socket.recvmsg, self._mtu
+        try:
+            for _ in range(_MAX_READ):
+                received.append(receive(size, _ANCILLARY))  # noqa: PERF401 - an error ends it
+        except BlockingIOError:
+            pass
+        except OSError as error:
+            return received, self._lost(error)
+        return received, None
+
+    def _item(self, received: _Received, now_ns: int) -> Frame | Transmit | None:
+        """The frame or the confirmed transmit; ``None`` for a confirmation of nothing."""
+        wire, ancillary, message_flags, _ = received
+        timestamp_ns = flags = 0
+        for _, kind, value in ancillary:
+            if kind == SO_TIMESTAMPING:
+                seconds, nanoseconds, _, _, hardware_s, hardware_ns = _TIMES.unpack(value)
+                if hardware_s or hardware_ns:
+                    seconds, nanoseconds, flags = hardware_s, hardware_ns, HARDWARE_TIMESTAMP
+                timestamp_ns = seconds * clock.SECOND + nanoseconds
+            elif kind == SO_RXQ_OVFL:
+                self._overflow(_U32.unpack(value)[0], now_ns)
+        if message_flags & socket.MSG_CONFIRM:  # of this socket; of this host is MSG_DONTROUTE
+            transmit = self._queue.confirm(wire, timestamp_ns, now_ns)
+            if transmit is None:
+                self._throttle.note("unexpected_confirmation", f"{self._name}: {wire.hex()}")
+            return transmit
+        frame = decode(wire, timestamp_ns, flags)
+        if frame.flags & ERROR:
+            self._error_frame(frame)
+        elif self.condition.off and not message_flags & socket.MSG_DONTROUTE:
+            self.condition = BusCondition()  # its restart was missed, but the bus is heard
+        return frame
+
+    def _overflow(self, count: int, now_ns: int) -> None:
+        lost = (count - self._overflows) & 0xFFFFFFFF
+        if lost:
+            self._overflows = count
+            self.dropped += lost
+            self._queue.doubt_all(now_ns)
+
+    def _error_frame(self, frame: Frame) -> None:
+        words = f"{self._name}: {describe_error(frame)}"
+        for kind, _ in error_causes(frame):
+            self._throttle.note(kind, words)
+        if is_overrun(frame):
+            self.dropped += 1  # at least; controllers do not count them
+        self.condition = condition_after(frame, self.condition)
+        if self.condition.off:
+            # The kernel empties its queue and the controller's; nothing else would tell.
+            self._queue.fail_all(f"interface {self._name}: {self.condition.reason}")
+
+    # -------------------------------------------------------------------------------- sending
+
+    def _write(self) -> None:
+        """Writes what waits, until the kernel has no more room. Holds the lock.
+
+        :raises AdapterGoneError: the interface is lost.
+        """
+        queue = self._queue
+        while (wire := queue.head()) is not None:
+            try:
+                self._socket.send(wire)
+            except OSError as error:
+                if error.errno in _GONE:
+                    raise self._lost(error) from error
+                if error.errno in {errno.ENOBUFS, errno.EAGAIN}:
+                    queue.full(clock.monotonic_ns())
+                    return
+                queue.refused(f"interface {self._name} refused it: {error.strerror}")
+                self._throttle.note("refused", f"{self._name}: {error.strerror}")
+            else:
+                queue.written()
+
+    def _admit(self, can_ids: set[int]) -> None:
+        if self._passing.admit(can_ids):
+            self._set_filter()
+
+    def _set_filter(self) -> None:
+        try:
+            set_filter(self._socket, pack_entries(self._passing.entries))
+        except OSError as error:
+            if error.errno not in _GONE:
+                raise
+            # Reading or writing will say so too, and is where the actor expects it.
+            _log.debug("no filter for %s: %s", self._name, error.strerror)
+
+    def _lost(self, error: OSError) -> AdapterGoneError:
+        what = {
+            errno.ENETDOWN: f"interface {self._name} is down",
+            errno.EBADF: f"interface {self._name} is closed",
+        }.get(error.errno or 0, f"interface {self._name} is gone")
+        return AdapterGoneError(f"{what} ({os.strerror(error.errno or 0)})")
+
+
+def _info(link: Link) -> str:
+    parts = [link.kind, f"MTU {link.mtu}"]
+    if link.listen_only:
+        parts.append("listen-only")
+    if link.restart_ms:
+        parts.append(f"restart-ms {link.restart_ms}")
+    if link.device:
+        parts.append(f"at {link.device}")
+    return f"socketcan {link.name} ({', '.join(parts)})"

@@ -1,0 +1,107 @@
+"""What the user asked for against what the kernel's interface is."""
+
+from __future__ import annotations
+
+import errno
+
+from canbroker.backends.socketcan import netlink
+from canbroker.backends.socketcan.codec import CAN_MTU, CANFD_MTU
+from canbroker.backends.socketcan.netlink import Link
+from canbroker.backends.socketcan.options import SocketcanOptions
+from canbroker.errors import CanInitializationError
+
+
+def prepare(options: SocketcanOptions) -> Link:
+    """The interface, up and as asked for; set to that before if ``configure`` says so.
+
+    :raises CanInitializationError: names the interface, what it is, and the command to change it.
+    """
+    link = _look_up(options.channel)
+    wrong = mismatch(options, link)
+    if wrong is not None and options.configure:
+        _configure(options, link)
+        link = _look_up(options.channel)
+        wrong = mismatch(options, link)
+    if wrong is not None:
+        raise CanInitializationError(wrong)
+    return link
+
+
+def mismatch(options: SocketcanOptions, link: Link) -> str | None:
+    """What of the interface is not as asked for, with the command for it; ``None`` if all is.
+
+    An interface without a controller (vcan) has no rates: it agrees with any.
+    """
+    name = link.name
+    for what, asked, has in (
+        ("bitrate", options.bitrate, link.bitrate),
+        ("data_bitrate", options.data_bitrate, link.data_bitrate),
+    ):
+        if asked is not None and link.kind == "can" and asked != has:
+            problem = f"has {what} {has}, not {asked}" if has else f"has no {what}, not {asked}"
+            return f"interface {name} {problem}; {command(options, link)}"
+    if options.fd and link.mtu < CANFD_MTU:
+        return (
+            f"interface {name} is not set to CAN FD (its MTU is {link.mtu});"
+            f" {command(options, link)}"
+        )
+    if options.listen_only and link.kind == "can" and not link.listen_only:
+        return f"interface {name} is not in listen-only mode; {command(options, link)}"
+    if not link.up:
+        return f"interface {name} is down; ip link set {name} up"
+    return None
+
+
+def command(options: SocketcanOptions, link: Link) -> str:
+    """The shell command that would set the interface as asked for."""
+    name = link.name
+    if link.kind != "can":
+        change = f"ip link set {name} mtu {CANFD_MTU}"
+    else:
+        words = [f"ip link set {name} type can"]
+        if options.bitrate is not None:
+            words.append(f"bitrate {options.bitrate}")
+        if options.data_bitrate is not None:
+            words.append(f"dbitrate {options.data_bitrate}")
+        if options.fd:
+            words.append("fd on")
+        if options.listen_only:
+            words.append("listen-only on")
+        change = " ".join(words)
+    return f"ip link set {name} down && {change} && ip link set {name} up"
+
+
+def _look_up(name: str) -> Link:
+    try:
+        link = netlink.find_link(name)
+    except OSError as error:
+        raise CanInitializationError(
+            f"cannot ask the kernel about interface {name!r}: {error.strerror}"
+        ) from error
+    if link is None:
+        raise CanInitializationError(f"there is no CAN interface {name!r}; ip link show lists them")
+    return link
+
+
+def _configure(options: SocketcanOptions, link: Link) -> None:
+    try:
+        netlink.set_up(link, up=False)
+        if link.kind == "can":
+            netlink.set_controller(
+                link,
+                options.bitrate,
+                options.data_bitrate,
+                fd=options.fd,
+                listen_only=options.listen_only,
+            )
+        elif options.fd and link.mtu == CAN_MTU:
+            netlink.set_mtu(link, CANFD_MTU)
+        netlink.set_up(link, up=True)
+    except OSError as error:
+        if error.errno == errno.EPERM:
+            why = "configure=True needs the capability CAP_NET_ADMIN"
+        else:
+            why = f"the kernel refuses it: {error.strerror}"
+        raise CanInitializationError(
+            f"cannot configure interface {link.name}: {why}; {command(options, link)}"
+        ) from error

@@ -1,0 +1,37 @@
+"""What a user may say about an interface of the kernel."""
+
+from __future__ import annotations
+
+import re
+
+from canbroker.backends.base import Options
+
+#: IFNAMSIZ (linux/if.h) is 16 with the final NUL; neither `/` nor white space is allowed.
+_NAME = re.compile(r"[^/\s:]{1,15}")
+
+
+class SocketcanOptions(Options, kw_only=True, frozen=True, forbid_unknown_fields=True):
+    """Parameters of the interface ``socketcan``.
+
+    ``channel`` is the kernel's name (``can0``). Rates in bit/s. What is given is checked against
+    what the kernel has; with ``configure`` the interface is set to it and brought up, which needs
+    the capability CAP_NET_ADMIN.
+    """
+
+    bitrate: int | None = None
+    data_bitrate: int | None = None
+    fd: bool = False
+    listen_only: bool = False
+    configure: bool = False
+
+    def __post_init__(self) -> None:
+        if not _NAME.fullmatch(self.channel) or len(self.channel.encode()) > 15:
+            raise ValueError(
+                f"channel must name a network interface such as can0, got {self.channel!r}"
+            )
+        for name in ("bitrate", "data_bitrate"):
+            rate = getattr(self, name)
+            if rate is not None and not 0 < rate < 1 << 32:
+                raise ValueError(f"{name} must be above 0 bit/s, got {rate}")
+        if self.data_bitrate is not None and not self.fd:
+            raise ValueError("data_bitrate needs fd=True")

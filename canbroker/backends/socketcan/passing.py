@@ -1,0 +1,86 @@
+"""The kernel's filter: what anyone wants, and what this socket has sent.
+
+A raw socket's filter holds for its own frames as well, and they confirm transmits. So every
+identifier that is sent passes too, from before it is written.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterable
+from typing import Final
+
+from canbroker.backends.socketcan.codec import CAN_EFF_FLAG, CAN_EFF_MASK, CAN_SFF_MASK
+from canbroker.filters import EVERYTHING, FilterSet
+from canbroker.frame import EXTENDED
+
+#: CAN_RAW_FILTER_MAX (linux/can/raw.h)
+MAX_ENTRIES: Final = 512
+
+_ENTRY = struct.Struct("=II")  # struct can_filter: can_id, can_mask
+Entries = tuple[tuple[int, int], ...]
+
+_ALL: Final[Entries] = ((0, 0),)
+
+
+def kernel_entries(filters: FilterSet) -> Entries:
+    """``(can_id, can_mask)`` pairs that pass whatever the set passes, error frames apart.
+
+    Error frames have a filter of their own (CAN_RAW_ERR_FILTER). No entry passes no frame.
+    """
+    if not filters.filters:
+        return () if filters.nothing else _ALL
+    return tuple(
+        (item.can_id, item.can_mask)
+        if item.extended is None
+        else (item.can_id | (CAN_EFF_FLAG if item.extended else 0), item.can_mask | CAN_EFF_FLAG)
+        for item in filters.filters
+        if item.error is not True
+    )
+
+
+def pack_entries(entries: Entries) -> bytes:
+    """The value of the socket option CAN_RAW_FILTER."""
+    return b"".join(_ENTRY.pack(*entry) for entry in entries)
+
+
+class PassList:
+    """Keeps the entries that the kernel should have. Not thread-safe: guarded by its owner.
+
+    When they do not fit the kernel everything passes, and the routes filter alone.
+    """
+
+    def __init__(self) -> None:
+        self._wanted = EVERYTHING
+        self._wanted_entries = _ALL
+        self._sent: set[int] = set()  # identifiers with CAN_EFF_FLAG, wanted or not
+
+    def want(self, filters: FilterSet, sent: Iterable[int]) -> None:
+        """Replaces what is wanted; of what was sent only ``sent`` passes on."""
+        self._wanted = filters
+        self._wanted_entries = kernel_entries(filters)
+        self._sent.clear()
+        self.admit(sent)
+
+    def admit(self, can_ids: Iterable[int]) -> bool:
+        """Lets these pass too; returns whether :attr:`entries` have changed by that."""
+        new = set(can_ids) - self._sent
+        if not new or self._wanted_entries == _ALL:
+            return False
+        before = self.entries
+        self._sent |= new
+        return self.entries != before
+
+    @property
+    def entries(self) -> Entries:
+        unwanted = tuple(
+            (can_id, CAN_EFF_FLAG | (CAN_EFF_MASK if can_id & CAN_EFF_FLAG else CAN_SFF_MASK))
+            for can_id in sorted(self._sent)
+            if not self._is_wanted(can_id)
+        )
+        entries = self._wanted_entries + unwanted
+        return entries if len(entries) <= MAX_ENTRIES else _ALL
+
+    def _is_wanted(self, can_id: int) -> bool:
+        flags = EXTENDED if can_id & CAN_EFF_FLAG else 0
+        return self._wanted.matches(can_id & CAN_EFF_MASK, flags)

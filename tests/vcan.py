@@ -1,0 +1,69 @@
+"""What tests use of a kernel that has CAN: the peer on a virtual interface, and its absence."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from canbroker.backends.socketcan.codec import CANFD_MTU, decode, encode
+from canbroker.frame import Frame
+
+#: The interface that tests share; they run one after the other.
+VCAN = "vcan0"
+
+
+def missing() -> str | None:
+    """Why tests on a CAN interface cannot run here; ``None`` if they can.
+
+    Inside tools/can-vm they always run: there a missing interface is a failure.
+    """
+    if "CAN_VM" in os.environ or Path(f"/sys/class/net/{VCAN}").exists():
+        return None
+    return f"no {VCAN}: run in tools/can-vm, or: ip link add {VCAN} type vcan"
+
+
+needs_can = pytest.mark.skipif(missing() is not None, reason=missing() or "")
+needs_admin = pytest.mark.skipif(os.geteuid() != 0, reason="only root may change interfaces")
+
+
+def ip(*words: str) -> None:
+    """Runs ``ip link WORDS``."""
+    subprocess.run(["ip", "link", *words], check=True, capture_output=True, text=True)  # noqa: S607
+
+
+class Node:
+    """Another node: a raw socket of its own. A context manager."""
+
+    def __init__(self, interface: str = VCAN) -> None:
+        self.socket = socket.socket(socket.AF_CAN, socket.SOCK_RAW, socket.CAN_RAW)
+        try:
+            self.socket.setsockopt(socket.SOL_CAN_RAW, socket.CAN_RAW_FD_FRAMES, 1)
+            self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 22)
+            self.socket.bind((interface,))
+        except BaseException:
+            self.socket.close()
+            raise
+        self.received: list[Frame] = []
+
+    def __enter__(self) -> Node:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.socket.close()
+
+    def send(self, frames: Sequence[Frame]) -> None:
+        for frame in frames:
+            self.socket.send(encode(frame))
+
+    def drain(self) -> list[Frame]:
+        """All that this node has received so far."""
+        try:
+            while True:
+                self.received.append(decode(self.socket.recv(CANFD_MTU, socket.MSG_DONTWAIT), 0))
+        except BlockingIOError:
+            return self.received
