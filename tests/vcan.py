@@ -12,6 +12,7 @@ import pytest
 
 from canbroker.backends.socketcan.codec import CANFD_MTU, decode, encode
 from canbroker.frame import Frame
+from tests.conftest import wait_until
 
 #: The interface that tests share; they run one after the other.
 VCAN = "vcan0"
@@ -34,6 +35,30 @@ needs_admin = pytest.mark.skipif(os.geteuid() != 0, reason="only root may change
 def ip(*words: str) -> None:
     """Runs ``ip link WORDS``."""
     subprocess.run(["ip", "link", *words], check=True, capture_output=True, text=True)  # noqa: S607
+
+
+def exists(interface: str) -> bool:
+    return Path(f"/sys/class/net/{interface}").exists()
+
+
+def filters_of(interface: str, kind: str = "fil") -> list[tuple[int, int]]:
+    """``(can_id, mask)`` of every filter that the kernel has for an interface.
+
+    Kinds: ``all``, ``fil`` (by mask), ``eff``, ``sff`` (one identifier), ``err``.
+    """
+    lines = Path(f"/proc/net/can/rcvlist_{kind}").read_text().splitlines()
+    words = [line.split() for line in lines]
+    return [(int(w[1], 16), int(w[2], 16)) for w in words if len(w) > 5 and w[0] == interface]
+
+
+def listeners() -> int:
+    """How many sockets receive everything on the shared interface."""
+    return len(filters_of(VCAN, "all"))
+
+
+def wait_for_listener(before: int) -> None:
+    """Waits until one more socket listens than ``before``."""
+    wait_until(lambda: listeners() > before, "another program listens")
 
 
 class Node:

@@ -181,15 +181,19 @@ class SocketcanBackend(Backend):
     def _receive(self) -> tuple[list[_Received], AdapterGoneError | None]:
         """What the socket has, as it is, and why there will be no more, if so."""
         received: list[_Received] = []
+        lost: AdapterGoneError | None = None
         receive, size = self._socket.recvmsg, self._mtu
-        try:
-            for _ in range(_MAX_READ):
-                received.append(receive(size, _ANCILLARY))  # noqa: PERF401 - an error ends it
-        except BlockingIOError:
-            pass
-        except OSError as error:
-            return received, self._lost(error)
-        return received, None
+        while len(received) < _MAX_READ or lost is not None:
+            try:
+                received.append(receive(size, _ANCILLARY))
+            except BlockingIOError:
+                break
+            except OSError as error:
+                if lost is not None:
+                    break
+                # Told once, and before what is still in the receive buffer.
+                lost = self._lost(error)
+        return received, lost
 
     def _item(self, received: _Received, now_ns: int) -> Frame | Transmit | None:
         """The frame or the confirmed transmit; ``None`` for a confirmation of nothing."""

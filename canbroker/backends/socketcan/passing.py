@@ -16,6 +16,8 @@ from canbroker.frame import EXTENDED
 
 #: CAN_RAW_FILTER_MAX (linux/can/raw.h)
 MAX_ENTRIES: Final = 512
+#: Identifiers that are remembered to pass; 2^29 are possible.
+_MAX_KNOWN: Final = 65_536
 
 _ENTRY = struct.Struct("=II")  # struct can_filter: can_id, can_mask
 Entries = tuple[tuple[int, int], ...]
@@ -51,36 +53,36 @@ class PassList:
     """
 
     def __init__(self) -> None:
+        self.entries = _ALL
         self._wanted = EVERYTHING
-        self._wanted_entries = _ALL
-        self._sent: set[int] = set()  # identifiers with CAN_EFF_FLAG, wanted or not
+        self._known: set[int] = set()  # identifiers (CAN_EFF_FLAG) that pass, wanted or not
 
     def want(self, filters: FilterSet, sent: Iterable[int]) -> None:
         """Replaces what is wanted; of what was sent only ``sent`` passes on."""
         self._wanted = filters
-        self._wanted_entries = kernel_entries(filters)
-        self._sent.clear()
+        self._known = set()
+        self.entries = _fitting(kernel_entries(filters))
         self.admit(sent)
 
     def admit(self, can_ids: Iterable[int]) -> bool:
         """Lets these pass too; returns whether :attr:`entries` have changed by that."""
-        new = set(can_ids) - self._sent
-        if not new or self._wanted_entries == _ALL:
+        if self.entries == _ALL:
             return False
-        before = self.entries
-        self._sent |= new
-        return self.entries != before
-
-    @property
-    def entries(self) -> Entries:
+        new = sorted(set(can_ids) - self._known)
+        self._known.update(new)
         unwanted = tuple(
             (can_id, CAN_EFF_FLAG | (CAN_EFF_MASK if can_id & CAN_EFF_FLAG else CAN_SFF_MASK))
-            for can_id in sorted(self._sent)
+            for can_id in new
             if not self._is_wanted(can_id)
         )
-        entries = self._wanted_entries + unwanted
-        return entries if len(entries) <= MAX_ENTRIES else _ALL
+        before = self.entries
+        self.entries = _ALL if len(self._known) > _MAX_KNOWN else _fitting(before + unwanted)
+        return self.entries != before
 
     def _is_wanted(self, can_id: int) -> bool:
         flags = EXTENDED if can_id & CAN_EFF_FLAG else 0
         return self._wanted.matches(can_id & CAN_EFF_MASK, flags)
+
+
+def _fitting(entries: Entries) -> Entries:
+    return entries if len(entries) <= MAX_ENTRIES else _ALL

@@ -1,0 +1,45 @@
+"""Tests on a real CAN stack. Where the kernel has none: ``tools/can-vm -- python -m pytest``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+
+import pytest
+
+from canbroker.backends import open_backend, parse_options
+from canbroker.backends.base import Backend
+from tests import vcan
+
+Open = Callable[..., Backend]
+
+
+@pytest.fixture
+def open_interface() -> Iterator[Open]:
+    """Opens the backend ``socketcan``; what it returned is closed in the end."""
+    with ExitStack() as stack:
+
+        def open_it(channel: str = vcan.VCAN, **parameters: object) -> Backend:
+            options = parse_options("socketcan", {"channel": channel, **parameters})
+            backend = open_backend("socketcan", options)
+            stack.callback(backend.close)
+            return backend
+
+        yield open_it
+
+
+@pytest.fixture
+def node() -> Iterator[vcan.Node]:
+    with vcan.Node() as opened:
+        yield opened
+
+
+@pytest.fixture
+def own_interface() -> Iterator[str]:
+    """A virtual interface that the test may take down and delete."""
+    name = "cbtest0"
+    vcan.ip("add", name, "type", "vcan")
+    vcan.ip("set", name, "up")
+    yield name
+    if vcan.exists(name):
+        vcan.ip("del", name)

@@ -1,0 +1,119 @@
+"""Interfaces that go and come back, and their settings."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from canbroker import Bus, BusState, CanInitializationError, CanOperationError, Message
+from canbroker.backends.base import AdapterGoneError, Backend
+from canbroker.backends.socketcan.scan import interfaces
+from canbroker.frame import Frame
+from canbroker.runtime import Runtime
+from tests.can.conftest import Open
+from tests.conftest import wait_until
+from tests.contract.benches import Item, collect, transmit
+from tests.vcan import Node, ip, needs_admin, needs_can
+
+pytestmark = [needs_can, needs_admin]
+
+FRAME = Frame(0, 0x123, 0, b"\x01")
+MESSAGE = Message(arbitration_id=0x123, is_extended_id=False, data=b"\x01")
+
+
+def read_to_the_end(backend: Backend) -> tuple[list[Item], str]:
+    items: list[Item] = []
+    try:
+        while new := backend.read():
+            items.extend(new)
+    except AdapterGoneError as error:
+        return items, str(error)
+    pytest.fail(f"no end after {len(items)} items")
+
+
+def test_down_is_said_after_what_was_read_before(open_interface: Open, own_interface: str) -> None:
+    backend = open_interface(own_interface)
+    with Node(own_interface) as node:
+        node.send([FRAME] * 1_000)
+    ip("set", own_interface, "down")
+    items, last_words = read_to_the_end(backend)
+    assert len(items) == 1_000
+    assert f"{own_interface} is down" in last_words
+    sent = transmit(FRAME)
+    with pytest.raises(AdapterGoneError, match=f"{own_interface} is down"):
+        backend.send([sent])
+    assert list(backend.abandon()) == [sent]
+    with pytest.raises(CanInitializationError, match=f"ip link set {own_interface} up"):
+        open_interface(own_interface)
+
+
+def test_deleted_is_said(open_interface: Open, own_interface: str) -> None:
+    backend = open_interface(own_interface)
+    ip("del", own_interface)
+    with pytest.raises(AdapterGoneError, match=own_interface):
+        collect(backend, lambda _: False)
+    with pytest.raises(AdapterGoneError, match=f"{own_interface} is gone"):
+        backend.send([transmit(FRAME)])
+
+
+@pytest.mark.parametrize("how", ["down", "deleted"])
+def test_a_bus_survives_its_interface(runtime: Runtime, own_interface: str, how: str) -> None:
+    with Bus(own_interface, "socketcan") as bus:
+        bus.send(MESSAGE, timeout=10)
+        if how == "down":
+            ip("set", own_interface, "down")
+        else:
+            ip("del", own_interface)
+        wait_until(lambda: bus.state is BusState.ERROR, "the bus knows")
+        with pytest.raises(CanOperationError, match=own_interface):
+            bus.send(MESSAGE)
+        if how == "deleted":
+            ip("add", own_interface, "type", "vcan")
+        ip("set", own_interface, "up")
+        with Node(own_interface) as node:
+            wait_until(lambda: bus.state is BusState.ACTIVE, "the interface is open again")
+            node.send([FRAME])
+            received = bus.recv(10)
+            assert received is not None
+            assert received.equals(MESSAGE, timestamp_delta=None, check_channel=False)
+            assert node.drain() == [], "nothing stale was sent"
+        assert bus.stats.restarts == 0, "the actor lives on"
+
+
+def test_fd_needs_the_mtu_and_configure_sets_it(open_interface: Open, own_interface: str) -> None:
+    ip("set", own_interface, "down")
+    ip("set", own_interface, "mtu", "16")
+    ip("set", own_interface, "up")
+    with pytest.raises(CanInitializationError, match=f"ip link set {own_interface} mtu 72"):
+        open_interface(own_interface, fd=True)
+    assert not open_interface(own_interface).fd
+    assert open_interface(own_interface, fd=True, configure=True).fd
+    [link] = [link for link in interfaces() if link.name == own_interface]
+    assert (link.mtu, link.up, link.kind) == (72, True, "vcan")
+
+
+def test_configure_brings_an_interface_up(open_interface: Open, own_interface: str) -> None:
+    ip("set", own_interface, "down")
+    backend = open_interface(own_interface, configure=True)
+    backend.send([sent := transmit(FRAME)])
+    assert collect(backend, bool) == [sent]
+
+
+def test_configure_without_the_capability_says_so(own_interface: str) -> None:
+    ip("set", own_interface, "down")
+    script = (
+        "import os\n"
+        "from canbroker.backends import open_backend, parse_options\n"
+        f"parameters = {{'channel': {own_interface!r}, 'configure': True}}\n"
+        "options = parse_options('socketcan', parameters)\n"
+        "os.setuid(65534)\n"  # not before the imports: it may not be allowed to read them
+        "open_backend('socketcan', options)\n"
+    )
+    ended = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=False
+    )
+    assert ended.returncode == 1
+    assert "CanInitializationError" in ended.stderr
+    assert "CAP_NET_ADMIN" in ended.stderr
