@@ -4,6 +4,7 @@ Importing does nothing but import.
 """
 
 from canbroker.client import Bus, BusState, BusStats, CanProtocol, ThreadSafeBus
+from canbroker.detect import detect_available_configs
 from canbroker.errors import (
     CanError,
     CanInitializationError,
@@ -25,4 +26,5 @@ __all__ = [
     "CanTimeoutError",
     "Message",
     "ThreadSafeBus",
+    "detect_available_configs",
 ]

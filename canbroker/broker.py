@@ -14,7 +14,7 @@ from typing import Any, Final
 import msgspec
 
 from canbroker import clock
-from canbroker.backends import Options, parse_options
+from canbroker.backends import Options, identity_of, parse_options
 from canbroker.backends.configured import check
 from canbroker.config import Config
 from canbroker.errors import CanError, CanInitializationError
@@ -131,7 +131,7 @@ class Broker:
         return now - self._busy_ns > IDLE_NS
 
     def _start(self, slot: ChannelSlot) -> None:
-        slot.start(self._waiter)
+        slot.begin(self._waiter)
         self._leftovers.record(self._slots.values())
 
     def _end(self) -> None:
@@ -172,12 +172,10 @@ class Broker:
             return control.ErrorResult("shutting-down", self._stop_reason)
         try:
             slot = self._slot_for(request)
-        except CanInitializationError as error:
-            return control.ErrorResult("initialization", str(error))
         except CanError as error:
-            return control.ErrorResult("interface", str(error))
+            return control.ErrorResult(control.error_code(error), str(error))
         if slot.phase in {Phase.STOPPED, Phase.FAILED}:
-            self._restart(slot)
+            self._start(slot)
         self._waiting.append((caller, request, slot))
         self._serve_waiting()
         return None
@@ -192,17 +190,13 @@ class Broker:
                     slot.clients[request.client_id] = client
                     self._control.reply(caller, slot.attached())
                 case Phase.FAILED:
-                    error = control.ErrorResult("initialization", slot.reason)
+                    error = control.ErrorResult(slot.code, slot.reason)
                     self._control.reply(caller, error)
                 case _:
                     if slot.phase is Phase.STOPPED:  # it was closing when it was asked for
-                        self._restart(slot)
+                        self._start(slot)
                     still.append((caller, request, slot))
         self._waiting = still
-
-    def _restart(self, slot: ChannelSlot) -> None:
-        slot.restarts = 0
-        self._start(slot)
 
     def _detach(self, _: Caller, request: control.Detach) -> control.Nothing:
         for slot in self._slots.values():
@@ -239,7 +233,7 @@ class Broker:
                     f"no channel {request.channel!r}; channels of this broker: {known}"
                 )
             return self._agreed(slot, request.parameters)
-        identity = parse_options(request.interface, {"channel": request.channel}).identity
+        identity = identity_of(request.interface, request.channel, request.parameters)
         for slot in self._slots.values():
             if (slot.interface, slot.options.identity) == (request.interface, identity):
                 return self._agreed(slot, request.parameters)
@@ -247,6 +241,8 @@ class Broker:
             request.interface, {"channel": request.channel, **request.parameters}
         )
         name = f"{request.interface}.{request.channel}"
+        if name in self._slots:
+            name = f"{request.interface}.{identity}"
         if name in self._slots:
             raise CanInitializationError(f"channel {name!r} is another adapter already")
         return self._add_slot(name, request.interface, options, configured=False)
@@ -270,16 +266,14 @@ class Broker:
         A channel that nobody uses is not bound to what its last client wanted.
         """
         options = parse_options(slot.interface, slot.parameters | dict(given))
-        conflict = next(
-            (key for key in given if getattr(options, key, 0) != getattr(slot.options, key, 0)),
-            None,
-        )
+        asked, has = options.written(), slot.options.written()
+        conflict = next((key for key in given if asked.get(key) != has.get(key)), None)
         if conflict is None:
             return slot
         if slot.configured or slot.clients or self._is_awaited(slot):
             raise CanInitializationError(
                 f"channel {slot.name!r} is open with {conflict}="
-                f"{getattr(slot.options, conflict)!r}, not {conflict}={given[conflict]!r}"
+                f"{has.get(conflict)!r}, not {conflict}={given[conflict]!r}"
             )
         slot.options = options
         if slot.child is not None:

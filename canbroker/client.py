@@ -81,6 +81,7 @@ class Bus:
         :raises ValueError: a filter is not valid.
         """
         self._closed: str | None = "the bus was never opened"
+        self._unfinished = False
         wanted = validate(can_filters)
         if channel is None:
             raise CanInterfaceNotImplementedError(
@@ -89,8 +90,9 @@ class Bus:
             )
         self._channel = channel
         self._client_id = os.urandom(6).hex()
-        self._close_lock = threading.Lock()
+        self._close_lock = threading.RLock()  # a signal handler may interrupt a shutdown
         self._send_lock = threading.Lock()
+        self._sender: int | None = None  # thread that has the lock
         self._runtime = Runtime.at(broker)
         self._wake = Wake()
         self._context = Context()
@@ -98,6 +100,8 @@ class Bus:
         try:
             self._attach(interface, parameters, wanted, receive_own=receive_own_messages)
         except BaseException:
+            self._closed = "the bus was never opened"
+            self._detach()
             self._release()
             raise
         lifetime.opened(self)
@@ -127,12 +131,13 @@ class Bus:
             receive_own=bool(receive_own),
             wake=self._wake,
             check_open=self._check_open,
+            beside=self._watch.silent,
         )
         self._parts.append(self._reception)
         self._closed = None
         try:
             ready = self._reception.subscribe(wanted, clock.deadline_after(_READY_S))
-        except CanTimeoutError as error:
+        except CanError as error:
             raise CanInitializationError(str(error)) from error
         self._watch.begin(self._reception.subscriber.epoch, ready.state)
         self._transmitter = Transmitter(
@@ -154,7 +159,11 @@ class Bus:
         :param timeout: ``None`` waits for ever; 0 returns what is there.
         :raises CanOperationError: the bus is closed, or its channel is gone.
         """
-        message = self._reception.receive(timeout)
+        try:
+            message = self._reception.receive(timeout)
+        except CanOperationError:
+            self._finish_shutdown()
+            raise
         if message is not None and _logger.isEnabledFor(self.RECV_LOGGING_LEVEL):
             _logger.log(self.RECV_LOGGING_LEVEL, "Received: %s", message)
         return message
@@ -170,8 +179,11 @@ class Bus:
         if first is None:
             return []
         messages = [first]
-        while len(messages) < max_messages and (message := self.recv(0)) is not None:
-            messages.append(message)
+        try:
+            while len(messages) < max_messages and (message := self.recv(0)) is not None:
+                messages.append(message)
+        except CanOperationError as error:
+            _logger.debug("%r ends after %d messages: %s", self._channel, len(messages), error)
         return messages
 
     def __iter__(self) -> Iterator[Message]:
@@ -208,7 +220,7 @@ class Bus:
         :raises CanOperationError: not valid, the channel is down or the bus closed, or an
             earlier frame was not sent.
         """
-        self._send([to_frame(msg)], timeout)
+        self._send([to_frame(msg)], clock.deadline_after(timeout), taken=bool(timeout))
 
     def send_batch(self, messages: Iterable[Message], timeout: float | None = None) -> None:
         """Sends messages in order, many in one request. Ours, for throughput.
@@ -220,10 +232,11 @@ class Bus:
         frames = [to_frame(message) for message in messages]
         deadline = clock.deadline_after(timeout)
         for start in range(0, len(frames), MAX_FRAMES):
-            left = clock.remaining_ns(deadline)
-            self._send(
-                frames[start : start + MAX_FRAMES], None if left is None else left / clock.SECOND
-            )
+            try:
+                self._send(frames[start : start + MAX_FRAMES], deadline, taken=bool(timeout))
+            except CanTimeoutError as error:
+                before = f"the {start} messages before it are under way"
+                raise CanTimeoutError(f"{error}; {before}") from error
 
     def flush(self, timeout: float | None = None) -> None:
         """Waits until the driver has taken every frame that was sent. Ours.
@@ -231,30 +244,39 @@ class Bus:
         :raises CanTimeoutError: it had not within ``timeout`` seconds.
         :raises CanOperationError: a frame was not sent.
         """
-        with self._sending(timeout):
-            self._transmitter.flush(clock.deadline_after(timeout))
+        deadline = clock.deadline_after(timeout)
+        with self._sending(deadline):
+            self._transmitter.flush(deadline)
 
     def flush_tx_buffer(self) -> int:
         """Discards what was sent and the driver has not taken yet; returns how many frames."""
         with self._sending(None):
+            if not self._transmitter.pending():
+                return 0
             params = control.Discard(client_id=self._client_id, token=self._transmitter.token)
             return self._control("discard", params, control.Discarded).count
 
-    def _send(self, frames: list[Frame], timeout: float | None) -> None:
-        with self._sending(timeout):
-            self._transmitter.send(frames, timeout)
+    def _send(self, frames: list[Frame], deadline: int | None, *, taken: bool) -> None:
+        with self._sending(deadline):
+            if self._watch.epoch != self._reception.subscriber.epoch:
+                self._reception.poke()
+            self._transmitter.send(frames, deadline, taken=taken)
 
     @contextmanager
-    def _sending(self, timeout: float | None) -> Iterator[None]:
-        """The right to send, taken within the caller's timeout."""
+    def _sending(self, deadline: int | None) -> Iterator[None]:
+        """The right to send, taken before the caller's deadline."""
         self._check_open()
-        if not self._send_lock.acquire(timeout=-1 if timeout is None else max(0.0, timeout)):
+        left = clock.remaining_ns(deadline)
+        if not self._send_lock.acquire(timeout=-1 if left is None else left / clock.SECOND):
             raise CanTimeoutError("another thread is sending")
         try:
             self._check_open()
+            self._sender = threading.get_ident()
             yield
         finally:
+            self._sender = None
             self._send_lock.release()
+            self._finish_shutdown()
 
     # -------------------------------------------------------------------------------- control
 
@@ -285,6 +307,8 @@ class Bus:
         """The last known state of the channel. Never waits; ``ERROR`` when the bus is closed."""
         if self._closed or self._watch.problem() is not None:
             return BusState.ERROR
+        if self._watch.epoch != self._reception.subscriber.epoch:
+            self._reception.poke()
         return BusState(self._watch.state.state)
 
     @state.setter
@@ -294,8 +318,8 @@ class Bus:
         :raises CanOperationError: the adapter cannot.
         """
         self._check_open()
-        if state is BusState.ERROR:
-            raise ValueError("a bus cannot be set to ERROR")
+        if state not in {BusState.ACTIVE, BusState.PASSIVE}:
+            raise ValueError(f"a bus can be set to ACTIVE or PASSIVE, not to {state}")
         self._control("set_state", control.SetState(state=state.value), control.Nothing)
         self._watch.wait_for(state.value, clock.deadline_after(_CONTROL_S))
 
@@ -310,6 +334,7 @@ class Bus:
             lost=subscriber.lost,
             dropped_upstream=subscriber.dropped_upstream,
             restarts=subscriber.restarts,
+            interruptions=self._watch.interruptions,
             receive_queue=len(self._reception),
             transmit_queue=transmitter.unanswered,
         )
@@ -332,6 +357,7 @@ class Bus:
         A :meth:`recv` that waits in another thread ends with :class:`CanOperationError`.
 
         :raises CanOperationError: a frame was not sent. The bus is closed all the same.
+        :raises CanTimeoutError: frames were still on their way after 10 s. As above.
         """
         with self._close_lock:
             if self._closed:
@@ -340,9 +366,22 @@ class Bus:
         lifetime.closed(self)
         self._transmitter.closing.set()
         self._wake.set()
+        self._unfinished = True
+        self._finish_shutdown()
+
+    def _finish_shutdown(self) -> None:
+        """Ends a bus that was shut down.
+
+        Called from a signal handler that has interrupted recv or send of the same thread, it
+        leaves that to them: they hold the sockets.
+        """
+        mine = self._sender == threading.get_ident() or self._reception.turns.mine()
+        if mine or not self._unfinished:
+            return
+        self._unfinished = False
         try:
             with self._send_lock:
-                self._transmitter.flush(clock.deadline_after(_SHUTDOWN_S))
+                self._transmitter.flush(clock.deadline_after(_SHUTDOWN_S), closing=True)
         finally:
             with self._send_lock:
                 self._detach()
@@ -362,6 +401,8 @@ class Bus:
     def __del__(self) -> None:
         if self._closed is None:
             lifetime.end(self)
+        elif self._unfinished:
+            self._finish_shutdown()
 
     def _check_open(self) -> None:
         if self._closed:
@@ -384,7 +425,8 @@ class Bus:
     def _forked(self) -> None:
         """[forked child] The sockets are the parent's: touch nothing, and say so when used."""
         self._closed = "the bus belongs to the process that opened it, not to its forked child"
-        self._close_lock = threading.Lock()
+        self._unfinished = False
+        self._close_lock = threading.RLock()
         self._send_lock = threading.Lock()
         self._reception.forget()
 

@@ -22,6 +22,7 @@ from typing import Any, Final, NamedTuple, TypeAlias
 from canbroker.frame import ERROR, EXTENDED, MAX_EXTENDED_ID, MAX_STANDARD_ID
 
 MAX_FILTERS: Final = 1024
+MAX_DRIVER_FILTERS: Final = 512  # CAN_RAW_FILTER_MAX of linux/can/raw.h
 
 CanFilters: TypeAlias = "Iterable[Mapping[str, Any]] | FilterSet | None"
 
@@ -50,15 +51,6 @@ class Filter(NamedTuple):
             and (self.error is None or self.error == bool(flags & ERROR))
         )
 
-    def implies(self, other: Filter) -> bool:
-        """Whether every frame that passes this filter passes ``other`` too."""
-        return (
-            (other.extended is None or other.extended == self.extended)
-            and (other.error is None or other.error == self.error)
-            and other.can_mask & ~self._fixed_bits() == 0
-            and (self.can_id ^ other.can_id) & other.can_mask == 0
-        )
-
     def text(self) -> str:
         kind = {None: "", False: "^", True: "!"}[self.error]
         frame_format = {None: "", False: "s", True: "x"}[self.extended]
@@ -68,11 +60,35 @@ class Filter(NamedTuple):
         digits = 8 if wide else 3
         return f"{frame_format}{self.can_id:0{digits}x}:{self.can_mask:0{digits}x}{kind}"
 
-    def _fixed_bits(self) -> int:
+    def fixed_bits(self) -> int:
         """Identifier bits that are the same in every frame that passes."""
         if self.extended is False:  # an 11-bit identifier has zeros above
             return self.can_mask | (MAX_EXTENDED_ID & ~MAX_STANDARD_ID)
         return self.can_mask
+
+
+def _without_implied(filters: set[Filter]) -> set[Filter]:
+    """The filters that no other one makes superfluous by passing all that they pass.
+
+    Filters of one mask are looked up together: lists of identifiers, the usual long sets, cost
+    a look-up a filter instead of a comparison with every other one.
+    """
+    identifiers: dict[tuple[int, bool | None, bool | None], set[int]] = {}
+    for can_id, can_mask, extended, error in filters:
+        identifiers.setdefault((can_mask, extended, error), set()).add(can_id)
+
+    def implied(item: Filter) -> bool:
+        fixed = item.fixed_bits()
+        return any(
+            (extended is None or extended == item.extended)
+            and (error is None or error == item.error)
+            and not can_mask & ~fixed
+            and item.can_id & can_mask in ids
+            and item != (item.can_id & can_mask, can_mask, extended, error)
+            for (can_mask, extended, error), ids in identifiers.items()
+        )
+
+    return {item for item in filters if not implied(item)}
 
 
 class FilterSet:
@@ -82,12 +98,8 @@ class FilterSet:
 
     def __init__(self, filters: Iterable[Filter] = (), *, nothing: bool = False) -> None:
         """``filters`` may repeat and imply each other; ``nothing`` makes an empty one pass none."""
-        candidates = [normal for item in filters if (normal := _normalise(item)) is not None]
-        kept = {
-            item
-            for item in set(candidates)
-            if not any(item != other and item.implies(other) for other in candidates)
-        }
+        candidates = {normal for item in filters if (normal := _normalise(item)) is not None}
+        kept = _without_implied(candidates)
         self.nothing = nothing and not kept
         if Filter(0, 0) in kept:
             kept.clear()  # one that passes everything makes the set the empty one
@@ -162,12 +174,16 @@ def parse(text: str) -> FilterSet:
 
 
 def union(sets: Iterable[FilterSet]) -> FilterSet:
-    """The set that passes whatever one of ``sets`` passes."""
-    filters: list[Filter] = []
+    """The set that passes whatever one of ``sets`` passes, or everything if that is too long.
+
+    For drivers that filter, and none of them takes more than :data:`MAX_DRIVER_FILTERS`.
+    """
+    filters: set[Filter] = set()
     for item in sets:
-        if not item.filters and not item.nothing:
+        filters.update(item.filters)
+        everything = not item.filters and not item.nothing
+        if everything or len(filters) > MAX_DRIVER_FILTERS:
             return EVERYTHING
-        filters.extend(item.filters)
     return FilterSet(filters, nothing=True)
 
 

@@ -135,7 +135,9 @@ def bit_counts(arbitration_id: int, flags: int, data: bytes | int) -> tuple[int,
 
 def bus_time_ns(frame: Frame, bitrate: int, data_bitrate: int | None = None) -> int:
     """Nanoseconds that the frame occupies a bus of these bit rates (bit/s)."""
-    slow, fast = bit_counts(frame.arbitration_id, frame.flags & ~(LOOPBACK | 64), frame.data)
+    slow, fast = bit_counts(
+        frame.arbitration_id, frame.flags & ~(LOOPBACK | HARDWARE_TIMESTAMP), frame.data
+    )
     return slow * 1_000_000_000 // bitrate + fast * 1_000_000_000 // (data_bitrate or bitrate)
 
 

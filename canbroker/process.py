@@ -20,6 +20,7 @@ import msgspec
 from canbroker.actors.channel import ActorCrashedError, ChannelActor, ChannelSpec
 from canbroker.errors import CanError
 from canbroker.wake import Wake
+from canbroker.wire import control
 
 _logger = logging.getLogger(__name__)
 
@@ -33,9 +34,13 @@ class Exit(enum.IntEnum):
 
 
 class Ready(msgspec.Struct):
-    """The child's answer: ``error`` is empty when it serves, else the reason why it does not."""
+    """The child's answer: ``error`` is empty when it serves, else the reason why it does not.
+
+    ``code`` groups it as an error of the control protocol does.
+    """
 
     error: str = ""
+    code: str = "initialization"
 
 
 class Child:
@@ -122,7 +127,7 @@ def main() -> int:
     try:
         actor = ChannelActor(spec)
     except CanError as error:
-        _answer(Ready(str(error)))
+        _answer(Ready(str(error), control.error_code(error)))
         return Exit.REFUSED
     _answer(Ready())
     try:

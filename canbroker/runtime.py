@@ -116,9 +116,15 @@ class BrokerLock:
 
     @classmethod
     def take(cls, path: Path) -> BrokerLock | None:
-        """The lock, or ``None`` while someone else holds it. Never waits."""
+        """The lock, or ``None`` while someone else holds it. Never waits.
+
+        :raises CanInitializationError: the file cannot be opened.
+        """
         while True:
-            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            try:
+                descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            except OSError as error:
+                raise CanInitializationError(f"cannot lock {path}: {error.strerror}") from error
             if not _lock_now(descriptor):
                 os.close(descriptor)
                 return None

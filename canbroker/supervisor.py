@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import enum
 import logging
+import os
 from typing import Any, Final
 
 import msgspec
@@ -34,8 +35,14 @@ _LASTED_NS: Final = 10 * clock.SECOND
 #: The recv loop publishes the state twice a second. One that does not is hung.
 _HUNG_NS: Final = 6 * clock.SECOND
 
+#: The broker looks at each channel every second. If it was later, it was stopped itself.
+_ASLEEP_NS: Final = 3 * clock.SECOND
+
 #: Opening an adapter may take its time, but not longer.
 _OPEN_NS: Final = 20 * clock.SECOND
+
+#: A channel that cannot be opened and that the configuration or clients want is tried this often.
+_RETRY_NS: Final = 5 * clock.SECOND
 
 #: An actor that was told to leave is killed after this long.
 _LEAVE_NS: Final = 3 * clock.SECOND
@@ -91,16 +98,21 @@ class ChannelSlot:
         self.configured = configured
         self.phase = Phase.STOPPED
         self.reason = ""
+        self.code = "initialization"  # groups a failed start, as an error of the protocol
         self.state: StateEvent | None = None
         self.clients: dict[str, Client] = {}
         self.child: Child | None = None
         self.feed: StateFeed | None = None
         self.restarts = 0
+        self._logged = ""
         self._log_level = log_level
         self._endpoints = {kind: runtime.channel_endpoint(name, kind) for kind in _KINDS}
         self._failures = 0
+        self._ran = False  # since it was begun
         self._since_ns = clock.monotonic_ns()
         self._heard_ns = 0
+        self._stepped_ns = self._since_ns
+        self._listen_only: bool | None = None  # as the channel was, for the actor's successor
         self._idle_ns: int | None = None
         self._retry_at = 0
 
@@ -109,16 +121,13 @@ class ChannelSlot:
 
     @property
     def parameters(self) -> dict[str, Any]:
-        return {
-            key: value
-            for key, value in msgspec.structs.asdict(self.options).items()
-            if value is not None
-        }
+        return self.options.written()
 
     @property
     def idle(self) -> bool:
         """Whether it exists for clients only, and they are gone."""
-        return not self.configured and not self.clients and self.phase is Phase.STOPPED
+        ended = self.phase in {Phase.STOPPED, Phase.FAILED}
+        return ended and not self.configured and not self.clients
 
     def attached(self) -> control.Attached:
         """Where clients find the channel."""
@@ -158,12 +167,23 @@ class ChannelSlot:
 
     # ------------------------------------------------------------------------------ lifecycle
 
+    def begin(self, waiter: Waiter) -> None:
+        """Starts the actor for someone who asks for it: what failed before is forgotten."""
+        self._failures = 0
+        self._ran = False
+        self._listen_only = None
+        self.start(waiter)
+
     def start(self, waiter: Waiter) -> None:
         """Starts the actor; :meth:`answered` tells how that went."""
+        self.code = "initialization"
+        parameters = self.parameters
+        if self._listen_only is not None and hasattr(self.options, "listen_only"):
+            parameters["listen_only"] = self._listen_only  # a client may have changed it
         spec = ChannelSpec(
             name=self.name,
             interface=self.interface,
-            parameters=self.parameters,
+            parameters=parameters,
             stream=self._endpoints["rx"],
             transmit=self._endpoints["tx"],
             control=self._endpoints["ctl"],
@@ -188,7 +208,7 @@ class ChannelSlot:
         if answer is None:
             self._ended(child, waiter)
         elif answer.error:
-            self.reason = answer.error
+            self.reason, self.code = answer.error, answer.code
         elif self.phase is Phase.STARTING:
             self._enter(Phase.RUNNING)
             self._heard_ns = clock.monotonic_ns()
@@ -207,11 +227,18 @@ class ChannelSlot:
     def step(self, now_ns: int, waiter: Waiter) -> int:
         """Does what is due; returns the monotonic time at which to call again."""
         since = now_ns - self._since_ns
+        if now_ns - self._stepped_ns > _ASLEEP_NS:
+            self._heard_ns = now_ns  # it was us who did not listen
+        self._stepped_ns = now_ns
         match self.phase:
             case Phase.BACKING_OFF:
                 if now_ns < self._retry_at:
                     return self._retry_at
                 self.start(waiter)
+            case Phase.FAILED:
+                self._forget_clients(now_ns)
+                if since > _RETRY_NS and (self.configured or self.clients):
+                    self.begin(waiter)
             case Phase.STARTING if since > _OPEN_NS:
                 self._kill("did not open its adapter in time")
             case Phase.STOPPING if since > _LEAVE_NS:
@@ -247,9 +274,11 @@ class ChannelSlot:
         self.state = None
         if self.phase is Phase.STOPPING:
             self._enter(Phase.STOPPED)
-        elif self.phase is Phase.STARTING and not self.restarts:
+        elif self.phase is Phase.STARTING and not self._ran:
             self.reason = self.reason or f"the channel actor ended while it started ({code})"
-            _logger.error("channel %r cannot be opened: %s", self.name, self.reason)
+            if self.reason != self._logged:  # a configured one is tried for ever
+                self._logged = self.reason
+                _logger.error("channel %r cannot be opened: %s", self.name, self.reason)
             self._enter(Phase.FAILED)
         else:
             self._back_off(child.pid, code)
@@ -271,10 +300,17 @@ class ChannelSlot:
         self._enter(Phase.BACKING_OFF)
 
     def _enter(self, phase: Phase) -> None:
-        if phase in {Phase.STARTING, Phase.RUNNING} and not self.restarts:
-            self.reason = ""
+        if phase is Phase.RUNNING:
+            self.reason = self._logged = ""
+            self._ran = True
         self.phase = phase
         self._since_ns = clock.monotonic_ns()
+        if phase in {Phase.RUNNING, Phase.FAILED}:
+            # Clients of an actor that is replaced come back when they next use their bus.
+            for client in self.clients.values():
+                if client.seen:
+                    client.seen = False
+                    client.since_ns = self._since_ns
 
     # -------------------------------------------------------------------------------- clients
 
@@ -289,6 +325,8 @@ class ChannelSlot:
             if isinstance(event, StateEvent):
                 self._heard_ns = clock.monotonic_ns()
                 self.state = event
+                if event.state != "error":
+                    self._listen_only = event.state == "passive"
                 self._note_clients(event)
 
     def _note_clients(self, event: StateEvent) -> None:
@@ -305,7 +343,8 @@ class ChannelSlot:
 
     def _forget_clients(self, now_ns: int) -> None:
         for client_id, client in list(self.clients.items()):
-            if not client.seen and now_ns - client.since_ns > _UNSEEN_NS:
+            late = not client.seen and now_ns - client.since_ns > _UNSEEN_NS
+            if late and not _alive(client.pid):
                 del self.clients[client_id]
 
     def _close_idle(self, now_ns: int) -> None:
@@ -316,6 +355,19 @@ class ChannelSlot:
         elif now_ns - self._idle_ns > _IDLE_NS:
             self._idle_ns = None
             self.stop("its last client has left")
+
+
+def _alive(pid: int) -> bool:
+    """Whether a process of this number runs; 0 is a client that has not told its own."""
+    if not pid:
+        return False
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
 
 
 _KINDS: Final = ("rx", "tx", "ctl")

@@ -273,6 +273,9 @@ class ChannelActor:
 
     def _end(self) -> None:
         stop = self._stop or Stop("the channel actor ends")
+        for change in self._callers:
+            result = control.ErrorResult("shutting-down", stop.reason)
+            self._send_inbox.put(Answer(change.caller, result))
         self._send_inbox.put(stop)
         self._recv_inbox.put(stop)
         for thread in self._threads:

@@ -27,7 +27,7 @@ from canbroker.filters import FilterSet
 from canbroker.frame import Frame, nominal_time_ns
 from canbroker.wire.stream import ClientInfo, StateEvent, echo
 
-#: Clients and broker take a channel that says nothing for three times this long for gone.
+#: Clients take a channel that says nothing for three times this long for gone.
 STATE_INTERVAL_NS: Final = clock.SECOND // 2
 
 _logger = logging.getLogger(__name__)
@@ -129,6 +129,7 @@ class Receiver:
         if self._backend is not None:
             self._waiter.remove(self._backend)
             self._totals.dropped_before += self._backend.dropped
+            self._totals.interruptions += 1
             self._backend = None
         self._publish_state(clock.monotonic_ns())
 
@@ -170,7 +171,7 @@ class Receiver:
                 self._publisher.ready(change, self._state(clock.monotonic_ns()))
             else:
                 self._leave(change, known)
-            self._state_due = 0
+        self._state_due = 0  # who has just joined shall not wait for it
         if self._backend is not None:
             self._backend.filter(self._publisher.wanted())
         self._heartbeat_due = None
@@ -187,7 +188,7 @@ class Receiver:
     def _publish_state(self, now: int) -> None:
         self._totals.period(now)
         self._publisher.state(self._state(now))
-        # Without clients only the broker listens, and it is patient.
+        # Without clients nobody decides by it within a second and a half.
         self._state_due = now + (STATE_INTERVAL_NS if self._clients else 2 * STATE_INTERVAL_NS)
 
     def _state(self, now: int) -> StateEvent:
@@ -213,6 +214,7 @@ class Receiver:
             load=totals.load if backend and backend.bitrate else None,
             queued=queued,
             routes=len(self._publisher),
+            interruptions=totals.interruptions,
             refused=refused + self._publisher.refused.counts.total(),
             clients=[
                 ClientInfo(client_id, filters[-1].text)
@@ -229,6 +231,7 @@ class Totals:
         self.received = 0
         self.transmitted = 0
         self.failed = 0
+        self.interruptions = 0  # times that the adapter was taken away
         self.dropped_before = 0  # by backends that were lost since
         self.received_rate = 0.0
         self.transmitted_rate = 0.0

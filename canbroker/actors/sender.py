@@ -22,7 +22,7 @@ from canbroker.actors.messages import (
     Stop,
     Up,
 )
-from canbroker.backends import AdapterGoneError, Backend, Transmit
+from canbroker.backends import LISTEN_ONLY, AdapterGoneError, Backend, Transmit
 from canbroker.fabric.requests import Caller, Intake, Replier
 from canbroker.fabric.sockets import Context, Waiter
 from canbroker.throttle import Throttle
@@ -151,7 +151,9 @@ class Sender:
                 for account in self._accounts.values():
                     self._drop_waiting(account, status, reason)
                 self._keeper.put(LetGo("send"))
-            case Stop():
+            case Stop(reason):
+                for caller, _ in self._discards:
+                    self._control.reply(caller, control.ErrorResult("shutting-down", reason))
                 return False
         return True
 
@@ -185,6 +187,8 @@ class Sender:
         while account.unanswered and account.unanswered[0].remaining == 0:
             pending = account.unanswered.popleft()
             if pending.status is not Status.OK:
+                if done is not None:  # a reply that is not OK says nothing of those before
+                    self._reply(account, done)
                 self._reply(account, pending)
                 done = None
             else:
@@ -222,7 +226,7 @@ class Sender:
             self._accept(identity, request)
 
     def _accept(self, identity: bytes, request: Request) -> None:
-        account = self._account(identity, request.client_id)
+        account = self._account(identity, request)
         count = len(request.frames)
         account.token = request.token
         if account.outstanding + count > CREDIT:
@@ -246,16 +250,23 @@ class Sender:
         )
         self.queued += count
 
-    def _account(self, identity: bytes, client_id: str) -> Account:
+    def _account(self, identity: bytes, request: Request) -> Account:
+        client_id = request.client_id
         account = self._accounts.get(client_id)
         if account is not None and account.identity == identity:
             return account
         if account is not None:
             # On a new connection. What was queued on the old one is stale, and never sent.
-            self._drop_waiting(account, Status.STALE, "the connection was lost")
-        elif len(self._accounts) >= _MAX_ACCOUNTS:
+            account.identity = identity
+            self._drop_waiting(account, Status.REFUSED, "the connection was lost")
+            return account
+        if len(self._accounts) >= _MAX_ACCOUNTS:
             # Peers that transmit without being subscribed leave no word when they go.
             self._accounts = {k: v for k, v in self._accounts.items() if v.outstanding}
+        if request.token > 1:
+            # It has sent before, to an account that is gone: nobody else will answer for that.
+            lost = encode_reply(request.token - 1, Status.STALE, 0, 0, "the connection was lost")
+            self._intake.reply(identity, lost)
         account = self._accounts[client_id] = Account(client_id, identity)
         return account
 
@@ -268,7 +279,7 @@ class Sender:
         if self._backend.condition.off:
             return Status.BUS_OFF, self._backend.condition.reason
         if self._backend.listen_only:
-            return Status.NOT_PERMITTED, f"channel {self._channel!r} is listen-only"
+            return Status.NOT_PERMITTED, LISTEN_ONLY
         for frame in request.frames:
             fault = self._backend.fault(frame)
             if fault is not None:

@@ -9,16 +9,26 @@ from typing import Any, Protocol, cast
 
 import msgspec
 
-from canbroker.backends.base import AdapterGoneError, Backend, BusCondition, Options, Transmit
+from canbroker.backends import python_can
+from canbroker.backends.base import (
+    LISTEN_ONLY,
+    AdapterGoneError,
+    Backend,
+    BusCondition,
+    Options,
+    Transmit,
+)
 from canbroker.errors import CanInitializationError, CanInterfaceNotImplementedError
 
 __all__ = [
     "BACKENDS",
+    "LISTEN_ONLY",
     "AdapterGoneError",
     "Backend",
     "BusCondition",
     "Options",
     "Transmit",
+    "identity_of",
     "open_backend",
     "parse_options",
 ]
@@ -44,28 +54,55 @@ class _BackendModule(Protocol):
     def open(self, options: Options) -> Backend: ...
 
 
-def _module(interface: str) -> _BackendModule:
-    """The module of an interface, imported now.
-
-    :raises CanInterfaceNotImplementedError: an unknown name; lists the known ones.
-    """
-    name = BACKENDS.get(interface)
-    if name is None:
-        known = ", ".join(sorted(BACKENDS))
-        raise CanInterfaceNotImplementedError(
-            f"unknown interface {interface!r}; canbroker has: {known}"
-        )
-    return cast(_BackendModule, importlib.import_module(name))
-
-
 def parse_options(interface: str, parameters: Mapping[str, Any]) -> Options:
     """Typed, checked options of an interface from what a user wrote.
+
+    A name that is not in the table is left to python-can, which is not asked before it is opened.
 
     :raises CanInterfaceNotImplementedError: unknown interface.
     :raises CanInitializationError: an unknown parameter, or a bad value; the message names it.
     """
-    options = _module(interface).OPTIONS
     given = {key: value for key, value in parameters.items() if key not in IGNORED_PARAMETERS}
+    if interface in BACKENDS:
+        parsed = _convert(interface, _module(interface).OPTIONS, given)
+    elif python_can.is_installed():
+        parsed = python_can.parse(interface, given)
+    else:
+        raise CanInterfaceNotImplementedError(
+            f"{_unknown(interface)}; others need python-can: pip install canbroker[python-can]"
+        )
+    if not parsed.channel.isprintable():  # no device, and no file system, has such a name
+        raise CanInitializationError(
+            f"interface {interface!r}: channel {parsed.channel!r} is not printable"
+        )
+    return parsed
+
+
+def identity_of(interface: str, channel: str, parameters: Mapping[str, Any]) -> str:
+    """Names the adapter that is meant, whatever else is said of it; see ``Options.identity``.
+
+    :raises CanError: as :func:`parse_options`.
+    """
+    options = _module(interface).OPTIONS if interface in BACKENDS else python_can.OPTIONS
+    which = {key: value for key, value in parameters.items() if key in options.identifying}
+    return parse_options(interface, {"channel": channel, **which}).identity
+
+
+def open_backend(interface: str, options: Options) -> Backend:
+    """Opens the adapter.
+
+    :raises CanInterfaceNotImplementedError: nobody has the interface; lists those there are.
+    :raises CanInitializationError: it cannot be opened, or refuses its configuration.
+    """
+    if interface in BACKENDS:
+        return _module(interface).open(options)
+    try:
+        return python_can.open(options)
+    except CanInterfaceNotImplementedError as error:
+        raise CanInterfaceNotImplementedError(f"{_unknown(interface)}; {error}") from error
+
+
+def _convert(interface: str, options: type[Options], given: Mapping[str, Any]) -> Options:
     known = {field.name for field in msgspec.structs.fields(options)}
     for key in given:
         if key not in known:
@@ -74,20 +111,16 @@ def parse_options(interface: str, parameters: Mapping[str, Any]) -> Options:
                 + ", ".join(sorted(known))
             )
     try:
-        parsed = msgspec.convert(given, options)
+        return msgspec.convert(given, options)
     except (msgspec.ValidationError, ValueError) as error:
         text = _AT_PARAMETER.sub(r" for \1", str(error))
         raise CanInitializationError(f"interface {interface!r}: {text}") from error
-    if not parsed.channel.isprintable():  # no device, and no file system, has such a name
-        raise CanInitializationError(
-            f"interface {interface!r}: channel {parsed.channel!r} is not printable"
-        )
-    return parsed
 
 
-def open_backend(interface: str, options: Options) -> Backend:
-    """Opens the adapter.
+def _module(interface: str) -> _BackendModule:
+    """The module of an interface of the table, imported now."""
+    return cast(_BackendModule, importlib.import_module(BACKENDS[interface]))
 
-    :raises CanInitializationError: it cannot be opened, or refuses its configuration.
-    """
-    return _module(interface).open(options)
+
+def _unknown(interface: str) -> str:
+    return f"unknown interface {interface!r}; canbroker has: {', '.join(sorted(BACKENDS))}"

@@ -15,7 +15,9 @@ import msgspec
 
 from canbroker.errors import CanOperationError
 from canbroker.filters import FilterSet
-from canbroker.frame import FD, Frame, frame_fault
+from canbroker.frame import ERROR, FD, Frame, frame_fault
+
+LISTEN_ONLY = "the channel is listen-only"
 
 
 class AdapterGoneError(CanOperationError):
@@ -32,7 +34,16 @@ class Options(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=T
     any device is touched.
     """
 
+    #: Parameters that, beside ``channel``, say which adapter is meant.
+    identifying: ClassVar[frozenset[str]] = frozenset()
+
     channel: str
+
+    def written(self) -> dict[str, Any]:
+        """What a user writes to get these: every parameter that has a value, by its name."""
+        return {
+            key: value for key, value in msgspec.structs.asdict(self).items() if value is not None
+        }
 
     @property
     def identity(self) -> str:
@@ -146,8 +157,8 @@ class Backend(ABC):
     def fault(self, frame: Frame) -> str | None:
         """[send] Why this adapter cannot send the frame, or ``None`` if it can."""
         if self.listen_only:
-            return "the channel is listen-only"
-        if frame.flags & 4 and not self.supports_error_frames:
+            return LISTEN_ONLY
+        if frame.flags & ERROR and not self.supports_error_frames:
             return "this adapter cannot send error frames"
         if frame.flags & FD and not self.fd:
             return "the channel was not opened for CAN FD (fd=True)"

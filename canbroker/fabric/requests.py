@@ -10,7 +10,7 @@ import msgspec
 import zmq
 
 from canbroker import clock
-from canbroker.fabric.sockets import Context, Descriptor, Socket, Waiter, readable
+from canbroker.fabric.sockets import Context, Descriptor, Messages, Socket, Waiter, readable
 from canbroker.throttle import Throttle
 from canbroker.wire import DECODE_ERRORS, WireError, control
 
@@ -148,11 +148,12 @@ class Link:
         """A reply, if one has arrived."""
         return self._socket.recv(zmq.NOBLOCK) if readable(self._socket) else None
 
-    def wait(self, wake: Descriptor, timeout_ns: int | None) -> None:
+    def wait(self, wake: Descriptor | None, timeout_ns: int | None) -> None:
         """Waits until a reply may have arrived, ``wake`` is set, or ``timeout_ns`` is over."""
         waiter = Waiter()
         waiter.add(self._socket)
-        waiter.add(wake)
+        if wake is not None:
+            waiter.add(wake)
         waiter.wait(timeout_ns)
 
     def close(self) -> None:
@@ -187,13 +188,12 @@ class StateFeed:
     def __init__(self, context: Context, endpoint: str, topic: bytes) -> None:
         self.socket: Socket = context.subscriber(endpoint)
         self.socket.subscribe(topic)
+        self._messages = Messages(self.socket)
 
     def receive(self) -> bytes | None:
         """The next event's body, if one has arrived."""
-        if not readable(self.socket):
-            return None
-        self.socket.recv(zmq.NOBLOCK)
-        return self.socket.recv()
+        message = self._messages.next()
+        return None if message is None else message[1]
 
     def close(self) -> None:
         self.socket.close()

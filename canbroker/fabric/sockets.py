@@ -30,6 +30,29 @@ def readable(socket: Socket) -> bool:
     return bool(cast(int, socket.getsockopt(zmq.EVENTS)) & zmq.POLLIN)
 
 
+class Messages:
+    """Reads messages of a topic and a body, and finds back to them when it was interrupted.
+
+    A signal handler that raises (Ctrl-C, a test's time limit) may strike between the two parts.
+    A part that is followed by another one is a topic; the one that is not is a body.
+    """
+
+    def __init__(self, socket: Socket) -> None:
+        self._socket = socket
+        self._topic: bytes | None = None
+
+    def next(self) -> tuple[bytes, bytes] | None:
+        """The next message that has arrived, if there is one."""
+        while self._topic is not None or readable(self._socket):
+            part = self._socket.recv(zmq.NOBLOCK)
+            if self._socket.getsockopt(zmq.RCVMORE):
+                self._topic = part
+            elif self._topic is not None:
+                topic, self._topic = self._topic, None
+                return topic, part
+        return None
+
+
 class Descriptor(Protocol):
     """Something with a file descriptor to poll."""
 
@@ -43,7 +66,9 @@ class Context:
         self._context: zmq.Context[Socket] = zmq.Context(io_threads=1)
 
     def publisher(self, endpoint: str) -> Socket:
-        return self._bound(self._socket(zmq.XPUB, STREAM_HIGH_WATER), endpoint)
+        socket = self._socket(zmq.XPUB, STREAM_HIGH_WATER)
+        socket.setsockopt(zmq.XPUB_VERBOSE, 1)  # whoever joins a topic is told how it stands
+        return self._bound(socket, endpoint)
 
     def subscriber(self, endpoint: str) -> Socket:
         return self._connected(self._socket(zmq.SUB, STREAM_HIGH_WATER), endpoint)

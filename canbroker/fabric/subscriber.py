@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from typing import Final
 
-import zmq
-
 from canbroker import clock
 from canbroker.clock import SECOND
 from canbroker.errors import CanError, CanOperationError, CanTimeoutError
-from canbroker.fabric.sockets import Context, Descriptor, Socket, Waiter, readable
+from canbroker.fabric.sockets import Context, Descriptor, Messages, Socket, Waiter, readable
 from canbroker.filters import FilterSet
 from canbroker.frame import EchoFrame
 from canbroker.wire import WireError, stream, topics
@@ -20,6 +18,9 @@ SILENCE_NS: Final = 3 * SECOND // 2
 
 #: A process that was stopped has its backlog in the kernel: this long its sockets get to see it.
 _CATCH_UP_NS: Final = SECOND // 10
+
+#: An actor answers a change of filters at once; after this long it is asked again.
+_ASK_AGAIN_NS: Final = SECOND // 2
 
 
 class Subscriber:
@@ -45,6 +46,8 @@ class Subscriber:
         self._ready: stream.ReadyEvent | None = None
         self._kept: list[EchoFrame] = []  # arrived during a change of filters that failed
         self.socket: Socket = context.subscriber(endpoint)
+        self._messages = Messages(self.socket)
+        self._suspected_ns: int | None = None  # since when a silence is being made sure of
         self._waiter = Waiter()
         self._waiter.add(self.socket)
 
@@ -92,27 +95,30 @@ class Subscriber:
         if self._kept:
             kept, self._kept = self._kept, []
             return kept
-        while True:
-            try:
-                topic = self.socket.recv(zmq.NOBLOCK)
-            except zmq.Again:
-                return []
-            frames = self._message(topic, self.socket.recv())
+        while (message := self._messages.next()) is not None:
+            frames = self._message(*message)
             if frames:
                 return frames
+        return []
 
     def wait(self, wake: Descriptor, timeout_ns: int | None) -> None:
         """Waits until something may have arrived, ``wake`` is set, or ``timeout_ns`` is over.
 
         :raises CanOperationError: the channel has been silent for too long.
         """
-        silent = self._heard_ns + SILENCE_NS - clock.monotonic_ns()
-        patience = max(silent, _CATCH_UP_NS)
+        began = clock.monotonic_ns()
+        patience = max(self._heard_ns + SILENCE_NS - began, _CATCH_UP_NS)
         waiter = Waiter()
         waiter.add(self.socket)
         waiter.add(wake)
         ready = waiter.wait(patience if timeout_ns is None else min(timeout_ns, patience))
-        if not ready and clock.monotonic_ns() - self._heard_ns >= SILENCE_NS:
+        now = clock.monotonic_ns()
+        if ready or now - self._heard_ns < SILENCE_NS:
+            self._suspected_ns = None
+            return
+        if self._suspected_ns is None:
+            self._suspected_ns = now  # not before the wait, which may have been a long stop
+        if now - self._suspected_ns >= _CATCH_UP_NS:
             raise CanOperationError(
                 f"channel {self._channel!r} is silent: its broker or channel actor is gone"
             )
@@ -127,12 +133,19 @@ class Subscriber:
     def _until_ready(self, frames: list[EchoFrame], deadline: int | None) -> stream.ReadyEvent:
         """Takes messages until the ready event; appends their frames to ``frames``."""
         while self._ready is None:
-            if readable(self.socket):
-                frames += self._message(self.socket.recv(), self.socket.recv())
-            elif not self._waiter.wait(clock.remaining_ns(deadline)):
+            if (message := self._messages.next()) is not None:
+                frames += self._message(*message)
+                continue
+            left = clock.remaining_ns(deadline)
+            if left == 0:
                 raise CanTimeoutError(
                     f"channel {self._channel!r} did not confirm the filters in time"
                 )
+            patience = _ASK_AGAIN_NS if left is None else min(left, _ASK_AGAIN_NS)
+            if not self._waiter.wait(patience):
+                # The answer was dropped if our backlog was at its limit. That is read by now.
+                self.socket.unsubscribe(self._private)
+                self.socket.subscribe(self._private)
         return self._ready
 
     def _message(self, topic: bytes, body: bytes) -> list[EchoFrame]:

@@ -37,10 +37,12 @@ class Reception:
         receive_own: bool,
         wake: Wake,
         check_open: Callable[[], None],
+        beside: Callable[[], object],
     ) -> None:
         """``label`` is what messages carry as their channel; ``wake`` interrupts every wait.
 
-        ``check_open`` raises when the bus is closed.
+        ``check_open`` raises when the bus is closed; ``beside`` is called now and then by who
+        waits, for what else arrives.
         """
         self.subscriber = Subscriber(context, endpoint, channel, client_id)
         self.turns = Turns(wake)
@@ -49,6 +51,7 @@ class Reception:
         self._receive_own = receive_own
         self._wake = wake
         self._check_open = check_open
+        self._beside = beside
         self._queue: deque[Message] = deque()
         self._queue_lock = threading.Lock()
         self._readiness: Readiness | None = None
@@ -93,10 +96,17 @@ class Reception:
     def fileno(self) -> int:
         """A descriptor that is readable while :meth:`receive` has something; -1 if none can be."""
         with self.turns.take_soon():
+            self._check_open()
             if self._readiness is None:
                 self._readiness = Readiness(self.subscriber.socket)
         self._update_readiness()
         return self._readiness.fileno()
+
+    def poke(self) -> None:
+        """Lets libzmq subscribe again after a reconnect, which it does when a socket is used."""
+        with self.turns.peek() as free:
+            if free:
+                self.subscriber.readable()
 
     def close(self) -> None:
         """Closes the sockets; whoever waits must have been woken, and found the bus closed."""
@@ -134,6 +144,7 @@ class Reception:
                     if left == 0:
                         return None
                     self.subscriber.wait(self._wake, left)
+                    self._beside()
 
     def _enqueue(self, frames: Sequence[EchoFrame]) -> None:
         me, own, label = self._client_id, self._receive_own, self._label

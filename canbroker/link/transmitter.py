@@ -65,15 +65,15 @@ class Transmitter:
         self._failures: list[str] = []
         self._link = Link(context, endpoint)
 
-    def send(self, frames: Sequence[Frame], timeout: float | None) -> None:
+    def send(self, frames: Sequence[Frame], deadline: int | None, *, taken: bool) -> None:
         """Sends frames as one request, at most ``MAX_FRAMES`` of the protocol.
 
-        :param timeout: seconds; ``None`` waits for room in the queue, a number above 0 for the
-            driver to have taken the frames, 0 never waits.
+        Waits for room in the queue until ``deadline``; if ``taken``, then for the driver to have
+        taken the frames.
+
         :raises CanTimeoutError: that did not happen in time; none of the frames goes out later.
         :raises CanOperationError: the channel is down, or an earlier frame has failed.
         """
-        deadline = clock.deadline_after(timeout)
         self.collect()
         self.raise_failures()
         while self.unanswered + len(frames) > CREDIT:
@@ -84,7 +84,7 @@ class Transmitter:
             raise CanOperationError(f"cannot send {describe(frames[0])}: {problem}")
         self._follow_epoch()
         self.token += 1
-        expires = deadline if deadline and timeout else 0
+        expires = deadline if deadline and taken else 0
         if not self._link.send(
             encode_request(self._client_id, self.token, expires, frames, self._epoch)
         ):
@@ -92,19 +92,25 @@ class Transmitter:
         request = Unanswered(self.token, frames)
         self._requests.append(request)
         self.unanswered += len(frames)
-        if timeout and deadline:
+        if taken and deadline:
             self._await(request, deadline)
 
-    def flush(self, deadline: int | None) -> None:
-        """Waits until every frame is answered.
+    def flush(self, deadline: int | None, *, closing: bool = False) -> None:
+        """Waits until every frame is answered; ``closing`` if the bus is being closed by us.
 
         :raises CanTimeoutError: not all were by ``deadline``.
         :raises CanOperationError: one of them has failed.
         """
         self.collect()
         while self._requests:
-            self._wait(deadline, f"{self.unanswered} frames are not acknowledged")
+            self._wait(deadline, f"{self.unanswered} frames are not acknowledged", closing=closing)
         self.raise_failures()
+
+    def pending(self) -> int:
+        """Frames that are not answered, as of now."""
+        self.collect()
+        self._follow_epoch()
+        return self.unanswered
 
     def collect(self) -> None:
         """Takes the answers that have arrived."""
@@ -123,7 +129,7 @@ class Transmitter:
     def _await(self, request: Unanswered, deadline: int) -> None:
         """Waits until a request is answered, and raises its own failure."""
         request.awaited = True
-        while self._requests and self._requests[0].token <= request.token:
+        while request in self._requests:
             try:
                 self._wait(deadline + _GRACE_NS, "the driver did not take it in time")
             except CanTimeoutError as error:
@@ -133,54 +139,70 @@ class Transmitter:
         if request.failures:
             raise CanOperationError(_summary(request.failures))
 
-    def _wait(self, deadline: int | None, what: str) -> None:
+    def _wait(self, deadline: int | None, what: str, *, closing: bool = False) -> None:
         """Waits for answers and books them.
 
         :raises CanTimeoutError: ``deadline`` is over.
+        :raises CanOperationError: the bus is being closed by somebody else.
         """
         left = clock.remaining_ns(deadline)
         if left == 0:
             raise CanTimeoutError(what)
-        self._link.wait(self._wake, _LOOK_NS if left is None else min(left, _LOOK_NS))
+        # Who closes the bus has set the wake for all the others, and would not sleep with it.
+        wake = None if closing else self._wake
+        self._link.wait(wake, _LOOK_NS if left is None else min(left, _LOOK_NS))
         self.collect()
-        if self.closing.is_set() and deadline is None:
+        if self.closing.is_set() and not closing:
             raise CanOperationError("the bus was shut down")
         self._follow_epoch()
         # A channel that is only down answers for itself; one that is gone never will.
         if self._requests and self._watch.silent():
-            self._fail_all("the broker or the channel actor is gone")
+            self._give_up("the broker or the channel actor is gone")
 
     def _follow_epoch(self) -> None:
         """What was sent to an actor that has been replaced since is never answered."""
         if self._watch.epoch != self._epoch:
-            self._fail_all("the channel actor was restarted")
+            self._give_up("the channel actor was restarted")
             self._epoch = self._watch.epoch
 
-    def _fail_all(self, reason: str) -> None:
-        for request in self._requests:
-            self._fail(request, range(len(request.frames)), reason)
-            self.unanswered -= len(request.frames)
-        self._requests.clear()
+    def _give_up(self, reason: str, until: int | None = None) -> None:
+        """Fails the requests that nobody answers any more: all, or those up to a token.
+
+        Whoever had them may have sent some before it went.
+        """
+        while self._requests and (until is None or self._requests[0].token <= until):
+            request = self._pop(0)
+            self._fail(request, range(len(request.frames)), f"is not known to be sent: {reason}")
 
     def _book(self, reply: Reply) -> None:
-        """Accounts for an answer; it confirms every request before its own."""
-        while self._requests and self._requests[0].token <= reply.token:
-            request = self._requests.popleft()
-            self.unanswered -= len(request.frames)
-            if request.token < reply.token or reply.status == Status.OK:
-                self.sent += len(request.frames)
-            else:
-                self.sent += reply.accepted
-                request.expired = reply.status == Status.EXPIRED
-                if reply.status != Status.DISCARDED:
-                    self._fail(request, reply.failed, reply.reason)
+        """Accounts for an answer, as ``docs/protocol.md`` says what it speaks of."""
+        if reply.status == Status.OK:
+            while self._requests and self._requests[0].token <= reply.token:
+                self.sent += len(self._pop(0).frames)
+        elif reply.status == Status.STALE:
+            self._give_up(reply.reason, reply.token)
+        else:
+            for index, request in enumerate(self._requests):
+                if request.token == reply.token:
+                    self._book_failure(self._pop(index), reply)
+                    return
 
-    def _fail(self, request: Unanswered, indexes: Sequence[int], reason: str) -> None:
+    def _book_failure(self, request: Unanswered, reply: Reply) -> None:
+        self.sent += reply.accepted
+        request.expired = reply.status == Status.EXPIRED
+        if reply.status != Status.DISCARDED:
+            self._fail(request, reply.failed, f"was not sent: {reply.reason}")
+
+    def _pop(self, index: int) -> Unanswered:
+        request = self._requests[index]
+        del self._requests[index]
+        self.unanswered -= len(request.frames)
+        return request
+
+    def _fail(self, request: Unanswered, indexes: Sequence[int], what: str) -> None:
         self.failed += len(indexes)
         failures = request.failures if request.awaited else self._failures
-        failures += [
-            f"{describe(request.frames[index])} was not sent: {reason}" for index in indexes
-        ]
+        failures += [f"{describe(request.frames[index])} {what}" for index in indexes]
 
 
 def _summary(failures: Sequence[str]) -> str:

@@ -22,6 +22,11 @@ class Turns:
         self._condition = threading.Condition(threading.Lock())
         self._count_lock = threading.Lock()
         self._short_jobs = 0
+        self._holder: int | None = None  # thread with the long turn
+
+    def mine(self) -> bool:
+        """Whether this thread has the long turn: it is in a signal handler, then."""
+        return self._holder == threading.get_ident()
 
     def wanted(self) -> bool:
         """Whether a short job waits, or the bus closes: let go."""
@@ -35,8 +40,11 @@ class Turns:
             yield False
             return
         try:
-            yield self._condition.wait_for(lambda: not self._short_jobs, _seconds_left(deadline))
+            free = self._condition.wait_for(lambda: not self._short_jobs, _seconds_left(deadline))
+            self._holder = threading.get_ident()
+            yield free
         finally:
+            self._holder = None
             self._condition.release()
 
     @contextmanager

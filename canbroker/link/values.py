@@ -28,6 +28,8 @@ class BusStats(msgspec.Struct, frozen=True, kw_only=True):
     ``received``: arrived under the filters, this bus's own included, whether returned or not.
     ``lost``: sent to us and never arrived. ``dropped_upstream``: lost before the broker saw them.
     ``restarts``: times that the channel actor was replaced, and frames may have been missed.
+    ``interruptions``: times that the adapter was lost, or closed to change its mode; what was on
+    the bus then, nobody received.
     ``receive_queue``: decoded and not yet taken. ``transmit_queue``: sent and not yet answered.
     """
 
@@ -37,5 +39,6 @@ class BusStats(msgspec.Struct, frozen=True, kw_only=True):
     lost: int
     dropped_upstream: int
     restarts: int
+    interruptions: int
     receive_queue: int
     transmit_queue: int

@@ -22,17 +22,27 @@ class ChannelWatch:
     def __init__(self, context: Context, endpoint: str, channel: str) -> None:
         self.state = StateEvent(state="active")
         self.epoch = 0
-        self._lock = threading.Lock()
+        self._interruptions_before = 0
+        self._lock = threading.RLock()  # a signal handler may close what it has interrupted
         self._heard_ns = clock.monotonic_ns()
         self._feed = StateFeed(context, endpoint, topics.state_topic(channel))
         self._waiter = Waiter()
         self._waiter.add(self._feed.socket)
         self._channel = channel
+        self._closed = False
 
     def begin(self, epoch: int, state: StateEvent) -> None:
         """Starts from what the channel has said in its ready event."""
         self.epoch, self.state = epoch, state
+        self._interruptions_before = state.interruptions
         self._heard_ns = clock.monotonic_ns()
+
+    @property
+    def interruptions(self) -> int:
+        """Times that the adapter was away since we began to watch, as far as is known."""
+        with self._lock:
+            self._follow()
+        return self.state.interruptions - self._interruptions_before
 
     def problem(self) -> str | None:
         """Why frames cannot be sent now, as far as is known; ``None`` if they can."""
@@ -44,7 +54,7 @@ class ChannelWatch:
         """Whether nothing has been heard of the channel for too long."""
         with self._lock:
             self._follow()
-            if self._quiet():
+            if self._quiet() and not self._closed:
                 self._waiter.wait(_CATCH_UP_NS)
                 self._follow()
             return self._quiet()
@@ -57,20 +67,23 @@ class ChannelWatch:
         with self._lock:
             self._follow()
             while self.state.state != state:
-                if not self._waiter.wait(clock.remaining_ns(deadline)):
+                if self._closed or not self._waiter.wait(clock.remaining_ns(deadline)):
                     raise CanOperationError(f"channel {self._channel!r} is not {state} yet")
                 self._follow()
 
     def close(self) -> None:
         with self._lock:
+            self._closed = True
             self._feed.close()
 
     def _quiet(self) -> bool:
-        return clock.monotonic_ns() - self._heard_ns > SILENCE_NS
+        return self._closed or clock.monotonic_ns() - self._heard_ns > SILENCE_NS
 
     def _follow(self) -> None:
-        while (body := self._feed.receive()) is not None:
+        while not self._closed and (body := self._feed.receive()) is not None:
             event = decode_event(body)
             self._heard_ns = clock.monotonic_ns()
             if isinstance(event.payload, StateEvent):
+                if event.epoch != self.epoch:  # its actor was replaced, and counts from 0
+                    self._interruptions_before -= self.state.interruptions
                 self.epoch, self.state = event.epoch, event.payload

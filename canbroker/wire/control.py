@@ -11,6 +11,7 @@ from typing import Annotated, Any, Final
 
 import msgspec
 
+from canbroker.errors import CanError, CanInterfaceNotImplementedError
 from canbroker.wire import DECODE_ERRORS, VERSION, WireError, decode
 from canbroker.wire.stream import StateEvent
 
@@ -121,6 +122,12 @@ class ErrorResult(msgspec.Struct):
     code: str
     message: str
     details: dict[str, Any] = {}
+
+
+def error_code(error: CanError) -> str:
+    """The ``code`` for an error of a channel that cannot be opened."""
+    is_interface = isinstance(error, CanInterfaceNotImplementedError)
+    return "interface" if is_interface else "initialization"
 
 
 BROKER_METHODS: Final[Mapping[str, type[Params]]] = {

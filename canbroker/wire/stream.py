@@ -70,6 +70,7 @@ class StateEvent(msgspec.Struct, tag_field="event", tag="state", kw_only=True):
     queued: int = 0
     routes: int = 0
     refused: int = 0
+    interruptions: int = 0
     clients: list[ClientInfo] = []
     counters: dict[str, int] = {}
 

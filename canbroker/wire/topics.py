@@ -10,7 +10,8 @@ from canbroker import filters
 from canbroker.filters import FilterSet
 from canbroker.wire import WireError
 
-MAX_TOPIC_BYTES: Final = 4096
+#: The longest set of filters, 1,024 of 29 bits, takes some 20,000.
+MAX_TOPIC_BYTES: Final = 32_768
 
 _CLIENT_ID = re.compile(r"[A-Za-z0-9_-]{1,32}")
 

@@ -9,11 +9,13 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from typing import ClassVar
 
+import can
 import pytest
 
 from canbroker import clock
-from canbroker.backends import open_backend, parse_options
+from canbroker.backends import open_backend, parse_options, python_can
 from canbroker.backends.base import Backend, Transmit
+from canbroker.backends.python_can.messages import to_frame, to_message
 from canbroker.frame import HARDWARE_TIMESTAMP, Frame, describe
 from canbroker.slcan_codec import encode
 from tests import vcan
@@ -195,6 +197,50 @@ class SlcanBench(Bench):
         return self._adapter.accepted()
 
 
+class PythonCanBench(Bench):
+    """The other node is another bus of python-can's in this process, where its buses live."""
+
+    interface = "virtual"
+    unusable: ClassVar = [
+        ({"listen_only": True}, "listen_only"),
+        ({"receive_own_messages": True}, "receive_own_messages"),
+        ({"channel": True}, "channel"),
+    ]
+
+    def __init__(self) -> None:
+        with ExitStack() as stack:
+            self._node = stack.enter_context(
+                can.Bus("bench", interface="virtual", ignore_config=True)
+            )
+            super().__init__()
+            self._cleanup = stack.pop_all()
+        self._seen: list[str] = []
+
+    def __exit__(self, *_: object) -> None:
+        with self._cleanup:
+            self.backend.close()
+
+    @property
+    def parameters(self) -> dict[str, object]:
+        return {"channel": "bench", "fd": True}
+
+    def open(self, **changes: object) -> Backend:
+        # Not through the table, where the name is that of canbroker's own virtual bus.
+        return python_can.open(python_can.parse(self.interface, self.parameters | changes))
+
+    def inject(self, frames: Sequence[Frame]) -> None:
+        for frame in frames:
+            self._node.send(to_message(frame))
+
+    def arrived(self, items: Sequence[Item]) -> list[Frame]:
+        return [item for item in items if isinstance(item, Frame)]
+
+    def seen(self) -> list[str]:
+        while (message := self._node.recv(0)) is not None:
+            self._seen.append(describe(to_frame(message, clock.wall_ns())))
+        return self._seen
+
+
 class SocketcanBench(Bench):
     """The other node is a socket of its own on the same virtual interface."""
 
@@ -237,4 +283,5 @@ BENCHES: dict[str, type[Bench]] = {
     "virtual-bitrate": TimedVirtualBench,
     "slcan": SlcanBench,
     "socketcan": SocketcanBench,
+    "python-can": PythonCanBench,
 }

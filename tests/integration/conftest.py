@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import tempfile
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
+import tests.plugins
 from canbroker.fabric.sockets import Context
 
 
@@ -23,3 +26,16 @@ def context() -> Iterator[Context]:
     context = Context()
     yield context
     context.close()
+
+
+@pytest.fixture
+def plugins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lets processes that start from here on find the nasty plugin, installed as plugins are."""
+    installed = tmp_path / "nasty_can-1.0.dist-info"
+    installed.mkdir()
+    (installed / "METADATA").write_text("Metadata-Version: 2.1\nName: nasty-can\nVersion: 1.0\n")
+    (installed / "entry_points.txt").write_text(
+        "[can.interface]\nnasty = nasty_can:NastyBus\nhanging = nasty_can:HangingBus\n"
+    )
+    [directory] = tests.plugins.__path__
+    monkeypatch.setenv("PYTHONPATH", f"{directory}{os.pathsep}{tmp_path}")

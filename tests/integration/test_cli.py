@@ -435,7 +435,7 @@ def test_the_option_comes_before_the_configured_address(
         (None, "cannot read the configuration"),
         ("[channels.x]\ninterface = 'virtual'\nbitrat = 1\n", "line 3, channels.x.bitrat"),
         ("[channels.x\n", "no valid TOML"),
-        ("[channels.x]\ninterface = 'nope'\n", "unknown interface 'nope'"),
+        ("[channels.x]\ninterface = 'vector'\n", "line 1, channels.x: interface 'vector' needs"),
     ],
 )
 def test_a_wrong_configuration_is_named(

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 import random
 from collections.abc import Iterator
 from typing import Any
@@ -100,11 +101,30 @@ def test_equal_sets_have_equal_texts(
     assert FilterSet(other, nothing=True) == one
 
 
-@given(filters, filters, st.data())
-def test_implies_means_every_frame(one: Filter, other: Filter, data: st.DataObject) -> None:
-    if one.implies(other):
-        arbitration_id, flags = data.draw(frames_near([one, other]))
-        assert not passes(one, arbitration_id, flags) or passes(other, arbitration_id, flags)
+@given(st.lists(filters, max_size=12), st.data())
+def test_what_is_left_out_passes_nothing_that_the_rest_does_not(
+    items: list[Filter], data: st.DataObject
+) -> None:
+    """The look-up by mask agrees with comparing every filter with every other one."""
+    one = FilterSet(items, nothing=True)
+    assume(one.filters)
+    for left, right in itertools.permutations(one.filters, 2):
+        alone = FilterSet([left, right])
+        assert len(alone.filters) == 2, "of two that stay, none implies the other"
+    arbitration_id, flags = data.draw(frames_near(items))
+    assert one.matches(arbitration_id, flags) == any(
+        passes(item, arbitration_id, flags) for item in items
+    )
+
+
+def test_long_lists_cost_what_they_hold() -> None:
+    """Sets of identifiers are canonical without comparing each with each."""
+    ids = [{"can_id": number, "can_mask": 0x1FFFFFFF} for number in range(1024)]
+    wanted = validate(ids)
+    assert len(wanted.filters) == 1024
+    assert validate([*ids[:512], *ids[:512]]) == validate(ids[:512])
+    assert union([wanted]) == EVERYTHING, "more than a driver takes"
+    assert union([validate(ids[:300]), validate(ids[200:500])]) == validate(ids[:500])
 
 
 @given(st.lists(filter_lists, max_size=3), st.data())

@@ -1,0 +1,124 @@
+"""A bus of python-can as a backend."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Sequence
+from typing import Final
+
+import can
+
+from canbroker import clock
+from canbroker.backends.base import Backend, Transmit
+from canbroker.backends.python_can.driver import close_driver, open_driver
+from canbroker.backends.python_can.exchange import Exchange
+from canbroker.backends.python_can.options import PythonCanOptions
+from canbroker.backends.python_can.receiving import Reception
+from canbroker.backends.python_can.sending import send_all
+from canbroker.filters import FilterSet
+from canbroker.frame import Frame
+
+_log = logging.getLogger("canbroker.python_can")
+
+#: The driver's calls may take this long to return at the end, shutdown included; the broker is
+#: patient for 3 s.
+_CLOSE_NS: Final = 2 * clock.SECOND
+
+_FD: Final = frozenset({can.CanProtocol.CAN_FD, can.CanProtocol.CAN_FD_NON_ISO})
+
+
+def open_bus(options: PythonCanOptions) -> PythonCanBackend:
+    """Opens the interface, as :func:`canbroker.backends.python_can.open` says."""
+    return PythonCanBackend(open_driver(options), options)
+
+
+class PythonCanBackend(Backend):
+    """An open bus of python-can; :func:`open_bus` makes it.
+
+    Its driver is called in two threads of ours, which nobody waits for: what a driver blocks is
+    its own reception, or its own sending.
+    """
+
+    def __init__(self, bus: can.BusABC, options: PythonCanOptions) -> None:
+        parameters = options.parameters
+        self._name = f"{options.interface} {options.identity}"
+        self.info = f"python-can {options.interface}: {getattr(bus, 'channel_info', 'open')}"
+        self.bitrate = _rate(parameters.get("bitrate"))
+        self.data_bitrate = _rate(parameters.get("data_bitrate"))
+        # Not every interface that can FD says so afterwards.
+        self.fd = parameters.get("fd") is True or bus.protocol in _FD
+        self._bus = bus
+        self._exchange = Exchange()
+        self._reception = Reception(bus, self._exchange, options.interface)
+        self._closing = threading.Lock()
+        self._closed = False
+        self._threads = [
+            self._start("recv", self._reception.run),
+            self._start("send", lambda: send_all(bus, self._exchange, self._reception.note_sent)),
+        ]
+
+    def __repr__(self) -> str:
+        return f"<PythonCanBackend {self._name}{' closed' if self._closed else ''}>"
+
+    def fileno(self) -> int:
+        return self._exchange.fileno()
+
+    def read(self) -> Sequence[Frame | Transmit]:
+        self.dropped = self._exchange.dropped
+        return self._exchange.take()
+
+    def room(self, origin: str) -> int:
+        del origin  # the driver has one queue, whoever sends
+        return self._exchange.room()
+
+    def send(self, transmits: Sequence[Transmit]) -> None:
+        self._exchange.put(transmits)
+
+    def abandon(self) -> Sequence[Transmit]:
+        return self._exchange.abandon()
+
+    def filter(self, filters: FilterSet) -> None:
+        self._reception.want(filters)
+
+    def counters(self) -> dict[str, int]:
+        return dict(self._reception.throttle.counts)
+
+    def close(self) -> None:
+        """As the base says; waits up to 2 s for the driver, and leaves it behind after that."""
+        with self._closing:
+            if self._closed:
+                return
+            self._closed = True
+        self._exchange.lose(f"{self._name} is closed")
+        deadline = clock.monotonic_ns() + _CLOSE_NS
+        for thread in self._threads:
+            # Half of the time: shutting down may wake a call that blocks.
+            thread.join(max(0, deadline - _CLOSE_NS // 2 - clock.monotonic_ns()) / clock.SECOND)
+        failed: list[str] = []
+        threads = [close_driver(self._bus, failed), *self._threads]
+        for thread in threads:
+            thread.join(max(0, deadline - clock.monotonic_ns()) / clock.SECOND)
+        self._exchange.close()
+        for problem in failed:
+            _log.warning("%s: %s", self._name, problem)
+        stuck = ", ".join(thread.name for thread in threads if thread.is_alive())
+        if stuck:
+            _log.error("%s: the driver does not return (%s); left behind", self._name, stuck)
+
+    def _start(self, name: str, work: Callable[[], None]) -> threading.Thread:
+        def run() -> None:
+            try:
+                work()
+            finally:  # a bug of ours, else it had ended before
+                self._exchange.lose(f"the {name} thread of {self._name} has crashed")
+
+        # Daemon: a driver that does not return shall not keep the process.
+        thread = threading.Thread(target=run, name=f"python-can {name}", daemon=True)
+        thread.start()
+        return thread
+
+
+def _rate(value: object) -> int | None:
+    """A bitrate as the user gave it, where it is one."""
+    return value if type(value) is int and value > 0 else None

@@ -1,0 +1,61 @@
+"""A process that asks python-can's drivers what they find. Prints each adapter as a line of JSON.
+
+Drivers load vendors' libraries, which may hang, print or crash; so it is a process that its
+parent ends when it takes too long, and each driver is asked in a thread of its own.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import threading
+from typing import TextIO
+
+import can
+from can.interfaces import BACKENDS as KNOWN
+
+from canbroker.backends.python_can.driver import DriverError, foreign
+
+
+def main() -> int:
+    """Asks what the first argument says (``wanted``, ``without``) until all have answered."""
+    asked = json.loads(sys.argv[1])
+    # Drivers' own words go nowhere: standard output is for what was found.
+    results = os.fdopen(os.dup(sys.stdout.fileno()), "w")
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+    names = KNOWN.keys() if asked["wanted"] is None else KNOWN.keys() & asked["wanted"]
+    lock = threading.Lock()
+    threads = [
+        threading.Thread(target=_ask, args=(name, results, lock), name=name, daemon=True)
+        for name in sorted(names - set(asked["without"]))
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return 0
+
+
+def _ask(interface: str, results: TextIO, lock: threading.Lock) -> None:
+    try:
+        with foreign("detection"):
+            found = [dict(config) for config in can.detect_available_configs(interface)]
+    except DriverError as error:
+        sys.stderr.write(f"{interface}: {error}\n")
+        return
+    for config in found:
+        # What is no scalar cannot be written in a configuration, and is not needed to open it.
+        plain = {key: value for key, value in config.items() if type(value) in _SCALARS}
+        if "channel" in plain:
+            line = json.dumps({"interface": interface, **plain})
+            with lock:
+                results.write(f"{line}\n")
+                results.flush()
+
+
+_SCALARS = frozenset({str, int, float, bool})
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,114 @@
+"""The edge to python-can: opens a bus, and turns whatever its drivers raise into our errors."""
+
+from __future__ import annotations
+
+import errno
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Final
+
+import can
+from can.interfaces import BACKENDS as KNOWN
+
+from canbroker.backends.python_can.options import PythonCanOptions
+from canbroker.errors import CanInitializationError, CanInterfaceNotImplementedError
+
+#: What the system says when a device has been unplugged, or its descriptor closed.
+_GONE: Final = frozenset({errno.ENODEV, errno.ENXIO, errno.EIO, errno.EBADF, errno.ENOTCONN})
+
+
+class DriverError(Exception):
+    """A driver raised something. ``fatal``: trying again is of no use."""
+
+    def __init__(self, doing: str, error: BaseException) -> None:
+        super().__init__(f"{doing} failed: {told(error)}")
+        self.fatal = any(getattr(cause, "errno", None) in _GONE for cause in _causes(error))
+
+
+@contextmanager
+def foreign(doing: str) -> Iterator[None]:
+    """Maps what a driver raises while ``doing``; a plugin may raise anything at all.
+
+    For threads that only serve drivers: it leaves nobody else's SystemExit through.
+
+    :raises DriverError: whatever was raised.
+    """
+    try:
+        yield
+    except BaseException as error:
+        raise DriverError(doing, error) from error
+
+
+def told(error: BaseException) -> str:
+    """Type and text of a foreign exception, in one line."""
+    return " ".join(f"{type(error).__name__}: {error}".split()).removesuffix(":")
+
+
+def open_driver(options: PythonCanOptions) -> can.BusABC:
+    """Opens python-can's bus; own messages are off, and no configuration is read.
+
+    :raises CanInterfaceNotImplementedError: python-can does not know the interface.
+    :raises CanInitializationError: the driver is not installed or refuses; its own words.
+    """
+    if options.interface not in KNOWN:
+        raise CanInterfaceNotImplementedError(
+            f"python-can does not have it either, but {', '.join(sorted(KNOWN))}"
+        )
+    parameters: dict[str, Any] = {**options.parameters}
+    try:
+        bus = can.Bus(
+            channel=_channel(options.channel),
+            interface=options.interface,
+            ignore_config=True,
+            receive_own_messages=False,
+            **parameters,
+        )
+    except (Exception, SystemExit) as error:
+        raise CanInitializationError(
+            f"python-can cannot open {options.interface} {options.identity}: {told(error)}"
+        ) from error
+    if not isinstance(bus, can.BusABC):
+        raise CanInitializationError(
+            f"python-can opened {options.interface} as {type(bus).__name__}, which is no can.BusABC"
+        )
+    return bus
+
+
+def close_driver(bus: can.BusABC, failed: list[str]) -> threading.Thread:
+    """Starts to shut the bus down, in a thread because a driver may never return.
+
+    What it raises is appended to ``failed``.
+    """
+
+    def shut_down() -> None:
+        try:
+            with foreign("shutdown"):
+                bus.shutdown()
+        except DriverError as error:
+            failed.append(str(error))
+
+    thread = threading.Thread(target=shut_down, name="python-can shutdown", daemon=True)
+    thread.start()
+    return thread
+
+
+def filters_itself(bus: can.BusABC) -> bool:
+    """Whether the driver does something about filters.
+
+    The ones that do not are filtered by python-can, message by message, which we do better.
+    """
+    return type(bus)._apply_filters is not can.BusABC._apply_filters
+
+
+def _channel(text: str) -> str | int:
+    """Drivers that number their channels want a number, which a client's word is not any more."""
+    return int(text) if text.isdecimal() and text.isascii() else text
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        yield error
+        error = error.__cause__ or error.__context__

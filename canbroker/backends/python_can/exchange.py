@@ -1,0 +1,134 @@
+"""What the actor's two threads and the driver's two threads share."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Sequence
+from typing import Final
+
+from canbroker import clock
+from canbroker.backends.base import AdapterGoneError, Transmit
+from canbroker.frame import Frame
+from canbroker.wake import Wake
+
+#: Transmits that were handed over and not read back. Drivers have queues of their own.
+CAPACITY: Final = 64
+
+#: Received frames that wait to be read; half a second of a full bus at 1 Mbit/s.
+MAX_FRAMES: Final = 8192
+
+
+class Exchange:
+    """Transmits on their way to the driver; frames and finished transmits on their way back.
+
+    The actor's side: :meth:`take`, :meth:`put`, :meth:`room`, :meth:`abandon`, :meth:`close`. The
+    driver's side: :meth:`next_transmit`, :meth:`finished`, :meth:`received`, :meth:`lose`. Either
+    side may end it, for both.
+    """
+
+    def __init__(self) -> None:
+        self.dropped = 0  # frames that came while MAX_FRAMES were unread
+        self._changed = threading.Condition()
+        self._happened: deque[Frame | Transmit] = deque()
+        self._queue: deque[Transmit] = deque()
+        self._sending: Transmit | None = None
+        self._outstanding = 0  # transmits that were put and not taken back
+        self._end: AdapterGoneError | None = None
+        self._wake = Wake()
+
+    @property
+    def ended(self) -> bool:
+        return self._end is not None
+
+    def fileno(self) -> int:
+        return self._wake.fileno()
+
+    # ------------------------------------------------------------------------ the actor's side
+
+    def take(self) -> list[Frame | Transmit]:
+        """[recv] All that has happened since the last call.
+
+        :raises AdapterGoneError: it has ended, and all that came before was taken.
+        """
+        self._wake.clear()  # first: what happens from here on sets it again
+        with self._changed:
+            happened = list(self._happened)
+            self._happened.clear()
+            self._outstanding -= sum(isinstance(item, Transmit) for item in happened)
+            end = self._end
+        if end is None:
+            return happened
+        self._wake.set()
+        if happened:
+            return happened
+        raise end
+
+    def room(self) -> int:
+        return max(0, CAPACITY - self._outstanding)
+
+    def put(self, transmits: Sequence[Transmit]) -> None:
+        """[send] Queues transmits for the driver.
+
+        :raises AdapterGoneError: it has ended; :meth:`abandon` returns them.
+        """
+        with self._changed:
+            self._queue.extend(transmits)
+            self._outstanding += len(transmits)
+            self._changed.notify_all()
+            if self._end is not None:
+                raise self._end
+
+    def abandon(self) -> list[Transmit]:
+        """All that was put and not taken. What the driver still holds is no longer awaited."""
+        with self._changed:
+            unread = [item for item in self._happened if isinstance(item, Transmit)]
+            under_way = [] if self._sending is None else [self._sending]
+            left = [*unread, *under_way, *self._queue]
+            self._happened.clear()
+            self._queue.clear()
+            self._sending = None
+            self._outstanding = 0
+            return left
+
+    def close(self) -> None:
+        """Gives the descriptor back; after :meth:`lose`, when nobody polls it any more."""
+        self._wake.close()
+
+    # ----------------------------------------------------------------------- the driver's side
+
+    def next_transmit(self) -> Transmit | None:
+        """The next transmit for the driver, waiting for one; ``None`` at the end."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._queue or self._end)
+            if self._end is not None:
+                return None  # nothing stale is sent
+            self._sending = self._queue.popleft()
+            return self._sending
+
+    def finished(self, transmit: Transmit, failure: str | None) -> None:
+        """The driver has taken the transmit, or not."""
+        with self._changed:
+            if self._sending is not transmit:
+                return  # it was abandoned, and has been answered
+            self._sending = None
+            transmit.failure = failure
+            if failure is None:
+                transmit.timestamp_ns = clock.wall_ns()
+            self._happened.append(transmit)
+        self._wake.set()
+
+    def received(self, frame: Frame) -> None:
+        with self._changed:
+            if len(self._happened) >= MAX_FRAMES:
+                self.dropped += 1
+                return
+            self._happened.append(frame)
+        self._wake.set()
+
+    def lose(self, reason: str) -> None:
+        """Ends it: the adapter is gone, because of ``reason``. The first reason stays."""
+        with self._changed:
+            self._end = self._end or AdapterGoneError(reason)
+            self._changed.notify_all()
+        self._wake.set()

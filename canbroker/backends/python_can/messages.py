@@ -1,0 +1,91 @@
+"""python-can's messages and our frames."""
+
+from __future__ import annotations
+
+import math
+from typing import Final
+
+import can
+
+from canbroker import clock
+from canbroker.frame import (
+    BITRATE_SWITCH,
+    ERROR,
+    ERROR_STATE_INDICATOR,
+    EXTENDED,
+    FD,
+    REMOTE,
+    Frame,
+    frame_fault,
+)
+
+#: Some drivers count from when the adapter was opened. A stamp so far from now is none.
+_PLAUSIBLE_NS: Final = 60 * clock.SECOND
+
+
+class MessageError(ValueError):
+    """What a driver returned is no message that a bus can carry."""
+
+
+def to_frame(message: object, wall_ns: int) -> Frame:
+    """The frame that a driver's message is; ``wall_ns`` is when it was returned.
+
+    :raises MessageError: says what is wrong with it.
+    """
+    if not isinstance(message, can.Message):
+        raise MessageError(f"no can.Message, but {type(message).__name__}")
+    identifier = message.arbitration_id
+    if type(identifier) is not int:
+        raise MessageError(f"arbitration_id is {type(identifier).__name__}")
+    flags = _flags(message)
+    data: bytes | int
+    if flags & REMOTE:
+        data = message.dlc
+        if type(data) is not int:
+            raise MessageError(f"dlc is {type(data).__name__}")
+    elif isinstance(message.data, (bytes, bytearray)):
+        data = bytes(message.data)
+    else:
+        raise MessageError(f"data is {type(message.data).__name__}")
+    # The identifier of an error frame is made of its classes, 29 bits without being extended.
+    as_sent = flags | EXTENDED if flags & ERROR else flags
+    fault = frame_fault(identifier, as_sent, data)
+    if fault is not None:
+        raise MessageError(fault)
+    return Frame(_timestamp(message.timestamp, wall_ns), identifier, flags, data)
+
+
+def to_message(frame: Frame) -> can.Message:
+    """The message to send; ``frame`` is valid."""
+    flags, data = frame.flags, frame.data
+    is_remote = isinstance(data, int)
+    return can.Message(
+        arbitration_id=frame.arbitration_id,
+        is_extended_id=bool(flags & EXTENDED),
+        is_remote_frame=is_remote,
+        is_error_frame=bool(flags & ERROR),
+        is_fd=bool(flags & FD),
+        bitrate_switch=bool(flags & BITRATE_SWITCH),
+        error_state_indicator=bool(flags & ERROR_STATE_INDICATOR),
+        is_rx=False,
+        dlc=data if isinstance(data, int) else len(data),
+        data=None if isinstance(data, int) else data,
+    )
+
+
+def _flags(message: can.Message) -> int:
+    return (
+        EXTENDED * bool(message.is_extended_id)
+        | REMOTE * bool(message.is_remote_frame)
+        | ERROR * bool(message.is_error_frame)
+        | FD * bool(message.is_fd)
+        | BITRATE_SWITCH * bool(message.bitrate_switch)
+        | ERROR_STATE_INDICATOR * bool(message.error_state_indicator)
+    )
+
+
+def _timestamp(seconds: object, wall_ns: int) -> int:
+    if not isinstance(seconds, (int, float)) or not math.isfinite(seconds):
+        return wall_ns
+    stamp_ns = round(seconds * clock.SECOND)
+    return stamp_ns if abs(stamp_ns - wall_ns) < _PLAUSIBLE_NS else wall_ns

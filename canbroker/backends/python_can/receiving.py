@@ -1,0 +1,201 @@
+"""The thread that reads a driver, and alone sets its filters."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import deque
+from typing import Final
+
+import can
+
+from canbroker import clock
+from canbroker.backends.python_can.driver import DriverError, filters_itself, foreign
+from canbroker.backends.python_can.exchange import Exchange
+from canbroker.backends.python_can.messages import MessageError, to_frame
+from canbroker.filters import EVERYTHING, Filter, FilterSet, union
+from canbroker.frame import MAX_STANDARD_ID, Frame
+from canbroker.throttle import Throttle
+
+_log = logging.getLogger("canbroker.python_can")
+
+#: How long a driver is asked to wait for a frame: how long filters and the end wait for us.
+RECV_S: Final = 0.05
+
+#: A driver that is not back by then ignores its timeout.
+_LATE_S: Final = 0.5
+
+#: Pauses after a driver that came back early with nothing; longer each time.
+_PAUSE_FIRST_S: Final = 0.001
+_PAUSE_MAX_S: Final = 0.02
+
+#: A driver that fails for so long, and does nothing else, has lost its adapter.
+_FAILING_NS: Final = clock.SECOND // 2
+
+#: More filters than this no driver has; python-can would go through them for each message.
+_MAX_FILTERS: Final = 32
+
+#: Interfaces that return what we send as if another node had sent it.
+_RETURN_OWN: Final = frozenset({"udp_multicast"})
+_RETURNED_NS: Final = clock.SECOND
+
+
+class Reception:
+    """Reads a driver into an exchange: :meth:`run` is its thread, the rest is any thread's."""
+
+    def __init__(self, bus: can.BusABC, exchange: Exchange, interface: str) -> None:
+        self.throttle = Throttle(_log)
+        self._bus = bus
+        self._exchange = exchange
+        self._own = _OwnFrames() if interface in _RETURN_OWN else None
+        self._pause_s = _PAUSE_FIRST_S
+        self._failing_since: int | None = None
+        self._changed = threading.Condition()
+        self._filtering = filters_itself(bus)  # False for good once that went wrong
+        self._wanted = EVERYTHING
+        self._in_force = EVERYTHING
+
+    def note_sent(self, frame: Frame) -> None:
+        """A frame is about to be sent; the driver may return it."""
+        if self._own is not None:
+            self._own.add(frame)
+
+    def want(self, filters: FilterSet) -> None:
+        """Has the driver filter, if it can. On return it withholds nothing of ``filters``.
+
+        A driver that does not return to take wider filters is not trusted with any again.
+        """
+        with self._changed:
+            if not self._filtering:
+                return
+            self._wanted = filters
+            wider = union([self._in_force, filters]) != self._in_force
+            if not wider or self._changed.wait_for(self._is_up_to_date, _LATE_S):
+                return
+            self._filtering = False
+            self._wanted = EVERYTHING
+        _log.warning("the driver ignores its timeout; it is given no filters any more")
+
+    def run(self) -> None:
+        """Reads until the exchange ends."""
+        while not self._exchange.ended:
+            self._follow_filters()
+            self._step()
+
+    # --------------------------------------------------------------------------------- frames
+
+    def _step(self) -> None:
+        started_ns = clock.monotonic_ns()
+        try:
+            with foreign("recv"):
+                message = self._bus.recv(RECV_S)
+        except DriverError as error:
+            self._failed(error)
+            return
+        self._failing_since = None
+        if message is None:
+            if clock.monotonic_ns() - started_ns < RECV_S * clock.SECOND / 2:
+                self._pause()
+        elif self._take(message):
+            self._pause_s = _PAUSE_FIRST_S
+        else:
+            self._pause()
+
+    def _take(self, message: can.Message) -> bool:
+        """Passes a message on; ``False`` if it is none."""
+        try:
+            frame = to_frame(message, clock.wall_ns())
+        except MessageError as error:
+            self.throttle.note("invalid_message", f"from the driver: {error}")
+            return False
+        # What we sent is echoed by the actor, at its place among the rest.
+        if message.is_rx and not (self._own is not None and self._own.remove(frame)):
+            self._exchange.received(frame)
+        return True
+
+    def _failed(self, error: DriverError) -> None:
+        now_ns = clock.monotonic_ns()
+        self._failing_since = self._failing_since or now_ns
+        if error.fatal or now_ns - self._failing_since > _FAILING_NS:
+            self._exchange.lose(str(error))
+            return
+        self.throttle.note("recv_failed", str(error))
+        self._pause()
+
+    def _pause(self) -> None:
+        time.sleep(self._pause_s)
+        self._pause_s = min(2 * self._pause_s, _PAUSE_MAX_S)
+
+    # -------------------------------------------------------------------------------- filters
+
+    def _is_up_to_date(self) -> bool:
+        return self._in_force == self._wanted
+
+    def _follow_filters(self) -> None:
+        with self._changed:
+            wanted = self._wanted
+            if wanted == self._in_force:
+                return
+        try:
+            with foreign("set_filters"):
+                self._bus.set_filters(driver_filters(wanted))
+        except DriverError as error:
+            self.throttle.note("filters_failed", str(error))
+            with self._changed:  # next time around, the driver is asked for everything
+                self._filtering = False
+                self._in_force, self._wanted = wanted, EVERYTHING
+                self._changed.notify_all()
+            return
+        with self._changed:
+            self._in_force = wanted
+            self._changed.notify_all()
+
+
+class _OwnFrames:
+    """Frames that we sent, until they come back or too much time has passed."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._sent: deque[tuple[int, tuple[int, int, bytes | int]]] = deque(maxlen=1024)
+
+    def add(self, frame: Frame) -> None:
+        with self._lock:
+            self._sent.append((clock.monotonic_ns() + _RETURNED_NS, _content(frame)))
+
+    def remove(self, frame: Frame) -> bool:
+        """Whether the frame was one of them."""
+        now_ns = clock.monotonic_ns()
+        with self._lock:
+            while self._sent and self._sent[0][0] < now_ns:
+                self._sent.popleft()
+            for entry in self._sent:
+                if entry[1] == _content(frame):
+                    self._sent.remove(entry)
+                    return True
+        return False
+
+
+def _content(frame: Frame) -> tuple[int, int, bytes | int]:
+    return frame.arbitration_id, frame.flags, frame.data
+
+
+def driver_filters(filters: FilterSet) -> list[can.typechecking.CanFilter] | None:
+    """What to give to python-can: ``filters`` or more; ``None`` is everything.
+
+    Each entry names its format, because not all drivers know one without.
+    """
+    if not filters.filters:
+        return None  # "nothing" cannot be said
+    entries = [entry for item in filters.filters for entry in _entries(item)]
+    return entries if len(entries) <= _MAX_FILTERS else None
+
+
+def _entries(item: Filter) -> list[can.typechecking.CanFilter]:
+    entries: list[can.typechecking.CanFilter] = []
+    if item.extended is not True:
+        mask = item.can_mask & MAX_STANDARD_ID
+        entries.append({"can_id": item.can_id, "can_mask": mask, "extended": False})
+    if item.extended is not False:
+        entries.append({"can_id": item.can_id, "can_mask": item.can_mask, "extended": True})
+    return entries
