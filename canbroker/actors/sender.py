@@ -37,6 +37,8 @@ _TURN: Final = 8
 
 _MAX_ACCOUNTS: Final = 1024
 
+_LOST: Final = "the connection was lost"
+
 _logger = logging.getLogger(__name__)
 
 
@@ -257,15 +259,13 @@ class Sender:
             return account
         if account is not None:
             # On a new connection. What was queued on the old one is stale, and never sent.
-            account.identity = identity
-            self._drop_waiting(account, Status.REFUSED, "the connection was lost")
-            return account
-        if len(self._accounts) >= _MAX_ACCOUNTS:
+            self._drop_waiting(account, Status.STALE, _LOST)
+        elif len(self._accounts) >= _MAX_ACCOUNTS:
             # Peers that transmit without being subscribed leave no word when they go.
             self._accounts = {k: v for k, v in self._accounts.items() if v.outstanding}
         if request.token > 1:
-            # It has sent before, to an account that is gone: nobody else will answer for that.
-            lost = encode_reply(request.token - 1, Status.STALE, 0, 0, "the connection was lost")
+            # It has sent before, on a connection that is gone: nobody else will answer for that.
+            lost = encode_reply(request.token - 1, Status.STALE, 0, 0, _LOST)
             self._intake.reply(identity, lost)
         account = self._accounts[client_id] = Account(client_id, identity)
         return account
