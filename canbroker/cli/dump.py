@@ -14,6 +14,7 @@ from canbroker import clock
 from canbroker.candump import format_human, format_log_line, parse_dump_filters
 from canbroker.cli.common import Opener, opens_channels
 from canbroker.cli.merging import Source, merge
+from canbroker.client import BusStats
 from canbroker.filters import EVERYTHING, FilterSet
 from canbroker.frame import EXTENDED, Frame
 from canbroker.message import Message, to_frame
@@ -167,14 +168,16 @@ def _print(
 
 def _report_losses(sources: list[Source]) -> None:
     for channel, bus in sources:
-        for loss in _losses(bus.stats.lost, bus.stats.dropped_upstream, bus.stats.restarts):
+        for loss in _losses(bus.stats):
             click.echo(f"canbroker: dump: {channel}: {loss}", err=True)
 
 
-def _losses(lost: int, dropped: int, restarts: int) -> Iterator[str]:
-    if lost:
-        yield f"{lost} frames lost: this program was too slow"
-    if dropped:
-        yield f"{dropped} frames lost before they reached the broker"
-    if restarts:
-        yield f"the channel was restarted {restarts} times; frames may have been missed"
+def _losses(stats: BusStats) -> Iterator[str]:
+    if stats.lost:
+        yield f"{stats.lost} frames lost: this program was too slow"
+    if stats.dropped_upstream:
+        yield f"{stats.dropped_upstream} frames lost before they reached the broker"
+    if stats.restarts:
+        yield f"the channel was restarted {stats.restarts} times; frames may have been missed"
+    if stats.interruptions:
+        yield f"the adapter was away {stats.interruptions} times; nobody received what came then"
