@@ -26,6 +26,7 @@ from canbroker.fabric.sockets import Context, Waiter
 from canbroker.filters import FilterSet
 from canbroker.frame import Frame, nominal_time_ns
 from canbroker.wire.stream import ClientInfo, StateEvent, echo
+from canbroker.wire.transmit import Status
 
 #: Clients take a channel that says nothing for three times this long for gone.
 STATE_INTERVAL_NS: Final = clock.SECOND // 2
@@ -116,20 +117,20 @@ class Receiver:
                 self._waiter.add(backend)
                 backend.filter(self._publisher.wanted())
                 self._state_due = 0
-            case Down(reason):
-                self._drop_backend(reason)
+            case Down(reason, status):
+                self._drop_backend(reason, ends=status is Status.SHUTTING_DOWN)
                 self._keeper.put(LetGo("recv"))
             case Stop(reason):
                 self._reason = reason
                 return False
         return True
 
-    def _drop_backend(self, reason: str) -> None:
+    def _drop_backend(self, reason: str, *, ends: bool = False) -> None:
         self._reason = reason
         if self._backend is not None:
             self._waiter.remove(self._backend)
             self._totals.dropped_before += self._backend.dropped
-            self._totals.interruptions += 1
+            self._totals.interruptions += not ends
             self._backend = None
         self._publish_state(clock.monotonic_ns())
 
