@@ -32,7 +32,7 @@ _GIVE_UP_AFTER: Final = 10
 #: A start has worked when the actor lived this long.
 _LASTED_NS: Final = 10 * clock.SECOND
 
-#: The recv loop publishes the state twice a second. One that does not is hung.
+#: The recv loop publishes the state every second at least. One that does not is hung.
 _HUNG_NS: Final = 6 * clock.SECOND
 
 #: The broker looks at each channel every second. If it was later, it was stopped itself.

@@ -95,9 +95,9 @@ class Receiver:
 
     def _patience(self) -> int:
         """Nanoseconds until something is due without anyone asking for it."""
-        due = self._state_due
-        if self._heartbeat_due is not None:
-            due = min(due, self._heartbeat_due)
+        # While there are heartbeats the state goes with one of them: an idle process should
+        # rarely wake up.
+        due = self._state_due if self._heartbeat_due is None else self._heartbeat_due
         backend_due = self._backend.due_ns() if self._backend is not None else None
         if backend_due is not None:
             due = min(due, backend_due)

@@ -44,7 +44,7 @@ class ClientInfo(msgspec.Struct):
 
 
 class StateEvent(msgspec.Struct, tag_field="event", tag="state", kw_only=True):
-    """All there is to say of a channel; published when it changes and twice a second.
+    """All there is to say of a channel; published when it changes and about every second.
 
     ``state`` is ``active``, ``passive`` (listen-only) or ``error``, with the reason. The pair of
     clocks relates frames' time stamps (wall) to deadlines (monotonic). Counters are cumulative
