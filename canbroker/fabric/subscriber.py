@@ -17,7 +17,7 @@ from canbroker.wire import WireError, stream, topics
 SILENCE_NS: Final = 3 * SECOND // 2
 
 #: A process that was stopped has its backlog in the kernel: this long its sockets get to see it.
-_CATCH_UP_NS: Final = SECOND // 10
+CATCH_UP_NS: Final = SECOND // 10
 
 #: An actor answers a change of filters at once; after this long it is asked again.
 _ASK_AGAIN_NS: Final = SECOND // 2
@@ -107,7 +107,7 @@ class Subscriber:
         :raises CanOperationError: the channel has been silent for too long.
         """
         began = clock.monotonic_ns()
-        patience = max(self._heard_ns + SILENCE_NS - began, _CATCH_UP_NS)
+        patience = max(self._heard_ns + SILENCE_NS - began, CATCH_UP_NS)
         waiter = Waiter()
         waiter.add(self.socket)
         waiter.add(wake)
@@ -118,7 +118,7 @@ class Subscriber:
             return
         if self._suspected_ns is None:
             self._suspected_ns = now  # not before the wait, which may have been a long stop
-        if now - self._suspected_ns >= _CATCH_UP_NS:
+        if now - self._suspected_ns >= CATCH_UP_NS:
             raise CanOperationError(
                 f"channel {self._channel!r} is silent: its broker or channel actor is gone"
             )

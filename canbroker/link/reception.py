@@ -143,8 +143,8 @@ class Reception:
                     left = clock.remaining_ns(deadline)
                     if left == 0:
                         return None
+                    self._beside()  # before the wait: what it waits for is received at once
                     self.subscriber.wait(self._wake, left)
-                    self._beside()
 
     def _enqueue(self, frames: Sequence[EchoFrame]) -> None:
         me, own, label = self._client_id, self._receive_own, self._label

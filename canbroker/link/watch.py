@@ -8,12 +8,9 @@ from canbroker import clock
 from canbroker.errors import CanOperationError
 from canbroker.fabric.requests import StateFeed
 from canbroker.fabric.sockets import Context, Waiter
-from canbroker.fabric.subscriber import SILENCE_NS
+from canbroker.fabric.subscriber import CATCH_UP_NS, SILENCE_NS
 from canbroker.wire import topics
 from canbroker.wire.stream import StateEvent, decode_event
-
-#: A process that was stopped has its backlog in the kernel: this long the feed gets to see it.
-_CATCH_UP_NS = clock.SECOND // 10
 
 
 class ChannelWatch:
@@ -55,7 +52,7 @@ class ChannelWatch:
         with self._lock:
             self._follow()
             if self._quiet() and not self._closed:
-                self._waiter.wait(_CATCH_UP_NS)
+                self._waiter.wait(CATCH_UP_NS)
                 self._follow()
             return self._quiet()
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Final, Protocol, TypeVar
+from typing import Annotated, Any, Final, Protocol, TypeVar
 
 import msgspec
 
@@ -10,6 +10,10 @@ VERSION: Final = 1
 
 #: No message of the protocol is larger; listening sockets refuse what is.
 MAX_MESSAGE_BYTES: Final = 1 << 20
+
+#: A client's name for itself, in topics and requests: letters, digits, ``_`` and ``-``.
+CLIENT_ID_PATTERN: Final = r"^[A-Za-z0-9_-]{1,32}\Z"
+ClientId = Annotated[str, msgspec.Meta(pattern=CLIENT_ID_PATTERN)]
 
 #: What msgspec raises for bytes that are not what was expected, nested too deep included.
 DECODE_ERRORS = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)

@@ -12,12 +12,11 @@ from typing import Annotated, Any, Final
 import msgspec
 
 from canbroker.errors import CanError, CanInterfaceNotImplementedError
-from canbroker.wire import DECODE_ERRORS, VERSION, WireError, decode
+from canbroker.wire import DECODE_ERRORS, VERSION, ClientId, WireError, decode
 from canbroker.wire.stream import StateEvent
 
 _Text = Annotated[str, msgspec.Meta(max_length=4096)]
 _Scalar = _Text | int | float | bool | None
-_ClientId = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9_-]{1,32}\Z")]
 
 
 class Params(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
@@ -27,7 +26,7 @@ class Params(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
 class Attach(Params):
     """Join a channel: one of the configuration (``channel`` alone), or any (with ``interface``)."""
 
-    client_id: _ClientId
+    client_id: ClientId
     pid: int
     program: _Text
     channel: _Text
@@ -36,7 +35,7 @@ class Attach(Params):
 
 
 class Detach(Params):
-    client_id: _ClientId
+    client_id: ClientId
 
 
 class SetState(Params):
@@ -51,7 +50,7 @@ class Discard(Params):
     Requests travel on another connection: the answer waits until that one has arrived.
     """
 
-    client_id: _ClientId
+    client_id: ClientId
     token: Annotated[int, msgspec.Meta(ge=0)]
 
 

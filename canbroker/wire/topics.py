@@ -8,12 +8,12 @@ from urllib.parse import quote, unquote_to_bytes
 
 from canbroker import filters
 from canbroker.filters import FilterSet
-from canbroker.wire import WireError
+from canbroker.wire import CLIENT_ID_PATTERN, WireError
 
 #: The longest set of filters, 1,024 of 29 bits, takes some 20,000.
 MAX_TOPIC_BYTES: Final = 32_768
 
-_CLIENT_ID = re.compile(r"[A-Za-z0-9_-]{1,32}")
+_CLIENT_ID = re.compile(CLIENT_ID_PATTERN)
 
 
 class RouteTopic(NamedTuple):
@@ -93,7 +93,7 @@ def parse(topic: bytes, channel: str) -> Topic:
         raise WireError(f"topic {text!r}: {error}") from error
     if kind == "rx":
         return RouteTopic(wanted)
-    if kind.startswith("@") and _CLIENT_ID.fullmatch(kind, 1):
+    if kind.startswith("@") and _CLIENT_ID.match(kind[1:]):
         return PrivateTopic(kind[1:], wanted)
     raise WireError(f"topic {text!r} is neither rx, state nor @<client-id>")
 

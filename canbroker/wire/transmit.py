@@ -13,7 +13,7 @@ from typing import Annotated, Final
 import msgspec
 
 from canbroker.frame import Frame
-from canbroker.wire import VERSION, decode
+from canbroker.wire import VERSION, ClientId, decode
 
 MAX_FRAMES: Final = 1024  # of one request
 
@@ -50,7 +50,7 @@ class Request(msgspec.Struct, array_like=True):
     """
 
     version: int
-    client_id: Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9_-]{1,32}\Z")]
+    client_id: ClientId
     token: _U64
     flags: int
     expires_ns: _U64
