@@ -108,6 +108,12 @@ def test_what_differs_is_named_with_both_values_and_the_command(
     assert "ip link set can0 type can" in found
 
 
+def test_the_command_for_fd_has_both_rates() -> None:
+    """``ip`` refuses FD with one alone."""
+    asked = SocketcanOptions(channel="can0", fd=True, data_bitrate=5_000_000)
+    assert "type can bitrate 500000 dbitrate 5000000 fd on" in command(asked, CAN0)
+
+
 def test_fd_listen_only_and_down_are_checked() -> None:
     classic = Link(index=1, name="can0", kind="can", up=True, mtu=16, bitrate=500_000)
     virtual = Link(index=1, name="vcan0", kind="vcan", up=True, mtu=16)

@@ -59,10 +59,11 @@ def command(options: SocketcanOptions, link: Link) -> str:
         change = f"ip link set {name} mtu {CANFD_MTU}"
     else:
         words = [f"ip link set {name} type can"]
-        if options.bitrate is not None:
-            words.append(f"bitrate {options.bitrate}")
-        if options.data_bitrate is not None:
-            words.append(f"dbitrate {options.data_bitrate}")
+        bitrate, data_bitrate = _rates(options, link)
+        if bitrate is not None:
+            words.append(f"bitrate {bitrate}")
+        if data_bitrate is not None:
+            words.append(f"dbitrate {data_bitrate}")
         if options.fd:
             words.append("fd on")
         if options.listen_only:
@@ -83,19 +84,25 @@ def _look_up(name: str) -> Link:
     return link
 
 
+def _rates(options: SocketcanOptions, link: Link) -> tuple[int | None, int | None]:
+    """What to set the rates to. The kernel takes CAN FD only together with both of them."""
+    if not options.fd:
+        return options.bitrate, None
+    return options.bitrate or link.bitrate, options.data_bitrate or link.data_bitrate
+
+
 def _configure(options: SocketcanOptions, link: Link) -> None:
+    if link.kind == "can" and options.fd and None in _rates(options, link):
+        raise CanInitializationError(
+            f"cannot configure interface {link.name}: CAN FD needs bitrate and data_bitrate"
+        )
     try:
         netlink.set_up(link, up=False)
-        if link.kind == "can":
-            netlink.set_controller(
-                link,
-                options.bitrate,
-                options.data_bitrate,
-                fd=options.fd,
-                listen_only=options.listen_only,
-            )
-        elif options.fd and link.mtu == CAN_MTU:
-            netlink.set_mtu(link, CANFD_MTU)
+        try:
+            _set(options, link)
+        except OSError:
+            netlink.set_up(link, up=link.up)  # others may be using it as it is
+            raise
         netlink.set_up(link, up=True)
     except OSError as error:
         if error.errno == errno.EPERM:
@@ -105,3 +112,13 @@ def _configure(options: SocketcanOptions, link: Link) -> None:
         raise CanInitializationError(
             f"cannot configure interface {link.name}: {why}; {command(options, link)}"
         ) from error
+
+
+def _set(options: SocketcanOptions, link: Link) -> None:
+    if link.kind == "can":
+        bitrate, data_bitrate = _rates(options, link)
+        netlink.set_controller(
+            link, bitrate, data_bitrate, fd=options.fd, listen_only=options.listen_only
+        )
+    elif options.fd and link.mtu == CAN_MTU:
+        netlink.set_mtu(link, CANFD_MTU)

@@ -113,14 +113,15 @@ def set_mtu(link: Link, mtu: int) -> None:
 def set_controller(
     link: Link, bitrate: int | None, data_bitrate: int | None, *, fd: bool, listen_only: bool
 ) -> None:
-    """Sets a controller that is down; rates that are ``None`` stay as they are.
+    """Sets a controller that is down; rates that are ``None`` stay as they are. CAN FD needs both.
 
     :raises OSError: ``EPERM`` without CAP_NET_ADMIN; ``EOPNOTSUPP``, ``EINVAL`` and others where
         the controller cannot do it.
     """
     modes = (_FD if fd else 0) | (_LISTENONLY if listen_only else 0)
-    # What is not in the mask stays; a controller without FD refuses even to be told not to.
-    mask = (_FD if fd != link.fd else 0) | (_LISTENONLY if listen_only != link.listen_only else 0)
+    # What is not in the mask stays. A controller without FD refuses even to be told not to; one
+    # that has it takes a data bitrate only together with FD, even if that is on.
+    mask = (_FD if fd or link.fd else 0) | (_LISTENONLY if listen_only != link.listen_only else 0)
     settings = [_attribute(_IFLA_CAN_CTRLMODE, struct.pack("=II", mask, modes & mask))]
     if bitrate is not None:
         settings.append(_attribute(_IFLA_CAN_BITTIMING, _bittiming(bitrate)))
