@@ -23,7 +23,8 @@ from canbroker.fabric.sockets import Context, Descriptor, Waiter
 from canbroker.leftovers import Leftovers
 from canbroker.process import Exit, Terminated, set_up_logging
 from canbroker.runtime import BrokerLock, Runtime
-from canbroker.supervisor import ChannelSlot, Client, Phase
+from canbroker.slots import ChannelSlot, Client, SchedulerSlot
+from canbroker.supervisor import ActorSlot, Phase
 from canbroker.throttle import Throttle
 from canbroker.wire import control
 
@@ -53,6 +54,8 @@ class Broker:
         self._autostarted = autostarted
         self._log_level = config.broker.log_level if config else "info"
         self._slots: dict[str, ChannelSlot] = {}
+        self._scheduler = SchedulerSlot(runtime, self._log_level)
+        self._scheduling: list[Caller] = []  # ask for the scheduler, which starts
         self._waiting: list[tuple[Caller, control.Attach, ChannelSlot]] = []
         self._started_ns = clock.monotonic_ns()
         self._busy_ns = self._started_ns
@@ -73,6 +76,7 @@ class Broker:
                 "attach": self._attach,
                 "detach": self._detach,
                 "status": self._status,
+                "scheduler": self._get_scheduler,
                 "shutdown": self._shutdown,
             },
             self._refused,
@@ -103,14 +107,16 @@ class Broker:
             self._control.serve()
         self._serve_slots(ready)
         self._serve_waiting()
+        self._serve_scheduling()
         if self._autostarted and self._idle():
             self._stop_reason = "its last client has left"
 
     def _serve_slots(self, ready: set[object]) -> None:
+        for actor in self._actors():
+            if actor.child is not None and actor.child in ready:
+                actor.answered(self._context, self._waiter)
+                self._leftovers.record(self._actors())
         for slot in self._slots.values():
-            if slot.child is not None and slot.child in ready:
-                slot.answered(self._context, self._waiter)
-                self._leftovers.record(self._slots.values())
             if slot.feed is not None and slot.feed.socket in ready:
                 slot.take_state()
 
@@ -122,7 +128,7 @@ class Broker:
             due = min(due, slot.step(now, self._waiter))
             if slot.idle and not any(waiting is slot for _, _, waiting in self._waiting):
                 del self._slots[slot.name]
-        return due
+        return min(due, self._scheduler.step(now, self._waiter))
 
     def _idle(self) -> bool:
         now = clock.monotonic_ns()
@@ -130,9 +136,12 @@ class Broker:
             self._busy_ns = now
         return now - self._busy_ns > IDLE_NS
 
-    def _start(self, slot: ChannelSlot) -> None:
+    def _actors(self) -> list[ActorSlot]:
+        return [*self._slots.values(), self._scheduler]
+
+    def _start(self, slot: ActorSlot) -> None:
         slot.begin(self._waiter)
-        self._leftovers.record(self._slots.values())
+        self._leftovers.record(self._actors())
 
     def _end(self) -> None:
         """Stops every actor, the ones that hang by force, then gives up socket and lock."""
@@ -141,9 +150,11 @@ class Broker:
         try:
             for caller, _, _ in self._waiting:
                 self._control.reply(caller, control.ErrorResult("shutting-down", reason))
-            for slot in self._slots.values():
+            for caller in self._scheduling:
+                self._control.reply(caller, control.ErrorResult("shutting-down", reason))
+            for slot in self._actors():
                 slot.stop(reason)
-            while any(slot.child is not None for slot in self._slots.values()):
+            while any(slot.child is not None for slot in self._actors()):
                 self._serve_slots(self._waiter.wait(max(0, self._due() - clock.monotonic_ns())))
         finally:
             self.close()
@@ -212,7 +223,31 @@ class Broker:
             uptime_s=(clock.monotonic_ns() - self._started_ns) / clock.SECOND,
             refused=self._refused.counts.total(),
             channels=[slot.status() for slot in self._slots.values()],
+            scheduler=self._scheduler.status(),
         )
+
+    def _get_scheduler(self, caller: Caller, _: control.Params) -> msgspec.Struct | None:
+        if self._stop_reason is not None:
+            return control.ErrorResult("shutting-down", self._stop_reason)
+        if self._scheduler.phase in {Phase.STOPPED, Phase.FAILED}:
+            self._start(self._scheduler)
+        self._scheduling.append(caller)
+        self._serve_scheduling()
+        return None
+
+    def _serve_scheduling(self) -> None:
+        """Answers those who ask for the scheduler when it serves, or does not."""
+        result: msgspec.Struct
+        match self._scheduler.phase:
+            case Phase.RUNNING:
+                result = control.SchedulerAt(control=self._scheduler.endpoint)
+            case Phase.FAILED:
+                result = control.ErrorResult("scheduler", self._scheduler.reason)
+            case _:
+                return
+        for caller in self._scheduling:
+            self._control.reply(caller, result)
+        self._scheduling.clear()
 
     def _shutdown(self, _: Caller, __: control.Params) -> control.Nothing:
         self._stop_reason = "the broker was told to stop"

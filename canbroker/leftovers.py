@@ -10,7 +10,7 @@ from typing import Final
 import msgspec
 
 from canbroker.runtime import Runtime
-from canbroker.supervisor import ChannelSlot
+from canbroker.supervisor import ActorSlot
 
 #: Actors leave by themselves when their broker dies; this long they may take.
 _LEAVE_S: Final = 1.5
@@ -30,7 +30,7 @@ class Leftovers:
         self._runtime = runtime
         self._started: dict[int, _Started] = {}
 
-    def record(self, slots: Iterable[ChannelSlot]) -> None:
+    def record(self, slots: Iterable[ActorSlot]) -> None:
         """Writes down which processes run now, for a successor of ours."""
         now = time.time()
         pids = {slot.child.pid for slot in slots if slot.child is not None}
@@ -56,9 +56,10 @@ class Leftovers:
         self.remove_files()
 
     def remove_files(self) -> None:
-        """Removes the record and every socket file; whoever holds the lock owns them all."""
+        """Removes the records and every socket file; whoever holds the lock owns them all."""
         for path in self._runtime.directory.iterdir():
-            if path.is_socket() or path == self._runtime.processes_path:
+            journal = path.name.startswith(self._runtime.journal_path.name)
+            if path.is_socket() or journal or path == self._runtime.processes_path:
                 path.unlink(missing_ok=True)
 
 

@@ -3,22 +3,25 @@
 The parent writes one line of JSON, the specification, to the child's standard input and keeps the
 pipe open: its end of file, when the parent stops the child or dies, is the order to leave. The
 child answers with one line on its standard output, ready or the reason why not, and logs to its
-standard error.
+standard error. Then it may say, a line each time, that it lives.
 """
 
 from __future__ import annotations
 
 import enum
 import logging
+import os
 import signal
 import subprocess
 import sys
-from typing import IO, cast
+from collections.abc import Callable, Sequence
+from typing import IO, Final, cast
 
 import msgspec
 
-from canbroker.actors.channel import ActorCrashedError, ChannelActor, ChannelSpec
+from canbroker.actors.specs import ChannelSpec, Spec
 from canbroker.errors import CanError
+from canbroker.fabric.sockets import Descriptor
 from canbroker.wake import Wake
 from canbroker.wire import control
 
@@ -33,7 +36,7 @@ class Exit(enum.IntEnum):
     REFUSED = 78  # it could not start with this specification (EX_CONFIG)
 
 
-class Ready(msgspec.Struct):
+class Ready(msgspec.Struct, tag="ready"):
     """The child's answer: ``error`` is empty when it serves, else the reason why it does not.
 
     ``code`` groups it as an error of the control protocol does.
@@ -43,15 +46,19 @@ class Ready(msgspec.Struct):
     code: str = "initialization"
 
 
+class Alive(msgspec.Struct, tag="alive"):
+    """The child still does its work."""
+
+
 class Child:
     """A running actor process, seen from the broker. Watch :meth:`fileno` for its answers."""
 
-    def __init__(self, spec: ChannelSpec) -> None:
-        """Starts the process; returns at once.
+    def __init__(self, name: str, spec: Spec) -> None:
+        """Starts the process; returns at once. ``name`` shows in the list of processes.
 
         ``-P``: the user's working directory may hold a ``serial.py`` that is not pyserial.
         """
-        command = [sys.executable, "-P", "-m", "canbroker.process", spec.name]
+        command = [sys.executable, "-P", "-m", "canbroker.process", name]
         self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
         self.pid = self._process.pid
         self._lifeline = cast(IO[bytes], self._process.stdin)
@@ -65,10 +72,10 @@ class Child:
     def fileno(self) -> int:
         return self._answers.fileno()
 
-    def answer(self) -> Ready | None:
+    def answer(self) -> Ready | Alive | None:
         """The child's line, when :meth:`fileno` is readable; ``None`` when the child has ended."""
         line = self._answers.readline(65_536)
-        return msgspec.json.decode(line, type=Ready) if line else None
+        return _answer_decoder.decode(line) if line else None
 
     def release(self) -> None:
         """Tells the child to leave, by closing its lifeline."""
@@ -115,31 +122,74 @@ class Terminated:
         return self._wake.fileno()
 
 
+class Answers:
+    """The child's end of the pipe to its parent.
+
+    The pipe is taken off standard output, where a driver's library may print what it likes:
+    that goes to standard error from now on.
+    """
+
+    def __init__(self) -> None:
+        self._descriptor = os.dup(sys.stdout.fileno())
+        os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+        os.set_blocking(self._descriptor, False)
+
+    def send(self, answer: Ready | Alive) -> None:
+        try:
+            os.write(self._descriptor, msgspec.json.encode(answer) + b"\n")
+        except BlockingIOError:
+            _logger.warning("the broker does not read what its actors say")
+
+
 def main() -> int:
-    """Runs one channel actor until its lifeline ends; returns the exit code."""
+    """Runs one actor until its lifeline ends; returns the exit code."""
     # A terminal sends SIGINT to the whole group; the broker decides when its actors leave.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     line = sys.stdin.buffer.readline(1 << 20)
     if not line.endswith(b"\n"):
         return Exit.REFUSED  # the parent died before it said anything
-    spec = msgspec.json.decode(line, type=ChannelSpec)
-    set_up_logging(spec.log_level, spec.name)
+    spec = _spec_decoder.decode(line)
+    set_up_logging(spec.log_level, sys.argv[1])
+    answers = Answers()
+    lifelines = (sys.stdin.buffer, Terminated(signal.SIGTERM))
     try:
-        actor = ChannelActor(spec)
+        run = _make(spec)
     except CanError as error:
-        _answer(Ready(str(error), control.error_code(error)))
+        answers.send(Ready(str(error)[:_MAX_TEXT], control.error_code(error)))
         return Exit.REFUSED
-    _answer(Ready())
+    answers.send(Ready())
     try:
-        actor.run(sys.stdin.buffer, Terminated(signal.SIGTERM))
-    except ActorCrashedError:
+        run(lifelines, lambda: answers.send(Alive()))
+    except Exception:
+        _logger.exception("the actor crashed")
         return Exit.CRASHED
     return Exit.OK
 
 
-def _answer(answer: Ready) -> None:
-    sys.stdout.buffer.write(msgspec.json.encode(answer) + b"\n")
-    sys.stdout.buffer.flush()
+_Run = Callable[[Sequence[Descriptor], Callable[[], None]], None]
+
+
+def _make(spec: Spec) -> _Run:
+    """Makes the actor; returns what runs it, given what ends it and how to say that it lives.
+
+    :raises CanError: it cannot be made.
+    """
+    # Imported here: neither actor needs what the other one is made of, nor does the broker.
+    if isinstance(spec, ChannelSpec):
+        from canbroker.actors.channel import ChannelActor  # noqa: PLC0415
+
+        channel = ChannelActor(spec)
+        return lambda lifelines, _: channel.run(*lifelines)  # its state stream says that it lives
+    from canbroker.actors.scheduler import SchedulerActor  # noqa: PLC0415
+
+    scheduler = SchedulerActor(spec)
+    return lambda lifelines, beat: scheduler.run(*lifelines, beat=beat)
+
+
+_MAX_TEXT: Final = 4096  # a line fits the pipe at once
+
+_spec_decoder = msgspec.json.Decoder(Spec)
+_answer_decoder = msgspec.json.Decoder(Ready | Alive)
 
 
 if __name__ == "__main__":

@@ -12,6 +12,8 @@ from canbroker.errors import CanInitializationError
 MAX_SOCKET_PATH = 107
 
 _SCHEME = "ipc://"
+#: Names that files of the runtime directory have, or begin with.
+_RESERVED = {"broker", "lock", "processes", "scheduler", "tasks"}
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9_.-]{1,32}")
 
 
@@ -61,13 +63,23 @@ class Runtime:
         """What a broker has started, for its successor in case it is killed."""
         return self.directory / "processes"
 
+    @property
+    def scheduler_endpoint(self) -> str:
+        """Where the scheduler of periodic tasks listens."""
+        return self._endpoint("scheduler.ctl")
+
+    @property
+    def journal_path(self) -> Path:
+        """What tasks there are, for a scheduler that takes over from one that was killed."""
+        return self.directory / "tasks.db"
+
     def channel_endpoint(self, name: str, kind: str) -> str:
         """Address of a channel's socket; ``kind`` is ``rx``, ``tx`` or ``ctl``.
 
         Plain names can be guessed by subscribers in any language; others are hashed, because a
         device path is often longer than a socket's path may be.
         """
-        plain = _PLAIN_NAME.fullmatch(name) and name not in {"broker", "lock", "processes"}
+        plain = _PLAIN_NAME.fullmatch(name) and name not in _RESERVED
         return self._endpoint(f"{name if plain else _digest(name)}.{kind}")
 
     def prepare(self) -> None:

@@ -1,26 +1,19 @@
-"""One channel as the broker sees it: its actor's process, its clients, and when to do what.
+"""The life of one actor process as the broker sees it: start, restart, give up, stop.
 
-Everything that depends on time is in :meth:`ChannelSlot.step`, which is passed the time.
+Everything that depends on time is in :meth:`ActorSlot.step`, which is passed the time.
 """
 
 from __future__ import annotations
 
 import enum
 import logging
-import os
-from typing import Any, Final
-
-import msgspec
+from abc import ABC, abstractmethod
+from typing import Final
 
 from canbroker import clock
-from canbroker.actors.channel import ChannelSpec
-from canbroker.backends import Options
-from canbroker.fabric.requests import StateFeed
+from canbroker.actors.specs import Spec
 from canbroker.fabric.sockets import Context, Waiter
-from canbroker.process import Child, Exit
-from canbroker.runtime import Runtime
-from canbroker.wire import WireError, control, topics
-from canbroker.wire.stream import StateEvent, decode_event
+from canbroker.process import Child, Exit, Ready
 
 #: A restart waits this long, twice as long each time it did not help.
 _BACKOFF_FIRST_NS: Final = 50 * clock.MILLISECOND
@@ -32,26 +25,20 @@ _GIVE_UP_AFTER: Final = 10
 #: A start has worked when the actor lived this long.
 _LASTED_NS: Final = 10 * clock.SECOND
 
-#: The recv loop publishes the state every second at least. One that does not is hung.
+#: An actor says every second at least that it lives. One that does not is hung.
 _HUNG_NS: Final = 6 * clock.SECOND
 
-#: The broker looks at each channel every second. If it was later, it was stopped itself.
+#: The broker looks at each actor every second. If it was later, it was stopped itself.
 _ASLEEP_NS: Final = 3 * clock.SECOND
 
 #: Opening an adapter may take its time, but not longer.
 _OPEN_NS: Final = 20 * clock.SECOND
 
-#: A channel that cannot be opened and that the configuration or clients want is tried this often.
+#: An actor that could not be started and that somebody wants is tried this often.
 _RETRY_NS: Final = 5 * clock.SECOND
 
 #: An actor that was told to leave is killed after this long.
 _LEAVE_NS: Final = 3 * clock.SECOND
-
-#: A client that was given a channel and never subscribed is forgotten after this long.
-_UNSEEN_NS: Final = 10 * clock.SECOND
-
-#: A channel that a client opened is closed this long after its last client.
-_IDLE_NS: Final = 2 * clock.SECOND
 
 _logger = logging.getLogger(__name__)
 
@@ -65,105 +52,52 @@ class Phase(enum.Enum):
     FAILED = "failed"
 
 
-class Client(msgspec.Struct):
-    """A client of a channel, as it introduced itself; ``seen`` once its subscription was."""
+class ActorSlot(ABC):
+    """One actor and its process. Used by the broker's one thread.
 
-    pid: int
-    program: str
-    since_ns: int
-    seen: bool = False
-    filters: str = ""
+    Subclasses say what to start, who wants it, and what there is to do while it runs.
+    """
 
-
-class ChannelSlot:
-    """A channel and the life of its actor. Used by the broker's one thread."""
-
-    def __init__(
-        self,
-        runtime: Runtime,
-        name: str,
-        interface: str,
-        options: Options,
-        *,
-        configured: bool,
-        log_level: str,
-    ) -> None:
-        """``configured``: from the configuration file, so it stays without clients.
-
-        :raises CanInitializationError: the runtime directory is too long for the sockets.
-        """
+    def __init__(self, name: str, what: str) -> None:
+        """``what`` names the actor in logs and errors."""
         self.name = name
-        self.interface = interface
-        self.options = options
-        self.configured = configured
         self.phase = Phase.STOPPED
         self.reason = ""
         self.code = "initialization"  # groups a failed start, as an error of the protocol
-        self.state: StateEvent | None = None
-        self.clients: dict[str, Client] = {}
         self.child: Child | None = None
-        self.feed: StateFeed | None = None
         self.restarts = 0
+        self._what = what
         self._logged = ""
-        self._log_level = log_level
-        self._endpoints = {kind: runtime.channel_endpoint(name, kind) for kind in _KINDS}
         self._failures = 0
         self._ran = False  # since it was begun
         self._since_ns = clock.monotonic_ns()
         self._heard_ns = 0
         self._stepped_ns = self._since_ns
-        self._listen_only: bool | None = None  # as the channel was, for the actor's successor
-        self._idle_ns: int | None = None
         self._retry_at = 0
 
     def __repr__(self) -> str:
-        return f"<ChannelSlot {self.name} {self.phase.value} clients={len(self.clients)}>"
+        return f"<{type(self).__name__} {self.name} {self.phase.value}>"
 
     @property
-    def parameters(self) -> dict[str, Any]:
-        return self.options.written()
+    @abstractmethod
+    def wanted(self) -> bool:
+        """Whether somebody wants the actor to run."""
 
-    @property
-    def idle(self) -> bool:
-        """Whether it exists for clients only, and they are gone."""
-        ended = self.phase in {Phase.STOPPED, Phase.FAILED}
-        return ended and not self.configured and not self.clients
+    @abstractmethod
+    def _spec(self) -> Spec:
+        """What the process is told to be."""
 
-    def attached(self) -> control.Attached:
-        """Where clients find the channel."""
-        return control.Attached(
-            name=self.name,
-            interface=self.interface,
-            parameters=self.parameters,
-            stream=self._endpoints["rx"],
-            transmit=self._endpoints["tx"],
-            control=self._endpoints["ctl"],
-        )
+    def _running(self, context: Context, waiter: Waiter) -> None:  # noqa: B027 - optional
+        """The actor has just begun to serve."""
 
-    def status(self) -> control.ChannelStatus:
-        return control.ChannelStatus(
-            name=self.name,
-            interface=self.interface,
-            parameters=self.parameters,
-            configured=self.configured,
-            phase=self.phase.value,
-            reason=self.reason,
-            pid=self.child.pid if self.child else None,
-            restarts=self.restarts,
-            stream=self._endpoints["rx"],
-            transmit=self._endpoints["tx"],
-            control=self._endpoints["ctl"],
-            state=self.state,
-            clients=[
-                control.ClientStatus(
-                    client_id=client_id,
-                    pid=client.pid,
-                    program=client.program,
-                    filters=client.filters,
-                )
-                for client_id, client in self.clients.items()
-            ],
-        )
+    def _ending(self, waiter: Waiter) -> None:  # noqa: B027 - optional
+        """The actor's process has ended, or is about to."""
+
+    def _entered(self, phase: Phase) -> None:  # noqa: B027 - optional
+        """Another phase has begun."""
+
+    def _attend(self, now_ns: int) -> None:  # noqa: B027 - optional
+        """What there is to do every second, while the actor runs or could not be started."""
 
     # ------------------------------------------------------------------------------ lifecycle
 
@@ -171,49 +105,25 @@ class ChannelSlot:
         """Starts the actor for someone who asks for it: what failed before is forgotten."""
         self._failures = 0
         self._ran = False
-        self._listen_only = None
-        self.start(waiter)
-
-    def start(self, waiter: Waiter) -> None:
-        """Starts the actor; :meth:`answered` tells how that went."""
-        self.code = "initialization"
-        parameters = self.parameters
-        if self._listen_only is not None and hasattr(self.options, "listen_only"):
-            parameters["listen_only"] = self._listen_only  # a client may have changed it
-        spec = ChannelSpec(
-            name=self.name,
-            interface=self.interface,
-            parameters=parameters,
-            stream=self._endpoints["rx"],
-            transmit=self._endpoints["tx"],
-            control=self._endpoints["ctl"],
-            log_level=self._log_level,
-        )
-        try:
-            self.child = Child(spec)
-        except OSError as error:  # no process, no descriptor, no memory
-            self.reason = f"cannot start the channel actor: {error}"
-            _logger.exception("channel %r", self.name)
-            self.phase = Phase.FAILED
-            return
-        waiter.add(self.child)
-        self._enter(Phase.STARTING)
+        self._start(waiter)
 
     def answered(self, context: Context, waiter: Waiter) -> None:
-        """Takes what the child has to say: that it is ready, why it is not, or that it ended."""
+        """Takes what the child has to say: that it is ready, lives, why not, or that it ended."""
         child = self.child
         if child is None:
             return
         answer = child.answer()
         if answer is None:
             self._ended(child, waiter)
-        elif answer.error:
+            return
+        self._heard_ns = clock.monotonic_ns()
+        if not isinstance(answer, Ready):
+            return
+        if answer.error:
             self.reason, self.code = answer.error, answer.code
         elif self.phase is Phase.STARTING:
             self._enter(Phase.RUNNING)
-            self._heard_ns = clock.monotonic_ns()
-            self.feed = StateFeed(context, self._endpoints["rx"], topics.state_topic(self.name))
-            waiter.add(self.feed.socket)
+            self._running(context, waiter)
 
     def stop(self, reason: str) -> None:
         """Tells the actor to leave; :meth:`step` kills it if it does not."""
@@ -234,26 +144,38 @@ class ChannelSlot:
             case Phase.BACKING_OFF:
                 if now_ns < self._retry_at:
                     return self._retry_at
-                self.start(waiter)
+                self._start(waiter)
             case Phase.FAILED:
-                self._forget_clients(now_ns)
-                if since > _RETRY_NS and (self.configured or self.clients):
+                self._attend(now_ns)
+                if since > _RETRY_NS and self.wanted:
                     self.begin(waiter)
             case Phase.STARTING if since > _OPEN_NS:
-                self._kill("did not open its adapter in time")
+                self._kill("did not start in time")
             case Phase.STOPPING if since > _LEAVE_NS:
                 self._kill("did not leave when told to")
             case Phase.RUNNING if now_ns - self._heard_ns > _HUNG_NS:
                 self._kill("is hung")
             case Phase.RUNNING:
-                self._forget_clients(now_ns)
-                self._close_idle(now_ns)
+                self._attend(now_ns)
         return now_ns + clock.SECOND
+
+    def _start(self, waiter: Waiter) -> None:
+        """Starts the actor; :meth:`answered` tells how that went."""
+        self.code = "initialization"
+        try:
+            self.child = Child(self.name, self._spec())
+        except OSError as error:  # no process, no descriptor, no memory
+            self.reason = f"cannot start the {self._what}: {error}"
+            _logger.exception("%s", self._what)
+            self.phase = Phase.FAILED
+            return
+        waiter.add(self.child)
+        self._enter(Phase.STARTING)
 
     def _kill(self, why: str) -> None:
         if self.child is not None:
-            _logger.error("channel %r: actor %d %s, killing it", self.name, self.child.pid, why)
-            self.reason = f"the channel actor {why}"
+            _logger.error("%s: process %d %s, killing it", self._what, self.child.pid, why)
+            self.reason = f"the {self._what} {why}"
             self._since_ns = clock.monotonic_ns()
             self._heard_ns = self._since_ns
             self.child.kill()
@@ -261,24 +183,20 @@ class ChannelSlot:
     def _ended(self, child: Child, waiter: Waiter) -> None:
         """The child has closed its output: it ends now, or has."""
         waiter.remove(child)
-        if self.feed is not None:
-            waiter.remove(self.feed.socket)
-            self.feed.close()
-            self.feed = None
+        self._ending(waiter)
         code = child.wait(_LEAVE_NS / clock.SECOND)
         if code is None:
             child.kill()
             code = child.wait(None)
         child.close()
         self.child = None
-        self.state = None
         if self.phase is Phase.STOPPING:
             self._enter(Phase.STOPPED)
         elif self.phase is Phase.STARTING and not self._ran:
-            self.reason = self.reason or f"the channel actor ended while it started ({code})"
-            if self.reason != self._logged:  # a configured one is tried for ever
+            self.reason = self.reason or f"the {self._what} ended while it started ({code})"
+            if self.reason != self._logged:  # a wanted one is tried for ever
                 self._logged = self.reason
-                _logger.error("channel %r cannot be opened: %s", self.name, self.reason)
+                _logger.error("%s cannot be started: %s", self._what, self.reason)
             self._enter(Phase.FAILED)
         else:
             self._back_off(child.pid, code)
@@ -287,16 +205,16 @@ class ChannelSlot:
         now = clock.monotonic_ns()
         lasted = self.phase is Phase.RUNNING and now - self._since_ns > _LASTED_NS
         self._failures = 0 if lasted else self._failures + 1
-        why = self.reason if code == Exit.REFUSED else f"actor {pid} ended with {code}"
+        why = self.reason if code == Exit.REFUSED else f"process {pid} ended with {code}"
         self.reason = why
         if self._failures > _GIVE_UP_AFTER:
-            _logger.critical("channel %r: %s; giving it up", self.name, why)
+            _logger.critical("%s: %s; giving it up", self._what, why)
             self._enter(Phase.FAILED)
             return
         delay = min(_BACKOFF_FIRST_NS << max(0, self._failures - 1), _BACKOFF_MAX_NS)
         self.restarts += 1
         self._retry_at = now + delay
-        _logger.error("channel %r: %s; restart in %d ms", self.name, why, delay // 1_000_000)
+        _logger.error("%s: %s; restart in %d ms", self._what, why, delay // 1_000_000)
         self._enter(Phase.BACKING_OFF)
 
     def _enter(self, phase: Phase) -> None:
@@ -305,69 +223,4 @@ class ChannelSlot:
             self._ran = True
         self.phase = phase
         self._since_ns = clock.monotonic_ns()
-        if phase in {Phase.RUNNING, Phase.FAILED}:
-            # Clients of an actor that is replaced come back when they next use their bus.
-            for client in self.clients.values():
-                if client.seen:
-                    client.seen = False
-                    client.since_ns = self._since_ns
-
-    # -------------------------------------------------------------------------------- clients
-
-    def take_state(self) -> None:
-        """Follows the actor's state stream: that it lives, and who is subscribed."""
-        while self.feed is not None and (body := self.feed.receive()) is not None:
-            try:
-                event = decode_event(body).payload
-            except WireError:
-                _logger.exception("channel %r: state not understood", self.name)
-                continue
-            if isinstance(event, StateEvent):
-                self._heard_ns = clock.monotonic_ns()
-                self.state = event
-                if event.state != "error":
-                    self._listen_only = event.state == "passive"
-                self._note_clients(event)
-
-    def _note_clients(self, event: StateEvent) -> None:
-        present = {client.client_id: client.filters for client in event.clients}
-        now = clock.monotonic_ns()
-        for client_id, filters in present.items():
-            # Unknown: it has outlived the broker that it introduced itself to.
-            client = self.clients.setdefault(client_id, Client(0, "?", now))
-            client.seen = True
-            client.filters = filters
-        for client_id, client in list(self.clients.items()):
-            if client.seen and client_id not in present:
-                del self.clients[client_id]
-
-    def _forget_clients(self, now_ns: int) -> None:
-        for client_id, client in list(self.clients.items()):
-            late = not client.seen and now_ns - client.since_ns > _UNSEEN_NS
-            if late and not _alive(client.pid):
-                del self.clients[client_id]
-
-    def _close_idle(self, now_ns: int) -> None:
-        if self.configured or self.clients:
-            self._idle_ns = None
-        elif self._idle_ns is None:
-            self._idle_ns = now_ns
-        elif now_ns - self._idle_ns > _IDLE_NS:
-            self._idle_ns = None
-            self.stop("its last client has left")
-
-
-def _alive(pid: int) -> bool:
-    """Whether a process of this number runs; 0 is a client that has not told its own."""
-    if not pid:
-        return False
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
-
-
-_KINDS: Final = ("rx", "tx", "ctl")
+        self._entered(phase)

@@ -11,7 +11,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 
@@ -33,6 +33,7 @@ from canbroker.actors.messages import (
 )
 from canbroker.actors.receiver import Receiver
 from canbroker.actors.sender import Sender
+from canbroker.actors.specs import ChannelSpec
 from canbroker.backends import Backend, open_backend, parse_options
 from canbroker.errors import CanInitializationError
 from canbroker.fabric.sockets import Context, Descriptor, Waiter
@@ -44,18 +45,6 @@ _REOPEN_MAX_NS: Final = 1 * clock.SECOND
 _THREADS: Final = ("recv", "send")
 
 _logger = logging.getLogger(__name__)
-
-
-class ChannelSpec(msgspec.Struct, frozen=True, kw_only=True):
-    """All that a channel actor needs to know; travels to its process as JSON."""
-
-    name: str
-    interface: str
-    parameters: dict[str, Any]
-    stream: str
-    transmit: str
-    control: str
-    log_level: str = "info"
 
 
 class ActorCrashedError(Exception):

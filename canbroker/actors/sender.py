@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 from collections import deque
 from collections.abc import Sequence
@@ -246,9 +247,11 @@ class Sender:
             self._answer(account)
             return
         now = clock.monotonic_ns()
+        client_id, expires_ns = account.client_id, request.expires_ns
+        origins = request.origins or itertools.repeat(client_id)
         account.waiting.extend(
-            Transmit(frame, account.client_id, (account, pending, index), now, request.expires_ns)
-            for index, frame in enumerate(request.frames)
+            Transmit(frame, client_id, (account, pending, index), now, expires_ns, origin)
+            for index, (frame, origin) in enumerate(zip(request.frames, origins, strict=False))
         )
         self.queued += count
 

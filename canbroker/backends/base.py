@@ -58,13 +58,29 @@ class Transmit:
     frame) or ``failure`` (a sentence), and touches nothing else.
     """
 
-    __slots__ = ("expires_ns", "failure", "frame", "origin", "queued_ns", "request", "timestamp_ns")
+    __slots__ = (
+        "expires_ns",
+        "failure",
+        "frame",
+        "origin",
+        "queued_ns",
+        "request",
+        "sender",
+        "timestamp_ns",
+    )
 
     def __init__(
-        self, frame: Frame, origin: str, request: Any, queued_ns: int, expires_ns: int = 0
+        self,
+        frame: Frame,
+        sender: str,
+        request: Any,
+        queued_ns: int,
+        expires_ns: int = 0,
+        origin: str | None = None,
     ) -> None:
         self.frame = frame
-        self.origin = origin
+        self.sender = sender  # the client that queued it, and whose turn it takes
+        self.origin = origin or sender  # the client whose frame it is: the scheduler has many
         self.request = request  # the actor's own account of where the frame came from
         self.queued_ns = queued_ns  # monotonic
         self.expires_ns = expires_ns  # monotonic; 0 is never
@@ -126,7 +142,7 @@ class Backend(ABC):
         return None
 
     @abstractmethod
-    def room(self, origin: str) -> int:
+    def room(self, sender: str) -> int:
         """[send] How many more frames of this client :meth:`send` takes now."""
 
     @abstractmethod

@@ -126,7 +126,7 @@ class InstantBus(VirtualBus):
         super().__init__(options)
         self._unread: list[Transmit] = []
 
-    def room(self, origin: str) -> int:  # noqa: ARG002 - all clients share the room
+    def room(self, sender: str) -> int:  # noqa: ARG002 - all clients share the room
         return CAPACITY - len(self._unread)
 
     def abandon(self) -> Sequence[Transmit]:
@@ -162,9 +162,9 @@ class TimedBus(VirtualBus):
         with self._lock:
             return self._timeline.due_ns()
 
-    def room(self, origin: str) -> int:
+    def room(self, sender: str) -> int:
         with self._lock:
-            return self._timeline.room(origin)
+            return self._timeline.room(sender)
 
     def abandon(self) -> Sequence[Transmit]:
         with self._lock:
@@ -209,13 +209,13 @@ class Timeline:
         self._on_wire: Transmit | None = None
         self._free_ns = 0  # end of the frame on the wire, or of the last one that was
 
-    def room(self, origin: str) -> int:
+    def room(self, sender: str) -> int:
         """How many more frames this client can queue."""
-        return QUEUE_DEPTH - len(self._queues.get(origin, ()))
+        return QUEUE_DEPTH - len(self._queues.get(sender, ()))
 
     def put(self, transmit: Transmit) -> None:
         """Queues a frame, which takes part in arbitration from its ``queued_ns`` on."""
-        self._queues.setdefault(transmit.origin, deque()).append(transmit)
+        self._queues.setdefault(transmit.sender, deque()).append(transmit)
 
     def due_ns(self) -> int | None:
         """When the next frame starts or ends; ``None`` if the bus is idle and nobody waits."""
@@ -267,7 +267,7 @@ class Timeline:
         winner = min(waiting, key=rank)
         transmit = winner.popleft()
         if not winner:
-            del self._queues[transmit.origin]
+            del self._queues[transmit.sender]
         return transmit
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, TypeVar
@@ -89,9 +90,9 @@ class Replier:
         self._refused = refused
         self.socket: Socket = context.replier(endpoint)
 
-    def serve(self) -> None:
-        """Handles every request that has arrived."""
-        while True:
+    def serve(self, at_most: int | None = None) -> None:
+        """Handles the requests that have arrived; ``at_most`` so many, the rest the next time."""
+        for _ in itertools.count() if at_most is None else range(at_most):
             try:
                 identity, *parts = self.socket.recv_multipart(zmq.NOBLOCK)
             except zmq.Again:
@@ -132,32 +133,32 @@ class Link:
     """
 
     def __init__(self, context: Context, endpoint: str) -> None:
-        self._socket: Socket = context.requester(endpoint)
+        self.socket: Socket = context.requester(endpoint)
         # What was not delivered when the client ends shall not be delivered afterwards.
-        self._socket.setsockopt(zmq.LINGER, 0)
+        self.socket.setsockopt(zmq.LINGER, 0)
 
     def send(self, request: bytes) -> bool:
         """Queues a request; ``False`` if the queue is full."""
         try:
-            self._socket.send(request, zmq.NOBLOCK)
+            self.socket.send(request, zmq.NOBLOCK)
         except zmq.Again:
             return False
         return True
 
     def receive(self) -> bytes | None:
         """A reply, if one has arrived."""
-        return self._socket.recv(zmq.NOBLOCK) if readable(self._socket) else None
+        return self.socket.recv(zmq.NOBLOCK) if readable(self.socket) else None
 
     def wait(self, wake: Descriptor | None, timeout_ns: int | None) -> None:
         """Waits until a reply may have arrived, ``wake`` is set, or ``timeout_ns`` is over."""
         waiter = Waiter()
-        waiter.add(self._socket)
+        waiter.add(self.socket)
         if wake is not None:
             waiter.add(wake)
         waiter.wait(timeout_ns)
 
     def close(self) -> None:
-        self._socket.close()
+        self.socket.close()
 
 
 class Intake:

@@ -65,6 +65,12 @@ class Attached(msgspec.Struct, kw_only=True):
     control: str
 
 
+class SchedulerAt(msgspec.Struct, kw_only=True):
+    """Where the scheduler of periodic tasks listens; it runs."""
+
+    control: str
+
+
 class HelloResult(msgspec.Struct, kw_only=True):
     version: str
     pid: int
@@ -97,6 +103,16 @@ class ChannelStatus(msgspec.Struct, kw_only=True):
     clients: list[ClientStatus]
 
 
+class SchedulerStatus(msgspec.Struct, kw_only=True):
+    """``phase`` as that of a channel; stopped until a client has asked for it."""
+
+    phase: str
+    reason: str
+    pid: int | None
+    restarts: int
+    control: str
+
+
 class BrokerStatus(msgspec.Struct, kw_only=True):
     version: str
     pid: int
@@ -105,6 +121,7 @@ class BrokerStatus(msgspec.Struct, kw_only=True):
     uptime_s: float
     refused: int
     channels: list[ChannelStatus]
+    scheduler: SchedulerStatus
 
 
 class Discarded(msgspec.Struct):
@@ -134,6 +151,7 @@ BROKER_METHODS: Final[Mapping[str, type[Params]]] = {
     "attach": Attach,
     "detach": Detach,
     "status": Params,
+    "scheduler": Params,
     "shutdown": Params,
 }
 

@@ -1,6 +1,6 @@
 """Transmit requests and their replies.
 
-Request ``[version, client_id, token, flags, expires_ns, frames, epoch]``, reply
+Request ``[version, client_id, token, flags, expires_ns, frames, epoch, origins]``, reply
 ``[version, token, status, accepted, timestamp_ns, reason, failed]``.
 """
 
@@ -13,7 +13,7 @@ from typing import Annotated, Final
 import msgspec
 
 from canbroker.frame import Frame
-from canbroker.wire import VERSION, ClientId, decode
+from canbroker.wire import VERSION, ClientId, WireError, decode
 
 MAX_FRAMES: Final = 1024  # of one request
 
@@ -46,7 +46,8 @@ class Request(msgspec.Struct, array_like=True):
 
     ``expires_ns`` is a time of the host's monotonic clock after which the frames must not be
     handed to the driver; 0 is never. ``epoch`` is the life of the actor that the request is
-    meant for; 0 is any. ``flags`` is reserved and 0.
+    meant for; 0 is any. ``flags`` is reserved and 0. ``origins`` names the client whose frame it
+    is, for each frame; none: all are the sender's own.
     """
 
     version: int
@@ -56,6 +57,7 @@ class Request(msgspec.Struct, array_like=True):
     expires_ns: _U64
     frames: Annotated[list[Frame], msgspec.Meta(min_length=1, max_length=MAX_FRAMES)]
     epoch: _U64 = 0
+    origins: Annotated[list[ClientId], msgspec.Meta(max_length=MAX_FRAMES)] = []
 
 
 class Reply(msgspec.Struct, array_like=True):
@@ -80,9 +82,16 @@ _reply_decoder = msgspec.msgpack.Decoder(Reply)
 
 
 def encode_request(
-    client_id: str, token: int, expires_ns: int, frames: Sequence[Frame], epoch: int
+    client_id: str,
+    token: int,
+    expires_ns: int,
+    frames: Sequence[Frame],
+    epoch: int,
+    origins: Sequence[str] | None = None,
 ) -> bytes:
-    return _encoder.encode((VERSION, client_id, token, 0, expires_ns, frames, epoch))
+    if origins is None:
+        return _encoder.encode((VERSION, client_id, token, 0, expires_ns, frames, epoch))
+    return _encoder.encode((VERSION, client_id, token, 0, expires_ns, frames, epoch, origins))
 
 
 def encode_reply(
@@ -100,7 +109,11 @@ def encode_reply(
 
 def decode_request(body: bytes) -> Request:
     """:raises WireError: another version, or not a request."""
-    return decode("transmit request", _request_decoder, body)
+    request = decode("transmit request", _request_decoder, body)
+    if request.origins and len(request.origins) != len(request.frames):
+        counts = f"{len(request.origins)} origins for {len(request.frames)} frames"
+        raise WireError(f"transmit request: {counts}")
+    return request
 
 
 def decode_reply(body: bytes) -> Reply:

@@ -12,7 +12,8 @@ import msgpack
 import pytest
 
 from canbroker import clock
-from canbroker.actors.channel import ActorCrashedError, ChannelActor, ChannelSpec
+from canbroker.actors.channel import ActorCrashedError, ChannelActor
+from canbroker.actors.specs import ChannelSpec
 from canbroker.backends.virtual import InstantBus
 from canbroker.errors import CanInitializationError
 from canbroker.fabric.requests import ControlError, Link, call

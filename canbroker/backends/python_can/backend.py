@@ -68,8 +68,8 @@ class PythonCanBackend(Backend):
         self.dropped = self._exchange.dropped
         return self._exchange.take()
 
-    def room(self, origin: str) -> int:
-        del origin  # the driver has one queue, whoever sends
+    def room(self, sender: str) -> int:
+        del sender  # the driver has one queue, whoever sends
         return self._exchange.room()
 
     def send(self, transmits: Sequence[Transmit]) -> None:

@@ -107,8 +107,8 @@ class SlcanBackend(Backend):
             return clock.monotonic_ns()
         return self._backlog.shallow_ns() if self._written else self._window.due_ns()
 
-    def room(self, origin: str) -> int:
-        del origin  # the adapter has one queue, whoever sends
+    def room(self, sender: str) -> int:
+        del sender  # the adapter has one queue, whoever sends
         if self.listen_only:
             return 0
         alone = self._acknowledges and self._backlog.deep(clock.monotonic_ns())

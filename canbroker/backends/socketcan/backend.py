@@ -136,8 +136,8 @@ class SocketcanBackend(Backend):
         with self._lock:
             return self._queue.due_ns()
 
-    def room(self, origin: str) -> int:
-        del origin  # the interface has one queue, whoever sends
+    def room(self, sender: str) -> int:
+        del sender  # the interface has one queue, whoever sends
         if self.listen_only:
             return 0
         with self._lock:

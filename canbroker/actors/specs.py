@@ -1,0 +1,29 @@
+"""All that an actor needs to know when it starts; travels to its process as JSON."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+
+class ChannelSpec(msgspec.Struct, frozen=True, kw_only=True, tag="channel"):
+    """A channel actor: what it is called, what it opens, where it listens."""
+
+    name: str
+    interface: str
+    parameters: dict[str, Any]
+    stream: str
+    transmit: str
+    control: str
+    log_level: str = "info"
+
+
+class SchedulerSpec(msgspec.Struct, frozen=True, kw_only=True, tag="scheduler"):
+    """The scheduler: whose it is."""
+
+    address: str  # of the broker
+    log_level: str = "info"
+
+
+Spec = ChannelSpec | SchedulerSpec

@@ -1,0 +1,243 @@
+"""The actors that a broker supervises: a channel with its clients, and the scheduler."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any, Final
+
+import msgspec
+
+from canbroker import clock
+from canbroker.actors.specs import ChannelSpec, SchedulerSpec
+from canbroker.alive import is_alive
+from canbroker.backends import Options
+from canbroker.fabric.requests import StateFeed
+from canbroker.fabric.sockets import Context, Waiter
+from canbroker.runtime import Runtime
+from canbroker.supervisor import ActorSlot, Phase
+from canbroker.wire import WireError, control, topics
+from canbroker.wire.stream import StateEvent, decode_event
+
+#: A client that was given a channel and never subscribed is forgotten after this long.
+_UNSEEN_NS: Final = 10 * clock.SECOND
+
+#: A channel that a client opened is closed this long after its last client.
+_IDLE_NS: Final = 2 * clock.SECOND
+
+_KINDS: Final = ("rx", "tx", "ctl")
+
+_logger = logging.getLogger(__name__)
+
+
+class Client(msgspec.Struct):
+    """A client of a channel, as it introduced itself; ``seen`` once its subscription was."""
+
+    pid: int
+    program: str
+    since_ns: int
+    seen: bool = False
+    filters: str = ""
+
+
+class ChannelSlot(ActorSlot):
+    """A channel, the life of its actor, and who is attached."""
+
+    def __init__(
+        self,
+        runtime: Runtime,
+        name: str,
+        interface: str,
+        options: Options,
+        *,
+        configured: bool,
+        log_level: str,
+    ) -> None:
+        """``configured``: from the configuration file, so it stays without clients.
+
+        :raises CanInitializationError: the runtime directory is too long for the sockets.
+        """
+        super().__init__(name, f"channel actor of {name!r}")
+        self.interface = interface
+        self.options = options
+        self.configured = configured
+        self.state: StateEvent | None = None
+        self.clients: dict[str, Client] = {}
+        self.feed: StateFeed | None = None
+        self._log_level = log_level
+        self._endpoints = {kind: runtime.channel_endpoint(name, kind) for kind in _KINDS}
+        self._listen_only: bool | None = None  # as the channel was, for the actor's successor
+        self._idle_ns: int | None = None
+
+    def __repr__(self) -> str:
+        return f"<ChannelSlot {self.name} {self.phase.value} clients={len(self.clients)}>"
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        return self.options.written()
+
+    @property
+    def wanted(self) -> bool:
+        return self.configured or bool(self.clients)
+
+    @property
+    def idle(self) -> bool:
+        """Whether it exists for clients only, and they are gone."""
+        return self.phase in {Phase.STOPPED, Phase.FAILED} and not self.wanted
+
+    def attached(self) -> control.Attached:
+        """Where clients find the channel."""
+        return control.Attached(
+            name=self.name,
+            interface=self.interface,
+            parameters=self.parameters,
+            stream=self._endpoints["rx"],
+            transmit=self._endpoints["tx"],
+            control=self._endpoints["ctl"],
+        )
+
+    def status(self) -> control.ChannelStatus:
+        return control.ChannelStatus(
+            name=self.name,
+            interface=self.interface,
+            parameters=self.parameters,
+            configured=self.configured,
+            phase=self.phase.value,
+            reason=self.reason,
+            pid=self.child.pid if self.child else None,
+            restarts=self.restarts,
+            stream=self._endpoints["rx"],
+            transmit=self._endpoints["tx"],
+            control=self._endpoints["ctl"],
+            state=self.state,
+            clients=[
+                control.ClientStatus(
+                    client_id=client_id,
+                    pid=client.pid,
+                    program=client.program,
+                    filters=client.filters,
+                )
+                for client_id, client in self.clients.items()
+            ],
+        )
+
+    def begin(self, waiter: Waiter) -> None:
+        """As the base; the channel's mode is what its options say again."""
+        self._listen_only = None
+        super().begin(waiter)
+
+    def take_state(self) -> None:
+        """Follows the actor's state stream: that it lives, and who is subscribed."""
+        while self.feed is not None and (body := self.feed.receive()) is not None:
+            try:
+                event = decode_event(body).payload
+            except WireError:
+                _logger.exception("channel %r: state not understood", self.name)
+                continue
+            if isinstance(event, StateEvent):
+                self._heard_ns = clock.monotonic_ns()
+                self.state = event
+                if event.state != "error":
+                    self._listen_only = event.state == "passive"
+                self._note_clients(event)
+
+    # ------------------------------------------------------------------------------ lifecycle
+
+    def _spec(self) -> ChannelSpec:
+        parameters = self.parameters
+        if self._listen_only is not None and hasattr(self.options, "listen_only"):
+            parameters["listen_only"] = self._listen_only  # a client may have changed it
+        return ChannelSpec(
+            name=self.name,
+            interface=self.interface,
+            parameters=parameters,
+            stream=self._endpoints["rx"],
+            transmit=self._endpoints["tx"],
+            control=self._endpoints["ctl"],
+            log_level=self._log_level,
+        )
+
+    def _running(self, context: Context, waiter: Waiter) -> None:
+        self.feed = StateFeed(context, self._endpoints["rx"], topics.state_topic(self.name))
+        waiter.add(self.feed.socket)
+
+    def _ending(self, waiter: Waiter) -> None:
+        if self.feed is not None:
+            waiter.remove(self.feed.socket)
+            self.feed.close()
+            self.feed = None
+        self.state = None
+
+    def _entered(self, phase: Phase) -> None:
+        if phase in {Phase.RUNNING, Phase.FAILED}:
+            # Clients of an actor that is replaced come back when they next use their bus.
+            for client in self.clients.values():
+                if client.seen:
+                    client.seen = False
+                    client.since_ns = self._since_ns
+
+    def _attend(self, now_ns: int) -> None:
+        self._forget_clients(now_ns)
+        if self.phase is Phase.RUNNING:
+            self._close_idle(now_ns)
+
+    # -------------------------------------------------------------------------------- clients
+
+    def _note_clients(self, event: StateEvent) -> None:
+        present = {client.client_id: client.filters for client in event.clients}
+        now = clock.monotonic_ns()
+        for client_id, filters in present.items():
+            # Unknown: it has outlived the broker that it introduced itself to.
+            client = self.clients.setdefault(client_id, Client(0, "?", now))
+            client.seen = True
+            client.filters = filters
+        for client_id, client in list(self.clients.items()):
+            if client.seen and client_id not in present:
+                del self.clients[client_id]
+
+    def _forget_clients(self, now_ns: int) -> None:
+        for client_id, client in list(self.clients.items()):
+            late = not client.seen and now_ns - client.since_ns > _UNSEEN_NS
+            if late and not is_alive(client.pid):
+                del self.clients[client_id]
+
+    def _close_idle(self, now_ns: int) -> None:
+        if self.wanted:
+            self._idle_ns = None
+        elif self._idle_ns is None:
+            self._idle_ns = now_ns
+        elif now_ns - self._idle_ns > _IDLE_NS:
+            self._idle_ns = None
+            self.stop("its last client has left")
+
+
+class SchedulerSlot(ActorSlot):
+    """The scheduler of all periodic tasks. Started for the first client that asks for it."""
+
+    def __init__(self, runtime: Runtime, log_level: str) -> None:
+        """:raises CanInitializationError: the runtime directory is too long for the socket."""
+        super().__init__("scheduler", "scheduler")
+        self.endpoint = runtime.scheduler_endpoint
+        self._runtime = runtime
+        self._log_level = log_level
+        self._asked_for = False
+
+    @property
+    def wanted(self) -> bool:
+        return self._asked_for
+
+    def begin(self, waiter: Waiter) -> None:
+        """As the base; from now on it is wanted."""
+        self._asked_for = True
+        super().begin(waiter)
+
+    def status(self) -> control.SchedulerStatus:
+        return control.SchedulerStatus(
+            phase=self.phase.value,
+            reason=self.reason,
+            pid=self.child.pid if self.child else None,
+            restarts=self.restarts,
+            control=self.endpoint,
+        )
+
+    def _spec(self) -> SchedulerSpec:
+        return SchedulerSpec(address=self._runtime.address, log_level=self._log_level)
