@@ -47,6 +47,11 @@ _TIMES = struct.Struct("@6l")  # struct scm_timestamping: software, unused, raw 
 _U32 = struct.Struct("=I")
 _ANCILLARY: Final = socket.CMSG_SPACE(_TIMES.size) + socket.CMSG_SPACE(_U32.size)
 
+# linux/socket.h: sent by this socket, sent by this host. Numbers, as "&" with the enum that the
+# module socket has for them took longer than all the rest that is done with a frame here.
+_MSG_CONFIRM: Final = 0x800
+_MSG_DONTROUTE: Final = 0x04
+
 #: The interface is down, or no longer there.
 _GONE: Final = {errno.ENETDOWN, errno.ENODEV, errno.ENXIO, errno.EBADF}
 
@@ -207,7 +212,7 @@ class SocketcanBackend(Backend):
                 timestamp_ns = seconds * clock.SECOND + nanoseconds
             elif kind == SO_RXQ_OVFL:
                 self._overflow(_U32.unpack(value)[0], now_ns)
-        if message_flags & socket.MSG_CONFIRM:  # of this socket; of this host is MSG_DONTROUTE
+        if message_flags & _MSG_CONFIRM:
             transmit = self._queue.confirm(wire, timestamp_ns, now_ns)
             if transmit is None:
                 self._throttle.note("unexpected_confirmation", f"{self._name}: {wire.hex()}")
@@ -215,7 +220,7 @@ class SocketcanBackend(Backend):
         frame = decode(wire, timestamp_ns, flags)
         if frame.flags & ERROR:
             self._error_frame(frame)
-        elif self.condition.off and not message_flags & socket.MSG_DONTROUTE:
+        elif self.condition.off and not message_flags & _MSG_DONTROUTE:
             self.condition = BusCondition()  # its restart was missed, but the bus is heard
         return frame
 
