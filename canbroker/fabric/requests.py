@@ -26,7 +26,6 @@ class ControlError(Exception):
     def __init__(self, error: control.ErrorResult) -> None:
         super().__init__(error.message)
         self.code = error.code
-        self.details = error.details
 
 
 def call(

@@ -15,6 +15,7 @@ from canbroker.fabric.subscriber import Subscriber
 from canbroker.filters import EVERYTHING, FilterSet
 from canbroker.frame import ERROR, EXTENDED, EchoFrame
 from canbroker.link.turns import Turns
+from canbroker.link.watch import ChannelWatch
 from canbroker.message import Message
 from canbroker.throttle import Throttle
 from canbroker.wake import Wake
@@ -37,12 +38,11 @@ class Reception:
         receive_own: bool,
         wake: Wake,
         check_open: Callable[[], None],
-        beside: Callable[[], object],
+        watch: ChannelWatch,
     ) -> None:
         """``label`` is what messages carry as their channel; ``wake`` interrupts every wait.
 
-        ``check_open`` raises when the bus is closed; ``beside`` is called now and then by who
-        waits, for what else arrives.
+        ``check_open`` raises when the bus is closed; ``watch`` is kept up to date by who waits.
         """
         self.subscriber = Subscriber(context, endpoint, channel, client_id)
         self.turns = Turns(wake)
@@ -51,7 +51,7 @@ class Reception:
         self._receive_own = receive_own
         self._wake = wake
         self._check_open = check_open
-        self._beside = beside
+        self._watch = watch
         self._queue: deque[Message] = deque()
         self._queue_lock = threading.Lock()
         self._readiness: Readiness | None = None
@@ -82,6 +82,7 @@ class Reception:
 
         :raises CanTimeoutError: the channel did not confirm them by ``deadline``.
         """
+        self._check_open()
         with self.turns.take_soon():
             self._check_open()
             ready, frames = self.subscriber.subscribe(wanted, deadline)
@@ -95,6 +96,7 @@ class Reception:
 
     def fileno(self) -> int:
         """A descriptor that is readable while :meth:`receive` has something; -1 if none can be."""
+        self._check_open()
         with self.turns.take_soon():
             self._check_open()
             if self._readiness is None:
@@ -102,8 +104,10 @@ class Reception:
         self._update_readiness()
         return self._readiness.fileno()
 
-    def poke(self) -> None:
+    def follow(self) -> None:
         """Lets libzmq subscribe again after a reconnect, which it does when a socket is used."""
+        if self._watch.epoch == self.subscriber.epoch:
+            return
         with self.turns.peek() as free:
             if free:
                 self.subscriber.readable()
@@ -143,7 +147,7 @@ class Reception:
                     left = clock.remaining_ns(deadline)
                     if left == 0:
                         return None
-                    self._beside()  # before the wait: what it waits for is received at once
+                    self._watch.silent()  # before the wait: what it waits for is received at once
                     self.subscriber.wait(self._wake, left)
 
     def _enqueue(self, frames: Sequence[EchoFrame]) -> None:

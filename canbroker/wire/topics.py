@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from typing import Final, NamedTuple
-from urllib.parse import quote, unquote_to_bytes
+from urllib.parse import quote
 
 from canbroker import filters
 from canbroker.filters import FilterSet
@@ -42,17 +42,6 @@ Topic = RouteTopic | StateTopic | PrivateTopic
 def encode_channel(name: str) -> str:
     """A channel name as topics and file names spell it: ``[A-Za-z0-9_.-]`` stay, others are %XX."""
     return quote(name, safe="").replace("~", "%7E")
-
-
-def decode_channel(text: str) -> str:
-    """The inverse of :func:`encode_channel`.
-
-    :raises WireError: not UTF-8 under the percent signs.
-    """
-    try:
-        return unquote_to_bytes(text).decode()
-    except UnicodeDecodeError as error:
-        raise WireError(f"channel name {text!r} is not UTF-8: {error}") from error
 
 
 def route_topic(channel: str, wanted: FilterSet) -> bytes:

@@ -57,9 +57,10 @@ def test_what_an_actor_forgot_while_its_client_was_stopped_is_reported(runtime: 
     with Bus("x", "virtual", bitrate=1000) as bus:
         for _ in range(100):
             bus.send(frame())
-        link = bus._transmitter._link  # its connection breaks, and comes back as another one
-        socket = link._socket
-        endpoint = bus._attached.transmit
+        # The link breaks, and comes back as another one.
+        link = bus._connection.transmitter._link
+        socket = link.socket
+        endpoint = bus._connection.attached.transmit
         socket.disconnect(endpoint)
         socket.connect(endpoint)
         bus.send(frame(0x101))

@@ -1,0 +1,198 @@
+"""A bus's connection to its channel: made as a whole, and ended as a whole."""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+from collections.abc import Mapping
+from typing import Any, Final, TypeVar
+
+from canbroker import clock
+from canbroker.errors import CanError, CanInitializationError, CanOperationError
+from canbroker.fabric.requests import ControlError, call
+from canbroker.fabric.sockets import Context
+from canbroker.filters import FilterSet
+from canbroker.link import attach
+from canbroker.link.reception import Reception
+from canbroker.link.sending import Sending
+from canbroker.link.transmitter import Transmitter
+from canbroker.link.watch import ChannelWatch
+from canbroker.runtime import Runtime
+from canbroker.wake import Wake
+from canbroker.wire import control
+from canbroker.wire.stream import StateEvent
+
+#: The channel answers at once; this long it may take on a busy machine.
+ANSWER_S: Final = 5.0
+
+_SHUTDOWN_S: Final = 10.0
+_DETACH_S: Final = 0.5
+_NEVER_OPENED: Final = "the bus was never opened"
+
+_logger = logging.getLogger("canbroker.bus")
+
+_T = TypeVar("_T")
+
+
+class Connection:
+    """Everything that a bus has open. Any thread.
+
+    ``closed`` says why it cannot be used (any more); ``None`` while it can. ``opening`` is the
+    state of the channel when it was opened.
+    """
+
+    def __init__(
+        self,
+        label: Any,
+        interface: str | None,
+        parameters: Mapping[str, Any],
+        *,
+        wanted: FilterSet,
+        receive_own: bool,
+        broker: str | None,
+    ) -> None:
+        """Asks the broker for the channel, and waits until our filters are active there.
+
+        ``label`` is what the user calls the channel.
+
+        :raises CanError: the broker, the adapter or a parameter is at fault. Nothing stays open.
+        """
+        self.closed: str | None = _NEVER_OPENED
+        self._unfinished = False
+        self._label = label
+        self._client_id = os.urandom(6).hex()
+        self._close_lock = threading.RLock()  # a signal handler may interrupt a shutdown
+        self._runtime = Runtime.at(broker)
+        self._wake = Wake()
+        self._context = Context()
+        self._parts: list[Reception | ChannelWatch | Transmitter] = []
+        try:
+            request = attach.request(self._client_id, str(label), interface, parameters)
+            self.attached = attach.attach(
+                self._context, self._runtime, request, autostart=attach.autostart_wanted()
+            )
+            self.opening = self._open(wanted, receive_own=receive_own)
+        except BaseException:
+            self.closed = _NEVER_OPENED
+            self._detach()
+            self._release()
+            raise
+
+    def _open(self, wanted: FilterSet, *, receive_own: bool) -> StateEvent:
+        name, stream = self.attached.name, self.attached.stream
+        self.watch = ChannelWatch(self._context, stream, name)
+        self._parts.append(self.watch)
+        self.reception = Reception(
+            self._context,
+            stream,
+            name,
+            self._client_id,
+            label=self._label,
+            receive_own=receive_own,
+            wake=self._wake,
+            check_open=self.check_open,
+            watch=self.watch,
+        )
+        self._parts.append(self.reception)
+        self.closed = None
+        try:
+            ready = self.reception.subscribe(wanted, clock.deadline_after(ANSWER_S))
+        except CanError as error:
+            raise CanInitializationError(str(error)) from error
+        self.watch.begin(self.reception.subscriber.epoch, ready.state)
+        self.transmitter = Transmitter(
+            self._context, self.attached.transmit, self._client_id, self.watch, self._wake
+        )
+        self._parts.append(self.transmitter)
+        self.sending = Sending(
+            self.transmitter, self.reception, check_open=self.check_open, finish=self.finish
+        )
+        return ready.state
+
+    def check_open(self) -> None:
+        """:raises CanOperationError: it is closed."""
+        if self.closed:
+            raise CanOperationError(f"{self.closed} ({self._label!r})")
+
+    def control(self, method: str, params: control.Params, result: type[_T]) -> _T:
+        """The answer of the channel actor.
+
+        :raises CanOperationError: it is an error, or there is none.
+        """
+        deadline = clock.deadline_after(ANSWER_S)
+        try:
+            answer = call(self._context, self.attached.control, method, params, result, deadline)
+        except ControlError as error:
+            raise CanOperationError(str(error)) from error
+        if answer is None:
+            raise CanOperationError(f"channel {self.attached.name!r} does not answer")
+        return answer
+
+    def discard(self) -> int:
+        """Takes back what the driver has not taken yet; returns how many frames."""
+        return self.sending.discard(
+            lambda token: (
+                self.control(
+                    "discard",
+                    control.Discard(client_id=self._client_id, token=token),
+                    control.Discarded,
+                ).count
+            )
+        )
+
+    def close(self) -> bool:
+        """Lets nobody use it any more, and wakes who waits; :meth:`finish` does the rest.
+
+        Returns whether it was open.
+        """
+        with self._close_lock:
+            if self.closed:
+                return False
+            self.closed = "the bus is shut down"
+        self.transmitter.closing.set()
+        self._wake.set()
+        self._unfinished = True
+        return True
+
+    def finish(self) -> None:
+        """Ends a connection that was closed, when the driver has taken what was sent.
+
+        Called from a signal handler that has interrupted recv or send of the same thread, it
+        leaves that to them: they hold the sockets.
+
+        :raises CanOperationError: a frame was not sent.
+        :raises CanTimeoutError: frames were still on their way after 10 s.
+        """
+        if not self._unfinished or self.sending.mine() or self.reception.turns.mine():
+            return
+        self._unfinished = False
+        try:
+            with self.sending.lock:
+                self.transmitter.flush(clock.deadline_after(_SHUTDOWN_S), closing=True)
+        finally:
+            with self.sending.lock:
+                self._detach()
+                self._release()
+
+    def forked(self) -> None:
+        """[forked child] The sockets are the parent's: touch nothing, and say so when used."""
+        self.closed = "the bus belongs to the process that opened it, not to its forked child"
+        self._unfinished = False
+        self._close_lock = threading.RLock()
+        self.sending.lock = threading.Lock()
+        self.reception.forget()
+
+    def _detach(self) -> None:
+        """Tells the broker, so that it need not find out."""
+        params = control.Detach(client_id=self._client_id)
+        try:
+            attach.ask(self._context, self._runtime, "detach", params, control.Nothing, _DETACH_S)
+        except CanError as error:
+            _logger.debug("the broker did not take the leave of %r: %s", self._label, error)
+
+    def _release(self) -> None:
+        for part in reversed(self._parts):
+            part.close()
+        self._context.close()
+        self._wake.close()
