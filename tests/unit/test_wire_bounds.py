@@ -30,7 +30,7 @@ def decode_topic(body: bytes) -> topics.Topic:
 GOOD: dict[Callable[[bytes], object], list[Any]] = {
     stream.decode_batch: [1, 0, 5, 6, 0, [ROW]],
     stream.decode_event: [1, 4, 5, 0, 0, {"event": "state", "state": "active"}],
-    transmit.decode_request: [1, "c1", 2, 0, 0, [ROW], 5],
+    transmit.decode_request: [1, "c1", 2, 0, 0, [ROW], 5, ["c2"]],
     transmit.decode_reply: [1, 2, 0, 1, 3, "", []],
     decode_control: [1, 2, "attach", ATTACH],
     control.decode_reply: [1, 2, True, {}],
@@ -237,7 +237,7 @@ def test_a_client_id_that_is_none(client_id: Any) -> None:
 
 
 def test_a_request_has_1_to_1024_frames() -> None:
-    request = GOOD[transmit.decode_request]
+    request = changed(GOOD[transmit.decode_request], 7, to=[])
     refused(transmit.decode_request, changed(request, 5, to=[]), "length >= 1")
     refused(transmit.decode_request, changed(request, 5, to=[ROW] * 1025), "length <= 1024")
     most = transmit.decode_request(msgpack.packb(changed(request, 5, to=[ROW] * 1024)))
@@ -245,8 +245,17 @@ def test_a_request_has_1_to_1024_frames() -> None:
 
 
 def test_the_epoch_of_a_request_may_be_left_out() -> None:
-    request = GOOD[transmit.decode_request][:-1]
+    request = GOOD[transmit.decode_request][:-2]
     assert transmit.decode_request(msgpack.packb(request)).epoch == 0
+
+
+def test_origins_are_one_for_each_frame_or_none() -> None:
+    request = GOOD[transmit.decode_request]
+    assert transmit.decode_request(msgpack.packb(request)).origins == ["c2"]
+    assert transmit.decode_request(msgpack.packb(changed(request, 7, to=[]))).origins == []
+    assert transmit.decode_request(msgpack.packb(request[:-1])).origins == []
+    refused(transmit.decode_request, changed(request, 7, to=["a", "b"]), "2 origins for 1 frames")
+    refused(transmit.decode_request, changed(request, 7, to=["no id"]), r"\$\[7\]\[0\]")
 
 
 @pytest.mark.parametrize("index", [2, 4, 6])
@@ -277,7 +286,7 @@ def test_the_largest_request_fits_a_message() -> None:
 @pytest.mark.parametrize(
     ("method", "params", "match"),
     [
-        ("halt", {}, "unknown method 'halt'; there are: hello, attach, detach, status, shutdown"),
+        ("halt", {}, "unknown method 'halt'; there are: hello, attach, detach, status, scheduler, shutdown"),
         ("set_state", {"state": "active"}, "unknown method 'set_state'"),
         ("__class__", {}, "unknown method"),
         ("", {}, "unknown method"),
