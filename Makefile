@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test check bench format clean
+.PHONY: demo test test-socketcan test-socketcan-hw check bench format clean
 
 $(READY): pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -16,6 +16,12 @@ demo: $(READY)   ## the main job on simulated hardware, with a ledger at the end
 
 test: $(READY)   ## all tests
 	$(BIN)/python -m pytest
+
+test-socketcan: $(READY)     ## those that need a kernel with CAN: this one, or one of its own
+	tools/test-socketcan
+
+test-socketcan-hw: $(READY)  ## those that need controllers: emulated ones
+	tools/can-vm --qemu -- $(BIN)/python -m pytest tests/can/test_hardware.py
 
 check: $(READY)  ## format, lint, types, layers
 	$(BIN)/ruff format --check .
