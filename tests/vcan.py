@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import socket
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -59,6 +60,21 @@ def listeners() -> int:
 def wait_for_listener(before: int) -> None:
     """Waits until one more socket listens than ``before``."""
     wait_until(lambda: listeners() > before, "another program listens")
+
+
+@contextmanager
+def one_processor() -> Iterator[None]:
+    """Keeps this thread and all that it starts on one processor.
+
+    vcan queues frames per processor, so two sockets may see those of concurrent senders in
+    different orders. A controller has one order.
+    """
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {min(before)})
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)
 
 
 class Node:
