@@ -11,16 +11,18 @@ import msgspec
 import psutil
 
 from canbroker.cli.common import ask, broker_option, running_broker
-from canbroker.cli.tables import ProcessUse, show
+from canbroker.cli.tables import ProcessUse, show, terminal
+from canbroker.cli.tasks import running_tasks, show_tasks
 from canbroker.wire import control
 
 _SAMPLE_S: Final = 0.2
 
 
 @click.command()
+@click.option("--tasks", "with_tasks", is_flag=True, help="Periodic tasks, too.")
 @click.option("--json", "as_json", is_flag=True, help="Everything, for programs.")
 @broker_option
-def status(as_json: bool, broker: str | None) -> None:
+def status(with_tasks: bool, as_json: bool, broker: str | None) -> None:
     """Show channels, clients and processes of a broker.
 
     Starts none. Rates, bus load and processor time are those of the last moment, counts those
@@ -28,23 +30,30 @@ def status(as_json: bool, broker: str | None) -> None:
 
     \b
     Examples:
-      canbroker status
+      canbroker status --tasks
       canbroker status --json | jq '.channels[].state.load'
     """
     answer = ask(running_broker(broker), "status", control.BrokerStatus)
     processes = sample_processes(answer)
+    tasks = running_tasks(answer) if with_tasks else []
     if as_json:
         everything = msgspec.to_builtins(answer)
         everything["processes"] = msgspec.to_builtins(processes)
+        if with_tasks:
+            everything["tasks"] = msgspec.to_builtins(tasks)
         click.echo(json.dumps(everything, indent=2))
     else:
         show(answer, processes)
+        if with_tasks:
+            show_tasks(answer, tasks, terminal())
 
 
 def sample_processes(answer: control.BrokerStatus) -> list[ProcessUse]:
     """What the broker and its actors use, measured over a fifth of a second."""
     names = {answer.pid: "broker"}
     names |= {channel.pid: channel.name for channel in answer.channels if channel.pid}
+    if answer.scheduler.pid:
+        names[answer.scheduler.pid] = "scheduler"
     started = []
     for pid, name in names.items():
         try:

@@ -45,7 +45,7 @@ class ProcessUse(msgspec.Struct, kw_only=True, frozen=True):
 
 def show(status: control.BrokerStatus, processes: Sequence[ProcessUse]) -> None:
     """Prints the status on standard output."""
-    console = Console(width=None if sys.stdout.isatty() else _width(), highlight=False)
+    console = terminal()
     console.print(_broker_line(status), soft_wrap=True)
     if not status.channels:
         console.print("no channels: clients open them, or a configuration (canbroker serve -c)")
@@ -61,8 +61,10 @@ def show(status: control.BrokerStatus, processes: Sequence[ProcessUse]) -> None:
     console.print(_processes(processes))
 
 
-def _width() -> int:
-    return shutil.get_terminal_size((_PIPE_COLUMNS, 0)).columns
+def terminal() -> Console:
+    """Standard output; a pipe is as wide as a table needs."""
+    width = shutil.get_terminal_size((_PIPE_COLUMNS, 0)).columns
+    return Console(width=None if sys.stdout.isatty() else width, highlight=False)
 
 
 def _broker_line(status: control.BrokerStatus) -> str:
@@ -74,7 +76,8 @@ def _broker_line(status: control.BrokerStatus) -> str:
     )
 
 
-def _table(title: str, *columns: str, right: Sequence[str] = ()) -> Table:
+def table(title: str, *columns: str, right: Sequence[str] = ()) -> Table:
+    """An empty table in the style of all; columns ``right`` are numbers."""
     table = Table(
         title=f"\n{title}",
         title_justify="left",
@@ -94,7 +97,7 @@ def _table(title: str, *columns: str, right: Sequence[str] = ()) -> Table:
 
 def _channels(channels: Sequence[control.ChannelStatus]) -> Table:
     numbers = ("bitrate", "rx/s", "tx/s", "load", "clients", "drops", "restarts")
-    table = _table("channels", "name", "interface", "state", *numbers, right=numbers)
+    made = table("channels", "name", "interface", "state", *numbers, right=numbers)
     for channel in channels:
         state = channel.state
         word, _ = _state(channel)
@@ -102,17 +105,17 @@ def _channels(channels: Sequence[control.ChannelStatus]) -> Table:
         if state is not None:
             load = "-" if state.load is None else f"{state.load:.0%}"
             rates = (f"{state.received_rate:,.0f}", f"{state.transmitted_rate:,.0f}", load)
-        table.add_row(
+        made.add_row(
             Text(channel.name),
             Text(_adapter(channel)),
             Text(word, style=_STYLES.get(word, "")),
             bitrate(channel),
             *rates,
             str(len(channel.clients)),
-            _alarm(state.dropped if state else 0),
-            _alarm(channel.restarts),
+            alarm(state.dropped if state else 0),
+            alarm(channel.restarts),
         )
-    return table
+    return made
 
 
 def _adapter(channel: control.ChannelStatus) -> str:
@@ -131,34 +134,35 @@ def _state(channel: control.ChannelStatus) -> tuple[str, str]:
 
 
 def _clients(channels: Sequence[control.ChannelStatus]) -> Table:
-    table = _table("clients", "id", "pid", "channel", "program", "filters", right=("pid",))
+    made = table("clients", "id", "pid", "channel", "program", "filters", right=("pid",))
     for channel in channels:
         for client in channel.clients:
-            table.add_row(
+            made.add_row(
                 Text(client.client_id),
                 str(client.pid or "?"),
                 Text(channel.name),
                 Text(program_name(client.program)),
                 Text(client.filters or "all"),
             )
-    return table
+    return made
 
 
 def _processes(processes: Sequence[ProcessUse]) -> Table:
     numbers = ("pid", "cpu %", "memory MB", "descriptors")
-    table = _table("processes", "name", *numbers, right=numbers)
+    made = table("processes", "name", *numbers, right=numbers)
     for use in processes:
-        table.add_row(
+        made.add_row(
             Text(use.name),
             str(use.pid),
             f"{use.cpu_percent:.1f}",
             f"{use.memory_bytes / 1e6:.1f}",
             "-" if use.descriptors is None else str(use.descriptors),
         )
-    return table
+    return made
 
 
-def _alarm(count: int) -> Text:
+def alarm(count: int) -> Text:
+    """A count that should be 0."""
     return Text(str(count), style="bold red" if count else "")
 
 

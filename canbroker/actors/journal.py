@@ -1,0 +1,68 @@
+"""What tasks there are, kept where a scheduler that takes over from a killed one finds it.
+
+SQLite, because it knows how to stay whole when its process is killed in the middle of a write.
+Nothing is flushed to the disk: what ends the host ends the tasks, too.
+"""
+
+from __future__ import annotations
+
+import logging
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+
+from canbroker.wire import DECODE_ERRORS
+from canbroker.wire.tasks import AddTask
+
+_logger = logging.getLogger(__name__)
+
+
+class Entry(msgspec.Struct):
+    """A task as it is now, and its rhythm (monotonic time)."""
+
+    task: AddTask
+    anchor_ns: int
+    end_ns: int | None
+
+
+class Journal:
+    """The tasks that run. One thread."""
+
+    def __init__(self, path: Path) -> None:
+        """:raises sqlite3.Error: the file cannot be opened or is not a journal."""
+        self._database = sqlite3.connect(path, isolation_level=None)
+        self._database.execute("PRAGMA journal_mode = WAL")
+        self._database.execute("PRAGMA synchronous = OFF")
+        self._database.execute(
+            "CREATE TABLE IF NOT EXISTS tasks "
+            "(client_id TEXT, task INTEGER, entry BLOB, PRIMARY KEY (client_id, task))"
+        )
+
+    def load(self) -> Iterator[Entry]:
+        """The tasks that ran when the last writer ended; what cannot be read is left out."""
+        for (entry,) in self._database.execute("SELECT entry FROM tasks ORDER BY rowid"):
+            try:
+                yield msgspec.msgpack.decode(entry, type=Entry)
+            except DECODE_ERRORS as error:
+                _logger.error("a task in the journal is not readable: %s", error)  # noqa: TRY400
+
+    def write(self, entry: Entry) -> None:
+        """Adds a task, or replaces it."""
+        key = entry.task.client_id, entry.task.task
+        body = msgspec.msgpack.encode(entry)
+        self._run("INSERT OR REPLACE INTO tasks VALUES (?, ?, ?)", (*key, body))
+
+    def remove(self, client_id: str, task: int) -> None:
+        """Forgets a task; one that is not there is no error."""
+        self._run("DELETE FROM tasks WHERE client_id = ? AND task = ?", (client_id, task))
+
+    def close(self) -> None:
+        self._database.close()
+
+    def _run(self, statement: str, values: tuple[object, ...]) -> None:
+        try:
+            self._database.execute(statement, values)
+        except sqlite3.Error:  # a full disk; only the successor of a killed scheduler misses it
+            _logger.exception("cannot write down what tasks there are")

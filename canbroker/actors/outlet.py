@@ -1,0 +1,244 @@
+"""The scheduler's connection to one channel: frames out, what became of them, who is there."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from typing import Final
+
+from canbroker import clock
+from canbroker.actors.schedule import Task
+from canbroker.fabric.requests import Link, StateFeed
+from canbroker.fabric.sockets import Context, Socket, Waiter
+from canbroker.frame import nominal_time_ns
+from canbroker.runtime import Runtime
+from canbroker.wire import topics
+from canbroker.wire.stream import StateEvent, decode_event
+from canbroker.wire.transmit import (
+    CREDIT,
+    MAX_FRAMES,
+    Reply,
+    Status,
+    decode_reply,
+    encode_request,
+)
+
+#: The name under which the scheduler transmits; each frame also names its task's owner.
+CLIENT_ID: Final = "scheduler"
+
+#: A channel says how it is every second at least. After this long it is taken for down.
+_SILENCE_NS: Final = 3 * clock.SECOND
+
+#: A frame that is not on the bus after its period, or this long, is not sent any more.
+_STALE_NS: Final = 100 * clock.MILLISECOND
+_STALE_MAX_NS: Final = clock.SECOND
+
+#: What these tell is that the channel is down. The frames' slots count as skipped.
+_PAUSED: Final = frozenset(
+    {
+        Status.QUEUE_FULL,
+        Status.BUS_OFF,
+        Status.DEVICE_GONE,
+        Status.EXPIRED,
+        Status.SHUTTING_DOWN,
+        Status.STALE,
+    }
+)
+
+
+class _Unanswered:
+    __slots__ = ("tasks", "token")
+
+    def __init__(self, token: int, tasks: Sequence[Task]) -> None:
+        self.token = token
+        self.tasks = tasks
+
+
+class Outlet:
+    """One channel, as the scheduler sees it. One thread; nothing here blocks.
+
+    ``present``: the clients that were seen on the channel since its epoch began.
+    """
+
+    def __init__(
+        self,
+        context: Context,
+        runtime: Runtime,
+        channel: str,
+        refused: Callable[[Task, str], None],
+    ) -> None:
+        """``refused`` is told of each frame that its channel or driver did not take, and why.
+
+        :raises CanInitializationError: no such address can be.
+        """
+        self.channel = channel
+        self.tasks: dict[tuple[str, int], Task] = {}
+        self.present: set[str] = set()
+        self.load = 0.0  # share of the bus's time that the tasks ask for
+        self.state: StateEvent | None = None
+        self.epoch = 0
+        self.token = 0  # of the last request
+        self._refused = refused
+        self.idle_ns = clock.monotonic_ns()  # since then it has no tasks
+        self._heard_ns = 0
+        self._waiting: dict[Task, None] = {}  # due, and there was no room
+        self._unanswered: deque[_Unanswered] = deque()
+        self._outstanding = 0  # frames
+        self._link = Link(context, runtime.channel_endpoint(channel, "tx"))
+        self._feed = StateFeed(
+            context, runtime.channel_endpoint(channel, "rx"), topics.state_topic(channel)
+        )
+
+    def __repr__(self) -> str:
+        return f"<Outlet {self.channel} tasks={len(self.tasks)} unanswered={self._outstanding}>"
+
+    @property
+    def sockets(self) -> tuple[Socket, Socket]:
+        """What becomes readable when there is something to :meth:`receive`."""
+        return self._link.socket, self._feed.socket
+
+    def watch(self, waiter: Waiter) -> None:
+        for socket in self.sockets:
+            waiter.add(socket)
+
+    def close(self, waiter: Waiter) -> None:
+        for socket in self.sockets:
+            waiter.remove(socket)
+        self._link.close()
+        self._feed.close()
+
+    # -------------------------------------------------------------------------------- sending
+
+    def is_up(self, now_ns: int) -> bool:
+        """Whether the channel can send, as far as is known."""
+        state = self.state
+        return (
+            state is not None and state.state != "error" and now_ns - self._heard_ns < _SILENCE_NS
+        )
+
+    def send(self, tasks: Iterable[Task], now_ns: int) -> None:
+        """Sends the frame of each task whose turn it is; those without room wait for it.
+
+        On a channel that is down, and for a task whose last frame waits still, that is a slot
+        skipped.
+        """
+        if not self.is_up(now_ns):
+            for task in tasks:
+                task.skip()
+            return
+        waiting = self._waiting
+        for task in tasks:
+            if task in waiting:
+                task.skip()
+            else:
+                waiting[task] = None
+        self._flush(now_ns)
+
+    def _flush(self, now_ns: int) -> None:
+        waiting = self._waiting
+        while waiting and (room := min(CREDIT - self._outstanding, MAX_FRAMES)) > 0:
+            taken = list(waiting)[:room] if len(waiting) > room else list(waiting)
+            for task in taken:
+                del waiting[task]
+            tasks = [task for task in taken if not task.ended]
+            if tasks:
+                self._request(tasks, now_ns)
+
+    def _request(self, tasks: list[Task], now_ns: int) -> None:
+        frames = [task.take_frame() for task in tasks]
+        period_ns = min(task.period_ns for task in tasks)
+        expires_ns = now_ns + min(max(period_ns, _STALE_NS), _STALE_MAX_NS)
+        origins = [task.origin for task in tasks]
+        self.token += 1
+        request = encode_request(CLIENT_ID, self.token, expires_ns, frames, self.epoch, origins)
+        if not self._link.send(request):
+            for task in tasks:
+                task.skipped += 1
+            return
+        for task in tasks:
+            task.sent += 1  # until it is known to have failed
+        self._unanswered.append(_Unanswered(self.token, tasks))
+        self._outstanding += len(tasks)
+
+    # ------------------------------------------------------------------------------ receiving
+
+    @property
+    def answered(self) -> int:
+        """The channel has no frame any more of the requests up to this token."""
+        return self._unanswered[0].token - 1 if self._unanswered else self.token
+
+    def receive(self, now_ns: int) -> set[str]:
+        """Takes what the channel has to say; returns the clients that have left it."""
+        while (body := self._link.receive()) is not None:
+            self._book(decode_reply(body))
+        self._flush(now_ns)
+        gone: set[str] = set()
+        while (body := self._feed.receive()) is not None:
+            event = decode_event(body)
+            self._heard_ns = now_ns
+            if not isinstance(event.payload, StateEvent):
+                continue
+            if event.epoch != self.epoch:  # who was there may not have come back yet
+                self.epoch = event.epoch
+                self.present = set()
+                self._give_up(self.token)
+            self.state = event.payload
+            present = {client.client_id for client in event.payload.clients}
+            gone |= self.present - present
+            self.present = present
+            gone -= present
+        return gone
+
+    def check(self, now_ns: int) -> None:
+        """Gives up on what a channel has not answered that says nothing any more."""
+        if self._unanswered and not self.is_up(now_ns):
+            self._give_up(self.token)
+
+    def _book(self, reply: Reply) -> None:
+        """Accounts for an answer, as ``docs/protocol.md`` says what it speaks of."""
+        if reply.status == Status.OK:
+            while self._unanswered and self._unanswered[0].token <= reply.token:
+                self._pop(0)
+        elif reply.status == Status.STALE:
+            self._give_up(reply.token)
+        else:
+            for index, request in enumerate(self._unanswered):
+                if request.token == reply.token:
+                    self._fail(self._pop(index), reply)
+                    return
+
+    def _fail(self, request: _Unanswered, reply: Reply) -> None:
+        for index in reply.failed:
+            if index >= len(request.tasks):
+                continue
+            task = request.tasks[index]
+            task.sent -= 1
+            if reply.status in _PAUSED:
+                task.skipped += 1
+            else:
+                task.failed += 1
+                self._refused(task, reply.reason)
+
+    def _give_up(self, token: int) -> None:
+        """Nobody answers for these any more; whether they were sent is not known."""
+        while self._unanswered and self._unanswered[0].token <= token:
+            for task in self._pop(0).tasks:
+                task.sent -= 1
+                task.skipped += 1
+
+    def _pop(self, index: int) -> _Unanswered:
+        request = self._unanswered[index]
+        del self._unanswered[index]
+        self._outstanding -= len(request.tasks)
+        return request
+
+    # ---------------------------------------------------------------------------------- load
+
+    def load_of(self, task: Task) -> float:
+        """The share of the bus's time that a task asks for; 0 if the bit rate is not known."""
+        state = self.state
+        if state is None or not state.bitrate:
+            return 0.0
+        bitrate, data_bitrate = state.bitrate, state.data_bitrate
+        times = [nominal_time_ns(frame, bitrate, data_bitrate) for frame in task.frames]
+        return sum(times) / len(times) / task.period_ns

@@ -1,0 +1,116 @@
+"""The periodic tasks of a broker, for ``canbroker status --tasks``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final, TypeVar
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from canbroker import clock
+from canbroker.cli.tables import alarm, table
+from canbroker.errors import CanOperationError, CanTimeoutError
+from canbroker.fabric.requests import ControlError, call
+from canbroker.fabric.sockets import Context
+from canbroker.wire import WireError, control
+from canbroker.wire.tasks import ListTasks, RepeatCounts, TaskList, TaskStatus
+
+_T = TypeVar("_T")
+
+_ANSWER_S: Final = 5.0
+
+_STYLES: Final = {"scheduler": "green", "kernel": "cyan", "paused": "yellow"}
+
+
+def running_tasks(status: control.BrokerStatus) -> list[TaskStatus]:
+    """All tasks, in the order in which they were added; none if no scheduler runs.
+
+    :raises CanError: the scheduler does not answer.
+    """
+    tasks: list[TaskStatus] = []
+    if status.scheduler.phase != "running":
+        return tasks
+    context = Context()
+    try:
+        while True:
+            params = ListTasks(start=len(tasks))
+            listed = _ask(context, status.scheduler.control, "task_list", params, TaskList)
+            tasks += listed.tasks
+            if not listed.tasks or len(tasks) >= listed.total:
+                break
+        if any(task.mode == "kernel" for task in tasks):
+            _count_repeated(context, status, tasks)
+    finally:
+        context.close()
+    return tasks
+
+
+def tasks_table(status: control.BrokerStatus, tasks: Sequence[TaskStatus]) -> Table:
+    """One line a task: whose it is, what it sends, its account, and how late it was."""
+    programs = {
+        client.client_id: str(client.pid or "?")
+        for channel in status.channels
+        for client in channel.clients
+    }
+    numbers = ("id", "period", "sent", "skipped", "failed", "late p50", "p99", "max")
+    made = table("tasks", "channel", "pid", *numbers, "by", right=(*numbers, "pid"))
+    for task in tasks:
+        width = 8 if task.extended else 3
+        made.add_row(
+            Text(task.channel),
+            programs.get(task.client_id, "?"),
+            f"{task.arbitration_id:0{width}X}"
+            + (f" x{task.messages}" if task.messages > 1 else ""),
+            _milliseconds(task.period_ns),
+            f"{task.sent:,}",
+            alarm(task.skipped),
+            alarm(task.failed),
+            *map(_milliseconds, (task.late_p50_ns, task.late_p99_ns, task.late_max_ns)),
+            Text(task.mode, style=_STYLES.get(task.mode, "")),
+        )
+    return made
+
+
+def show_tasks(status: control.BrokerStatus, tasks: Sequence[TaskStatus], console: Console) -> None:
+    """Prints the tasks, and what went wrong with them last."""
+    if not tasks:
+        console.print("no periodic tasks")
+        return
+    console.print(tasks_table(status, tasks))
+    for task in tasks:
+        if task.reason:
+            console.print(f"{task.channel} {task.arbitration_id:X}: {task.reason}", markup=False)
+
+
+def _ask(
+    context: Context, endpoint: str, method: str, params: control.Params, result: type[_T]
+) -> _T:
+    try:
+        deadline = clock.deadline_after(_ANSWER_S)
+        answer = call(context, endpoint, method, params, result, deadline)
+    except (ControlError, WireError) as error:
+        raise CanOperationError(f"{endpoint}: {error}") from error
+    if answer is None:
+        raise CanTimeoutError(f"{endpoint} does not answer")
+    return answer
+
+
+def _count_repeated(
+    context: Context, status: control.BrokerStatus, tasks: Sequence[TaskStatus]
+) -> None:
+    """What a driver repeats, its channel counts."""
+    by_key = {(task.client_id, task.task): task for task in tasks if task.mode == "kernel"}
+    channels = {task.channel for task in by_key.values()}
+    for channel in status.channels:
+        if channel.name in channels:
+            counts = _ask(context, channel.control, "repeat_counts", control.Params(), RepeatCounts)
+            for count in counts.tasks:
+                task = by_key.get((count.client_id, count.task))
+                if task is not None:
+                    task.sent += count.sent
+
+
+def _milliseconds(time_ns: int | None) -> str:
+    return "-" if time_ns is None else f"{time_ns / clock.MILLISECOND:,.3f}".rstrip("0").rstrip(".")
