@@ -10,10 +10,11 @@ from canbroker import clock
 from canbroker.actors.schedule import Task
 from canbroker.fabric.requests import Link, StateFeed
 from canbroker.fabric.sockets import Context, Socket, Waiter
-from canbroker.frame import nominal_time_ns
+from canbroker.frame import EXTENDED, nominal_time_ns
 from canbroker.runtime import Runtime
 from canbroker.wire import topics
 from canbroker.wire.stream import StateEvent, decode_event
+from canbroker.wire.tasks import TaskStatus
 from canbroker.wire.transmit import (
     CREDIT,
     MAX_FRAMES,
@@ -72,15 +73,16 @@ class Outlet:
         :raises CanInitializationError: no such address can be.
         """
         self.channel = channel
-        self.tasks: dict[tuple[str, int], Task] = {}
+        self.tasks: set[Task] = set()
         self.present: set[str] = set()
-        self.load = 0.0  # share of the bus's time that the tasks ask for
         self.state: StateEvent | None = None
         self.epoch = 0
         self.token = 0  # of the last request
         self._refused = refused
         self.idle_ns = clock.monotonic_ns()  # since then it has no tasks
         self._heard_ns = 0
+        self._load = 0.0  # share of the bus's time that the tasks ask for
+        self._loads: dict[Task, float] = {}
         self._waiting: dict[Task, None] = {}  # due, and there was no room
         self._unanswered: deque[_Unanswered] = deque()
         self._outstanding = 0  # frames
@@ -232,13 +234,62 @@ class Outlet:
         self._outstanding -= len(request.tasks)
         return request
 
-    # ---------------------------------------------------------------------------------- load
+    # ---------------------------------------------------------------------------------- tasks
 
-    def load_of(self, task: Task) -> float:
+    @property
+    def fd(self) -> bool:
+        """Whether the channel takes CAN FD frames, as far as is known."""
+        return self.state is None or self.state.fd
+
+    def enroll(self, task: Task) -> None:
+        """Takes a task into the account of the channel; call it again when it has changed."""
+        self.tasks.add(task)
+        load = self._load_of(task)
+        if load:
+            self._loads[task] = load
+            self._load += load
+
+    def dismiss(self, task: Task) -> None:
+        self.tasks.discard(task)
+        self._load -= self._loads.pop(task, 0)
+        if not self._loads:
+            self._load = 0  # and no rounding errors stay
+
+    def overload(self) -> str:
+        """Says so if the tasks ask for more than the whole bus; else empty."""
+        if self._load <= 1 or self.state is None:
+            return ""
+        return (
+            f"the periodic tasks on {self.channel!r} ask for {self._load:.0%} "
+            f"of the bus at {self.state.bitrate} bit/s"
+        )
+
+    def status(self, task: Task, now_ns: int) -> TaskStatus:
+        """A task as ``canbroker status --tasks`` shows it."""
+        frame, lateness = task.frames[0], task.lateness
+        mode = "kernel" if task.parked else "scheduler" if self.is_up(now_ns) else "paused"
+        return TaskStatus(
+            client_id=task.origin,
+            task=task.task,
+            channel=task.channel,
+            arbitration_id=frame.arbitration_id,
+            extended=bool(frame.flags & EXTENDED),
+            messages=len(task.frames),
+            period_ns=task.period_ns,
+            mode=mode,
+            sent=task.sent,
+            skipped=task.skipped,
+            failed=task.failed,
+            reason=task.reason,
+            late_p50_ns=lateness.percentile(0.5),
+            late_p99_ns=lateness.percentile(0.99),
+            late_max_ns=lateness.max_ns if lateness.count else None,
+        )
+
+    def _load_of(self, task: Task) -> float:
         """The share of the bus's time that a task asks for; 0 if the bit rate is not known."""
-        state = self.state
-        if state is None or not state.bitrate:
+        if self.state is None or not self.state.bitrate:
             return 0.0
-        bitrate, data_bitrate = state.bitrate, state.data_bitrate
+        bitrate, data_bitrate = self.state.bitrate, self.state.data_bitrate
         times = [nominal_time_ns(frame, bitrate, data_bitrate) for frame in task.frames]
         return sum(times) / len(times) / task.period_ns
