@@ -55,6 +55,11 @@ class Team:
         """The next thing that each of them sends, in the order in which they were started."""
         return [_next(pipe) for _, pipe in self._members]
 
+    def tell(self, value: Any) -> None:
+        """Sends something to each of them."""
+        for _, pipe in self._members:
+            pipe.send(value)
+
 
 def _next(pipe: Connection[Any, Any]) -> Any:
     if not pipe.poll(PATIENCE_S):
