@@ -13,7 +13,8 @@ import msgspec
 import pytest
 
 from canbroker.frame import BITRATE_SWITCH, ERROR, EXTENDED, FD, REMOTE, EchoFrame, Frame
-from canbroker.wire import control, stream, transmit
+from canbroker.protection import Counter, Crc8
+from canbroker.wire import control, stream, tasks, transmit
 
 ROOT = Path(__file__).parents[2]
 GOLDEN: dict[str, dict[str, Any]] = json.loads((ROOT / "tests/golden/v1.json").read_text())
@@ -63,6 +64,18 @@ ATTACHED = control.Attached(
     transmit=f"{RUNTIME}/e3aeb5fcf182f475.tx",
     control=f"{RUNTIME}/e3aeb5fcf182f475.ctl",
 )
+TASK = tasks.AddTask(
+    client_id="c1",
+    task=3,
+    pid=4712,
+    channel="slcan./dev/ttyACM0",
+    messages=[Frame(0, 0x451, 0, bytes(8))],
+    period_ns=10_000_000,
+    duration_ns=1_000_000_000,
+    counter=Counter(byte=7, bits=4),
+    checksum=Crc8(byte=0),
+)
+TROUBLE = tasks.TaskTrouble(task=3, failed=12, reason="the channel is listen-only")
 UNKNOWN = control.ErrorResult("malformed", "unknown method 'halt'; there are: hello")
 
 ENCODED: dict[str, bytes] = {
@@ -86,6 +99,12 @@ ENCODED: dict[str, bytes] = {
         4, "discard", control.Discard(client_id="c1", token=9)
     ),
     "discard-reply": control.encode_reply(4, control.Discarded(17)),
+    "transmit-for-others": transmit.encode_request(
+        "scheduler", 9, 90_000_000_000, SENT, EPOCH, ["c1", "c2"]
+    ),
+    "task-add-request": control.encode_request(5, "task_add", TASK),
+    "task-add-reply": control.encode_reply(5, tasks.TaskAdded()),
+    "task-trouble": control.encode_reply(0, TROUBLE),
 }
 
 
@@ -100,7 +119,7 @@ def event(payload: stream.StateEvent | stream.ReadyEvent) -> stream.EventBody:
 
 def params(body: bytes) -> tuple[int, control.Params]:
     request = control.decode_request(body)
-    methods = {**control.BROKER_METHODS, **control.CHANNEL_METHODS}
+    methods = {**control.BROKER_METHODS, **control.CHANNEL_METHODS, **tasks.SCHEDULER_METHODS}
     return request.id, control.decode_params(request, methods)
 
 
@@ -140,6 +159,13 @@ DECODED: dict[str, tuple[Callable[[bytes], object], object]] = {
     "error-reply": (result(control.ErrorResult), (3, False, UNKNOWN)),
     "discard-request": (params, (4, control.Discard(client_id="c1", token=9))),
     "discard-reply": (result(control.Discarded), (4, True, control.Discarded(17))),
+    "transmit-for-others": (
+        transmit.decode_request,
+        transmit.Request(1, "scheduler", 9, 0, 90_000_000_000, SENT, EPOCH, ["c1", "c2"]),
+    ),
+    "task-add-request": (params, (5, TASK)),
+    "task-add-reply": (result(tasks.TaskAdded), (5, True, tasks.TaskAdded())),
+    "task-trouble": (result(tasks.TaskTrouble), (0, True, TROUBLE)),
 }
 
 
