@@ -165,7 +165,11 @@ class Receiver:
     # ------------------------------------------------------------------------------ presence
 
     def _take_presence(self) -> None:
-        for change in self._publisher.subscriptions():
+        changes = self._publisher.subscriptions()
+        if self._backend is not None:
+            # Before anyone is told "ready", and relies on it.
+            self._backend.filter(self._publisher.wanted())
+        for change in changes:
             known = self._clients.setdefault(change.client_id, [])
             if change.present:
                 known.append(change.filters)
@@ -173,8 +177,6 @@ class Receiver:
             else:
                 self._leave(change, known)
         self._state_due = 0  # who has just joined shall not wait for it
-        if self._backend is not None:
-            self._backend.filter(self._publisher.wanted())
         self._heartbeat_due = None
 
     def _leave(self, change: Presence, known: list[FilterSet]) -> None:
