@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
 from typing import Final
 
@@ -26,22 +27,24 @@ from canbroker.actors.messages import (
     KeeperMessage,
     LetGo,
     Lost,
+    Opened,
     ReceiverMessage,
     SenderMessage,
     Stop,
     Up,
 )
+from canbroker.actors.opening import Opening
 from canbroker.actors.receiver import Receiver
 from canbroker.actors.sender import Sender
 from canbroker.actors.specs import ChannelSpec
-from canbroker.backends import Backend, open_backend, parse_options
-from canbroker.errors import CanInitializationError
+from canbroker.backends import Backend, Options, open_backend, parse_options
 from canbroker.fabric.sockets import Context, Descriptor, Waiter
 from canbroker.wire import control
 from canbroker.wire.transmit import Status
 
 _REOPEN_FIRST_NS: Final = 50 * clock.MILLISECOND
-_REOPEN_MAX_NS: Final = 1 * clock.SECOND
+#: Frames shall be received again well within a second of an adapter's return.
+_REOPEN_MAX_NS: Final = 250 * clock.MILLISECOND
 _THREADS: Final = ("recv", "send")
 
 _logger = logging.getLogger(__name__)
@@ -68,7 +71,10 @@ class ChannelActor:
         self._threads: list[threading.Thread] = []
         self._waiting_for: set[str] = set()  # threads that have not let go of a lost backend
         self._down = Down("")
-        self._callers: list[ChangeState] = []
+        self._lost = ""  # why there is no adapter, without what opening it again has said
+        self._changes: deque[ChangeState] = deque()
+        self._change: ChangeState | None = None  # the one that is being tried
+        self._opening: Opening | None = None
         self._reopen_at: int | None = None
         self._backoff_ns = _REOPEN_FIRST_NS
         self._stop: Stop | None = None
@@ -182,13 +188,19 @@ class ChannelActor:
             case Lost(backend, reason):
                 if backend is self._backend and not self._waiting_for:
                     _logger.error("channel %r lost its adapter: %s", self._spec.name, reason)
+                    self._lost = reason
                     self._take_down(Down(reason))
             case LetGo(thread):
                 self._waiting_for.discard(thread)
                 if not self._waiting_for:
                     self._close_backend()
+            case Opened(backend, problem):
+                # Not any more when told to stop: it stays with the opening, which closes it.
+                if self._stop is None:
+                    self._opened(backend, problem)
             case ChangeState():
-                self._change_state(message)
+                self._changes.append(message)
+                self._next_change()
             case Crashed(thread):
                 raise ActorCrashedError(f"{thread} thread of channel {self._spec.name!r}")
 
@@ -217,41 +229,73 @@ class ChannelActor:
             self._send_inbox.put(Finished(abandoned))
             backend.close()
         if self._stop is None:
-            self._reopen_at = clock.monotonic_ns() + (0 if self._callers else self._backoff_ns)
+            self._reopen_at = clock.monotonic_ns() + self._backoff_ns
+            self._next_change()
+
+    # ------------------------------------------------------------------------------- opening
 
     def _reopen(self) -> None:
         self._reopen_at = None
-        callers, self._callers = self._callers, []
-        try:
-            self._backend = open_backend(self._spec.interface, self._options)
-        except CanInitializationError as error:
-            self._backoff_ns = min(self._backoff_ns * 2, _REOPEN_MAX_NS)
-            self._reopen_at = clock.monotonic_ns() + self._backoff_ns
-            result: msgspec.Struct = control.ErrorResult("device", str(error))
-        else:
-            _logger.info("channel %r is open: %s", self._spec.name, self._backend.info)
+        options = self._options
+        if self._change is not None:
+            options = _changed(options, self._change)
+        self._opening = Opening(self._spec.interface, options, self._inbox)
+
+    def _opened(self, backend: Backend | None, problem: str) -> None:
+        """Goes on with the adapter, or without it for another while."""
+        if self._opening is None:
+            return
+        options, self._opening = self._opening.options, None
+        change, self._change = self._change, None
+        if backend is not None:
+            _logger.info("channel %r is open: %s", self._spec.name, backend.info)
+            self._backend, self._options = backend, options
             self._backoff_ns = _REOPEN_FIRST_NS
             self._bring_up()
-            result = control.Nothing()
-        for change in callers:
-            self._send_inbox.put(Answer(change.caller, result))
+        else:
+            # A change that failed is undone at once.
+            later = min(max(2 * self._backoff_ns, _REOPEN_FIRST_NS), _REOPEN_MAX_NS)
+            self._backoff_ns = 0 if change else later
+            self._stay_down(problem)
+        if change is not None:
+            error = control.ErrorResult("device", problem)
+            self._answer(change, control.Nothing() if backend else error)
+        self._next_change()
 
-    def _change_state(self, change: ChangeState) -> None:
-        """Opens the adapter again, listen-only or not: no adapter changes that while open."""
-        if not hasattr(self._options, "listen_only"):
-            problem = f"interface {self._spec.interface!r} has no listen-only mode"
-            if not change.listen_only:
-                self._send_inbox.put(Answer(change.caller, control.Nothing()))
+    def _stay_down(self, problem: str) -> None:
+        """Has everybody told why opening fails, unless they know."""
+        down = Down(f"{self._lost}; opening it again: {problem}")
+        if down == self._down:
+            self._reopen_at = clock.monotonic_ns() + self._backoff_ns
+        else:
+            _logger.warning("channel %r: %s", self._spec.name, problem)
+            self._take_down(down)
+
+    # ----------------------------------------------------------------------- changes of state
+
+    def _next_change(self) -> None:
+        """Takes up changes of state one after another.
+
+        The adapter is opened again, listen-only or not: none changes that while open. What
+        opening says is the answer; after an error everything is as it was before.
+        """
+        while self._changes and not (self._change or self._opening or self._waiting_for):
+            change = self._changes.popleft()
+            is_listening = getattr(self._options, "listen_only", None)
+            if is_listening is None and change.listen_only:
+                problem = f"interface {self._spec.interface!r} has no listen-only mode"
+                self._answer(change, control.ErrorResult("unsupported", problem))
+            elif bool(is_listening) == change.listen_only:
+                self._answer(change, control.Nothing())
             else:
-                error = control.ErrorResult("unsupported", problem)
-                self._send_inbox.put(Answer(change.caller, error))
-            return
-        if self._options.listen_only == change.listen_only:
-            self._send_inbox.put(Answer(change.caller, control.Nothing()))
-            return
-        self._options = msgspec.structs.replace(self._options, listen_only=change.listen_only)
-        self._callers.append(change)
-        self._take_down(Down("the channel changes its state"))
+                self._change = change
+                self._backoff_ns = 0
+                if self._backend is not None:
+                    self._lost = "the channel changes its state"
+                self._take_down(Down(self._lost))
+
+    def _answer(self, change: ChangeState, result: msgspec.Struct) -> None:
+        self._send_inbox.put(Answer(change.caller, result))
 
     # ----------------------------------------------------------------------------------- end
 
@@ -262,15 +306,20 @@ class ChannelActor:
 
     def _end(self) -> None:
         stop = self._stop or Stop("the channel actor ends")
-        for change in self._callers:
-            result = control.ErrorResult("shutting-down", stop.reason)
-            self._send_inbox.put(Answer(change.caller, result))
+        for change in (*([self._change] if self._change else []), *self._changes):
+            self._answer(change, control.ErrorResult("shutting-down", stop.reason))
         self._send_inbox.put(stop)
         self._recv_inbox.put(stop)
         for thread in self._threads:
             thread.join()
+        if self._opening is not None:
+            self._opening.end()
         if self._backend is not None:
             self._backend.close()
         self._context.close()
         for mailbox in (self._inbox, self._recv_inbox, self._send_inbox):
             mailbox.close()
+
+
+def _changed(options: Options, change: ChangeState) -> Options:
+    return msgspec.structs.replace(options, listen_only=change.listen_only)

@@ -46,6 +46,15 @@ class Lost:
 
 
 @dataclass(frozen=True)
+class Opened:
+    """To the keeper: an attempt to open the adapter has ended, without a backend because of
+    ``problem``."""
+
+    backend: Backend | None
+    problem: str = ""
+
+
+@dataclass(frozen=True)
 class Finished:
     """To the send thread: these transmits have ended, their echo has been published."""
 
@@ -91,4 +100,4 @@ class Crashed:
 
 SenderMessage = Up | Down | Finished | Gone | Answer | Stop
 ReceiverMessage = Up | Down | Stop
-KeeperMessage = Lost | LetGo | ChangeState | Crashed | Stop
+KeeperMessage = Lost | LetGo | Opened | ChangeState | Crashed | Stop

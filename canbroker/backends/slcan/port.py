@@ -154,7 +154,7 @@ class Port:
             # close() took the descriptor away from under pyserial.
             raise AdapterGoneError(f"adapter {self.name} is closed") from error
         except _FOREIGN as error:
-            what = "closed" if self._closed else f"gone: {doing} failed ({error})"
+            what = "closed" if self._closed else f"gone: {doing} failed, {_cause(error)}"
             raise AdapterGoneError(f"adapter {self.name} is {what}") from error
 
 
@@ -233,7 +233,18 @@ def _code(error: BaseException | None) -> int | None:
     return first if isinstance(first, int) else None
 
 
+def _cause(error: Exception) -> str:
+    """Why an open line failed, in words."""
+    code = _code(error) or _code(error.__context__)
+    if code is not None:
+        return os.strerror(code).lower()
+    # pyserial has no number for a line that is readable and has nothing, and words of its own.
+    return "the other side hung up" if isinstance(error, serial.SerialException) else str(error)
+
+
 def _reason(name: str, error: Exception) -> str:
+    if isinstance(error.__context__, TimeoutError):
+        return "nothing answers there"
     code = _code(error) or _code(error.__context__)
     if code in _IN_USE:
         return f"in use by another program ({os.strerror(code)})"
