@@ -189,6 +189,25 @@ def test_a_send_that_raises_is_the_senders_error(nasty: Runtime) -> None:
         assert bus.state is BusState.ACTIVE
 
 
+def test_a_full_queue_is_waited_for_in_order(nasty: Runtime) -> None:
+    with (
+        Bus("x", "nasty", send="busy") as bus,
+        Bus("x", "nasty", can_filters=[{"can_id": 0, "can_mask": 1}]) as other,
+    ):
+        for number in range(0, 100, 2):
+            bus.send(frame(number))
+        bus.flush(20)
+        assert [received(other)[0] for _ in range(50)] == list(range(0, 100, 2))
+        assert bus.stats.failed == 0
+
+
+def test_a_queue_that_stays_full_is_a_timeout(nasty: Runtime) -> None:
+    with Bus("x", "nasty", send="full") as bus:
+        with pytest.raises(CanTimeoutError, match=r"100#.*expired while .*queue was full"):
+            bus.send(frame(0x100), timeout=0.2)
+        assert bus.state is BusState.ACTIVE
+
+
 def test_an_adapter_that_is_gone_is_opened_again(nasty: Runtime) -> None:
     with Bus("x", "nasty", recv="dies") as bus:
         wait_until(lambda: bus.state is BusState.ERROR, "the bus knows")

@@ -19,7 +19,8 @@ class OddError(BaseException):
 
 class NastyBus(can.BusABC):
     """``recv``: waits, blocks, early, raises, odd, dies, fails. ``send``, ``shutdown``: fine,
-    blocks, raises. ``filters``: none, kept, raises. What blocks ends with :attr:`release`."""
+    blocks, raises. ``send`` also: full, and busy, which takes each message at the third time; late.
+    ``filters``: none, kept, raises. What blocks ends with :attr:`release`."""
 
     def __init__(
         self,
@@ -37,6 +38,7 @@ class NastyBus(can.BusABC):
         self.inbox: queue.Queue[Any] = queue.Queue()
         self.release = threading.Event()
         self.calls = 0
+        self.attempts = 0
         self._troubles = _troubles(recv)
         super().__init__(channel, **kwargs)
 
@@ -62,10 +64,16 @@ class NastyBus(can.BusABC):
 
     def send(self, msg: can.Message, timeout: float | None = None) -> None:
         del timeout  # honoured by nothing here
-        if self.ways["send"] == "blocks":
+        way = self.ways["send"]
+        self.attempts += 1
+        if way == "blocks":
             self.release.wait()
-        if self.ways["send"] == "raises":
+        if way == "raises":
             raise KeyError(msg.arbitration_id)
+        if way == "late":
+            raise can.CanTimeoutError("not acknowledged")
+        if way == "full" or (way == "busy" and self.attempts % 3):
+            refuse()
         answer = can.Message(
             arbitration_id=msg.arbitration_id + 1, is_extended_id=msg.is_extended_id, data=msg.data
         )
@@ -110,6 +118,12 @@ class FilteringBus(NastyBus):
         self.applied.append(filters)
         if self.refuses and filters:
             raise OddError("no filters today")
+
+
+def refuse() -> None:
+    """As drivers on top of sockets do when a queue is full."""
+    cause = OSError(errno.ENOBUFS, "No buffer space available")
+    raise can.CanOperationError("Failed to transmit", cause.errno) from cause
 
 
 def _troubles(recv: str) -> list[Any]:

@@ -182,7 +182,7 @@ def test_attributes_of_the_wrong_type_are_named(attribute: str, value: object) -
 
 
 def test_an_exchange_is_bounded_and_counts_what_it_drops() -> None:
-    exchange = Exchange()
+    exchange = Exchange("nasty x")
     for _ in range(MAX_FRAMES + 3):
         exchange.received(FRAME)
     assert exchange.dropped == 3
@@ -193,7 +193,7 @@ def test_an_exchange_is_bounded_and_counts_what_it_drops() -> None:
 
 
 def test_what_the_driver_finishes_after_it_was_abandoned_is_nobodys() -> None:
-    exchange = Exchange()
+    exchange = Exchange("nasty x")
     under_way, waiting = transmit(FRAME), transmit(FRAME)
     exchange.put([under_way, waiting])
     assert exchange.next_transmit() is under_way
@@ -206,7 +206,7 @@ def test_what_the_driver_finishes_after_it_was_abandoned_is_nobodys() -> None:
 
 
 def test_the_end_comes_after_what_was_received_and_stops_what_waits() -> None:
-    exchange = Exchange()
+    exchange = Exchange("nasty x")
     exchange.received(FRAME)
     waiting = transmit(FRAME)
     exchange.put([waiting])
@@ -310,7 +310,7 @@ def test_an_unplugged_adapter_is_gone_at_once(opened: Open) -> None:
     bus = NastyBus("x")
     backend = opened(bus)
     bus.ways["recv"] = "dies"
-    assert end_of(backend) == "recv failed: OSError: [Errno 19] No such device"
+    assert end_of(backend) == "nasty x is gone: recv failed: OSError: No such device"
     assert bus.calls < 1_000
     with pytest.raises(AdapterGoneError):
         backend.send([transmit(FRAME)])

@@ -15,7 +15,7 @@ from canbroker.backends.python_can.driver import close_driver, open_driver
 from canbroker.backends.python_can.exchange import Exchange
 from canbroker.backends.python_can.options import PythonCanOptions
 from canbroker.backends.python_can.receiving import Reception
-from canbroker.backends.python_can.sending import send_all
+from canbroker.backends.python_can.sending import Sending
 from canbroker.filters import FilterSet
 from canbroker.frame import Frame
 
@@ -49,13 +49,14 @@ class PythonCanBackend(Backend):
         # Not every interface that can FD says so afterwards.
         self.fd = parameters.get("fd") is True or bus.protocol in _FD
         self._bus = bus
-        self._exchange = Exchange()
+        self._exchange = Exchange(self._name)
         self._reception = Reception(bus, self._exchange, options.interface)
         self._closing = threading.Lock()
         self._closed = False
+        sending = Sending(bus, self._exchange, self._reception, options.interface)
         self._threads = [
             self._start("recv", self._reception.run),
-            self._start("send", lambda: send_all(bus, self._exchange, self._reception.note_sent)),
+            self._start("send", sending.run),
         ]
 
     def __repr__(self) -> str:
@@ -90,7 +91,7 @@ class PythonCanBackend(Backend):
             if self._closed:
                 return
             self._closed = True
-        self._exchange.lose(f"{self._name} is closed")
+        self._exchange.lose("it is closed")
         deadline = clock.monotonic_ns() + _CLOSE_NS
         for thread in self._threads:
             # Half of the time: shutting down may wake a call that blocks.
@@ -111,7 +112,7 @@ class PythonCanBackend(Backend):
             try:
                 work()
             finally:  # a bug of ours, else it had ended before
-                self._exchange.lose(f"the {name} thread of {self._name} has crashed")
+                self._exchange.lose(f"its {name} thread has crashed")
 
         # Daemon: a driver that does not return shall not keep the process.
         thread = threading.Thread(target=run, name=f"python-can {name}", daemon=True)

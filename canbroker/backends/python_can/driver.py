@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import errno
+import re
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Final
 
@@ -18,12 +19,36 @@ from canbroker.errors import CanInitializationError, CanInterfaceNotImplementedE
 _GONE: Final = frozenset({errno.ENODEV, errno.ENXIO, errno.EIO, errno.EBADF, errno.ENOTCONN})
 
 
+#: What the system says when a transmit queue has no room.
+_FULL: Final = frozenset({errno.ENOBUFS, errno.EAGAIN})
+
+#: What vendors' libraries say then, as python-can passes it on in ``error_code``.
+_FULL_CODES: Final[Mapping[str, int]] = {
+    "kvaser": -13,  # canERR_TXBUFOFL (Kvaser CANlib, canstat.h)
+    "vector": 11,  # XL_ERR_QUEUE_IS_FULL (Vector XL driver library, vxlapi.h)
+}
+
+_ERRNO: Final = re.compile(r"\[Errno -?\d+\] ")
+
+
 class DriverError(Exception):
     """A driver raised something. ``fatal``: trying again is of no use."""
 
     def __init__(self, doing: str, error: BaseException) -> None:
         super().__init__(f"{doing} failed: {told(error)}")
-        self.fatal = any(getattr(cause, "errno", None) in _GONE for cause in _causes(error))
+        self._codes = {getattr(cause, "errno", None) for cause in _causes(error)}
+        self._vendors = getattr(error, "error_code", None)
+        self.fatal = not self._codes.isdisjoint(_GONE)
+
+    def queue_is_full(self, interface: str) -> bool:
+        """Whether the driver of ``interface`` took nothing, because its queue is full.
+
+        Not every driver can be understood. A CanTimeoutError does not say it: python-can lets
+        drivers wait for the acknowledgement by then, of a frame that may still be sent.
+        """
+        return not self._codes.isdisjoint(_FULL) or (
+            self._vendors is not None and self._vendors == _FULL_CODES.get(interface)
+        )
 
 
 @contextmanager
@@ -41,8 +66,9 @@ def foreign(doing: str) -> Iterator[None]:
 
 
 def told(error: BaseException) -> str:
-    """Type and text of a foreign exception, in one line."""
-    return " ".join(f"{type(error).__name__}: {error}".split()).removesuffix(":")
+    """Type and text of a foreign exception, in one line and without the system's numbers."""
+    text = _ERRNO.sub("", f"{type(error).__name__}: {error}")
+    return " ".join(text.split()).removesuffix(":")
 
 
 def open_driver(options: PythonCanOptions) -> can.BusABC:

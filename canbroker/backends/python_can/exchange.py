@@ -27,7 +27,9 @@ class Exchange:
     side may end it, for both.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, adapter: str) -> None:
+        """``adapter`` is its name in errors."""
+        self._adapter = adapter
         self.dropped = 0  # frames that came while MAX_FRAMES were unread
         self._changed = threading.Condition()
         self._happened: deque[Frame | Transmit] = deque()
@@ -126,9 +128,14 @@ class Exchange:
             self._happened.append(frame)
         self._wake.set()
 
+    def wait_for_end(self, timeout_s: float) -> bool:
+        """Waits until it has ended, ``timeout_s`` at most; returns whether it has."""
+        with self._changed:
+            return self._changed.wait_for(lambda: self.ended, timeout_s)
+
     def lose(self, reason: str) -> None:
         """Ends it: the adapter is gone, because of ``reason``. The first reason stays."""
         with self._changed:
-            self._end = self._end or AdapterGoneError(reason)
+            self._end = self._end or AdapterGoneError(f"{self._adapter} is gone: {reason}")
             self._changed.notify_all()
         self._wake.set()

@@ -61,6 +61,11 @@ class Reception:
         if self._own is not None:
             self._own.add(frame)
 
+    def note_not_sent(self, frame: Frame) -> None:
+        """It was not: the driver has refused it."""
+        if self._own is not None:
+            self._own.remove(frame)
+
     def want(self, filters: FilterSet) -> None:
         """Has the driver filter, if it can. On return it withholds nothing of ``filters``.
 
