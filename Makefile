@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test test-socketcan test-socketcan-hw check bench format clean
+.PHONY: demo test test-socketcan test-socketcan-hw check bench bench-periodic bench-socketcan format clean
 
 $(READY): pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -31,6 +31,12 @@ check: $(READY)  ## format, lint, types, layers
 
 bench: $(READY)  ## rates and latencies beside bare pyzmq, as ratios
 	$(BIN)/python -m benchmarks.run
+
+bench-periodic: $(READY)   ## how regular periodic tasks are, beside python-can's; draws a picture
+	$(BIN)/python -m benchmarks.periodic
+
+bench-socketcan: $(READY)  ## python-can's SocketCAN beside canbroker; without CAN: tools/can-vm -- make bench-socketcan
+	$(BIN)/python -m benchmarks.socketcan
 
 format: $(READY)
 	$(BIN)/ruff format .

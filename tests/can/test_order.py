@@ -14,7 +14,7 @@ from canbroker.frame import Frame, describe
 from canbroker.runtime import Runtime
 from tests.can.conftest import Open
 from tests.contract.benches import Item, collect, send_all, transmit
-from tests.vcan import VCAN, Node, listeners, needs_can, wait_for_listener
+from tests.vcan import VCAN, Node, listeners, needs_can, one_processor, wait_for_listener
 
 pytestmark = needs_can
 
@@ -54,6 +54,7 @@ def test_four_senders_have_one_order(open_interface: Open) -> None:
         for frame, origin in zip(pair, ("a", "b"), strict=True)
     ]
     with (
+        one_processor(),
         Node() as first,
         Node() as second,
         candump(4 * EACH) as dump,
@@ -83,6 +84,7 @@ def send_one_by_one(backend: Backend, transmits: Sequence[Transmit]) -> None:
 def test_clients_of_a_broker_see_what_candump_sees(runtime: Runtime) -> None:
     count = 100
     with (
+        one_processor(),
         canbroker.Bus(VCAN, "socketcan") as receiver,
         canbroker.Bus(VCAN, "socketcan") as a,
         canbroker.Bus(VCAN, "socketcan") as b,
