@@ -172,7 +172,9 @@ class Receiver:
         for change in changes:
             known = self._clients.setdefault(change.client_id, [])
             if change.present:
-                known.append(change.filters)
+                # XPUB tells of every subscription to a topic, but only of the last one's end.
+                if change.filters not in known:
+                    known.append(change.filters)
                 self._publisher.ready(change, self._state(clock.monotonic_ns()))
             else:
                 self._leave(change, known)

@@ -1,0 +1,32 @@
+"""Who is on a channel: seen by the subscription to a private topic, and by nothing else."""
+
+from __future__ import annotations
+
+from canbroker import Bus
+from canbroker.fabric.sockets import Context
+from canbroker.filters import parse
+from canbroker.runtime import Runtime
+from canbroker.wire import topics
+from tests.conftest import status_of, wait_until
+
+
+def clients_of(runtime: Runtime) -> list[str]:
+    (channel,) = status_of(runtime).channels
+    return [client.client_id for client in channel.clients]
+
+
+def test_a_client_that_is_subscribed_twice_leaves_once(runtime: Runtime, context: Context) -> None:
+    """As one is that was interrupted while it subscribed, or comes back on a new connection
+    before the old one is closed."""
+    with Bus("x", "virtual") as bus:
+        (channel,) = status_of(runtime).channels
+        sockets = [context.subscriber(channel.stream) for _ in range(3)]
+        topic = topics.private_topic(channel.name, "twice", parse("100:7ff"))
+        for socket in sockets:
+            socket.subscribe(topic)
+            socket.poll(10_000)  # it is answered
+        assert "twice" in clients_of(runtime)
+        for socket in sockets:
+            socket.close()
+        wait_until(lambda: len(clients_of(runtime)) == 1, "it has left")
+        assert not bus.stats.lost
