@@ -89,6 +89,9 @@ class Bus:
     def recv(self, timeout: float | None = None) -> Message | None:
         """Returns the next message, or ``None`` when ``timeout`` seconds are over.
 
+        An exception that a signal handler raises goes through; the bus stays usable, and a
+        message that was just being returned is gone.
+
         :param timeout: ``None`` waits for ever; 0 returns what is there.
         :raises CanOperationError: the bus is closed, or its channel is gone.
         """
@@ -136,7 +139,10 @@ class Bus:
 
         It may be readable when there is none, too. -1 where the system has no such thing.
         """
-        return self._reception.fileno()
+        try:
+            return self._reception.fileno()
+        finally:
+            self._connection.finish()
 
     # -------------------------------------------------------------------------------- sending
 
@@ -204,7 +210,11 @@ class Bus:
         :raises ValueError: names the filter that is not valid.
         :raises CanOperationError: the bus is closed, or its channel is gone.
         """
-        self._reception.subscribe(validate(can_filters), clock.deadline_after(ANSWER_S))
+        wanted = validate(can_filters)
+        try:
+            self._reception.subscribe(wanted, clock.deadline_after(ANSWER_S))
+        finally:
+            self._connection.finish()
 
     @property
     def state(self) -> BusState:
@@ -256,7 +266,7 @@ class Bus:
         """
         if self._connection.close():
             lifetime.closed(self)
-            self._connection.finish()
+        self._connection.finish()  # which may have been left to us
 
     def __enter__(self) -> Self:
         return self

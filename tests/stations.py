@@ -50,7 +50,15 @@ def plain(context: Context, endpoint: str, *subscriptions: bytes) -> Iterator[zm
 
 def ready(client: Subscriber, text: str = "") -> list[EchoFrame]:
     """Subscribes; returns the frames that arrived under the old filters."""
-    return client.subscribe(filters.parse(text), clock.deadline_after(DEADLINE_S))[1]
+    client.subscribe(filters.parse(text), clock.deadline_after(DEADLINE_S))
+    return received(client)
+
+
+def received(client: Subscriber) -> list[EchoFrame]:
+    """Takes over what has arrived."""
+    frames = client.frames
+    client.frames = []
+    return frames
 
 
 def take(client: Subscriber, count: int) -> list[EchoFrame]:
@@ -59,7 +67,8 @@ def take(client: Subscriber, count: int) -> list[EchoFrame]:
     wake = Wake()
     try:
         while len(taken) < count:
-            frames = client.receive()
+            client.receive()
+            frames = received(client)
             taken += frames
             if not frames:
                 client.wait(wake, None)  # raises when the channel is silent

@@ -44,7 +44,11 @@ class Messages:
     def next(self) -> tuple[bytes, bytes] | None:
         """The next message that has arrived, if there is one."""
         while self._topic is not None or readable(self._socket):
-            part = self._socket.recv(zmq.NOBLOCK)
+            try:
+                part = self._socket.recv(zmq.NOBLOCK)
+            except zmq.Again:  # the exception that interrupted us took the body with it
+                self._topic = None
+                return None
             if self._socket.getsockopt(zmq.RCVMORE):
                 self._topic = part
             elif self._topic is not None:

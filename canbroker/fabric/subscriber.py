@@ -6,7 +6,7 @@ from typing import Final
 
 from canbroker import clock
 from canbroker.clock import SECOND
-from canbroker.errors import CanError, CanOperationError, CanTimeoutError
+from canbroker.errors import CanOperationError, CanTimeoutError
 from canbroker.fabric.sockets import Context, Descriptor, Messages, Socket, Waiter, readable
 from canbroker.filters import FilterSet
 from canbroker.frame import EchoFrame
@@ -26,11 +26,14 @@ _ASK_AGAIN_NS: Final = SECOND // 2
 class Subscriber:
     """One client's SUB socket on one channel. Used by one thread at a time.
 
+    ``frames`` are those that have arrived; who takes them over puts an empty list there.
     ``received``, ``lost``, ``restarts`` (the route began anew: a new epoch, or a connection that
-    was lost) and ``dropped_upstream`` are the account.
+    was lost) and ``dropped_upstream`` are the account. A signal handler may raise anywhere in
+    here: a frame is then either in ``frames`` and the account, or will be counted as lost.
     """
 
     def __init__(self, context: Context, endpoint: str, channel: str, client_id: str) -> None:
+        self.frames: list[EchoFrame] = []
         self.received = 0
         self.lost = 0
         self.restarts = 0
@@ -41,65 +44,60 @@ class Subscriber:
         self._client_id = client_id
         self._route = b""
         self._private = b""
+        self._ready: stream.ReadyEvent | None = None  # under the filters in force
+        self._asked = b""  # private topic of the filters that shall be next
+        self._answer: stream.EventBody | None = None
+        self._topics: set[bytes] = set()  # subscribed to, perhaps
         self._expected = 0
         self._heard_ns = clock.monotonic_ns()
-        self._ready: stream.ReadyEvent | None = None
-        self._kept: list[EchoFrame] = []  # arrived during a change of filters that failed
         self.socket: Socket = context.subscriber(endpoint)
         self._messages = Messages(self.socket)
         self._suspected_ns: int | None = None  # since when a silence is being made sure of
         self._waiter = Waiter()
         self._waiter.add(self.socket)
 
-    def subscribe(
-        self, filters: FilterSet, deadline: int | None
-    ) -> tuple[stream.ReadyEvent, list[EchoFrame]]:
+    def subscribe(self, filters: FilterSet, deadline: int | None) -> stream.ReadyEvent:
         """Changes to ``filters``; returns when they are active in the driver process.
 
-        Also returns the frames that have arrived under the old filters until then.
+        What has arrived under the old filters until then is in ``frames``.
 
         :raises CanTimeoutError: the channel actor did not answer by ``deadline``.
         :raises CanOperationError: it refused. The old filters stay in force, either way.
         """
-        old_route, old_private, old_ready = self._route, self._private, self._ready
         route = topics.route_topic(self._channel, filters)
         private = topics.private_topic(self._channel, self._client_id, filters)
-        frames, self._kept = self._kept, []
-        if private == old_private and old_ready is not None:
-            return old_ready, frames
-        self._ready = None
-        self._private = private
-        # In this order: when the actor sees the private topic, it has seen the filters.
-        self.socket.subscribe(route)
-        self.socket.subscribe(private)
+        if private == self._private and self._ready is not None:
+            return self._ready
+        self._leave_others()  # of a change that was interrupted
+        self._answer = None
+        self._asked = private
         try:
-            ready = self._until_ready(frames, deadline)
-        except CanError:
-            self.socket.unsubscribe(private)
-            self.socket.unsubscribe(route)
-            self._private, self._ready = old_private, old_ready
-            self._kept = frames
-            raise
-        self._route = route
-        self.filters = filters
-        if old_private:
-            self.socket.unsubscribe(old_route)
-            self.socket.unsubscribe(old_private)
-        return ready, frames
+            # In this order: when the actor sees the private topic, it has seen the filters.
+            self._join(route)
+            self._join(private)
+            answer, ready = self._until_ready(deadline)
+            restarted = bool(self.epoch) and answer.epoch != self.epoch
+            # No call from here on: an exception strikes before all of it, or after.
+            self._route = route
+            self._private = private
+            self._ready = ready
+            self.filters = filters
+            self.restarts += restarted
+            self.epoch = answer.epoch
+            self._expected = ready.next_seq
+        finally:
+            self._asked = b""
+            self._leave_others()
+        return ready
 
     def receive(self) -> list[EchoFrame]:
-        """What has arrived and not been returned, in order; at most one batch. Never blocks.
+        """``frames``, with the next batch in it if there were none. Never blocks.
 
         :raises CanOperationError: the channel has ended, or says that we made an error.
         """
-        if self._kept:
-            kept, self._kept = self._kept, []
-            return kept
-        while (message := self._messages.next()) is not None:
-            frames = self._message(*message)
-            if frames:
-                return frames
-        return []
+        while not self.frames and (message := self._messages.next()) is not None:
+            self._message(*message)
+        return self.frames
 
     def wait(self, wake: Descriptor, timeout_ns: int | None) -> None:
         """Waits until something may have arrived, ``wake`` is set, or ``timeout_ns`` is over.
@@ -125,16 +123,28 @@ class Subscriber:
 
     def readable(self) -> bool:
         """Whether :meth:`receive` would find a message."""
-        return bool(self._kept) or readable(self.socket)
+        return bool(self.frames) or readable(self.socket)
 
     def close(self) -> None:
         self.socket.close()
 
-    def _until_ready(self, frames: list[EchoFrame], deadline: int | None) -> stream.ReadyEvent:
-        """Takes messages until the ready event; appends their frames to ``frames``."""
-        while self._ready is None:
+    def _join(self, topic: bytes) -> None:
+        self._topics.add(topic)
+        self.socket.subscribe(topic)
+
+    def _leave_others(self) -> None:
+        """Unsubscribes from all but what is in force."""
+        for topic in self._topics - {self._route, self._private}:
+            self.socket.unsubscribe(topic)
+            self._topics.discard(topic)
+
+    def _until_ready(self, deadline: int | None) -> tuple[stream.EventBody, stream.ReadyEvent]:
+        """Takes messages until the answer to what was asked; their frames go to ``frames``."""
+        while True:
+            if self._answer is not None and isinstance(self._answer.payload, stream.ReadyEvent):
+                return self._answer, self._answer.payload
             if (message := self._messages.next()) is not None:
-                frames += self._message(*message)
+                self._message(*message)
                 continue
             left = clock.remaining_ns(deadline)
             if left == 0:
@@ -144,49 +154,49 @@ class Subscriber:
             patience = _ASK_AGAIN_NS if left is None else min(left, _ASK_AGAIN_NS)
             if not self._waiter.wait(patience):
                 # The answer was dropped if our backlog was at its limit. That is read by now.
-                self.socket.unsubscribe(self._private)
-                self.socket.subscribe(self._private)
-        return self._ready
+                self.socket.unsubscribe(self._asked)
+                self.socket.subscribe(self._asked)
 
-    def _message(self, topic: bytes, body: bytes) -> list[EchoFrame]:
-        if topic not in {self._route, self._private}:
-            return []  # a route that we have left, or that is not confirmed yet
+    def _message(self, topic: bytes, body: bytes) -> None:
+        if topic not in {self._route, self._private, self._asked}:
+            return  # a route that we have left, or that is not confirmed yet
         self._heard_ns = clock.monotonic_ns()
         try:
             if topic == self._route:
-                return self._batch(stream.decode_batch(body))
-            self._private_event(stream.decode_event(body))
+                self._batch(stream.decode_batch(body))
+            else:
+                self._private_event(topic, stream.decode_event(body))
         except WireError as error:
             raise CanOperationError(f"channel {self._channel!r}: {error}") from error
-        return []
 
-    def _batch(self, batch: stream.Batch) -> list[EchoFrame]:
-        if isinstance(batch.payload, str):
-            raise CanOperationError(f"channel {self._channel!r}: {batch.payload}")
-        if batch.epoch != self.epoch:
-            self._new_epoch(batch.epoch, batch.first_seq)
-        elif batch.first_seq < self._expected:
-            # The connection was lost for a while and the route with it: how much, nobody knows.
-            self.restarts += 1
+    def _batch(self, batch: stream.Batch) -> None:
+        frames = batch.payload
+        if isinstance(frames, str):
+            raise CanOperationError(f"channel {self._channel!r}: {frames}")
+        count, first = len(frames), batch.first_seq
+        anew = batch.epoch != self.epoch
+        gap = 0 if anew else max(0, first - self._expected)
+        # Backwards in the same epoch: the connection was lost for a while and the route with it.
+        # How much, nobody knows.
+        restarted = bool(self.epoch) if anew else first < self._expected
+        # No call from here on: an exception strikes before all of it, or after.
+        self.frames += frames
+        self.received += count
+        self.lost += gap
+        self.restarts += restarted
         self.dropped_upstream = batch.dropped_upstream
-        if batch.first_seq > self._expected:
-            self.lost += batch.first_seq - self._expected
-        self._expected = batch.first_seq + len(batch.payload)
-        self.received += len(batch.payload)
-        return batch.payload
+        self.epoch = batch.epoch
+        self._expected = first + count
 
-    def _private_event(self, body: stream.EventBody) -> None:
+    def _private_event(self, topic: bytes, body: stream.EventBody) -> None:
         event = body.payload
         if isinstance(event, str):
             raise CanOperationError(f"channel {self._channel!r}: {event}")
-        if isinstance(event, stream.ReadyEvent):
-            changing = self._ready is None
-            self._ready = event
-            if changing or body.epoch != self.epoch:
-                self._new_epoch(body.epoch, event.next_seq)
-
-    def _new_epoch(self, epoch: int, expected: int) -> None:
-        if self.epoch and epoch != self.epoch:
+        if not isinstance(event, stream.ReadyEvent):
+            return
+        if topic == self._asked:
+            self._answer = body
+        elif body.epoch != self.epoch:  # another actor, which has our subscription from libzmq
             self.restarts += 1
-        self.epoch = epoch
-        self._expected = expected
+            self.epoch = body.epoch
+            self._expected = event.next_seq

@@ -75,8 +75,7 @@ class Connection:
             self.opening = self._open(wanted, receive_own=receive_own)
         except BaseException:
             self.closed = _NEVER_OPENED
-            self._detach()
-            self._release()
+            self._end()
             raise
 
     def _open(self, wanted: FilterSet, *, receive_own: bool) -> StateEvent:
@@ -90,7 +89,6 @@ class Connection:
             self._client_id,
             label=self._label,
             receive_own=receive_own,
-            wake=self._wake,
             check_open=self.check_open,
             watch=self.watch,
         )
@@ -150,38 +148,44 @@ class Connection:
             if self.closed:
                 return False
             self.closed = "the bus is shut down"
+            self._unfinished = True
         self.transmitter.closing.set()
         self._wake.set()
-        self._unfinished = True
+        self.reception.wake.set()
         return True
 
     def finish(self) -> None:
         """Ends a connection that was closed, when the driver has taken what was sent.
 
-        Called from a signal handler that has interrupted recv or send of the same thread, it
-        leaves that to them: they hold the sockets.
+        Called from a signal handler that has interrupted a call of the same thread, it leaves
+        that to whoever uses or drops the bus next: that call holds the sockets.
 
         :raises CanOperationError: a frame was not sent.
         :raises CanTimeoutError: frames were still on their way after 10 s.
         """
-        if not self._unfinished or self.sending.mine() or self.reception.turns.mine():
+        if not self._unfinished or self.sending.turn.mine() or self.reception.turns.mine():
             return
         self._unfinished = False
         try:
-            with self.sending.lock:
-                self.transmitter.flush(clock.deadline_after(_SHUTDOWN_S), closing=True)
+            self.sending.turn.take(None, self._flush)
         finally:
-            with self.sending.lock:
-                self._detach()
-                self._release()
+            self.sending.turn.take(None, self._end)
 
     def forked(self) -> None:
         """[forked child] The sockets are the parent's: touch nothing, and say so when used."""
         self.closed = "the bus belongs to the process that opened it, not to its forked child"
         self._unfinished = False
         self._close_lock = threading.RLock()
-        self.sending.lock = threading.Lock()
         self.reception.forget()
+
+    def _flush(self) -> None:
+        self.transmitter.flush(clock.deadline_after(_SHUTDOWN_S), closing=True)
+
+    def _end(self) -> None:
+        try:
+            self._detach()
+        finally:
+            self._release()
 
     def _detach(self) -> None:
         """Tells the broker, so that it need not find out."""

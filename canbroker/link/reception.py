@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import threading
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 from canbroker import clock
+from canbroker.errors import CanTimeoutError
 from canbroker.fabric.readiness import Readiness
 from canbroker.fabric.sockets import Context
 from canbroker.fabric.subscriber import Subscriber
 from canbroker.filters import EVERYTHING, FilterSet
-from canbroker.frame import ERROR, EXTENDED, EchoFrame
+from canbroker.frame import ERROR, EXTENDED
 from canbroker.link.turns import Turns
 from canbroker.link.watch import ChannelWatch
 from canbroker.message import Message
@@ -36,20 +38,19 @@ class Reception:
         *,
         label: Any,
         receive_own: bool,
-        wake: Wake,
         check_open: Callable[[], None],
         watch: ChannelWatch,
     ) -> None:
-        """``label`` is what messages carry as their channel; ``wake`` interrupts every wait.
+        """``label`` is what messages carry as their channel.
 
         ``check_open`` raises when the bus is closed; ``watch`` is kept up to date by who waits.
         """
         self.subscriber = Subscriber(context, endpoint, channel, client_id)
-        self.turns = Turns(wake)
+        self.wake = Wake()  # interrupts a wait, to look whether the bus is closed
+        self.turns = Turns(self.wake)
         self._client_id = client_id
         self._label = label
         self._receive_own = receive_own
-        self._wake = wake
         self._check_open = check_open
         self._watch = watch
         self._queue: deque[Message] = deque()
@@ -83,42 +84,26 @@ class Reception:
         :raises CanTimeoutError: the channel did not confirm them by ``deadline``.
         """
         self._check_open()
-        with self.turns.take_soon():
-            self._check_open()
-            ready, frames = self.subscriber.subscribe(wanted, deadline)
-            self._enqueue(frames)
-            with self._queue_lock:
-                passing = [message for message in self._queue if _passes(wanted, message)]
-                self._queue.clear()
-                self._queue.extend(passing)
+        ready = self.turns.take_soon(functools.partial(self._change, wanted, deadline))
         self._update_readiness()
         return ready
 
     def fileno(self) -> int:
         """A descriptor that is readable while :meth:`receive` has something; -1 if none can be."""
         self._check_open()
-        with self.turns.take_soon():
-            self._check_open()
-            if self._readiness is None:
-                self._readiness = Readiness(self.subscriber.socket)
+        descriptor = self.turns.take_soon(self._descriptor)
         self._update_readiness()
-        return self._readiness.fileno()
+        return descriptor
 
     def follow(self) -> None:
         """Lets libzmq subscribe again after a reconnect, which it does when a socket is used."""
-        if self._watch.epoch == self.subscriber.epoch:
-            return
-        with self.turns.peek() as free:
-            if free:
-                self.subscriber.readable()
+        if self._watch.epoch != self.subscriber.epoch:
+            self.turns.if_free(self.subscriber.readable)
 
     def close(self) -> None:
         """Closes the sockets; whoever waits must have been woken, and found the bus closed."""
-        with self.turns.take_soon():
-            if self._readiness is not None:
-                self._readiness.close()
-                self._readiness = None
-            self.subscriber.close()
+        self.turns.take_soon(self._close)
+        self.wake.close()
 
     def forget(self) -> None:
         """[forked child] Drops what is queued, and the lock that a thread may have held."""
@@ -130,45 +115,87 @@ class Reception:
             return self._queue.popleft() if self._queue else None
 
     def _wait_for_one(self, deadline: int | None) -> Message | None:
+        """Waits in long turns, until one of them ends with something else than a short job."""
+        job = functools.partial(self._hold, deadline)
         while True:
             self._check_open()
-            with self.turns.take(deadline) as mine:
-                if not mine:
-                    return None
-                while not self.turns.wanted():
-                    self._check_open()
-                    message = self._take()
-                    if message is not None:
-                        return message
-                    frames = self.subscriber.receive()
-                    if frames:
-                        self._enqueue(frames)
-                        continue
-                    left = clock.remaining_ns(deadline)
-                    if left == 0:
-                        return None
-                    self._watch.silent()  # before the wait: what it waits for is received at once
-                    self.subscriber.wait(self._wake, left)
+            try:
+                over, message = self.turns.take(deadline, job)
+            except CanTimeoutError:
+                return None
+            if over:
+                return message
 
-    def _enqueue(self, frames: Sequence[EchoFrame]) -> None:
+    def _hold(self, deadline: int | None) -> tuple[bool, Message | None]:
+        """A long turn: whether the wait is over, and with what."""
+        while not self.turns.wanted():
+            self._check_open()
+            message = self._take()
+            if message is not None:
+                return True, message
+            if self.subscriber.receive():
+                self._enqueue()
+                continue
+            left = clock.remaining_ns(deadline)
+            if left == 0:
+                return True, None
+            self._watch.silent()  # before the wait: what it waits for is received at once
+            self.subscriber.wait(self.wake, left)
+        return False, None
+
+    def _enqueue(self) -> None:
+        """Takes over what the subscriber has received."""
+        messages = self._decoded()
+        with self._queue_lock:
+            # No call in between: an exception strikes before both of them, or after.
+            self._queue += messages
+            self.subscriber.frames = []
+        self._report_losses()
+
+    def _change(self, wanted: FilterSet, deadline: int | None) -> ReadyEvent:
+        self._check_open()
+        ready = self.subscriber.subscribe(wanted, deadline)
+        messages = self._decoded()
+        with self._queue_lock:
+            waiting = deque(m for m in (*self._queue, *messages) if _passes(wanted, m))
+            self._queue = waiting  # as above
+            self.subscriber.frames = []
+        self._report_losses()
+        return ready
+
+    def _decoded(self) -> list[Message]:
         me, own, label = self._client_id, self._receive_own, self._label
-        messages = [
+        return [
             Message.from_frame(frame, label, frame.origin != me)
-            for frame in frames
+            for frame in self.subscriber.frames
             if own or frame.origin != me
         ]
-        with self._queue_lock:
-            self._queue.extend(messages)
+
+    def _report_losses(self) -> None:
         lost = self.subscriber.lost - self._losses.counts["frames lost"]
         if lost:
             self._losses.note("frames lost", f"{lost} of channel {self._label!r}")
             self._losses.counts["frames lost"] = self.subscriber.lost
 
+    def _descriptor(self) -> int:
+        self._check_open()
+        if self._readiness is None:
+            self._readiness = Readiness(self.subscriber.socket)
+        return self._readiness.fileno()
+
     def _update_readiness(self) -> None:
-        with self.turns.peek() as free:
-            # Whoever holds the turn is about to wait, and to take what comes.
-            if free and self._readiness is not None:
-                self._readiness.update(bool(self._queue) or self.subscriber.readable())
+        # Whoever holds the turn is about to wait, and to take what comes.
+        self.turns.if_free(self._look)
+
+    def _look(self) -> None:
+        if self._readiness is not None:
+            self._readiness.update(bool(self._queue) or self.subscriber.readable())
+
+    def _close(self) -> None:
+        if self._readiness is not None:
+            self._readiness.close()
+            self._readiness = None
+        self.subscriber.close()
 
 
 def _passes(wanted: FilterSet, message: Message) -> bool:

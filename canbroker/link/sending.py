@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+import functools
+from collections.abc import Callable, Sequence
+from typing import TypeVar
 
-from canbroker import clock
-from canbroker.errors import CanTimeoutError
 from canbroker.frame import Frame
 from canbroker.link.reception import Reception
 from canbroker.link.transmitter import Transmitter
+from canbroker.link.turns import Turn
+
+_T = TypeVar("_T")
 
 
 class Sending:
-    """Sends for any number of threads. ``lock`` is for one who ends it all."""
+    """Sends for any number of threads. ``turn`` is for who ends it all."""
 
     def __init__(
         self,
@@ -25,44 +26,40 @@ class Sending:
         finish: Callable[[], None],
     ) -> None:
         """``check_open`` raises when the bus is closed; ``finish`` ends it if it was meanwhile."""
-        self.lock = threading.Lock()
-        self._sender: int | None = None  # thread that has the lock
+        self.turn = Turn("sending")
         self._transmitter = transmitter
         self._reception = reception
         self._check_open = check_open
         self._finish = finish
 
-    def mine(self) -> bool:
-        """Whether this thread is sending: it is in a signal handler, then."""
-        return self._sender == threading.get_ident()
-
     def send(self, frames: Sequence[Frame], deadline: int | None, *, taken: bool) -> None:
         """As :meth:`Transmitter.send`."""
-        with self._turn(deadline):
-            self._reception.follow()
-            self._transmitter.send(frames, deadline, taken=taken)
+        self._in_turn(deadline, functools.partial(self._send, frames, deadline, taken))
 
     def flush(self, deadline: int | None) -> None:
         """As :meth:`Transmitter.flush`."""
-        with self._turn(deadline):
-            self._transmitter.flush(deadline)
+        self._in_turn(deadline, functools.partial(self._flush, deadline))
 
     def discard(self, ask: Callable[[int], int]) -> int:
         """What ``ask`` returns, given the last request's token; 0 if nothing is on its way."""
-        with self._turn(None):
-            return ask(self._transmitter.token) if self._transmitter.pending() else 0
+        return self._in_turn(None, functools.partial(self._discard, ask))
 
-    @contextmanager
-    def _turn(self, deadline: int | None) -> Iterator[None]:
+    def _in_turn(self, deadline: int | None, job: Callable[[], _T]) -> _T:
         self._check_open()
-        left = clock.remaining_ns(deadline)
-        if not self.lock.acquire(timeout=-1 if left is None else left / clock.SECOND):
-            raise CanTimeoutError("another thread is sending")
         try:
-            self._check_open()
-            self._sender = threading.get_ident()
-            yield
+            return self.turn.take(deadline, job)
         finally:
-            self._sender = None
-            self.lock.release()
             self._finish()
+
+    def _send(self, frames: Sequence[Frame], deadline: int | None, taken: bool) -> None:
+        self._check_open()
+        self._reception.follow()
+        self._transmitter.send(frames, deadline, taken=taken)
+
+    def _flush(self, deadline: int | None) -> None:
+        self._check_open()
+        self._transmitter.flush(deadline)
+
+    def _discard(self, ask: Callable[[int], int]) -> int:
+        self._check_open()
+        return ask(self._transmitter.token) if self._transmitter.pending() else 0

@@ -31,11 +31,12 @@ _GRACE_NS: Final = 50 * clock.MILLISECOND
 class Unanswered:
     """A request on its way. Who waits for it (``awaited``) is told of its ``failures`` directly."""
 
-    __slots__ = ("awaited", "expired", "failures", "frames", "token")
+    __slots__ = ("awaited", "count", "expired", "failures", "frames", "token")
 
     def __init__(self, token: int, frames: Sequence[Frame]) -> None:
         self.token = token
         self.frames = frames
+        self.count = len(frames)
         self.awaited = False
         self.expired = False
         self.failures: list[str] = []
@@ -90,8 +91,8 @@ class Transmitter:
         ):
             raise CanTimeoutError(f"cannot send {describe(frames[0])}: the socket's queue is full")
         request = Unanswered(self.token, frames)
+        self.unanswered += request.count  # and at once: credit that is not given back is gone
         self._requests.append(request)
-        self.unanswered += len(frames)
         if taken and deadline:
             self._await(request, deadline)
 
@@ -120,8 +121,9 @@ class Transmitter:
     def raise_failures(self) -> None:
         """Raises what has failed since the last time, once."""
         if self._failures:
-            failures, self._failures = self._failures, []
-            raise CanOperationError(_summary(failures))
+            error = CanOperationError(_summary(self._failures))
+            self._failures = []
+            raise error
 
     def close(self) -> None:
         self._link.close()
@@ -178,7 +180,8 @@ class Transmitter:
         """Accounts for an answer, as ``docs/protocol.md`` says what it speaks of."""
         if reply.status == Status.OK:
             while self._requests and self._requests[0].token <= reply.token:
-                self.sent += len(self._pop(0).frames)
+                request = self._pop(0)
+                self.sent += request.count
         elif reply.status == Status.STALE:
             self._give_up(reply.reason, reply.token)
         else:
@@ -196,7 +199,7 @@ class Transmitter:
     def _pop(self, index: int) -> Unanswered:
         request = self._requests[index]
         del self._requests[index]
-        self.unanswered -= len(request.frames)
+        self.unanswered -= request.count
         return request
 
     def _fail(self, request: Unanswered, indexes: Sequence[int], what: str) -> None:

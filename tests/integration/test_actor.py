@@ -87,6 +87,7 @@ class Running:
         frames: list[Frame] = []
         while len(frames) < count:
             frames += subscriber.receive()
+            subscriber.frames = []
             if len(frames) < count:
                 subscriber.wait(self._never, 10 * clock.SECOND)
         return frames

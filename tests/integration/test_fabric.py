@@ -24,6 +24,7 @@ from tests.stations import (
     numbers,
     plain,
     ready,
+    received,
     subscriber,
     take,
 )
@@ -52,7 +53,7 @@ def test_joining_a_running_stream_misses_nothing(
         counter = itertools.count()
         station.stream(lambda: numbered([next(counter)]))
         with subscriber(context, endpoint) as client:
-            event, _ = client.subscribe(EVERYTHING, clock.deadline_after(DEADLINE_S))
+            event = client.subscribe(EVERYTHING, clock.deadline_after(DEADLINE_S))
             got = numbers(take(client, 300))
             station.stream(None)
             assert got == list(range(got[0], got[0] + len(got)))
@@ -183,7 +184,8 @@ def test_a_slow_subscriber_knows_what_it_has_lost_to_the_last_frame(
         got: list[int] = []
         wake = Wake()
         while slow.received + slow.lost < total:  # the tail shows with the next heartbeat
-            got += numbers(slow.receive())
+            slow.receive()
+            got += numbers(received(slow))
             slow.wait(wake, clock.MILLISECOND)
         wake.close()
         assert slow.lost > 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import signal
 import subprocess
@@ -18,6 +19,7 @@ from canbroker.runtime import Runtime
 from tests.conftest import status_of, wait_until
 from tests.processes import Program
 from tests.simulated import Simulated
+from tests.strikes import strikes
 
 
 def frame(identifier: int = 0x100, data: bytes = bytes(8)) -> Message:
@@ -100,6 +102,77 @@ def test_a_signal_handler_may_shut_down_the_bus_that_it_interrupts(runtime: Runt
     ) as program:
         assert "shut down" in program.said()
         assert program.end() == 0
+
+
+NUMBERED = """
+bus = Bus("x", "virtual")
+say("ready")
+number = 0
+while not hear():  # how many more are wanted
+    bus.send_batch(
+        [Message(arbitration_id=1, data=n.to_bytes(4, "big")) for n in range(number, number + 50)],
+        timeout=10,
+    )
+    number += 50
+bus.shutdown()
+say(number)
+"""
+
+
+def test_signal_handlers_that_raise_in_recv_make_no_bus_deaf(runtime: Runtime) -> None:
+    numbers: list[int] = []
+    with Bus("x", "virtual") as bus, Program(NUMBERED) as sender:
+
+        def take() -> None:
+            for timeout in (0, 0, 0, 0.001):  # strikes shall find it at work, too, not only waiting
+                message = bus.recv(timeout)
+                if message is not None:
+                    numbers.append(int.from_bytes(message.data, "big"))
+
+        assert sender.said() == "ready"
+        with strikes() as struck:
+            while struck.count < 2_000:
+                sender.tell(False)
+                for _ in range(20):
+                    struck.run(take)
+        sender.tell(True)
+        total = sender.said()
+        wait_until(lambda: emptied(bus, numbers) == total, "received + lost = sent")
+        bus.send(frame())  # and nothing else is held either
+        bus.flush(10)
+        assert sender.end() == 0
+    assert numbers == sorted(set(numbers))  # in order, none twice
+    stats = bus.stats
+    # A strike takes one batch of 50 with it, or one message that was about to be returned.
+    assert stats.lost <= 50 * struck.count
+    assert 0 <= stats.received - len(numbers) <= struck.count
+
+
+def emptied(bus: Bus, numbers: list[int]) -> int:
+    """Takes what is there; returns how many frames the account speaks of."""
+    numbers += [int.from_bytes(m.data, "big") for m in bus.recv_batch(10_000, 0.2)]
+    return bus.stats.received + bus.stats.lost
+
+
+def test_a_signal_handler_that_raises_leaves_sends_and_filters_usable(runtime: Runtime) -> None:
+    with Bus("x", "virtual") as bus, Bus("x", "virtual") as other:
+        filters = itertools.cycle([[{"can_id": n, "can_mask": 0x7FF}] for n in range(3)])
+
+        def use() -> None:
+            bus.send(frame())
+            bus.set_filters(next(filters))
+            bus.flush(10)
+
+        with strikes() as struck:
+            while struck.count < 500:
+                struck.run(use)
+        bus.set_filters(None)
+        bus.send(frame(0x1), timeout=10)
+        other.send(frame(0x2), timeout=10)
+        while (message := bus.recv(10)) is not None and message.arbitration_id != 0x2:
+            pass
+        assert message is not None
+        assert bus.stats.transmit_queue == 0
 
 
 def test_recv_batch_keeps_what_it_has_when_the_bus_ends(

@@ -1,0 +1,66 @@
+"""Exceptions that a signal handler raises, wherever they strike."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TypeVar
+
+_T = TypeVar("_T")
+
+# Another process: a timer of ours would be the one that limits the time of a test.
+_STRIKER = """
+import os, signal, sys, time
+while os.getppid() == int(sys.argv[1]):
+    os.kill(int(sys.argv[1]), signal.SIGUSR1)
+    time.sleep(0.0002)
+"""
+
+
+class StrikeError(Exception):
+    """Raised by the handler."""
+
+
+class Strikes:
+    """Raises in what :meth:`run` runs, at times that nobody chose. Main thread only."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._armed = False
+
+    def run(self, job: Callable[[], _T]) -> _T | None:
+        """What ``job`` returns; ``None`` if it was struck."""
+        try:
+            self._armed = True
+            result = job()
+            self._armed = False
+        except StrikeError:
+            self.count += 1
+            return None
+        finally:
+            self._armed = False
+        return result
+
+    def strike(self, *_: object) -> None:
+        if self._armed:
+            self._armed = False
+            raise StrikeError
+
+
+@contextmanager
+def strikes() -> Iterator[Strikes]:
+    """Strikes while the block runs, some thousand times a second."""
+    made = Strikes()
+    before = signal.signal(signal.SIGUSR1, made.strike)
+    try:
+        with subprocess.Popen([sys.executable, "-c", _STRIKER, str(os.getpid())]) as striker:
+            try:
+                yield made
+            finally:
+                striker.kill()
+    finally:
+        signal.signal(signal.SIGUSR1, before)
