@@ -286,7 +286,11 @@ def test_the_largest_request_fits_a_message() -> None:
 @pytest.mark.parametrize(
     ("method", "params", "match"),
     [
-        ("halt", {}, "unknown method 'halt'; there are: hello, attach, detach, status, scheduler, shutdown"),
+        (
+            "halt",
+            {},
+            "unknown method 'halt'; there are: hello, attach, detach, status, scheduler, shutdown",
+        ),
         ("set_state", {"state": "active"}, "unknown method 'set_state'"),
         ("__class__", {}, "unknown method"),
         ("", {}, "unknown method"),
