@@ -13,8 +13,18 @@ from canbroker.errors import (
     CanTimeoutError,
 )
 from canbroker.message import Message
+from canbroker.periodic.cyclic import (
+    CyclicSendTaskABC,
+    CyclicTask,
+    LimitedDurationCyclicSendTaskABC,
+    ModifiableCyclicTaskABC,
+    RestartableCyclicTaskABC,
+)
+from canbroker.periodic.task import PeriodicTask
+from canbroker.protection import E2E, Counter, Crc8
 
 __all__ = [
+    "E2E",
     "Bus",
     "BusState",
     "BusStats",
@@ -24,7 +34,15 @@ __all__ = [
     "CanOperationError",
     "CanProtocol",
     "CanTimeoutError",
+    "Counter",
+    "Crc8",
+    "CyclicSendTaskABC",
+    "CyclicTask",
+    "LimitedDurationCyclicSendTaskABC",
     "Message",
+    "ModifiableCyclicTaskABC",
+    "PeriodicTask",
+    "RestartableCyclicTaskABC",
     "ThreadSafeBus",
     "detect_available_configs",
 ]

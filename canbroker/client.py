@@ -6,7 +6,7 @@ Follows the Bus API that python-can documents; what is ours beyond it says so.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from types import TracebackType
 from typing import Any, Self
 
@@ -17,6 +17,9 @@ from canbroker.link import lifetime
 from canbroker.link.connection import ANSWER_S, Connection
 from canbroker.link.values import BusState, BusStats, CanProtocol
 from canbroker.message import Message, to_frame
+from canbroker.periodic.registry import Periodic
+from canbroker.periodic.task import OnError, PeriodicTask
+from canbroker.protection import Checksum, Counter
 from canbroker.wire import control
 from canbroker.wire.transmit import MAX_FRAMES
 
@@ -75,6 +78,7 @@ class Bus:
         )
         self._reception = self._connection.reception
         self._sending = self._connection.sending
+        self._periodic = Periodic(self._connection)
         opening = self._connection.opening
         self.channel_info = f"{self._connection.attached.name}: {opening.info}"
         self.protocol = CanProtocol.CAN_FD if opening.fd else CanProtocol.CAN_20
@@ -156,8 +160,10 @@ class Bus:
             above 0 waits until the driver has taken the frame; 0 never blocks.
         :raises CanTimeoutError: that did not happen in time; the frame is not sent later.
         :raises CanOperationError: not valid, the channel is down or the bus closed, or an
-            earlier frame was not sent.
+            earlier frame, or one of a periodic task, was not sent.
         """
+        if self._periodic.used:
+            self._periodic.raise_troubles()
         self._sending.send([to_frame(msg)], clock.deadline_after(timeout), taken=bool(timeout))
 
     def send_batch(self, messages: Iterable[Message], timeout: float | None = None) -> None:
@@ -168,6 +174,7 @@ class Bus:
         :raises CanTimeoutError, CanOperationError: as :meth:`send`; the text names the message.
         """
         frames = [to_frame(message) for message in messages]
+        self._periodic.raise_troubles()
         deadline = clock.deadline_after(timeout)
         for start in range(0, len(frames), MAX_FRAMES):
             try:
@@ -185,10 +192,72 @@ class Bus:
         :raises CanOperationError: a frame was not sent.
         """
         self._sending.flush(clock.deadline_after(timeout))
+        self._periodic.raise_troubles()
 
     def flush_tx_buffer(self) -> int:
         """Discards what was sent and the driver has not taken yet; returns how many frames."""
         return self._connection.discard()
+
+    # ------------------------------------------------------------------------------- periodic
+
+    def send_periodic(
+        self,
+        msgs: Message | Sequence[Message],
+        period: float,
+        duration: float | None = None,
+        store_task: bool = True,
+        autostart: bool = True,
+        modifier_callback: Callable[[Message], object] | None = None,
+        *,
+        phase: float | None = None,
+        counter: Counter | None = None,
+        checksum: Checksum | None = None,
+        on_error: OnError | None = None,
+    ) -> PeriodicTask:
+        """Sends messages in turn, one of them every ``period`` seconds; returns the task.
+
+        They are copied at once, and sent by the broker's scheduler, not by this process. A task
+        ends with :meth:`shutdown`, and with the process, whatever ends that.
+
+        :param duration: seconds after which it ends; ``None`` or 0: never.
+        :param store_task: whether :meth:`stop_all_periodic_tasks` stops it, too. The bus keeps
+            the tasks that it stops, also when they have ended.
+        :param autostart: if not, its ``start()`` starts it.
+        :param modifier_callback: is called with each message before it is sent, and may change
+            it. Such tasks run in this process, all on one thread.
+        :param phase: ours, as all below. Seconds, less than ``period``: when within a period the
+            message is due. Tasks with one period and different phases keep their distance.
+        :param counter: counts the frames, in their data.
+        :param checksum: protects the data.
+        :param on_error: is called with the exception if a frame is not sent, on that thread;
+            the task goes on if it returns true. Without it, a task with a callback ends with a
+            log entry; another goes on, and the next call of :meth:`send`, :meth:`flush` or
+            :meth:`shutdown` or of a method of the task raises.
+        :raises ValueError: names the argument that is not valid.
+        :raises CanOperationError: a message is not valid, there are 10,000 tasks, the bus is
+            closed, or the scheduler does not answer.
+        """
+        self._connection.check_open()
+        task = self._periodic.make(
+            msgs,
+            period,
+            duration,
+            modifier=modifier_callback,
+            phase=phase,
+            counter=counter,
+            checksum=checksum,
+            store=store_task,
+            on_error=on_error,
+        )
+        self._periodic.add(task, autostart=autostart)
+        return task
+
+    def stop_all_periodic_tasks(self, remove_tasks: bool = True) -> None:
+        """Stops the tasks of :meth:`send_periodic` that are stored.
+
+        :param remove_tasks: whether to store them no longer. Their ``start()`` does again.
+        """
+        self._periodic.stop_all(remove=remove_tasks)
 
     # -------------------------------------------------------------------------------- control
 
@@ -259,14 +328,21 @@ class Bus:
     def shutdown(self) -> None:
         """Closes the bus when the driver has taken what was sent. Idempotent, any thread.
 
-        A :meth:`recv` that waits in another thread ends with :class:`CanOperationError`.
+        Periodic tasks end first. A :meth:`recv` that waits in another thread ends with
+        :class:`CanOperationError`.
 
         :raises CanOperationError: a frame was not sent. The bus is closed all the same.
         :raises CanTimeoutError: frames were still on their way after 10 s. As above.
         """
-        if self._connection.close():
+        self._periodic.close()
+        closing = self._connection.close()
+        if closing:
             lifetime.closed(self)
-        self._connection.finish()  # which may have been left to us
+        try:
+            self._connection.finish()  # which may have been left to us
+        finally:
+            if closing:
+                self._periodic.raise_troubles()
 
     def __enter__(self) -> Self:
         return self
@@ -291,6 +367,7 @@ class Bus:
     def _forked(self) -> None:
         """[forked child]"""
         self._connection.forked()
+        self._periodic.forget()
 
 
 class ThreadSafeBus(Bus):

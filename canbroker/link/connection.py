@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Final, TypeVar
 
 from canbroker import clock
@@ -16,12 +16,14 @@ from canbroker.filters import FilterSet
 from canbroker.link import attach
 from canbroker.link.reception import Reception
 from canbroker.link.sending import Sending
+from canbroker.link.tasks import TaskLink
 from canbroker.link.transmitter import Transmitter
 from canbroker.link.watch import ChannelWatch
 from canbroker.runtime import Runtime
 from canbroker.wake import Wake
 from canbroker.wire import control
 from canbroker.wire.stream import StateEvent
+from canbroker.wire.tasks import TaskTrouble
 
 #: The channel answers at once; this long it may take on a busy machine.
 ANSWER_S: Final = 5.0
@@ -39,7 +41,8 @@ class Connection:
     """Everything that a bus has open. Any thread.
 
     ``closed`` says why it cannot be used (any more); ``None`` while it can. ``opening`` is the
-    state of the channel when it was opened.
+    state of the channel when it was opened. ``tasks``: to the scheduler, if it was needed.
+    ``client_id``: our name for the broker, the channel and the scheduler.
     """
 
     def __init__(
@@ -61,14 +64,15 @@ class Connection:
         self.closed: str | None = _NEVER_OPENED
         self._unfinished = False
         self._label = label
-        self._client_id = os.urandom(6).hex()
+        self.client_id = os.urandom(6).hex()
         self._close_lock = threading.RLock()  # a signal handler may interrupt a shutdown
         self._runtime = Runtime.at(broker)
         self._wake = Wake()
         self._context = Context()
-        self._parts: list[Reception | ChannelWatch | Transmitter] = []
+        self._parts: list[Reception | ChannelWatch | Transmitter | TaskLink] = []
+        self.tasks: TaskLink | None = None
         try:
-            request = attach.request(self._client_id, str(label), interface, parameters)
+            request = attach.request(self.client_id, str(label), interface, parameters)
             self.attached = attach.attach(
                 self._context, self._runtime, request, autostart=attach.autostart_wanted()
             )
@@ -86,7 +90,7 @@ class Connection:
             self._context,
             stream,
             name,
-            self._client_id,
+            self.client_id,
             label=self._label,
             receive_own=receive_own,
             check_open=self.check_open,
@@ -100,7 +104,7 @@ class Connection:
             raise CanInitializationError(str(error)) from error
         self.watch.begin(self.reception.subscriber.epoch, ready.state)
         self.transmitter = Transmitter(
-            self._context, self.attached.transmit, self._client_id, self.watch, self._wake
+            self._context, self.attached.transmit, self.client_id, self.watch, self._wake
         )
         self._parts.append(self.transmitter)
         self.sending = Sending(
@@ -127,13 +131,32 @@ class Connection:
             raise CanOperationError(f"channel {self.attached.name!r} does not answer")
         return answer
 
+    def schedule(self, on_trouble: Callable[[TaskTrouble], None]) -> TaskLink:
+        """The connection to the scheduler, which is made by its first use.
+
+        :raises CanOperationError: the bus is closed.
+        """
+        with self._close_lock:
+            self.check_open()
+            if self.tasks is None:
+                self.tasks = TaskLink(
+                    self._context,
+                    self._runtime,
+                    self.client_id,
+                    check_open=self.check_open,
+                    finish=self.finish,
+                    on_trouble=on_trouble,
+                )
+                self._parts.append(self.tasks)
+            return self.tasks
+
     def discard(self) -> int:
         """Takes back what the driver has not taken yet; returns how many frames."""
         return self.sending.discard(
             lambda token: (
                 self.control(
                     "discard",
-                    control.Discard(client_id=self._client_id, token=token),
+                    control.Discard(client_id=self.client_id, token=token),
                     control.Discarded,
                 ).count
             )
@@ -152,6 +175,8 @@ class Connection:
         self.transmitter.closing.set()
         self._wake.set()
         self.reception.wake.set()
+        if self.tasks is not None:
+            self.tasks.wake.set()
         return True
 
     def finish(self) -> None:
@@ -163,7 +188,7 @@ class Connection:
         :raises CanOperationError: a frame was not sent.
         :raises CanTimeoutError: frames were still on their way after 10 s.
         """
-        if not self._unfinished or self.sending.turn.mine() or self.reception.turns.mine():
+        if not self._unfinished or self._in_use_by_this_thread():
             return
         self._unfinished = False
         try:
@@ -178,6 +203,13 @@ class Connection:
         self._close_lock = threading.RLock()
         self.reception.forget()
 
+    def _in_use_by_this_thread(self) -> bool:
+        return (
+            self.sending.turn.mine()
+            or self.reception.turns.mine()
+            or (self.tasks is not None and self.tasks.turn.mine())
+        )
+
     def _flush(self) -> None:
         self.transmitter.flush(clock.deadline_after(_SHUTDOWN_S), closing=True)
 
@@ -189,7 +221,7 @@ class Connection:
 
     def _detach(self) -> None:
         """Tells the broker, so that it need not find out."""
-        params = control.Detach(client_id=self._client_id)
+        params = control.Detach(client_id=self.client_id)
         try:
             attach.ask(self._context, self._runtime, "detach", params, control.Nothing, _DETACH_S)
         except CanError as error:

@@ -8,7 +8,7 @@ from typing import TypeVar
 
 from canbroker.frame import Frame
 from canbroker.link.reception import Reception
-from canbroker.link.transmitter import Transmitter
+from canbroker.link.transmitter import Failed, Transmitter
 from canbroker.link.turns import Turn
 
 _T = TypeVar("_T")
@@ -32,9 +32,16 @@ class Sending:
         self._check_open = check_open
         self._finish = finish
 
-    def send(self, frames: Sequence[Frame], deadline: int | None, *, taken: bool) -> None:
+    def send(
+        self,
+        frames: Sequence[Frame],
+        deadline: int | None,
+        *,
+        taken: bool,
+        failed: Failed | None = None,
+    ) -> None:
         """As :meth:`Transmitter.send`."""
-        self._in_turn(deadline, functools.partial(self._send, frames, deadline, taken))
+        self._in_turn(deadline, functools.partial(self._send, frames, deadline, taken, failed))
 
     def flush(self, deadline: int | None) -> None:
         """As :meth:`Transmitter.flush`."""
@@ -51,10 +58,12 @@ class Sending:
         finally:
             self._finish()
 
-    def _send(self, frames: Sequence[Frame], deadline: int | None, taken: bool) -> None:
+    def _send(
+        self, frames: Sequence[Frame], deadline: int | None, taken: bool, failed: Failed | None
+    ) -> None:
         self._check_open()
         self._reception.follow()
-        self._transmitter.send(frames, deadline, taken=taken)
+        self._transmitter.send(frames, deadline, taken=taken, failed=failed)
 
     def _flush(self, deadline: int | None) -> None:
         self._check_open()

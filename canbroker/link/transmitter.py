@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Sequence
-from typing import Final
+from collections.abc import Callable, Sequence
+from typing import Final, TypeAlias
 
 from canbroker import clock
 from canbroker.errors import CanOperationError, CanTimeoutError
@@ -28,12 +28,18 @@ _LOOK_NS: Final = clock.SECOND // 4
 _GRACE_NS: Final = 50 * clock.MILLISECOND
 
 
+#: Is told of a frame that was not sent, and why.
+Failed: TypeAlias = Callable[[str], None]
+
+
 class Unanswered:
-    """A request on its way. Who waits for it (``awaited``) is told of its ``failures`` directly."""
+    """A request on its way. Who waits for it (``awaited``) is told of its ``failures`` directly,
+    and so is who wants to be told (``failed``)."""
 
-    __slots__ = ("awaited", "count", "expired", "failures", "frames", "token")
+    __slots__ = ("awaited", "count", "expired", "failed", "failures", "frames", "token")
 
-    def __init__(self, token: int, frames: Sequence[Frame]) -> None:
+    def __init__(self, token: int, frames: Sequence[Frame], failed: Failed | None) -> None:
+        self.failed = failed
         self.token = token
         self.frames = frames
         self.count = len(frames)
@@ -66,20 +72,30 @@ class Transmitter:
         self._failures: list[str] = []
         self._link = Link(context, endpoint)
 
-    def send(self, frames: Sequence[Frame], deadline: int | None, *, taken: bool) -> None:
+    def send(
+        self,
+        frames: Sequence[Frame],
+        deadline: int | None,
+        *,
+        taken: bool,
+        failed: Failed | None = None,
+    ) -> None:
         """Sends frames as one request, at most ``MAX_FRAMES`` of the protocol.
 
         Waits for room in the queue until ``deadline``; if ``taken``, then for the driver to have
-        taken the frames.
+        taken the frames. ``failed`` is told of those that fail later, which otherwise is raised
+        by the next call: then that one does not raise what others have left.
 
         :raises CanTimeoutError: that did not happen in time; none of the frames goes out later.
         :raises CanOperationError: the channel is down, or an earlier frame has failed.
         """
         self.collect()
-        self.raise_failures()
+        if failed is None:
+            self.raise_failures()
         while self.unanswered + len(frames) > CREDIT:
             self._wait(deadline, "the transmit queue is full")
-            self.raise_failures()
+            if failed is None:
+                self.raise_failures()
         problem = self._watch.problem()
         if problem is not None:
             raise CanOperationError(f"cannot send {describe(frames[0])}: {problem}")
@@ -90,7 +106,7 @@ class Transmitter:
             encode_request(self._client_id, self.token, expires, frames, self._epoch)
         ):
             raise CanTimeoutError(f"cannot send {describe(frames[0])}: the socket's queue is full")
-        request = Unanswered(self.token, frames)
+        request = Unanswered(self.token, frames, failed)
         self.unanswered += request.count  # and at once: credit that is not given back is gone
         self._requests.append(request)
         if taken and deadline:
@@ -204,8 +220,10 @@ class Transmitter:
 
     def _fail(self, request: Unanswered, indexes: Sequence[int], what: str) -> None:
         self.failed += len(indexes)
-        failures = request.failures if request.awaited else self._failures
-        failures += [f"{describe(request.frames[index])} {what}" for index in indexes]
+        told = request.failures if request.awaited else self._failures
+        tell = request.failed or told.append
+        for index in indexes:
+            tell(f"{describe(request.frames[index])} {what}")
 
 
 def _summary(failures: Sequence[str]) -> str:

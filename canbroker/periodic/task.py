@@ -1,0 +1,110 @@
+"""What all periodic tasks have in common, and what they need of those that keep them."""
+
+from __future__ import annotations
+
+import logging
+from abc import abstractmethod
+from collections.abc import Callable, Sequence
+from typing import Protocol, TypeAlias
+
+from canbroker.errors import CanOperationError
+from canbroker.frame import Frame, describe
+from canbroker.link.tasks import TaskLink
+from canbroker.message import Message, to_frame
+from canbroker.periodic.cyclic import (
+    LimitedDurationCyclicSendTaskABC,
+    ModifiableCyclicTaskABC,
+    RestartableCyclicTaskABC,
+)
+
+_logger = logging.getLogger("canbroker.bus")
+
+Modifier: TypeAlias = Callable[[Message], object]
+OnError: TypeAlias = Callable[[Exception], bool | None]
+
+
+class Owner(Protocol):
+    """The tasks of one bus, as one of them sees it. Any thread."""
+
+    @property
+    def channel(self) -> str:
+        """The name of the channel."""
+
+    def check_open(self) -> None:
+        """:raises CanOperationError: the bus is closed."""
+
+    def in_turn(self, job: Callable[[TaskLink], None]) -> None:
+        """Runs ``job`` while no other task of the bus asks the scheduler."""
+
+    def send(self, frame: Frame, deadline: int, failed: Callable[[str], None]) -> None:
+        """Sends a frame as the bus does; ``failed`` is told if it fails later."""
+
+    def begin(self, task: PeriodicTask) -> None:
+        """``task`` is about to run.
+
+        :raises CanOperationError: the bus is closed, or there are too many tasks.
+        """
+
+    def ended(self, task: PeriodicTask) -> None:
+        """``task`` does not run any more."""
+
+    def stop(self, tasks: Sequence[PeriodicTask], *, remove: bool) -> None:
+        """Ends tasks; none of their frames is sent after this has returned."""
+
+    def note(self, task: PeriodicTask, error: CanOperationError) -> None:
+        """Keeps what went wrong, for the next call that may raise it."""
+
+    def raise_trouble(self, task: PeriodicTask) -> None:
+        """Raises what was noted of ``task``."""
+
+
+class PeriodicTask(
+    LimitedDurationCyclicSendTaskABC, RestartableCyclicTaskABC, ModifiableCyclicTaskABC
+):
+    """What ``Bus.send_periodic`` returns. Any thread may use it; it keeps no bus open.
+
+    Methods raise :class:`CanOperationError` if they fail, or if a frame of the task was refused
+    since the last call. After the bus was shut down, :meth:`stop` alone has nothing to object to.
+    """
+
+    def __init__(
+        self,
+        tasks: Owner,
+        messages: Message | Sequence[Message],
+        period: float,
+        duration: float | None,
+        *,
+        store: bool,
+        on_error: OnError | None,
+    ) -> None:
+        """``store``: whether the bus keeps it, and so stops it with all the others."""
+        super().__init__(messages, period, duration)
+        self._tasks = tasks
+        self.is_stored = store
+        self.on_error = on_error
+        self._name = describe(to_frame(self.messages[0]))
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self._name} every {self.period:g} s>"
+
+    @abstractmethod
+    def update(self, *, period: float) -> None:
+        """Changes the period, counted from the last due time: without a gap. Ours.
+
+        :raises ValueError: no period of time, or not longer than the phase.
+        """
+
+    def stop(self) -> None:
+        """Ends it, if it runs: when this has returned, none of its frames is sent any more."""
+        self._tasks.stop([self], remove=True)
+        self._tasks.raise_trouble(self)
+
+    def _goes_on(self, error: BaseException) -> bool:
+        """What the user's ``on_error`` says. On the timer's thread."""
+        if self.on_error is None or not isinstance(error, Exception):
+            return False
+        try:
+            return bool(self.on_error(error))
+        except Exception:
+            _logger.exception("on_error of %r failed", self)
+            return False
