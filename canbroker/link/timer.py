@@ -124,9 +124,11 @@ class Timer:
     def _run(self, wake: Wake) -> None:
         waiter, watched = Waiter(), {wake.fileno()}
         waiter.add(wake)
-        while not self._ends(wake):
+        while True:
             wake.clear()  # first: what is asked for from now on is seen below, or sets it again
             self._run_due(clock.monotonic_ns())
+            if self._ends(wake):
+                return
             with self._lock:
                 armed = {wake.fileno(), *self._armed}
                 due = self._heap[0][0] if self._heap else None

@@ -153,6 +153,9 @@ class CallbackTask(PeriodicTask):
         if self._entry is None:  # there is no next time
             self._note_failures()
 
+    def report(self, error: CanOperationError, _: Entry) -> None:
+        self._goes_on(error)  # it has ended already, or what went wrong would be told as it runs
+
     def _note_failures(self) -> None:
         failures, self._failures = self._failures, []
         if failures:

@@ -184,6 +184,9 @@ class Periodic:
             self._drop(tasks)
 
     def note(self, task: PeriodicTask, error: CanOperationError) -> None:
+        if task.on_error is not None and not self._closed:
+            shared().at(clock.monotonic_ns(), functools.partial(task.report, error))
+            return
         with self._lock:
             self._troubles[task] = error
 
@@ -214,11 +217,11 @@ class Periodic:
         error = CanOperationError(
             f"{name}: {trouble.failed} of its frames were not sent: {trouble.reason}"
         )
-        if task is None or task.on_error is None:
-            with self._lock:
-                self._troubles[task or trouble.task] = error
-        else:
-            shared().at(clock.monotonic_ns(), functools.partial(task.report, error))
+        if task is not None:
+            self.note(task, error)
+            return
+        with self._lock:
+            self._troubles[trouble.task] = error
 
 
 def _stop(tasks: Sequence[ScheduledTask], link: TaskLink) -> None:

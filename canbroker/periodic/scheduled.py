@@ -126,7 +126,6 @@ class ScheduledTask(PeriodicTask):
             _logger.warning("%r: %s", self, added.warning)
 
     def report(self, error: CanOperationError, _: Entry) -> None:
-        """Tells the user, who may want no more of it. On the timer's thread."""
         if self._goes_on(error):
             return
         try:

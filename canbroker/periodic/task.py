@@ -10,6 +10,7 @@ from typing import Protocol, TypeAlias
 from canbroker.errors import CanOperationError
 from canbroker.frame import Frame, describe
 from canbroker.link.tasks import TaskLink
+from canbroker.link.timer import Entry
 from canbroker.message import Message, to_frame
 from canbroker.periodic.cyclic import (
     LimitedDurationCyclicSendTaskABC,
@@ -52,7 +53,7 @@ class Owner(Protocol):
         """Ends tasks; none of their frames is sent after this has returned."""
 
     def note(self, task: PeriodicTask, error: CanOperationError) -> None:
-        """Keeps what went wrong, for the next call that may raise it."""
+        """Tells ``on_error`` what went wrong, or keeps it for the next call that may raise it."""
 
     def raise_trouble(self, task: PeriodicTask) -> None:
         """Raises what was noted of ``task``."""
@@ -98,6 +99,10 @@ class PeriodicTask(
         """Ends it, if it runs: when this has returned, none of its frames is sent any more."""
         self._tasks.stop([self], remove=True)
         self._tasks.raise_trouble(self)
+
+    @abstractmethod
+    def report(self, error: CanOperationError, _: Entry) -> None:
+        """Tells ``on_error``. On the timer's thread."""
 
     def _goes_on(self, error: BaseException) -> bool:
         """What the user's ``on_error`` says. On the timer's thread."""
