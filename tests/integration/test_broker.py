@@ -345,3 +345,11 @@ def test_the_lock_is_free_after_every_end(runtime: Runtime) -> None:
     lock = BrokerLock.take(runtime.lock_path)
     assert lock is not None
     lock.release()
+
+
+def test_actors_come_before_others_where_that_is_permitted(runtime: Runtime) -> None:
+    with Bus("x", "virtual"):
+        (channel,) = status_of(runtime).channels
+        niceness = psutil.Process(channel.pid).nice()
+    mine = psutil.Process().nice()
+    assert niceness < mine if os.geteuid() == 0 else niceness == mine
