@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import time
+import select
 from typing import Final, Protocol, TypeAlias, cast
 
 import zmq
@@ -17,6 +17,9 @@ Socket: TypeAlias = "zmq.Socket[bytes]"
 #: fall behind before the publisher drops for it, and so the bound of the memory it costs.
 STREAM_HIGH_WATER: Final = 20_000
 REQUEST_HIGH_WATER: Final = 8_192
+
+#: select() knows no others.
+_SELECTABLE: Final = 1024
 
 _LINGER_MS: Final = 200
 _RECONNECT_MS: Final = 10
@@ -120,7 +123,7 @@ class Waiter:
 
     def __init__(self) -> None:
         self._poller = zmq.Poller()
-        self._watched: dict[object, object] = {}
+        self._watched: dict[Socket | int, object] = {}
 
     def add(self, item: Socket | Descriptor | int) -> None:
         key = item if isinstance(item, (int, zmq.Socket)) else item.fileno()
@@ -140,12 +143,19 @@ class Waiter:
         milliseconds = timeout_ns // clock.MILLISECOND
         if milliseconds or timeout_ns <= 0:
             return self._ready(milliseconds)
-        # poll() counts milliseconds; what is due within one is slept for.
+        # poll() counts milliseconds; select() waits for what is due within one. It sees a ZeroMQ
+        # socket's descriptor only when something changes, so the sockets are asked before it.
         ready = self._ready(0)
         if not ready:
-            time.sleep(timeout_ns / clock.SECOND)
+            select.select(self._descriptors(), (), (), timeout_ns / clock.SECOND)
             ready = self._ready(0)
         return ready
+
+    def _descriptors(self) -> list[int]:
+        """What select() can watch; of many channels' sockets it misses some, for a moment."""
+        keys = self._watched
+        descriptors = (key if isinstance(key, int) else key.fileno() for key in keys)
+        return [descriptor for descriptor in descriptors if descriptor < _SELECTABLE]
 
     def _ready(self, milliseconds: int) -> set[object]:
         return {self._watched[key] for key, _ in self._poller.poll(milliseconds)}
