@@ -10,11 +10,17 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from types import TracebackType
 from typing import Any, Self
 
-from canbroker import clock
-from canbroker.errors import CanInterfaceNotImplementedError, CanOperationError, CanTimeoutError
+from canbroker import clock, settings
+from canbroker.errors import (
+    CanInitializationError,
+    CanInterfaceNotImplementedError,
+    CanOperationError,
+    CanTimeoutError,
+)
 from canbroker.filters import CanFilters, validate
 from canbroker.link import lifetime
 from canbroker.link.connection import ANSWER_S, Connection
+from canbroker.link.directory import channel_names
 from canbroker.link.values import BusState, BusStats, CanProtocol
 from canbroker.message import Message, to_frame
 from canbroker.periodic.registry import Periodic
@@ -40,42 +46,41 @@ class Bus:
         self,
         channel: Any = None,
         interface: str | None = None,
+        config_context: str | None = None,
+        ignore_config: bool = False,
         *,
         can_filters: CanFilters = None,
-        receive_own_messages: bool = False,
+        receive_own_messages: bool | None = None,
         broker: str | None = None,
         **parameters: Any,
     ) -> None:
         """Attaches to a channel, which the broker opens if nobody has yet.
 
+        What is not given is taken from ``canbroker.rc``, environment and files, as python-can
+        documents; ``canbroker config show`` tells what that is.
+
         :param channel: the name of a channel of the broker's configuration; with ``interface``
             what that interface calls a channel (a device, say).
-        :param interface: ``slcan`` or ``virtual``.
+        :param interface: ``slcan``, ``socketcan``, ``virtual`` or one of python-can's.
+        :param config_context: variables with this suffix, and this section of files, go first.
+        :param ignore_config: takes the arguments alone.
         :param can_filters: list of ``{"can_id", "can_mask"[, "extended"]}``; ``None``: all.
         :param receive_own_messages: whether :meth:`recv` returns what this bus has sent.
         :param broker: address of the broker; ``None`` is this user's own, which is started if
             it does not run (unless ``CANBROKER_AUTOSTART`` is 0).
-        :param parameters: parameters of the interface. What is left out is as it is, if the
-            channel is open already.
+        :param parameters: parameters of the interface, ``timing`` with registers instead of
+            ``bitrate`` among them. What is left out is as it is, if the channel is open already.
         :raises CanInterfaceNotImplementedError: no such interface, or nothing given.
-        :raises CanInitializationError: the broker, the adapter or a parameter is at fault.
+        :raises CanInitializationError: broker, adapter, parameter or configuration is at fault.
         :raises ValueError: a filter is not valid.
         """
-        wanted = validate(can_filters)
-        if channel is None:
-            raise CanInterfaceNotImplementedError(
-                "no channel given: name a channel of the broker's configuration, "
-                "or an interface and a channel"
-            )
-        self._channel = channel
-        self._connection = Connection(
-            channel,
-            interface,
-            parameters,
-            wanted=wanted,
-            receive_own=bool(receive_own_messages),
-            broker=broker,
+        given = dict(parameters, channel=channel, interface=interface, broker=broker)
+        given |= {"can_filters": can_filters, "receive_own_messages": receive_own_messages}
+        found = settings.resolve(
+            given, config_context, ignore_config=ignore_config, channels=channel_names
         )
+        self._channel = found.get("channel")
+        self._connection = self._connect(found)
         self._reception = self._connection.reception
         self._sending = self._connection.sending
         self._periodic = Periodic(self._connection)
@@ -83,6 +88,20 @@ class Bus:
         self.channel_info = f"{self._connection.attached.name}: {opening.info}"
         self.protocol = CanProtocol.CAN_FD if opening.fd else CanProtocol.CAN_20
         lifetime.opened(self)
+
+    def _connect(self, found: settings.Settings) -> Connection:
+        try:
+            return Connection(
+                self._channel,
+                found.get("interface"),
+                found.parameters(),
+                wanted=validate(found.get("can_filters")),
+                receive_own=bool(found.get("receive_own_messages")),
+                broker=found.get("broker"),
+            )
+        except (CanInitializationError, CanInterfaceNotImplementedError) as error:
+            error.args = (found.explain(str(error)),)
+            raise
 
     def __repr__(self) -> str:
         state = self._connection.closed or self.state.value

@@ -134,8 +134,11 @@ class Message:
 
         :param timestamp_delta: seconds by which the timestamps may differ; ``None``: any.
         """
+        if self is other:  # even if a value differs from itself, as NaN does
+            return True
         return (
-            self.arbitration_id == other.arbitration_id
+            (timestamp_delta is None or abs(self.timestamp - other.timestamp) <= timestamp_delta)
+            and self.arbitration_id == other.arbitration_id
             and self.is_extended_id == other.is_extended_id
             and self.dlc == other.dlc
             and self.data == other.data
@@ -146,9 +149,6 @@ class Message:
             and self.error_state_indicator == other.error_state_indicator
             and (not check_channel or self.channel == other.channel)
             and (not check_direction or self.is_rx == other.is_rx)
-            and (
-                timestamp_delta is None or abs(self.timestamp - other.timestamp) <= timestamp_delta
-            )
         )
 
     def __len__(self) -> int:
@@ -190,6 +190,7 @@ class Message:
 
     def __str__(self) -> str:
         """One line for people, in columns."""
+        time = f"{self.timestamp:15.6f}"
         identifier = f"{self.arbitration_id:0{8 if self.is_extended_id else 3}x}"
         kind = (
             f"{'X' if self.is_extended_id else 'S'} {'Rx' if self.is_rx else 'Tx'} "
@@ -199,10 +200,10 @@ class Message:
         )
         data = bytes(self.data)
         fields = [
-            f"Timestamp: {self.timestamp:15.6f}",
+            f"Timestamp: {time}",
             f"ID: {identifier:>8}",
             kind,
-            f"DL: {self.dlc:2}",
+            f"DL: {self.dlc:2d}",
             f"{data[: self.dlc].hex(' '):24}",
         ]
         if data.isalnum():  # looks like text
@@ -234,7 +235,7 @@ class Message:
             return "CAN FD has no remote frames"
         limit = MAX_EXTENDED_ID if self.is_extended_id else MAX_STANDARD_ID
         if not 0 <= self.arbitration_id <= limit:
-            return f"arbitration_id must be 0 to {limit:#x}, got {self.arbitration_id:#x}"
+            return f"arbitration_id must be 0 to {limit:#x}, got {_hex(self.arbitration_id)}"
         longest = FD_LENGTHS[-1] if self.is_fd else 8
         if not 0 <= self.dlc <= longest:
             return f"dlc must be 0 to {longest}, got {self.dlc}"
@@ -301,9 +302,11 @@ def _padded(data: Any, dlc: int) -> bytes:
 
 def _name(message: Any) -> str:
     """The message in few words, whatever its attributes are."""
-    identifier = message.arbitration_id
-    shown = f"{identifier:#x}" if isinstance(identifier, int) else repr(identifier)
-    return f"the message with arbitration_id {shown}, dlc {message.dlc!r}"
+    return f"the message with arbitration_id {_hex(message.arbitration_id)}, dlc {message.dlc!r}"
+
+
+def _hex(identifier: Any) -> str:
+    return f"{identifier:#x}" if isinstance(identifier, int) else repr(identifier)
 
 
 def _bytearray(data: bytes | bytearray | memoryview | Iterable[int] | int) -> bytearray:

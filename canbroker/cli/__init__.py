@@ -15,6 +15,7 @@ COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "serve": ("canbroker.cli.serve:serve", "Run a broker in the foreground."),
     "status": ("canbroker.cli.status:status", "Show channels, clients and processes of a broker."),
     "stop": ("canbroker.cli.stop:stop", "Stop the broker and everything it has started."),
+    "config": ("canbroker.cli.config:config", "Show what programs are configured with."),
     "scan": ("canbroker.cli.scan:scan", "Show adapters that could be opened."),
     "dump": ("canbroker.cli.dump:dump", "Print the frames of channels, like candump."),
     "send": ("canbroker.cli.send:send", "Send frames, like cansend."),

@@ -12,6 +12,7 @@ from typing import Any, Final
 import can
 from can.interfaces import BACKENDS as KNOWN
 
+from canbroker import bit_timing
 from canbroker.backends.python_can.options import PythonCanOptions
 from canbroker.errors import CanInitializationError, CanInterfaceNotImplementedError
 
@@ -81,14 +82,13 @@ def open_driver(options: PythonCanOptions) -> can.BusABC:
         raise CanInterfaceNotImplementedError(
             f"python-can does not have it either, but {', '.join(sorted(KNOWN))}"
         )
-    parameters: dict[str, Any] = {**options.parameters}
     try:
         bus = can.Bus(
             channel=_channel(options.channel),
             interface=options.interface,
             ignore_config=True,
             receive_own_messages=False,
-            **parameters,
+            **_with_timing(options.parameters),
         )
     except (Exception, SystemExit) as error:
         raise CanInitializationError(
@@ -125,6 +125,19 @@ def filters_itself(bus: can.BusABC) -> bool:
     The ones that do not are filtered by python-can, message by message, which we do better.
     """
     return type(bus)._apply_filters is not can.BusABC._apply_filters
+
+
+def _with_timing(parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """``parameters`` with complete registers made the object that drivers take.
+
+    :raises ValueError: python-can refuses a register.
+    """
+    names = bit_timing.complete(parameters)
+    if not names:
+        return dict(parameters)
+    kind = can.BitTimingFd if names == bit_timing.FD else can.BitTiming
+    others = {key: value for key, value in parameters.items() if key not in names}
+    return {**others, "timing": kind(**{name: parameters[name] for name in names})}
 
 
 def _channel(text: str) -> str | int:
