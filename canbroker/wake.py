@@ -14,7 +14,7 @@ class Wake:
     """
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # a signal handler may set what it has interrupted
         self._set = False
         self._closed = False
         if hasattr(os, "eventfd"):

@@ -139,7 +139,7 @@ class Connection:
         with self._close_lock:
             self.check_open()
             if self.tasks is None:
-                self.tasks = TaskLink(
+                link = TaskLink(
                     self._context,
                     self._runtime,
                     self.client_id,
@@ -147,7 +147,8 @@ class Connection:
                     finish=self.finish,
                     on_trouble=on_trouble,
                 )
-                self._parts.append(self.tasks)
+                self._parts.append(link)  # first: what is used is closed, whatever interrupts us
+                self.tasks = link
             return self.tasks
 
     def discard(self) -> int:

@@ -110,16 +110,16 @@ class TaskLink:
         """Starts a task. In a turn.
 
         :raises RefusedError: the scheduler does not start it.
-        :raises NoAnswerError: it did not answer in time, and will not start it later.
+        :raises NoAnswerError: it did not answer in time, and may start it still.
         """
-        try:
-            (reply,) = self._exchange("task_add", [request], _ANSWER_NS)
-        except NoAnswerError:
-            if self._link is not None:
-                stop = StopTasks(client_id=self.client_id, task=request.task)
-                self._link.send(control.encode_request(next(self._numbers), "task_stop", stop))
-            raise
+        (reply,) = self._exchange("task_add", [request], _ANSWER_NS)
         return _result(reply, TaskAdded)
+
+    def take_back(self, task: int) -> None:
+        """Has a task stopped that may be started still, without waiting for it. In a turn."""
+        if self._link is not None:
+            stop = StopTasks(client_id=self.client_id, task=task)
+            self._link.send(control.encode_request(next(self._numbers), "task_stop", stop))
 
     def modify(self, request: ModifyTask) -> TaskAdded:
         """Changes a task. In a turn. :raises RefusedError, NoAnswerError:"""

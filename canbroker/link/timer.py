@@ -97,20 +97,22 @@ class Timer:
 
     def _begin(self) -> Wake:
         """The thread runs, or begins to. Needs the lock."""
-        if self._wake is None:
-            self._wake = Wake()
+        if self._wake is not None:
+            return self._wake
+        wake = Wake()
+        try:
             # A daemon, because Python waits for other threads before it calls what ends the buses
             # and so their tasks. That waits for this one, with :meth:`settle`.
             self._thread = threading.Thread(
-                target=self._run, args=(self._wake,), name="canbroker-timer", daemon=True
+                target=self._run, args=(wake,), name="canbroker-timer", daemon=True
             )
-            try:
-                self._thread.start()
-            except RuntimeError:  # the interpreter ends, or there are too many
-                self._wake.close()
-                self._wake = None
-                raise
-        return self._wake
+            self._wake = wake
+            self._thread.start()
+        except BaseException:  # a signal handler's, too: if the thread runs, it ends
+            self._wake = None
+            wake.close()
+            raise
+        return wake
 
     def _notify(self) -> None:
         if self._wake is not None:
@@ -124,12 +126,12 @@ class Timer:
     def _run(self, wake: Wake) -> None:
         waiter, watched = Waiter(), {wake.fileno()}
         waiter.add(wake)
-        while True:
+        while not self._ends(wake):
             wake.clear()  # first: what is asked for from now on is seen below, or sets it again
             self._run_due(clock.monotonic_ns())
-            if self._ends(wake):
-                return
             with self._lock:
+                if self._idle():
+                    continue
                 armed = {wake.fileno(), *self._armed}
                 due = self._heap[0][0] if self._heap else None
             if armed != watched:
@@ -140,7 +142,7 @@ class Timer:
                 self._run_armed(descriptor)
 
     def _ends(self, wake: Wake) -> bool:
-        """Whether nothing is left to do: then this is not the timer's thread any more."""
+        """Whether nothing is left to do, or another thread does it: this one ends then."""
         with self._lock:
             if self._wake is wake and not self._idle():
                 return False

@@ -42,6 +42,7 @@ class CallbackTask(PeriodicTask):
     ) -> None:
         super().__init__(tasks, messages, period, duration, store=store, on_error=on_error)
         self.skipped = 0
+        self.started = False
         self._modifier = modifier
         self._lock = threading.RLock()
         self._entry: Entry | None = None  # at the timer; none if the task does not run
@@ -64,6 +65,7 @@ class CallbackTask(PeriodicTask):
             if self.duration_ns is not None:
                 self._end_ns = self._due_ns + self.duration_ns
             self._entry = shared().at(self._due_ns, self._tick)
+            self.started = True
 
     def modify_data(self, messages: Message | Sequence[Message]) -> None:
         """Goes on with other messages at the next due time, or at the next start.
@@ -95,6 +97,7 @@ class CallbackTask(PeriodicTask):
                 return
             shared().cancel(self._entry)
             self._entry = None
+            self.started = False
             self._tasks.ended(self)
         self._note_failures()
 

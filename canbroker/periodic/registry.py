@@ -85,9 +85,10 @@ class Periodic:
         if autostart:
             try:
                 task.start()
-            except BaseException:  # nobody will have it
-                self._drop([task])
-                self.ended(task)
+            except BaseException:
+                if not task.started:  # else it ends with all that are stored
+                    self._drop([task])
+                    self.ended(task)
                 raise
         elif task.is_stored:
             self._stored[task] = None

@@ -43,7 +43,7 @@ class ScheduledTask(PeriodicTask):
         self._phase, self._phase_ns = phase, phase_ns_of(phase, self.period_ns)
         self._counter, self._checksum = counter, checksum
         check_protection(counter, checksum, self._frames)
-        self.started = False  # the scheduler may have it; changed in a turn only
+        self.started = False  # changed in a turn only
 
     def start(self) -> None:
         """Starts it, from the first message and for the full duration, unless it runs."""
@@ -71,13 +71,16 @@ class ScheduledTask(PeriodicTask):
 
     def _start(self, link: TaskLink) -> None:
         self._tasks.begin(self)
-        self.started = True  # before it is known, in case that it never will be
+        was_started, self.started = self.started, True  # it may never be known
         try:
-            added = link.add(self._request(link.client_id))
+            self._tell(link.add(self._request(link.client_id)))
         except RefusedError:
             self.ended()
             raise
-        self._tell(added)
+        except BaseException:
+            if not was_started:  # nor shall it start when nobody thinks of it any more
+                link.take_back(self.number)
+            raise
 
     def _request(self, client_id: str) -> AddTask:
         return AddTask(

@@ -88,6 +88,9 @@ class PeriodicTask(
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self._name} every {self.period:g} s>"
 
+    #: Whether it may be running.
+    started: bool
+
     @abstractmethod
     def update(self, *, period: float) -> None:
         """Changes the period, counted from the last due time: without a gap. Ours.

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import gc
 import itertools
 import logging
 import os
+import signal
 import threading
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -35,6 +37,7 @@ from canbroker.wire.tasks import TaskStatus
 from tests.conftest import status_of, wait_until
 from tests.processes import Program
 from tests.simulated import Simulated
+from tests.strikes import strikes
 
 DEADLINE_S = 20.0
 
@@ -598,6 +601,53 @@ def test_many_threads(ours: Side, runtime: Runtime) -> None:
     assert set(data_of(seen)) == {b"new"}
     assert ours.is_silent_after(ours.sender.stop_all_periodic_tasks)
     assert tasks_of(runtime) == []
+
+
+def test_whatever_a_signal_handler_interrupts_can_be_stopped(
+    ours: Side, kind: dict[str, Any], runtime: Runtime
+) -> None:
+    message = ours.message()
+    # Keeps the timer's thread: an exception in Thread.start() is more than CPython can take.
+    keeper = ours.receiver.send_periodic(ours.message(0x7FE), 3600, modifier_callback=len)
+    # A socket that is struck while it is made stays open where its ResourceWarning is an error.
+    ours.sender.send_periodic(message, PERIOD_S).stop()
+    with strikes() as striking:
+        while striking.count < 200:
+            task = striking.run(
+                functools.partial(ours.sender.send_periodic, message, PERIOD_S, **kind)
+            )
+            if task is not None:
+                striking.run(functools.partial(task.modify_data, message))
+                striking.run(task.stop)
+                striking.run(ours.sender.stop_all_periodic_tasks)
+    assert ours.is_silent_after(ours.sender.stop_all_periodic_tasks)
+    assert tasks_of(runtime) == []
+    keeper.stop()
+    wait_until(lambda: not timers(), "no callback is left")
+    task = ours.sender.send_periodic(ours.message(), PERIOD_S, **kind)
+    ours.take(3)
+    task.stop()
+
+
+def test_a_signal_handler_may_use_tasks(ours: Side, kind: dict[str, Any]) -> None:
+    """It gets an error if it has interrupted a call that does, and never waits for itself."""
+    task = ours.sender.send_periodic(ours.message(), PERIOD_S, **kind)
+    told: list[str] = []
+
+    def handle(*_: object) -> None:
+        try:
+            task.modify_data(ours.message(data=b"\2"))
+            told.append("done")
+        except CanOperationError as error:
+            told.append(str(error))
+
+    with strikes():  # which are to do this now
+        signal.signal(signal.SIGUSR1, handle)
+        while len(told) < 300:
+            task.update(period=PERIOD_S)
+            task.update(period=2 * PERIOD_S)
+    assert all(text == "done" or "interrupted" in text for text in told)
+    task.stop()
 
 
 # ------------------------------------------------------------------------------ callbacks, ours

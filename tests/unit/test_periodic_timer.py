@@ -48,18 +48,21 @@ def ours() -> list[threading.Thread]:
 
 def test_jobs_come_in_the_order_of_their_times_and_not_too_early(timer: Timer) -> None:
     done: list[tuple[int, int]] = []
-    over = threading.Event()
+    go, over = threading.Event(), threading.Event()
 
     def job(late: int, due: int, _: Entry) -> None:
-        done.append((late, due - clock.monotonic_ns()))
+        done.append((late, clock.monotonic_ns() - due))
 
-    for late in (30, 10, 20, 10):
-        due = after(late)
+    began = clock.monotonic_ns()
+    timer.at(began, lambda _: put([], int(go.wait(DEADLINE_S)), _))  # so that all are there
+    for late in (30, 10, 20, 10, 40):
+        due = began + late * clock.MILLISECOND
         timer.at(due, functools.partial(job, late, due))
-    timer.at(after(40), lambda _: over.set())
+    timer.at(due, lambda _: over.set())
+    go.set()
     assert over.wait(DEADLINE_S)
-    assert [late for late, _ in done] == [10, 10, 20, 30]
-    assert all(early <= 0 for _, early in done)
+    assert [late for late, _ in done] == [10, 10, 20, 30, 40]
+    assert all(behind >= 0 for _, behind in done)
 
 
 def test_what_is_sooner_is_not_kept_waiting(timer: Timer) -> None:
@@ -204,6 +207,21 @@ def test_many_threads(timer: Timer) -> None:
     assert len(set(done)) == 800
     assert cancelled == []
     wait_until(lambda: not ours(), "the thread ends")
+
+
+def test_a_thread_that_was_kept_from_starting_is_started_by_the_next_job(
+    timer: Timer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def struck(_: threading.Thread) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", struck)
+        with pytest.raises(KeyboardInterrupt):
+            timer.at(after(0), lambda _: None)
+    over = threading.Event()
+    timer.at(after(0), lambda _: over.set())
+    assert over.wait(DEADLINE_S)
 
 
 @pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")  # it has threads
