@@ -122,7 +122,13 @@ class ChannelActor:
         def make_sender() -> Sender:
             endpoints = (spec.transmit, spec.control)
             sender = Sender(
-                self._context, spec.name, endpoints, epoch, self._send_inbox, self._inbox
+                self._context,
+                spec.name,
+                endpoints,
+                epoch,
+                self._send_inbox,
+                self._inbox,
+                self._recv_inbox,
             )
             sender_ready.put(sender)
             return sender

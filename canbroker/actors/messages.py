@@ -77,6 +77,13 @@ class ChangeState:
 
 
 @dataclass(frozen=True)
+class Settle:
+    """To the recv thread: have this caller answered when what the adapter has is published."""
+
+    caller: Caller
+
+
+@dataclass(frozen=True)
 class Answer:
     """To the send thread: the answer to a control request that had to wait."""
 
@@ -99,5 +106,5 @@ class Crashed:
 
 
 SenderMessage = Up | Down | Finished | Gone | Answer | Stop
-ReceiverMessage = Up | Down | Stop
+ReceiverMessage = Up | Down | Settle | Stop
 KeeperMessage = Lost | LetGo | Opened | ChangeState | Crashed | Stop

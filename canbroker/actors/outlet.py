@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
-from typing import Final
+from typing import Final, NamedTuple
 
 from canbroker import clock
-from canbroker.actors.schedule import Task
+from canbroker.actors.handdown import HandDown
+from canbroker.actors.schedule import Schedule, Task
 from canbroker.fabric.requests import Link, StateFeed
 from canbroker.fabric.sockets import Context, Socket, Waiter
 from canbroker.frame import EXTENDED, nominal_time_ns
@@ -47,6 +48,13 @@ _PAUSED: Final = frozenset(
 )
 
 
+class Mark(NamedTuple):
+    """Numbers of the last requests."""
+
+    frames: int
+    repeats: int
+
+
 class _Unanswered:
     __slots__ = ("tasks", "token")
 
@@ -66,9 +74,11 @@ class Outlet:
         context: Context,
         runtime: Runtime,
         channel: str,
+        schedule: Schedule,
         refused: Callable[[Task, str], None],
     ) -> None:
-        """``refused`` is told of each frame that its channel or driver did not take, and why.
+        """``schedule`` is that of all tasks. ``refused`` is told of each frame that its channel
+        or driver did not take, and why.
 
         :raises CanInitializationError: no such address can be.
         """
@@ -87,6 +97,9 @@ class Outlet:
         self._unanswered: deque[_Unanswered] = deque()
         self._outstanding = 0  # frames
         self._link = Link(context, runtime.channel_endpoint(channel, "tx"))
+        self._handdown = HandDown(
+            context, runtime.channel_endpoint(channel, "ctl"), schedule, self.tasks
+        )
         self._feed = StateFeed(
             context, runtime.channel_endpoint(channel, "rx"), topics.state_topic(channel)
         )
@@ -95,9 +108,9 @@ class Outlet:
         return f"<Outlet {self.channel} tasks={len(self.tasks)} unanswered={self._outstanding}>"
 
     @property
-    def sockets(self) -> tuple[Socket, Socket]:
+    def sockets(self) -> tuple[Socket, ...]:
         """What becomes readable when there is something to :meth:`receive`."""
-        return self._link.socket, self._feed.socket
+        return self._link.socket, self._feed.socket, self._handdown.socket
 
     def watch(self, waiter: Waiter) -> None:
         for socket in self.sockets:
@@ -108,6 +121,7 @@ class Outlet:
             waiter.remove(socket)
         self._link.close()
         self._feed.close()
+        self._handdown.close()
 
     # -------------------------------------------------------------------------------- sending
 
@@ -137,12 +151,18 @@ class Outlet:
         self._flush(now_ns)
 
     def _flush(self, now_ns: int) -> None:
+        if not self._handdown.settled:
+            return
         waiting = self._waiting
         while waiting and (room := min(CREDIT - self._outstanding, MAX_FRAMES)) > 0:
             taken = list(waiting)[:room] if len(waiting) > room else list(waiting)
             for task in taken:
                 del waiting[task]
-            tasks = [task for task in taken if not task.ended]
+            tasks = [
+                task
+                for task in taken
+                if not (task.ended or task.parked or self._handdown.offer(task))
+            ]
             if tasks:
                 self._request(tasks, now_ns)
 
@@ -164,16 +184,20 @@ class Outlet:
 
     # ------------------------------------------------------------------------------ receiving
 
-    @property
-    def answered(self) -> int:
-        """The channel has no frame any more of the requests up to this token."""
-        return self._unanswered[0].token - 1 if self._unanswered else self.token
+    def mark(self) -> Mark:
+        """What the channel was asked up to now."""
+        return Mark(self.token, self._handdown.token)
+
+    def is_past(self, mark: Mark) -> bool:
+        """Whether the channel has no frame any more of what it was asked up to there."""
+        answered = self._unanswered[0].token - 1 if self._unanswered else self.token
+        return answered >= mark.frames and self._handdown.answered >= mark.repeats
 
     def receive(self, now_ns: int) -> set[str]:
         """Takes what the channel has to say; returns the clients that have left it."""
         while (body := self._link.receive()) is not None:
             self._book(decode_reply(body))
-        self._flush(now_ns)
+        self._handdown.receive(now_ns)
         gone: set[str] = set()
         while (body := self._feed.receive()) is not None:
             event = decode_event(body)
@@ -184,17 +208,32 @@ class Outlet:
                 self.epoch = event.epoch
                 self.present = set()
                 self._give_up(self.token)
+                self._handdown.give_up(now_ns)
             self.state = event.payload
+            if not self.is_up(now_ns):
+                self._pause(now_ns)
             present = {client.client_id for client in event.payload.clients}
             gone |= self.present - present
             self.present = present
             gone -= present
+        if self.is_up(now_ns):
+            self._handdown.step(now_ns)
+        self._flush(now_ns)
         return gone
+
+    def _pause(self, now_ns: int) -> None:
+        self._handdown.take_back(now_ns)
+        for task in self._waiting:
+            task.skip()
+        self._waiting.clear()
 
     def check(self, now_ns: int) -> None:
         """Gives up on what a channel has not answered that says nothing any more."""
-        if self._unanswered and not self.is_up(now_ns):
-            self._give_up(self.token)
+        if self.is_up(now_ns):
+            self._handdown.step(now_ns)
+            return
+        self._give_up(self.token)
+        self._handdown.give_up(now_ns)
 
     def _book(self, reply: Reply) -> None:
         """Accounts for an answer, as ``docs/protocol.md`` says what it speaks of."""
@@ -249,7 +288,18 @@ class Outlet:
             self._loads[task] = load
             self._load += load
 
+    def change(self, task: Task, now_ns: int) -> None:
+        """A task sends other messages now, or at another period."""
+        self.enroll(task)
+        self._handdown.change(task, now_ns)
+
+    def stop(self, task: Task) -> None:
+        """A task has ended; :meth:`mark` is when nothing of it is on its way any more."""
+        self.dismiss(task)
+        self._handdown.stop(task)
+
     def dismiss(self, task: Task) -> None:
+        """Takes a task out of the account."""
         self.tasks.discard(task)
         self._load -= self._loads.pop(task, 0)
         if not self._loads:

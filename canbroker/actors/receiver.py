@@ -9,6 +9,7 @@ from typing import Final
 from canbroker import clock
 from canbroker.actors.mailbox import Mailbox
 from canbroker.actors.messages import (
+    Answer,
     Down,
     Finished,
     Gone,
@@ -17,6 +18,7 @@ from canbroker.actors.messages import (
     Lost,
     ReceiverMessage,
     SenderMessage,
+    Settle,
     Stop,
     Up,
 )
@@ -24,7 +26,8 @@ from canbroker.backends import AdapterGoneError, Backend, BusCondition, Transmit
 from canbroker.fabric.publisher import Presence, Publisher
 from canbroker.fabric.sockets import Context, Waiter
 from canbroker.filters import FilterSet
-from canbroker.frame import Frame, nominal_time_ns
+from canbroker.frame import EchoFrame, Frame, nominal_time_ns
+from canbroker.wire import control
 from canbroker.wire.stream import ClientInfo, StateEvent, echo
 from canbroker.wire.transmit import Status
 
@@ -120,6 +123,10 @@ class Receiver:
             case Down(reason, status):
                 self._drop_backend(reason, ends=status is Status.SHUTTING_DOWN)
                 self._keeper.put(LetGo("recv"))
+            case Settle(caller):
+                if self._backend is not None:
+                    self._read(self._backend)
+                self._sender.put(Answer(caller, control.Nothing()))
             case Stop(reason):
                 self._reason = reason
                 return False
@@ -245,11 +252,10 @@ class Totals:
         self._since = (clock.monotonic_ns(), 0, 0)
 
     def count(self, backend: Backend, frames: list[Frame], finished: list[Transmit]) -> None:
-        failed = sum(transmit.failure is not None for transmit in finished)
-        echoed = len(finished) - failed
+        echoed = sum(isinstance(frame, EchoFrame) for frame in frames)
         self.received += len(frames) - echoed
         self.transmitted += echoed
-        self.failed += failed
+        self.failed += sum(transmit.failure is not None for transmit in finished)
         bitrate = backend.bitrate
         if bitrate:
             self._busy_ns += sum(

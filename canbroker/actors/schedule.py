@@ -130,16 +130,26 @@ class Schedule:
     def resume(self, task: Task, now_ns: int) -> None:
         """Starts a task in its old rhythm, one that was parked or comes from a journal."""
         task.parked = False
+        self._put_until_end(task, self.next_ns(task, now_ns))
+
+    def next_ns(self, task: Task, now_ns: int) -> int:
+        """When a task is due in its rhythm, from ``now_ns`` on."""
         gone = max(0, -(-(now_ns - task.anchor_ns) // task.period_ns))
-        self._put_until_end(task, task.anchor_ns + gone * task.period_ns)
+        return task.anchor_ns + gone * task.period_ns
 
     def change_period(self, task: Task, period_ns: int, now_ns: int) -> None:
-        """A new period, counted from the last due time: no gap, and nothing twice."""
-        last = task.due_ns - task.period_ns if not task.parked else now_ns
+        """A new period, counted from the last due time: no gap, and nothing twice.
+
+        Of a task that is parked from the next due time: a timer that runs is not shortened.
+        """
+        if task.parked:
+            task.anchor_ns = self.next_ns(task, now_ns)
+            task.period_ns = period_ns
+            return
+        last = task.due_ns - task.period_ns
         task.period_ns = period_ns
         task.anchor_ns = max(last + period_ns, now_ns)
-        if not task.parked:
-            self._put_until_end(task, task.anchor_ns)
+        self._put_until_end(task, task.anchor_ns)
 
     def park(self, task: Task) -> None:
         """Somebody else sends the task from now on. Its end is still ours to see."""

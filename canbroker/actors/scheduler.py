@@ -11,7 +11,7 @@ import msgspec
 
 from canbroker import clock
 from canbroker.actors.journal import Journal
-from canbroker.actors.outlet import Outlet
+from canbroker.actors.outlet import Mark, Outlet
 from canbroker.actors.schedule import Task
 from canbroker.actors.specs import SchedulerSpec
 from canbroker.actors.task_book import Owner, TaskBook, has_room
@@ -65,7 +65,7 @@ class _Stopping(NamedTuple):
     """A stop that is answered when nothing of the tasks can leave any more."""
 
     caller: Caller
-    tokens: dict[Outlet, int]
+    marks: dict[Outlet, Mark]
 
 
 class SchedulerActor:
@@ -260,13 +260,14 @@ class SchedulerActor:
             return control.ErrorResult("unknown", f"no task {request.task} runs")
         self._book.owners[task.origin].identity = caller.identity
         outlet = self._outlets[task.channel]
+        now = clock.monotonic_ns()
         outlet.dismiss(task)
         try:
-            self._book.modify(task, request, clock.monotonic_ns(), fd=outlet.fd)
+            self._book.modify(task, request, now, fd=outlet.fd)
         except ValueError as error:
-            return control.ErrorResult("invalid", str(error))
-        finally:
             outlet.enroll(task)
+            return control.ErrorResult("invalid", str(error))
+        outlet.change(task, now)
         return TaskAdded(warning=outlet.overload() if request.period_ns else "")
 
     def _stop(self, caller: Caller, request: StopTasks) -> msgspec.Struct | None:
@@ -282,16 +283,16 @@ class SchedulerActor:
         outlets = {self._outlets[task.channel] for task in tasks}
         for task in tasks:
             self._forget(task)
-        tokens = {outlet: outlet.token for outlet in outlets if outlet.answered < outlet.token}
-        if not tokens:
+        marks = {outlet: outlet.mark() for outlet in outlets}
+        if all(outlet.is_past(mark) for outlet, mark in marks.items()):
             return control.Nothing()
-        self._stopping.append(_Stopping(caller, tokens))
+        self._stopping.append(_Stopping(caller, marks))
         return None
 
     def _serve_stopping(self) -> None:
         stopping, self._stopping = self._stopping, []
         for entry in stopping:
-            if all(outlet.answered >= token for outlet, token in entry.tokens.items()):
+            if all(outlet.is_past(mark) for outlet, mark in entry.marks.items()):
                 self._control.reply(entry.caller, control.Nothing())
             else:
                 self._stopping.append(entry)
@@ -310,7 +311,9 @@ class SchedulerActor:
         """:raises CanInitializationError: no such address can be."""
         outlet = self._outlets.get(channel)
         if outlet is None:
-            outlet = Outlet(self._context, self._runtime, channel, self._trouble)
+            outlet = Outlet(
+                self._context, self._runtime, channel, self._book.schedule, self._trouble
+            )
             self._outlets[channel] = outlet
             outlet.watch(self._waiter)
         return outlet
@@ -319,7 +322,7 @@ class SchedulerActor:
         return any(held.request.channel == channel for held in self._held)
 
     def _forget(self, task: Task) -> None:
-        self._outlets[task.channel].dismiss(task)
+        self._outlets[task.channel].stop(task)
         self._book.forget(task)
 
     def _gone(self, client_id: str, outlet: Outlet) -> None:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import itertools
 import logging
-from collections import deque
 from collections.abc import Sequence
 from typing import Final
 
 from canbroker import clock
+from canbroker.actors.accounts import Account, Pending
 from canbroker.actors.mailbox import Mailbox
 from canbroker.actors.messages import (
     Answer,
@@ -19,15 +19,19 @@ from canbroker.actors.messages import (
     KeeperMessage,
     LetGo,
     Lost,
+    ReceiverMessage,
     SenderMessage,
+    Settle,
     Stop,
     Up,
 )
+from canbroker.actors.repeats import Repeats
 from canbroker.backends import LISTEN_ONLY, AdapterGoneError, Backend, Transmit
 from canbroker.fabric.requests import Caller, Intake, Replier
 from canbroker.fabric.sockets import Context, Waiter
 from canbroker.throttle import Throttle
 from canbroker.wire import WireError, control
+from canbroker.wire.tasks import REPEAT_METHODS
 from canbroker.wire.transmit import CREDIT, Request, Status, decode_request, encode_reply
 
 #: Requests taken from the socket before the backend and the replies get their turn.
@@ -43,38 +47,6 @@ _LOST: Final = "the connection was lost"
 _logger = logging.getLogger(__name__)
 
 
-class Pending:
-    """A request whose frames have not all ended."""
-
-    __slots__ = ("accepted", "failed", "reason", "remaining", "status", "timestamp_ns", "token")
-
-    def __init__(self, token: int, frames: int) -> None:
-        self.token = token
-        self.remaining = frames
-        self.accepted = 0
-        self.timestamp_ns = 0
-        self.status = Status.OK
-        self.reason = ""
-        self.failed: list[int] = []
-
-    def fail(self, index: int, status: Status, reason: str) -> None:
-        if not self.failed:
-            self.status, self.reason = status, reason
-        self.failed.append(index)
-
-
-class Account:
-    """One client's transmits: what waits for the driver, and what is not answered."""
-
-    def __init__(self, client_id: str, identity: bytes) -> None:
-        self.client_id = client_id
-        self.identity = identity
-        self.waiting: deque[Transmit] = deque()
-        self.unanswered: deque[Pending] = deque()
-        self.outstanding = 0  # frames
-        self.token = 0  # of the last request
-
-
 class Sender:
     """One step of the send thread at a time; owns the ROUTERs of transmit and control."""
 
@@ -86,6 +58,7 @@ class Sender:
         epoch: int,
         inbox: Mailbox[SenderMessage],
         keeper: Mailbox[KeeperMessage],
+        receiver: Mailbox[ReceiverMessage],
     ) -> None:
         """``endpoints``: transmit, control.
 
@@ -101,13 +74,18 @@ class Sender:
         self._down: tuple[Status, str] = (Status.DEVICE_GONE, "the adapter is not open")
         self._accounts: dict[str, Account] = {}
         self._discards: list[tuple[Caller, control.Discard]] = []
+        self._repeats = Repeats(lambda caller: receiver.put(Settle(caller)))
         self._intake = Intake(context, endpoints[0])
         try:
             self._control = Replier(
                 context,
                 endpoints[1],
-                control.CHANNEL_METHODS,
-                {"set_state": self._set_state, "discard": self._discard},
+                {**control.CHANNEL_METHODS, **REPEAT_METHODS},
+                {
+                    "set_state": self._set_state,
+                    "discard": self._discard,
+                    **self._repeats.handlers,
+                },
                 self.refused,
             )
         except BaseException:
@@ -117,9 +95,9 @@ class Sender:
         for source in (self._intake.socket, self._control.socket, inbox):
             self._waiter.add(source)
 
-    def step(self, timeout_ns: int | None = None) -> bool:
+    def step(self) -> bool:
         """Waits for something to do and does it; ``False`` when told to stop."""
-        ready = self._waiter.wait(timeout_ns)
+        ready = self._waiter.wait(self._repeats.patience())
         if self._inbox in ready:
             for message in self._inbox.take():
                 if not self._handle(message):
@@ -130,6 +108,7 @@ class Sender:
             self._take_requests()
             self._serve_discards()
         self._hand_over()
+        self._repeats.step()
         return True
 
     def close(self) -> None:
@@ -148,8 +127,10 @@ class Sender:
                 self._control.reply(caller, result)
             case Up(backend):
                 self._backend = backend
+                self._repeats.use(backend)
             case Down(reason, status):
                 self._backend = None
+                self._repeats.use(None)
                 self._down = (status, reason)
                 for account in self._accounts.values():
                     self._drop_waiting(account, status, reason)
@@ -330,6 +311,7 @@ class Sender:
         except AdapterGoneError as error:
             # The batch comes back from abandon(), when the keeper closes the backend.
             self._backend = None
+            self._repeats.use(None)
             self._down = (Status.DEVICE_GONE, str(error))
             self._keeper.put(Lost(backend, str(error)))
             return False
@@ -360,6 +342,11 @@ class Sender:
         return dropped
 
     def _forget(self, client_id: str) -> None:
+        self._repeats.forget(client_id)
+        # What it sent before it left is dropped with what waits. Taken later it would be sent, as
+        # if somebody new had sent it.
+        for _ in range(CREDIT // _DRAIN):
+            self._take_requests()
         account = self._accounts.pop(client_id, None)
         if account is not None:
             self._drop_waiting(account, Status.DISCARDED, "the client has left")

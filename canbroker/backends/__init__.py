@@ -16,6 +16,8 @@ from canbroker.backends.base import (
     Backend,
     BusCondition,
     Options,
+    RepeatKey,
+    Repetition,
     Transmit,
 )
 from canbroker.errors import CanInitializationError, CanInterfaceNotImplementedError
@@ -27,6 +29,8 @@ __all__ = [
     "Backend",
     "BusCondition",
     "Options",
+    "RepeatKey",
+    "Repetition",
     "Transmit",
     "identity_of",
     "open_backend",

@@ -91,6 +91,24 @@ class Transmit:
         return f"<Transmit {self.frame!r} from {self.origin}>"
 
 
+#: Names a task that a driver repeats: its client, and its number there.
+RepeatKey = tuple[str, int]
+
+
+class Repetition(msgspec.Struct, frozen=True, kw_only=True):
+    """What a driver shall send by itself: ``frames`` in turn, one every ``period_ns``.
+
+    ``count`` of them from now on; 0 is for ever. ``due_ns``: when one of them is due, on the
+    monotonic clock; all others are whole periods before or after that.
+    """
+
+    key: RepeatKey
+    frames: Sequence[Frame]
+    period_ns: int
+    due_ns: int
+    count: int = 0
+
+
 class BusCondition(NamedTuple):
     """What the controller of an open adapter says of its bus.
 
@@ -112,6 +130,9 @@ class Backend(ABC):
 
     #: A line for people: adapter, version, serial number.
     info: str = ""
+    #: Whether the driver can :meth:`repeat` frames by itself.
+    repeats: bool = False
+
     #: Bit rates in bit/s where the backend knows them.
     bitrate: int | None = None
     data_bitrate: int | None = None
@@ -131,7 +152,8 @@ class Backend(ABC):
     def read(self) -> Sequence[Frame | Transmit]:
         """[recv] All that has happened since the last call, in bus order, without blocking.
 
-        A :class:`Transmit` comes back exactly once, whatever became of it.
+        A :class:`Transmit` comes back exactly once, whatever became of it. What the driver has
+        repeated is an :class:`EchoFrame` with its client as ``origin``.
 
         :raises AdapterGoneError: the adapter is lost. What was read before is returned first.
         """
@@ -155,6 +177,23 @@ class Backend(ABC):
     @abstractmethod
     def abandon(self) -> Sequence[Transmit]:
         """[any, after the last read] Every transmit that was sent and never came back."""
+
+    def repeat(self, repetition: Repetition) -> str | None:
+        """[send] Has the driver send frames periodically, the first at once; returns why not.
+
+        For a key that is repeated already these frames and this period hold from its next frame
+        on, without a gap and without one twice; if they cannot be repeated, it ends. All end when
+        the backend is closed, and when the controller is off the bus.
+        """
+        del repetition
+        return "this interface does not repeat frames by itself"
+
+    def stop_repeating(self, key: RepeatKey) -> None:  # noqa: B027 - none can be repeated
+        """[send] Ends a repetition, if there is one; the driver begins no frame of it any more."""
+
+    def repeated(self) -> dict[RepeatKey, int]:
+        """[send] What is repeated, and how many frames of each were seen on the bus."""
+        return {}
 
     def filter(self, filters: FilterSet) -> None:  # noqa: B027 - optional on purpose
         """[recv] The union of what anyone wants, for adapters and drivers that can filter.

@@ -3,7 +3,8 @@
 :mod:`.options` what a user says, :mod:`.netlink` what the kernel says of its interfaces,
 :mod:`.interface` the one against the other, :mod:`.sockets` the raw socket, :mod:`.codec` its
 frames, :mod:`.error_frames` what a controller reports, :mod:`.passing` the kernel's filter,
-:mod:`.queue` transmits and their confirmations, :mod:`.backend` all of it together.
+:mod:`.queue` transmits and their confirmations, :mod:`.bcm` what the kernel repeats by itself,
+:mod:`.rhythm` the timers of that, :mod:`.backend` all of it together.
 """
 
 from canbroker.backends.socketcan.backend import SocketcanBackend, open_interface

@@ -13,7 +13,15 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from canbroker import clock
-from canbroker.backends.base import AdapterGoneError, Backend, BusCondition, Transmit
+from canbroker.backends.base import (
+    AdapterGoneError,
+    Backend,
+    BusCondition,
+    RepeatKey,
+    Repetition,
+    Transmit,
+)
+from canbroker.backends.socketcan.bcm import Repeater
 from canbroker.backends.socketcan.codec import CAN_MTU, CANFD_MTU, can_id_of, decode
 from canbroker.backends.socketcan.error_frames import (
     condition_after,
@@ -25,7 +33,7 @@ from canbroker.backends.socketcan.interface import prepare
 from canbroker.backends.socketcan.netlink import Link
 from canbroker.backends.socketcan.options import SocketcanOptions
 from canbroker.backends.socketcan.passing import PassList, pack_entries
-from canbroker.backends.socketcan.queue import TransmitQueue
+from canbroker.backends.socketcan.queue import WINDOW, TransmitQueue
 from canbroker.backends.socketcan.sockets import (
     SO_RXQ_OVFL,
     SO_TIMESTAMPING,
@@ -34,7 +42,7 @@ from canbroker.backends.socketcan.sockets import (
 )
 from canbroker.errors import CanInitializationError
 from canbroker.filters import FilterSet
-from canbroker.frame import ERROR, HARDWARE_TIMESTAMP, Frame
+from canbroker.frame import ERROR, HARDWARE_TIMESTAMP, EchoFrame, Frame
 from canbroker.throttle import Throttle
 from canbroker.wake import Wake
 
@@ -94,9 +102,11 @@ class SocketcanBackend(Backend):
         self._name = link.name
         self._socket = raw
         self._mtu = CANFD_MTU if options.fd else CAN_MTU
-        self._lock = threading.Lock()  # guards the queue, the pass list and writing
+        self._lock = threading.Lock()  # guards queue, pass list, repeater and writing
         self._queue = TransmitQueue()
         self._passing = PassList()
+        self._repeater = Repeater(link)
+        self.repeats = self._repeater.available
         self._overflows = 0  # as the kernel counts them, modulo 2^32
         self._throttle = Throttle(_log)
         self._gone: AdapterGoneError | None = None
@@ -161,6 +171,30 @@ class SocketcanBackend(Backend):
             if self._queue.needs_reader():
                 self._wake.set()  # who waits in the recv thread knows of no due time yet
 
+    def repeat(self, repetition: Repetition) -> str | None:
+        faults = filter(None, map(self.fault, repetition.frames))
+        with self._lock:
+            now_ns = clock.monotonic_ns()
+            problem = self.condition.reason if self.condition.off else next(faults, None)
+            if problem is None:
+                ids = {can_id_of(f.arbitration_id, f.flags) for f in repetition.frames}
+                self._admit(ids)
+                problem = self._repeater.repeat(repetition, now_ns)
+            else:
+                self._repeater.stop(repetition.key, now_ns)
+            self._share_queue()
+            self.repeats = self._repeater.available
+        return problem
+
+    def stop_repeating(self, key: RepeatKey) -> None:
+        with self._lock:
+            self._repeater.stop(key, clock.monotonic_ns())
+            self._share_queue()
+
+    def repeated(self) -> dict[RepeatKey, int]:
+        with self._lock:
+            return self._repeater.counts()
+
     def abandon(self) -> Sequence[Transmit]:
         with self._lock:
             return self._queue.abandon()
@@ -168,7 +202,7 @@ class SocketcanBackend(Backend):
     def filter(self, filters: FilterSet) -> None:
         with self._lock:
             before = self._passing.entries
-            self._passing.want(filters, self._queue.can_ids())
+            self._passing.want(filters, self._queue.can_ids() | self._repeater.can_ids())
             if self._passing.entries != before:
                 self._set_filter()
 
@@ -178,6 +212,7 @@ class SocketcanBackend(Backend):
     def close(self) -> None:
         with self._lock:
             self._epoll.close()
+            self._repeater.close()
             self._socket.close()
             self._wake.close()
 
@@ -203,13 +238,14 @@ class SocketcanBackend(Backend):
     def _item(self, received: _Received, now_ns: int) -> Frame | Transmit | None:
         """The frame or the confirmed transmit; ``None`` for a confirmation of nothing."""
         wire, ancillary, message_flags, _ = received
-        timestamp_ns = flags = 0
+        timestamp_ns = host_ns = flags = 0
         for _, kind, value in ancillary:
             if kind == SO_TIMESTAMPING:
                 seconds, nanoseconds, _, _, hardware_s, hardware_ns = _TIMES.unpack(value)
+                timestamp_ns = host_ns = seconds * clock.SECOND + nanoseconds
                 if hardware_s or hardware_ns:
-                    seconds, nanoseconds, flags = hardware_s, hardware_ns, HARDWARE_TIMESTAMP
-                timestamp_ns = seconds * clock.SECOND + nanoseconds
+                    timestamp_ns = hardware_s * clock.SECOND + hardware_ns
+                    flags = HARDWARE_TIMESTAMP
             elif kind == SO_RXQ_OVFL:
                 self._overflow(_U32.unpack(value)[0], now_ns)
         if message_flags & _MSG_CONFIRM:
@@ -220,9 +256,21 @@ class SocketcanBackend(Backend):
         frame = decode(wire, timestamp_ns, flags)
         if frame.flags & ERROR:
             self._error_frame(frame)
-        elif self.condition.off and not message_flags & _MSG_DONTROUTE:
+        elif message_flags & _MSG_DONTROUTE:
+            if self._repeater:
+                return self._of_repeater(wire, frame, host_ns, now_ns)
+        elif self.condition.off:
             self.condition = BusCondition()  # its restart was missed, but the bus is heard
         return frame
+
+    def _of_repeater(self, wire: bytes, frame: Frame, host_ns: int, now_ns: int) -> Frame:
+        """A frame that another socket of this host has sent; an echo if it is the repeater's."""
+        sent_ns = now_ns - (clock.wall_ns() - host_ns)
+        origin = self._repeater.sent(wire, sent_ns, now_ns)
+        if origin is None:
+            return frame
+        flags = frame.flags & ~HARDWARE_TIMESTAMP
+        return EchoFrame(frame.timestamp_ns, frame.arbitration_id, flags, frame.data, origin)
 
     def _overflow(self, count: int, now_ns: int) -> None:
         lost = (count - self._overflows) & 0xFFFFFFFF
@@ -241,6 +289,8 @@ class SocketcanBackend(Backend):
         if self.condition.off:
             # The kernel empties its queue and the controller's; nothing else would tell.
             self._queue.fail_all(f"interface {self._name}: {self.condition.reason}")
+            self._repeater.stop_all(clock.monotonic_ns())
+            self._share_queue()
 
     # -------------------------------------------------------------------------------- sending
 
@@ -267,6 +317,10 @@ class SocketcanBackend(Backend):
     def _admit(self, can_ids: set[int]) -> None:
         if self._passing.admit(can_ids):
             self._set_filter()
+
+    def _share_queue(self) -> None:
+        room = self._repeater.room_for_others()
+        self._queue.window = WINDOW if room is None else min(WINDOW, room)
 
     def _set_filter(self) -> None:
         try:

@@ -24,6 +24,7 @@ _RTM_GETLINK: Final = 18
 
 _IFLA_IFNAME: Final = 3
 _IFLA_MTU: Final = 4
+_IFLA_TXQLEN: Final = 13
 _IFLA_LINKINFO: Final = 18
 _IFLA_INFO_KIND: Final = 1
 _IFLA_INFO_DATA: Final = 2
@@ -61,6 +62,7 @@ class Link:
     kind: str  # "can" for controllers, "vcan", "vxcan"
     up: bool
     mtu: int
+    queue_length: int = 0  # frames that wait for the controller at most
     bitrate: int | None = None
     data_bitrate: int | None = None
     fd: bool = False
@@ -159,6 +161,7 @@ def parse_link(payload: bytes) -> Link | None:
         kind=kind,
         up=bool(flags & _IFF_UP),
         mtu=_u32(attributes.get(_IFLA_MTU)) or 0,
+        queue_length=_u32(attributes.get(_IFLA_TXQLEN)) or 0,
         bitrate=_u32(can.get(_IFLA_CAN_BITTIMING)) or None,
         data_bitrate=_u32(can.get(_IFLA_CAN_DATA_BITTIMING)) or None,
         fd=bool(modes & _FD),

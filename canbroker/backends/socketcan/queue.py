@@ -42,6 +42,7 @@ class TransmitQueue:
     """
 
     def __init__(self) -> None:
+        self.window = WINDOW  # how many may be under way now
         self._waiting: deque[_Entry] = deque()
         self._outstanding: deque[_Entry] = deque()
         self._failed: list[Transmit] = []
@@ -53,7 +54,7 @@ class TransmitQueue:
         """How many more are taken; none while the kernel is full, so that clients take turns."""
         if self._waiting:
             return 0
-        return max(0, WINDOW - len(self._outstanding) - len(self._failed))
+        return max(0, self.window - len(self._outstanding) - len(self._failed))
 
     def add(self, transmits: Iterable[Transmit]) -> None:
         self._waiting.extend(map(_Entry, transmits))

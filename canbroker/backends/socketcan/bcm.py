@@ -1,0 +1,283 @@
+"""Frames that the kernel sends periodically by itself: its broadcast manager, ``linux/can/bcm.h``.
+
+All tasks share one socket. The kernel tells its operations apart by the identifier in a message's
+head, and takes those of the frames from the frames unless told otherwise: so that one is a number
+of ours, and tasks may send the same identifiers.
+"""
+
+from __future__ import annotations
+
+import itertools
+import socket
+import struct
+from collections import deque
+from collections.abc import Iterable
+from typing import Final
+
+from canbroker.backends.base import RepeatKey, Repetition
+from canbroker.backends.socketcan.codec import CANFD_MTU, can_id_of, encode
+from canbroker.backends.socketcan.netlink import Link
+from canbroker.backends.socketcan.rhythm import Rhythm
+from canbroker.clock import SECOND
+
+_TX_SETUP: Final = 1
+_TX_DELETE: Final = 2
+
+_SETTIMER: Final = 0x01
+_STARTTIMER: Final = 0x02  # and send the first frame at once
+_CAN_FD_FRAME: Final = 0x800
+
+#: Frames of one operation (MAX_NFRAMES in net/can/bcm.c).
+MAX_FRAMES: Final = 256
+
+#: Frames per second of all operations: a classic bus of 1 Mbit/s has room for no more, and
+#: where there is no bus to slow it down the kernel would do nothing else.
+MAX_RATE: Final = 1_000_000 // 47
+
+#: What has been stopped or changed may be in the controller's queue this long.
+LATE_NS: Final = 1 * SECOND
+
+# struct bcm_msg_head: opcode, flags, count, two intervals of seconds and microseconds, can_id,
+# nframes; the frames that follow are aligned to 8 bytes.
+_HEAD = struct.Struct("@3I4l2I")
+
+
+class Operation:
+    """What the kernel does for one task."""
+
+    def __init__(self, handle: int, repetition: Repetition, wires: list[bytes]) -> None:
+        self.handle = handle
+        self.repetition = repetition
+        self.wires = wires  # its frames as they come back; none once it has ended
+        self.rhythm = Rhythm(repetition.period_ns, repetition.due_ns)
+        self.seen = 0
+        self.last = repetition.count  # it has ended with that one; 0 is never
+
+    @property
+    def flags(self) -> int:
+        return _CAN_FD_FRAME if len(self.wires[0]) == CANFD_MTU else 0
+
+
+class Repeater:
+    """What the kernel repeats on one interface. Not thread-safe: guarded by its owner."""
+
+    def __init__(self, link: Link) -> None:
+        self.available = True  # until the kernel says otherwise
+        self._interface = link.name
+        # The kernel drops, without a word, repeated frames that a controller's queue has no room
+        # for. So that this does not come from us, half of it is theirs, and the other one for
+        # what is sent. Interfaces without a controller have no queue.
+        self._queue_length = link.queue_length if link.kind == "can" else None
+        self._socket: socket.socket | None = None
+        self._handles = itertools.count(1)
+        self._operations: dict[RepeatKey, Operation] = {}
+        self._by_wire: dict[bytes, Operation] = {}
+        self._past: deque[tuple[int, bytes, Operation]] = deque()
+
+    def __repr__(self) -> str:
+        return f"<Repeater {self._interface} tasks={len(self._operations)}>"
+
+    def __bool__(self) -> bool:
+        """Whether a frame of ours may come back."""
+        return bool(self._by_wire)
+
+    def repeat(self, repetition: Repetition, now_ns: int) -> str | None:
+        """Starts or changes a task; returns why not, and then has ended it.
+
+        A task of the same shape (as many frames, of the same sort) is changed in place: its
+        next frame comes when it is due, and is another one. The count goes on unless the period
+        changes.
+        """
+        wires = [encode(frame) for frame in repetition.frames]
+        operation = self._operations.get(repetition.key)
+        problem = self._problem(repetition, wires, operation)
+        if problem is None:
+            try:
+                if operation is not None and _shape(operation.wires) == _shape(wires):
+                    self._change(operation, repetition, wires, now_ns)
+                else:
+                    self.stop(repetition.key, now_ns)
+                    self._start(repetition, wires)
+            except OSError as error:
+                problem = f"interface {self._interface} refuses to repeat it: {error.strerror}"
+        if problem is not None:
+            self.stop(repetition.key, now_ns)
+        return problem
+
+    def stop(self, key: RepeatKey, now_ns: int) -> None:
+        """Ends a task, if there is one. The kernel's timer does not run any more afterwards."""
+        operation = self._operations.pop(key, None)
+        if operation is not None:
+            self._delete(operation)
+            self._leave(operation, operation.wires, now_ns)
+            operation.wires = []
+
+    def stop_all(self, now_ns: int) -> None:
+        for key in list(self._operations):
+            self.stop(key, now_ns)
+
+    def room_for_others(self) -> int | None:
+        """How many other frames the interface's queue should have at most; ``None``: any number."""
+        if self._queue_length is None or not self._operations:
+            return None
+        return self._queue_length - self._queue_length // 2
+
+    def counts(self) -> dict[RepeatKey, int]:
+        """Frames of each task that were seen on the bus."""
+        return {key: operation.seen for key, operation in self._operations.items()}
+
+    def can_ids(self) -> set[int]:
+        """Identifiers and formats of what is repeated."""
+        return {
+            can_id_of(frame.arbitration_id, frame.flags)
+            for operation in self._operations.values()
+            for frame in operation.repetition.frames
+        }
+
+    def sent(self, wire: bytes, at_ns: int, now_ns: int) -> str | None:
+        """The client whose task has sent this frame of this host at ``at_ns``; ``None``: another
+        program's.
+
+        All that is known of a repeated frame is its content. A program of this host outside
+        canbroker that sends the very same frame is taken for the task, and counted as that;
+        other nodes on the bus never are, as theirs are no frames of this host.
+        """
+        while self._past and self._past[0][0] <= now_ns:
+            _, old, past = self._past.popleft()
+            if self._by_wire.get(old) is past and old not in past.wires:
+                del self._by_wire[old]
+        operation = self._by_wire.get(wire)
+        if operation is None:
+            return None
+        operation.seen += 1
+        if operation.wires:
+            self._keep_time(operation, at_ns, now_ns)
+        return operation.repetition.key[0]
+
+    def close(self) -> None:
+        """Ends everything in the kernel. Idempotent."""
+        if self._socket is not None:
+            self._socket.close()
+            self._socket = None
+
+    # ---------------------------------------------------------------------------- operations
+
+    def _problem(
+        self, repetition: Repetition, wires: list[bytes], before: Operation | None
+    ) -> str | None:
+        if len(wires) > MAX_FRAMES:
+            return f"the kernel repeats at most {MAX_FRAMES} frames in turn"
+        if len(set(map(len, wires))) > 1:
+            return "the kernel does not repeat classic and FD frames in turn"
+        if repetition.period_ns % 1000:
+            return "the kernel counts whole microseconds"
+        for wire in wires:
+            other = self._by_wire.get(wire)
+            if other is not None and other is not before and wire in other.wires:
+                return "another task repeats the same frame, and nobody could tell whose is whose"
+        others = [item.repetition for item in self._operations.values() if item is not before]
+        if self._queue_length is not None and len(others) >= self._queue_length // 2:
+            return (
+                f"the transmit queue of {self._interface} holds {self._queue_length} frames; for"
+                f" more tasks: ip link set {self._interface} txqueuelen 1000, and open it again"
+            )
+        if sum(SECOND / item.period_ns for item in (*others, repetition)) > MAX_RATE:
+            return f"the kernel is given no more than {MAX_RATE:,} frames/s to repeat"
+        return None
+
+    def _start(self, repetition: Repetition, wires: list[bytes]) -> None:
+        operation = Operation(next(self._handles), repetition, wires)
+        self._send(setup_message(operation, _SETTIMER | _STARTTIMER))
+        self._operations[repetition.key] = operation
+        self._expect(operation, wires)
+
+    def _change(
+        self, operation: Operation, repetition: Repetition, wires: list[bytes], now_ns: int
+    ) -> None:
+        before = operation.wires
+        flags = 0
+        if repetition.period_ns != operation.repetition.period_ns:
+            flags = _SETTIMER
+            operation.rhythm = Rhythm(repetition.period_ns, repetition.due_ns)
+            operation.last = operation.seen + repetition.count if repetition.count else 0
+        operation.repetition, operation.wires = repetition, wires
+        self._expect(operation, wires)
+        self._leave(operation, set(before).difference(wires), now_ns)
+        self._send(setup_message(operation, flags))
+
+    def _keep_time(self, operation: Operation, at_ns: int, now_ns: int) -> None:
+        """Ends a task with its last frame; else corrects its timer now and then.
+
+        That sets the timer's count, too: only when the next frame is some time away.
+        """
+        is_last = 0 < operation.last <= operation.seen
+        is_fresh = now_ns - at_ns < operation.repetition.period_ns // 2
+        if is_last or (is_fresh and operation.rhythm.sent(at_ns)):
+            try:
+                self._send(setup_message(operation, _SETTIMER))
+            except OSError:
+                # The interface is gone: who reads or writes next is told.
+                self.close()
+
+    def _delete(self, operation: Operation) -> None:
+        head = _HEAD.pack(_TX_DELETE, operation.flags, 0, 0, 0, 0, 0, operation.handle, 0)
+        try:
+            self._send(_aligned(head))
+        except OSError:
+            # The interface is gone, and nothing is sent there any more.
+            self.close()
+
+    def _send(self, message: bytes) -> None:
+        if self._socket is None:
+            self._socket = self._open()
+        self._socket.send(message)
+
+    def _open(self) -> socket.socket:
+        try:
+            opened = socket.socket(socket.AF_CAN, socket.SOCK_DGRAM, socket.CAN_BCM)
+        except OSError:
+            self.available = False  # no kernel module can_bcm
+            raise
+        try:
+            opened.connect((self._interface,))
+        except BaseException:
+            opened.close()
+            raise
+        return opened
+
+    # --------------------------------------------------------------------------- attribution
+
+    def _expect(self, operation: Operation, wires: Iterable[bytes]) -> None:
+        self._by_wire.update(dict.fromkeys(wires, operation))
+
+    def _leave(self, operation: Operation, wires: Iterable[bytes], now_ns: int) -> None:
+        """What is not sent any more is the task's while it may still be on its way."""
+        self._past.extend((now_ns + LATE_NS, wire, operation) for wire in wires)
+
+
+def _shape(wires: list[bytes]) -> tuple[int, int]:
+    return len(wires), len(wires[0])
+
+
+def setup_message(operation: Operation, flags: int) -> bytes:
+    """The message that starts or changes an operation.
+
+    The first interval holds for ``count`` frames, the second one from then on: an endless task has
+    only the second, any other only the first, and one that has ended none.
+    """
+    left = max(0, operation.last - operation.seen)
+    interval = divmod(operation.rhythm.interval_ns // 1000, 1_000_000)
+    intervals = (*interval, 0, 0) if left else (0, 0, 0, 0) if operation.last else (0, 0, *interval)
+    head = _HEAD.pack(
+        _TX_SETUP,
+        flags | operation.flags,
+        left,
+        *intervals,
+        operation.handle,
+        len(operation.wires),
+    )
+    return _aligned(head) + b"".join(operation.wires)
+
+
+def _aligned(head: bytes) -> bytes:
+    return head + bytes(-len(head) % 8)

@@ -1,0 +1,62 @@
+"""Keeps a timer of the kernel in its rhythm; no I/O.
+
+The broadcast manager's timer runs an interval from when it was served, not from when it was due:
+each frame is later than the last one, by some microseconds on a good day. What the timer is set to
+is corrected by that, and by what it has strayed.
+"""
+
+from __future__ import annotations
+
+from statistics import median
+from typing import Final
+
+from canbroker.clock import SECOND
+
+#: How often a timer is corrected, and after how many frames for the first time.
+CORRECT_NS: Final = 1 * SECOND
+CORRECT_FIRST: Final = 8
+
+#: Frames that a correction is spread over at least: it takes effect after the next one only, and
+#: more at once would overshoot.
+SPREAD: Final = 4
+
+#: An interval is never further from its period than this share of it.
+MAX_CHANGE: Final = 0.1
+
+
+class Rhythm:
+    """The timer of frames that are due at ``due_ns`` and whole periods from that. Times are ns."""
+
+    def __init__(self, period_ns: int, due_ns: int) -> None:
+        self.interval_ns = period_ns  # what the timer is set to, whole microseconds
+        self._period_ns = period_ns
+        self._due_ns = due_ns
+        self._first_gaps: list[int] = []
+        self._late_ns = 0.0  # by how much an interval is exceeded, as far as is known
+        self._at_ns = 0  # when the last frame was sent
+        self._correct_ns = 0
+
+    def sent(self, at_ns: int) -> bool:
+        """A frame has been sent; returns whether the timer is to be set to another interval."""
+        if len(self._first_gaps) < CORRECT_FIRST:
+            self._first_gaps.append(at_ns - (self._at_ns or at_ns - self._period_ns))
+            self._at_ns = at_ns
+            self._late_ns = max(0, median(self._first_gaps) - self._period_ns)
+        elif at_ns >= self._correct_ns:
+            self._correct_ns = at_ns + CORRECT_NS
+            return self._correct(at_ns)
+        return False
+
+    def _correct(self, at_ns: int) -> bool:
+        period_ns = self._period_ns
+        half_ns = period_ns // 2
+        strayed_ns = (at_ns - self._due_ns + half_ns) % period_ns - half_ns
+        change_ns = strayed_ns / max(SPREAD, CORRECT_NS // period_ns)
+        # What it strays every time is how late it is; a stall of the host is no reason to think so.
+        self._late_ns = max(0.0, self._late_ns + change_ns / 16)
+        limit_ns = MAX_CHANGE * period_ns
+        wanted_ns = period_ns - max(-limit_ns, min(limit_ns, self._late_ns + change_ns))
+        interval_ns = max(1000, round(wanted_ns / 1000) * 1000)
+        is_new = interval_ns != self.interval_ns
+        self.interval_ns = interval_ns
+        return is_new
