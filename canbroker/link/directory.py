@@ -4,13 +4,18 @@ from __future__ import annotations
 
 from typing import Final
 
+from canbroker import clock
 from canbroker.errors import CanTimeoutError
 from canbroker.fabric.sockets import Context
 from canbroker.link import attach
 from canbroker.runtime import BrokerLock, Runtime
 from canbroker.wire import control
 
-_ANSWER_S: Final = 5.0
+#: A broker answers at once; one that is just starting may take this long on a busy machine.
+_ANSWER_S: Final = 15.0
+
+#: One that leaves may have closed its socket, so whether it is still there is looked up again.
+_ASK_S: Final = 0.5
 
 
 def channel_names(address: str | None) -> list[str]:
@@ -20,18 +25,20 @@ def channel_names(address: str | None) -> list[str]:
     :raises CanError: it runs, and does not answer as it should.
     """
     runtime = Runtime.at(address)
-    if not _runs(runtime):
-        return []
-    context = Context()
-    try:
-        status = attach.ask(
-            context, runtime, "status", control.Params(), control.BrokerStatus, _ANSWER_S
-        )
-    finally:
-        context.close()
-    if status is None:
-        raise CanTimeoutError(f"the broker at {runtime.address} does not answer")
-    return [channel.name for channel in status.channels]
+    deadline = clock.deadline_after(_ANSWER_S)
+    while _runs(runtime):
+        context = Context()
+        try:
+            status = attach.ask(
+                context, runtime, "status", control.Params(), control.BrokerStatus, _ASK_S
+            )
+        finally:
+            context.close()
+        if status is not None:
+            return [channel.name for channel in status.channels]
+        if not clock.remaining_ns(deadline):
+            raise CanTimeoutError(f"the broker at {runtime.address} does not answer")
+    return []
 
 
 def _runs(runtime: Runtime) -> bool:

@@ -267,8 +267,8 @@ def test_a_channel_that_cannot_be(runtime: Runtime, interface: str, channel: str
 def test_an_unknown_parameter(runtime: Runtime) -> None:
     with pytest.raises(CanInitializationError, match="'colour'"):
         Bus("x", "virtual", colour="red")
-    with pytest.raises(CanInitializationError, match="'timing'"):
-        Bus("x", "virtual", timing=object())
+    with pytest.raises(CanInitializationError, match="'logger'"):
+        Bus("x", "virtual", logger=object())
 
 
 def test_a_second_opener_with_other_parameters(runtime: Runtime) -> None:

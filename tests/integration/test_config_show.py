@@ -6,16 +6,19 @@ import json
 import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import can
 import pytest
+import zmq
 
 import canbroker
 from canbroker import Bus, Message
 from canbroker.errors import CanInitializationError, CanInterfaceNotImplementedError
-from canbroker.runtime import Runtime
+from canbroker.link.directory import channel_names
+from canbroker.runtime import BrokerLock, Runtime
 
 COMMAND = (sys.executable, "-m", "canbroker.cli", "config", "show")
 
@@ -172,6 +175,25 @@ def test_nothing_given_names_the_channels_of_the_broker(runtime: Runtime) -> Non
         with pytest.raises(CanInterfaceNotImplementedError) as raised:
             Bus(broker=runtime.address)
         assert str(raised.value).endswith("; channels of the broker: 'virtual.x'")
+
+
+def test_a_broker_that_leaves_when_it_is_asked_has_no_channels(runtime: Runtime) -> None:
+    runtime.prepare()
+    lock = BrokerLock.take(runtime.lock_path)
+    assert lock is not None
+    with (
+        ThreadPoolExecutor(1) as pool,
+        zmq.Context() as context,
+        context.socket(zmq.ROUTER) as leaving,
+    ):
+        leaving.linger = 0
+        leaving.bind(runtime.address)
+        names = pool.submit(channel_names, None)
+        assert leaving.poll(10_000), "it was not asked"
+        leaving.close()
+        (runtime.directory / "broker").unlink()
+        lock.release()
+        assert names.result(timeout=10) == []
 
 
 @pytest.mark.usefixtures("runtime")
