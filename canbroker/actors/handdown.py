@@ -64,7 +64,7 @@ class HandDown:
     """The tasks of one channel that its driver repeats. One thread; nothing here blocks.
 
     A task that is handed down is parked in the schedule. ``settled``: it is known what the
-    channel repeats; before that a frame might be sent twice.
+    channel repeats; before that a frame might be sent twice. ``supported``: it can.
     """
 
     def __init__(
@@ -78,7 +78,7 @@ class HandDown:
         self.token = 0  # of the last request
         self._schedule = schedule
         self._tasks = tasks
-        self._supported = False
+        self.supported = False
         self._handed: dict[Task, _Handed] = {}
         self._refused: set[Task] = set()
         self._unanswered: dict[int, Callable[[control.Reply, int], None]] = {}
@@ -106,7 +106,7 @@ class HandDown:
 
     def offer(self, task: Task) -> bool:
         """Hands down a task that is due; ``False``: send its frame, as always."""
-        if not self._supported or task.protections or task in self._refused:
+        if not self.supported or task.protections or task in self._refused:
             return False
         if task.last or task.position or self._offers >= _AT_ONCE:
             return False  # not worth it, not in turn, or not now
@@ -132,7 +132,7 @@ class HandDown:
         for task in list(self._handed):
             self._resume(task, now_ns)
         self._refused.clear()
-        self.settled = self._supported = False
+        self.settled = self.supported = False
         self._counting = self._count_at = 0
 
     def give_up(self, now_ns: int) -> None:
@@ -218,7 +218,7 @@ class HandDown:
             return
         answer = _result(reply, RepeatCounts)
         self.settled = True
-        self._supported = isinstance(answer, RepeatCounts)
+        self.supported = isinstance(answer, RepeatCounts)
         counts = answer.tasks if isinstance(answer, RepeatCounts) else []
         found = {(count.client_id, count.task): count.sent for count in counts}
         for task, handed in list(self._handed.items()):

@@ -8,6 +8,7 @@ from typing import Final, NamedTuple
 
 from canbroker import clock
 from canbroker.actors.handdown import HandDown
+from canbroker.actors.lateness import bin_of
 from canbroker.actors.schedule import Schedule, Task
 from canbroker.fabric.requests import Link, StateFeed
 from canbroker.fabric.sockets import Context, Socket, Waiter
@@ -56,10 +57,11 @@ class Mark(NamedTuple):
 
 
 class _Unanswered:
-    __slots__ = ("tasks", "token")
+    __slots__ = ("due_ns", "tasks", "token")
 
-    def __init__(self, token: int, tasks: Sequence[Task]) -> None:
+    def __init__(self, token: int, due_ns: int, tasks: Sequence[Task]) -> None:
         self.token = token
+        self.due_ns = due_ns
         self.tasks = tasks
 
 
@@ -93,7 +95,8 @@ class Outlet:
         self._heard_ns = 0
         self._load = 0.0  # share of the bus's time that the tasks ask for
         self._loads: dict[Task, float] = {}
-        self._waiting: dict[Task, None] = {}  # due, and there was no room
+        self._early: deque[tuple[int, list[Task]]] = deque()  # not to be sent before
+        self._waiting: dict[Task, int] = {}  # due then, and there is no room
         self._unanswered: deque[_Unanswered] = deque()
         self._outstanding = 0  # frames
         self._link = Link(context, runtime.channel_endpoint(channel, "tx"))
@@ -109,8 +112,9 @@ class Outlet:
 
     @property
     def sockets(self) -> tuple[Socket, ...]:
-        """What becomes readable when there is something to :meth:`receive`."""
-        return self._link.socket, self._feed.socket, self._handdown.socket
+        """What becomes readable when there is something to :meth:`receive` that cannot wait:
+        answers for frames can, unless :attr:`is_short`."""
+        return self._feed.socket, self._handdown.socket
 
     def watch(self, waiter: Waiter) -> None:
         for socket in self.sockets:
@@ -132,12 +136,35 @@ class Outlet:
             state is not None and state.state != "error" and now_ns - self._heard_ns < _SILENCE_NS
         )
 
-    def send(self, tasks: Iterable[Task], now_ns: int) -> None:
-        """Sends the frame of each task whose turn it is; those without room wait for it.
+    @property
+    def is_short(self) -> bool:
+        """Whether frames wait for answers to others."""
+        return bool(self._waiting)
 
-        On a channel that is down, and for a task whose last frame waits still, that is a slot
-        skipped.
+    @property
+    def early_ns(self) -> int | None:
+        """When :meth:`send_early` is to be called; ``None``: it is not."""
+        return self._early[0][0] if self._early else None
+
+    def send(self, due_ns: int, tasks: list[Task], now_ns: int) -> None:
+        """Sends the frames of tasks that are due then, ahead of that.
+
+        Not to a channel that may repeat them by itself, which begins at once.
         """
+        if due_ns > now_ns and self._handdown.supported:
+            self._early.append((due_ns, tasks))
+        else:
+            self._send(due_ns, tasks, now_ns)
+
+    def send_early(self, now_ns: int) -> None:
+        """Sends what :meth:`send` was called too early with."""
+        while self._early and self._early[0][0] <= now_ns:
+            due_ns, tasks = self._early.popleft()
+            self._send(due_ns, tasks, now_ns)
+
+    def _send(self, due_ns: int, tasks: Iterable[Task], now_ns: int) -> None:
+        """Those without room wait for it. On a channel that is down, and for a task whose last
+        frame waits still, that is a slot skipped."""
         if not self.is_up(now_ns):
             for task in tasks:
                 task.skip()
@@ -147,7 +174,7 @@ class Outlet:
             if task in waiting:
                 task.skip()
             else:
-                waiting[task] = None
+                waiting[task] = due_ns
         self._flush(now_ns)
 
     def _flush(self, now_ns: int) -> None:
@@ -155,7 +182,8 @@ class Outlet:
             return
         waiting = self._waiting
         while waiting and (room := min(CREDIT - self._outstanding, MAX_FRAMES)) > 0:
-            taken = list(waiting)[:room] if len(waiting) > room else list(waiting)
+            due_ns = next(iter(waiting.values()))
+            taken = [task for task, at in waiting.items() if at == due_ns][:room]
             for task in taken:
                 del waiting[task]
             tasks = [
@@ -164,29 +192,32 @@ class Outlet:
                 if not (task.ended or task.parked or self._handdown.offer(task))
             ]
             if tasks:
-                self._request(tasks, now_ns)
+                self._request(due_ns, tasks, now_ns)
 
-    def _request(self, tasks: list[Task], now_ns: int) -> None:
+    def _request(self, due_ns: int, tasks: list[Task], now_ns: int) -> None:
         frames = [task.take_frame() for task in tasks]
         period_ns = min(task.period_ns for task in tasks)
-        expires_ns = now_ns + min(max(period_ns, _STALE_NS), _STALE_MAX_NS)
+        expires_ns = max(due_ns, now_ns) + min(max(period_ns, _STALE_NS), _STALE_MAX_NS)
         origins = [task.origin for task in tasks]
         self.token += 1
-        request = encode_request(CLIENT_ID, self.token, expires_ns, frames, self.epoch, origins)
+        request = encode_request(
+            CLIENT_ID, self.token, expires_ns, frames, self.epoch, origins, due_ns
+        )
         if not self._link.send(request):
             for task in tasks:
                 task.skipped += 1
             return
         for task in tasks:
             task.sent += 1  # until it is known to have failed
-        self._unanswered.append(_Unanswered(self.token, tasks))
+            task.request = self.token
+        self._unanswered.append(_Unanswered(self.token, due_ns, tasks))
         self._outstanding += len(tasks)
 
     # ------------------------------------------------------------------------------ receiving
 
-    def mark(self) -> Mark:
-        """What the channel was asked up to now."""
-        return Mark(self.token, self._handdown.token)
+    def mark(self, tasks: Iterable[Task]) -> Mark:
+        """What the channel was asked for these tasks up to now."""
+        return Mark(max((task.request for task in tasks), default=0), self._handdown.token)
 
     def is_past(self, mark: Mark) -> bool:
         """Whether the channel has no frame any more of what it was asked up to there."""
@@ -239,7 +270,9 @@ class Outlet:
         """Accounts for an answer, as ``docs/protocol.md`` says what it speaks of."""
         if reply.status == Status.OK:
             while self._unanswered and self._unanswered[0].token <= reply.token:
-                self._pop(0)
+                request = self._pop(0)
+                if request.token == reply.token:
+                    _note_lateness(request, reply)
         elif reply.status == Status.STALE:
             self._give_up(reply.token)
         else:
@@ -343,3 +376,12 @@ class Outlet:
         bitrate, data_bitrate = self.state.bitrate, self.state.data_bitrate
         times = [nominal_time_ns(frame, bitrate, data_bitrate) for frame in task.frames]
         return sum(times) / len(times) / task.period_ns
+
+
+def _note_lateness(request: _Unanswered, reply: Reply) -> None:
+    """How long after its due time the driver took the last frame of a request."""
+    monotonic_ns = reply.timestamp_ns - clock.wall_ns() + clock.monotonic_ns()
+    late_ns = max(0, monotonic_ns - request.due_ns)
+    at = bin_of(late_ns)
+    for task in request.tasks:
+        task.lateness.add(at, late_ns)

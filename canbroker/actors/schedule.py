@@ -12,7 +12,7 @@ from heapq import heappop, heappush
 from typing import Final
 
 from canbroker import clock
-from canbroker.actors.lateness import Lateness, bin_of
+from canbroker.actors.lateness import Lateness
 from canbroker.frame import Frame
 from canbroker.protection import Protection
 
@@ -43,6 +43,7 @@ class Task:
         "position",
         "protections",
         "reason",
+        "request",
         "sent",
         "skipped",
         "task",
@@ -75,6 +76,7 @@ class Task:
         self.sent = 0
         self.skipped = 0
         self.failed = 0
+        self.request = 0  # token of the last request with a frame of it
         self.reason = ""  # of the last failure
         self.told_ns = 0  # when its owner was last told of a failure
         self.lateness = Lateness()
@@ -159,19 +161,20 @@ class Schedule:
         else:
             self._put(task, task.end_ns)
 
-    def step(self, now_ns: int) -> list[Task]:
-        """The tasks that are due by ``now_ns``, in order, each once: slots that have gone by
-        since are skipped, and counted."""
-        due: list[Task] = []
+    def step(self, now_ns: int, ahead_ns: int = 0) -> list[tuple[int, list[Task]]]:
+        """The tasks that are due until ``ahead_ns`` from now: due times in order, and the tasks of
+        each. Slots that have gone by are skipped and counted, all but one of each task."""
+        due: list[tuple[int, list[Task]]] = []
         times = self._times
-        while times and times[0] <= now_ns:
+        while times and times[0] <= now_ns + ahead_ns:
             time_ns = heappop(times)
-            self._take(self._buckets.pop(time_ns), time_ns, now_ns, due)
+            tasks = self._take(self._buckets.pop(time_ns), time_ns, now_ns)
+            if tasks:
+                due.append((time_ns, tasks))
         return due
 
-    def _take(self, tasks: list[Task], time_ns: int, now_ns: int, due: list[Task]) -> None:
-        late_ns = now_ns - time_ns
-        at = bin_of(late_ns)
+    def _take(self, tasks: list[Task], time_ns: int, now_ns: int) -> list[Task]:
+        due: list[Task] = []
         buckets = self._buckets
         for task in tasks:
             if task.ended or task.due_ns != time_ns:
@@ -182,10 +185,9 @@ class Schedule:
             period_ns = task.period_ns
             next_ns = time_ns + period_ns
             if next_ns <= now_ns:
-                missed = late_ns // period_ns
+                missed = (now_ns - time_ns) // period_ns
                 next_ns += missed * period_ns
                 task.skipped += missed
-            task.lateness.add(at, late_ns)
             due.append(task)
             task.due_ns = next_ns
             end_ns = task.end_ns
@@ -198,6 +200,7 @@ class Schedule:
                 heappush(self._times, next_ns)
             else:
                 bucket.append(task)
+        return due
 
     def _put_until_end(self, task: Task, due_ns: int) -> None:
         if task.end_ns is not None and due_ns >= task.end_ns:

@@ -35,6 +35,14 @@ from canbroker.wire.tasks import (
     TaskTrouble,
 )
 
+#: Frames are sent to their channels this long before they are due, or twice as long: there they
+#: are kept until then. A scheduler that is late by less is not late, and need not wake up for
+#: every due time. What was sent cannot be taken back: stopping and changing a task waits for it.
+_LEAD_NS: Final = 4 * clock.MILLISECOND
+
+#: While somebody waits for a channel's answers they are looked for this often.
+_ANSWERS_NS: Final = clock.MILLISECOND
+
 #: Requests served before the tasks get their turn again.
 _SERVE: Final = 16
 
@@ -61,11 +69,12 @@ class _Held(NamedTuple):
     until_ns: int
 
 
-class _Stopping(NamedTuple):
-    """A stop that is answered when nothing of the tasks can leave any more."""
+class _Settling(NamedTuple):
+    """An answer for when nothing of the tasks as they were is on its way any more."""
 
     caller: Caller
     marks: dict[Outlet, Mark]
+    result: msgspec.Struct
 
 
 class SchedulerActor:
@@ -78,7 +87,7 @@ class SchedulerActor:
         self._runtime = Runtime.at(spec.address)
         self._outlets: dict[str, Outlet] = {}
         self._held: list[_Held] = []
-        self._stopping: list[_Stopping] = []
+        self._settling: list[_Settling] = []
         self._look_at = 0
         self._beat_at = 0
         self._refused = Throttle(_logger)
@@ -135,16 +144,25 @@ class SchedulerActor:
     def _step(self) -> int:
         """Does what is due; returns the monotonic time of what is due next."""
         now = clock.monotonic_ns()
-        due = self._book.schedule.step(now)
-        if due:
-            self._send(due, now)
+        schedule = self._book.schedule
+        if schedule.due_ns is not None and schedule.due_ns <= now + _LEAD_NS:
+            for due_ns, tasks in schedule.step(now, 2 * _LEAD_NS):
+                self._send(due_ns, tasks, now)
+        at = min(self._look_at, self._beat_at)
+        for outlet in self._outlets.values():
+            outlet.send_early(now)
+            if outlet.early_ns is not None:
+                at = min(at, outlet.early_ns)
+            if outlet.is_short:
+                at = min(at, now + _ANSWERS_NS)
         if now >= self._look_at:
             self._look_around(now)
-        at = min(self._look_at, self._beat_at)
-        next_ns = self._book.schedule.due_ns
-        return at if next_ns is None else min(at, next_ns)
+            at = min(at, self._look_at)
+        if self._settling:
+            at = min(at, now + _ANSWERS_NS)
+        return at if schedule.due_ns is None else min(at, schedule.due_ns - _LEAD_NS)
 
-    def _send(self, due: list[Task], now: int) -> None:
+    def _send(self, due_ns: int, due: list[Task], now: int) -> None:
         by_channel: dict[str, list[Task]] = {}
         for task in due:
             tasks = by_channel.get(task.channel)
@@ -153,18 +171,17 @@ class SchedulerActor:
             else:
                 tasks.append(task)
         for channel, tasks in by_channel.items():
-            self._outlets[channel].send(tasks, now)
+            self._outlets[channel].send(due_ns, tasks, now)
 
     def _serve(self, ready: set[object]) -> None:
         now = clock.monotonic_ns()
         for outlet in self._outlets.values():
-            if not ready.isdisjoint(outlet.sockets):
-                for client_id in outlet.receive(now):
-                    self._gone(client_id, outlet)
+            for client_id in outlet.receive(now):
+                self._gone(client_id, outlet)
         if self._held:
             self._serve_held(now)
-        if self._stopping:
-            self._serve_stopping()
+        if self._settling:
+            self._serve_settling()
         if self._control.socket in ready:
             self._control.serve(_SERVE)
 
@@ -184,10 +201,9 @@ class SchedulerActor:
                 del self._outlets[channel]
         for owner in list(self._book.owners.values()):
             self._look_for(owner, now)
-        if self._held or self._stopping:
+        if self._held:
             self._look_at = now + _LOOK_NS
             self._serve_held(now)
-            self._serve_stopping()
 
     def _look_for(self, owner: Owner, now: int) -> None:
         channels = {task.channel for task in owner.tasks.values()}
@@ -254,7 +270,7 @@ class SchedulerActor:
         outlet.enroll(task)
         return TaskAdded(warning=outlet.overload())
 
-    def _modify(self, caller: Caller, request: ModifyTask) -> msgspec.Struct:
+    def _modify(self, caller: Caller, request: ModifyTask) -> msgspec.Struct | None:
         task = self._book.find(request.client_id, request.task)
         if task is None or task.ended:
             return control.ErrorResult("unknown", f"no task {request.task} runs")
@@ -268,7 +284,12 @@ class SchedulerActor:
             outlet.enroll(task)
             return control.ErrorResult("invalid", str(error))
         outlet.change(task, now)
-        return TaskAdded(warning=outlet.overload() if request.period_ns else "")
+        result = TaskAdded(warning=outlet.overload() if request.period_ns else "")
+        mark = outlet.mark([task])
+        if outlet.is_past(mark):
+            return result
+        self._settling.append(_Settling(caller, {outlet: mark}, result))
+        return None
 
     def _stop(self, caller: Caller, request: StopTasks) -> msgspec.Struct | None:
         given_up = [held for held in self._held if _concerns(request, held.request)]
@@ -283,19 +304,19 @@ class SchedulerActor:
         outlets = {self._outlets[task.channel] for task in tasks}
         for task in tasks:
             self._forget(task)
-        marks = {outlet: outlet.mark() for outlet in outlets}
+        marks = {outlet: outlet.mark(tasks) for outlet in outlets}
         if all(outlet.is_past(mark) for outlet, mark in marks.items()):
             return control.Nothing()
-        self._stopping.append(_Stopping(caller, marks))
+        self._settling.append(_Settling(caller, marks, control.Nothing()))
         return None
 
-    def _serve_stopping(self) -> None:
-        stopping, self._stopping = self._stopping, []
-        for entry in stopping:
+    def _serve_settling(self) -> None:
+        settling, self._settling = self._settling, []
+        for entry in settling:
             if all(outlet.is_past(mark) for outlet, mark in entry.marks.items()):
-                self._control.reply(entry.caller, control.Nothing())
+                self._control.reply(entry.caller, entry.result)
             else:
-                self._stopping.append(entry)
+                self._settling.append(entry)
 
     def _list(self, _: Caller, request: ListTasks) -> TaskList:
         now = clock.monotonic_ns()

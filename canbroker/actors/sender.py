@@ -73,6 +73,7 @@ class Sender:
         self._backend: Backend | None = None
         self._down: tuple[Status, str] = (Status.DEVICE_GONE, "the adapter is not open")
         self._accounts: dict[str, Account] = {}
+        self._keeping: dict[Account, None] = {}  # those with frames whose time has not come
         self._discards: list[tuple[Caller, control.Discard]] = []
         self._repeats = Repeats(lambda caller: receiver.put(Settle(caller)))
         self._intake = Intake(context, endpoints[0])
@@ -97,7 +98,7 @@ class Sender:
 
     def step(self) -> bool:
         """Waits for something to do and does it; ``False`` when told to stop."""
-        ready = self._waiter.wait(self._repeats.patience())
+        ready = self._waiter.wait(self._patience())
         if self._inbox in ready:
             for message in self._inbox.take():
                 if not self._handle(message):
@@ -107,6 +108,8 @@ class Sender:
         if self._intake.socket in ready:
             self._take_requests()
             self._serve_discards()
+        if self._keeping:
+            self._let_go(clock.monotonic_ns())
         self._hand_over()
         self._repeats.step()
         return True
@@ -132,6 +135,7 @@ class Sender:
                 self._backend = None
                 self._repeats.use(None)
                 self._down = (status, reason)
+                self._let_go(None)
                 for account in self._accounts.values():
                     self._drop_waiting(account, status, reason)
                 self._keeper.put(LetGo("send"))
@@ -230,11 +234,17 @@ class Sender:
         now = clock.monotonic_ns()
         client_id, expires_ns = account.client_id, request.expires_ns
         origins = request.origins or itertools.repeat(client_id)
-        account.waiting.extend(
-            Transmit(frame, client_id, (account, pending, index), now, expires_ns, origin)
+        at = max(now, request.due_ns)
+        transmits = [
+            Transmit(frame, client_id, (account, pending, index), at, expires_ns, origin)
             for index, (frame, origin) in enumerate(zip(request.frames, origins, strict=False))
-        )
-        self.queued += count
+        ]
+        if at > now or account.kept:  # the frames of one client go out in order
+            account.kept.append((at, transmits))
+            self._keeping[account] = None
+        else:
+            account.waiting.extend(transmits)
+            self.queued += count
 
     def _account(self, identity: bytes, request: Request) -> Account:
         client_id = request.client_id
@@ -271,6 +281,26 @@ class Sender:
         return None
 
     # -------------------------------------------------------------------------------- driver
+
+    def _patience(self) -> int | None:
+        """Nanoseconds until something is due; ``None`` if nothing is."""
+        patience = self._repeats.patience()
+        if not self._keeping:
+            return patience
+        due_ns = min(account.kept[0][0] for account in self._keeping)
+        left = max(0, due_ns - clock.monotonic_ns())
+        return left if patience is None else min(left, patience)
+
+    def _let_go(self, now: int | None) -> None:
+        """Queues the frames whose time has come; ``None``: all."""
+        for account in list(self._keeping):
+            kept = account.kept
+            while kept and (now is None or kept[0][0] <= now):
+                _, transmits = kept.popleft()
+                account.waiting.extend(transmits)
+                self.queued += len(transmits)
+            if not kept:
+                del self._keeping[account]
 
     def _hand_over(self) -> None:
         """Gives the driver what it has room for, the clients taking turns."""
@@ -333,6 +363,8 @@ class Sender:
         account.outstanding -= len(indexes)
 
     def _drop_waiting(self, account: Account, status: Status, reason: str) -> int:
+        if account.kept:
+            self._let_go(None)
         dropped = len(account.waiting)
         while account.waiting:
             _, pending, index = account.waiting.popleft().request

@@ -1,6 +1,6 @@
 """Transmit requests and their replies.
 
-Request ``[version, client_id, token, flags, expires_ns, frames, epoch, origins]``, reply
+Request ``[version, client_id, token, flags, expires_ns, frames, epoch, origins, due_ns]``, reply
 ``[version, token, status, accepted, timestamp_ns, reason, failed]``.
 """
 
@@ -47,7 +47,8 @@ class Request(msgspec.Struct, array_like=True):
     ``expires_ns`` is a time of the host's monotonic clock after which the frames must not be
     handed to the driver; 0 is never. ``epoch`` is the life of the actor that the request is
     meant for; 0 is any. ``flags`` is reserved and 0. ``origins`` names the client whose frame it
-    is, for each frame; none: all are the sender's own.
+    is, for each frame; none: all are the sender's own. The frames are kept until ``due_ns`` of the
+    monotonic clock; 0 is at once.
     """
 
     version: int
@@ -58,6 +59,7 @@ class Request(msgspec.Struct, array_like=True):
     frames: Annotated[list[Frame], msgspec.Meta(min_length=1, max_length=MAX_FRAMES)]
     epoch: _U64 = 0
     origins: Annotated[list[ClientId], msgspec.Meta(max_length=MAX_FRAMES)] = []
+    due_ns: _U64 = 0
 
 
 class Reply(msgspec.Struct, array_like=True):
@@ -88,10 +90,10 @@ def encode_request(
     frames: Sequence[Frame],
     epoch: int,
     origins: Sequence[str] | None = None,
+    due_ns: int = 0,
 ) -> bytes:
-    if origins is None:
-        return _encoder.encode((VERSION, client_id, token, 0, expires_ns, frames, epoch))
-    return _encoder.encode((VERSION, client_id, token, 0, expires_ns, frames, epoch, origins))
+    request = (VERSION, client_id, token, 0, expires_ns, frames, epoch)
+    return _encoder.encode(request if origins is None else (*request, origins, due_ns))
 
 
 def encode_reply(

@@ -18,12 +18,16 @@ def make(number: int = 1, period_ns: int = 10 * MS, frames: int = 1) -> Task:
     return Task("c1", number, "can0", rows, period_ns)
 
 
+def step(schedule: Schedule, now_ns: int) -> list[Task]:
+    return [task for _, tasks in schedule.step(now_ns) for task in tasks]
+
+
 def run(schedule: Schedule, until_ns: int, *, late_ns: int = 0) -> list[tuple[int, Task, Frame]]:
     """Steps at each due time, or so much later; what was sent, and when."""
     sent: list[tuple[int, Task, Frame]] = []
     while (due_ns := schedule.due_ns) is not None and due_ns <= until_ns:
         now_ns = due_ns + late_ns
-        sent += [(now_ns, task, task.take_frame()) for task in schedule.step(now_ns)]
+        sent += [(now_ns, task, task.take_frame()) for task in step(schedule, now_ns)]
     return sent
 
 
@@ -47,8 +51,8 @@ def test_a_task_begins_on_the_grid_so_that_many_are_due_together() -> None:
         schedule.add(task, 7 * MS + number * 9_000 + 1, None, None)
     assert {task.due_ns for task in tasks} == {8 * MS}
     assert schedule.due_ns == 8 * MS
-    assert schedule.step(8 * MS - 1) == []
-    assert schedule.step(8 * MS) == tasks
+    assert step(schedule, 8 * MS - 1) == []
+    assert step(schedule, 8 * MS) == tasks
     assert GRID_NS == MS
 
 
@@ -63,12 +67,28 @@ def test_a_stall_skips_and_counts_and_never_bursts() -> None:
     schedule, fast, slow = Schedule(), make(1), make(2, 1000 * MS)
     schedule.add(fast, 0, None, None)
     schedule.add(slow, 0, None, None)
-    assert schedule.step(0) == [fast, slow]
-    assert schedule.step(57 * MS) == [fast]  # slots at 10, 20, 30, 40, 50: one sent, four skipped
+    assert step(schedule, 0) == [fast, slow]
+    assert step(schedule, 57 * MS) == [fast]  # slots at 10, 20, 30, 40, 50: one sent, four skipped
     assert (fast.skipped, slow.skipped) == (4, 0)
-    assert schedule.step(59 * MS) == []
-    assert schedule.step(60 * MS) == [fast]  # in its old rhythm
+    assert step(schedule, 59 * MS) == []
+    assert step(schedule, 60 * MS) == [fast]  # in its old rhythm
     assert fast.skipped == 4
+
+
+def test_what_is_due_soon_is_told_ahead_by_its_time() -> None:
+    schedule, fast, slow = Schedule(), make(1, 2 * MS), make(2, 10 * MS)
+    schedule.add(fast, 0, None, None)
+    schedule.add(slow, 0, None, None)
+    assert schedule.step(0, 5 * MS) == [(0, [fast, slow]), (2 * MS, [fast]), (4 * MS, [fast])]
+    assert schedule.step(1 * MS, 5 * MS) == [(6 * MS, [fast])]
+    assert schedule.due_ns == 8 * MS
+    assert schedule.step(9 * MS, 5 * MS) == [  # the slot at 8 is late, but its own
+        (8 * MS, [fast]),
+        (10 * MS, [slow, fast]),
+        (12 * MS, [fast]),
+        (14 * MS, [fast]),
+    ]
+    assert fast.skipped == 0
 
 
 def test_messages_are_sent_in_turn() -> None:
@@ -93,7 +113,7 @@ def test_the_last_slot_may_be_skipped_and_ends_the_task() -> None:
     schedule, task = Schedule(), make()
     schedule.add(task, 0, None, 20 * MS)
     for now in (0, 10 * MS):
-        (due,) = schedule.step(now)
+        (due,) = step(schedule, now)
         assert not due.ended
         due.skip()
     assert task.ended
@@ -132,8 +152,8 @@ def test_an_ended_task_is_due_no_more() -> None:
     schedule.add(task, 0, None, None)
     schedule.add(other, 0, None, None)
     task.ended = True
-    assert schedule.step(0) == [other]
-    assert schedule.step(10 * MS) == [other]
+    assert step(schedule, 0) == [other]
+    assert step(schedule, 10 * MS) == [other]
 
 
 def test_a_parked_task_is_not_due_and_ends_in_time() -> None:
@@ -143,9 +163,9 @@ def test_a_parked_task_is_not_due_and_ends_in_time() -> None:
     schedule.step(0)
     schedule.park(task)
     schedule.park(endless)
-    assert schedule.step(99 * MS) == []
+    assert step(schedule, 99 * MS) == []
     assert not task.ended
-    assert schedule.step(100 * MS) == []
+    assert step(schedule, 100 * MS) == []
     assert task.ended
     assert not endless.ended
     assert schedule.due_ns is None
@@ -180,7 +200,7 @@ def test_random_schedules_send_every_slot_once_or_count_it() -> None:
         sent = dict.fromkeys(tasks, 0)
         while now < SECOND:
             now += chance.choice([MS // 10, MS, 3 * MS, 40 * MS])
-            for task in schedule.step(now):
+            for task in step(schedule, now):
                 task.take_frame()
                 sent[task] += 1
         for task in tasks:

@@ -30,7 +30,7 @@ def decode_topic(body: bytes) -> topics.Topic:
 GOOD: dict[Callable[[bytes], object], list[Any]] = {
     stream.decode_batch: [1, 0, 5, 6, 0, [ROW]],
     stream.decode_event: [1, 4, 5, 0, 0, {"event": "state", "state": "active"}],
-    transmit.decode_request: [1, "c1", 2, 0, 0, [ROW], 5, ["c2"]],
+    transmit.decode_request: [1, "c1", 2, 0, 0, [ROW], 5, ["c2"], 7],
     transmit.decode_reply: [1, 2, 0, 1, 3, "", []],
     decode_control: [1, 2, "attach", ATTACH],
     control.decode_reply: [1, 2, True, {}],
@@ -245,7 +245,7 @@ def test_a_request_has_1_to_1024_frames() -> None:
 
 
 def test_the_epoch_of_a_request_may_be_left_out() -> None:
-    request = GOOD[transmit.decode_request][:-2]
+    request = GOOD[transmit.decode_request][:-3]
     assert transmit.decode_request(msgpack.packb(request)).epoch == 0
 
 
@@ -253,7 +253,7 @@ def test_origins_are_one_for_each_frame_or_none() -> None:
     request = GOOD[transmit.decode_request]
     assert transmit.decode_request(msgpack.packb(request)).origins == ["c2"]
     assert transmit.decode_request(msgpack.packb(changed(request, 7, to=[]))).origins == []
-    assert transmit.decode_request(msgpack.packb(request[:-1])).origins == []
+    assert transmit.decode_request(msgpack.packb(request[:-2])).origins == []
     refused(transmit.decode_request, changed(request, 7, to=["a", "b"]), "2 origins for 1 frames")
     refused(transmit.decode_request, changed(request, 7, to=["no id"]), r"\$\[7\]\[0\]")
 

@@ -100,7 +100,7 @@ ENCODED: dict[str, bytes] = {
     ),
     "discard-reply": control.encode_reply(4, control.Discarded(17)),
     "transmit-for-others": transmit.encode_request(
-        "scheduler", 9, 90_000_000_000, SENT, EPOCH, ["c1", "c2"]
+        "scheduler", 9, 90_000_000_000, SENT, EPOCH, ["c1", "c2"], 89_000_000_000
     ),
     "task-add-request": control.encode_request(5, "task_add", TASK),
     "task-add-reply": control.encode_reply(5, tasks.TaskAdded()),
@@ -161,7 +161,9 @@ DECODED: dict[str, tuple[Callable[[bytes], object], object]] = {
     "discard-reply": (result(control.Discarded), (4, True, control.Discarded(17))),
     "transmit-for-others": (
         transmit.decode_request,
-        transmit.Request(1, "scheduler", 9, 0, 90_000_000_000, SENT, EPOCH, ["c1", "c2"]),
+        transmit.Request(
+            *(1, "scheduler", 9, 0, 90_000_000_000, SENT, EPOCH, ["c1", "c2"], 89_000_000_000)
+        ),
     ),
     "task-add-request": (params, (5, TASK)),
     "task-add-reply": (result(tasks.TaskAdded), (5, True, tasks.TaskAdded())),
