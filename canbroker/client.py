@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from types import TracebackType
 from typing import Any, Self
 
+import canbroker
 from canbroker import clock, settings
 from canbroker.errors import (
     CanInitializationError,
@@ -56,8 +57,7 @@ class Bus:
     ) -> None:
         """Attaches to a channel, which the broker opens if nobody has yet.
 
-        What is not given is taken from ``canbroker.rc``, environment and files, as python-can
-        documents; ``canbroker config show`` tells what that is.
+        What is not given comes from ``canbroker.rc``, environment and files, as in python-can.
 
         :param channel: the name of a channel of the broker's configuration; with ``interface``
             what that interface calls a channel (a device, say).
@@ -77,7 +77,7 @@ class Bus:
         given = dict(parameters, channel=channel, interface=interface, broker=broker)
         given |= {"can_filters": can_filters, "receive_own_messages": receive_own_messages}
         found = settings.resolve(
-            given, config_context, ignore_config=ignore_config, channels=channel_names
+            given, canbroker.rc, config_context, ignore_config=ignore_config, channels=channel_names
         )
         self._channel = found.get("channel")
         self._connection = self._connect(found)

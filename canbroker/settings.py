@@ -12,13 +12,15 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, TypeAlias
 
-import canbroker
 from canbroker import bit_timing, sources
 from canbroker.errors import CanInitializationError, CanInterfaceNotImplementedError
 from canbroker.sources import OF_THE_BUS, OWN, Place, Value
 
 #: The name by which python-can finds our plugin. To ourselves it says: a channel of the broker.
 PLUGIN: Final = "canbroker"
+
+#: Channel of ``virtual`` where nothing names one, as python-can documents.
+_VIRTUAL_CHANNEL: Final = "channel-0"
 
 #: Interfaces that are told rates where others are told registers.
 _TOLD_RATES: Final = frozenset({None, "slcan", "socketcan", "virtual"})
@@ -58,6 +60,7 @@ class Settings:
 
 def resolve(
     given: Mapping[str, Any],
+    rc: Mapping[str, Any],
     context: str | None = None,
     *,
     ignore_config: bool = False,
@@ -68,12 +71,13 @@ def resolve(
     Values that come from files are logged at INFO.
 
     :param given: arguments by name, ``channel`` and ``interface`` among them.
+    :param rc: ``canbroker.rc``, as it is now: a user may have put another dict in its place.
     :param context: suffix of the environment variables and section of the files to prefer.
     :param ignore_config: the arguments alone.
     :raises CanInterfaceNotImplementedError: nothing says which channel.
     :raises CanInitializationError: a source is broken, or a value; names where it is.
     """
-    effective = settle(gather(given, context, ignore_config=ignore_config), channels)
+    effective = settle(gather(given, rc, context, ignore_config=ignore_config), channels)
     injected = [
         f"{key}={found.value!r} ({found.origin})"
         for key, found in effective.values.items()
@@ -85,9 +89,13 @@ def resolve(
 
 
 def gather(
-    given: Mapping[str, Any], context: str | None = None, *, ignore_config: bool = False
+    given: Mapping[str, Any],
+    rc: Mapping[str, Any],
+    context: str | None = None,
+    *,
+    ignore_config: bool = False,
 ) -> Settings:
-    """What is said anywhere, the strongest place for each key.
+    """What is said anywhere, the strongest place for each key. Parameters as of :func:`resolve`.
 
     :raises CanInitializationError: a source is broken; names where.
     """
@@ -100,8 +108,7 @@ def gather(
     if context:
         values |= sources.from_environment(context)
         variables = [*sources.variables(context), *variables]
-    # Looked up there, and now, because a user may put another dict in its place.
-    values |= sources.from_mapping(canbroker.rc, Place.RC, "canbroker.rc")
+    values |= sources.from_mapping(rc, Place.RC, "canbroker.rc")
     looked_at = ["the arguments", "canbroker.rc", *variables, *looked_at]
     return Settings(values | arguments, looked_at)
 
@@ -117,7 +124,10 @@ def settle(found: Settings, channels: Channels) -> Settings:
         del values["interface"]
     channel, interface = values.get("channel"), values.get("interface")
     if channel is None:
-        raise _no_channel(found, channels)
+        if interface is None or interface.value != "virtual":
+            raise _no_channel(found, channels)
+        channel = Value(_VIRTUAL_CHANNEL, interface.place, f"{interface.origin} (its default)")
+        values["channel"] = channel
     if _is_name(channel, interface, channels, found.get("broker")):
         # What is said in a weaker place than the name is about some other adapter.
         values = {

@@ -38,7 +38,7 @@ def show(context: str | None, as_json: bool, broker: str | None) -> None:
       CAN_INTERFACE_BENCH=slcan canbroker config show --context BENCH --json
     """
     given = {} if broker is None else {"broker": broker}
-    found = settings.gather(given, context)
+    found = settings.gather(given, {}, context)
     opens = "channel" in found.values
     if opens:
         found = settings.settle(found, channel_names)

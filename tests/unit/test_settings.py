@@ -50,7 +50,7 @@ def broker_with(*names: str) -> Callable[[str | None], Sequence[str]]:
 
 def resolved(context: str | None = None, *names: str, **given: Any) -> dict[str, Any]:
     """Effective values, at a broker with channels of these names."""
-    return plain(resolve(given, context, channels=broker_with(*names)))
+    return plain(resolve(given, canbroker.rc, context, channels=broker_with(*names)))
 
 
 def plain(found: Settings) -> dict[str, Any]:
@@ -58,7 +58,7 @@ def plain(found: Settings) -> dict[str, Any]:
 
 
 def origin(key: str, context: str | None = None, **given: Any) -> str:
-    return gather(given, context).values[key].origin
+    return gather(given, canbroker.rc, context).values[key].origin
 
 
 # ------------------------------------------------------------------------------------ precedence
@@ -79,9 +79,9 @@ def test_each_place_wins_over_those_below(home: Path, monkeypatch: pytest.Monkey
     ]
     for number, (expected, say) in zip((6, 5, 4, 3, 2), places, strict=True):
         say()
-        found = gather({}, "bench").values["bitrate"]
+        found = gather({}, canbroker.rc, "bench").values["bitrate"]
         assert (found.value, found.origin) == (number, expected)
-    assert gather({"bitrate": 1}, "bench").values["bitrate"].origin == "argument"
+    assert gather({"bitrate": 1}, canbroker.rc, "bench").values["bitrate"].origin == "argument"
 
 
 def test_places_are_mixed_key_by_key(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -118,10 +118,10 @@ def test_ignore_config_takes_the_arguments_alone(
     (home / ".canrc").write_text("broken")
     monkeypatch.setenv("CAN_CONFIG", "broken")
     canbroker.rc["bitrate"] = 5
-    found = resolve({"channel": "x"}, ignore_config=True, channels=broker_with())
+    found = resolve({"channel": "x"}, canbroker.rc, ignore_config=True, channels=broker_with())
     assert plain(found) == {"channel": "x"}
     with pytest.raises(CanInterfaceNotImplementedError, match=r"ignore_config"):
-        resolve({}, ignore_config=True, channels=broker_with())
+        resolve({}, {}, ignore_config=True, channels=broker_with())
 
 
 def test_another_dict_may_be_put_in_the_place_of_rc(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -225,7 +225,7 @@ def test_a_value_that_cannot_be_meant_names_its_origin(
 def test_filters_may_be_configured_as_json(monkeypatch: pytest.MonkeyPatch) -> None:
     filters = [{"can_id": 1, "can_mask": 7}]
     monkeypatch.setenv("CAN_CONFIG", json.dumps({"can_filters": filters}))
-    found = resolve({"channel": "x"}, channels=broker_with())
+    found = resolve({"channel": "x"}, {}, channels=broker_with())
     assert found.get("can_filters") == filters
     assert found.parameters() == {}
 
@@ -251,7 +251,7 @@ def test_a_broken_file_names_file_and_line(text: bytes, line: int, fault: str, h
     with pytest.raises(
         CanInitializationError, match=f"^{re.escape(str(file))}, line {line}: .*{fault}"
     ):
-        gather({"interface": "virtual", "channel": "x"})
+        gather({"interface": "virtual", "channel": "x"}, canbroker.rc)
 
 
 @pytest.mark.parametrize("text", ["{", "5", "[]", "null", '{"a": 1} x', "[" * 5000, "\udcff"])
@@ -264,7 +264,7 @@ def test_broken_json_names_the_variable(
     with pytest.raises(
         CanInitializationError, match=f"^environment variable {name} must be a JSON object: "
     ):
-        gather({}, context)
+        gather({}, canbroker.rc, context)
 
 
 def test_a_file_that_cannot_be_read_is_named(home: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -310,8 +310,8 @@ def test_lines_of_values_that_go_on(home: Path) -> None:
     )
     assert origin("second") == f"{home}/.canrc:6 [default]"
     assert origin("third") == f"{home}/.canrc:8 [DEFAULT]"
-    assert gather({}).get("third") == "%"
-    assert gather({}).get("first") == "1\nsecond = 3"
+    assert gather({}, canbroker.rc).get("third") == "%"
+    assert gather({}, canbroker.rc).get("first") == "1\nsecond = 3"
 
 
 # ------------------------------------------------------------------------------ names of channels
@@ -332,6 +332,14 @@ def test_nothing_says_what_was_looked_at_and_what_the_broker_has(home: Path) -> 
 def test_an_interface_needs_a_channel() -> None:
     with pytest.raises(CanInterfaceNotImplementedError, match=r"^no channel given: .*: none$"):
         resolved(interface="slcan")
+
+
+def test_virtual_has_a_channel_of_its_own() -> None:
+    assert resolved(interface="virtual") == {"interface": "virtual", "channel": "channel-0"}
+    with pytest.raises(
+        CanInterfaceNotImplementedError, match=r"^no interface and no channel given"
+    ):
+        resolved()
 
 
 @pytest.fixture
@@ -371,9 +379,9 @@ def test_the_broker_is_asked_only_if_that_decides() -> None:
     def unexpected(_: str | None) -> Sequence[str]:
         pytest.fail("the broker was asked")
 
-    resolve({"channel": "x", "interface": "virtual"}, channels=unexpected)
-    resolve({}, channels=unexpected)
-    resolve({"channel": "x"}, ignore_config=True, channels=unexpected)
+    resolve({"channel": "x", "interface": "virtual"}, {}, channels=unexpected)
+    resolve({}, {}, channels=unexpected)
+    resolve({"channel": "x"}, {}, ignore_config=True, channels=unexpected)
 
 
 @pytest.mark.usefixtures("socketcan_by_file")
@@ -384,7 +392,7 @@ def test_it_is_the_broker_that_is_given() -> None:
         asked.append(broker)
         return ["body"]
 
-    resolve({"channel": "body", "broker": "ipc:///b/broker"}, channels=names)
+    resolve({"channel": "body", "broker": "ipc:///b/broker"}, {}, channels=names)
     assert asked == ["ipc:///b/broker"]
 
 
@@ -452,7 +460,7 @@ def test_our_own_interfaces_are_told_rates(interface: str | None) -> None:
     for timing in (TIMING, dict(TIMING)):
         assert resolved(interface=interface, channel="x", timing=timing)["bitrate"] == 250_000
     found = resolve(
-        {"interface": interface, "channel": "x", "timing": TIMING_FD}, channels=broker_with()
+        {"interface": interface, "channel": "x", "timing": TIMING_FD}, {}, channels=broker_with()
     )
     assert found.parameters() == {"bitrate": 500_000, "data_bitrate": 2_000_000, "fd": True}
     assert found.values["data_bitrate"].origin == "argument"
@@ -499,7 +507,7 @@ def test_registers_may_be_configured_one_by_one(home: Path) -> None:
 
 def test_some_registers_are_left_to_the_backend() -> None:
     given = {"interface": "virtual", "channel": "x", "brp": 1}
-    assert plain(resolve(given, channels=broker_with())) == given
+    assert plain(resolve(given, {}, channels=broker_with())) == given
 
 
 def test_a_timing_goes_before_a_bitrate_of_a_weaker_place(monkeypatch: pytest.MonkeyPatch) -> None:
