@@ -109,10 +109,16 @@ class Subscriber:
         waiter = Waiter()
         waiter.add(self.socket)
         waiter.add(wake)
-        ready = waiter.wait(patience if timeout_ns is None else min(timeout_ns, patience))
+        if not waiter.wait(patience if timeout_ns is None else min(timeout_ns, patience)):
+            self.check_alive()
+
+    def check_alive(self) -> None:
+        """For who has just found nothing to receive.
+
+        :raises CanOperationError: the channel has been silent for too long.
+        """
         now = clock.monotonic_ns()
-        if ready or now - self._heard_ns < SILENCE_NS:
-            self._suspected_ns = None
+        if now - self._heard_ns < SILENCE_NS:
             return
         if self._suspected_ns is None:
             self._suspected_ns = now  # not before the wait, which may have been a long stop
@@ -161,6 +167,7 @@ class Subscriber:
         if topic not in {self._route, self._private, self._asked}:
             return  # a route that we have left, or that is not confirmed yet
         self._heard_ns = clock.monotonic_ns()
+        self._suspected_ns = None
         try:
             if topic == self._route:
                 self._batch(stream.decode_batch(body))

@@ -138,6 +138,7 @@ class Reception:
                 continue
             left = clock.remaining_ns(deadline)
             if left == 0:
+                self.subscriber.check_alive()
                 return True, None
             self._watch.silent()  # before the wait: what it waits for is received at once
             self.subscriber.wait(self.wake, left)
