@@ -18,7 +18,15 @@ if TYPE_CHECKING:
         CanOperationError,
         CanTimeoutError,
     )
+    from canbroker.listeners import (
+        AsyncBufferedReader,
+        BufferedReader,
+        Listener,
+        Printer,
+        RedirectReader,
+    )
     from canbroker.message import Message
+    from canbroker.notifier import Notifier
     from canbroker.periodic.cyclic import (
         CyclicSendTaskABC,
         CyclicTask,
@@ -31,6 +39,8 @@ if TYPE_CHECKING:
 
 __all__ = [
     "E2E",
+    "AsyncBufferedReader",
+    "BufferedReader",
     "Bus",
     "BusState",
     "BusStats",
@@ -45,9 +55,13 @@ __all__ = [
     "CyclicSendTaskABC",
     "CyclicTask",
     "LimitedDurationCyclicSendTaskABC",
+    "Listener",
     "Message",
     "ModifiableCyclicTaskABC",
+    "Notifier",
     "PeriodicTask",
+    "Printer",
+    "RedirectReader",
     "RestartableCyclicTaskABC",
     "ThreadSafeBus",
     "detect_available_configs",
@@ -67,7 +81,15 @@ _HOMES: Final = {
         "CanOperationError",
         "CanTimeoutError",
     ),
+    "canbroker.listeners": (
+        "AsyncBufferedReader",
+        "BufferedReader",
+        "Listener",
+        "Printer",
+        "RedirectReader",
+    ),
     "canbroker.message": ("Message",),
+    "canbroker.notifier": ("Notifier",),
     "canbroker.periodic.cyclic": (
         "CyclicSendTaskABC",
         "CyclicTask",

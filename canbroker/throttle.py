@@ -20,8 +20,17 @@ class Throttle:
         self._interval_ns = int(interval_s * clock.SECOND)
         self._last: dict[str, tuple[int, int]] = {}  # kind -> (logged at, count then)
 
-    def note(self, kind: str, detail: str, level: int = logging.WARNING) -> None:
-        """Counts one ``kind``; logs it with ``detail`` if the kind was quiet for an interval."""
+    def note(
+        self,
+        kind: str,
+        detail: str,
+        level: int = logging.WARNING,
+        error: BaseException | None = None,
+    ) -> None:
+        """Counts one ``kind``; logs it with ``detail`` if the kind was quiet for an interval.
+
+        ``error`` is logged with its traceback.
+        """
         self.counts[kind] += 1
         now = clock.monotonic_ns()
         at, counted = self._last.get(kind, (now - self._interval_ns, 0))
@@ -30,4 +39,4 @@ class Throttle:
         more = self.counts[kind] - counted - 1
         self._last[kind] = (now, self.counts[kind])
         suffix = f" (and {more} more since the last report)" if more else ""
-        self._logger.log(level, "%s: %s%s", kind, detail, suffix)
+        self._logger.log(level, "%s: %s%s", kind, detail, suffix, exc_info=error)
