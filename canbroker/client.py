@@ -12,6 +12,7 @@ from typing import Any, Self
 
 import canbroker
 from canbroker import clock, settings
+from canbroker.aio import AwaitedBus
 from canbroker.errors import (
     CanInitializationError,
     CanInterfaceNotImplementedError,
@@ -35,7 +36,7 @@ _logger = logging.getLogger("canbroker.bus")
 __all__ = ["Bus", "BusState", "BusStats", "CanProtocol", "ThreadSafeBus"]
 
 
-class Bus:
+class Bus(AwaitedBus):
     """A channel, shared with every other process that opens it.
 
     One thread may receive while another one sends; see :class:`ThreadSafeBus` for more.
