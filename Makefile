@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test test-socketcan test-socketcan-hw check bench bench-periodic bench-socketcan format clean
+.PHONY: demo test test-socketcan test-socketcan-hw conformance check bench bench-periodic bench-socketcan format clean
 
 $(READY): pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -22,6 +22,9 @@ test-socketcan: $(READY)     ## those that need a kernel with CAN: this one, or 
 
 test-socketcan-hw: $(READY)  ## those that need controllers: emulated ones
 	tools/can-vm --qemu -- $(BIN)/python -m pytest tests/can/test_hardware.py
+
+conformance: $(READY)  ## python-can's own tests against canbroker; CANBROKER_PYTHON_CAN names a checkout of it
+	$(BIN)/python -m tests.conformance
 
 check: $(READY)  ## format, lint, types, layers
 	$(BIN)/ruff format --check .

@@ -13,6 +13,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, Final
 
+from canbroker.settings import PLUGIN
+
 _logger = logging.getLogger(__name__)
 
 #: USB (vendor, product) -> name of a serial adapter that speaks the Lawicel protocol.
@@ -31,8 +33,8 @@ NETWORK: Final = Path("/sys/class/net")
 #: All of python-can's drivers together; loading their libraries takes most of it.
 _PYTHON_CAN_S: Final = 5.0
 
-#: Looked for by ourselves, or nothing that one could find.
-_OURS: Final = frozenset({"slcan", "socketcan", "virtual"})
+#: Looked for by ourselves, nothing that one could find, or no adapters but a broker's channels.
+_OURS: Final = frozenset({"slcan", "socketcan", "virtual", PLUGIN})
 
 #: Every serial port, and multicast groups: no adapters, unless someone asks for them by name.
 _ON_REQUEST: Final = frozenset({"serial", "udp_multicast"})

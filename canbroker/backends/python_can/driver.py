@@ -15,6 +15,7 @@ from can.interfaces import BACKENDS as KNOWN
 from canbroker import bit_timing
 from canbroker.backends.python_can.options import PythonCanOptions
 from canbroker.errors import CanInitializationError, CanInterfaceNotImplementedError
+from canbroker.settings import PLUGIN
 
 #: What the system says when a device has been unplugged, or its descriptor closed.
 _GONE: Final = frozenset({errno.ENODEV, errno.ENXIO, errno.EIO, errno.EBADF, errno.ENOTCONN})
@@ -80,7 +81,7 @@ def open_driver(options: PythonCanOptions) -> can.BusABC:
     """
     if options.interface not in KNOWN:
         raise CanInterfaceNotImplementedError(
-            f"python-can does not have it either, but {', '.join(sorted(KNOWN))}"
+            f"python-can does not have it either, but {', '.join(sorted(KNOWN.keys() - {PLUGIN}))}"
         )
     try:
         bus = can.Bus(

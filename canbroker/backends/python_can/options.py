@@ -10,6 +10,7 @@ import msgspec
 
 from canbroker.backends.base import Options
 from canbroker.errors import CanInitializationError
+from canbroker.settings import PLUGIN
 
 Scalar: TypeAlias = str | int | float | bool
 
@@ -60,8 +61,13 @@ def is_installed() -> bool:
 def parse(interface: str, given: Mapping[str, Any]) -> PythonCanOptions:
     """Options of an interface from what a user wrote; ``None`` is the same as not written.
 
-    :raises CanInitializationError: a parameter that no interface may be given, or no scalar.
+    :raises CanInitializationError: a parameter that no interface may be given, or no scalar; or
+        the interface is our own plugin of python-can.
     """
+    if interface == PLUGIN:  # a broker would connect to itself
+        raise CanInitializationError(
+            f"interface {interface!r} is canbroker itself: name the interface of the adapter"
+        )
     written = {key: value for key, value in given.items() if value is not None}
     for key in written:
         if key in _NOT_TAKEN:
