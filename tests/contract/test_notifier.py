@@ -6,6 +6,7 @@ import asyncio
 import logging
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -26,16 +27,27 @@ from canbroker import (
 from canbroker.runtime import Runtime
 from tests.conftest import processes_of, stop_broker, wait_until
 
-Open = Callable[..., Bus]
+
+class Counting(Bus):
+    """Counts how often it was asked for a message."""
+
+    asked = 0
+
+    def recv(self, timeout: float | None = None) -> Message | None:
+        self.asked += 1
+        return super().recv(timeout)
+
+
+Open = Callable[..., Counting]
 
 
 @pytest.fixture
 def open_bus(runtime: Runtime) -> Iterator[Open]:
     """Opens buses on virtual channels, and shuts them down at the end of the test."""
-    buses: list[Bus] = []
+    buses: list[Counting] = []
 
-    def make(channel: Any = "x", **parameters: Any) -> Bus:
-        buses.append(Bus(channel, "virtual", **parameters))
+    def make(channel: Any = "x") -> Counting:
+        buses.append(Counting(channel, "virtual"))
         return buses[-1]
 
     yield make
@@ -156,6 +168,21 @@ def test_stop_is_prompt_whatever_the_timeout(open_bus: Open) -> None:
     assert notifier.stopped
 
 
+def test_stop_does_not_wait_for_a_message(open_bus: Open) -> None:
+    bus: Any = open_bus()
+    ours = sum(seconds_to_stop(Notifier(bus, [])) for _ in range(5))
+    theirs = sum(seconds_to_stop(can.Notifier(bus, [], timeout=0.2)) for _ in range(5))
+    assert ours < theirs / 4
+
+
+def seconds_to_stop(notifier: Any) -> float:
+    pause = threading.Event()
+    pause.wait(0.01)  # it has begun to wait
+    began = time.monotonic()
+    notifier.stop()
+    return time.monotonic() - began
+
+
 def test_stop_stops_every_listener_once(open_bus: Open, caplog: pytest.LogCaptureFixture) -> None:
     class Broken(Keeper):
         def stop(self) -> None:
@@ -225,12 +252,13 @@ def test_a_closed_bus_is_refused(open_bus: Open) -> None:
 def test_several_buses(open_bus: Open) -> None:
     senders = [open_bus(name) for name in ("a", "b", "c")]
     receivers = [open_bus(name) for name in ("a", "b", "c")]
-    inside = threading.Lock()
+    inside, pause = threading.Lock(), threading.Event()
     got: dict[str, list[int]] = {"a": [], "b": [], "c": []}
 
     def keep(message: Message) -> None:
         assert inside.acquire(blocking=False), "two threads call listeners at the same time"
         got[message.channel].append(number_of(message))
+        pause.wait(0.0002)  # lets other threads run
         inside.release()
 
     keeper = Keeper()
@@ -322,6 +350,8 @@ def test_a_channel_that_is_silent_for_a_while(open_bus: Open, runtime: Runtime) 
             process.suspend()
         try:
             wait_until(lambda: keeper.errors, "it is noticed", 20)
+            asked = receiver.asked
+            wait_until(lambda: receiver.asked > asked + 2, "it is tried again")
         finally:
             for process in processes_of(runtime):
                 process.resume()
@@ -489,6 +519,8 @@ def test_a_channel_that_is_silent_for_a_while_in_the_loop(open_bus: Open, runtim
                 process.suspend()
             try:
                 await until(lambda: keeper.errors, "it is noticed")
+                asked = receiver.asked
+                await until(lambda: receiver.asked > asked + 2, "it is tried again")
             finally:
                 for process in processes_of(runtime):
                     process.resume()

@@ -105,16 +105,20 @@ def test_iterating_an_async_buffered_reader_ends_when_it_is_stopped() -> None:
         tasks = [asyncio.create_task(iterate()) for _ in range(2)]
         await asyncio.sleep(0)
         reader(message(1))
-        while not got:
-            await asyncio.sleep(0)
         reader(message(2))
+        for _ in range(10):  # both wait again
+            await asyncio.sleep(0)
+        assert numbers(got) == [1, 2]
         reader.stop()
         await asyncio.wait_for(asyncio.gather(*tasks), 30)
-        assert numbers(got) == [1, 2]
         with pytest.raises(BufferError, match="no more messages"):
             await reader.get_message()
         with pytest.raises(BufferError, match="stopped"):
             reader(message(3))
+        reader.start()
+        reader(message(4))
+        reader.stop()
+        assert numbers([each async for each in reader]) == [4], "what it has is still given"
         reader.start()
         reader(message(4))
         assert (await reader.get_message()).arbitration_id == 4
