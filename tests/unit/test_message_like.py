@@ -13,10 +13,13 @@ from typing import Any
 
 import can
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from canbroker.message import Message
+
+#: How long an example takes says something of the machine only.
+unhurried = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 ATTRIBUTES = sorted(set(Message.__slots__) - {"__weakref__"})
 
@@ -123,6 +126,7 @@ def comparisons(ours: Any, our_other: Any, theirs: Any, their_other: Any) -> Non
 either = st.one_of(arguments, sound, sound.map(lambda some: some | {"check": True}))
 
 
+@unhurried
 @given(either)
 def test_construction_and_errors(given_arguments: dict[str, Any]) -> None:
     both = pair(given_arguments)
@@ -133,6 +137,7 @@ def test_construction_and_errors(given_arguments: dict[str, Any]) -> None:
         assert list(ours.data) == list(theirs.data)
 
 
+@unhurried
 @given(either)
 def test_texts_lengths_and_bytes(given_arguments: dict[str, Any]) -> None:
     both = pair(given_arguments)
@@ -149,6 +154,7 @@ def test_texts_lengths_and_bytes(given_arguments: dict[str, Any]) -> None:
         assert ours == theirs
 
 
+@unhurried
 @given(either, either, st.data())
 def test_equality(first: dict[str, Any], second: dict[str, Any], data: st.DataObject) -> None:
     changed = data.draw(st.sampled_from([None, *second]))
@@ -163,6 +169,7 @@ def test_equality(first: dict[str, Any], second: dict[str, Any], data: st.DataOb
     assert hash(one[0]) == object.__hash__(one[0])
 
 
+@unhurried
 @given(either, st.sampled_from([None, 5, "x", object()]))
 def test_equality_with_what_is_no_message(given_arguments: dict[str, Any], other: Any) -> None:
     both = pair(given_arguments)
@@ -170,6 +177,7 @@ def test_equality_with_what_is_no_message(given_arguments: dict[str, Any], other
         comparisons(both[0], other, both[1], other)
 
 
+@unhurried
 @given(either)
 def test_copies_and_pickles(given_arguments: dict[str, Any]) -> None:
     both = pair(given_arguments)
@@ -194,6 +202,7 @@ def test_copies_and_pickles(given_arguments: dict[str, Any]) -> None:
             assert ours == theirs
 
 
+@unhurried
 @given(sound, st.sampled_from(ATTRIBUTES), st.one_of(anything, payloads))
 def test_attributes_that_are_changed_later(
     given_arguments: dict[str, Any], name: str, value: Any

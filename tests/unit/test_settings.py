@@ -10,7 +10,8 @@ from typing import Any
 
 import can
 import pytest
-from hypothesis import example, given
+from hypothesis import HealthCheck, example, given
+from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 import canbroker
@@ -20,6 +21,9 @@ from canbroker.backends.python_can.options import parse
 from canbroker.errors import CanInitializationError, CanInterfaceNotImplementedError
 from canbroker.settings import Settings, gather, resolve
 from canbroker.sources import Place, Value, cast
+
+#: How long an example takes says something of the machine only.
+unhurried = hypothesis_settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 VARIABLES = ("CAN_INTERFACE", "CAN_CHANNEL", "CAN_BITRATE", "CAN_CONFIG")
 
@@ -165,6 +169,7 @@ def test_texts_are_cast(text: str, value: Any) -> None:
     assert (cast(text), type(cast(text))) == (value, type(value))
 
 
+@unhurried
 @given(st.one_of(st.integers(-(10**18) + 1, 10**18 - 1).map(str), st.text(string.printable)))
 @example("1.5e+3")
 def test_what_is_cast_is_cast_as_by_python_can(text: str) -> None:
@@ -280,6 +285,7 @@ def test_a_file_that_cannot_be_read_is_named(home: Path, caplog: pytest.LogCaptu
 ini_words = st.text(string.ascii_letters + "[]=:%#; \t\\\x00é", max_size=8)
 
 
+@unhurried
 @given(st.lists(ini_words, max_size=8).map("\n".join))
 @example("[default]\na=1\n  b=2\n\n c\n")
 def test_any_text_is_read_or_refused(text: str) -> None:
@@ -466,6 +472,7 @@ def test_our_own_interfaces_are_told_rates(interface: str | None) -> None:
     assert found.values["data_bitrate"].origin == "argument"
 
 
+@unhurried
 @given(
     f_clock=st.integers(1_000_000, 160_000_000),
     brp=st.integers(1, 64),
