@@ -56,6 +56,11 @@ class Mark(NamedTuple):
     repeats: int
 
 
+def later(one: Mark, other: Mark) -> Mark:
+    """The mark that is past when both are."""
+    return Mark(max(one.frames, other.frames), max(one.repeats, other.repeats))
+
+
 class _Unanswered:
     __slots__ = ("due_ns", "tasks", "token")
 

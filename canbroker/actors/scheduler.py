@@ -11,7 +11,7 @@ import msgspec
 
 from canbroker import clock
 from canbroker.actors.journal import Journal
-from canbroker.actors.outlet import Mark, Outlet
+from canbroker.actors.outlet import Mark, Outlet, later
 from canbroker.actors.schedule import Task
 from canbroker.actors.specs import SchedulerSpec
 from canbroker.actors.task_book import Owner, TaskBook, has_room
@@ -305,6 +305,10 @@ class SchedulerActor:
         for task in tasks:
             self._forget(task)
         marks = {outlet: outlet.mark(tasks) for outlet in outlets}
+        for entry in self._settling:  # a stop that is repeated is done no sooner
+            if entry.caller.identity == caller.identity:
+                for outlet, mark in entry.marks.items():
+                    marks[outlet] = later(mark, marks.get(outlet, mark))
         if all(outlet.is_past(mark) for outlet, mark in marks.items()):
             return control.Nothing()
         self._settling.append(_Settling(caller, marks, control.Nothing()))

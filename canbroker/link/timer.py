@@ -38,11 +38,12 @@ class Timer:
     """
 
     def __init__(self) -> None:
-        # Reentrant: a signal handler or a finalizer may interrupt a method, and call another one.
+        # Reentrant: a signal handler or a finalizer may interrupt a method and call another one.
+        # So nothing here is read and then written: each change is one call that is done or not.
         self._lock = threading.RLock()
         self._numbers = itertools.count()
         self._heap: list[tuple[int, int, Entry]] = []
-        self._cancelled = 0
+        self._live: set[Entry] = set()  # those in the heap that are not cancelled
         self._armed: dict[int, Callable[[], None]] = {}
         self._thread: threading.Thread | None = None
         self._wake: Wake | None = None  # while the thread runs
@@ -53,20 +54,15 @@ class Timer:
         with self._lock:
             wake = self._begin()
             heapq.heappush(self._heap, (due_ns, next(self._numbers), entry))
+            self._live.add(entry)
         wake.set()
         return entry
 
     def cancel(self, entry: Entry) -> None:
         """Has the job of ``entry`` not called, unless that has begun."""
         with self._lock:
-            if entry.job is None:
-                return
             entry.job = None
-            self._cancelled += 1
-            if self._cancelled > _CANCELLED and 2 * self._cancelled > len(self._heap):
-                self._heap[:] = [item for item in self._heap if item[2].job is not None]
-                heapq.heapify(self._heap)
-                self._cancelled = 0
+            self._live.discard(entry)
             self._notify()
 
     def arm(self, descriptor: int, job: Callable[[], None]) -> None:
@@ -92,7 +88,7 @@ class Timer:
     def forget(self) -> None:
         """[forked child] The thread and its jobs are the parent's."""
         self._lock = threading.RLock()
-        self._heap, self._cancelled, self._armed = [], 0, {}
+        self._heap, self._live, self._armed = [], set(), {}
         self._thread = self._wake = None
 
     def _begin(self) -> Wake:
@@ -103,11 +99,11 @@ class Timer:
         try:
             # A daemon, because Python waits for other threads before it calls what ends the buses
             # and so their tasks. That waits for this one, with :meth:`settle`.
-            self._thread = threading.Thread(
+            thread = threading.Thread(
                 target=self._run, args=(wake,), name="canbroker-timer", daemon=True
             )
-            self._wake = wake
-            self._thread.start()
+            self._thread, self._wake = thread, wake
+            thread.start()
         except BaseException:  # a signal handler's, too: if the thread runs, it ends
             self._wake = None
             wake.close()
@@ -119,7 +115,7 @@ class Timer:
             self._wake.set()
 
     def _idle(self) -> bool:
-        return len(self._heap) == self._cancelled and not self._armed
+        return not self._live and not self._armed
 
     # ------------------------------------------------------------------------------ the thread
 
@@ -132,6 +128,7 @@ class Timer:
             with self._lock:
                 if self._idle():
                     continue
+                self._clean_up()
                 armed = {wake.fileno(), *self._armed}
                 due = self._heap[0][0] if self._heap else None
             if armed != watched:
@@ -148,7 +145,6 @@ class Timer:
                 return False
             if self._wake is wake:
                 self._heap.clear()
-                self._cancelled = 0
                 self._wake = None
         wake.close()
         return True
@@ -161,11 +157,19 @@ class Timer:
         with self._lock:
             while self._heap and self._heap[0][0] <= now_ns:
                 entry = heapq.heappop(self._heap)[2]
-                job, entry.job = entry.job, None
-                if job is not None:
-                    return functools.partial(job, entry)
-                self._cancelled -= 1
+                self._live.discard(entry)
+                if entry.job is not None:
+                    return functools.partial(entry.job, entry)
         return None
+
+    def _clean_up(self) -> None:
+        """Drops cancelled entries when they are too many. Needs the lock."""
+        if len(self._heap) <= max(_CANCELLED, 2 * len(self._live)):
+            return
+        items = [heapq.heappop(self._heap) for _ in range(len(self._heap))]
+        for item in items:
+            if item[2].job is not None:
+                heapq.heappush(self._heap, item)
 
     def _run_armed(self, descriptor: int) -> None:
         with self._lock:

@@ -346,9 +346,10 @@ def test_a_bus_that_is_forgotten_ends_its_tasks(runtime: Runtime, kind: dict[str
     receiver.shutdown()
 
 
-def test_after_shutdown(ours: Side, kind: dict[str, Any]) -> None:
+def test_after_shutdown(ours: Side, kind: dict[str, Any], runtime: Runtime) -> None:
     task = ours.sender.send_periodic(ours.message(), PERIOD_S, **kind)
     ours.sender.shutdown()
+    assert tasks_of(runtime) == []
     task.stop()
     ours.sender.stop_all_periodic_tasks()
     calls: list[Callable[[], object]] = [
@@ -611,6 +612,7 @@ def test_whatever_a_signal_handler_interrupts_can_be_stopped(
     keeper = ours.receiver.send_periodic(ours.message(0x7FE), 3600, modifier_callback=len)
     # A socket that is struck while it is made stays open where its ResourceWarning is an error.
     ours.sender.send_periodic(message, PERIOD_S).stop()
+    gc.collect()  # what a finalizer raises can be reported only
     with strikes() as striking:
         while striking.count < 200:
             task = striking.run(
@@ -825,6 +827,19 @@ def test_a_frame_of_a_callback_that_fails_later_is_told_to_its_task(
         assert "234##001 was not sent" in str(errors[0])
         bus.flush(10)
     assert caplog.text == ""
+
+
+def test_a_callback_task_takes_nobody_elses_failures(runtime: Runtime) -> None:
+    sent: list[Message] = []
+    fd = Message(arbitration_id=0x234, is_extended_id=False, data=b"\1", is_fd=True)
+    with Bus("classic", "virtual", fd=False) as bus:
+        task = bus.send_periodic(message(1), PERIOD_S, modifier_callback=sent.append)
+        bus.send(fd)
+        before = len(sent)
+        wait_until(lambda: len(sent) > before + 10, "the task goes on")
+        with pytest.raises(CanOperationError, match="234##001"):
+            bus.flush(10)
+        task.stop()
 
 
 def test_what_fails_after_a_callback_task_was_stopped_is_raised(runtime: Runtime) -> None:

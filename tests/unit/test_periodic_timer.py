@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import logging
 import os
+import signal
 import threading
 import time
 from collections.abc import Iterator
@@ -15,6 +16,7 @@ from canbroker import clock
 from canbroker.link.timer import Entry, Timer
 from canbroker.wake import Wake
 from tests.conftest import wait_until
+from tests.strikes import strikes
 
 DEADLINE_S = 20.0
 
@@ -112,7 +114,6 @@ def test_cancelled_jobs_are_not_run_and_not_kept(timer: Timer) -> None:
     last = timer.at(after(3_600_000), lambda _: None)
     for entry in entries[:997]:
         timer.cancel(entry)
-    assert len(timer._heap) < 200
     timer.at(after(0), lambda _: over.set())
     go.set()
     assert over.wait(DEADLINE_S)
@@ -120,6 +121,15 @@ def test_cancelled_jobs_are_not_run_and_not_kept(timer: Timer) -> None:
     timer.cancel(last)
     timer.settle(DEADLINE_S)
     assert ours() == []
+
+
+def test_many_cancelled_jobs_are_dropped(timer: Timer) -> None:
+    last = timer.at(after(7_200_000), lambda _: None)
+    for _ in range(20):
+        for entry in [timer.at(after(3_600_000), lambda _: None) for _ in range(1000)]:
+            timer.cancel(entry)
+        wait_until(lambda: len(timer._heap) <= 64, "they are dropped")
+    timer.cancel(last)
 
 
 def test_a_job_may_use_the_timer(timer: Timer) -> None:
@@ -222,6 +232,26 @@ def test_a_thread_that_was_kept_from_starting_is_started_by_the_next_job(
     over = threading.Event()
     timer.at(after(0), lambda _: over.set())
     assert over.wait(DEADLINE_S)
+
+
+def test_a_signal_handler_may_use_the_timer_that_it_has_interrupted(timer: Timer) -> None:
+    handled: list[int] = []
+
+    def use(*_: object) -> None:
+        timer.cancel(timer.at(after(1000), lambda _: None))
+
+    def handle(*_: object) -> None:
+        handled.append(1)
+        use()
+
+    keep = timer.at(after(3_600_000), lambda _: None)
+    with strikes():  # which are to do this now
+        signal.signal(signal.SIGUSR1, handle)
+        while len(handled) < 2000:
+            use()
+    timer.cancel(keep)
+    timer.settle(DEADLINE_S)
+    assert ours() == []
 
 
 @pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")  # it has threads
