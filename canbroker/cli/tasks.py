@@ -100,12 +100,17 @@ def _ask(
 def _count_repeated(
     context: Context, status: control.BrokerStatus, tasks: Sequence[TaskStatus]
 ) -> None:
-    """What a driver repeats, its channel counts."""
+    """What a driver repeats, its channel counts; not one that has gone down meanwhile."""
     by_key = {(task.client_id, task.task): task for task in tasks if task.mode == "kernel"}
     channels = {task.channel for task in by_key.values()}
     for channel in status.channels:
         if channel.name in channels:
-            counts = _ask(context, channel.control, "repeat_counts", control.Params(), RepeatCounts)
+            try:
+                counts = _ask(
+                    context, channel.control, "repeat_counts", control.Params(), RepeatCounts
+                )
+            except CanOperationError:
+                continue
             for count in counts.tasks:
                 task = by_key.get((count.client_id, count.task))
                 if task is not None:

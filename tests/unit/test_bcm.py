@@ -81,9 +81,10 @@ def test_a_timer_that_is_late_every_time_does_not_drift(period_ns: int, late_ns:
 
 
 def test_a_stall_is_made_up_for() -> None:
+    """Within some frames, and how late the timer is otherwise is remembered."""
     strayed = run(Rhythm(10 * MILLISECOND, 0), 10 * MILLISECOND, 20_000, 60, stall_at=2000)
-    assert max(map(abs, strayed[2001:2100])) > 3 * MILLISECOND
-    assert max(map(abs, strayed[4000:])) < MILLISECOND
+    assert max(map(abs, strayed[2001:2004])) > 3 * MILLISECOND
+    assert max(map(abs, strayed[2020:])) < MILLISECOND
 
 
 def test_no_interval_is_far_from_its_period() -> None:

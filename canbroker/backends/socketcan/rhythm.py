@@ -20,6 +20,10 @@ CORRECT_FIRST: Final = 8
 #: more at once would overshoot.
 SPREAD: Final = 4
 
+#: Further from its due time than this share of the period, as after a stall of the host, it is
+#: corrected without waiting for a second to pass.
+FAR: Final = 0.05
+
 #: An interval is never further from its period than this share of it.
 MAX_CHANGE: Final = 0.1
 
@@ -34,7 +38,8 @@ class Rhythm:
         self._first_gaps: list[int] = []
         self._late_ns = 0.0  # by how much an interval is exceeded, as far as is known
         self._at_ns = 0  # when the last frame was sent
-        self._correct_ns = 0
+        self._correct_ns = 0  # when it is corrected next
+        self._soon_ns = 0  # and when it has strayed far
 
     def sent(self, at_ns: int) -> bool:
         """A frame has been sent; returns whether the timer is to be set to another interval."""
@@ -42,18 +47,25 @@ class Rhythm:
             self._first_gaps.append(at_ns - (self._at_ns or at_ns - self._period_ns))
             self._at_ns = at_ns
             self._late_ns = max(0, median(self._first_gaps) - self._period_ns)
-        elif at_ns >= self._correct_ns:
-            self._correct_ns = at_ns + CORRECT_NS
-            return self._correct(at_ns)
-        return False
+            return False
+        strayed_ns = self._strayed_ns(at_ns)
+        is_far = abs(strayed_ns) > FAR * self._period_ns
+        if at_ns < (self._soon_ns if is_far else self._correct_ns):
+            return False
+        return self._correct(at_ns, strayed_ns, is_far=is_far)
 
-    def _correct(self, at_ns: int) -> bool:
+    def _strayed_ns(self, at_ns: int) -> int:
+        half_ns = self._period_ns // 2
+        return (at_ns - self._due_ns + half_ns) % self._period_ns - half_ns
+
+    def _correct(self, at_ns: int, strayed_ns: int, *, is_far: bool) -> bool:
         period_ns = self._period_ns
-        half_ns = period_ns // 2
-        strayed_ns = (at_ns - self._due_ns + half_ns) % period_ns - half_ns
-        change_ns = strayed_ns / max(SPREAD, CORRECT_NS // period_ns)
-        # What it strays every time is how late it is; a stall of the host is no reason to think so.
-        self._late_ns = max(0.0, self._late_ns + change_ns / 16)
+        self._soon_ns = at_ns + (2 * SPREAD - 1) * period_ns // 2  # with the frame of that number
+        self._correct_ns = self._soon_ns if is_far else at_ns + CORRECT_NS
+        change_ns = strayed_ns / (SPREAD if is_far else max(SPREAD, CORRECT_NS // period_ns))
+        if not is_far:
+            # What it strays every time is how late it is. A stall of the host is something else.
+            self._late_ns = max(0.0, self._late_ns + change_ns / 16)
         limit_ns = MAX_CHANGE * period_ns
         wanted_ns = period_ns - max(-limit_ns, min(limit_ns, self._late_ns + change_ns))
         interval_ns = max(1000, round(wanted_ns / 1000) * 1000)
