@@ -12,6 +12,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from hypothesis import settings
 
 from canbroker.fabric.sockets import Context
 from canbroker.link import attach
@@ -19,6 +20,10 @@ from canbroker.runtime import BrokerLock, Runtime
 from canbroker.wire import control
 
 _SETTLE_S = 5.0
+
+# How long an example takes says more of what else the machine does.
+settings.register_profile("shared machine", deadline=None)
+settings.load_profile("shared machine")
 
 
 def _descriptors() -> dict[str, str]:
