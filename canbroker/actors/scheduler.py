@@ -304,7 +304,10 @@ class SchedulerActor:
         outlets = {self._outlets[task.channel] for task in tasks}
         for task in tasks:
             self._forget(task)
-        marks = {outlet: outlet.mark(tasks) for outlet in outlets}
+        marks = {
+            outlet: outlet.mark(task for task in tasks if task.channel == outlet.channel)
+            for outlet in outlets
+        }
         for entry in self._settling:  # a stop that is repeated is done no sooner
             if entry.caller.identity == caller.identity:
                 for outlet, mark in entry.marks.items():
