@@ -9,7 +9,7 @@ import importlib
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
-    from canbroker.client import Bus, BusState, BusStats, CanProtocol, ThreadSafeBus
+    from canbroker.client import Bus, BusABC, BusState, BusStats, CanProtocol, ThreadSafeBus
     from canbroker.detect import detect_available_configs
     from canbroker.errors import (
         CanError,
@@ -42,6 +42,7 @@ __all__ = [
     "AsyncBufferedReader",
     "BufferedReader",
     "Bus",
+    "BusABC",
     "BusState",
     "BusStats",
     "CanError",
@@ -72,7 +73,7 @@ __all__ = [
 rc: dict[str, Any] = {}
 
 _HOMES: Final = {
-    "canbroker.client": ("Bus", "BusState", "BusStats", "CanProtocol", "ThreadSafeBus"),
+    "canbroker.client": ("Bus", "BusABC", "BusState", "BusStats", "CanProtocol", "ThreadSafeBus"),
     "canbroker.detect": ("detect_available_configs",),
     "canbroker.errors": (
         "CanError",

@@ -33,7 +33,7 @@ from canbroker.wire.transmit import MAX_FRAMES
 
 _logger = logging.getLogger("canbroker.bus")
 
-__all__ = ["Bus", "BusState", "BusStats", "CanProtocol", "ThreadSafeBus"]
+__all__ = ["Bus", "BusABC", "BusState", "BusStats", "CanProtocol", "ThreadSafeBus"]
 
 
 class Bus(AwaitedBus):
@@ -381,8 +381,8 @@ class Bus(AwaitedBus):
             return
         if connection.closed is None:
             lifetime.end(self)
-        else:
-            connection.finish()
+            connection.close()  # a subclass may have a shutdown() that does not
+        connection.finish()
 
     def _forked(self) -> None:
         """[forked child]"""
@@ -397,3 +397,7 @@ class ThreadSafeBus(Bus):
     :meth:`~Bus.set_filters` and :meth:`~Bus.shutdown` never wait behind a blocked ``recv``. A
     :class:`Bus` is made of the same locks; the name is python-can's, for scripts that use it.
     """
+
+
+#: python-can's name for what all buses are. Here they are of one class, whatever the interface.
+BusABC = Bus

@@ -66,7 +66,6 @@ KNOWN: Final[Mapping[str, Mapping[str, str]]] = {
         f"{_CYCLIC}::test_stopping_perodic_tasks": _TASKS,
         f"{_CYCLIC}::test_thread_based_cyclic_send_task": "takes python-can's private lock",
         "test_bus.py::test_bus_ignore_config": "waits for a call of python-can's util.load_config",
-        "test_bus.py::test_bus_attempts_self_cleanup": "canbroker has no BusABC",
         "test_cyclic_socketcan.py::CyclicSocketCan::test_stop_all_periodic_tasks_and_remove_task": (
             _TASKS
         ),

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import importlib
 import sys
 import types
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 import can
@@ -78,8 +80,11 @@ def by_plugin() -> None:
 
 def by_names() -> None:
     """Classes of python-can are canbroker's, wherever its modules have them."""
+    for module_name, _ in BACKENDS.values():  # its drivers are made of its own BusABC
+        with contextlib.suppress(Exception):  # a driver's library is missing, as it is later
+            importlib.import_module(module_name)
     ours = {
-        getattr(can, name): getattr(canbroker, name)
+        id(getattr(can, name)): getattr(canbroker, name)
         for name in set(can.__all__) & set(canbroker.__all__)
         if name == "Bus" or isinstance(getattr(can, name), type)
     }
@@ -91,10 +96,11 @@ def by_names() -> None:
     can.__class__ = _OneRc
 
 
-def _replace(table: dict[str, Any], ours: Mapping[Any, Any]) -> None:
+def _replace(table: dict[str, Any], ours: Mapping[int, Any]) -> None:
+    """Puts ours in the place of what has the same ``id``."""
     for name, value in list(table.items()):
-        if isinstance(value, Hashable) and value in ours:
-            table[name] = ours[value]
+        if id(value) in ours:
+            table[name] = ours[id(value)]
 
 
 WAYS: Final[Mapping[str, Callable[[], None]]] = {"plugin": by_plugin, "names": by_names}

@@ -154,6 +154,23 @@ def test_a_waiting_recv_ends_with_the_bus(runtime: Runtime) -> None:
     assert len(ended) == 1
 
 
+def test_a_bus_is_closed_whatever_its_subclass_makes_of_shutdown(runtime: Runtime) -> None:
+    program = """
+        import gc, warnings
+        warnings.simplefilter("ignore", ResourceWarning)
+        class Careless(canbroker.BusABC):
+            def shutdown(self):
+                pass
+        bus = Careless("bench", "virtual")
+        del bus
+        gc.collect()
+        say("collected")
+        """
+    with Program(program) as other:
+        assert other.said() == "collected"
+        assert other.end() == 0
+
+
 def test_importing_the_plugin_loads_no_zeromq() -> None:
     program = (
         "import sys, canbroker.integrations.python_can\n"
