@@ -16,7 +16,7 @@ import msgspec
 from canbroker import clock
 from canbroker.backends import Options, identity_of, parse_options
 from canbroker.backends.configured import check
-from canbroker.config import Config
+from canbroker.config import Config, load
 from canbroker.errors import CanError, CanInitializationError
 from canbroker.fabric.requests import Caller, Replier
 from canbroker.fabric.sockets import Context, Descriptor, Waiter
@@ -86,15 +86,16 @@ class Broker:
     def __repr__(self) -> str:
         return f"<Broker {self._runtime.address} channels={len(self._slots)}>"
 
-    def run(self, terminated: Descriptor) -> None:
-        """Serves until ``terminated`` becomes readable, it is told to stop, or it is idle."""
-        self._waiter.add(terminated)
+    def run(self, *ends: Descriptor | int) -> None:
+        """Serves until one of ``ends`` becomes readable, it is told to stop, or it is idle."""
+        for end in ends:
+            self._waiter.add(end)
         try:
             for slot in self._slots.values():
                 self._start(slot)
             while self._stop_reason is None:
                 ready = self._waiter.wait(max(0, self._due() - clock.monotonic_ns()))
-                if terminated in ready:
+                if not ready.isdisjoint(ends):
                     self._stop_reason = "the broker was told to end"
                 self._step(ready)
         finally:
@@ -322,6 +323,7 @@ class Broker:
 def main() -> int:
     """Runs a broker in the background, for the client that started it; returns the exit code.
 
+    One that has an owner, the process ``--owner``, ends with it instead of being idle. Linux.
     The starter holds the lock and lets this process inherit it; what goes wrong before the
     broker serves is written to the ready pipe, whose end of file means that it serves.
     """
@@ -329,6 +331,8 @@ def main() -> int:
     parser.add_argument("--address", required=True)
     parser.add_argument("--lock", type=int, required=True)
     parser.add_argument("--ready", type=int, required=True)
+    parser.add_argument("--config")
+    parser.add_argument("--owner", type=int)
     arguments = parser.parse_args()
     set_up_logging("info", "broker")
     os.chdir("/")  # keep no file system of the client's busy
@@ -337,12 +341,14 @@ def main() -> int:
     os.set_inheritable(arguments.lock, False)
     with os.fdopen(arguments.ready, "w") as ready:
         try:
-            broker = Broker(runtime, lock, autostarted=True)
-        except CanError as error:
+            owners = [] if arguments.owner is None else [os.pidfd_open(arguments.owner)]
+            loaded = load(arguments.config) if arguments.config else None
+            broker = Broker(runtime, lock, loaded, autostarted=not owners)
+        except (CanError, OSError) as error:
             ready.write(str(error))
             lock.release()
             return Exit.REFUSED
-    broker.run(Terminated(signal.SIGTERM, signal.SIGINT))
+    broker.run(Terminated(signal.SIGTERM, signal.SIGINT), *owners)
     return Exit.OK
 
 

@@ -11,6 +11,9 @@ from canbroker.errors import CanInitializationError
 #: sun_path of a Unix socket holds 108 bytes, the last of them 0.
 MAX_SOCKET_PATH = 107
 
+#: The environment variable that chooses a broker for a program and those that it starts.
+ADDRESS_VARIABLE = "CANBROKER_ADDRESS"
+
 _SCHEME = "ipc://"
 #: Names that files of the runtime directory have, or begin with.
 _RESERVED = {"broker", "lock", "processes", "scheduler", "tasks"}
@@ -32,10 +35,14 @@ class Runtime:
 
     @classmethod
     def at(cls, address: str | None = None) -> Runtime:
-        """The runtime directory of a broker's address, or this user's default one.
+        """The runtime directory of a broker's address.
 
+        :param address: ``None`` is what the variable ``CANBROKER_ADDRESS`` says; where it says
+            nothing, this user's default one.
         :raises CanInitializationError: the address is not ``ipc://<absolute path>/broker``.
         """
+        if address is None:
+            address = os.environ.get(ADDRESS_VARIABLE) or None
         if address is None:
             return cls(_default_directory())
         path = Path(address.removeprefix(_SCHEME))

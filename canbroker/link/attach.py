@@ -68,7 +68,7 @@ def find_broker(context: Context, runtime: Runtime, *, autostart: bool) -> contr
             if not autostart:
                 lock.release()
                 raise _no_broker(runtime)
-            _start_broker(runtime, lock)
+            start_broker(runtime, lock)
         hello = _hello(context, runtime)
         if hello is not None:
             return hello
@@ -134,12 +134,13 @@ def _hello(context: Context, runtime: Runtime) -> control.HelloResult | None:
         ) from error
 
 
-def _start_broker(runtime: Runtime, lock: BrokerLock) -> None:
+def start_broker(runtime: Runtime, lock: BrokerLock, *options: str) -> None:
     """Starts a broker in the background, detached; it inherits the lock.
 
     Returns when it serves. A shell in between makes it an orphan at once, so that it is no
     child of ours that somebody would have to wait for.
 
+    :param options: more of those that ``canbroker.broker`` takes.
     :raises CanInitializationError: it did not start; the message is its own.
     """
     import subprocess  # noqa: PLC0415 - most clients find a broker, and need not pay for this
@@ -151,6 +152,7 @@ def _start_broker(runtime: Runtime, lock: BrokerLock) -> None:
         *("--address", runtime.address),
         *("--lock", str(lock.descriptor)),
         *("--ready", str(ready_end)),
+        *options,
     ]
     descriptors = (lock.descriptor, ready_end)
     try:

@@ -137,6 +137,18 @@ def test_the_default_directory_is_this_users(monkeypatch: pytest.MonkeyPatch) ->
     assert Runtime.at().directory == expected
 
 
+def test_the_environment_may_name_another_broker(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_RUNTIME_DIR", "/run/user/7")
+    monkeypatch.setenv("CANBROKER_ADDRESS", "ipc:///run/bench/broker")
+    assert Runtime.at().address == "ipc:///run/bench/broker"
+    assert Runtime.at("ipc:///run/other/broker").address == "ipc:///run/other/broker"
+    monkeypatch.setenv("CANBROKER_ADDRESS", "bench")
+    with pytest.raises(CanInitializationError, match="'bench'"):
+        Runtime.at()
+    monkeypatch.setenv("CANBROKER_ADDRESS", "")
+    assert Runtime.at().address == "ipc:///run/user/7/canbroker/broker"
+
+
 def test_an_address_leads_back_to_its_directory() -> None:
     runtime = Runtime(Path("/run/some where/canbroker"))
     assert Runtime.at(runtime.address).directory == runtime.directory
