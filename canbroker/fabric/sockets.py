@@ -24,8 +24,6 @@ _SELECTABLE: Final = 1024
 _LINGER_MS: Final = 200
 _RECONNECT_MS: Final = 10
 _RECONNECT_MAX_MS: Final = 100
-_HEARTBEAT_MS: Final = 5_000
-_HEARTBEAT_TIMEOUT_MS: Final = 15_000
 
 
 def readable(socket: Socket) -> bool:
@@ -97,8 +95,9 @@ class Context:
         socket.setsockopt(zmq.MAXMSGSIZE, MAX_MESSAGE_BYTES)
         socket.setsockopt(zmq.RECONNECT_IVL, _RECONNECT_MS)
         socket.setsockopt(zmq.RECONNECT_IVL_MAX, _RECONNECT_MAX_MS)
-        socket.setsockopt(zmq.HEARTBEAT_IVL, _HEARTBEAT_MS)
-        socket.setsockopt(zmq.HEARTBEAT_TIMEOUT, _HEARTBEAT_TIMEOUT_MS)
+        # No heartbeats of ZeroMQ's: the kernel tells at once when the other end of an ipc
+        # connection is gone, and one whose queue is full does not answer them. A client that
+        # receives nothing would lose its presence, and its tasks with it.
         return socket
 
     def _bound(self, socket: Socket, endpoint: str) -> Socket:
