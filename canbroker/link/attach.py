@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final, TypeVar
 
 import msgspec
@@ -51,11 +51,14 @@ def autostart_wanted() -> bool:
     return os.environ.get("CANBROKER_AUTOSTART", "1") != "0"
 
 
-def find_broker(context: Context, runtime: Runtime, *, autostart: bool) -> control.HelloResult:
+def find_broker(
+    context: Context, runtime: Runtime, *, autostart: bool, options: Sequence[str] = ()
+) -> control.HelloResult:
     """The running broker, which is started first if there is none and ``autostart``.
 
     Of several processes that get here at once, the one that takes the lock starts the broker.
 
+    :param options: more that a broker is started with, as :func:`canbroker.broker.main` takes it.
     :raises CanInitializationError: there is none, or it does not answer.
     """
     deadline = clock.deadline_after(_START_S)
@@ -68,7 +71,7 @@ def find_broker(context: Context, runtime: Runtime, *, autostart: bool) -> contr
             if not autostart:
                 lock.release()
                 raise _no_broker(runtime)
-            start_broker(runtime, lock)
+            _start_broker(runtime, lock, options)
         hello = _hello(context, runtime)
         if hello is not None:
             return hello
@@ -134,13 +137,12 @@ def _hello(context: Context, runtime: Runtime) -> control.HelloResult | None:
         ) from error
 
 
-def start_broker(runtime: Runtime, lock: BrokerLock, *options: str) -> None:
+def _start_broker(runtime: Runtime, lock: BrokerLock, options: Sequence[str]) -> None:
     """Starts a broker in the background, detached; it inherits the lock.
 
     Returns when it serves. A shell in between makes it an orphan at once, so that it is no
     child of ours that somebody would have to wait for.
 
-    :param options: more of those that ``canbroker.broker`` takes.
     :raises CanInitializationError: it did not start; the message is its own.
     """
     import subprocess  # noqa: PLC0415 - most clients find a broker, and need not pay for this
