@@ -13,6 +13,7 @@ import zmq
 from canbroker import clock, filters
 from canbroker.actors.mailbox import Mailbox
 from canbroker.fabric.publisher import Presence, Publisher
+from canbroker.fabric.ring import Ring, anonymous
 from canbroker.fabric.sockets import Context, Waiter
 from canbroker.fabric.subscriber import Subscriber
 from canbroker.frame import EchoFrame, Frame
@@ -161,7 +162,9 @@ class Station:
 
     def _run(self, endpoint: str, epoch: int, made: queue.Queue[BaseException | None]) -> None:
         try:
-            publisher = Publisher(self._context, endpoint, CHANNEL, epoch)
+            publisher = Publisher(
+                self._context, endpoint, CHANNEL, epoch, Ring(anonymous(), epoch, 60)
+            )
         except BaseException as error:  # noqa: BLE001 - raised again by who asked for it
             made.put(error)
             return

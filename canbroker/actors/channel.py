@@ -38,6 +38,7 @@ from canbroker.actors.receiver import Receiver
 from canbroker.actors.sender import Sender
 from canbroker.actors.specs import ChannelSpec
 from canbroker.backends import Backend, Options, open_backend, parse_options
+from canbroker.fabric.ring import Ring, anonymous
 from canbroker.fabric.sockets import Context, Descriptor, Waiter
 from canbroker.wire import control
 from canbroker.wire.transmit import Status
@@ -45,6 +46,7 @@ from canbroker.wire.transmit import Status
 _REOPEN_FIRST_NS: Final = 50 * clock.MILLISECOND
 #: Frames shall be received again well within a second of an adapter's return.
 _REOPEN_MAX_NS: Final = 250 * clock.MILLISECOND
+_RING_S: Final = 60.0
 _THREADS: Final = ("recv", "send")
 
 _logger = logging.getLogger(__name__)
@@ -145,6 +147,7 @@ class ChannelActor:
                 spec.name,
                 spec.stream,
                 epoch,
+                Ring(anonymous(), epoch, _RING_S),
                 self._recv_inbox,
                 self._send_inbox,
                 self._inbox,

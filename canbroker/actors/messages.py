@@ -9,6 +9,7 @@ import msgspec
 
 from canbroker.backends import Backend, Transmit
 from canbroker.fabric.requests import Caller
+from canbroker.wire.replay import History, Replay
 from canbroker.wire.transmit import Status
 
 
@@ -84,6 +85,14 @@ class Settle:
 
 
 @dataclass(frozen=True)
+class Ask:
+    """To the recv thread: a control request for frames of the past."""
+
+    caller: Caller
+    params: Replay | History
+
+
+@dataclass(frozen=True)
 class Answer:
     """To the send thread: the answer to a control request that had to wait."""
 
@@ -106,5 +115,5 @@ class Crashed:
 
 
 SenderMessage = Up | Down | Finished | Gone | Answer | Stop
-ReceiverMessage = Up | Down | Settle | Stop
+ReceiverMessage = Up | Down | Settle | Ask | Stop
 KeeperMessage = Lost | LetGo | Opened | ChangeState | Crashed | Stop

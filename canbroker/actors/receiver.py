@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections import deque
 from collections.abc import Callable
 from typing import Final
 
@@ -10,6 +11,7 @@ from canbroker import clock
 from canbroker.actors.mailbox import Mailbox
 from canbroker.actors.messages import (
     Answer,
+    Ask,
     Down,
     Finished,
     Gone,
@@ -24,15 +26,21 @@ from canbroker.actors.messages import (
 )
 from canbroker.backends import AdapterGoneError, Backend, BusCondition, Transmit
 from canbroker.fabric.publisher import Presence, Publisher
+from canbroker.fabric.replaying import Replayer
+from canbroker.fabric.ring import Ring
 from canbroker.fabric.sockets import Context, Waiter
 from canbroker.filters import FilterSet
 from canbroker.frame import EchoFrame, Frame, nominal_time_ns
 from canbroker.wire import control
+from canbroker.wire.replay import Replay
 from canbroker.wire.stream import ClientInfo, StateEvent, echo
 from canbroker.wire.transmit import Status
 
 #: Clients take a channel that says nothing for three times this long for gone.
 STATE_INTERVAL_NS: Final = clock.SECOND // 2
+
+#: Requests for frames of the past that wait for their turn; each costs about a millisecond.
+_MAX_ASKED: Final = 1024
 
 _logger = logging.getLogger(__name__)
 
@@ -46,6 +54,7 @@ class Receiver:
         channel: str,
         endpoint: str,
         epoch: int,
+        ring: Ring,
         inbox: Mailbox[ReceiverMessage],
         sender: Mailbox[SenderMessage],
         keeper: Mailbox[KeeperMessage],
@@ -65,7 +74,9 @@ class Receiver:
         self._condition = BusCondition()  # as last published
         self._clients: dict[str, list[FilterSet]] = {}
         self._totals = Totals()
-        self._publisher = Publisher(context, endpoint, channel, epoch)
+        self._publisher = Publisher(context, endpoint, channel, epoch, ring)
+        self._replayer = Replayer(ring, channel, epoch, self._publisher.route)
+        self._asked: deque[Ask] = deque()
         self._state_due = 0
         self._heartbeat_due: int | None = None
         self._waiter = Waiter()
@@ -89,6 +100,8 @@ class Receiver:
             self._publish_state(now)
         if self._heartbeat_due is None or now >= self._heartbeat_due:
             self._heartbeat_due = self._publisher.heartbeat(now)
+        if self._asked:
+            self._replay(self._asked.popleft())
         return True
 
     def close(self) -> None:
@@ -98,6 +111,8 @@ class Receiver:
 
     def _patience(self) -> int:
         """Nanoseconds until something is due without anyone asking for it."""
+        if self._asked:
+            return 0
         # While there are heartbeats the state goes with one of them: an idle process should
         # rarely wake up.
         due = self._state_due if self._heartbeat_due is None else self._heartbeat_due
@@ -127,10 +142,26 @@ class Receiver:
                 if self._backend is not None:
                     self._read(self._backend)
                 self._sender.put(Answer(caller, control.Nothing()))
+            case Ask(caller):
+                if len(self._asked) < _MAX_ASKED:
+                    self._asked.append(message)
+                else:
+                    busy = control.ErrorResult("busy", "too many ask for frames of the past")
+                    self._sender.put(Answer(caller, busy))
             case Stop(reason):
                 self._reason = reason
                 return False
         return True
+
+    def _replay(self, ask: Ask) -> None:
+        """Answers one that wants frames of the past; the next one has to wait for a round."""
+        params = ask.params
+        answer = (
+            self._replayer.replay(params)
+            if isinstance(params, Replay)
+            else self._replayer.history(params)
+        )
+        self._sender.put(Answer(ask.caller, answer))
 
     def _drop_backend(self, reason: str, *, ends: bool = False) -> None:
         self._reason = reason

@@ -12,6 +12,7 @@ from canbroker.actors.accounts import Account, Pending
 from canbroker.actors.mailbox import Mailbox
 from canbroker.actors.messages import (
     Answer,
+    Ask,
     ChangeState,
     Down,
     Finished,
@@ -31,6 +32,7 @@ from canbroker.fabric.requests import Caller, Intake, Replier
 from canbroker.fabric.sockets import Context, Waiter
 from canbroker.throttle import Throttle
 from canbroker.wire import WireError, control
+from canbroker.wire.replay import REPLAY_METHODS, History, Replay
 from canbroker.wire.tasks import REPEAT_METHODS
 from canbroker.wire.transmit import CREDIT, Request, Status, decode_request, encode_reply
 
@@ -75,16 +77,19 @@ class Sender:
         self._accounts: dict[str, Account] = {}
         self._keeping: dict[Account, None] = {}  # those with frames whose time has not come
         self._discards: list[tuple[Caller, control.Discard]] = []
+        self._receiver = receiver
         self._repeats = Repeats(lambda caller: receiver.put(Settle(caller)))
         self._intake = Intake(context, endpoints[0])
         try:
             self._control = Replier(
                 context,
                 endpoints[1],
-                {**control.CHANNEL_METHODS, **REPEAT_METHODS},
+                {**control.CHANNEL_METHODS, **REPEAT_METHODS, **REPLAY_METHODS},
                 {
                     "set_state": self._set_state,
                     "discard": self._discard,
+                    "replay": self._ask,
+                    "history": self._ask,
                     **self._repeats.handlers,
                 },
                 self.refused,
@@ -390,6 +395,9 @@ class Sender:
             return control.ErrorResult("invalid", f"no such state: {params.state!r}")
         self._keeper.put(ChangeState(caller, listen_only=params.state == "passive"))
         return None
+
+    def _ask(self, caller: Caller, params: Replay | History) -> None:
+        self._receiver.put(Ask(caller, params))
 
     def _discard(self, caller: Caller, params: control.Discard) -> None:
         self._discards.append((caller, params))

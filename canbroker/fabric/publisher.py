@@ -9,6 +9,7 @@ from typing import Final, NamedTuple
 import zmq
 
 from canbroker import clock
+from canbroker.fabric.ring import MAX_MARKS, Ring
 from canbroker.fabric.routes import Route, RouteTable
 from canbroker.fabric.sockets import Context, Socket
 from canbroker.filters import FilterSet
@@ -17,7 +18,7 @@ from canbroker.throttle import Throttle
 from canbroker.wire import WireError, stream, topics
 
 HEARTBEAT_NS: Final = 200 * clock.MILLISECOND
-MAX_ROUTES: Final = 1024
+MAX_ROUTES: Final = MAX_MARKS
 
 _SUBSCRIBE: Final = 1
 _logger = logging.getLogger(__name__)
@@ -38,18 +39,26 @@ class Publisher:
     :raises CanInitializationError: the endpoint cannot be bound.
     """
 
-    def __init__(self, context: Context, endpoint: str, channel: str, epoch: int) -> None:
+    def __init__(
+        self, context: Context, endpoint: str, channel: str, epoch: int, ring: Ring
+    ) -> None:
+        """``ring`` gets what is published."""
         self.epoch = epoch
         self.dropped_upstream = 0
         self.refused = Throttle(_logger)
         self._channel = channel
         self._table = RouteTable()
+        self._ring = ring
         self._state_topic = topics.state_topic(channel)
         self._state_wanted = False
         self.socket: Socket = context.publisher(endpoint)
 
     def __len__(self) -> int:
         return len(self._table)
+
+    def route(self, topic: bytes) -> Route | None:
+        """The route of a topic, if it is open."""
+        return self._table.get(topic)
 
     def wanted(self) -> FilterSet:
         return self._table.wanted()
@@ -86,18 +95,25 @@ class Publisher:
 
     def publish(self, frames: Sequence[Frame]) -> None:
         """Sends each frame to the routes that it belongs to, one batch a route."""
+        for start in range(0, len(frames), stream.MAX_BATCH):
+            self._publish(frames[start : start + stream.MAX_BATCH])
+
+    def _publish(self, frames: Sequence[Frame]) -> None:
         matching = self._table.matching
         touched: list[Route] = []
+        kept: list[bytes] = []
         for frame in frames:
             routes = matching(frame)
             if not routes:
                 continue
             packed = stream.pack_frame(frame)
+            kept.append(packed)
             for route in routes:
                 if not route.pending:
                     touched.append(route)
                 route.pending.append(packed)
         if touched:
+            self._ring.append(kept, touched)
             now = clock.monotonic_ns()
             for route in touched:
                 self._flush(route, now)
@@ -125,13 +141,11 @@ class Publisher:
         self.socket.close()
 
     def _flush(self, route: Route, now_ns: int) -> None:
-        pending, route.pending = route.pending, []
-        for start in range(0, len(pending), stream.MAX_BATCH):
-            packed = pending[start : start + stream.MAX_BATCH]
-            body = stream.encode_frames(self.epoch, route.next_seq, self.dropped_upstream, packed)
-            route.next_seq += len(packed)
-            self._send(route.topic, body)
+        packed, route.pending = route.pending, []
+        body = stream.encode_frames(self.epoch, route.next_seq, self.dropped_upstream, packed)
+        route.next_seq += len(packed)
         route.sent_ns = now_ns
+        self._send(route.topic, body)
 
     def _send(self, topic: bytes, body: bytes) -> None:
         # XPUB never blocks: beyond a subscriber's high-water mark it drops, and the numbers show.
@@ -157,10 +171,14 @@ class Publisher:
             case topics.StateTopic():
                 self._state_wanted = subscribed
             case topics.RouteTopic(filters) if subscribed:
-                self._table.open(topic, filters)
+                self._open(topic, filters)
             case _:
                 self._table.drop(topic)
         return None
+
+    def _open(self, topic: bytes, filters: FilterSet) -> None:
+        if topic not in self._table:
+            self._ring.forget(self._table.open(topic, filters))
 
     def _check_room(self, asked: topics.Topic, topic: bytes, subscribed: bool) -> None:
         new = isinstance(asked, topics.RouteTopic) and topic not in self._table

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from typing import Final
 
 from canbroker.filters import FilterSet, union
@@ -11,16 +12,23 @@ from canbroker.frame import ERROR, EXTENDED, Frame
 _CACHE_SIZE: Final = 65_536
 
 
+def key_of(topic: bytes) -> int:
+    """What the ring calls the route of a topic."""
+    return int.from_bytes(hashlib.blake2b(topic, digest_size=8).digest(), "little")
+
+
 class Route:
     """One filter set of one channel, and the numbering of its frames."""
 
-    __slots__ = ("filters", "next_seq", "pending", "sent_ns", "topic")
+    __slots__ = ("filters", "key", "next_seq", "pending", "segment", "sent_ns", "topic")
 
     def __init__(self, topic: bytes, filters: FilterSet) -> None:
         self.topic = topic
         self.filters = filters
         self.next_seq = 0
         self.sent_ns = 0  # monotonic
+        self.key = key_of(topic)
+        self.segment = 0  # of the ring, the last one with frames of this route
         self.pending: list[bytes] = []  # packed frames that wait for the end of this round
 
     def __repr__(self) -> str:

@@ -1,0 +1,159 @@
+"""Answers subscribers who ask for frames of the past, from the ring of their channel."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+import msgspec
+
+from canbroker import clock
+from canbroker.fabric.ring import Position, Ring, Segment
+from canbroker.fabric.routes import Route, key_of
+from canbroker.filters import FilterSet
+from canbroker.frame import HARDWARE_TIMESTAMP, Frame
+from canbroker.wire import WireError, control, topics
+from canbroker.wire.replay import (
+    MAX_REPLAYED,
+    History,
+    Past,
+    Replay,
+    Replayed,
+    encode_frames,
+)
+
+#: Bytes of frames in one answer, half of what a message may have.
+_MAX_BYTES: Final = 1 << 19
+
+
+class Replayer:
+    """The replay methods of a channel. One thread, that of the ring."""
+
+    def __init__(
+        self, ring: Ring, channel: str, epoch: int, route: Callable[[bytes], Route | None]
+    ) -> None:
+        """``route`` finds an open one by its topic."""
+        self._ring = ring
+        self._channel = channel
+        self._epoch = epoch
+        self._route = route
+
+    def replay(self, params: Replay) -> msgspec.Struct:
+        """The frames of a range of numbers, or the first of them."""
+        topic = params.topic.encode()
+        try:
+            filters = self._filters(topic)
+        except WireError as error:
+            return control.ErrorResult("malformed", str(error))
+        segments = self._ring.route(params.epoch, key_of(topic))
+        route = self._route(topic)
+        if params.epoch == self._epoch and route is not None:
+            last = route.next_seq
+        elif segments:
+            last = self._last(segments[-1], key_of(topic), filters)
+        else:
+            return control.ErrorResult("gone", f"nothing is left of epoch {params.epoch}")
+        end = last if params.end_seq is None else min(params.end_seq, last)
+        return self._range(segments, key_of(topic), filters, params.first_seq, end)
+
+    def history(self, params: History) -> msgspec.Struct:
+        """The frames since a time, or the first of them."""
+        topic = params.topic.encode()
+        try:
+            filters = self._filters(topic)
+        except WireError as error:
+            return control.ErrorResult("malformed", str(error))
+        since_ns = int(params.seconds * clock.SECOND)
+        until = Position(*params.until) if params.until else self._ring.end()
+        after = (
+            Position(*params.after)
+            if params.after
+            else self._ring.since(clock.monotonic_ns() - since_ns)
+        )
+        answer = _Answer()
+        for segment in self._ring.after(after.segment):
+            if segment.number > until.segment or answer.full:
+                break
+            oldest_ns = clock.wall_ns() - since_ns
+            after = self._past(segment, filters, after, until, oldest_ns, answer)
+        if not answer.full:
+            after = until
+        route = self._route(topic)
+        next_seq = route.next_seq if route else 0
+        return Past(self._epoch, next_seq, after, until, answer.encoded())
+
+    def _past(
+        self,
+        segment: Segment,
+        filters: FilterSet,
+        after: Position,
+        until: Position,
+        oldest_ns: int,
+        answer: _Answer,
+    ) -> Position:
+        """Adds those of one segment that are asked for; returns how far it came."""
+        begin = after.offset if after.segment == segment.number else 0
+        end = until.offset if until.segment == segment.number else segment.count
+        for index, frame, raw in self._ring.matching(segment, filters):
+            if index < begin or (frame.timestamp_ns < oldest_ns and not _by_adapter(frame)):
+                continue
+            if index >= end:
+                break
+            if not answer.add(raw):
+                return Position(segment.number, index)
+        return Position(segment.number, end)
+
+    def _range(
+        self, segments: list[Segment], key: int, filters: FilterSet, first: int, end: int
+    ) -> Replayed:
+        known = [at for at, segment in enumerate(segments) if segment.marks[key] <= first]
+        answer = _Answer()
+        number = begin = first
+        for segment in segments[known[-1] if known else 0 :]:
+            if segment.marks[key] >= end or answer.full:
+                break
+            number = segment.marks[key]
+            begin = max(first, number) if not answer.frames else begin
+            for _, _, raw in self._ring.matching(segment, filters):
+                if number >= end or (number >= first and not answer.add(raw)):
+                    break
+                number += 1
+        if not answer.frames:  # nothing of it is left
+            return Replayed(max(first, end), True, answer.encoded())
+        return Replayed(begin, number >= end, answer.encoded())
+
+    def _last(self, segment: Segment, key: int, filters: FilterSet) -> int:
+        """The number after the last of a route that ended with ``segment``."""
+        return segment.marks[key] + sum(1 for _ in self._ring.matching(segment, filters))
+
+    def _filters(self, topic: bytes) -> FilterSet:
+        asked = topics.parse(topic, self._channel)
+        if not isinstance(asked, topics.RouteTopic):
+            raise WireError(f"topic {topic.decode()!r} is not that of a route")
+        return asked.filters
+
+
+def _by_adapter(frame: Frame) -> bool:
+    """Whether its time is the adapter's own."""
+    return bool(frame.flags & HARDWARE_TIMESTAMP)
+
+
+class _Answer:
+    """Packed frames, as many as an answer may have."""
+
+    def __init__(self) -> None:
+        self.frames: list[msgspec.Raw] = []
+        self.full = False
+        self._bytes = 0
+
+    def add(self, raw: msgspec.Raw) -> bool:
+        size = len(memoryview(raw))
+        if len(self.frames) >= MAX_REPLAYED or self._bytes + size > _MAX_BYTES:
+            self.full = True
+            return False
+        self.frames.append(raw)
+        self._bytes += size
+        return True
+
+    def encoded(self) -> msgspec.Raw:
+        return encode_frames(self.frames)

@@ -1,0 +1,242 @@
+"""The recent frames of a channel: what repairs a subscriber's gaps, and what a recorder reads.
+
+The ring is a file in memory that the broker keeps. It outlives the process that writes it: the
+actor that takes the place of one that was killed still has that one's frames.
+
+It has slots of one size, used in turn. A slot begins with a header; packed frames follow it, each
+once, however many routes carry it; from the slot's end down there is a mark for each route that
+they belong to, which says what number the first of its frames there has. Which frames those are,
+the route's filters tell again.
+"""
+
+from __future__ import annotations
+
+import mmap
+import struct
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Final, NamedTuple
+
+import msgspec
+
+from canbroker import clock
+from canbroker.fabric.routes import Route
+from canbroker.filters import EVERYTHING, FilterSet
+from canbroker.frame import Frame
+from canbroker.wire import DECODE_ERRORS
+
+#: Holds a whole batch of the largest frames, and marks of all routes.
+SLOT_BYTES: Final = 1 << 18
+MIN_BYTES: Final = 4 * SLOT_BYTES
+
+#: epoch, number, monotonic time of the first frame; bytes and number of the frames, marks.
+_HEADER: Final = struct.Struct("<QQQIII")
+_MARK: Final = struct.Struct("<QQ")
+
+#: Routes of one channel, each of which may have a mark in a slot.
+MAX_MARKS: Final = 1024
+
+_frames_decoder = msgspec.msgpack.Decoder(list[Frame])
+_raw_decoder = msgspec.msgpack.Decoder(list[msgspec.Raw])
+
+
+class Position(NamedTuple):
+    """A place between frames: so many of a segment's are before it."""
+
+    segment: int
+    offset: int
+
+
+class Segment:
+    """What one slot holds. ``marks``: the number of each route's first frame, by its key."""
+
+    __slots__ = ("count", "epoch", "marks", "number", "start", "time_ns", "used")
+
+    def __init__(self, number: int, epoch: int, start: int, time_ns: int) -> None:
+        self.number = number
+        self.epoch = epoch
+        self.start = start
+        self.time_ns = time_ns
+        self.used = 0
+        self.count = 0
+        self.marks: dict[int, int] = {}
+
+    def __repr__(self) -> str:
+        return f"<Segment {self.number} frames={self.count} routes={len(self.marks)}>"
+
+
+def anonymous(size: int = 16 << 20) -> mmap.mmap:
+    """Memory for a ring that ends with its process."""
+    return mmap.mmap(-1, max(size, MIN_BYTES))
+
+
+class Ring:
+    """Writes and reads a channel's ring. One thread.
+
+    ``segments``: oldest first. A file that holds a predecessor's is taken over with them.
+    """
+
+    def __init__(self, memory: mmap.mmap, epoch: int, seconds: float) -> None:
+        """``memory`` has :data:`MIN_BYTES` at least; frames older than ``seconds`` are not
+        handed out."""
+        self._memory = memory
+        self._epoch = epoch
+        self._keep_ns = int(seconds * clock.SECOND)
+        self._slots = len(memory) // SLOT_BYTES
+        self._read: tuple[tuple[int, int], list[tuple[Frame, msgspec.Raw]]] = (0, 0), []
+        self.segments: deque[Segment] = deque(self._predecessors())
+        self._number = self.segments[-1].number if self.segments else 0
+        self._current: Segment | None = None
+
+    def __repr__(self) -> str:
+        return f"<Ring segments={len(self.segments)} of {self._slots}>"
+
+    def close(self) -> None:
+        self._memory.close()
+
+    # ------------------------------------------------------------------------------- writing
+
+    def append(self, packed: Sequence[bytes], routes: Iterable[Route]) -> None:
+        """Keeps the frames of one round, at most a batch; ``routes`` have not numbered theirs."""
+        blob = b"".join(packed)
+        segment = self._current
+        if segment is None or len(blob) > self._room(segment):
+            segment = self._roll()
+        start = segment.start + _HEADER.size + segment.used
+        self._memory[start : start + len(blob)] = blob
+        for route in routes:
+            if route.segment != segment.number:
+                self._mark(segment, route)
+        segment.used += len(blob)
+        segment.count += len(packed)
+        self._write_header(segment)
+
+    def forget(self, route: Route) -> None:
+        """The numbers of a route with this topic begin anew."""
+        if self._current is not None and route.key in self._current.marks:
+            self._current = None  # they may not be told apart within one segment
+
+    def _room(self, segment: Segment) -> int:
+        # A mark for each route that there may be, so that those of a round always fit.
+        return SLOT_BYTES - _HEADER.size - segment.used - _MARK.size * MAX_MARKS
+
+    def _roll(self) -> Segment:
+        self._number += 1
+        start = self._number % self._slots * SLOT_BYTES
+        while self.segments and self.segments[0].number <= self._number - self._slots:
+            self.segments.popleft()
+        segment = Segment(self._number, self._epoch, start, clock.monotonic_ns())
+        self._write_header(segment)
+        self.segments.append(segment)
+        self._current = segment
+        return segment
+
+    def _mark(self, segment: Segment, route: Route) -> None:
+        route.segment = segment.number
+        segment.marks[route.key] = route.next_seq
+        end = segment.start + SLOT_BYTES - _MARK.size * len(segment.marks)
+        _MARK.pack_into(self._memory, end, route.key, route.next_seq)
+
+    def _write_header(self, segment: Segment) -> None:
+        _HEADER.pack_into(
+            self._memory,
+            segment.start,
+            segment.epoch,
+            segment.number,
+            segment.time_ns,
+            segment.used,
+            segment.count,
+            len(segment.marks),
+        )
+
+    # ------------------------------------------------------------------------------- reading
+
+    def route(self, epoch: int, key: int) -> list[Segment]:
+        """The segments with frames of a route, oldest first."""
+        found: deque[Segment] = deque()
+        for segment in reversed(self.segments):
+            if segment.epoch != epoch or key not in segment.marks:
+                continue
+            if found and segment.marks[key] > found[0].marks[key]:
+                break  # of a route with the same topic, which was closed before
+            if self._is_old(segment):
+                break
+            found.appendleft(segment)
+        return list(found)
+
+    def since(self, time_ns: int) -> Position:
+        """Before the first segment with frames of that monotonic time, or later ones."""
+        at = self.end()
+        for segment in reversed(self.segments):
+            if self._is_old(segment):
+                break
+            at = Position(segment.number, 0)
+            if segment.time_ns <= time_ns:
+                break
+        return at
+
+    def end(self) -> Position:
+        """Behind the last frame."""
+        if not self.segments:
+            return Position(0, 0)
+        return Position(self.segments[-1].number, self.segments[-1].count)
+
+    def after(self, number: int) -> list[Segment]:
+        """The segment of that number and those behind it, as far as there are."""
+        return [segment for segment in self.segments if segment.number >= number]
+
+    def matching(
+        self, segment: Segment, filters: FilterSet
+    ) -> Iterator[tuple[int, Frame, msgspec.Raw]]:
+        """Index, frame, and its packed form, of those of a segment that pass ``filters``."""
+        for index, (frame, raw) in enumerate(self._frames(segment)):
+            if filters.matches(frame.arbitration_id, frame.flags):
+                yield index, frame, raw
+
+    def _frames(self, segment: Segment) -> list[tuple[Frame, msgspec.Raw]]:
+        """All of a segment; those of the last one that was asked for are at hand."""
+        which = segment.number, segment.count
+        if which != self._read[0]:
+            start = segment.start + _HEADER.size
+            data = b"\xdd" + segment.count.to_bytes(4, "big")
+            data += self._memory[start : start + segment.used]
+            pairs = zip(_frames_decoder.decode(data), _raw_decoder.decode(data), strict=True)
+            self._read = which, list(pairs)
+        return self._read[1]
+
+    def _is_old(self, segment: Segment) -> bool:
+        following = segment.number + 1 - self.segments[0].number
+        # A segment is as young as its last frame, which is older than the next one's first.
+        if following >= len(self.segments):
+            return False
+        return clock.monotonic_ns() - self.segments[following].time_ns > self._keep_ns
+
+    def _predecessors(self) -> list[Segment]:
+        """What the slots hold already; one that was being written to is whole up to its counts."""
+        found = []
+        for slot in range(self._slots):
+            start = slot * SLOT_BYTES
+            epoch, number, time_ns, used, count, marks = _HEADER.unpack_from(self._memory, start)
+            if not number or number % self._slots != slot:
+                continue
+            segment = Segment(number, epoch, start, time_ns)
+            segment.used, segment.count = used, count
+            for at in range(1, marks + 1):
+                end = start + SLOT_BYTES - _MARK.size * at
+                key, seq = _MARK.unpack_from(self._memory, end)
+                segment.marks[key] = seq
+            found.append(segment)
+        found.sort(key=lambda segment: segment.number)
+        if found and not self._is_whole(found[-1]):  # the only one that was being written to
+            found.pop()
+        # Without holes: what is older than a slot that cannot be read is of no use.
+        for at in range(len(found) - 1, 0, -1):
+            if found[at - 1].number != found[at].number - 1:
+                return found[at:]
+        return found
+
+    def _is_whole(self, segment: Segment) -> bool:
+        try:
+            return len(list(self.matching(segment, EVERYTHING))) == segment.count
+        except DECODE_ERRORS:
+            return False
