@@ -1,0 +1,168 @@
+"""Fixtures for tests that use CAN, in any number of parallel processes (pytest-xdist).
+
+A session has a broker of its own. With ``canbroker_config = FILE`` in pytest's configuration it
+opens the channels of that file, adapters of a bench for instance; ``pytest --fixtures`` describes
+what tests are given. Every pytest of an environment loads this module, so it imports and does
+next to nothing before a fixture is used.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+import pytest
+
+from canbroker.runtime import ADDRESS_VARIABLE, Runtime
+
+if TYPE_CHECKING:
+    from canbroker.client import Bus
+
+_CONFIG: Final = "canbroker_config"
+_WORKER_KEY: Final = "canbroker"
+
+_numbers = itertools.count()
+
+
+class _Place(NamedTuple):
+    """Where the broker of a session is, or will be, and the process that it ends with."""
+
+    directory: str
+    owner: int
+
+
+_PLACE: Final = pytest.StashKey[_Place]()
+
+
+class Channels:
+    """The channels of one test; what the fixture ``canbroker_channel`` is."""
+
+    def __init__(self, broker: str) -> None:
+        """``broker``: the address."""
+        self._broker = broker
+        self._names: dict[str, str] = {}
+        self._held = ExitStack()
+
+    def __call__(self, name: str = "") -> str:
+        """The broker's name for a channel of this test, for ``Bus(...)`` in any process.
+
+        The same arguments are the same channel, so that a test and its fixtures agree.
+
+        :param name: tells channels of one test apart, for one that needs several.
+        :raises CanInitializationError: the broker does not answer.
+        """
+        if name not in self._names:
+            self._names[name] = self._make()
+        return self._names[name]
+
+    @property
+    def names(self) -> list[str]:
+        """The broker's names for the channels that the test has now."""
+        return list(self._names.values())
+
+    def close(self) -> None:
+        """Gives all of them back."""
+        self._names.clear()
+        self._held.close()
+
+    def _make(self) -> str:
+        from canbroker.client import Bus  # noqa: PLC0415 - imports ZeroMQ
+
+        channel = f"pytest-{os.getpid()}-{next(_numbers)}"
+        # A bus that is there keeps the channel; it need not receive what the test sends.
+        hardly_any = [{"can_id": 0x1FFFFFFF, "can_mask": 0x1FFFFFFF, "extended": True}]
+        keeper = Bus(
+            channel, "virtual", ignore_config=True, can_filters=hardly_any, broker=self._broker
+        )
+        self._held.enter_context(keeper)
+        return f"virtual.{channel}"
+
+
+@pytest.fixture(scope="session")
+def canbroker_broker(pytestconfig: pytest.Config) -> Iterator[str]:
+    """Address of the session's own broker, which all workers of pytest-xdist share.
+    From its first use until the end of the session it is also the one that ``Bus()``, python-can's
+    plugin and the command line find, in this process and those that it starts. The ini option
+    ``canbroker_config`` names its configuration file, relative to pytest's own.
+    """
+    from canbroker.integrations import private_broker  # noqa: PLC0415 - imports ZeroMQ
+
+    place = pytestconfig.stash[_PLACE]
+    runtime = Runtime(Path(place.directory))
+    private_broker.start(runtime, place.owner, _configuration(pytestconfig))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(ADDRESS_VARIABLE, runtime.address)
+        # If it is gone, one without configuration would be no help.
+        patch.setenv("CANBROKER_AUTOSTART", "0")
+        yield runtime.address
+
+
+@pytest.fixture
+def canbroker_channel(canbroker_broker: str) -> Iterator[Channels]:
+    """Call it for a channel that is this test's alone until it ends; returns its name for ``Bus``.
+    ``canbroker_channel()`` is a virtual one, ``canbroker_channel("rear")`` another.
+    The same call returns the same channel again.
+    """
+    channels = Channels(canbroker_broker)
+    try:
+        yield channels
+    finally:
+        channels.close()
+
+
+@pytest.fixture
+def canbroker_bus(canbroker_broker: str, canbroker_channel: Channels) -> Iterator[Bus]:
+    """A ``Bus`` on the virtual channel of this test, ``canbroker_channel()``; others may join."""
+    from canbroker.client import Bus  # noqa: PLC0415 - imports ZeroMQ
+
+    with Bus(canbroker_channel(), ignore_config=True, broker=canbroker_broker) as bus:
+        yield bus
+
+
+# -------------------------------------------------------------------------------------- hooks
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addini(_CONFIG, "canbroker: configuration file of the broker of the test session")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """[controller and workers] Settles where the broker of the session is; touches nothing."""
+    given = getattr(config, "workerinput", None)
+    if given is not None:
+        config.stash[_PLACE] = _Place(*given[_WORKER_KEY])
+        return
+    # Not below pytest's temporary directory: the paths of Unix sockets are short.
+    name = f"canbroker-pytest-{os.urandom(6).hex()}"
+    config.stash[_PLACE] = _Place(str(Path(tempfile.gettempdir(), name)), os.getpid())
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: Any) -> None:
+    """[controller] Tells a worker of pytest-xdist, also one that replaces another."""
+    node.workerinput[_WORKER_KEY] = tuple(node.config.stash[_PLACE])
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """[controller] Ends the broker, if the session has used one."""
+    place = config.stash.get(_PLACE, None)
+    if place is None or place.owner != os.getpid():
+        return
+    runtime = Runtime(Path(place.directory))
+    if runtime.directory.exists():
+        from canbroker.integrations import private_broker  # noqa: PLC0415 - imports ZeroMQ
+
+        private_broker.stop(runtime)
+        private_broker.remove(runtime)
+
+
+def _configuration(config: pytest.Config) -> Path | None:
+    """Absolute path of what the ini option names."""
+    name: str = config.getini(_CONFIG)
+    base = config.rootpath if config.inipath is None else config.inipath.parent
+    return base / name if name else None

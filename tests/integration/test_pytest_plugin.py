@@ -1,0 +1,216 @@
+"""The pytest plugin, in sessions of its own: fixtures, reports, and workers that are killed."""
+
+from __future__ import annotations
+
+import shutil
+import signal
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tests.conftest import wait_until
+
+pytest_plugins = ["pytester"]
+
+#: What a session of one process is run with; its order is that of the file.
+PLAIN = ("-p", "no:randomly", "-p", "no:cacheprovider", "-q")
+
+TWO_ADAPTERS = """
+[channels.body]
+interface = "virtual"
+
+[channels.powertrain]
+interface = "virtual"
+bitrate = 500_000
+"""
+
+
+def _processes_below(place: Path) -> list[psutil.Process]:
+    """Every process, anybody's child, whose temporary directory is ``place``."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if process.environ().get("TMPDIR") == str(place):
+                found.append(process)
+        except (psutil.NoSuchProcess, psutil.AccessDenied):
+            continue
+    return found
+
+
+@pytest.fixture(autouse=True)
+def place(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """Where sessions put their broker's directory. No process of theirs may be left."""
+    place = Path(tempfile.mkdtemp(prefix="cb-", dir="/tmp"))
+    monkeypatch.setenv("TMPDIR", str(place))
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(place / "user"))
+    try:
+        yield place
+        wait_until(lambda: not _processes_below(place), "the broker of the session ends")
+        assert not (place / "user").exists(), "a broker of the user's own was started"
+    finally:
+        for process in _processes_below(place):
+            process.kill()
+        shutil.rmtree(place)
+
+
+def test_a_suite_that_does_not_use_it_pays_nothing(pytester: pytest.Pytester, place: Path) -> None:
+    pytester.makepyfile(
+        """
+        import sys
+        import threading
+
+        def test_nothing(pytestconfig):
+            assert pytestconfig.pluginmanager.hasplugin("canbroker")
+            assert "canbroker.integrations.pytest_plugin" in sys.modules
+            heavy = {"zmq", "can", "msgspec", "canbroker.client", "canbroker.link.attach"}
+            assert not heavy & set(sys.modules)
+            assert threading.active_count() == 1
+        """
+    )
+    pytester.runpytest_subprocess(*PLAIN).assert_outcomes(passed=1)
+    assert not list(place.iterdir())
+
+
+def test_fixtures_are_described(pytester: pytest.Pytester) -> None:
+    result = pytester.runpytest_subprocess(*PLAIN, "--fixtures")
+    for line in (
+        "canbroker_broker [[]session scope[]] -- *",
+        "    ``canbroker_config`` names *",
+        "canbroker_channel -- *",
+        "canbroker_bus -- *",
+    ):
+        result.stdout.fnmatch_lines([line])
+
+
+def test_each_test_has_a_channel_of_its_own(pytester: pytest.Pytester, place: Path) -> None:
+    pytester.makepyfile(
+        """
+        import pytest
+        from canbroker import Bus, Message
+
+        seen = set()
+
+        @pytest.fixture
+        def other_node(canbroker_channel):
+            with Bus(canbroker_channel()) as bus:
+                yield bus
+
+        @pytest.mark.parametrize("number", [1, 2])
+        def test_bus(canbroker_bus, other_node, canbroker_channel, number):
+            assert canbroker_channel() not in seen
+            seen.add(canbroker_channel())
+            canbroker_bus.send(Message(arbitration_id=number))
+            assert other_node.recv(10).arbitration_id == number
+            other_node.send(Message(arbitration_id=10 + number))
+            assert canbroker_bus.recv(10).arbitration_id == 10 + number
+
+        def test_several(canbroker_bus, canbroker_channel):
+            rear = canbroker_channel("rear")
+            assert rear == canbroker_channel("rear") != canbroker_channel()
+            with Bus(rear) as one, Bus(rear) as other:
+                canbroker_bus.send(Message(arbitration_id=1), timeout=10)
+                other.send(Message(arbitration_id=2))
+                assert one.recv(10).arbitration_id == 2
+        """
+    )
+    pytester.runpytest_subprocess(*PLAIN).assert_outcomes(passed=3)
+    assert not list(place.iterdir()), "the directory of the broker is removed"
+
+
+def test_everything_finds_the_broker_until_the_session_ends(pytester: pytest.Pytester) -> None:
+    pytester.makeconftest(
+        """
+        import os
+        import pytest
+
+        @pytest.hookimpl(trylast=True)
+        def pytest_sessionfinish():
+            assert "CANBROKER_ADDRESS" not in os.environ
+            assert os.environ["CANBROKER_AUTOSTART"] == "yes"
+        """
+    )
+    pytester.makepyfile(
+        """
+        import subprocess
+        import sys
+        import can
+        from canbroker import Bus
+
+        def run(*arguments):
+            command = [sys.executable, "-m", "canbroker.cli", *arguments]
+            return subprocess.run(command, check=True, capture_output=True, text=True).stdout
+
+        def test_them(canbroker_bus, canbroker_channel, canbroker_broker, monkeypatch):
+            run("send", canbroker_channel(), "123#11")
+            assert canbroker_bus.recv(10).arbitration_id == 0x123
+            assert canbroker_broker in run("status", "--json")
+            with can.Bus(canbroker_channel(), interface="canbroker") as bus:
+                bus.send(can.Message(arbitration_id=7))
+            assert canbroker_bus.recv(10).arbitration_id == 7
+        """
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CANBROKER_AUTOSTART", "yes")
+        result = pytester.runpytest_subprocess(*PLAIN)
+    result.assert_outcomes(passed=1)
+    assert result.ret == 0
+
+
+def test_the_broker_opens_what_is_configured(pytester: pytest.Pytester) -> None:
+    pytester.mkdir("bench")
+    pytester.path.joinpath("bench/two.toml").write_text(TWO_ADAPTERS)
+    pytester.makeini("[pytest]\ncanbroker_config = bench/two.toml\n")
+    pytester.mkdir("tests").joinpath("test_bench.py").write_text(
+        "from canbroker import Bus, Message\n"
+        "def test_body(canbroker_broker):\n"
+        "    with Bus('body') as bus, Bus('body', broker=canbroker_broker) as other:\n"
+        "        bus.send(Message(arbitration_id=5))\n"
+        "        assert other.recv(10).arbitration_id == 5\n"
+    )
+    result = pytester.runpytest_subprocess(*PLAIN, "tests")
+    result.assert_outcomes(passed=1)
+
+
+@pytest.mark.parametrize(
+    ("text", "fault"),
+    [
+        (TWO_ADAPTERS.replace("500_000", "'fast'"), "*bench.toml, line 7, *bitrate*"),
+        (None, "*cannot read the configuration */bench.toml: No such file*"),
+    ],
+)
+def test_a_wrong_configuration_is_an_error_of_each_test(
+    pytester: pytest.Pytester, text: str | None, fault: str
+) -> None:
+    if text is not None:
+        pytester.path.joinpath("bench.toml").write_text(text)
+    pytester.makeini("[pytest]\ncanbroker_config = bench.toml\n")
+    pytester.makepyfile(
+        """
+        def test_one(canbroker_broker): pass
+        def test_two(canbroker_bus): pass
+        def test_three(): pass
+        """
+    )
+    result = pytester.runpytest_subprocess(*PLAIN)
+    result.assert_outcomes(errors=2, passed=1)
+    result.stdout.fnmatch_lines([f"E *{fault}"])
+
+
+def test_a_session_that_is_killed_leaves_no_broker(pytester: pytest.Pytester, place: Path) -> None:
+    pytester.makepyfile(
+        """
+        import os
+
+        def test_dies(canbroker_bus):
+            os.kill(os.getpid(), 9)
+        """
+    )
+    result = pytester.runpytest_subprocess(*PLAIN)
+    assert result.ret == -signal.SIGKILL
+    [left] = place.iterdir()
+    wait_until(
+        lambda: [path.name for path in left.iterdir()] == ["broker.log"], "the broker ends in order"
+    )
