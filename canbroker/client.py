@@ -53,6 +53,7 @@ class Bus(AwaitedBus):
         *,
         can_filters: CanFilters = None,
         receive_own_messages: bool | None = None,
+        exclusive: bool | None = None,
         broker: str | None = None,
         **parameters: Any,
     ) -> None:
@@ -67,15 +68,19 @@ class Bus(AwaitedBus):
         :param ignore_config: takes the arguments alone.
         :param can_filters: list of ``{"can_id", "can_mask"[, "extended"]}``; ``None``: all.
         :param receive_own_messages: whether :meth:`recv` returns what this bus has sent.
+        :param exclusive: nobody else may transmit on the channel until this bus is shut down;
+            what others send raises there. Ours.
         :param broker: address of the broker; ``None`` is this user's own, which is started if
             it does not run (unless ``CANBROKER_AUTOSTART`` is 0).
         :param parameters: parameters of the interface, ``timing`` with registers instead of
             ``bitrate`` among them. What is left out is as it is, if the channel is open already.
         :raises CanInterfaceNotImplementedError: no such interface, or nothing given.
-        :raises CanInitializationError: broker, adapter, parameter or configuration is at fault.
+        :raises CanInitializationError: broker, adapter, parameter or configuration is at fault,
+            or another bus is exclusive.
         :raises ValueError: a filter is not valid.
         """
         given = dict(parameters, channel=channel, interface=interface, broker=broker)
+        given["exclusive"] = exclusive
         given |= {"can_filters": can_filters, "receive_own_messages": receive_own_messages}
         found = settings.resolve(
             given, canbroker.rc, config_context, ignore_config=ignore_config, channels=channel_names
@@ -99,6 +104,7 @@ class Bus(AwaitedBus):
                 wanted=validate(found.get("can_filters")),
                 receive_own=bool(found.get("receive_own_messages")),
                 broker=found.get("broker"),
+                exclusive=bool(found.get("exclusive")),
             )
         except (CanInitializationError, CanInterfaceNotImplementedError) as error:
             error.args = (found.explain(str(error)),)
@@ -331,13 +337,15 @@ class Bus(AwaitedBus):
     def stats(self) -> BusStats:
         """The account of this bus up to now. Ours."""
         subscriber, transmitter = self._reception.subscriber, self._connection.transmitter
+        order = subscriber.order
         return BusStats(
-            received=subscriber.received,
+            received=order.received,
             sent=transmitter.sent,
             failed=transmitter.failed,
-            lost=subscriber.lost,
+            lost=order.lost,
+            repaired=order.repaired,
             dropped_upstream=subscriber.dropped_upstream,
-            restarts=subscriber.restarts,
+            restarts=order.restarts,
             interruptions=self._connection.watch.interruptions,
             receive_queue=len(self._reception),
             transmit_queue=transmitter.unanswered,

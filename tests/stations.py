@@ -57,8 +57,8 @@ def ready(client: Subscriber, text: str = "") -> list[EchoFrame]:
 
 def received(client: Subscriber) -> list[EchoFrame]:
     """Takes over what has arrived."""
-    frames = client.frames
-    client.frames = []
+    frames = client.order.frames
+    client.order.frames, client.order.losses = [], []
     return frames
 
 

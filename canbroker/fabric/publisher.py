@@ -31,6 +31,7 @@ class Presence(NamedTuple):
     filters: FilterSet
     present: bool
     topic: bytes  # as the client spelled it, canonical or not
+    claim: str | None = None  # as that of the topic
 
 
 class Publisher:
@@ -81,7 +82,9 @@ class Publisher:
 
     def ready(self, client: Presence, state: stream.StateEvent) -> None:
         """Tells a client that has come where its route stands."""
-        route = self._table.get(client.topic.replace(f"/@{client.client_id}".encode(), b"/rx", 1))
+        head, mark, query = client.topic.partition(b"?")
+        at = head.rindex(b"/@")
+        route = self._table.get(head[:at] + b"/rx" + (mark + query if mark else b";"))
         if route is None and len(self._table) >= MAX_ROUTES:
             self._send(client.topic, stream.encode_error(self.epoch, self._no_room()))
             return
@@ -166,8 +169,8 @@ class Publisher:
                 self._send(topic, stream.encode_error(self.epoch, str(error)))
             return None
         match asked:
-            case topics.PrivateTopic(client_id, filters):
-                return Presence(client_id, filters, subscribed, topic)
+            case topics.PrivateTopic(client_id, filters, claim):
+                return Presence(client_id, filters, subscribed, topic, claim)
             case topics.StateTopic():
                 self._state_wanted = subscribed
             case topics.RouteTopic(filters) if subscribed:

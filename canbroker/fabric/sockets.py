@@ -15,7 +15,7 @@ Socket: TypeAlias = "zmq.Socket[bytes]"
 
 #: Messages queued per connection. For a subscriber these are batches: what a stalled client may
 #: fall behind before the publisher drops for it, and so the bound of the memory it costs.
-STREAM_HIGH_WATER: Final = 20_000
+STREAM_HIGH_WATER: Final = 2_000
 REQUEST_HIGH_WATER: Final = 8_192
 
 #: select() knows no others.

@@ -6,10 +6,11 @@ from typing import Final
 
 from canbroker import clock
 from canbroker.clock import SECOND
-from canbroker.errors import CanOperationError, CanTimeoutError
+from canbroker.errors import CanError, CanOperationError, CanTimeoutError
+from canbroker.fabric.asking import Asker
+from canbroker.fabric.order import Order, Part
 from canbroker.fabric.sockets import Context, Descriptor, Messages, Socket, Waiter, readable
 from canbroker.filters import FilterSet
-from canbroker.frame import EchoFrame
 from canbroker.wire import WireError, stream, topics
 
 #: A route is never silent for longer than a heartbeat; after this long its actor is gone, and
@@ -22,50 +23,64 @@ CATCH_UP_NS: Final = SECOND // 10
 #: An actor answers a change of filters at once; after this long it is asked again.
 _ASK_AGAIN_NS: Final = SECOND // 2
 
+#: What is missing when the filters are changed has this long to come.
+_SETTLE_NS: Final = SECOND
+
 
 class Subscriber:
     """One client's SUB socket on one channel. Used by one thread at a time.
 
-    ``frames`` are those that have arrived; who takes them over puts an empty list there.
-    ``received``, ``lost``, ``restarts`` (the route began anew: a new epoch, or a connection that
-    was lost) and ``dropped_upstream`` are the account. A signal handler may raise anywhere in
-    here: a frame is then either in ``frames`` and the account, or will be counted as lost.
+    ``order`` has the frames that have arrived, the account, and what is missing.
+    ``dropped_upstream`` is what the channel says of itself. A signal handler may raise anywhere
+    in here: a frame is then either in ``order.frames`` and the account, or will be missed.
     """
 
-    def __init__(self, context: Context, endpoint: str, channel: str, client_id: str) -> None:
-        self.frames: list[EchoFrame] = []
-        self.received = 0
-        self.lost = 0
-        self.restarts = 0
+    def __init__(
+        self,
+        context: Context,
+        endpoint: str,
+        channel: str,
+        client_id: str,
+        control: str | None = None,
+        claim: str | None = None,
+    ) -> None:
+        """``control``: endpoint to ask for what was missed; ``None``: that is lost.
+
+        ``claim``: we want the sole right to transmit; it says for people who we are.
+        """
+        self.order = Order(repairs=control is not None)
         self.dropped_upstream = 0
-        self.epoch = 0
         self.filters: FilterSet | None = None
         self._channel = channel
         self._client_id = client_id
+        self._claim = claim
         self._route = b""
         self._private = b""
         self._ready: stream.ReadyEvent | None = None  # under the filters in force
         self._asked = b""  # private topic of the filters that shall be next
         self._answer: stream.EventBody | None = None
         self._topics: set[bytes] = set()  # subscribed to, perhaps
-        self._expected = 0
         self._heard_ns = clock.monotonic_ns()
         self.socket: Socket = context.subscriber(endpoint)
         self._messages = Messages(self.socket)
         self._suspected_ns: int | None = None  # since when a silence is being made sure of
-        self._waiter = Waiter()
-        self._waiter.add(self.socket)
+        self._asker: Asker | None = None
+        try:
+            self._asker = None if control is None else Asker(context, control)
+        except CanError:
+            self.socket.close()
+            raise
 
     def subscribe(self, filters: FilterSet, deadline: int | None) -> stream.ReadyEvent:
         """Changes to ``filters``; returns when they are active in the driver process.
 
-        What has arrived under the old filters until then is in ``frames``.
+        What has arrived under the old filters until then is in ``order.frames``.
 
         :raises CanTimeoutError: the channel actor did not answer by ``deadline``.
         :raises CanOperationError: it refused. The old filters stay in force, either way.
         """
         route = topics.route_topic(self._channel, filters)
-        private = topics.private_topic(self._channel, self._client_id, filters)
+        private = topics.private_topic(self._channel, self._client_id, filters, self._claim)
         if private == self._private and self._ready is not None:
             return self._ready
         self._leave_others()  # of a change that was interrupted
@@ -76,39 +91,64 @@ class Subscriber:
             self._join(route)
             self._join(private)
             answer, ready = self._until_ready(deadline)
-            restarted = bool(self.epoch) and answer.epoch != self.epoch
+            self._settle()
+            self.order.begin(answer.epoch, ready.next_seq)
             # No call from here on: an exception strikes before all of it, or after.
             self._route = route
             self._private = private
             self._ready = ready
             self.filters = filters
-            self.restarts += restarted
-            self.epoch = answer.epoch
-            self._expected = ready.next_seq
         finally:
             self._asked = b""
             self._leave_others()
         return ready
 
-    def receive(self) -> list[EchoFrame]:
-        """``frames``, with the next batch in it if there were none. Never blocks.
+    def remember(self, seconds: float, deadline: int | None) -> None:
+        """Puts the frames of the last ``seconds`` before those of the route, just subscribed to.
+
+        :raises CanTimeoutError: the channel did not answer by ``deadline``.
+        :raises CanOperationError: it refused.
+        """
+        if self._asker is None:
+            raise CanOperationError(f"channel {self._channel!r}: nobody to ask for the past")
+        try:
+            past = self._asker.history(self._route, seconds, None, deadline)
+        except WireError as error:
+            raise CanOperationError(f"channel {self._channel!r}: {error}") from error
+        if past is None:
+            raise CanTimeoutError(f"channel {self._channel!r} did not tell its history in time")
+        self.order.remember(*past)
+
+    def receive(self) -> bool:
+        """Whether ``order.frames`` has some, with the next batch if there were none.
+
+        Never blocks.
 
         :raises CanOperationError: the channel has ended, or says that we made an error.
         """
-        while not self.frames and (message := self._messages.next()) is not None:
+        order = self.order
+        while not order.frames:
+            if order.gap is not None and self._mend():
+                continue
+            message = self._messages.next()
+            if message is None:
+                return bool(order.losses)
             self._message(*message)
-        return self.frames
+        return True
 
     def wait(self, wake: Descriptor, timeout_ns: int | None) -> None:
         """Waits until something may have arrived, ``wake`` is set, or ``timeout_ns`` is over.
 
         :raises CanOperationError: the channel has been silent for too long.
         """
-        began = clock.monotonic_ns()
-        patience = max(self._heard_ns + SILENCE_NS - began, CATCH_UP_NS)
+        now = clock.monotonic_ns()
+        patience = max(self._heard_ns + SILENCE_NS - now, CATCH_UP_NS)
         waiter = Waiter()
         waiter.add(self.socket)
         waiter.add(wake)
+        if self.order.gap is not None and self._asker is not None:
+            waiter.add(self._asker.socket)
+            patience = min(patience, max(0, self._asker.due_ns() - now))
         if not waiter.wait(patience if timeout_ns is None else min(timeout_ns, patience)):
             self.check_alive()
 
@@ -129,10 +169,45 @@ class Subscriber:
 
     def readable(self) -> bool:
         """Whether :meth:`receive` would find a message."""
-        return bool(self.frames) or readable(self.socket)
+        if self.order.frames or self.order.losses or readable(self.socket):
+            return True
+        return self._asker is not None and readable(self._asker.socket)
+
+    @property
+    def sockets(self) -> list[Socket]:
+        """Those that make it :meth:`readable`."""
+        return [self.socket] if self._asker is None else [self.socket, self._asker.socket]
 
     def close(self) -> None:
         self.socket.close()
+        if self._asker is not None:
+            self._asker.close()
+
+    def _mend(self) -> bool:
+        """Sees to what is missing; whether there is news of it.
+
+        :raises CanOperationError: the answer is not of this protocol.
+        """
+        if self._asker is None:
+            return False
+        try:
+            return self._asker.mend(self.order, self._route)
+        except WireError as error:
+            raise CanOperationError(f"channel {self._channel!r}: {error}") from error
+
+    def _settle(self) -> None:
+        """Waits for what is missing of a route that we are about to leave."""
+        deadline = clock.monotonic_ns() + _SETTLE_NS
+        while self.order.gap is not None and self._asker is not None:
+            if self._mend():
+                continue
+            left = clock.remaining_ns(deadline)
+            if left == 0:
+                self.order.gone("the filters were changed before they came")
+                continue
+            waiter = Waiter()
+            waiter.add(self._asker.socket)
+            waiter.wait(left)
 
     def _join(self, topic: bytes) -> None:
         self._topics.add(topic)
@@ -145,7 +220,9 @@ class Subscriber:
             self._topics.discard(topic)
 
     def _until_ready(self, deadline: int | None) -> tuple[stream.EventBody, stream.ReadyEvent]:
-        """Takes messages until the answer to what was asked; their frames go to ``frames``."""
+        """Takes messages until the answer to what was asked; their frames go to ``order``."""
+        waiter = Waiter()
+        waiter.add(self.socket)
         while True:
             if self._answer is not None and isinstance(self._answer.payload, stream.ReadyEvent):
                 return self._answer, self._answer.payload
@@ -158,7 +235,7 @@ class Subscriber:
                     f"channel {self._channel!r} did not confirm the filters in time"
                 )
             patience = _ASK_AGAIN_NS if left is None else min(left, _ASK_AGAIN_NS)
-            if not self._waiter.wait(patience):
+            if not waiter.wait(patience):
                 # The answer was dropped if our backlog was at its limit. That is read by now.
                 self.socket.unsubscribe(self._asked)
                 self.socket.subscribe(self._asked)
@@ -180,20 +257,8 @@ class Subscriber:
         frames = batch.payload
         if isinstance(frames, str):
             raise CanOperationError(f"channel {self._channel!r}: {frames}")
-        count, first = len(frames), batch.first_seq
-        anew = batch.epoch != self.epoch
-        gap = 0 if anew else max(0, first - self._expected)
-        # Backwards in the same epoch: the connection was lost for a while and the route with it.
-        # How much, nobody knows.
-        restarted = bool(self.epoch) if anew else first < self._expected
-        # No call from here on: an exception strikes before all of it, or after.
-        self.frames += frames
-        self.received += count
-        self.lost += gap
-        self.restarts += restarted
         self.dropped_upstream = batch.dropped_upstream
-        self.epoch = batch.epoch
-        self._expected = first + count
+        self.order.add(Part(batch.epoch, batch.first_seq, frames))
 
     def _private_event(self, topic: bytes, body: stream.EventBody) -> None:
         event = body.payload
@@ -203,7 +268,6 @@ class Subscriber:
             return
         if topic == self._asked:
             self._answer = body
-        elif body.epoch != self.epoch:  # another actor, which has our subscription from libzmq
-            self.restarts += 1
-            self.epoch = body.epoch
-            self._expected = event.next_seq
+        elif body.epoch != self.order.epoch:
+            # Another actor, which has our subscription from libzmq.
+            self.order.add(Part(body.epoch, event.next_seq, ()))

@@ -22,7 +22,7 @@ from canbroker.link.watch import ChannelWatch
 from canbroker.runtime import Runtime
 from canbroker.wake import Wake
 from canbroker.wire import control
-from canbroker.wire.stream import StateEvent
+from canbroker.wire.stream import Holder, StateEvent, locked_by
 from canbroker.wire.tasks import TaskTrouble
 
 #: The channel answers at once; this long it may take on a busy machine.
@@ -30,6 +30,9 @@ ANSWER_S: Final = 5.0
 
 _SHUTDOWN_S: Final = 10.0
 _DETACH_S: Final = 0.5
+
+#: A channel sees at once that a client has left.
+_LEAVING_NS: Final = clock.SECOND // 2
 _NEVER_OPENED: Final = "the bus was never opened"
 
 _logger = logging.getLogger("canbroker.bus")
@@ -54,10 +57,11 @@ class Connection:
         wanted: FilterSet,
         receive_own: bool,
         broker: str | None,
+        exclusive: bool = False,
     ) -> None:
         """Asks the broker for the channel, and waits until our filters are active there.
 
-        ``label`` is what the user calls the channel.
+        ``label`` is what the user calls the channel. ``exclusive``: nobody else may transmit.
 
         :raises CanError: the broker, the adapter or a parameter is at fault. Nothing stays open.
         """
@@ -71,30 +75,34 @@ class Connection:
         self._context = Context()
         self._parts: list[Reception | ChannelWatch | Transmitter | TaskLink] = []
         self.tasks: TaskLink | None = None
+        self._claims = exclusive
         try:
             request = attach.request(self.client_id, str(label), interface, parameters)
             self.attached = attach.attach(
                 self._context, self._runtime, request, autostart=attach.autostart_wanted()
             )
-            self.opening = self._open(wanted, receive_own=receive_own)
+            claim = f"process {request.pid}: {request.program}" if exclusive else None
+            self.opening = self._open(wanted, receive_own=receive_own, claim=claim)
         except BaseException:
             self.closed = _NEVER_OPENED
             self._end()
             raise
 
-    def _open(self, wanted: FilterSet, *, receive_own: bool) -> StateEvent:
+    def _open(self, wanted: FilterSet, *, receive_own: bool, claim: str | None) -> StateEvent:
         name, stream = self.attached.name, self.attached.stream
         self.watch = ChannelWatch(self._context, stream, name)
         self._parts.append(self.watch)
         self.reception = Reception(
             self._context,
             stream,
+            self.attached.control,
             name,
             self.client_id,
             label=self._label,
             receive_own=receive_own,
             check_open=self.check_open,
             watch=self.watch,
+            claim=claim,
         )
         self._parts.append(self.reception)
         self.closed = None
@@ -102,7 +110,9 @@ class Connection:
             ready = self.reception.subscribe(wanted, clock.deadline_after(ANSWER_S))
         except CanError as error:
             raise CanInitializationError(str(error)) from error
-        self.watch.begin(self.reception.subscriber.epoch, ready.state)
+        self.watch.begin(self.reception.subscriber.order.epoch, ready.state)
+        if claim is not None:
+            self._make_sure_of_claim()
         self.transmitter = Transmitter(
             self._context, self.attached.transmit, self.client_id, self.watch, self._wake
         )
@@ -111,6 +121,16 @@ class Connection:
             self.transmitter, self.reception, check_open=self.check_open, finish=self.finish
         )
         return ready.state
+
+    def _make_sure_of_claim(self) -> None:
+        """:raises CanInitializationError: another client has the sole right to transmit."""
+        if not self.watch.wait_for_holder(self._is_us, clock.monotonic_ns() + _LEAVING_NS):
+            holder = self.watch.holder()
+            why = "did not confirm that it is" if holder is None else locked_by(holder)
+            raise CanInitializationError(f"channel {self._label!r} cannot be exclusive: {why}")
+
+    def _is_us(self, holder: Holder | None) -> bool:
+        return holder is not None and holder.client_id == self.client_id
 
     def check_open(self) -> None:
         """:raises CanOperationError: it is closed."""
@@ -230,6 +250,10 @@ class Connection:
 
     def _release(self) -> None:
         for part in reversed(self._parts):
+            if part is self._parts[0] and self._claims:
+                # Our presence is over by now; when the channel has seen that, all may transmit.
+                until = clock.monotonic_ns() + _LEAVING_NS
+                self.watch.wait_for_holder(lambda holder: not self._is_us(holder), until)
             part.close()
         self._context.close()
         self._wake.close()

@@ -33,6 +33,7 @@ class Reception:
         self,
         context: Context,
         endpoint: str,
+        control: str,
         channel: str,
         client_id: str,
         *,
@@ -40,12 +41,13 @@ class Reception:
         receive_own: bool,
         check_open: Callable[[], None],
         watch: ChannelWatch,
+        claim: str | None = None,
     ) -> None:
         """``label`` is what messages carry as their channel.
 
         ``check_open`` raises when the bus is closed; ``watch`` is kept up to date by who waits.
         """
-        self.subscriber = Subscriber(context, endpoint, channel, client_id)
+        self.subscriber = Subscriber(context, endpoint, channel, client_id, control, claim)
         self.wake = Wake()  # interrupts a wait, to look whether the bus is closed
         self.turns = Turns(self.wake)
         self._client_id = client_id
@@ -97,7 +99,7 @@ class Reception:
 
     def follow(self) -> None:
         """Lets libzmq subscribe again after a reconnect, which it does when a socket is used."""
-        if self._watch.epoch != self.subscriber.epoch:
+        if self._watch.epoch != self.subscriber.order.epoch:
             self.turns.if_free(self.subscriber.readable)
 
     def close(self) -> None:
@@ -150,7 +152,7 @@ class Reception:
         with self._queue_lock:
             # No call in between: an exception strikes before both of them, or after.
             self._queue += messages
-            self.subscriber.frames = []
+            self.subscriber.order.frames = []
         self._report_losses()
 
     def _change(self, wanted: FilterSet, deadline: int | None) -> ReadyEvent:
@@ -160,7 +162,7 @@ class Reception:
         with self._queue_lock:
             waiting = deque(m for m in (*self._queue, *messages) if _passes(wanted, m))
             self._queue = waiting  # as above
-            self.subscriber.frames = []
+            self.subscriber.order.frames = []
         self._report_losses()
         return ready
 
@@ -168,20 +170,19 @@ class Reception:
         me, own, label = self._client_id, self._receive_own, self._label
         return [
             Message.from_frame(frame, label, frame.origin != me)
-            for frame in self.subscriber.frames
+            for frame in self.subscriber.order.frames
             if own or frame.origin != me
         ]
 
     def _report_losses(self) -> None:
-        lost = self.subscriber.lost - self._losses.counts["frames lost"]
-        if lost:
-            self._losses.note("frames lost", f"{lost} of channel {self._label!r}")
-            self._losses.counts["frames lost"] = self.subscriber.lost
+        losses, self.subscriber.order.losses = self.subscriber.order.losses, []
+        for _, loss in losses:
+            self._losses.note(f"frames of channel {self._label!r} lost", str(loss))
 
     def _descriptor(self) -> int:
         self._check_open()
         if self._readiness is None:
-            self._readiness = Readiness(self.subscriber.socket)
+            self._readiness = Readiness(self.subscriber.sockets)
         return self._readiness.fileno()
 
     def _update_readiness(self) -> None:

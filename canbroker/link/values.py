@@ -26,7 +26,8 @@ class BusStats(msgspec.Struct, frozen=True, kw_only=True):
     """The account of one bus, in frames.
 
     ``received``: arrived under the filters, this bus's own included, whether returned or not.
-    ``lost``: sent to us and never arrived. ``dropped_upstream``: lost before the broker saw them.
+    ``lost``: sent to us and never arrived. ``repaired``: did not arrive, were asked for, and were
+    received in their place. ``dropped_upstream``: lost before the broker saw them.
     ``restarts``: times that the channel actor was replaced, and frames may have been missed.
     ``interruptions``: times that the adapter was lost, or closed to change its mode; what was on
     the bus then, nobody received.
@@ -37,6 +38,7 @@ class BusStats(msgspec.Struct, frozen=True, kw_only=True):
     sent: int
     failed: int
     lost: int
+    repaired: int
     dropped_upstream: int
     restarts: int
     interruptions: int

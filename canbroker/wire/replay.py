@@ -18,9 +18,9 @@ from canbroker.wire.control import Params
 #: Frames in one answer, which has to fit a message and shall not keep the channel from its work.
 MAX_REPLAYED: Final = 2048
 
-_U64 = Annotated[int, msgspec.Meta(ge=0, le=2**64 - 1)]
+_U63 = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
 _Topic = Annotated[str, msgspec.Meta(max_length=32_768)]
-_Place = tuple[_U64, _U64]
+_Place = tuple[_U63, _U63]
 
 
 class Replay(Params):
@@ -30,9 +30,9 @@ class Replay(Params):
     """
 
     topic: _Topic
-    epoch: _U64
-    first_seq: _U64
-    end_seq: _U64 | None = None
+    epoch: _U63
+    first_seq: _U63
+    end_seq: _U63 | None = None
 
 
 class Replayed(msgspec.Struct):
@@ -87,6 +87,7 @@ def encode_frames(frames: Sequence[msgspec.Raw]) -> msgspec.Raw:
 def decode_frames(raw: msgspec.Raw) -> list[EchoFrame]:
     """:raises WireError: says what is wrong with the frames of an answer."""
     try:
-        return _frames_decoder.decode(raw)
+        frames: list[EchoFrame] = _frames_decoder.decode(raw)
     except DECODE_ERRORS as error:
         raise WireError(f"replayed frames: {error}") from error
+    return frames

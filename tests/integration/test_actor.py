@@ -86,8 +86,9 @@ class Running:
     def receive(self, subscriber: Subscriber, count: int) -> list[Frame]:
         frames: list[Frame] = []
         while len(frames) < count:
-            frames += subscriber.receive()
-            subscriber.frames = []
+            subscriber.receive()
+            frames += subscriber.order.frames
+            subscriber.order.frames = []
             if len(frames) < count:
                 subscriber.wait(self._never, 10 * clock.SECOND)
         return frames
@@ -135,10 +136,10 @@ def test_a_run_of_good_requests_has_one_answer(directory: Path, stack: ExitStack
 def test_another_epochs_request_is_never_sent(actor: Running) -> None:
     witness = actor.subscriber("witness")
     link = actor.link()
-    link.send(request(1, epoch=witness.epoch - 1))
+    link.send(request(1, epoch=witness.order.epoch - 1))
     reply = actor.reply(link)
     assert (reply.status, reply.accepted, reply.failed) == (Status.STALE, 0, [0])
-    link.send(request(2, Frame(0, 0x200, 0, b""), epoch=witness.epoch))
+    link.send(request(2, Frame(0, 0x200, 0, b""), epoch=witness.order.epoch))
     assert [frame.arbitration_id for frame in actor.receive(witness, 1)] == [0x200]
 
 

@@ -40,7 +40,7 @@ def test_what_is_published_after_subscribing_arrives_and_nothing_before(
         assert ready(client) == []
         station.publish(numbered(range(10, 20)))
         assert numbers(take(client, 10)) == list(range(10, 20))
-        assert (client.received, client.lost, client.restarts) == (10, 0, 0)
+        assert (client.order.received, client.order.lost, client.order.restarts) == (10, 0, 0)
 
 
 @pytest.mark.parametrize("attempt", range(5))
@@ -58,7 +58,7 @@ def test_joining_a_running_stream_misses_nothing(
             station.stream(None)
             assert got == list(range(got[0], got[0] + len(got)))
             assert event.state == STATE
-            assert client.lost == 0
+            assert client.order.lost == 0
 
 
 def test_a_change_of_filters_loses_and_repeats_nothing(context: Context, endpoint: str) -> None:
@@ -79,7 +79,7 @@ def test_a_change_of_filters_loses_and_repeats_nothing(context: Context, endpoin
         assert everything == sorted(set(everything))  # in order, none twice
         always = [number for number in everything if number % 8 == 0]  # passed every filter
         assert always == list(range(0, always[-1] + 8, 8))
-        assert client.lost == 0
+        assert client.order.lost == 0
         assert station.routes() == 1
 
 
@@ -105,7 +105,7 @@ def test_a_change_that_times_out_loses_nothing(context: Context, endpoint: str) 
         assert ready(client, "7:7") == []
         station.publish(numbered(range(8, 16), identifiers=8))
         assert numbers(take(client, 1)) == [15]
-        assert client.lost == 0
+        assert client.order.lost == 0
 
 
 def test_routes_are_shared_and_end_with_their_last_subscriber(
@@ -183,16 +183,18 @@ def test_a_slow_subscriber_knows_what_it_has_lost_to_the_last_frame(
             station.publish_each(chunk)
         got: list[int] = []
         wake = Wake()
-        while slow.received + slow.lost < total:  # the tail shows with the next heartbeat
+        while (
+            slow.order.received + slow.order.lost < total
+        ):  # the tail shows with the next heartbeat
             slow.receive()
             got += numbers(received(slow))
             slow.wait(wake, clock.MILLISECOND)
         wake.close()
-        assert slow.lost > 0
-        assert slow.received + slow.lost == total
-        assert len(got) == slow.received
+        assert slow.order.lost > 0
+        assert slow.order.received + slow.order.lost == total
+        assert len(got) == slow.order.received
         assert got == sorted(set(got))
-        assert idle.lost == 0
+        assert idle.order.lost == 0
 
 
 def test_a_gap_in_the_numbers_is_loss_and_a_heartbeat_shows_it_at_the_end(
@@ -209,10 +211,10 @@ def test_a_gap_in_the_numbers_is_loss_and_a_heartbeat_shows_it_at_the_end(
         skip(3)
         station.publish(numbered([4]))
         assert numbers(take(client, 2)) == [0, 4]
-        assert client.lost == 3
+        assert client.order.lost == 3
         skip(2)
-        wait_until(lambda: client.receive() or client.lost == 5, "the heartbeat tells")
-        assert (client.received, client.lost, client.restarts) == (2, 5, 0)
+        wait_until(lambda: client.receive() and client.order.lost == 5, "the heartbeat tells")
+        assert (client.order.received, client.order.lost, client.order.restarts) == (2, 5, 0)
 
 
 def test_losses_before_the_broker_are_passed_on(context: Context, endpoint: str) -> None:
@@ -221,7 +223,7 @@ def test_losses_before_the_broker_are_passed_on(context: Context, endpoint: str)
         station.do(lambda publisher: setattr(publisher, "dropped_upstream", 7))
         station.publish(numbered([0]))
         take(client, 1)
-        assert (client.dropped_upstream, client.lost) == (7, 0)
+        assert (client.dropped_upstream, client.order.lost) == (7, 0)
 
 
 @pytest.mark.parametrize("epoch", [2, 1], ids=["actor restarted", "connection lost"])
@@ -239,7 +241,7 @@ def test_a_route_that_begins_anew_is_seen(context: Context, endpoint: str, epoch
             assert station.routes() == 1
             station.publish(numbered(range(3)))
             assert numbers(take(client, 3)) == [0, 1, 2]
-        assert (client.received, client.lost, client.restarts) == (13, 0, 1)
+        assert (client.order.received, client.order.lost, client.order.restarts) == (13, 0, 1)
 
 
 def test_the_end_of_a_stream_says_why(context: Context, endpoint: str) -> None:
