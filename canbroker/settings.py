@@ -149,7 +149,7 @@ def _is_name(channel: Value, interface: Value | None, channels: Channels, broker
 def _checked(key: str, found: Value) -> Value:
     """``found`` as what its key is meant for."""
     value = found.value
-    if key in {"fd", "receive_own_messages"} and value is not None:
+    if key in {"exclusive", "fd", "receive_own_messages"} and value is not None:
         if isinstance(value, str):
             raise CanInitializationError(
                 f"{key} must be true or false, got {value!r} ({found.origin})"

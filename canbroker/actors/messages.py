@@ -10,6 +10,7 @@ import msgspec
 from canbroker.backends import Backend, Transmit
 from canbroker.fabric.requests import Caller
 from canbroker.wire.replay import History, Replay
+from canbroker.wire.stream import Holder
 from canbroker.wire.transmit import Status
 
 
@@ -70,6 +71,13 @@ class Gone:
 
 
 @dataclass(frozen=True)
+class Exclusive:
+    """To the send thread: only this client may transmit from now on; ``None``: everyone."""
+
+    holder: Holder | None
+
+
+@dataclass(frozen=True)
 class ChangeState:
     """To the keeper: a client wants the channel listen-only, or not."""
 
@@ -114,6 +122,6 @@ class Crashed:
     thread: str
 
 
-SenderMessage = Up | Down | Finished | Gone | Answer | Stop
+SenderMessage = Up | Down | Finished | Gone | Exclusive | Answer | Stop
 ReceiverMessage = Up | Down | Settle | Ask | Stop
 KeeperMessage = Lost | LetGo | Opened | ChangeState | Crashed | Stop

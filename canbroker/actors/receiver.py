@@ -13,6 +13,7 @@ from canbroker.actors.messages import (
     Answer,
     Ask,
     Down,
+    Exclusive,
     Finished,
     Gone,
     KeeperMessage,
@@ -33,7 +34,7 @@ from canbroker.filters import FilterSet
 from canbroker.frame import EchoFrame, Frame, nominal_time_ns
 from canbroker.wire import control
 from canbroker.wire.replay import Replay
-from canbroker.wire.stream import ClientInfo, StateEvent, echo
+from canbroker.wire.stream import ClientInfo, Holder, StateEvent, echo
 from canbroker.wire.transmit import Status
 
 #: Clients take a channel that says nothing for three times this long for gone.
@@ -73,6 +74,8 @@ class Receiver:
         self._reason = "the adapter is not open"
         self._condition = BusCondition()  # as last published
         self._clients: dict[str, list[FilterSet]] = {}
+        self._claims: dict[str, str] = {}  # who wants to transmit alone; the first one does
+        self._holder: Holder | None = None
         self._totals = Totals()
         self._publisher = Publisher(context, endpoint, channel, epoch, ring)
         self._replayer = Replayer(ring, channel, epoch, self._publisher.route)
@@ -213,6 +216,9 @@ class Receiver:
                 # XPUB tells of every subscription to a topic, but only of the last one's end.
                 if change.filters not in known:
                     known.append(change.filters)
+                if change.claim is not None:
+                    self._claims.setdefault(change.client_id, change.claim)
+                    self._settle_claims()  # before it is told so
                 self._publisher.ready(change, self._state(clock.monotonic_ns()))
             else:
                 self._leave(change, known)
@@ -225,6 +231,15 @@ class Receiver:
         if not known:
             del self._clients[change.client_id]
             self._sender.put(Gone(change.client_id))
+            self._claims.pop(change.client_id, None)
+            self._settle_claims()
+
+    def _settle_claims(self) -> None:
+        """Has the send thread refuse all but the holder, if that is another one now."""
+        holder = next((Holder(*claim) for claim in self._claims.items()), None)
+        if holder != self._holder:
+            self._holder = holder
+            self._sender.put(Exclusive(holder))
 
     # --------------------------------------------------------------------------------- state
 
@@ -264,6 +279,7 @@ class Receiver:
                 for client_id, filters in self._clients.items()
             ],
             counters=backend.counters() if backend else {},
+            exclusive=self._holder,
         )
 
 

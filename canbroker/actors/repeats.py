@@ -9,6 +9,7 @@ from canbroker import clock
 from canbroker.backends import Backend, Repetition
 from canbroker.fabric.requests import Caller, Handler
 from canbroker.wire import control
+from canbroker.wire.stream import Holder, locked_by
 from canbroker.wire.tasks import Repeat, RepeatCount, RepeatCounts, Repeating, TaskKey
 
 #: A scheduler asks for the counts every second. When nobody does for this long it is not there to
@@ -23,6 +24,7 @@ class Repeats:
         """``settle`` answers a caller when what the bus has seen before has been published."""
         self._settle = settle
         self._backend: Backend | None = None
+        self._holder: Holder | None = None  # who alone may transmit
         self._scheduler = b""  # its connection
         self._lease_ns: int | None = None  # the end of it, while anything is repeated
         self.handlers: Mapping[str, Handler] = {
@@ -35,6 +37,12 @@ class Repeats:
         """The adapter from now on; what another one has repeated ended with it."""
         self._backend = backend
         self._lease_ns = None
+
+    def lock(self, holder: Holder | None) -> None:
+        """Ends what is repeated for others than the holder, and refuses more; ``None``: no one."""
+        self._holder = holder
+        if holder is not None:
+            self._end(lambda owner: owner != holder.client_id)
 
     def forget(self, client_id: str) -> None:
         """Ends what is repeated for a client that has left."""
@@ -60,6 +68,8 @@ class Repeats:
         backend = self._able()
         if isinstance(backend, control.ErrorResult):
             return backend
+        if self._holder is not None and self._holder.client_id != params.client_id:
+            return Repeating(repeating=False, reason=locked_by(self._holder))
         self._scheduler = caller.identity
         self._lease_ns = clock.monotonic_ns() + LEASE_NS
         reason = backend.repeat(

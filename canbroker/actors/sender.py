@@ -15,6 +15,7 @@ from canbroker.actors.messages import (
     Ask,
     ChangeState,
     Down,
+    Exclusive,
     Finished,
     Gone,
     KeeperMessage,
@@ -33,6 +34,7 @@ from canbroker.fabric.sockets import Context, Waiter
 from canbroker.throttle import Throttle
 from canbroker.wire import WireError, control
 from canbroker.wire.replay import REPLAY_METHODS, History, Replay
+from canbroker.wire.stream import Holder, locked_by
 from canbroker.wire.tasks import REPEAT_METHODS
 from canbroker.wire.transmit import CREDIT, Request, Status, decode_request, encode_reply
 
@@ -74,6 +76,7 @@ class Sender:
         self._keeper = keeper
         self._backend: Backend | None = None
         self._down: tuple[Status, str] = (Status.DEVICE_GONE, "the adapter is not open")
+        self._holder: Holder | None = None  # who alone may transmit
         self._accounts: dict[str, Account] = {}
         self._keeping: dict[Account, None] = {}  # those with frames whose time has not come
         self._discards: list[tuple[Caller, control.Discard]] = []
@@ -131,6 +134,9 @@ class Sender:
                 self._finish(transmits)
             case Gone(client_id):
                 self._forget(client_id)
+            case Exclusive(holder):
+                self._holder = holder
+                self._repeats.lock(holder)
             case Answer(caller, result):
                 self._control.reply(caller, result)
             case Up(backend):
@@ -334,12 +340,12 @@ class Sender:
         while account.waiting and len(batch) < count:
             transmit = account.waiting.popleft()
             self.queued -= 1
-            if 0 < transmit.expires_ns <= now:
-                _, pending, index = transmit.request
-                late = "expired before the adapter had room"
-                self._fail(account, pending, (index,), Status.EXPIRED, late)
-            else:
+            refusal = self._hindrance(transmit, now)
+            if refusal is None:
                 batch.append(transmit)
+            else:
+                _, pending, index = transmit.request
+                self._fail(account, pending, (index,), *refusal)
         self._answer(account)
         try:
             backend.send(batch)
@@ -351,6 +357,14 @@ class Sender:
             self._keeper.put(Lost(backend, str(error)))
             return False
         return True
+
+    def _hindrance(self, transmit: Transmit, now: int) -> tuple[Status, str] | None:
+        """Why a frame whose turn it is cannot be sent, if so."""
+        if 0 < transmit.expires_ns <= now:
+            return Status.EXPIRED, "expired before the adapter had room"
+        if self._holder is not None and transmit.origin != self._holder.client_id:
+            return Status.LOCKED, locked_by(self._holder)
+        return None
 
     # ------------------------------------------------------------------------------ failures
 

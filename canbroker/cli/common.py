@@ -22,7 +22,7 @@ from canbroker.wire import control
 
 #: Arguments of ``Bus`` that are no parameters of an interface.
 _OWN_ARGUMENTS: Final = frozenset(
-    {"channel", "interface", "broker", "can_filters", "receive_own_messages"}
+    {"channel", "interface", "broker", "can_filters", "exclusive", "receive_own_messages"}
 )
 
 _T = TypeVar("_T")

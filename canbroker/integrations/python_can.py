@@ -65,6 +65,7 @@ class CanbrokerBus(can.BusABC):
         adapter: str | None = None,
         broker: str | None = None,
         receive_own_messages: bool = False,
+        exclusive: bool = False,
         **parameters: Any,
     ) -> None:
         """Attaches to a channel, which the broker opens if nobody has yet.
@@ -76,6 +77,7 @@ class CanbrokerBus(can.BusABC):
         :param broker: address of the broker; ``None`` is this user's own, which is started if
             it does not run (unless ``CANBROKER_AUTOSTART`` is 0).
         :param receive_own_messages: whether :meth:`recv` returns what this bus has sent.
+        :param exclusive: nobody else may transmit on the channel until this bus is shut down.
         :param parameters: parameters of the interface. What is left out is as it is, if the
             channel is open already.
         :raises can.CanInterfaceNotImplementedError: no such interface, or nothing given.
@@ -91,6 +93,7 @@ class CanbrokerBus(can.BusABC):
                 ignore_config=True,  # python-can has looked already
                 can_filters=can_filters,
                 receive_own_messages=receive_own_messages,
+                exclusive=exclusive,
                 broker=broker,
                 **parameters,
             )

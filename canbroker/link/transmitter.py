@@ -24,6 +24,9 @@ from canbroker.wire.transmit import (
 #: How often a wait for the actor looks whether it still lives.
 _LOOK_NS: Final = clock.SECOND // 4
 
+#: A channel that refuses frames at once has answered by then, on a busy machine, too.
+_ANSWER_NS: Final = clock.SECOND
+
 #: The driver may take a frame just before it expires; this long its answer may be on its way.
 _GRACE_NS: Final = 50 * clock.MILLISECOND
 
@@ -100,6 +103,9 @@ class Transmitter:
         if problem is not None:
             raise CanOperationError(f"cannot send {describe(frames[0])}: {problem}")
         self._follow_epoch()
+        if failed is None and not (taken and deadline) and self._is_locked():
+            # The channel refuses it at once, and who sends it shall hear that now.
+            taken, deadline = True, clock.monotonic_ns() + _ANSWER_NS
         self.token += 1
         expires = deadline if deadline and taken else 0
         if not self._link.send(
@@ -156,6 +162,10 @@ class Transmitter:
             raise CanTimeoutError(_summary(request.failures))
         if request.failures:
             raise CanOperationError(_summary(request.failures))
+
+    def _is_locked(self) -> bool:
+        holder = self._watch.holder()
+        return holder is not None and holder.client_id != self._client_id
 
     def _wait(self, deadline: int | None, what: str, *, closing: bool = False) -> None:
         """Waits for answers and books them.

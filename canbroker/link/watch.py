@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 
 from canbroker import clock
 from canbroker.errors import CanOperationError
@@ -10,7 +11,7 @@ from canbroker.fabric.requests import StateFeed
 from canbroker.fabric.sockets import Context, Waiter
 from canbroker.fabric.subscriber import CATCH_UP_NS, SILENCE_NS
 from canbroker.wire import topics
-from canbroker.wire.stream import StateEvent, decode_event
+from canbroker.wire.stream import Holder, StateEvent, decode_event
 
 
 class ChannelWatch:
@@ -67,6 +68,22 @@ class ChannelWatch:
                 if self._closed or not self._waiter.wait(clock.remaining_ns(deadline)):
                     raise CanOperationError(f"channel {self._channel!r} is not {state} yet")
                 self._follow()
+
+    def holder(self) -> Holder | None:
+        """Who alone may transmit, as far as is known; ``None``: everyone may."""
+        with self._lock:
+            self._follow()
+        return self.state.exclusive
+
+    def wait_for_holder(self, is_it: Callable[[Holder | None], bool], deadline: int | None) -> bool:
+        """Whether the channel says by ``deadline`` that somebody holds it who ``is_it``."""
+        with self._lock:
+            self._follow()
+            while not is_it(self.state.exclusive):
+                if self._closed or not self._waiter.wait(clock.remaining_ns(deadline)):
+                    return False
+                self._follow()
+            return True
 
     def close(self) -> None:
         with self._lock:

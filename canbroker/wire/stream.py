@@ -43,6 +43,13 @@ class ClientInfo(msgspec.Struct):
     filters: str
 
 
+class Holder(msgspec.Struct):
+    """The client that has the sole right to transmit; ``name`` says for people who it is."""
+
+    client_id: str
+    name: str
+
+
 class StateEvent(msgspec.Struct, tag_field="event", tag="state", kw_only=True):
     """All there is to say of a channel; published when it changes and about every second.
 
@@ -50,6 +57,7 @@ class StateEvent(msgspec.Struct, tag_field="event", tag="state", kw_only=True):
     clocks relates frames' time stamps (wall) to deadlines (monotonic). Counters are cumulative
     since the epoch; ``*_rate`` are frames per second and ``load`` the share of the bus's time
     (0 to 1, nominal bits without stuff bits) over the last period; ``None`` if not known.
+    ``exclusive`` alone may transmit; ``None``: everyone.
     """
 
     state: str
@@ -73,6 +81,7 @@ class StateEvent(msgspec.Struct, tag_field="event", tag="state", kw_only=True):
     interruptions: int = 0
     clients: list[ClientInfo] = []
     counters: dict[str, int] = {}
+    exclusive: Holder | None = None
 
 
 class ReadyEvent(msgspec.Struct, tag_field="event", tag="ready"):
@@ -141,6 +150,11 @@ def decode_event(body: bytes) -> EventBody:
     if event.kind != (ERROR if isinstance(event.payload, str) else EVENT):
         raise WireError(f"event: kind {event.kind} with a payload of another kind")
     return event
+
+
+def locked_by(holder: Holder) -> str:
+    """Why nobody else may transmit."""
+    return f"the channel is exclusive to client {holder.client_id} ({holder.name})"
 
 
 def echo(frame: Frame, timestamp_ns: int, origin: str) -> EchoFrame:

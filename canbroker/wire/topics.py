@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from typing import Final, NamedTuple
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
 from canbroker import filters
 from canbroker.filters import FilterSet
@@ -12,6 +12,9 @@ from canbroker.wire import CLIENT_ID_PATTERN, WireError
 
 #: The longest set of filters, 1,024 of 29 bits, takes some 20,000.
 MAX_TOPIC_BYTES: Final = 32_768
+
+#: Characters of who claims to transmit alone; the rest is not read.
+MAX_CLAIM: Final = 256
 
 _CLIENT_ID = re.compile(CLIENT_ID_PATTERN)
 
@@ -29,11 +32,13 @@ class StateTopic(NamedTuple):
 class PrivateTopic(NamedTuple):
     """What concerns one client, and its presence.
 
-    ``filters`` is the route that the client has subscribed to before.
+    ``filters`` is the route that the client has subscribed to before. ``claim``: it wants the
+    sole right to transmit, and says for people who it is; ``None``: it does not.
     """
 
     client_id: str
     filters: FilterSet
+    claim: str | None = None
 
 
 Topic = RouteTopic | StateTopic | PrivateTopic
@@ -53,8 +58,12 @@ def state_topic(channel: str) -> bytes:
     return f"{encode_channel(channel)}/state;".encode()
 
 
-def private_topic(channel: str, client_id: str, wanted: FilterSet) -> bytes:
-    return f"{encode_channel(channel)}/@{client_id}{_query(wanted)};".encode()
+def private_topic(
+    channel: str, client_id: str, wanted: FilterSet, claim: str | None = None
+) -> bytes:
+    """The topic of a client. ``claim``: who it is, for people; it wants to transmit alone."""
+    claimed = "" if claim is None else f"!{encode_channel(claim)}"
+    return f"{encode_channel(channel)}/@{client_id}{claimed}{_query(wanted)};".encode()
 
 
 def parse(topic: bytes, channel: str) -> Topic:
@@ -82,8 +91,9 @@ def parse(topic: bytes, channel: str) -> Topic:
         raise WireError(f"topic {text!r}: {error}") from error
     if kind == "rx":
         return RouteTopic(wanted)
-    if kind.startswith("@") and _CLIENT_ID.match(kind[1:]):
-        return PrivateTopic(kind[1:], wanted)
+    client_id, claimed, claim = kind.removeprefix("@").partition("!")
+    if kind.startswith("@") and _CLIENT_ID.match(client_id):
+        return PrivateTopic(client_id, wanted, unquote(claim)[:MAX_CLAIM] if claimed else None)
     raise WireError(f"topic {text!r} is neither rx, state nor @<client-id>")
 
 

@@ -32,6 +32,8 @@ def test_topics_are_spelled_as_documented() -> None:
     assert topics.state_topic("can0") == b"can0/state;"
     assert topics.private_topic("can0", "me-1", EVERYTHING) == b"can0/@me-1;"
     assert topics.private_topic("can0", "me-1", SOME) == (b"can0/@me-1?451:7ff,x000a0000:1fffffff;")
+    claimed = topics.private_topic("can0", "me-1", filters.parse("451:7ff"), "process 7: a?b;")
+    assert claimed == b"can0/@me-1!process%207%3A%20a%3Fb%3B?451:7ff;"
 
 
 def test_the_document_spells_a_device_as_we_do() -> None:
@@ -63,12 +65,14 @@ def test_different_channels_have_different_topics(one: str, other: str) -> None:
     assert one == other or not a.startswith(b)
 
 
-@given(name=names, wanted=filter_sets, client_id=client_ids)
-def test_every_topic_comes_back(name: str, wanted: FilterSet, client_id: str) -> None:
+@given(name=names, wanted=filter_sets, client_id=client_ids, who=names)
+def test_every_topic_comes_back(name: str, wanted: FilterSet, client_id: str, who: str) -> None:
     route = topics.route_topic(name, wanted)
     private = topics.private_topic(name, client_id, wanted)
+    claimed = topics.private_topic(name, client_id, wanted, who)
     assert topics.parse(route, name) == topics.RouteTopic(wanted)
     assert topics.parse(private, name) == topics.PrivateTopic(client_id, wanted)
+    assert topics.parse(claimed, name) == topics.PrivateTopic(client_id, wanted, who)
     assert topics.parse(topics.state_topic(name), name) == topics.StateTopic()
 
 
