@@ -11,13 +11,14 @@ from __future__ import annotations
 import itertools
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import pytest
 
+from canbroker import clock
 from canbroker.runtime import ADDRESS_VARIABLE, Runtime
 
 if TYPE_CHECKING:
@@ -25,6 +26,9 @@ if TYPE_CHECKING:
 
 _CONFIG: Final = "canbroker_config"
 _WORKER_KEY: Final = "canbroker"
+
+#: How far back the traffic goes that a failed test shows.
+_SHOWN_S: Final = 10.0
 
 _numbers = itertools.count()
 
@@ -37,6 +41,7 @@ class _Place(NamedTuple):
 
 
 _PLACE: Final = pytest.StashKey[_Place]()
+_CHANNELS: Final = pytest.StashKey["Channels"]()
 
 
 class Channels:
@@ -44,8 +49,10 @@ class Channels:
 
     def __init__(self, broker: str) -> None:
         """``broker``: the address."""
-        self._broker = broker
+        self.broker = broker
         self._names: dict[str, str] = {}
+        #: When the test was given each channel, by the broker's name for it; wall clock.
+        self.since_ns: dict[str, int] = {}
         self._held = ExitStack()
 
     def __call__(self, name: str = "") -> str:
@@ -57,17 +64,14 @@ class Channels:
         :raises CanInitializationError: the broker does not answer.
         """
         if name not in self._names:
-            self._names[name] = self._make()
+            channel = self._names[name] = self._make()
+            self.since_ns[channel] = clock.wall_ns()
         return self._names[name]
-
-    @property
-    def names(self) -> list[str]:
-        """The broker's names for the channels that the test has now."""
-        return list(self._names.values())
 
     def close(self) -> None:
         """Gives all of them back."""
         self._names.clear()
+        self.since_ns.clear()
         self._held.close()
 
     def _make(self) -> str:
@@ -77,7 +81,7 @@ class Channels:
         # A bus that is there keeps the channel; it need not receive what the test sends.
         hardly_any = [{"can_id": 0x1FFFFFFF, "can_mask": 0x1FFFFFFF, "extended": True}]
         keeper = Bus(
-            channel, "virtual", ignore_config=True, can_filters=hardly_any, broker=self._broker
+            channel, "virtual", ignore_config=True, can_filters=hardly_any, broker=self.broker
         )
         self._held.enter_context(keeper)
         return f"virtual.{channel}"
@@ -103,12 +107,13 @@ def canbroker_broker(pytestconfig: pytest.Config) -> Iterator[str]:
 
 
 @pytest.fixture
-def canbroker_channel(canbroker_broker: str) -> Iterator[Channels]:
+def canbroker_channel(canbroker_broker: str, request: pytest.FixtureRequest) -> Iterator[Channels]:
     """Call it for a channel that is this test's alone until it ends; returns its name for ``Bus``.
     ``canbroker_channel()`` is a virtual one, ``canbroker_channel("rear")`` another.
     The same call returns the same channel again.
+    If the test fails, its report has the last traffic of them, as of ``candump -L``.
     """
-    channels = Channels(canbroker_broker)
+    channels = request.node.stash[_CHANNELS] = Channels(canbroker_broker)
     try:
         yield channels
     finally:
@@ -159,6 +164,22 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 
         private_broker.stop(runtime)
         private_broker.remove(runtime)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item,
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Adds the traffic of a test's channels to the report that it has failed."""
+    report = yield
+    channels = item.stash.get(_CHANNELS, None)
+    if report.failed and channels is not None:
+        from canbroker.integrations import recent_traffic  # noqa: PLC0415 - imports ZeroMQ
+
+        for name, since_ns in channels.since_ns.items():
+            text = recent_traffic.candump(channels.broker, name, _SHOWN_S, since_ns)
+            report.sections.append((f"Traffic of {name}, last {_SHOWN_S:g} s", text))
+    return report
 
 
 def _configuration(config: pytest.Config) -> Path | None:

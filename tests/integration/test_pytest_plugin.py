@@ -15,8 +15,8 @@ from tests.conftest import wait_until
 
 pytest_plugins = ["pytester"]
 
-#: What a session of one process is run with; its order is that of the file.
-PLAIN = ("-p", "no:randomly", "-p", "no:cacheprovider", "-q")
+#: Of the plugins that are installed only this one: others need a second to be imported.
+PLAIN = ("-p", "canbroker", "-p", "no:cacheprovider", "-q")
 
 TWO_ADAPTERS = """
 [channels.body]
@@ -46,6 +46,7 @@ def place(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     place = Path(tempfile.mkdtemp(prefix="cb-", dir="/tmp"))
     monkeypatch.setenv("TMPDIR", str(place))
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(place / "user"))
+    monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
     try:
         yield place
         wait_until(lambda: not _processes_below(place), "the broker of the session ends")
@@ -56,7 +57,10 @@ def place(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
         shutil.rmtree(place)
 
 
-def test_a_suite_that_does_not_use_it_pays_nothing(pytester: pytest.Pytester, place: Path) -> None:
+def test_a_suite_that_does_not_use_it_pays_nothing(
+    pytester: pytest.Pytester, place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD")
     pytester.makepyfile(
         """
         import sys
@@ -70,7 +74,7 @@ def test_a_suite_that_does_not_use_it_pays_nothing(pytester: pytest.Pytester, pl
             assert threading.active_count() == 1
         """
     )
-    pytester.runpytest_subprocess(*PLAIN).assert_outcomes(passed=1)
+    pytester.runpytest_subprocess().assert_outcomes(passed=1)
     assert not list(place.iterdir())
 
 
@@ -213,4 +217,74 @@ def test_a_session_that_is_killed_leaves_no_broker(pytester: pytest.Pytester, pl
     [left] = place.iterdir()
     wait_until(
         lambda: [path.name for path in left.iterdir()] == ["broker.log"], "the broker ends in order"
+    )
+
+
+# ------------------------------------------------------------------------------------- reports
+
+
+def test_a_failed_test_shows_the_traffic_of_its_channels(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile(
+        """
+        import pytest
+        from canbroker import Bus, Message
+
+        def exchange(bus, channel, identifier):
+            with Bus(channel) as other:
+                other.send(Message(arbitration_id=identifier, data=b"ab", is_extended_id=False))
+                assert bus.recv(10)
+
+        def test_fails(canbroker_bus, canbroker_channel):
+            exchange(canbroker_bus, canbroker_channel(), 0x111)
+            canbroker_channel("rear")
+            raise RuntimeError("as wanted")
+
+        @pytest.fixture
+        def broken(canbroker_bus, canbroker_channel):
+            exchange(canbroker_bus, canbroker_channel(), 0x222)
+            raise RuntimeError("too early")
+
+        def test_fails_before_it_begins(broken):
+            pass
+
+        def test_passes(canbroker_bus, canbroker_channel):
+            exchange(canbroker_bus, canbroker_channel(), 0x333)
+
+        def test_fails_without_channels():
+            raise RuntimeError
+        """
+    )
+    result = pytester.runpytest_subprocess(*PLAIN, "-p", "xdist", "-n", "1", "-rP")
+    result.assert_outcomes(failed=2, passed=1, errors=1)
+    result.stdout.fnmatch_lines(
+        [
+            "*_ ERROR at setup of test_fails_before_it_begins _*",
+            "-* Traffic of virtual.pytest-*, last 10 s -*",
+            "([0-9]*.[0-9]*) virtual.pytest-* 222#6162",
+            "*_ test_fails _*",
+            "-* Traffic of virtual.pytest-*, last 10 s -*",
+            "([0-9]*.[0-9]*) virtual.pytest-* 111#6162",
+            "-* Traffic of virtual.pytest-*, last 10 s -*",
+            "no frame",
+        ]
+    )
+    result.stdout.no_fnmatch_line("*333#6162*")
+    assert result.stdout.str().count("Traffic of") == 3
+
+
+def test_a_channel_that_is_gone_does_not_hide_the_failure(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile(
+        """
+        import subprocess
+        import sys
+
+        def test_fails(canbroker_channel):
+            canbroker_channel()
+            subprocess.run([sys.executable, "-m", "canbroker.cli", "stop"], check=True)
+            raise RuntimeError("as wanted")
+        """
+    )
+    result = pytester.runpytest_subprocess(*PLAIN)
+    result.stdout.fnmatch_lines(
+        ["E *RuntimeError: as wanted", "-* Traffic of *", "cannot be read: *does not answer"]
     )
