@@ -9,7 +9,16 @@ import importlib
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
-    from canbroker.client import Bus, BusABC, BusState, BusStats, CanProtocol, ThreadSafeBus
+    from canbroker.client import (
+        Bus,
+        BusABC,
+        BusState,
+        BusStats,
+        CanProtocol,
+        Lease,
+        ThreadSafeBus,
+        lease,
+    )
     from canbroker.detect import detect_available_configs
     from canbroker.errors import (
         CanError,
@@ -55,6 +64,7 @@ __all__ = [
     "Crc8",
     "CyclicSendTaskABC",
     "CyclicTask",
+    "Lease",
     "LimitedDurationCyclicSendTaskABC",
     "Listener",
     "Message",
@@ -66,6 +76,7 @@ __all__ = [
     "RestartableCyclicTaskABC",
     "ThreadSafeBus",
     "detect_available_configs",
+    "lease",
     "rc",
 ]
 
@@ -73,7 +84,16 @@ __all__ = [
 rc: dict[str, Any] = {}
 
 _HOMES: Final = {
-    "canbroker.client": ("Bus", "BusABC", "BusState", "BusStats", "CanProtocol", "ThreadSafeBus"),
+    "canbroker.client": (
+        "Bus",
+        "BusABC",
+        "BusState",
+        "BusStats",
+        "CanProtocol",
+        "Lease",
+        "ThreadSafeBus",
+        "lease",
+    ),
     "canbroker.detect": ("detect_available_configs",),
     "canbroker.errors": (
         "CanError",

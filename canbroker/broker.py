@@ -20,6 +20,7 @@ from canbroker.config import Config, load
 from canbroker.errors import CanError, CanInitializationError
 from canbroker.fabric.requests import Caller, Replier
 from canbroker.fabric.sockets import Context, Descriptor, Waiter
+from canbroker.leases import Leases
 from canbroker.leftovers import Leftovers
 from canbroker.process import Exit, Terminated, set_up_logging
 from canbroker.runtime import BrokerLock, Runtime
@@ -66,6 +67,13 @@ class Broker:
         self._leftovers.clear()
         self._refused = Throttle(_logger)
         self._waiter = Waiter()
+        self._leases = Leases(
+            runtime.leases_path,
+            _pools(config),
+            self._waiter,
+            self._reply,
+            lambda name: self._slots[name].is_up,
+        )
         self._context = Context()
         self._control = Replier(
             self._context,
@@ -78,6 +86,7 @@ class Broker:
                 "status": self._status,
                 "scheduler": self._get_scheduler,
                 "shutdown": self._shutdown,
+                **self._leases.handlers,
             },
             self._refused,
         )
@@ -109,6 +118,7 @@ class Broker:
         self._serve_slots(ready)
         self._serve_waiting()
         self._serve_scheduling()
+        self._leases.step(ready)
         if self._autostarted and self._idle():
             self._stop_reason = "its last client has left"
 
@@ -124,7 +134,7 @@ class Broker:
     def _due(self) -> int:
         """Does what time demands of each channel; returns when to look again."""
         now = clock.monotonic_ns()
-        due = now + clock.SECOND
+        due = min(now + clock.SECOND, self._leases.due_ns or now + clock.SECOND)
         for slot in list(self._slots.values()):
             due = min(due, slot.step(now, self._waiter))
             if slot.idle and not any(waiting is slot for _, _, waiting in self._waiting):
@@ -133,7 +143,7 @@ class Broker:
 
     def _idle(self) -> bool:
         now = clock.monotonic_ns()
-        if self._waiting or any(slot.clients for slot in self._slots.values()):
+        if self._waiting or self._leases.busy or any(slot.clients for slot in self._slots.values()):
             self._busy_ns = now
         return now - self._busy_ns > IDLE_NS
 
@@ -153,6 +163,7 @@ class Broker:
                 self._control.reply(caller, control.ErrorResult("shutting-down", reason))
             for caller in self._scheduling:
                 self._control.reply(caller, control.ErrorResult("shutting-down", reason))
+            self._leases.close(reason)
             for slot in self._actors():
                 slot.stop(reason)
             while any(slot.child is not None for slot in self._actors()):
@@ -225,6 +236,8 @@ class Broker:
             refused=self._refused.counts.total(),
             channels=[slot.status() for slot in self._slots.values()],
             scheduler=self._scheduler.status(),
+            pools={pool: list(names) for pool, names in self._leases.pools.items()},
+            leases=self._leases.status(),
         )
 
     def _get_scheduler(self, caller: Caller, _: control.Params) -> msgspec.Struct | None:
@@ -249,6 +262,9 @@ class Broker:
         for caller in self._scheduling:
             self._control.reply(caller, result)
         self._scheduling.clear()
+
+    def _reply(self, caller: Caller, result: msgspec.Struct) -> None:
+        self._control.reply(caller, result)
 
     def _shutdown(self, _: Caller, __: control.Params) -> control.Nothing:
         self._stop_reason = "the broker was told to stop"
@@ -318,6 +334,15 @@ class Broker:
 
     def _is_awaited(self, slot: ChannelSlot) -> bool:
         return any(waiting is slot for _, _, waiting in self._waiting)
+
+
+def _pools(config: Config | None) -> dict[str, list[str]]:
+    """The channels of each pool, in the order of the file."""
+    pools: dict[str, list[str]] = {}
+    for channel in config.channels.values() if config else ():
+        if channel.pool is not None:
+            pools.setdefault(channel.pool, []).append(channel.name)
+    return pools
 
 
 def main() -> int:

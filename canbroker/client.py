@@ -23,6 +23,7 @@ from canbroker.filters import CanFilters, validate
 from canbroker.link import lifetime
 from canbroker.link.connection import ANSWER_S, Connection
 from canbroker.link.directory import channel_names
+from canbroker.link.lease import Lease, lease
 from canbroker.link.values import BusState, BusStats, CanProtocol
 from canbroker.message import Message, to_frame
 from canbroker.periodic.registry import Periodic
@@ -33,7 +34,16 @@ from canbroker.wire.transmit import MAX_FRAMES
 
 _logger = logging.getLogger("canbroker.bus")
 
-__all__ = ["Bus", "BusABC", "BusState", "BusStats", "CanProtocol", "ThreadSafeBus"]
+__all__ = [
+    "Bus",
+    "BusABC",
+    "BusState",
+    "BusStats",
+    "CanProtocol",
+    "Lease",
+    "ThreadSafeBus",
+    "lease",
+]
 
 
 class Bus(AwaitedBus):
@@ -388,9 +398,12 @@ class Bus(AwaitedBus):
         if connection is None:
             return
         if connection.closed is None:
-            lifetime.end(self)
+            self._abandon()
             connection.close()  # a subclass may have a shutdown() that does not
         connection.finish()
+
+    def _abandon(self) -> None:
+        lifetime.end(self, self.shutdown, "shut down")
 
     def _forked(self) -> None:
         """[forked child]"""

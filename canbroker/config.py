@@ -9,6 +9,7 @@
     interface = "slcan"       # the rest of the table are parameters of this interface
     channel = "/dev/ttyACM0"
     bitrate = 500000
+    pool = "bench"            # optional: programs lease it from this pool
 
 Parameters of an interface are checked by whoever knows it (``canbroker.backends.configured``).
 Every error is a :class:`CanInitializationError` that names file, key path and, where it can be
@@ -76,11 +77,15 @@ class BrokerConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class ChannelConfig(msgspec.Struct, frozen=True):
-    """One ``[channels.<name>]`` table; ``parameters`` is all of it but ``interface``, unchecked."""
+    """One ``[channels.<name>]`` table; ``parameters`` is the rest of it, unchecked.
+
+    ``pool``: it is leased under this name; ``None``: it is not.
+    """
 
     name: str
     interface: str
     parameters: dict[str, object]
+    pool: str | None = None
 
 
 class Config(msgspec.Struct, frozen=True):
@@ -166,7 +171,7 @@ def _broker(source: Source, table: dict[str, Any]) -> BrokerConfig:
 
 def _channel(source: Source, name: str, value: object) -> ChannelConfig:
     keys = ("channels", name)
-    if not 1 <= len(name) <= MAX_NAME_LENGTH or not name.isprintable():
+    if not _is_name(name):
         raise source.fault(
             keys, f"a channel's name has 1 to {MAX_NAME_LENGTH} printable characters"
         )
@@ -176,7 +181,15 @@ def _channel(source: Source, name: str, value: object) -> ChannelConfig:
         raise source.fault(keys, 'the channel names no interface (interface = "slcan", say)')
     if not isinstance(interface, str):
         raise source.fault((*keys, "interface"), f"must be a string, got {interface!r}")
-    return ChannelConfig(name, interface, parameters)
+    pool = parameters.pop("pool", None)
+    if pool is not None and not (isinstance(pool, str) and _is_name(pool)):
+        named = f"a pool's name has 1 to {MAX_NAME_LENGTH} printable characters, got {pool!r}"
+        raise source.fault((*keys, "pool"), named)
+    return ChannelConfig(name, interface, parameters, pool)
+
+
+def _is_name(text: str) -> bool:
+    return 1 <= len(text) <= MAX_NAME_LENGTH and text.isprintable()
 
 
 def _table(source: Source, keys: tuple[str, ...], value: object) -> dict[str, Any]:

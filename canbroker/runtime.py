@@ -71,6 +71,11 @@ class Runtime:
         return self.directory / "processes"
 
     @property
+    def leases_path(self) -> Path:
+        """Which channels are leased, for the broker's successor in case it is killed."""
+        return self.directory / "leases"
+
+    @property
     def scheduler_endpoint(self) -> str:
         """Where the scheduler of periodic tasks listens."""
         return self._endpoint("scheduler.ctl")

@@ -80,6 +80,11 @@ class ChannelSlot(ActorSlot):
         return self.configured or bool(self.clients)
 
     @property
+    def is_up(self) -> bool:
+        """Whether its adapter works, as far as is known."""
+        return self.state is not None and self.state.state != "error"
+
+    @property
     def idle(self) -> bool:
         """Whether it exists for clients only, and they are gone."""
         return self.phase in {Phase.STOPPED, Phase.FAILED} and not self.wanted

@@ -56,8 +56,14 @@ def show(status: control.BrokerStatus, processes: Sequence[ProcessUse]) -> None:
             if reason:
                 note = Text(f"{channel.name}: {reason}", style=_STYLES.get(word, ""))
                 console.print(note, soft_wrap=True)
+            if channel.state is not None and channel.state.exclusive is not None:
+                holder = channel.state.exclusive
+                who = f"exclusive to client {holder.client_id} ({holder.name})"
+                console.print(Text(f"{channel.name}: {who}"), soft_wrap=True)
     if any(channel.clients for channel in status.channels):
         console.print(_clients(status.channels))
+    if status.pools or status.leases:
+        console.print(_leases(status))
     console.print(_processes(processes))
 
 
@@ -145,6 +151,36 @@ def _clients(channels: Sequence[control.ChannelStatus]) -> Table:
                 Text(client.filters or "all"),
             )
     return made
+
+
+def _leases(status: control.BrokerStatus) -> Table:
+    """One line for each channel of each pool, and for each who waits; then what is not in a
+    pool any more."""
+    made = table("leases", "pool", "channel", "pid", "for", "program", right=("pid", "for"))
+    held = {lease.channel: lease for lease in status.leases if lease.channel is not None}
+    for pool, channels in status.pools.items():
+        for channel in channels:
+            lease = held.pop(channel, None)
+            if lease is None:
+                made.add_row(Text(pool), Text(channel), "", "", Text("free", style="green"))
+            else:
+                _add_lease(made, lease, channel)
+        for lease in status.leases:
+            if lease.channel is None and lease.pool == pool:
+                _add_lease(made, lease, "waits")
+    for channel, lease in held.items():
+        _add_lease(made, lease, channel)
+    return made
+
+
+def _add_lease(made: Table, lease: control.LeaseStatus, channel: str) -> None:
+    made.add_row(
+        Text(lease.pool),
+        Text(channel),
+        str(lease.pid),
+        duration(lease.since_s),
+        Text(program_name(lease.program)),
+    )
 
 
 def _processes(processes: Sequence[ProcessUse]) -> Table:

@@ -15,6 +15,7 @@ from canbroker.errors import (
     CanInitializationError,
     CanInterfaceNotImplementedError,
     CanOperationError,
+    CanTimeoutError,
 )
 from canbroker.fabric.requests import ControlError, call
 from canbroker.fabric.sockets import Context
@@ -43,6 +44,7 @@ _ERRORS: Final[Mapping[str, type[CanError]]] = {
     "initialization": CanInitializationError,
     "malformed": CanInitializationError,
     "shutting-down": BrokerLeavingError,
+    "timeout": CanTimeoutError,
 }
 
 
@@ -181,10 +183,16 @@ def _start_broker(runtime: Runtime, lock: BrokerLock, options: Sequence[str]) ->
 
 
 def _no_broker(runtime: Runtime) -> CanInitializationError:
+    allow = "" if autostart_wanted() else ", or allow clients to (CANBROKER_AUTOSTART is 0)"
     return CanInitializationError(
-        f"no broker at {runtime.address}; start one with 'canbroker serve', "
-        "or allow clients to (CANBROKER_AUTOSTART is 0)"
+        f"no broker at {runtime.address}; start one with 'canbroker serve'{allow}"
     )
+
+
+def program() -> str:
+    """This process's command, for people."""
+    command = " ".join(sys.argv)[:200] or sys.executable
+    return command.encode(errors="replace").decode()
 
 
 def request(
@@ -202,7 +210,7 @@ def request(
     attach = control.Attach(
         client_id=client_id,
         pid=os.getpid(),
-        program=" ".join(sys.argv)[:200] or sys.executable,
+        program=program(),
         channel=channel,
         interface=interface,
         parameters=dict(parameters),

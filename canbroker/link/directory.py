@@ -26,7 +26,7 @@ def channel_names(address: str | None) -> list[str]:
     """
     runtime = Runtime.at(address)
     deadline = clock.deadline_after(_ANSWER_S)
-    while _runs(runtime):
+    while is_running(runtime):
         context = Context()
         try:
             status = attach.ask(
@@ -41,8 +41,8 @@ def channel_names(address: str | None) -> list[str]:
     return []
 
 
-def _runs(runtime: Runtime) -> bool:
-    """Whether somebody holds the lock."""
+def is_running(runtime: Runtime) -> bool:
+    """Whether there is a broker: somebody holds the lock."""
     if not runtime.directory.exists():
         return False
     runtime.prepare()

@@ -1,6 +1,6 @@
-"""What becomes of open buses when their owner forgets them, forks, or ends.
+"""What becomes of open buses and leases when their owner forgets them, forks, or ends.
 
-Importing does nothing, so the first bus that is opened registers the end of all of them.
+Importing does nothing, so the first one that is opened registers the end of all of them.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import logging
 import os
 import warnings
 import weakref
+from collections.abc import Callable
 from typing import Protocol
 
 from canbroker.errors import CanError
@@ -18,20 +19,23 @@ _logger = logging.getLogger("canbroker.bus")
 
 
 class Owned(Protocol):
-    """A bus, as far as its end is concerned."""
+    """A bus or a lease, as far as its end is concerned."""
 
-    def shutdown(self) -> None: ...
+    def _abandon(self) -> None:
+        """Its owner has not ended it, so that is done with :func:`end`."""
 
-    def _forked(self) -> None: ...
+    def _forked(self) -> None:
+        """[forked child] It is the parent's."""
 
 
-_open: weakref.WeakSet[Owned] = weakref.WeakSet()
+#: In the order in which they were opened: a lease before the bus that is opened with it.
+_open: weakref.WeakKeyDictionary[Owned, None] = weakref.WeakKeyDictionary()
 _registered: list[bool] = []
 
 
-def opened(bus: Owned) -> None:
-    """Has ``bus`` shut down at the end of the process, at the latest."""
-    _open.add(bus)
+def opened(owned: Owned) -> None:
+    """Has ``owned`` ended at the end of the process, at the latest."""
+    _open[owned] = None
     if not _registered:
         _registered.append(True)
         atexit.register(_end_all)
@@ -39,26 +43,26 @@ def opened(bus: Owned) -> None:
             os.register_at_fork(after_in_child=_forked)
 
 
-def closed(bus: Owned) -> None:
-    """``bus`` has been shut down by its owner."""
-    _open.discard(bus)
+def closed(owned: Owned) -> None:
+    """``owned`` has been ended by its owner."""
+    _open.pop(owned, None)
 
 
-def end(bus: Owned) -> None:
-    """Shuts down a bus whose owner has not, with a :class:`ResourceWarning`."""
-    warnings.warn(f"{bus!r} was not shut down", ResourceWarning, stacklevel=2, source=bus)
+def end(owned: Owned, end: Callable[[], None], done: str) -> None:
+    """Calls ``end``, with a :class:`ResourceWarning` that it was not ``done`` by the owner."""
+    warnings.warn(f"{owned!r} was not {done}", ResourceWarning, stacklevel=3, source=owned)
     try:
-        bus.shutdown()
+        end()
     except CanError:
-        _logger.exception("%r was not shut down, and lost frames", bus)
+        _logger.exception("%r was not %s, and cannot be in order", owned, done)
 
 
 def _end_all() -> None:
-    for bus in list(_open):
-        end(bus)
+    for owned in reversed(list(_open)):
+        owned._abandon()
 
 
 def _forked() -> None:
-    for bus in list(_open):
-        bus._forked()
+    for owned in list(_open):
+        owned._forked()
     _open.clear()

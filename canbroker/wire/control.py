@@ -38,6 +38,27 @@ class Detach(Params):
     client_id: ClientId
 
 
+class TakeLease(Params):
+    """Take a free channel of ``pool`` for a process, or wait for one.
+
+    ``started`` is when process ``pid`` did, in clock ticks since boot (proc_pid_stat(5)).
+    ``timeout_ns``: how long to wait; ``None``: for ever. May be repeated.
+    """
+
+    lease_id: ClientId
+    pid: Annotated[int, msgspec.Meta(ge=1)]
+    started: Annotated[int, msgspec.Meta(ge=0)]
+    program: _Text
+    pool: _Text
+    timeout_ns: Annotated[int, msgspec.Meta(ge=0)] | None = None
+
+
+class Release(Params):
+    """Give a channel back, or wait for none any more; one that is not known is no error."""
+
+    lease_id: ClientId
+
+
 class SetState(Params):
     """``state`` is ``active`` or ``passive``."""
 
@@ -69,6 +90,12 @@ class SchedulerAt(msgspec.Struct, kw_only=True):
     """Where the scheduler of periodic tasks listens; it runs."""
 
     control: str
+
+
+class Leased(msgspec.Struct, kw_only=True):
+    """The name of the channel that was taken."""
+
+    channel: str
 
 
 class HelloResult(msgspec.Struct, kw_only=True):
@@ -113,7 +140,20 @@ class SchedulerStatus(msgspec.Struct, kw_only=True):
     control: str
 
 
+class LeaseStatus(msgspec.Struct, kw_only=True):
+    """A lease, or, without a channel, somebody who waits for one; ``since_s`` seconds."""
+
+    lease_id: str
+    pool: str
+    channel: str | None
+    pid: int
+    program: str
+    since_s: float
+
+
 class BrokerStatus(msgspec.Struct, kw_only=True):
+    """``pools``: the channels of each; ``leases``: those that are held, then those that wait."""
+
     version: str
     pid: int
     address: str
@@ -122,6 +162,8 @@ class BrokerStatus(msgspec.Struct, kw_only=True):
     refused: int
     channels: list[ChannelStatus]
     scheduler: SchedulerStatus
+    pools: dict[str, list[str]] = {}
+    leases: list[LeaseStatus] = []
 
 
 class Discarded(msgspec.Struct):
@@ -152,6 +194,8 @@ BROKER_METHODS: Final[Mapping[str, type[Params]]] = {
     "detach": Detach,
     "status": Params,
     "scheduler": Params,
+    "lease": TakeLease,
+    "release": Release,
     "shutdown": Params,
 }
 

@@ -1,0 +1,147 @@
+"""Leases: a channel of a pool for a program's own use, until it gives it back or ends."""
+
+from __future__ import annotations
+
+import os
+from types import TracebackType
+from typing import Final, Self
+
+import msgspec
+
+from canbroker import clock
+from canbroker.alive import start_of
+from canbroker.errors import CanError, CanOperationError, CanTimeoutError
+from canbroker.fabric.sockets import Context
+from canbroker.link import attach, lifetime
+from canbroker.link.directory import is_running
+from canbroker.runtime import Runtime
+from canbroker.wire import control
+
+#: A broker answers at once; this long it may take on a busy machine.
+_ANSWER_S: Final = 2.0
+
+#: A broker that was replaced meanwhile does not know of us; it is told within this time.
+_ASK_AGAIN_S: Final = 5.0
+
+
+class Lease:
+    """A channel that nobody else is given from its pool. Any thread; made by :func:`lease`.
+
+    It is given back by :meth:`release`, the end of a ``with`` block or of the process, whatever
+    ends that. In a forked child it is nobody's: :meth:`release` does nothing there.
+    """
+
+    def __init__(self, runtime: Runtime, pool: str, lease_id: str, channel: str) -> None:
+        self._released = False
+        self._runtime = runtime
+        self._lease_id = lease_id
+        self.pool = pool
+        self.channel = channel
+        lifetime.opened(self)
+
+    def __repr__(self) -> str:
+        return f"<Lease {self.channel!r} of pool {self.pool!r}>"
+
+    def release(self) -> None:
+        """Gives the channel back. Idempotent.
+
+        :raises CanOperationError: the broker does not answer. The channel is given back when
+            this process ends; until then this may be tried again.
+        """
+        if self._released:
+            return
+        if self._is_kept() and not _give_back(self._runtime, self._lease_id) and self._is_kept():
+            raise CanOperationError(
+                f"{self!r} is not given back: the broker at {self._runtime.address} does not answer"
+            )
+        self._released = True
+        lifetime.closed(self)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.release()
+
+    def __del__(self) -> None:
+        if not self._released:
+            self._abandon()
+
+    def _is_kept(self) -> bool:
+        """Whether there is a broker that knows of it, or a killed one has left word of it."""
+        return is_running(self._runtime) or self._runtime.leases_path.exists()
+
+    def _abandon(self) -> None:
+        lifetime.end(self, self.release, "released")
+
+    def _forked(self) -> None:
+        """[forked child]"""
+        self._released = True
+
+
+def lease(pool: str, timeout: float | None = None, *, broker: str | None = None) -> Lease:
+    """Takes a free channel of a pool; waits for one, first come first served.
+
+    :param pool: as the ``pool`` of channels in the broker's configuration says.
+    :param timeout: seconds to wait; ``None``: for as long as it takes.
+    :param broker: address of the broker; ``None`` is this user's own. It is not started.
+    :raises ValueError: what cannot be the name of a pool, or no time.
+    :raises CanInitializationError: the broker has no such pool, or does not run.
+    :raises CanTimeoutError: no channel was free in time; names them and who has them.
+    :raises CanOperationError: the broker stops, or too many wait.
+    """
+    if not pool or not pool.isprintable():
+        raise ValueError(f"a pool has a name of printable characters, not {pool!r}")
+    deadline = clock.deadline_after(timeout)
+    runtime = Runtime.at(broker)
+    pid = os.getpid()
+    request = control.TakeLease(
+        lease_id=os.urandom(6).hex(),
+        pid=pid,
+        started=start_of(pid) or 0,
+        program=attach.program(),
+        pool=pool,
+    )
+    try:
+        return Lease(runtime, pool, request.lease_id, _take(runtime, request, deadline))
+    except CanError:
+        raise
+    except BaseException:  # of a signal handler: it may be ours just now
+        _give_back(runtime, request.lease_id)
+        raise
+
+
+def _take(runtime: Runtime, request: control.TakeLease, deadline: int | None) -> str:
+    """The channel. Asks again and again, which changes nothing for a broker that knows of us."""
+    context = Context()
+    try:
+        while True:
+            attach.find_broker(context, runtime, autostart=False)
+            left = clock.remaining_ns(deadline)
+            patience = _ASK_AGAIN_S
+            if left is not None:
+                patience = min(patience, left / clock.SECOND + _ANSWER_S)
+            asked = msgspec.structs.replace(request, timeout_ns=left)
+            leased = attach.ask(context, runtime, "lease", asked, control.Leased, patience)
+            if leased is not None:
+                return leased.channel
+            if left == 0:
+                raise CanTimeoutError(f"the broker at {runtime.address} does not answer")
+    finally:
+        context.close()
+
+
+def _give_back(runtime: Runtime, lease_id: str) -> bool:
+    """Whether the broker has confirmed it."""
+    context = Context()
+    try:
+        params = control.Release(lease_id=lease_id)
+        answer = attach.ask(context, runtime, "release", params, control.Nothing, _ANSWER_S)
+    finally:
+        context.close()
+    return answer is not None
