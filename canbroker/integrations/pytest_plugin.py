@@ -50,23 +50,29 @@ class Channels:
     def __init__(self, broker: str) -> None:
         """``broker``: the address."""
         self.broker = broker
-        self._names: dict[str, str] = {}
+        self._names: dict[tuple[str, str | None], str] = {}
         #: When the test was given each channel, by the broker's name for it; wall clock.
         self.since_ns: dict[str, int] = {}
         self._held = ExitStack()
 
-    def __call__(self, name: str = "") -> str:
+    def __call__(self, name: str = "", *, pool: str | None = None, timeout: float = 30.0) -> str:
         """The broker's name for a channel of this test, for ``Bus(...)`` in any process.
 
         The same arguments are the same channel, so that a test and its fixtures agree.
 
         :param name: tells channels of one test apart, for one that needs several.
-        :raises CanInitializationError: the broker does not answer.
+        :param pool: leases a free channel of this pool, until the test ends. ``None`` makes a
+            virtual channel that nobody else has.
+        :param timeout: seconds to wait for a free one.
+        :raises CanTimeoutError: none has become free.
+        :raises CanInitializationError: there is no such pool, or the broker does not answer.
         """
-        if name not in self._names:
-            channel = self._names[name] = self._make()
+        key = (name, pool)
+        if key not in self._names:
+            channel = self._make() if pool is None else self._lease(pool, timeout)
+            self._names[key] = channel
             self.since_ns[channel] = clock.wall_ns()
-        return self._names[name]
+        return self._names[key]
 
     def close(self) -> None:
         """Gives all of them back."""
@@ -85,6 +91,12 @@ class Channels:
         )
         self._held.enter_context(keeper)
         return f"virtual.{channel}"
+
+    def _lease(self, pool: str, timeout: float) -> str:
+        from canbroker.client import lease  # noqa: PLC0415 - imports ZeroMQ
+
+        leased = lease(pool, timeout, broker=self.broker)
+        return self._held.enter_context(leased).channel
 
 
 @pytest.fixture(scope="session")
@@ -109,8 +121,9 @@ def canbroker_broker(pytestconfig: pytest.Config) -> Iterator[str]:
 @pytest.fixture
 def canbroker_channel(canbroker_broker: str, request: pytest.FixtureRequest) -> Iterator[Channels]:
     """Call it for a channel that is this test's alone until it ends; returns its name for ``Bus``.
-    ``canbroker_channel()`` is a virtual one, ``canbroker_channel("rear")`` another.
-    The same call returns the same channel again.
+    ``canbroker_channel()`` is a virtual one, ``canbroker_channel("rear")`` another;
+    ``canbroker_channel(pool="bench", timeout=30)`` is leased from a pool of the configuration,
+    as soon as one is free, within 30 s. The same call returns the same channel again.
     If the test fails, its report has the last traffic of them, as of ``candump -L``.
     """
     channels = request.node.stash[_CHANNELS] = Channels(canbroker_broker)

@@ -84,6 +84,7 @@ def test_fixtures_are_described(pytester: pytest.Pytester) -> None:
         "canbroker_broker [[]session scope[]] -- *",
         "    ``canbroker_config`` names *",
         "canbroker_channel -- *",
+        '    ``canbroker_channel(pool="bench", timeout=30)`` *',
         "canbroker_bus -- *",
     ):
         result.stdout.fnmatch_lines([line])
@@ -288,3 +289,121 @@ def test_a_channel_that_is_gone_does_not_hide_the_failure(pytester: pytest.Pytes
     result.stdout.fnmatch_lines(
         ["E *RuntimeError: as wanted", "-* Traffic of *", "cannot be read: *does not answer"]
     )
+
+
+# ------------------------------------------------------------------------------------- workers
+
+BENCH = "".join(f'[channels.can{n}]\ninterface = "virtual"\npool = "bench"\n' for n in range(3))
+
+#: When the workers have ended, each channel of the pool can be had at once.
+AFTERWARDS = """
+    from contextlib import ExitStack
+    from pathlib import Path
+    import pytest
+    from canbroker.client import lease
+
+    def pytest_sessionfinish(session):
+        if hasattr(session.config, "workerinput"):
+            return
+        broker = Path("broker").read_text()
+        with ExitStack() as leases:
+            free = {leases.enter_context(lease("bench", 10, broker=broker)).channel for _ in "123"}
+        Path("free").write_text(" ".join(sorted(free)))
+"""
+
+#: Some frames, and who is on the channel at the same time; the system unlocks what the dead held.
+ON_THE_BENCH = """
+    import fcntl
+    import os
+    from pathlib import Path
+    import pytest
+    from canbroker import Bus, Message
+
+    FRAMES = 20
+    DEADLY = [int(number) for number in os.environ["DEADLY"].split()]
+
+    @pytest.mark.parametrize("number", range(200))
+    def test_alone(canbroker_broker, canbroker_channel, number):
+        Path("broker").write_text(canbroker_broker)
+        channel = canbroker_channel(pool="bench", timeout=60)
+        with open(channel, "w") as mark, Bus(channel, receive_own_messages=True) as bus:
+            fcntl.flock(mark, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            for count in range(FRAMES):
+                bus.send(Message(arbitration_id=number, data=[count]))
+            if number in DEADLY:
+                os.kill(os.getpid(), 9)
+            own = [bus.recv(30) for _ in range(FRAMES)]
+            assert [(m.arbitration_id, m.data[0]) for m in own] == [
+                (number, count) for count in range(FRAMES)
+            ]
+            assert bus.recv(0) is None
+"""
+
+
+@pytest.mark.timeout(180)
+@pytest.mark.parametrize("deadly", [(), (40, 90)], ids=["all-live", "two-killed"])
+def test_eight_workers_share_three_channels(
+    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, deadly: tuple[int, ...]
+) -> None:
+    monkeypatch.setenv("DEADLY", " ".join(map(str, deadly)))
+    pytester.path.joinpath("bench.toml").write_text(BENCH)
+    pytester.makeini("[pytest]\ncanbroker_config = bench.toml\n")
+    pytester.makeconftest(AFTERWARDS)
+    pytester.makepyfile(ON_THE_BENCH)
+    result = pytester.runpytest_subprocess(*PLAIN, "-p", "xdist", "-n", "8")
+    result.assert_outcomes(passed=200 - len(deadly), failed=len(deadly))
+    for number in deadly:
+        result.stdout.fnmatch_lines([f"worker *crashed while running *test_alone[[]{number}[]]*"])
+    assert (pytester.path / "free").read_text() == "can0 can1 can2"
+
+
+def test_what_others_sent_on_a_leased_channel_before_is_not_shown(
+    pytester: pytest.Pytester,
+) -> None:
+    pytester.path.joinpath("bench.toml").write_text(
+        '[channels.can0]\ninterface = "virtual"\npool = "single"\n'
+    )
+    pytester.makeini("[pytest]\ncanbroker_config = bench.toml\n")
+    pytester.makepyfile(
+        """
+        from canbroker import Bus, Message
+
+        def use(channel, identifier):
+            with Bus(channel) as bus:
+                bus.send(Message(arbitration_id=identifier, is_extended_id=False), timeout=10)
+
+        def test_passes(canbroker_channel):
+            use(canbroker_channel(pool="single"), 0x111)
+
+        def test_fails(canbroker_channel):
+            use(canbroker_channel(pool="single"), 0x222)
+            raise RuntimeError
+        """
+    )
+    result = pytester.runpytest_subprocess(*PLAIN)
+    result.stdout.fnmatch_lines(["-* Traffic of can0, last 10 s -*", "([0-9]*) can0 222[#]"])
+    result.stdout.no_fnmatch_line("*can0 111*")
+
+
+def test_who_waits_for_a_lease_in_vain_is_told(pytester: pytest.Pytester) -> None:
+    pytester.path.joinpath("bench.toml").write_text(BENCH)
+    pytester.makeini("[pytest]\ncanbroker_config = bench.toml\n")
+    pytester.makepyfile(
+        """
+        import pytest
+        from canbroker import CanInitializationError, CanTimeoutError
+
+        def test_the_fourth(canbroker_channel):
+            three = {canbroker_channel(str(n), pool="bench") for n in range(3)}
+            assert three == {"can0", "can1", "can2"}
+            with pytest.raises(CanTimeoutError, match="bench"):
+                canbroker_channel("fourth", pool="bench", timeout=0.1)
+            assert canbroker_channel("0", pool="bench") in three
+
+        def test_they_are_back(canbroker_channel):
+            assert canbroker_channel(pool="bench", timeout=1)
+            with pytest.raises(CanInitializationError, match="shelf"):
+                canbroker_channel(pool="shelf")
+        """
+    )
+    pytester.runpytest_subprocess(*PLAIN).assert_outcomes(passed=2)
