@@ -16,7 +16,7 @@ import msgspec
 from canbroker import clock
 from canbroker.backends import Options, identity_of, parse_options
 from canbroker.backends.configured import check
-from canbroker.config import Config, load
+from canbroker.config import BrokerConfig, Config, load
 from canbroker.errors import CanError, CanInitializationError
 from canbroker.fabric.requests import Caller, Replier
 from canbroker.fabric.sockets import Context, Descriptor, Waiter
@@ -53,9 +53,9 @@ class Broker:
         self._runtime = runtime
         self._lock = lock
         self._autostarted = autostarted
-        self._log_level = config.broker.log_level if config else "info"
+        self._config = config.broker if config else BrokerConfig()
         self._slots: dict[str, ChannelSlot] = {}
-        self._scheduler = SchedulerSlot(runtime, self._log_level)
+        self._scheduler = SchedulerSlot(runtime, self._config.log_level)
         self._scheduling: list[Caller] = []  # ask for the scheduler, which starts
         self._waiting: list[tuple[Caller, control.Attach, ChannelSlot]] = []
         self._started_ns = clock.monotonic_ns()
@@ -308,7 +308,7 @@ class Broker:
             interface,
             options,
             configured=configured,
-            log_level=self._log_level,
+            broker=self._config,
         )
         return slot
 

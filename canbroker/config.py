@@ -32,6 +32,9 @@ MAX_FILE_BYTES: Final = 1 << 20
 
 MAX_NAME_LENGTH: Final = 64
 
+MAX_RING_MB: Final = 4096
+MAX_RING_S: Final = 86_400
+
 LOG_LEVELS: Final = ("debug", "info", "warning", "error", "critical")
 
 _MSGSPEC_PATH = re.compile(r" - at `\$\.?([^`]*)`")
@@ -64,16 +67,27 @@ class Source(msgspec.Struct, frozen=True):
 
 
 class BrokerConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The ``[broker]`` table. ``address`` is where the broker listens; ``None`` is the default."""
+    """The ``[broker]`` table.
+
+    ``address`` is where the broker listens; ``None`` is the default. Each channel keeps its recent
+    frames for clients that missed some, and for recorders: in ``ring_mb`` MiB of memory, and none
+    that are older than ``ring_s`` seconds.
+    """
 
     address: str | None = None
     log_level: str = "info"
+    ring_mb: int = 16
+    ring_s: float = 60.0
 
     def __post_init__(self) -> None:
         if self.log_level not in LOG_LEVELS:
             raise ValueError(
                 f"log_level must be one of {', '.join(LOG_LEVELS)}; got {self.log_level!r}"
             )
+        if not 1 <= self.ring_mb <= MAX_RING_MB:
+            raise ValueError(f"ring_mb must be 1 to {MAX_RING_MB}, got {self.ring_mb}")
+        if not 0 <= self.ring_s <= MAX_RING_S:
+            raise ValueError(f"ring_s must be 0 to {MAX_RING_S}, got {self.ring_s}")
 
 
 class ChannelConfig(msgspec.Struct, frozen=True):

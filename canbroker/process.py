@@ -63,7 +63,13 @@ class Child:
         ``-P``: the user's working directory may hold a ``serial.py`` that is not pyserial.
         """
         command = [sys.executable, "-P", "-m", "canbroker.process", name]
-        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        ring = getattr(spec, "ring_descriptor", None)
+        self._process = subprocess.Popen(
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            pass_fds=() if ring is None else (ring,),
+        )
         self.pid = self._process.pid
         self._lifeline = cast(IO[bytes], self._process.stdin)
         self._answers = cast(IO[bytes], self._process.stdout)

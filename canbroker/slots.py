@@ -11,7 +11,9 @@ from canbroker import clock
 from canbroker.actors.specs import ChannelSpec, SchedulerSpec
 from canbroker.alive import is_alive
 from canbroker.backends import Options
+from canbroker.config import BrokerConfig
 from canbroker.fabric.requests import StateFeed
+from canbroker.fabric.ring import SharedMemory
 from canbroker.fabric.sockets import Context, Waiter
 from canbroker.runtime import Runtime
 from canbroker.supervisor import ActorSlot, Phase
@@ -50,9 +52,10 @@ class ChannelSlot(ActorSlot):
         options: Options,
         *,
         configured: bool,
-        log_level: str,
+        broker: BrokerConfig,
     ) -> None:
-        """``configured``: from the configuration file, so it stays without clients.
+        """``configured``: from the configuration file, so it stays without clients. ``broker``
+        has what concerns all channels.
 
         :raises CanInitializationError: the runtime directory is too long for the sockets.
         """
@@ -63,7 +66,8 @@ class ChannelSlot(ActorSlot):
         self.state: StateEvent | None = None
         self.clients: dict[str, Client] = {}
         self.feed: StateFeed | None = None
-        self._log_level = log_level
+        self._broker = broker
+        self._ring: SharedMemory | None = None
         self._endpoints = {kind: runtime.channel_endpoint(name, kind) for kind in _KINDS}
         self._listen_only: bool | None = None  # as the channel was, for the actor's successor
         self._idle_ns: int | None = None
@@ -151,6 +155,8 @@ class ChannelSlot(ActorSlot):
         parameters = self.parameters
         if self._listen_only is not None and hasattr(self.options, "listen_only"):
             parameters["listen_only"] = self._listen_only  # a client may have changed it
+        if self._ring is None:
+            self._ring = SharedMemory(self._broker.ring_mb << 20)
         return ChannelSpec(
             name=self.name,
             interface=self.interface,
@@ -158,7 +164,9 @@ class ChannelSlot(ActorSlot):
             stream=self._endpoints["rx"],
             transmit=self._endpoints["tx"],
             control=self._endpoints["ctl"],
-            log_level=self._log_level,
+            ring_descriptor=self._ring.descriptor,
+            ring_s=self._broker.ring_s,
+            log_level=self._broker.log_level,
         )
 
     def _running(self, context: Context, waiter: Waiter) -> None:

@@ -22,8 +22,9 @@ _BACKOFF_MAX_NS: Final = 5 * clock.SECOND
 #: So many starts in a row that did not last are given up.
 _GIVE_UP_AFTER: Final = 10
 
-#: A start has worked when the actor lived this long.
-_LASTED_NS: Final = 10 * clock.SECOND
+#: A start has worked when the actor served this long: what ends it then is not what it does when
+#: it starts, and who waits for it shall not wait for that.
+_LASTED_NS: Final = 250 * clock.MILLISECOND
 
 #: An actor says every second at least that it lives. One that does not is hung.
 _HUNG_NS: Final = 6 * clock.SECOND

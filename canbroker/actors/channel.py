@@ -8,6 +8,8 @@ flight, and tries to open it again until that works.
 from __future__ import annotations
 
 import logging
+import mmap
+import os
 import threading
 import time
 from collections import deque
@@ -46,7 +48,6 @@ from canbroker.wire.transmit import Status
 _REOPEN_FIRST_NS: Final = 50 * clock.MILLISECOND
 #: Frames shall be received again well within a second of an adapter's return.
 _REOPEN_MAX_NS: Final = 250 * clock.MILLISECOND
-_RING_S: Final = 60.0
 _THREADS: Final = ("recv", "send")
 
 _logger = logging.getLogger(__name__)
@@ -119,6 +120,7 @@ class ChannelActor:
     def _start_threads(self) -> None:
         epoch = time.time_ns()
         spec = self._spec
+        ring = Ring(_memory(spec), epoch, spec.ring_s)
         sender_ready: Mailbox[Sender] = Mailbox()
 
         def make_sender() -> Sender:
@@ -147,7 +149,7 @@ class ChannelActor:
                 spec.name,
                 spec.stream,
                 epoch,
-                Ring(anonymous(), epoch, _RING_S),
+                ring,
                 self._recv_inbox,
                 self._send_inbox,
                 self._inbox,
@@ -328,6 +330,15 @@ class ChannelActor:
         self._context.close()
         for mailbox in (self._inbox, self._recv_inbox, self._send_inbox):
             mailbox.close()
+
+
+def _memory(spec: ChannelSpec) -> mmap.mmap:
+    if spec.ring_descriptor is None:
+        return anonymous()
+    try:
+        return mmap.mmap(spec.ring_descriptor, 0)
+    finally:
+        os.close(spec.ring_descriptor)
 
 
 def _changed(options: Options, change: ChangeState) -> Options:

@@ -16,6 +16,8 @@ class ChannelSpec(msgspec.Struct, frozen=True, kw_only=True, tag="channel"):
     stream: str
     transmit: str
     control: str
+    ring_descriptor: int | None = None  # of the memory that the broker keeps for it
+    ring_s: float = 60.0
     log_level: str = "info"
 
 

@@ -126,7 +126,7 @@ class Order:
             self._lose(gap, first - gap.first, "the channel does not have them any more")
         self.gap = None if over else gap._replace(first=end)
         self.repaired += len(frames)
-        self._deliver(frames, end)
+        self._deliver(frames, end if gap.epoch == self.epoch else self._expected)
         if over and gap.end is not None and end < gap.end:
             self._lose(gap._replace(first=end), gap.end - end, "the channel does not know them")
             self._expected = gap.end

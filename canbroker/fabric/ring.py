@@ -12,7 +12,10 @@ the route's filters tell again.
 from __future__ import annotations
 
 import mmap
+import os
 import struct
+import tempfile
+import weakref
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Final, NamedTuple
@@ -65,9 +68,26 @@ class Segment:
         return f"<Segment {self.number} frames={self.count} routes={len(self.marks)}>"
 
 
-def anonymous(size: int = 16 << 20) -> mmap.mmap:
+def anonymous(size: int = MIN_BYTES) -> mmap.mmap:
     """Memory for a ring that ends with its process."""
-    return mmap.mmap(-1, max(size, MIN_BYTES))
+    return mmap.mmap(-1, size)
+
+
+class SharedMemory:
+    """Memory for a ring that lives as long as this object, whatever becomes of who uses it.
+
+    A file without a name. :attr:`descriptor` is for the process that is to map it.
+    """
+
+    def __init__(self, size: int) -> None:
+        """:raises OSError: there is no memory, or no descriptor, left."""
+        if hasattr(os, "memfd_create"):
+            self.descriptor = os.memfd_create("canbroker ring")
+        else:
+            with tempfile.TemporaryFile() as file:
+                self.descriptor = os.dup(file.fileno())
+        self._finalizer = weakref.finalize(self, os.close, self.descriptor)
+        os.ftruncate(self.descriptor, size)
 
 
 class Ring:
