@@ -16,7 +16,7 @@ from typing import Final, TypeVar
 import psutil
 import pytest
 
-from canbroker import Bus, BusState, Counter, Message, PeriodicTask, clock
+from canbroker import Bus, BusState, CanOperationError, Counter, Message, PeriodicTask, clock
 from canbroker.backends.base import Repetition
 from canbroker.cli.tasks import running_tasks
 from canbroker.fabric.requests import call
@@ -441,6 +441,28 @@ def test_a_killed_channel_actor(runtime: Runtime, node: Node) -> None:
 
 def numbered(bus: Bus, count: int = 50) -> PeriodicTask:
     return bus.send_periodic([message(data=bytes([n])) for n in range(count)], 0.01)
+
+
+def test_what_the_kernel_repeats_ends_for_all_but_the_holder(runtime: Runtime, node: Node) -> None:
+    """The kernel's tasks of others end with the claim, and the scheduler does not send them."""
+    with Bus(VCAN, "socketcan") as other:
+        task = other.send_periodic(message(0x100), 0.01)
+        wait_for_kernel(runtime)
+        with Bus(VCAN, "socketcan", exclusive=True) as holder:
+            own = holder.send_periodic(message(0x200), 0.01)
+            wait_until(lambda: any(one.failed for one in tasks_of(runtime)), "others fail")
+            (refused,) = (one for one in tasks_of(runtime) if one.failed)
+            assert refused.arbitration_id == 0x100
+            assert f"exclusive to client {holder._connection.client_id}" in refused.reason
+            wait_for_kernel(runtime)
+            node.drain()
+            node.received.clear()
+            wait_for_frames(node, 10, 0x200)
+            assert {frame.arbitration_id for frame in node.received} == {0x200}
+            own.stop()
+        wait_for_frames(node, 5)  # it goes on
+        with pytest.raises(CanOperationError, match="exclusive to client"):
+            task.stop()
 
 
 def test_a_killed_scheduler_leaves_no_gap_and_nothing_twice(runtime: Runtime, node: Node) -> None:

@@ -43,6 +43,7 @@ def test_a_file_yields_broker_and_channels_in_their_order(tmp_path: Path) -> Non
         bitrate = 500000
         [channels."body bus"]
         interface = "virtual"
+        pool = "bench"
         """)
     )
     loaded = config.load(path)
@@ -50,7 +51,7 @@ def test_a_file_yields_broker_and_channels_in_their_order(tmp_path: Path) -> Non
     assert loaded.broker == BrokerConfig("ipc:///tmp/x", "debug")
     assert list(loaded.channels.values()) == [
         ChannelConfig("z", "slcan", {"channel": "/dev/ttyACM0", "bitrate": 500_000}),
-        ChannelConfig("body bus", "virtual", {}),
+        ChannelConfig("body bus", "virtual", {}, pool="bench"),
     ]
 
 
@@ -103,6 +104,16 @@ def test_check_yields_typed_options() -> None:
         ("channels.a = 1", "x.toml, line 1, channels.a: ", "must be a table"),
         ("[channels.a]\nchannel = 'x'", "x.toml, line 1, channels.a: ", "no interface"),
         ("[channels.a]\ninterface = 1", "x.toml, line 2, channels.a.interface: ", "a string"),
+        (
+            "[channels.a]\ninterface = 'virtual'\npool = ''",
+            "x.toml, line 3, channels.a.pool: ",
+            "1 to 64 printable characters, got ''",
+        ),
+        (
+            "[channels.a]\ninterface = 'virtual'\npool = 1",
+            "x.toml, line 3, channels.a.pool: ",
+            "printable characters, got 1",
+        ),
         (
             "[channels.a]\ninterface = 'vector'",  # python-can's, which needs a channel
             "x.toml, line 1, channels.a: ",

@@ -283,14 +283,23 @@ def test_the_largest_request_fits_a_message() -> None:
 # ------------------------------------------------------------------------------------ control
 
 
+LEASE = {"lease_id": "a", "pid": 1, "started": 1, "program": "", "pool": "p"}
+
+
 @pytest.mark.parametrize(
     ("method", "params", "match"),
     [
         (
             "halt",
             {},
-            "unknown method 'halt'; there are: hello, attach, detach, status, scheduler, shutdown",
+            "unknown method 'halt'; there are: hello, attach, detach, status, scheduler, lease,"
+            " release, shutdown",
         ),
+        ("lease", LEASE | {"pid": 0}, r"`int` >= 1 - at `\$\.pid`"),
+        ("lease", LEASE | {"timeout_ns": -1}, r"`int` >= 0 - at `\$\.timeout_ns`"),
+        ("lease", LEASE | {"lease_id": "a b"}, r"`\$\.lease_id`"),
+        ("lease", LEASE | {"pool": "p" * 4097}, r"`\$\.pool`"),
+        ("release", {}, "missing required field `lease_id`"),
         ("set_state", {"state": "active"}, "unknown method 'set_state'"),
         ("__class__", {}, "unknown method"),
         ("", {}, "unknown method"),

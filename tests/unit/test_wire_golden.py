@@ -65,6 +65,14 @@ ATTACHED = control.Attached(
     transmit=f"{RUNTIME}/e3aeb5fcf182f475.tx",
     control=f"{RUNTIME}/e3aeb5fcf182f475.ctl",
 )
+LEASE = control.TakeLease(
+    lease_id="l1",
+    pid=4712,
+    started=2596066,
+    program="pytest",
+    pool="bench",
+    timeout_ns=30_000_000_000,
+)
 TASK = tasks.AddTask(
     client_id="c1",
     task=3,
@@ -105,6 +113,9 @@ ENCODED: dict[str, bytes] = {
     ),
     "task-add-request": control.encode_request(5, "task_add", TASK),
     "task-add-reply": control.encode_reply(5, tasks.TaskAdded()),
+    "lease-request": control.encode_request(6, "lease", LEASE),
+    "lease-reply": control.encode_reply(6, control.Leased(channel="can0")),
+    "release-request": control.encode_request(7, "release", control.Release(lease_id="l1")),
     "task-trouble": control.encode_reply(0, TROUBLE),
 }
 
@@ -168,6 +179,9 @@ DECODED: dict[str, tuple[Callable[[bytes], object], object]] = {
     ),
     "task-add-request": (params, (5, TASK)),
     "task-add-reply": (result(tasks.TaskAdded), (5, True, tasks.TaskAdded())),
+    "lease-request": (params, (6, LEASE)),
+    "lease-reply": (result(control.Leased), (6, True, control.Leased(channel="can0"))),
+    "release-request": (params, (7, control.Release(lease_id="l1"))),
     "task-trouble": (result(tasks.TaskTrouble), (0, True, TROUBLE)),
 }
 
