@@ -57,14 +57,20 @@ def place(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
         shutil.rmtree(place)
 
 
+def configure(pytester: pytest.Pytester, text: str | None) -> None:
+    """The broker of the session is given this configuration; ``None``: a file that is not there."""
+    pytester.makeini("[pytest]\ncanbroker_config = bench/broker.toml\n")
+    if text is not None:
+        pytester.mkdir("bench").joinpath("broker.toml").write_text(text)
+
+
 def test_a_suite_that_does_not_use_it_pays_nothing(
     pytester: pytest.Pytester, place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD")
     pytester.makepyfile(
         """
-        import sys
-        import threading
+        import sys, threading
 
         def test_nothing(pytestconfig):
             assert pytestconfig.pluginmanager.hasplugin("canbroker")
@@ -125,11 +131,12 @@ def test_each_test_has_a_channel_of_its_own(pytester: pytest.Pytester, place: Pa
     assert not list(place.iterdir()), "the directory of the broker is removed"
 
 
-def test_everything_finds_the_broker_until_the_session_ends(pytester: pytest.Pytester) -> None:
+def test_everything_finds_the_broker_until_the_session_ends(
+    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
     pytester.makeconftest(
         """
-        import os
-        import pytest
+        import os, pytest
 
         @pytest.hookimpl(trylast=True)
         def pytest_sessionfinish():
@@ -139,8 +146,7 @@ def test_everything_finds_the_broker_until_the_session_ends(pytester: pytest.Pyt
     )
     pytester.makepyfile(
         """
-        import subprocess
-        import sys
+        import subprocess, sys
         import can
         from canbroker import Bus
 
@@ -157,17 +163,14 @@ def test_everything_finds_the_broker_until_the_session_ends(pytester: pytest.Pyt
             assert canbroker_bus.recv(10).arbitration_id == 7
         """
     )
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("CANBROKER_AUTOSTART", "yes")
-        result = pytester.runpytest_subprocess(*PLAIN)
+    monkeypatch.setenv("CANBROKER_AUTOSTART", "yes")
+    result = pytester.runpytest_subprocess(*PLAIN)
     result.assert_outcomes(passed=1)
     assert result.ret == 0
 
 
 def test_the_broker_opens_what_is_configured(pytester: pytest.Pytester) -> None:
-    pytester.mkdir("bench")
-    pytester.path.joinpath("bench/two.toml").write_text(TWO_ADAPTERS)
-    pytester.makeini("[pytest]\ncanbroker_config = bench/two.toml\n")
+    configure(pytester, TWO_ADAPTERS)
     pytester.mkdir("tests").joinpath("test_bench.py").write_text(
         "from canbroker import Bus, Message\n"
         "def test_body(canbroker_broker):\n"
@@ -175,23 +178,20 @@ def test_the_broker_opens_what_is_configured(pytester: pytest.Pytester) -> None:
         "        bus.send(Message(arbitration_id=5))\n"
         "        assert other.recv(10).arbitration_id == 5\n"
     )
-    result = pytester.runpytest_subprocess(*PLAIN, "tests")
-    result.assert_outcomes(passed=1)
+    pytester.runpytest_subprocess(*PLAIN, "tests").assert_outcomes(passed=1)
 
 
 @pytest.mark.parametrize(
     ("text", "fault"),
     [
-        (TWO_ADAPTERS.replace("500_000", "'fast'"), "*bench.toml, line 7, *bitrate*"),
-        (None, "*cannot read the configuration */bench.toml: No such file*"),
+        (TWO_ADAPTERS.replace("500_000", "'fast'"), "*broker.toml, line 7, *bitrate*"),
+        (None, "*cannot read the configuration */broker.toml: No such file*"),
     ],
 )
 def test_a_wrong_configuration_is_an_error_of_each_test(
     pytester: pytest.Pytester, text: str | None, fault: str
 ) -> None:
-    if text is not None:
-        pytester.path.joinpath("bench.toml").write_text(text)
-    pytester.makeini("[pytest]\ncanbroker_config = bench.toml\n")
+    configure(pytester, text)
     pytester.makepyfile(
         """
         def test_one(canbroker_broker): pass
@@ -213,8 +213,7 @@ def test_a_session_that_is_killed_leaves_no_broker(pytester: pytest.Pytester, pl
             os.kill(os.getpid(), 9)
         """
     )
-    result = pytester.runpytest_subprocess(*PLAIN)
-    assert result.ret == -signal.SIGKILL
+    assert pytester.runpytest_subprocess(*PLAIN).ret == -signal.SIGKILL
     [left] = place.iterdir()
     wait_until(
         lambda: [path.name for path in left.iterdir()] == ["broker.log"], "the broker ends in order"
@@ -276,8 +275,7 @@ def test_a_failed_test_shows_the_traffic_of_its_channels(pytester: pytest.Pytest
 def test_a_channel_that_is_gone_does_not_hide_the_failure(pytester: pytest.Pytester) -> None:
     pytester.makepyfile(
         """
-        import subprocess
-        import sys
+        import subprocess, sys
 
         def test_fails(canbroker_channel):
             canbroker_channel()
@@ -313,8 +311,7 @@ AFTERWARDS = """
 
 #: Some frames, and who is on the channel at the same time; the system unlocks what the dead held.
 ON_THE_BENCH = """
-    import fcntl
-    import os
+    import fcntl, os
     from pathlib import Path
     import pytest
     from canbroker import Bus, Message
@@ -346,8 +343,7 @@ def test_eight_workers_share_three_channels(
     pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, deadly: tuple[int, ...]
 ) -> None:
     monkeypatch.setenv("DEADLY", " ".join(map(str, deadly)))
-    pytester.path.joinpath("bench.toml").write_text(BENCH)
-    pytester.makeini("[pytest]\ncanbroker_config = bench.toml\n")
+    configure(pytester, BENCH)
     pytester.makeconftest(AFTERWARDS)
     pytester.makepyfile(ON_THE_BENCH)
     result = pytester.runpytest_subprocess(*PLAIN, "-p", "xdist", "-n", "8")
@@ -357,13 +353,8 @@ def test_eight_workers_share_three_channels(
     assert (pytester.path / "free").read_text() == "can0 can1 can2"
 
 
-def test_what_others_sent_on_a_leased_channel_before_is_not_shown(
-    pytester: pytest.Pytester,
-) -> None:
-    pytester.path.joinpath("bench.toml").write_text(
-        '[channels.can0]\ninterface = "virtual"\npool = "single"\n'
-    )
-    pytester.makeini("[pytest]\ncanbroker_config = bench.toml\n")
+def test_what_others_sent_before_a_lease_is_not_shown(pytester: pytest.Pytester) -> None:
+    configure(pytester, '[channels.can0]\ninterface = "virtual"\npool = "single"\n')
     pytester.makepyfile(
         """
         from canbroker import Bus, Message
@@ -386,8 +377,7 @@ def test_what_others_sent_on_a_leased_channel_before_is_not_shown(
 
 
 def test_who_waits_for_a_lease_in_vain_is_told(pytester: pytest.Pytester) -> None:
-    pytester.path.joinpath("bench.toml").write_text(BENCH)
-    pytester.makeini("[pytest]\ncanbroker_config = bench.toml\n")
+    configure(pytester, BENCH)
     pytester.makepyfile(
         """
         import pytest
