@@ -24,6 +24,7 @@ if TYPE_CHECKING:
         CanError,
         CanInitializationError,
         CanInterfaceNotImplementedError,
+        CanLossError,
         CanOperationError,
         CanTimeoutError,
     )
@@ -57,6 +58,7 @@ __all__ = [
     "CanError",
     "CanInitializationError",
     "CanInterfaceNotImplementedError",
+    "CanLossError",
     "CanOperationError",
     "CanProtocol",
     "CanTimeoutError",
@@ -99,6 +101,7 @@ _HOMES: Final = {
         "CanError",
         "CanInitializationError",
         "CanInterfaceNotImplementedError",
+        "CanLossError",
         "CanOperationError",
         "CanTimeoutError",
     ),

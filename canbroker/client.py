@@ -16,6 +16,7 @@ from canbroker.aio import AwaitedBus
 from canbroker.errors import (
     CanInitializationError,
     CanInterfaceNotImplementedError,
+    CanLossError,
     CanOperationError,
     CanTimeoutError,
 )
@@ -24,7 +25,7 @@ from canbroker.link import lifetime
 from canbroker.link.connection import ANSWER_S, Connection
 from canbroker.link.directory import channel_names
 from canbroker.link.lease import Lease, lease
-from canbroker.link.values import BusState, BusStats, CanProtocol
+from canbroker.link.values import BusState, BusStats, CanProtocol, Receiving
 from canbroker.message import Message, to_frame
 from canbroker.periodic.registry import Periodic
 from canbroker.periodic.task import OnError, PeriodicTask
@@ -64,6 +65,9 @@ class Bus(AwaitedBus):
         can_filters: CanFilters = None,
         receive_own_messages: bool | None = None,
         exclusive: bool | None = None,
+        on_loss: str | None = None,
+        on_slow: str | None = None,
+        history: float | None = None,
         broker: str | None = None,
         **parameters: Any,
     ) -> None:
@@ -80,6 +84,12 @@ class Bus(AwaitedBus):
         :param receive_own_messages: whether :meth:`recv` returns what this bus has sent.
         :param exclusive: nobody else may transmit on the channel until this bus is shut down;
             what others send raises there. Ours.
+        :param on_loss: ``count`` frames that were lost on the way (default), or ``raise``
+            :class:`CanLossError`, once where each gap is. Ours.
+        :param on_slow: when this bus has missed frames because it was slow, ``repair`` that
+            (default) or ``disconnect``; or have but the ``latest`` message of each identifier
+            whenever it receives, for displays. Ours.
+        :param history: begin with the frames of the last so many seconds. Ours.
         :param broker: address of the broker; ``None`` is this user's own, which is started if
             it does not run (unless ``CANBROKER_AUTOSTART`` is 0).
         :param parameters: parameters of the interface, ``timing`` with registers instead of
@@ -87,10 +97,11 @@ class Bus(AwaitedBus):
         :raises CanInterfaceNotImplementedError: no such interface, or nothing given.
         :raises CanInitializationError: broker, adapter, parameter or configuration is at fault,
             or another bus is exclusive.
-        :raises ValueError: a filter is not valid.
+        :raises ValueError: a filter, or one of our arguments, is not valid.
         """
         given = dict(parameters, channel=channel, interface=interface, broker=broker)
-        given["exclusive"] = exclusive
+        given |= {"exclusive": exclusive, "on_loss": on_loss}
+        given |= {"on_slow": on_slow, "history": history}
         given |= {"can_filters": can_filters, "receive_own_messages": receive_own_messages}
         found = settings.resolve(
             given, canbroker.rc, config_context, ignore_config=ignore_config, channels=channel_names
@@ -112,7 +123,12 @@ class Bus(AwaitedBus):
                 found.get("interface"),
                 found.parameters(),
                 wanted=validate(found.get("can_filters")),
-                receive_own=bool(found.get("receive_own_messages")),
+                receiving=Receiving(
+                    own=bool(found.get("receive_own_messages")),
+                    on_loss=found.get("on_loss") or "count",
+                    on_slow=found.get("on_slow") or "repair",
+                    history=found.get("history") or 0.0,
+                ),
                 broker=found.get("broker"),
                 exclusive=bool(found.get("exclusive")),
             )
@@ -158,6 +174,8 @@ class Bus(AwaitedBus):
         try:
             while len(messages) < max_messages and (message := self.recv(0)) is not None:
                 messages.append(message)
+        except CanLossError as loss:
+            self._reception.put_back(loss)
         except CanOperationError as error:
             _logger.debug("%r ends after %d messages: %s", self._channel, len(messages), error)
         return messages
@@ -354,6 +372,7 @@ class Bus(AwaitedBus):
             failed=transmitter.failed,
             lost=order.lost,
             repaired=order.repaired,
+            skipped=self._reception.skipped,
             dropped_upstream=subscriber.dropped_upstream,
             restarts=order.restarts,
             interruptions=self._connection.watch.interruptions,

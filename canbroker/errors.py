@@ -6,6 +6,7 @@
     ├── CanInterfaceNotImplementedError   choose another interface
     ├── CanInitializationError            fix the configuration or the hardware, open again
     ├── CanOperationError                 the bus is open, this operation failed
+    │   └── CanLossError                  frames were lost on the way here; go on
     └── CanTimeoutError                   try again, or wait longer
 
 The names and their meaning are the ones python-can documents, so that ``except`` clauses of
@@ -37,6 +38,23 @@ class CanInitializationError(CanError):
 
 class CanOperationError(CanError):
     """An open bus could not do what was asked."""
+
+
+class CanLossError(CanOperationError):
+    """Frames were lost on their way to a bus with ``on_loss="raise"``, which goes on behind them.
+
+    ``first`` is the number of the first one in the ``epoch`` of the channel. ``count`` is
+    ``None`` if nobody knows how many there were: the channel's process was replaced. ``cause``
+    says why in words.
+    """
+
+    def __init__(self, epoch: int, first: int, count: int | None, cause: str) -> None:
+        numbers = f"from number {first} of epoch {epoch} on"
+        super().__init__(f"{'frames' if count is None else count} lost {numbers}: {cause}")
+        self.epoch = epoch
+        self.first = first
+        self.count = count
+        self.cause = cause
 
 
 class CanTimeoutError(CanError, TimeoutError):

@@ -40,7 +40,17 @@ _WHOLE: Final = re.compile(r"[-+]?(?:0|[1-9][0-9]{0,17})", re.ASCII)
 _DECIMAL: Final = re.compile(r"[-+]?[0-9]*\.[0-9]+(?:e[-+]?[0-9]+)?", re.ASCII)
 
 #: Arguments that are about the bus object; all others are about its adapter.
-OF_THE_BUS: Final = frozenset({"broker", "can_filters", "exclusive", "receive_own_messages"})
+OF_THE_BUS: Final = frozenset(
+    {
+        "broker",
+        "can_filters",
+        "exclusive",
+        "history",
+        "on_loss",
+        "on_slow",
+        "receive_own_messages",
+    }
+)
 
 #: Keys that are no parameters of an interface. ``None`` for one is the same as not to say it.
 OWN: Final = OF_THE_BUS | {"channel", "interface"}

@@ -43,12 +43,15 @@ class Subscriber:
         client_id: str,
         control: str | None = None,
         claim: str | None = None,
+        *,
+        repairs: bool = True,
     ) -> None:
-        """``control``: endpoint to ask for what was missed; ``None``: that is lost.
+        """``control``: endpoint to ask for the past. Without it, or with ``repairs`` false, what
+        was missed is lost.
 
         ``claim``: we want the sole right to transmit; it says for people who we are.
         """
-        self.order = Order(repairs=control is not None)
+        self.order = Order(repairs=repairs and control is not None)
         self.dropped_upstream = 0
         self.filters: FilterSet | None = None
         self._channel = channel

@@ -18,6 +18,7 @@ from canbroker.link.reception import Reception
 from canbroker.link.sending import Sending
 from canbroker.link.tasks import TaskLink
 from canbroker.link.transmitter import Transmitter
+from canbroker.link.values import Receiving
 from canbroker.link.watch import ChannelWatch
 from canbroker.runtime import Runtime
 from canbroker.wake import Wake
@@ -55,7 +56,7 @@ class Connection:
         parameters: Mapping[str, Any],
         *,
         wanted: FilterSet,
-        receive_own: bool,
+        receiving: Receiving,
         broker: str | None,
         exclusive: bool = False,
     ) -> None:
@@ -82,13 +83,13 @@ class Connection:
                 self._context, self._runtime, request, autostart=attach.autostart_wanted()
             )
             claim = f"process {request.pid}: {request.program}" if exclusive else None
-            self.opening = self._open(wanted, receive_own=receive_own, claim=claim)
+            self.opening = self._open(wanted, receiving, claim)
         except BaseException:
             self.closed = _NEVER_OPENED
             self._end()
             raise
 
-    def _open(self, wanted: FilterSet, *, receive_own: bool, claim: str | None) -> StateEvent:
+    def _open(self, wanted: FilterSet, receiving: Receiving, claim: str | None) -> StateEvent:
         name, stream = self.attached.name, self.attached.stream
         self.watch = ChannelWatch(self._context, stream, name)
         self._parts.append(self.watch)
@@ -99,8 +100,9 @@ class Connection:
             name,
             self.client_id,
             label=self._label,
-            receive_own=receive_own,
+            receiving=receiving,
             check_open=self.check_open,
+            disconnect=self.close,
             watch=self.watch,
             claim=claim,
         )
@@ -108,6 +110,7 @@ class Connection:
         self.closed = None
         try:
             ready = self.reception.subscribe(wanted, clock.deadline_after(ANSWER_S))
+            self.reception.remember(clock.deadline_after(ANSWER_S))
         except CanError as error:
             raise CanInitializationError(str(error)) from error
         self.watch.begin(self.reception.subscriber.order.epoch, ready.state)
@@ -183,7 +186,7 @@ class Connection:
             )
         )
 
-    def close(self) -> bool:
+    def close(self, reason: str = "the bus is shut down") -> bool:
         """Lets nobody use it any more, and wakes who waits; :meth:`finish` does the rest.
 
         Returns whether it was open.
@@ -191,7 +194,7 @@ class Connection:
         with self._close_lock:
             if self.closed:
                 return False
-            self.closed = "the bus is shut down"
+            self.closed = reason
             self._unfinished = True
         self.transmitter.closing.set()
         self._wake.set()

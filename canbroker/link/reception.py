@@ -6,22 +6,27 @@ import functools
 import logging
 import threading
 from collections import deque
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterable
+from typing import Any, TypeAlias
 
 from canbroker import clock
-from canbroker.errors import CanTimeoutError
+from canbroker.errors import CanLossError, CanTimeoutError
+from canbroker.fabric.order import Loss
 from canbroker.fabric.readiness import Readiness
 from canbroker.fabric.sockets import Context
 from canbroker.fabric.subscriber import Subscriber
 from canbroker.filters import EVERYTHING, FilterSet
-from canbroker.frame import ERROR, EXTENDED
+from canbroker.frame import ERROR, EXTENDED, EchoFrame
 from canbroker.link.turns import Turns
+from canbroker.link.values import Receiving
 from canbroker.link.watch import ChannelWatch
 from canbroker.message import Message
 from canbroker.throttle import Throttle
 from canbroker.wake import Wake
 from canbroker.wire.stream import ReadyEvent
+
+#: What is returned by a receive, or raised.
+Item: TypeAlias = "Message | CanLossError"
 
 _logger = logging.getLogger("canbroker.bus")
 
@@ -38,24 +43,37 @@ class Reception:
         client_id: str,
         *,
         label: Any,
-        receive_own: bool,
+        receiving: Receiving,
         check_open: Callable[[], None],
+        disconnect: Callable[[str], object],
         watch: ChannelWatch,
         claim: str | None = None,
     ) -> None:
-        """``label`` is what messages carry as their channel.
+        """``label`` is what messages carry as their channel; ``receiving`` is what the user wants.
 
-        ``check_open`` raises when the bus is closed; ``watch`` is kept up to date by who waits.
+        ``check_open`` raises when the bus is closed, ``disconnect`` closes it and says why;
+        ``watch`` is kept up to date by who waits.
         """
-        self.subscriber = Subscriber(context, endpoint, channel, client_id, control, claim)
+        self.subscriber = Subscriber(
+            context,
+            endpoint,
+            channel,
+            client_id,
+            control,
+            claim,
+            repairs=receiving.on_slow != "disconnect",
+        )
         self.wake = Wake()  # interrupts a wait, to look whether the bus is closed
         self.turns = Turns(self.wake)
         self._client_id = client_id
         self._label = label
-        self._receive_own = receive_own
+        self._receiving = receiving
+        self._latest = receiving.on_slow == "latest"
+        self.skipped = 0  # frames that were not the latest of their identifier
+        self._disconnect = disconnect
         self._check_open = check_open
         self._watch = watch
-        self._queue: deque[Message] = deque()
+        self._queue: deque[Item] = deque()
         self._queue_lock = threading.Lock()
         self._readiness: Readiness | None = None
         self._losses = Throttle(_logger)
@@ -72,8 +90,9 @@ class Reception:
         """The next message, ``None`` if there is none within ``timeout`` seconds.
 
         :raises CanOperationError: the bus is closed, or its channel is gone.
+        :raises CanLossError: frames were lost at this place, and the user wants to know.
         """
-        message = self._take()
+        message = None if self._latest else self._take()
         if message is None:
             message = self._wait_for_one(clock.deadline_after(timeout))
         if self._readiness is not None:
@@ -89,6 +108,20 @@ class Reception:
         ready = self.turns.take_soon(functools.partial(self._change, wanted, deadline))
         self._update_readiness()
         return ready
+
+    def remember(self, deadline: int | None) -> None:
+        """Begins with the past that the user wants; at once after :meth:`subscribe`.
+
+        :raises CanError: the channel did not tell it by ``deadline``, or refused to.
+        """
+        if self._receiving.history:
+            self.turns.take_soon(functools.partial(self._remember, deadline))
+            self._update_readiness()
+
+    def put_back(self, error: CanLossError) -> None:
+        """Has :meth:`receive` raise it again, the next time."""
+        with self._queue_lock:
+            self._queue.appendleft(error)
 
     def fileno(self) -> int:
         """A descriptor that is readable while :meth:`receive` has something; -1 if none can be."""
@@ -114,7 +147,10 @@ class Reception:
 
     def _take(self) -> Message | None:
         with self._queue_lock:
-            return self._queue.popleft() if self._queue else None
+            item = self._queue.popleft() if self._queue else None
+        if isinstance(item, CanLossError):
+            raise item
+        return item
 
     def _wait_for_one(self, deadline: int | None) -> Message | None:
         """Waits in long turns, until one of them ends with something else than a short job."""
@@ -132,6 +168,8 @@ class Reception:
         """A long turn: whether the wait is over, and with what."""
         while not self.turns.wanted():
             self._check_open()
+            while self._latest and self.subscriber.receive():
+                self._enqueue()
             message = self._take()
             if message is not None:
                 return True, message
@@ -148,36 +186,67 @@ class Reception:
 
     def _enqueue(self) -> None:
         """Takes over what the subscriber has received."""
-        messages = self._decoded()
+        order = self.subscriber.order
+        items = self._items()
+        losses = order.losses
         with self._queue_lock:
-            # No call in between: an exception strikes before both of them, or after.
-            self._queue += messages
-            self.subscriber.order.frames = []
-        self._report_losses()
+            if self._latest:
+                waiting, skipped = _newest(self._queue, items)
+                # No call in between: an exception strikes before all of it, or after.
+                self._queue = waiting
+                self.skipped += skipped
+            else:
+                self._queue += items  # as above
+            order.frames = []
+            order.losses = []
+        self._report(losses)
 
     def _change(self, wanted: FilterSet, deadline: int | None) -> ReadyEvent:
         self._check_open()
+        order = self.subscriber.order
         ready = self.subscriber.subscribe(wanted, deadline)
-        messages = self._decoded()
+        items = self._items()
+        losses = order.losses
         with self._queue_lock:
-            waiting = deque(m for m in (*self._queue, *messages) if _passes(wanted, m))
+            waiting = deque(item for item in (*self._queue, *items) if _passes(wanted, item))
             self._queue = waiting  # as above
-            self.subscriber.order.frames = []
-        self._report_losses()
+            order.frames = []
+            order.losses = []
+        self._report(losses)
         return ready
 
-    def _decoded(self) -> list[Message]:
-        me, own, label = self._client_id, self._receive_own, self._label
+    def _remember(self, deadline: int | None) -> None:
+        self.subscriber.remember(self._receiving.history, deadline)
+        self._enqueue()
+
+    def _items(self) -> list[Item]:
+        """The frames that have come as messages, with the losses between them, if they are to be
+        raised."""
+        order = self.subscriber.order
+        if not order.losses or self._receiving.on_loss == "count":
+            return list(self._messages(order.frames))
+        items: list[Item] = []
+        begin = 0
+        for at, loss in order.losses:
+            items += self._messages(order.frames[begin:at])
+            items.append(CanLossError(loss.epoch, loss.first, loss.frames, loss.cause))
+            begin = at
+        items += self._messages(order.frames[begin:])
+        return items
+
+    def _messages(self, frames: list[EchoFrame]) -> list[Message]:
+        me, own, label = self._client_id, self._receiving.own, self._label
         return [
             Message.from_frame(frame, label, frame.origin != me)
-            for frame in self.subscriber.order.frames
+            for frame in frames
             if own or frame.origin != me
         ]
 
-    def _report_losses(self) -> None:
-        losses, self.subscriber.order.losses = self.subscriber.order.losses, []
+    def _report(self, losses: list[tuple[int, Loss]]) -> None:
         for _, loss in losses:
             self._losses.note(f"frames of channel {self._label!r} lost", str(loss))
+            if self._receiving.on_slow == "disconnect" and loss.frames is not None:
+                self._disconnect(f"the bus was too slow and is disconnected: {loss}")
 
     def _descriptor(self) -> int:
         self._check_open()
@@ -200,6 +269,21 @@ class Reception:
         self.subscriber.close()
 
 
-def _passes(wanted: FilterSet, message: Message) -> bool:
-    flags = (EXTENDED if message.is_extended_id else 0) | (ERROR if message.is_error_frame else 0)
-    return wanted.matches(message.arbitration_id, flags)
+def _passes(wanted: FilterSet, item: Item) -> bool:
+    if isinstance(item, CanLossError):
+        return True
+    flags = (EXTENDED if item.is_extended_id else 0) | (ERROR if item.is_error_frame else 0)
+    return wanted.matches(item.arbitration_id, flags)
+
+
+def _newest(waiting: Iterable[Item], items: Iterable[Item]) -> tuple[deque[Item], int]:
+    """The last of each identifier, in the order in which they came, and how many it replaces."""
+    newest: dict[object, Item] = {}
+    skipped = 0
+    for item in (*waiting, *items):
+        kind: object = item
+        if isinstance(item, Message):
+            kind = item.arbitration_id, item.is_extended_id, item.is_error_frame
+        skipped += newest.pop(kind, None) is not None
+        newest[kind] = item
+    return deque(newest.values()), skipped
