@@ -170,7 +170,9 @@ class Reception:
             self._check_open()
             while self._latest and self.subscriber.receive():
                 self._enqueue()
-            message = self._take()
+            # The latest of what is there is not known before a gap is mended.
+            is_known = not (self._latest and self.subscriber.order.gap)
+            message = self._take() if is_known else None
             if message is not None:
                 return True, message
             if self.subscriber.receive():
@@ -179,7 +181,7 @@ class Reception:
             left = clock.remaining_ns(deadline)
             if left == 0:
                 self.subscriber.check_alive()
-                return True, None
+                return True, self._take()
             self._watch.silent()  # before the wait: what it waits for is received at once
             self.subscriber.wait(self.wake, left)
         return False, None
