@@ -101,6 +101,13 @@ def test_others_receive_and_are_refused_at_once(runtime: Runtime) -> None:
         assert other.stats.sent == 1
 
 
+def test_after_its_shutdown_everyone_may_send(runtime: Runtime) -> None:
+    with Bus("x", "virtual") as other:
+        for _ in range(30):
+            Bus("x", "virtual", exclusive=True).shutdown()
+            assert may_send(other)  # at once
+
+
 def test_a_second_one_is_told_who_is_the_first(runtime: Runtime) -> None:
     with Program(HOLDER) as holder:
         assert holder.said() == "mine"

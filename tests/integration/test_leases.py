@@ -192,11 +192,18 @@ def test_a_forked_child_does_not_own_it(runtime: Runtime) -> None:
 
 def test_an_interrupted_wait_leaves_nothing(runtime: Runtime) -> None:
     with lease("spare", 0) as mine:
-        with taker("spare", None) as program:
+        source = """
+        try:
+            canbroker.lease("spare")
+        except KeyboardInterrupt:
+            say("interrupted")
+            hear()
+        """
+        with Program(source) as program:
             wait_until(lambda: len(leases_of(runtime)) == 2, "it waits")
             program.signal(signal.SIGINT)
-            wait_until(lambda: len(leases_of(runtime)) == 1, "its place is gone")
-            program.end()
+            assert program.said() == "interrupted"
+            assert len(leases_of(runtime)) == 1  # while the process lives
         mine.release()
         assert leases_of(runtime) == []
 
