@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import signal
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -106,6 +107,18 @@ def test_after_its_shutdown_everyone_may_send(runtime: Runtime) -> None:
         for _ in range(30):
             Bus("x", "virtual", exclusive=True).shutdown()
             assert may_send(other)  # at once
+
+
+def test_shutdown_waits_a_while_for_a_channel_that_has_not_seen_it(runtime: Runtime) -> None:
+    with Bus("x", "virtual") as other:
+        bus = Bus("x", "virtual", exclusive=True)
+        actor = actor_of(runtime)
+        actor.suspend()
+        began = time.monotonic()
+        bus.shutdown()
+        assert time.monotonic() - began >= 0.4
+        actor.resume()
+        wait_until(lambda: may_send(other), "everyone may send")
 
 
 def test_a_second_one_is_told_who_is_the_first(runtime: Runtime) -> None:
