@@ -9,7 +9,15 @@ from canbroker.clock import SECOND
 from canbroker.errors import CanError, CanOperationError, CanTimeoutError
 from canbroker.fabric.asking import Asker
 from canbroker.fabric.order import Order, Part
-from canbroker.fabric.sockets import Context, Descriptor, Messages, Socket, Waiter, readable
+from canbroker.fabric.sockets import (
+    STREAM_HIGH_WATER,
+    Context,
+    Descriptor,
+    Messages,
+    Socket,
+    Waiter,
+    readable,
+)
 from canbroker.filters import FilterSet
 from canbroker.wire import WireError, stream, topics
 
@@ -63,6 +71,7 @@ class Subscriber:
         self._asked = b""  # private topic of the filters that shall be next
         self._answer: stream.EventBody | None = None
         self._topics: set[bytes] = set()  # subscribed to, perhaps
+        self._backlog = 0  # messages before the last answer
         self._heard_ns = clock.monotonic_ns()
         self.socket: Socket = context.subscriber(endpoint)
         self._messages = Messages(self.socket)
@@ -94,6 +103,8 @@ class Subscriber:
             self._join(route)
             self._join(private)
             answer, ready = self._until_ready(deadline)
+            if self._backlog >= STREAM_HIGH_WATER:
+                self._look_behind(deadline)
             self._settle()
             self.order.begin(answer.epoch, ready.next_seq)
             # No call from here on: an exception strikes before all of it, or after.
@@ -198,6 +209,26 @@ class Subscriber:
         except WireError as error:
             raise CanOperationError(f"channel {self._channel!r}: {error}") from error
 
+    def _look_behind(self, deadline: int | None) -> None:
+        """Takes messages until one tells where the route stands that we are about to leave.
+
+        Our backlog was at its limit: the last frames before the change may have been dropped, and
+        nothing has told of that yet. What comes of the new route meanwhile is repaired.
+        """
+        until = clock.monotonic_ns() + _SETTLE_NS
+        until = until if deadline is None else min(until, deadline)
+        waiter = Waiter()
+        waiter.add(self.socket)
+        while self._route and (left := clock.remaining_ns(until)):
+            message = self._messages.next()
+            if message is None:
+                waiter.wait(left)
+            elif message[0] == self._route:
+                batch = stream.decode_batch(message[1])
+                # Its frames come with the new route, too, as far as they are wanted.
+                self.order.add(Part(batch.epoch, batch.first_seq, ()))
+                return
+
     def _settle(self) -> None:
         """Waits for what is missing of a route that we are about to leave."""
         deadline = clock.monotonic_ns() + _SETTLE_NS
@@ -226,22 +257,26 @@ class Subscriber:
         """Takes messages until the answer to what was asked; their frames go to ``order``."""
         waiter = Waiter()
         waiter.add(self.socket)
+        again = clock.monotonic_ns() + _ASK_AGAIN_NS
+        self._backlog = 0
         while True:
             if self._answer is not None and isinstance(self._answer.payload, stream.ReadyEvent):
                 return self._answer, self._answer.payload
             if (message := self._messages.next()) is not None:
+                self._backlog += 1
                 self._message(*message)
                 continue
-            left = clock.remaining_ns(deadline)
-            if left == 0:
+            now = clock.monotonic_ns()
+            if deadline is not None and now >= deadline:
                 raise CanTimeoutError(
                     f"channel {self._channel!r} did not confirm the filters in time"
                 )
-            patience = _ASK_AGAIN_NS if left is None else min(left, _ASK_AGAIN_NS)
-            if not waiter.wait(patience):
+            if now >= again:
                 # The answer was dropped if our backlog was at its limit. That is read by now.
                 self.socket.unsubscribe(self._asked)
                 self.socket.subscribe(self._asked)
+                again = now + _ASK_AGAIN_NS
+            waiter.wait((again if deadline is None else min(deadline, again)) - now)
 
     def _message(self, topic: bytes, body: bytes) -> None:
         if topic not in {self._route, self._private, self._asked}:
