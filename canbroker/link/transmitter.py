@@ -24,6 +24,10 @@ from canbroker.wire.transmit import (
 #: How often a wait for the actor looks whether it still lives.
 _LOOK_NS: Final = clock.SECOND // 4
 
+#: Who sends frame after frame looks for answers, and at the channel's state, this often: it would
+#: spend most of its time with that.
+_LOOK_AGAIN_NS: Final = clock.MILLISECOND
+
 #: A channel that refuses frames at once has answered by then, on a busy machine, too.
 _ANSWER_NS: Final = clock.SECOND
 
@@ -71,6 +75,8 @@ class Transmitter:
         self._wake = wake
         self.token = 0
         self._epoch = watch.epoch
+        self._look_ns = 0
+        self._locked = False
         self._requests: deque[Unanswered] = deque()
         self._failures: list[str] = []
         self._link = Link(context, endpoint)
@@ -92,18 +98,25 @@ class Transmitter:
         :raises CanTimeoutError: that did not happen in time; none of the frames goes out later.
         :raises CanOperationError: the channel is down, or an earlier frame has failed.
         """
-        self.collect()
+        now = clock.monotonic_ns()
+        looks = now >= self._look_ns
+        if looks:
+            self._look_ns = now + _LOOK_AGAIN_NS
+            self.collect()
         if failed is None:
             self.raise_failures()
         while self.unanswered + len(frames) > CREDIT:
             self._wait(deadline, "the transmit queue is full")
             if failed is None:
                 self.raise_failures()
-        problem = self._watch.problem()
-        if problem is not None:
-            raise CanOperationError(f"cannot send {describe(frames[0])}: {problem}")
+        if looks:
+            problem = self._watch.problem()
+            if problem is not None:
+                self._look_ns = 0
+                raise CanOperationError(f"cannot send {describe(frames[0])}: {problem}")
+            self._locked = self._is_locked()
         self._follow_epoch()
-        if failed is None and not (taken and deadline) and self._is_locked():
+        if failed is None and not (taken and deadline) and self._locked:
             # The channel refuses it at once, and who sends it shall hear that now.
             taken, deadline = True, clock.monotonic_ns() + _ANSWER_NS
         self.token += 1
