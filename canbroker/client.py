@@ -26,7 +26,7 @@ from canbroker.link.connection import ANSWER_S, Connection
 from canbroker.link.directory import channel_names
 from canbroker.link.lease import Lease, lease
 from canbroker.link.values import BusState, BusStats, CanProtocol, Receiving
-from canbroker.message import Message, to_frame
+from canbroker.message import Message, to_frame, to_stamped_frame
 from canbroker.periodic.registry import Periodic
 from canbroker.periodic.task import OnError, PeriodicTask
 from canbroker.protection import Checksum, Counter
@@ -64,6 +64,7 @@ class Bus(AwaitedBus):
         *,
         can_filters: CanFilters = None,
         receive_own_messages: bool | None = None,
+        preserve_timestamps: bool | None = None,
         exclusive: bool | None = None,
         on_loss: str | None = None,
         on_slow: str | None = None,
@@ -82,6 +83,8 @@ class Bus(AwaitedBus):
         :param ignore_config: takes the arguments alone.
         :param can_filters: list of ``{"can_id", "can_mask"[, "extended"]}``; ``None``: all.
         :param receive_own_messages: whether :meth:`recv` returns what this bus has sent.
+        :param preserve_timestamps: others receive what this bus sends (but periodic tasks) with
+            the ``timestamp`` that the message has, not with that of its sending. ``virtual`` only.
         :param exclusive: nobody else may transmit on the channel until this bus is shut down;
             what others send raises there. Ours.
         :param on_loss: ``count`` frames that were lost on the way (default), or ``raise``
@@ -103,11 +106,13 @@ class Bus(AwaitedBus):
         given |= {"exclusive": exclusive, "on_loss": on_loss}
         given |= {"on_slow": on_slow, "history": history}
         given |= {"can_filters": can_filters, "receive_own_messages": receive_own_messages}
+        given |= {"preserve_timestamps": preserve_timestamps}
         found = settings.resolve(
             given, canbroker.rc, config_context, ignore_config=ignore_config, channels=channel_names
         )
         self._channel = found.get("channel")
         self._connection = self._connect(found)
+        self._to_frame = to_stamped_frame if found.get("preserve_timestamps") else to_frame
         self._reception = self._connection.reception
         self._sending = self._connection.sending
         self._periodic = Periodic(self._connection)
@@ -118,7 +123,7 @@ class Bus(AwaitedBus):
 
     def _connect(self, found: settings.Settings) -> Connection:
         try:
-            return Connection(
+            connection = Connection(
                 self._channel,
                 found.get("interface"),
                 found.parameters(),
@@ -132,9 +137,12 @@ class Bus(AwaitedBus):
                 broker=found.get("broker"),
                 exclusive=bool(found.get("exclusive")),
             )
+            if found.get("preserve_timestamps"):
+                _check_virtual(connection)
         except (CanInitializationError, CanInterfaceNotImplementedError) as error:
             error.args = (found.explain(str(error)),)
             raise
+        return connection
 
     def __repr__(self) -> str:
         state = self._connection.closed or self.state.value
@@ -172,10 +180,8 @@ class Bus(AwaitedBus):
             return []
         messages = [first]
         try:
-            while len(messages) < max_messages and (message := self.recv(0)) is not None:
-                messages.append(message)
-        except CanLossError as loss:
-            self._reception.put_back(loss)
+            while (room := max_messages - len(messages)) and self._reception.ready():
+                messages += self._logged(self._reception.take(room))
         except CanOperationError as error:
             _logger.debug("%r ends after %d messages: %s", self._channel, len(messages), error)
         return messages
@@ -215,10 +221,13 @@ class Bus(AwaitedBus):
         :raises CanTimeoutError: that did not happen in time; the frame is not sent later.
         :raises CanOperationError: not valid, the channel is down or the bus closed, or an
             earlier frame, or one of a periodic task, was not sent.
+        :raises ValueError: the timestamp is to be preserved, and is not valid.
         """
         if self._periodic.used:
             self._periodic.raise_troubles()
-        self._sending.send([to_frame(msg)], clock.deadline_after(timeout), taken=bool(timeout))
+        self._sending.send(
+            [self._to_frame(msg)], clock.deadline_after(timeout), taken=bool(timeout)
+        )
 
     def send_batch(self, messages: Iterable[Message], timeout: float | None = None) -> None:
         """Sends messages in order, many in one request. Ours, for throughput.
@@ -227,7 +236,7 @@ class Bus(AwaitedBus):
 
         :raises CanTimeoutError, CanOperationError: as :meth:`send`; the text names the message.
         """
-        frames = [to_frame(message) for message in messages]
+        frames = [self._to_frame(message) for message in messages]
         self._periodic.raise_troubles()
         deadline = clock.deadline_after(timeout)
         for start in range(0, len(frames), MAX_FRAMES):
@@ -428,6 +437,18 @@ class Bus(AwaitedBus):
         """[forked child]"""
         self._connection.forked()
         self._periodic.forget()
+
+
+def _check_virtual(connection: Connection) -> None:
+    """:raises CanInitializationError: the channel is that of an adapter. It is closed, then."""
+    attached = connection.attached
+    if attached.interface != "virtual":
+        connection.close()
+        connection.finish()
+        raise CanInitializationError(
+            f"preserve_timestamps is for interface virtual; {attached.name!r} is a channel of "
+            f"{attached.interface}"
+        )
 
 
 class ThreadSafeBus(Bus):

@@ -16,6 +16,7 @@ from canbroker.frame import (
     EXTENDED,
     FD,
     FD_LENGTHS,
+    HARDWARE_TIMESTAMP,
     MAX_EXTENDED_ID,
     MAX_STANDARD_ID,
     REMOTE,
@@ -23,7 +24,11 @@ from canbroker.frame import (
     frame_fault,
 )
 
-_SECOND: Final = 1e9
+#: Whole: a quotient of integers is rounded once, and a timestamp comes out as it went in.
+_SECOND: Final = 1_000_000_000
+
+#: Seconds; timestamps on the wire are whole nanoseconds of 64 bits.
+_MAX_TIMESTAMP: Final = 2**63 // _SECOND
 
 # Flags of a frame (the low six bits) -> the six attributes that they stand for. Looking them up
 # costs a third of testing bit by bit.
@@ -284,6 +289,23 @@ def to_frame(message: Any) -> Frame:
     if fault is not None:
         raise CanOperationError(f"cannot send {_name(message)}: {fault}")
     return Frame(0, arbitration_id, flags, data)
+
+
+def to_stamped_frame(message: Any) -> Frame:
+    """As :func:`to_frame`, with the message's own timestamp, which is to be kept.
+
+    :raises ValueError: its timestamp is negative, not finite, or later than the year 2262.
+    """
+    frame = to_frame(message)
+    timestamp = message.timestamp
+    if not 0 <= timestamp < _MAX_TIMESTAMP:  # NaN is not, either
+        allowed = f"0 to {_MAX_TIMESTAMP} seconds"
+        raise ValueError(f"cannot send {_name(message)}: its timestamp must be {allowed}")
+    # In two parts: in one, the time of today times 1e9 is rounded to 256 ns.
+    seconds = int(timestamp)
+    frame.timestamp_ns = seconds * _SECOND + round((timestamp - seconds) * _SECOND)
+    frame.flags |= HARDWARE_TIMESTAMP
+    return frame
 
 
 def _padded(data: Any, dlc: int) -> bytes:

@@ -25,6 +25,8 @@ _VIRTUAL_CHANNEL: Final = "channel-0"
 #: Interfaces that are told rates where others are told registers.
 _TOLD_RATES: Final = frozenset({None, "slcan", "socketcan", "virtual"})
 
+_TRUTH_VALUES: Final = frozenset({"exclusive", "fd", "preserve_timestamps", "receive_own_messages"})
+
 #: Channels of the broker at an address (``None``: this user's own); none if it does not run.
 Channels: TypeAlias = Callable[[str | None], Sequence[str]]
 
@@ -149,7 +151,7 @@ def _is_name(channel: Value, interface: Value | None, channels: Channels, broker
 def _checked(key: str, found: Value) -> Value:
     """``found`` as what its key is meant for."""
     value = found.value
-    if key in {"exclusive", "fd", "receive_own_messages"} and value is not None:
+    if key in _TRUTH_VALUES and value is not None:
         if isinstance(value, str):
             raise CanInitializationError(
                 f"{key} must be true or false, got {value!r} ({found.origin})"

@@ -48,6 +48,7 @@ OF_THE_BUS: Final = frozenset(
         "history",
         "on_loss",
         "on_slow",
+        "preserve_timestamps",
         "receive_own_messages",
     }
 )

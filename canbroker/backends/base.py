@@ -15,7 +15,7 @@ import msgspec
 
 from canbroker.errors import CanOperationError
 from canbroker.filters import FilterSet
-from canbroker.frame import ERROR, FD, Frame, frame_fault
+from canbroker.frame import ERROR, FD, HARDWARE_TIMESTAMP, Frame, frame_fault
 
 LISTEN_ONLY = "the channel is listen-only"
 
@@ -127,6 +127,8 @@ class Backend(ABC):
     """
 
     supports_error_frames: ClassVar[bool] = False
+    #: Whether a frame may say itself when it was sent (flag 64). On a real bus that would be a lie.
+    keeps_timestamps: ClassVar[bool] = False
 
     #: A line for people: adapter, version, serial number.
     info: str = ""
@@ -217,4 +219,6 @@ class Backend(ABC):
             return "this adapter cannot send error frames"
         if frame.flags & FD and not self.fd:
             return "the channel was not opened for CAN FD (fd=True)"
+        if frame.flags & HARDWARE_TIMESTAMP and not self.keeps_timestamps:
+            return "only virtual channels keep the timestamp of what is sent"
         return frame_fault(frame.arbitration_id, frame.flags, frame.data)

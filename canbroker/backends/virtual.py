@@ -14,7 +14,7 @@ from collections.abc import Sequence
 
 from canbroker import clock
 from canbroker.backends.base import AdapterGoneError, Backend, Options, Transmit
-from canbroker.frame import arbitration_key, bus_time_ns
+from canbroker.frame import HARDWARE_TIMESTAMP, arbitration_key, bus_time_ns
 from canbroker.wake import Wake
 
 #: Transmits that a bus without a bitrate holds until they are read.
@@ -72,6 +72,7 @@ class VirtualBus(Backend):
     """What both kinds of bus share: the lock between the two threads, the descriptor, the end."""
 
     supports_error_frames = True
+    keeps_timestamps = True
 
     def __init__(self, options: VirtualOptions) -> None:
         self.bitrate = options.bitrate
@@ -139,7 +140,7 @@ class InstantBus(VirtualBus):
             if _is_expired(transmit, now_ns):
                 transmit.failure = _expiry(transmit, now_ns)
             else:
-                transmit.timestamp_ns = wall_ns
+                transmit.timestamp_ns = _timestamp_ns(transmit, wall_ns)
         self._unread += transmits
 
     def _ended(self) -> list[Transmit]:
@@ -180,7 +181,8 @@ class TimedBus(VirtualBus):
         ended = self._timeline.step(now_ns)
         for end_ns, transmit in ended:
             if transmit.failure is None:
-                transmit.timestamp_ns = end_ns + self._wall_offset_ns
+                wall_ns = end_ns + self._wall_offset_ns
+                transmit.timestamp_ns = _timestamp_ns(transmit, wall_ns)
         return [transmit for _, transmit in ended]
 
     def _follow_wall_clock(self, now_ns: int) -> None:
@@ -269,6 +271,12 @@ class Timeline:
         if not winner:
             del self._queues[transmit.sender]
         return transmit
+
+
+def _timestamp_ns(transmit: Transmit, wall_ns: int) -> int:
+    """Of a frame that was on the bus at ``wall_ns``: that, unless its sender says another."""
+    frame = transmit.frame
+    return frame.timestamp_ns if frame.flags & HARDWARE_TIMESTAMP else wall_ns
 
 
 def _is_expired(transmit: Transmit, now_ns: int) -> bool:

@@ -32,11 +32,14 @@ class VirtualBus(CanbrokerBus):
 
 
 class SerialBus(VirtualBus):
-    """The plugin, as python-can's bus on a serial line whose ends are connected: a pair of them."""
+    """The plugin, as python-can's bus on a serial line whose ends are connected: a pair of them.
+
+    That line carries the timestamp of what is sent.
+    """
 
     def __init__(self, channel: Any) -> None:
         super().__init__(channel, fd=False)
-        self._other_end = VirtualBus(channel, fd=False)
+        self._other_end = VirtualBus(channel, fd=False, preserve_timestamps=True)
 
     def send(self, msg: can.Message, timeout: float | None = None) -> None:
         self._other_end.send(msg, timeout)
@@ -51,7 +54,7 @@ class OwnSerialBus(canbroker.Bus):
 
     def __init__(self, channel: Any) -> None:
         super().__init__(channel, "virtual", fd=False)
-        self._other_end = canbroker.Bus(channel, "virtual", fd=False)
+        self._other_end = canbroker.Bus(channel, "virtual", fd=False, preserve_timestamps=True)
 
     def send(self, msg: canbroker.Message, timeout: float | None = None) -> None:
         self._other_end.send(msg, timeout)

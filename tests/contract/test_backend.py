@@ -19,6 +19,7 @@ from canbroker.frame import (
     ERROR_STATE_INDICATOR,
     EXTENDED,
     FD,
+    HARDWARE_TIMESTAMP,
     REMOTE,
     Frame,
     describe,
@@ -26,6 +27,7 @@ from canbroker.frame import (
 from tests.contract.benches import (
     Bench,
     Item,
+    VirtualBench,
     collect,
     content,
     is_readable,
@@ -95,6 +97,14 @@ def test_a_frame_that_is_sent_reaches_the_other_node(bench: Bench, kind: str) ->
     assert content(sent.frame) == content(KINDS[kind]), "a backend leaves the frame as it is"
     if bench.seen() is not None:
         wait_until(lambda: bench.seen() == [describe(KINDS[kind])], "the frame on the bus")
+
+
+def test_the_time_of_a_frame_is_its_senders_on_virtual_channels_only(bench: Bench) -> None:
+    fault = bench.backend.fault(Frame(17, 0x123, HARDWARE_TIMESTAMP, b""))
+    if isinstance(bench, VirtualBench):
+        assert fault is None
+    else:
+        assert fault == "only virtual channels keep the timestamp of what is sent"
 
 
 def test_the_error_state_indicator_is_carried_where_the_line_has_it(bench: Bench) -> None:

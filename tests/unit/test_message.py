@@ -11,7 +11,7 @@ from typing import Any
 
 import can
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from canbroker.errors import CanOperationError
@@ -22,13 +22,14 @@ from canbroker.frame import (
     EXTENDED,
     FD,
     FD_LENGTHS,
+    HARDWARE_TIMESTAMP,
     LOOPBACK,
     REMOTE,
     EchoFrame,
     Frame,
     frame_fault,
 )
-from canbroker.message import Message, to_frame
+from canbroker.message import Message, to_frame, to_stamped_frame
 
 ATTRIBUTES = sorted(set(Message.__slots__) - {"__weakref__"})
 
@@ -252,6 +253,22 @@ def test_to_frame_takes_python_cans_messages_and_makes_valid_frames(
     else:
         assert to_frame(ours) == frame
         assert frame_fault(frame.arbitration_id, frame.flags, frame.data) is None
+
+
+@given(st.floats(min_value=0, max_value=2**33))
+@example(1639739471.5565314)
+def test_a_timestamp_that_is_kept_comes_out_as_it_went_in(timestamp: float) -> None:
+    frame = to_stamped_frame(Message(timestamp, 0x123))
+    back = Message.from_frame(frame, None).timestamp
+    # Seconds of this century have steps of more than a nanosecond, smaller ones have not.
+    assert back == timestamp if timestamp >= 2**24 else abs(back - timestamp) < 1e-9
+    assert frame.flags == EXTENDED | HARDWARE_TIMESTAMP
+
+
+@pytest.mark.parametrize("timestamp", [-1, -1e-9, math.nan, math.inf, 2.0**64])
+def test_a_timestamp_that_cannot_be_kept_is_refused(timestamp: float) -> None:
+    with pytest.raises(ValueError, match=r"cannot send .* timestamp must be 0 to"):
+        to_stamped_frame(Message(timestamp))
 
 
 def test_short_data_is_filled_up_to_the_dlc() -> None:

@@ -21,7 +21,15 @@ from canbroker.backends.virtual import (
     VirtualOptions,
 )
 from canbroker.errors import CanInitializationError
-from canbroker.frame import BITRATE_SWITCH, EXTENDED, FD, REMOTE, Frame, bus_time_ns
+from canbroker.frame import (
+    BITRATE_SWITCH,
+    EXTENDED,
+    FD,
+    HARDWARE_TIMESTAMP,
+    REMOTE,
+    Frame,
+    bus_time_ns,
+)
 
 BITRATE = 500_000
 
@@ -89,6 +97,27 @@ def test_the_options_choose_the_kind_of_bus() -> None:
 def test_bad_options_are_refused_by_name(parameters: dict[str, object], words: str) -> None:
     with pytest.raises(CanInitializationError, match=words):
         parse_options("virtual", {"channel": "x"} | parameters)
+
+
+@pytest.mark.parametrize("bitrate", [None, BITRATE])
+def test_a_frame_with_the_time_of_its_sender_keeps_it(bitrate: int | None) -> None:
+    bus = open_backend("virtual", parse_options("virtual", {"channel": "x", "bitrate": bitrate}))
+    before_ns = clock.wall_ns()
+    stamped, plain = (
+        Transmit(Frame(17, 0x123, flags, b""), "a", None, clock.monotonic_ns())
+        for flags in (HARDWARE_TIMESTAMP, 0)
+    )
+    assert bus.fault(stamped.frame) is None
+    ended: list[Transmit] = []
+    try:
+        bus.send([stamped, plain])
+        while len(ended) < 2:
+            ended += [item for item in bus.read() if isinstance(item, Transmit)]
+    finally:
+        bus.close()
+    assert ended == [stamped, plain]
+    assert stamped.timestamp_ns == 17
+    assert plain.timestamp_ns >= before_ns
 
 
 def test_open_refuses_the_options_of_another_backend() -> None:
