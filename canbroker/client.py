@@ -180,10 +180,20 @@ class Bus(AwaitedBus):
             return []
         messages = [first]
         try:
-            while (room := max_messages - len(messages)) and self._reception.ready():
-                messages += self._logged(self._reception.take(room))
+            while room := max_messages - len(messages):
+                ready = self._reception.take(room)
+                if not ready and (following := self._reception.receive(0)) is not None:
+                    ready = [following]
+                if not ready:
+                    break
+                messages += ready
+        except CanLossError as loss:
+            self._reception.put_back(loss)
         except CanOperationError as error:
             _logger.debug("%r ends after %d messages: %s", self._channel, len(messages), error)
+        if _logger.isEnabledFor(self.RECV_LOGGING_LEVEL):
+            for message in messages[1:]:
+                _logger.log(self.RECV_LOGGING_LEVEL, "Received: %s", message)
         return messages
 
     def __iter__(self) -> Iterator[Message]:

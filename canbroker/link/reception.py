@@ -123,6 +123,19 @@ class Reception:
         with self._queue_lock:
             self._queue.appendleft(error)
 
+    def take(self, at_most: int) -> list[Message]:
+        """Messages that are decoded, in one go, up to the next loss that is to be raised."""
+        messages: list[Message] = []
+        with self._queue_lock:
+            queue = self._queue
+            for _ in range(min(at_most, len(queue))):
+                item = queue.popleft()
+                if isinstance(item, CanLossError):
+                    queue.appendleft(item)
+                    break
+                messages.append(item)
+        return messages
+
     def fileno(self) -> int:
         """A descriptor that is readable while :meth:`receive` has something; -1 if none can be."""
         self._check_open()
@@ -237,12 +250,10 @@ class Reception:
         return items
 
     def _messages(self, frames: list[EchoFrame]) -> list[Message]:
-        me, own, label = self._client_id, self._receiving.own, self._label
-        return [
-            Message.from_frame(frame, label, frame.origin != me)
-            for frame in frames
-            if own or frame.origin != me
-        ]
+        me, label = self._client_id, self._label
+        if self._receiving.own:
+            return [Message.from_frame(frame, label, frame.origin != me) for frame in frames]
+        return Message.from_frames([frame for frame in frames if frame.origin != me], label)
 
     def _report(self, losses: list[tuple[int, Loss]]) -> None:
         for _, loss in losses:
