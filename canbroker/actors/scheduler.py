@@ -374,7 +374,7 @@ class SchedulerActor:
         is_new = reason != task.reason
         task.reason = reason
         owner = self._book.owners.get(task.origin)
-        if owner is None or owner.identity is None:
+        if owner is None:
             return
         if is_new or now - task.told_ns > _TELL_NS:
             task.told_ns = now

@@ -20,7 +20,7 @@ class Owner:
     def __init__(self, client_id: str, pid: int) -> None:
         self.client_id = client_id
         self.pid = pid
-        self.identity: bytes | None = None  # of its connection, when it has one to us
+        self.identity = client_id.encode()  # of its connection: that of one that comes back, too
         self.tasks: dict[int, Task] = {}
 
 

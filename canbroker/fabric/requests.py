@@ -131,8 +131,9 @@ class Link:
     One thread at a time. Nothing here blocks but :meth:`wait`.
     """
 
-    def __init__(self, context: Context, endpoint: str) -> None:
-        self.socket: Socket = context.requester(endpoint)
+    def __init__(self, context: Context, endpoint: str, name: str = "") -> None:
+        """``name``: as of :meth:`Context.requester`."""
+        self.socket: Socket = context.requester(endpoint, name)
         # What was not delivered when the client ends shall not be delivered afterwards.
         self.socket.setsockopt(zmq.LINGER, 0)
 

@@ -82,10 +82,16 @@ class Context:
         return self._connected(self._socket(zmq.SUB, STREAM_HIGH_WATER), endpoint)
 
     def replier(self, endpoint: str) -> Socket:
-        return self._bound(self._socket(zmq.ROUTER, REQUEST_HIGH_WATER), endpoint)
+        socket = self._socket(zmq.ROUTER, REQUEST_HIGH_WATER)
+        socket.setsockopt(zmq.ROUTER_HANDOVER, 1)  # who comes back under its name has it again
+        return self._bound(socket, endpoint)
 
-    def requester(self, endpoint: str) -> Socket:
-        return self._connected(self._socket(zmq.DEALER, REQUEST_HIGH_WATER), endpoint)
+    def requester(self, endpoint: str, name: str = "") -> Socket:
+        """``name``: by which the replier can reach it unasked, now and on later connections."""
+        socket = self._socket(zmq.DEALER, REQUEST_HIGH_WATER)
+        if name:
+            socket.setsockopt(zmq.ROUTING_ID, name.encode())
+        return self._connected(socket, endpoint)
 
     def close(self) -> None:
         self._context.term()

@@ -233,7 +233,7 @@ class TaskLink:
                 raise NoAnswerError(f"the broker at {self._runtime.address} does not answer")
             self._silent = False
             if self._link is None:
-                self._link = Link(self._context, found.control)
+                self._link = Link(self._context, found.control, self.client_id)
                 self._descriptor = self._link.socket.fileno()
         return self._link
 

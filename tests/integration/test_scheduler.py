@@ -222,6 +222,29 @@ def test_what_the_driver_refuses_is_told(runtime: Runtime, tmp_path: Path) -> No
         task.stop()
 
 
+def test_what_is_refused_is_told_by_the_successor_of_a_scheduler(
+    runtime: Runtime, tmp_path: Path
+) -> None:
+    """Whose owner has asked it for nothing."""
+    link = str(tmp_path / "ttyCAN")
+    troubles: list[Exception] = []
+
+    def on_error(error: Exception) -> bool:
+        troubles.append(error)
+        return True
+
+    with Simulated(link=link), Bus(link, "slcan", bitrate=500_000) as bus:
+        bus.send_periodic(message(0x100), 0.05, on_error=on_error)
+        scheduler = scheduler_of(runtime)
+        scheduler.kill()
+        wait_until(lambda: status_of(runtime).scheduler.restarts == 1, "it is replaced")
+        wait_until(lambda: tasks_of(runtime)[0].sent > 3, "the task goes on")
+        assert not troubles
+        bus.state = BusState.PASSIVE
+        wait_until(lambda: troubles, "its owner is told")
+        assert "listen-only" in str(troubles[0])
+
+
 def test_a_stopped_scheduler_catches_up_without_a_burst(runtime: Runtime, listener: Bus) -> None:
     with Bus("x", "virtual") as owner:
         owner.send_periodic(message(0x100), 0.01)
