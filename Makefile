@@ -3,12 +3,17 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+ECOSYSTEM := $(VENV)/.ecosystem
 
-.PHONY: demo test test-socketcan test-socketcan-hw conformance check bench bench-periodic bench-socketcan format clean
+.PHONY: demo test test-socketcan test-socketcan-hw conformance ecosystem check bench bench-periodic bench-socketcan format clean
 
 $(READY): pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	touch $@
+
+$(ECOSYSTEM): $(READY)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[ecosystem]'
 	touch $@
 
 demo: $(READY)   ## the main job on simulated hardware, with a ledger at the end
@@ -25,6 +30,9 @@ test-socketcan-hw: $(READY)  ## those that need controllers: emulated ones
 
 conformance: $(READY)  ## python-can's own tests against canbroker; CANBROKER_PYTHON_CAN names a checkout of it
 	$(BIN)/python -m tests.conformance
+
+ecosystem: $(ECOSYSTEM)  ## cantools, can-isotp, udsoncan, canopen, python-can's writers, with canbroker
+	$(BIN)/python -m pytest tests/ecosystem
 
 check: $(READY)  ## format, lint, types, layers
 	$(BIN)/ruff format --check .
