@@ -19,6 +19,7 @@ import pytest
 
 import canbroker
 from canbroker.runtime import Runtime
+from tests.conftest import wait_until
 
 PATIENCE_S: Final = 20.0
 
@@ -84,8 +85,7 @@ def test_tester(runtime: Runtime, database: Any, opened: Any) -> None:
             tester.start()
             assert _speed(database, dashboard) == 10.0
             tester.messages["Motion"]["Speed"] = 20.0  # modify_data() of the task
-            while _speed(database, dashboard) != 20.0:
-                continue
+            wait_until(lambda: _speed(database, dashboard) == 20.0, "the new speed is sent")
             climate = database.get_message_by_name("Climate")
             dashboard.send(
                 canbroker.Message(
