@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import os
 import shutil
 import tempfile
 import threading
@@ -10,13 +11,15 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import can.util
 import psutil
 import pytest
 from hypothesis import settings
 
+from canbroker import sources
 from canbroker.fabric.sockets import Context
 from canbroker.link import attach
-from canbroker.runtime import BrokerLock, Runtime
+from canbroker.runtime import ADDRESS_VARIABLE, BrokerLock, Runtime
 from canbroker.wire import control
 
 _SETTLE_S = 5.0
@@ -24,6 +27,25 @@ _SETTLE_S = 5.0
 # How long an example takes says more of what else the machine does.
 settings.register_profile("shared machine", deadline=None)
 settings.load_profile("shared machine")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def nothing_configured(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """A user who has configured nothing, whoever runs the tests.
+
+    For child processes, too, but for the system's file, ``/etc/can.conf``.
+    """
+    home = tmp_path_factory.mktemp("home")
+    system_file = str(sources.SYSTEM_FILE)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HOME", str(home))
+        patch.setattr(sources, "SYSTEM_FILE", home / "system.conf")
+        files = [name for name in can.util.CONFIG_FILES if name != system_file]
+        patch.setattr(can.util, "CONFIG_FILES", files)
+        configuring = (*sources.variables(None), ADDRESS_VARIABLE, "CANBROKER_AUTOSTART")
+        for name in [name for name in os.environ if name.startswith(configuring)]:
+            patch.delenv(name)
+        yield
 
 
 def _descriptors() -> dict[str, str]:
