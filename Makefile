@@ -4,8 +4,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 ECOSYSTEM := $(VENV)/.ecosystem
+FUZZ := $(VENV)/.fuzz
+DURATION ?= 60
 
-.PHONY: demo test test-socketcan test-socketcan-hw conformance ecosystem check bench bench-periodic bench-socketcan format clean
+.PHONY: demo test test-socketcan test-socketcan-hw conformance ecosystem fuzz check bench bench-periodic bench-socketcan format clean
 
 $(READY): pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -14,6 +16,10 @@ $(READY): pyproject.toml
 
 $(ECOSYSTEM): $(READY)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[ecosystem]'
+	touch $@
+
+$(FUZZ): $(READY)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[fuzz]'
 	touch $@
 
 demo: $(READY)   ## the main job on simulated hardware, with a ledger at the end
@@ -33,6 +39,9 @@ conformance: $(READY)  ## python-can's own tests against canbroker; CANBROKER_PY
 
 ecosystem: $(ECOSYSTEM)  ## cantools, can-isotp, udsoncan, canopen, python-can's writers, with canbroker
 	$(BIN)/python -m pytest tests/ecosystem
+
+fuzz: $(FUZZ)  ## random input to every decoder, each its share of DURATION seconds
+	$(BIN)/python -m tests.fuzz --duration $(DURATION)
 
 check: $(READY)  ## format, lint, types, layers
 	$(BIN)/ruff format --check .

@@ -109,6 +109,8 @@ def parse_frame(text: str) -> Frame:
     arbitration_id, flags = _identifier(text, digits)
     data: bytes | int
     if rest.startswith("#"):
+        if flags & ERROR:
+            raise ValueError(f"{text!r} is no CAN frame: an error frame is never an FD frame")
         more, data = _fd_content(text, rest[1:])
         flags |= more
     elif remote := _REMOTE.fullmatch(rest):

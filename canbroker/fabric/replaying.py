@@ -112,6 +112,8 @@ class Replayer:
         for segment in segments[known[-1] if known else 0 :]:
             if segment.marks[key] >= end or answer.full:
                 break
+            if answer.frames and segment.marks[key] != number:
+                break  # the next answer begins behind the hole
             number = segment.marks[key]
             begin = max(first, number) if not answer.frames else begin
             for _, _, raw in self._ring.matching(segment, filters):

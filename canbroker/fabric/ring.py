@@ -24,7 +24,7 @@ import msgspec
 
 from canbroker import clock
 from canbroker.fabric.routes import Route
-from canbroker.filters import EVERYTHING, FilterSet
+from canbroker.filters import FilterSet
 from canbroker.frame import Frame
 from canbroker.wire import DECODE_ERRORS
 
@@ -38,6 +38,9 @@ _MARK: Final = struct.Struct("<QQ")
 
 #: Routes of one channel, each of which may have a mark in a slot.
 MAX_MARKS: Final = 1024
+
+#: No number in a ring comes near; what is written from here on still fits its place.
+_NUMBERS_END: Final = 1 << 62
 
 _frames_decoder = msgspec.msgpack.Decoder(list[Frame])
 _raw_decoder = msgspec.msgpack.Decoder(list[msgspec.Raw])
@@ -214,14 +217,17 @@ class Ring:
                 yield index, frame, raw
 
     def _frames(self, segment: Segment) -> list[tuple[Frame, msgspec.Raw]]:
-        """All of a segment; those of the last one that was asked for are at hand."""
+        """All of a segment, or none; those of the last one that was asked for are at hand."""
         which = segment.number, segment.count
         if which != self._read[0]:
             start = segment.start + _HEADER.size
             data = b"\xdd" + segment.count.to_bytes(4, "big")
             data += self._memory[start : start + segment.used]
-            pairs = zip(_frames_decoder.decode(data), _raw_decoder.decode(data), strict=True)
-            self._read = which, list(pairs)
+            try:
+                frames, raws = _frames_decoder.decode(data), _raw_decoder.decode(data)
+            except DECODE_ERRORS:  # a predecessor's, damaged: as if it were gone
+                frames, raws = [], []
+            self._read = which, list(zip(frames, raws, strict=True))
         return self._read[1]
 
     def _is_old(self, segment: Segment) -> bool:
@@ -237,7 +243,8 @@ class Ring:
         for slot in range(self._slots):
             start = slot * SLOT_BYTES
             epoch, number, time_ns, used, count, marks = _HEADER.unpack_from(self._memory, start)
-            if not number or number % self._slots != slot:
+            room = SLOT_BYTES - _HEADER.size - _MARK.size * marks
+            if not 0 < number < _NUMBERS_END or number % self._slots != slot or used > room:
                 continue
             segment = Segment(number, epoch, start, time_ns)
             segment.used, segment.count = used, count
@@ -245,7 +252,8 @@ class Ring:
                 end = start + SLOT_BYTES - _MARK.size * at
                 key, seq = _MARK.unpack_from(self._memory, end)
                 segment.marks[key] = seq
-            found.append(segment)
+            if all(seq < _NUMBERS_END for seq in segment.marks.values()):
+                found.append(segment)
         found.sort(key=lambda segment: segment.number)
         if found and not self._is_whole(found[-1]):  # the only one that was being written to
             found.pop()
@@ -256,7 +264,4 @@ class Ring:
         return found
 
     def _is_whole(self, segment: Segment) -> bool:
-        try:
-            return len(list(self.matching(segment, EVERYTHING))) == segment.count
-        except DECODE_ERRORS:
-            return False
+        return len(self._frames(segment)) == segment.count

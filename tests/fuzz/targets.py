@@ -1,0 +1,39 @@
+"""Every decoder by the name of its corpus."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Final
+
+from tests.fuzz import devices, texts, wire
+
+Target = Callable[[bytes], None]
+
+CORPUS: Final = Path(__file__).parent / "corpus"
+
+#: Those that read MessagePack, which is mutated value by value.
+PACKED: Final[Mapping[str, Target]] = {
+    "batch": wire.batch,
+    "event": wire.event,
+    "request": wire.request,
+    "reply": wire.reply,
+    "transmit-request": wire.transmit_request,
+    "transmit-reply": wire.transmit_reply,
+}
+
+TARGETS: Final[Mapping[str, Target]] = {
+    **PACKED,
+    "topic": wire.topic,
+    "filters": texts.filter_set,
+    "log-line": texts.log_line,
+    "frame-text": texts.frame_text,
+    "dump-filters": texts.dump_filters,
+    "toml": texts.toml,
+    "ini": texts.ini,
+    "slcan": devices.slcan,
+    "simulator": devices.simulator,
+    "raw-can": devices.raw_can,
+    "rtnetlink": devices.rtnetlink,
+    "ring": devices.ring,
+}

@@ -1,0 +1,83 @@
+"""What people and files say. A target raises for a fault, and for nothing else."""
+
+from __future__ import annotations
+
+import itertools
+from contextlib import suppress
+from pathlib import Path
+from typing import Final
+
+from canbroker import candump, config, filters, settings, sources
+from canbroker.backends.configured import check
+from canbroker.errors import CanError
+from canbroker.filters import Filter, FilterSet
+from canbroker.frame import ERROR, EXTENDED
+
+#: Identifiers and flags that tell most sets of filters apart.
+_PROBES: Final = (
+    *itertools.product((0, 1, 0x451, 0x7FF), (0, EXTENDED, ERROR, EXTENDED | ERROR)),
+    *itertools.product((0x800, 0x1FFFFFFF), (EXTENDED, EXTENDED | ERROR)),
+)
+
+
+def filter_set(data: bytes) -> None:
+    """The canonical set passes what its entries pass one by one."""
+    text = data.decode("latin-1")
+    try:
+        found = filters.parse(text)
+    except ValueError:
+        return
+    assert filters.parse(found.text) == found
+    entries = [] if text in {"", filters.NOTHING_TEXT} else text.split(",")
+    single: list[Filter] = [item for entry in entries for item in filters.parse(entry).filters]
+    everything = not text or any(filters.parse(entry) == filters.EVERYTHING for entry in entries)
+    for identifier, flags in _PROBES:
+        passes = everything or any(item.matches(identifier, flags) for item in single)
+        assert found.matches(identifier, flags) == passes
+
+
+def log_line(data: bytes) -> None:
+    text = data.decode(errors="replace")
+    try:
+        entry = candump.parse_log_line(text)
+    except ValueError:
+        return
+    line = candump.format_log_line(entry.frame, entry.interface, "R")
+    again = candump.parse_log_line(line)
+    entry.frame.timestamp_ns -= entry.frame.timestamp_ns % 1000  # a log has microseconds
+    assert again.frame == entry.frame, line
+    assert candump.format_human(entry.frame, entry.interface)
+
+
+def frame_text(data: bytes) -> None:
+    try:
+        frame = candump.parse_frame(data.decode(errors="replace"))
+    except ValueError:
+        return
+    assert candump.parse_frame(candump.format_frame(frame)) == frame
+
+
+def dump_filters(data: bytes) -> None:
+    try:
+        found = candump.parse_dump_filters(data.decode(errors="replace"))
+    except ValueError:
+        return
+    assert isinstance(found, FilterSet)
+
+
+def toml(data: bytes) -> None:
+    """Whatever a file says, it is a configuration or the error names what is wrong."""
+    fault = "f.toml"
+    try:
+        check(config.parse(data.decode(errors="replace"), "f.toml"))
+    except CanError as error:
+        fault = str(error)
+    assert "f.toml" in fault
+
+
+def ini(data: bytes) -> None:
+    """A ``can.conf``, from its text to the settings of a bus."""
+    files = [sources._File(Path("can.conf"), data.decode(errors="replace"))]
+    with suppress(CanError):
+        values = sources._parse(files, "hil")
+        settings.settle(settings.Settings(values, ["can.conf"]), lambda _: ["body"])

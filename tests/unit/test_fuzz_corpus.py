@@ -1,0 +1,51 @@
+"""What fuzzing has found, and what covers each decoder, once more. ``make fuzz`` looks for more."""
+
+from __future__ import annotations
+
+import msgpack
+import pytest
+
+from canbroker import candump
+from canbroker.fabric.ring import MIN_BYTES, SLOT_BYTES, Ring, anonymous
+from tests.fuzz.mutation import mutated
+from tests.fuzz.targets import CORPUS, TARGETS
+
+
+@pytest.mark.parametrize("name", TARGETS)
+def test_the_corpus_holds(name: str) -> None:
+    inputs = sorted((CORPUS / name).iterdir())
+    assert inputs
+    for path in inputs:
+        try:
+            TARGETS[name](path.read_bytes())
+        except Exception as error:
+            error.add_note(f"input: {path}")
+            raise
+
+
+def test_the_corpus_is_that_of_the_targets() -> None:
+    assert {path.name for path in CORPUS.iterdir()} == set(TARGETS)
+    assert sum(path.stat().st_size for path in CORPUS.glob("*/*")) < 300_000
+
+
+def test_an_error_frame_is_never_an_fd_frame() -> None:
+    with pytest.raises(ValueError, match="an error frame is never an FD frame"):
+        candump.parse_frame("3FFFFFFF##0008289340289")
+
+
+@pytest.mark.parametrize("header", [b"\xff" * 36, bytes(8) + b"\x01" * 28])
+def test_a_damaged_slot_of_a_predecessor_is_passed_over(header: bytes) -> None:
+    memory = anonymous()
+    for start in range(0, MIN_BYTES, SLOT_BYTES):
+        memory[start : start + len(header)] = header
+    ring = Ring(memory, 1, 60)
+    assert not ring.segments
+    ring.close()
+
+
+def test_mutations_are_messages_again() -> None:
+    body = msgpack.packb([1, 0, 5, {"a": [1, b"2", "\N{SNOWMAN}"]}])
+    made = {mutated(body, seed, lambda data: data) for seed in range(200)}
+    assert len(made) > 100
+    for data in made:
+        msgpack.unpackb(data, strict_map_key=False)
