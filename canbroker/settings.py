@@ -22,7 +22,7 @@ PLUGIN: Final = "canbroker"
 #: Channel of ``virtual`` where nothing names one, as python-can documents.
 _VIRTUAL_CHANNEL: Final = "channel-0"
 
-#: Interfaces that are told rates where others are told registers.
+#: Interfaces that are told rates, or ``btr``, where others are told registers.
 _TOLD_RATES: Final = frozenset({None, "slcan", "socketcan", "virtual"})
 
 _TRUTH_VALUES: Final = frozenset({"exclusive", "fd", "preserve_timestamps", "receive_own_messages"})
@@ -180,20 +180,27 @@ def _timed(values: Mapping[str, Value]) -> Mapping[str, Value]:
         registers = {name: timed[name] for name in names}
         # One kind of saying it wins: the stronger place, and in the same the more exact one.
         weakest = max(registers.values(), key=lambda found: found.place)
-        bitrate = timed.get("bitrate")
-        if bitrate is not None and bitrate.place < weakest.place:
+        rivals = [timed[key] for key in ("bitrate", "btr") if key in timed]
+        if any(rival.place < weakest.place for rival in rivals):
             return {key: found for key, found in timed.items() if key not in registers}
         interface = timed["interface"].value if "interface" in timed else None
         if interface not in _TOLD_RATES:
             return timed
-        others = {key: found for key, found in timed.items() if key not in registers}
-        rates = bit_timing.rates({name: found.value for name, found in registers.items()})
+        replaced = {*registers, "bitrate", "btr"}
+        others = {key: found for key, found in timed.items() if key not in replaced}
+        told = _told(interface, {name: found.value for name, found in registers.items()})
     except ValueError as error:
         said = Settings({**values, **timed}, ())
         raise CanInitializationError(said.explain(str(error))) from error
     return others | {
-        key: Value(value, weakest.place, weakest.origin) for key, value in rates.items()
+        key: Value(value, weakest.place, weakest.origin) for key, value in told.items()
     }
+
+
+def _told(interface: str | None, registers: Mapping[str, Any]) -> Mapping[str, int | str]:
+    """What an interface of our own is told of complete registers."""
+    btr = bit_timing.btr(registers) if interface == "slcan" else None
+    return bit_timing.rates(registers) if btr is None else {"btr": btr}
 
 
 def _no_channel(found: Settings, channels: Channels) -> CanInterfaceNotImplementedError:

@@ -19,8 +19,19 @@ from canbroker import Bus, Message
 from canbroker.errors import CanInitializationError, CanInterfaceNotImplementedError
 from canbroker.link.directory import channel_names
 from canbroker.runtime import BrokerLock, Runtime
+from tests.conftest import status_of, wait_until
+from tests.simulated import Simulated
 
 COMMAND = (sys.executable, "-m", "canbroker.cli", "config", "show")
+
+TIMING = can.BitTiming.from_sample_point(f_clock=8_000_000, bitrate=250_000, sample_point=80)
+TIMING_FD = can.BitTimingFd.from_sample_point(
+    f_clock=80_000_000,
+    nom_bitrate=500_000,
+    nom_sample_point=80,
+    data_bitrate=2_000_000,
+    data_sample_point=75,
+)
 
 
 @pytest.fixture(autouse=True)
@@ -198,12 +209,40 @@ def test_a_broker_that_leaves_when_it_is_asked_has_no_channels(runtime: Runtime)
 
 @pytest.mark.usefixtures("runtime")
 def test_a_timing_is_as_good_as_its_bitrate() -> None:
-    timing = can.BitTiming.from_sample_point(f_clock=8_000_000, bitrate=250_000, sample_point=80)
-    with Bus("x", "virtual", timing=timing), Bus("x", "virtual", bitrate="250000"):
+    with Bus("x", "virtual", timing=TIMING), Bus("x", "virtual", bitrate="250000"):
         with pytest.raises(CanInitializationError, match="bitrate=250000, not bitrate=500000"):
             Bus("x", "virtual", bitrate=500_000)
-        with Bus("virtual.x", timing=dict(timing)) as named:
+        with Bus("virtual.x", timing=dict(TIMING)) as named:
             assert named.channel_info.startswith("virtual.x")
+
+
+@pytest.mark.usefixtures("plugins")
+@pytest.mark.parametrize("timing", [TIMING, TIMING_FD], ids=["classic", "fd"])
+def test_a_driver_of_python_can_gets_the_timing_itself(
+    runtime: Runtime, timing: can.BitTiming | can.BitTimingFd
+) -> None:
+    with Bus("0", "nasty", timing=timing) as bus, Bus("0", "nasty", timing=dict(timing)):
+        assert repr(timing) in bus.channel_info
+        with pytest.raises(CanInitializationError, match="f_clock"):
+            Bus("0", "nasty", timing=dict(timing) | {"f_clock": 16_000_000})
+
+
+def states_bitrate(runtime: Runtime) -> int | None:
+    """Of the only channel; ``None`` also before its first state has arrived."""
+    [channel] = status_of(runtime).channels
+    return None if channel.state is None else channel.state.bitrate
+
+
+def test_a_serial_adapter_is_set_to_the_registers(runtime: Runtime) -> None:
+    with Simulated() as adapter, Bus(adapter.path, "slcan", timing=TIMING) as bus:
+        [channel] = status_of(runtime).channels
+        assert channel.parameters["btr"] == f"{TIMING.btr0:02X}{TIMING.btr1:02X}"
+        wait_until(lambda: states_bitrate(runtime) == 250_000, "its state says the bitrate")
+        with Bus(adapter.path, "slcan", timing=dict(TIMING)) as other:
+            other.send(canbroker.Message(arbitration_id=5), timeout=10)
+            received = bus.recv(10)
+            assert received is not None
+            assert received.arbitration_id == 5
 
 
 @pytest.mark.usefixtures("runtime")

@@ -20,7 +20,8 @@ class OddError(BaseException):
 class NastyBus(can.BusABC):
     """``recv``: waits, blocks, early, raises, odd, dies, fails. ``send``, ``shutdown``: fine,
     blocks, raises. ``send`` also: full, and busy, which takes each message at the third time; late.
-    ``filters``: none, kept, raises. What blocks ends with :attr:`release`."""
+    ``filters``: none, kept, raises. What blocks ends with :attr:`release`. ``timing`` shows in the
+    channel's description."""
 
     def __init__(
         self,
@@ -28,12 +29,15 @@ class NastyBus(can.BusABC):
         recv: str = "waits",
         send: str = "fine",
         shutdown: str = "fine",
+        timing: can.BitTiming | can.BitTimingFd | None = None,
         **kwargs: Any,
     ) -> None:
         if channel == "refused":
             raise LookupError("no such device")
         if channel == "exits":
             raise SystemExit("the driver has had enough")
+        if timing is not None:
+            self.channel_info = repr(timing)
         self.ways = {"recv": recv, "send": send, "shutdown": shutdown}
         self.inbox: queue.Queue[Any] = queue.Queue()
         self.release = threading.Event()

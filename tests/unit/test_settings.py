@@ -461,7 +461,7 @@ def test_an_error_is_explained_with_the_origins_of_what_it_names() -> None:
 # ----------------------------------------------------------------------------------------- timing
 
 
-@pytest.mark.parametrize("interface", ["slcan", "socketcan", "virtual", None])
+@pytest.mark.parametrize("interface", ["socketcan", "virtual", None])
 def test_our_own_interfaces_are_told_rates(interface: str | None) -> None:
     for timing in (TIMING, dict(TIMING)):
         assert resolved(interface=interface, channel="x", timing=timing)["bitrate"] == 250_000
@@ -488,6 +488,56 @@ def test_rates_are_those_of_python_can(f_clock: int, brp: int, tseg1: int, tseg2
         "data_bitrate": fd.data_bitrate,
         "fd": True,
     }
+
+
+def test_a_serial_adapter_is_told_registers_as_its_protocol_writes_them(home: Path) -> None:
+    (home / ".canrc").write_text("[default]\nbitrate = 125000\nbtr = 001C\n")
+    for timing in (TIMING, dict(TIMING)):
+        found = resolved(interface="slcan", channel="x", timing=timing)
+        btr = f"{TIMING.btr0:02X}{TIMING.btr1:02X}"
+        assert found == {"interface": "slcan", "channel": "x", "btr": btr}
+    found = resolved(interface="slcan", channel="x", timing=TIMING_FD)
+    assert (found["bitrate"], found["data_bitrate"]) == (500_000, 2_000_000)
+    assert "btr" not in found
+
+
+def test_a_btr_of_a_stronger_place_goes_before_a_timing(home: Path) -> None:
+    lines = "".join(f"{name} = {value}\n" for name, value in TIMING.items())
+    (home / ".canrc").write_text(f"[default]\n{lines}")
+    found = resolved(interface="slcan", channel="x", btr="001C")
+    assert found == {"interface": "slcan", "channel": "x", "btr": "001C"}
+
+
+@unhurried
+@given(
+    faster=st.integers(1, 8),
+    brp=st.integers(1, 64),
+    tseg1=st.integers(8, 16),
+    tseg2=st.integers(1, 8),
+    sjw=st.integers(1, 4),
+    nof_samples=st.sampled_from([1, 3]),
+)
+def test_registers_of_any_clock_are_written_for_that_of_the_protocol(
+    faster: int, brp: int, tseg1: int, tseg2: int, sjw: int, nof_samples: int
+) -> None:
+    rest = (tseg1, tseg2, min(sjw, tseg2), nof_samples)
+    theirs = can.BitTiming(8_000_000, brp, *rest, strict=False)
+    given = bit_timing.registers(theirs) | {"f_clock": 8_000_000 * faster, "brp": brp * faster}
+    btr = bit_timing.btr(given)
+    assert btr == f"{theirs.btr0:02X}{theirs.btr1:02X}"
+    assert bit_timing.rate_of_btr(btr) == theirs.bitrate
+
+
+@pytest.mark.parametrize(
+    "other", [{"f_clock": 20_000_000}, {"brp": 65}, {"tseg1": 17}, {"tseg2": 9}, {"sjw": 5}]
+)
+def test_registers_that_its_protocol_has_no_room_for_are_told_as_rates(
+    other: dict[str, int],
+) -> None:
+    timing = dict(TIMING) | other
+    assert bit_timing.btr(timing) is None
+    found = resolved(interface="slcan", channel="x", timing=timing)
+    assert found["bitrate"] == bit_timing.rates(timing)["bitrate"]
 
 
 @pytest.mark.parametrize("timing", [TIMING, TIMING_FD])

@@ -55,7 +55,7 @@ class SlcanBackend(Backend):
         said = [("version", adapter.version), ("serial", adapter.serial)]
         told = "".join(f" {what} {value}" for what, value in said if value)
         self.info = f"slcan {options.port}{told}"
-        self.bitrate = options.bitrate
+        self.bitrate = options.rate
         self.data_bitrate = options.data_bitrate
         self.fd = options.fd
         self.listen_only = options.listen_only
@@ -64,7 +64,7 @@ class SlcanBackend(Backend):
         self._lines = adapter.lines
         self._early = adapter.early
         self._window = TransmitWindow()
-        self._backlog = Backlog(options.bitrate, options.data_bitrate)
+        self._backlog = Backlog(options.rate, options.data_bitrate)
         self._written: deque[Transmit] = deque()  # finished by send(), for read() to return
         self._clock = AdapterClock()
         self._throttle = Throttle(_log)

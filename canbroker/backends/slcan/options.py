@@ -6,6 +6,7 @@ import os
 import re
 
 from canbroker.backends.base import Options
+from canbroker.bit_timing import rate_of_btr
 
 #: bit/s -> digit of the command S (CANUSB manual)
 BITRATES = {
@@ -70,6 +71,11 @@ class SlcanOptions(Options, kw_only=True, frozen=True, forbid_unknown_fields=Tru
         """The serial line's rate: the one in ``channel``, else ``tty_baudrate``."""
         match = _PORT_AND_BAUD.fullmatch(self.channel)
         return int(match[2]) if match else self.tty_baudrate
+
+    @property
+    def rate(self) -> int | None:
+        """The bitrate that is asked for, one way or the other; ``None``: the adapter's own."""
+        return self.bitrate if self.btr is None else rate_of_btr(self.btr)
 
     @property
     def identity(self) -> str:
