@@ -171,7 +171,9 @@ class Bus(AwaitedBus):
     def recv_batch(self, max_messages: int, timeout: float | None = None) -> list[Message]:
         """Returns up to ``max_messages`` messages: waits for the first, takes what is there.
 
-        Ours. :raises CanOperationError: as :meth:`recv`.
+        Ours.
+
+        :raises CanOperationError: as :meth:`recv`.
         """
         if max_messages < 1:
             raise ValueError(f"max_messages must be at least 1, got {max_messages}")
@@ -244,7 +246,8 @@ class Bus(AwaitedBus):
 
         Everything is checked before anything is sent. ``timeout`` as for :meth:`send`, for all.
 
-        :raises CanTimeoutError, CanOperationError: as :meth:`send`; the text names the message.
+        :raises CanTimeoutError: as :meth:`send`; the text names the message.
+        :raises CanOperationError: as :meth:`send`.
         """
         frames = [self._to_frame(message) for message in messages]
         self._periodic.raise_troubles()
