@@ -7,7 +7,7 @@ ECOSYSTEM := $(VENV)/.ecosystem
 FUZZ := $(VENV)/.fuzz
 DURATION ?= 60
 
-.PHONY: demo test test-socketcan test-socketcan-hw conformance ecosystem fuzz check bench bench-periodic bench-socketcan format clean
+.PHONY: demo test test-socketcan test-socketcan-hw conformance ecosystem fuzz check bench bench-periodic bench-socketcan docs format clean
 
 $(READY): pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -58,9 +58,13 @@ bench-periodic: $(READY)   ## how regular periodic tasks are, beside python-can'
 bench-socketcan: $(READY)  ## python-can's SocketCAN beside canbroker; without CAN: tools/can-vm -- make bench-socketcan
 	$(BIN)/python -m benchmarks.socketcan
 
+docs: $(READY)   ## the documentation, into site/
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[docs]'
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
 format: $(READY)
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
 clean:
-	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf $(VENV) build dist site .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
