@@ -38,7 +38,7 @@ conformance: $(READY)  ## python-can's own tests against canbroker; CANBROKER_PY
 	$(BIN)/python -m tests.conformance
 
 ecosystem: $(ECOSYSTEM)  ## cantools, can-isotp, udsoncan, canopen, python-can's writers, with canbroker
-	$(BIN)/python -m pytest tests/ecosystem
+	$(BIN)/python -m pytest tests/ecosystem tests/docs
 
 fuzz: $(FUZZ)  ## random input to every decoder, each its share of DURATION seconds
 	$(BIN)/python -m tests.fuzz --duration $(DURATION)
