@@ -14,6 +14,7 @@ import msgspec
 from canbroker.frame import EchoFrame
 from canbroker.wire import DECODE_ERRORS, WireError
 from canbroker.wire.control import Params
+from canbroker.wire.stream import array_header
 
 #: Frames in one answer, which has to fit a message and shall not keep the channel from its work.
 MAX_REPLAYED: Final = 2048
@@ -81,7 +82,7 @@ _frames_decoder = msgspec.msgpack.Decoder(
 
 def encode_frames(frames: Sequence[msgspec.Raw]) -> msgspec.Raw:
     """Packed frames as an answer carries them."""
-    return msgspec.Raw(b"\xdd" + len(frames).to_bytes(4, "big") + b"".join(map(bytes, frames)))
+    return msgspec.Raw(array_header(len(frames)) + b"".join(map(bytes, frames)))
 
 
 def decode_frames(raw: msgspec.Raw) -> list[EchoFrame]:

@@ -112,11 +112,14 @@ pack_frame = _encoder.encode
 
 def encode_frames(epoch: int, first_seq: int, dropped: int, packed: Sequence[bytes]) -> bytes:
     """A batch of frames that :func:`pack_frame` has packed, at most :data:`MAX_BATCH`."""
-    count = len(packed)
-    header = bytes((0x90 | count,)) if count < 16 else b"\xdc" + count.to_bytes(2, "big")
     encode = _encoder.encode
     head = b"\x96\x01\x00" + encode(epoch) + encode(first_seq) + encode(dropped)
-    return head + header + b"".join(packed)
+    return head + array_header(len(packed)) + b"".join(packed)
+
+
+def array_header(count: int) -> bytes:
+    """What precedes ``count`` packed elements, at most 65,535."""
+    return bytes((0x90 | count,)) if count < 16 else b"\xdc" + count.to_bytes(2, "big")
 
 
 def encode_heartbeat(epoch: int, next_seq: int, dropped: int) -> bytes:

@@ -7,6 +7,7 @@ import gc
 import itertools
 import logging
 import os
+import re
 import signal
 import threading
 import warnings
@@ -182,7 +183,7 @@ def test_starting_a_running_task_changes_nothing(side: Side) -> None:
     task.stop()
 
 
-@pytest.mark.parametrize("more", [{}, {"modifier_callback": lambda _: None}], ids=str)
+@pytest.mark.parametrize("more", [{}, {"modifier_callback": lambda _: None}], ids=["", "callback"])
 def test_a_task_ends_after_its_duration_and_may_have_another(
     side: Side, more: dict[str, Any]
 ) -> None:
@@ -196,7 +197,7 @@ def test_a_task_ends_after_its_duration_and_may_have_another(
     task.stop()
 
 
-@pytest.mark.parametrize("more", [{}, {"modifier_callback": lambda _: None}], ids=str)
+@pytest.mark.parametrize("more", [{}, {"modifier_callback": lambda _: None}], ids=["", "callback"])
 def test_other_data(side: Side, more: dict[str, Any]) -> None:
     task = side.sender.send_periodic(side.message(data=b"old"), PERIOD_S, **more)
     side.take(2)
@@ -213,7 +214,7 @@ def test_other_data(side: Side, more: dict[str, Any]) -> None:
     task.stop()
 
 
-@pytest.mark.parametrize("more", [{}, {"modifier_callback": lambda _: None}], ids=str)
+@pytest.mark.parametrize("more", [{}, {"modifier_callback": lambda _: None}], ids=["", "callback"])
 def test_other_data_must_fit(side: Side, more: dict[str, Any]) -> None:
     task = side.sender.send_periodic([side.message(), side.message()], PERIOD_S, **more)
     for wrong in (side.message(), [side.message()] * 3, [side.message(0x124)] * 2, []):
@@ -542,7 +543,7 @@ def test_a_counter_and_a_checksum(ours: Side) -> None:
         ({"counter": Counter(byte=0), "modifier_callback": increment}, "modifier_callback"),
         ({"checksum": Crc8(byte=0), "modifier_callback": increment}, "modifier_callback"),
     ],
-    ids=str,
+    ids=lambda value: re.sub(r" at 0x\w+", "", str(value)),
 )
 def test_arguments_that_are_not_valid(ours: Side, more: dict[str, Any], words: str) -> None:
     with pytest.raises(ValueError, match=words):

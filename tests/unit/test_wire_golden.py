@@ -14,7 +14,7 @@ import pytest
 
 from canbroker.frame import BITRATE_SWITCH, ERROR, EXTENDED, FD, REMOTE, EchoFrame, Frame
 from canbroker.protection import Counter, Crc8
-from canbroker.wire import control, stream, tasks, transmit
+from canbroker.wire import control, replay, stream, tasks, transmit
 
 ROOT = Path(__file__).parents[2]
 GOLDEN: dict[str, dict[str, Any]] = json.loads((ROOT / "tests/golden/v1.json").read_text())
@@ -84,6 +84,10 @@ TASK = tasks.AddTask(
     counter=Counter(byte=7, bits=4),
     checksum=Crc8(byte=0),
 )
+AGAIN = replay.Replay(topic="can0/rx?451:7ff;", epoch=EPOCH, first_seq=12, end_seq=20)
+PACKED = [msgspec.Raw(stream.pack_frame(frame)) for frame in FRAMES[:2]]
+REPLAYED = replay.Replayed(12, False, replay.encode_frames(PACKED))
+PAST = replay.Past(EPOCH, 20, (3, 2), (3, 7), replay.encode_frames(PACKED))
 TROUBLE = tasks.TaskTrouble(task=3, failed=12, reason="the channel is listen-only")
 UNKNOWN = control.ErrorResult("malformed", "unknown method 'halt'; there are: hello")
 
@@ -117,6 +121,12 @@ ENCODED: dict[str, bytes] = {
     "lease-reply": control.encode_reply(6, control.Leased(channel="can0")),
     "release-request": control.encode_request(7, "release", control.Release(lease_id="l1")),
     "task-trouble": control.encode_reply(0, TROUBLE),
+    "replay-request": control.encode_request(8, "replay", AGAIN),
+    "replay-reply": control.encode_reply(8, REPLAYED),
+    "history-request": control.encode_request(
+        9, "history", replay.History(topic="can0/rx;", seconds=2.5)
+    ),
+    "history-reply": control.encode_reply(9, PAST),
 }
 
 
@@ -131,7 +141,12 @@ def event(payload: stream.StateEvent | stream.ReadyEvent) -> stream.EventBody:
 
 def params(body: bytes) -> tuple[int, control.Params]:
     request = control.decode_request(body)
-    methods = {**control.BROKER_METHODS, **control.CHANNEL_METHODS, **tasks.SCHEDULER_METHODS}
+    methods = {
+        **control.BROKER_METHODS,
+        **control.CHANNEL_METHODS,
+        **tasks.SCHEDULER_METHODS,
+        **replay.REPLAY_METHODS,
+    }
     return request.id, control.decode_params(request, methods)
 
 
@@ -183,6 +198,10 @@ DECODED: dict[str, tuple[Callable[[bytes], object], object]] = {
     "lease-reply": (result(control.Leased), (6, True, control.Leased(channel="can0"))),
     "release-request": (params, (7, control.Release(lease_id="l1"))),
     "task-trouble": (result(tasks.TaskTrouble), (0, True, TROUBLE)),
+    "replay-request": (params, (8, AGAIN)),
+    "replay-reply": (result(replay.Replayed), (8, True, REPLAYED)),
+    "history-request": (params, (9, replay.History(topic="can0/rx;", seconds=2.5))),
+    "history-reply": (result(replay.Past), (9, True, PAST)),
 }
 
 
