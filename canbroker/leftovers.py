@@ -59,7 +59,8 @@ class Leftovers:
         """Removes the records and every socket file; whoever holds the lock owns them all."""
         for path in self._runtime.directory.iterdir():
             journal = path.name.startswith(self._runtime.journal_path.name)
-            if path.is_socket() or journal or path == self._runtime.processes_path:
+            record = path.stem == self._runtime.processes_path.name  # a fresh one, too
+            if path.is_socket() or journal or record:
                 path.unlink(missing_ok=True)
 
 
