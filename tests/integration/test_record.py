@@ -1,0 +1,66 @@
+"""``canbroker record``: what was on a channel just now."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+from canbroker import Bus, Message
+from canbroker.candump import read_log
+from canbroker.runtime import Runtime
+from tests.conftest import status_of, wait_until
+
+
+def record(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "canbroker.cli", "record", *arguments],
+        capture_output=True,
+        text=True,
+        timeout=50,
+        check=False,
+    )
+
+
+def identifiers(text: str) -> list[int]:
+    return [entry.frame.arbitration_id for entry in read_log(text.splitlines(), "record")]
+
+
+def test_what_was_on_a_channel_as_candump_writes_it(runtime: Runtime, tmp_path: Path) -> None:
+    with Bus("x", "virtual") as bus, Bus("x", "virtual") as other:
+        bus.send_batch([Message(arbitration_id=n, data=b"\1\2") for n in range(5000)], timeout=20)
+        done = record("virtual.x")
+        assert (done.returncode, done.stderr) == (0, "")
+        assert identifiers(done.stdout) == list(range(5000))
+        assert done.stdout.splitlines()[7].endswith(" virtual.x 00000007#0102")
+        file = tmp_path / "fault.log"
+        assert "5000 frames in" in record("virtual.x", "--last", "60", "-o", str(file)).stderr
+        assert file.read_text() == done.stdout
+        assert record("virtual.x", "--last", "0").stdout == ""
+        assert other.recv(10) is not None  # recording takes nothing from anybody
+
+
+def test_a_killed_actor_leaves_its_frames_to_its_successor(runtime: Runtime) -> None:
+    with Bus("x", "virtual") as bus:
+        bus.send_batch([Message(arbitration_id=n) for n in range(100)], timeout=20)
+        (channel,) = status_of(runtime).channels
+        assert channel.pid is not None
+        os.kill(channel.pid, signal.SIGKILL)
+        wait_until(lambda: status_of(runtime).channels[0].restarts == 1, "it is replaced")
+        wait_until(lambda: status_of(runtime).channels[0].phase == "running", "it runs")
+        assert identifiers(record("virtual.x").stdout) == list(range(100))
+
+
+def test_what_cannot_be_recorded_is_said(runtime: Runtime, tmp_path: Path) -> None:
+    with Bus("x", "virtual"):
+        done = record("nowhere")
+        assert (done.returncode, done.stdout) == (1, "")
+        assert "channel 'nowhere' does not answer" in done.stderr
+        done = record("virtual.x", "-o", str(tmp_path))
+        assert done.returncode == 2
+        done = record("virtual.x", "-o", str(tmp_path / "no" / "such.log"))
+        assert done.returncode == 1
+        assert "cannot write" in done.stderr
+        assert record("virtual.x", "--last", "-1").returncode == 2
