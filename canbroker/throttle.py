@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
+from typing import Final
 
 from canbroker import clock
+
+#: Characters of a detail, which may quote what somebody sent.
+_SHOWN: Final = 1000
 
 
 class Throttle:
@@ -39,4 +43,6 @@ class Throttle:
         more = self.counts[kind] - counted - 1
         self._last[kind] = (now, self.counts[kind])
         suffix = f" (and {more} more since the last report)" if more else ""
+        if len(detail) > _SHOWN:
+            detail = f"{detail[:_SHOWN]}…"
         self._logger.log(level, "%s: %s%s", kind, detail, suffix, exc_info=error)

@@ -43,6 +43,9 @@ STATE_INTERVAL_NS: Final = clock.SECOND // 2
 #: Requests for frames of the past that wait for their turn; each costs about a millisecond.
 _MAX_ASKED: Final = 1024
 
+#: Characters of a client's filters in the state, which has to fit a message with all clients.
+_SHOWN: Final = 512
+
 _logger = logging.getLogger(__name__)
 
 
@@ -275,7 +278,7 @@ class Receiver:
             interruptions=totals.interruptions,
             refused=refused + self._publisher.refused.counts.total(),
             clients=[
-                ClientInfo(client_id, filters[-1].text)
+                ClientInfo(client_id, filters[-1].text[:_SHOWN])
                 for client_id, filters in self._clients.items()
             ],
             counters=backend.counters() if backend else {},

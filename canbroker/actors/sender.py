@@ -46,6 +46,9 @@ _TURN: Final = 8
 
 _MAX_ACCOUNTS: Final = 1024
 
+#: Control replies that are kept for a peer that does not read: those with frames have half a MiB.
+_UNREAD: Final = 128
+
 _LOST: Final = "the connection was lost"
 
 _logger = logging.getLogger(__name__)
@@ -96,6 +99,7 @@ class Sender:
                     **self._repeats.handlers,
                 },
                 self.refused,
+                _UNREAD,
             )
         except BaseException:
             self._intake.close()

@@ -11,7 +11,7 @@ import zmq
 from canbroker import clock
 from canbroker.fabric.ring import MAX_MARKS, Ring
 from canbroker.fabric.routes import Route, RouteTable
-from canbroker.fabric.sockets import Context, Socket
+from canbroker.fabric.sockets import Context, Socket, readable
 from canbroker.filters import FilterSet
 from canbroker.frame import Frame
 from canbroker.throttle import Throttle
@@ -19,6 +19,12 @@ from canbroker.wire import WireError, stream, topics
 
 HEARTBEAT_NS: Final = 200 * clock.MILLISECOND
 MAX_ROUTES: Final = MAX_MARKS
+
+#: Private topics that are present; the state, which names them, has to fit a message.
+MAX_CLIENTS: Final = 1024
+
+#: Subscriptions that are taken before the channel sees to its frames.
+_AT_ONCE: Final = 64
 
 _SUBSCRIBE: Final = 1
 _logger = logging.getLogger(__name__)
@@ -52,6 +58,8 @@ class Publisher:
         self._ring = ring
         self._state_topic = topics.state_topic(channel)
         self._state_wanted = False
+        self._present: set[bytes] = set()  # private topics
+        self._held: list[Presence] = []  # not told to anyone yet
         self.socket: Socket = context.publisher(endpoint)
 
     def __len__(self) -> int:
@@ -65,20 +73,26 @@ class Publisher:
         return self._table.wanted()
 
     def subscriptions(self) -> list[Presence]:
-        """Takes all subscription events that have arrived; opens and drops routes.
+        """Takes subscription events that have arrived, so many; opens and drops routes.
 
-        All of them before anyone is answered: after a reconnect libzmq replays a client's
-        subscriptions in another order than the client made them in.
+        None is answered before those that came with it are read: after a reconnect libzmq replays
+        a client's subscriptions in another order than the client made them in. If more are
+        waiting, this round's are returned with the next one's.
         """
-        changes: list[Presence] = []
-        while True:
+        changes, self._held = self._held, []
+        for _ in range(_AT_ONCE):
             try:
                 message = self.socket.recv(zmq.NOBLOCK)
             except zmq.Again:
-                return changes
+                break
             change = self._subscription(message)
             if change is not None:
-                changes.append(change)
+                self._held.append(change)
+        if readable(self.socket):
+            return changes
+        changes += self._held
+        self._held = []
+        return changes
 
     def ready(self, client: Presence, state: stream.StateEvent) -> None:
         """Tells a client that has come where its route stands."""
@@ -170,6 +184,9 @@ class Publisher:
             return None
         match asked:
             case topics.PrivateTopic(client_id, filters, claim):
+                if not subscribed and topic not in self._present:
+                    return None  # there was no room for it
+                (self._present.add if subscribed else self._present.discard)(topic)
                 return Presence(client_id, filters, subscribed, topic, claim)
             case topics.StateTopic():
                 self._state_wanted = subscribed
@@ -184,9 +201,13 @@ class Publisher:
             self._ring.forget(self._table.open(topic, filters))
 
     def _check_room(self, asked: topics.Topic, topic: bytes, subscribed: bool) -> None:
-        new = isinstance(asked, topics.RouteTopic) and topic not in self._table
-        if subscribed and new and len(self._table) >= MAX_ROUTES:
+        is_route = isinstance(asked, topics.RouteTopic)
+        if subscribed and is_route and topic not in self._table and len(self) >= MAX_ROUTES:
             raise WireError(self._no_room())
+        is_private = isinstance(asked, topics.PrivateTopic)
+        known = topic in self._present
+        if subscribed and is_private and not known and len(self._present) >= MAX_CLIENTS:
+            raise WireError(f"channel {self._channel!r} has {MAX_CLIENTS:,} clients, the limit")
 
     def _no_room(self) -> str:
         return f"channel {self._channel!r} has {MAX_ROUTES} routes, the limit"

@@ -2,20 +2,30 @@
 
 from __future__ import annotations
 
-import itertools
 import logging
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, Final, NamedTuple, TypeVar
 
 import msgspec
 import zmq
 
 from canbroker import clock
-from canbroker.fabric.sockets import Context, Descriptor, Messages, Socket, Waiter, readable
+from canbroker.fabric.sockets import (
+    REQUEST_HIGH_WATER,
+    Context,
+    Descriptor,
+    Messages,
+    Socket,
+    Waiter,
+    readable,
+)
 from canbroker.throttle import Throttle
 from canbroker.wire import DECODE_ERRORS, WireError, control
 
 _logger = logging.getLogger(__name__)
+
+#: Requests that are handled before the process does something else.
+_AT_ONCE: Final = 64
 
 _T = TypeVar("_T")
 
@@ -83,15 +93,17 @@ class Replier:
         methods: Mapping[str, type[control.Params]],
         handlers: Mapping[str, Handler],
         refused: Throttle,
+        unread: int = REQUEST_HIGH_WATER,
     ) -> None:
+        """``unread``: as of :meth:`Context.replier`."""
         self._methods = methods
         self._handlers = handlers
         self._refused = refused
-        self.socket: Socket = context.replier(endpoint)
+        self.socket: Socket = context.replier(endpoint, unread)
 
-    def serve(self, at_most: int | None = None) -> None:
+    def serve(self, at_most: int = _AT_ONCE) -> None:
         """Handles the requests that have arrived; ``at_most`` so many, the rest the next time."""
-        for _ in itertools.count() if at_most is None else range(at_most):
+        for _ in range(at_most):
             try:
                 identity, *parts = self.socket.recv_multipart(zmq.NOBLOCK)
             except zmq.Again:

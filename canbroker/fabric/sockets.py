@@ -10,6 +10,7 @@ import zmq
 from canbroker import clock
 from canbroker.errors import CanInitializationError
 from canbroker.wire import MAX_MESSAGE_BYTES
+from canbroker.wire.topics import MAX_TOPIC_BYTES
 
 Socket: TypeAlias = "zmq.Socket[bytes]"
 
@@ -17,6 +18,9 @@ Socket: TypeAlias = "zmq.Socket[bytes]"
 #: fall behind before the publisher drops for it, and so the bound of the memory it costs.
 STREAM_HIGH_WATER: Final = 2_000
 REQUEST_HIGH_WATER: Final = 8_192
+
+#: A topic, and how it is wrapped.
+MAX_SUBSCRIPTION_BYTES: Final = MAX_TOPIC_BYTES + 64
 
 #: As a plain number: arithmetic with enumerations costs a microsecond.
 _POLLIN: Final = int(zmq.POLLIN)
@@ -76,6 +80,8 @@ class Context:
     def publisher(self, endpoint: str) -> Socket:
         socket = self._socket(zmq.XPUB, STREAM_HIGH_WATER)
         socket.setsockopt(zmq.XPUB_VERBOSE, 1)  # whoever joins a topic is told how it stands
+        # libzmq keeps what is subscribed to, byte by byte, before we see it.
+        socket.setsockopt(zmq.MAXMSGSIZE, MAX_SUBSCRIPTION_BYTES)
         return self._bound(socket, endpoint)
 
     def subscriber(self, endpoint: str) -> Socket:
@@ -85,8 +91,10 @@ class Context:
         socket.setsockopt(zmq.LINGER, 0)
         return self._connected(socket, endpoint)
 
-    def replier(self, endpoint: str) -> Socket:
+    def replier(self, endpoint: str, unread: int = REQUEST_HIGH_WATER) -> Socket:
+        """``unread``: replies that are kept for a peer that does not read them, at most."""
         socket = self._socket(zmq.ROUTER, REQUEST_HIGH_WATER)
+        socket.setsockopt(zmq.SNDHWM, unread)
         socket.setsockopt(zmq.ROUTER_HANDOVER, 1)  # who comes back under its name has it again
         return self._bound(socket, endpoint)
 

@@ -23,7 +23,9 @@ def main() -> None:
     """Fuzzes until libFuzzer's arguments say that it is enough, or the target raises."""
     name, *arguments = sys.argv[1:]
     options = {"custom_mutator": _mutate} if name in PACKED else {}
-    atheris.Setup([sys.argv[0], *arguments], TARGETS[name], **options)
+    # libFuzzer starts itself again to merge, through a shell.
+    again = f"{sys.executable} -m tests.fuzz.worker {name}"
+    atheris.Setup([again, *arguments], TARGETS[name], **options)
     atheris.Fuzz()
 
 
