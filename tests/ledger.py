@@ -29,8 +29,8 @@ def extend(ranges, number):
         ranges.append([number, number + 1])
 """
 
-#: Sends until it hears something: ``rate`` frames a second, ``each`` a request. With ``each`` 1 and
-#: a ``timeout`` it knows the fate of each frame.
+#: Sends until it hears something: ``rate`` frames a second, ``each`` a request, with so many
+#: ``identifiers`` in turn. With ``each`` 1 and a ``timeout`` it knows the fate of each frame.
 _SENDER = (
     _RANGES
     + """
@@ -39,8 +39,8 @@ accounts = {"sent": [], "handed": [], "refused": [], "unknown": []}
 timeout, each = arguments["timeout"], arguments["each"]
 
 def message(number):
-    return Message(arbitration_id=arguments["id"], is_extended_id=False,
-                   data=number.to_bytes(4, "big"))
+    return Message(arbitration_id=arguments["id"] + number % arguments["identifiers"],
+                   data=number.to_bytes(4, "big"), is_extended_id=False)
 
 def fate(begin):
     try:
@@ -142,7 +142,7 @@ class Received:
 
 
 class Sender(Program):
-    """Sends numbered frames with one identifier between :meth:`start` and :meth:`stop`."""
+    """Sends numbered frames between :meth:`start` and :meth:`stop`."""
 
     def __init__(
         self,
@@ -151,12 +151,14 @@ class Sender(Program):
         rate: int,
         *,
         each: int = 1,
+        identifiers: int = 1,
         timeout: float | None = None,
         **options: Any,
     ) -> None:
-        """``options`` are those of the bus; ``timeout`` as ``send`` has it."""
-        arguments = {"bus": bus, "id": identifier, "rate": rate, "each": each, "timeout": timeout}
-        super().__init__(_SENDER, **arguments, options=options)
+        """``options`` are those of the bus; ``timeout`` as ``send`` has it; ``identifiers``: so
+        many are used in turn, beginning with ``identifier``."""
+        arguments = {"id": identifier, "identifiers": identifiers, "rate": rate, "each": each}
+        super().__init__(_SENDER, **arguments, bus=bus, timeout=timeout, options=options)
         assert self.said() == "ready"
 
     def start(self) -> None:

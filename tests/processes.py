@@ -10,7 +10,7 @@ import subprocess
 import sys
 import textwrap
 from types import TracebackType
-from typing import Any
+from typing import Any, Self
 
 DEADLINE_S = 30.0
 
@@ -40,7 +40,7 @@ class Program:
         )
         self._unread = b""
 
-    def __enter__(self) -> Program:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(

@@ -1,0 +1,129 @@
+"""What only a kernel of one's own can do: a full transmit queue, and a clock that jumps, in the
+middle of traffic. ``tests/integration/test_failures.py`` has the rest of the failure table."""
+
+from __future__ import annotations
+
+import errno
+import os
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+from canbroker import Bus, Message
+from canbroker.frame import Frame
+from canbroker.runtime import Runtime
+from tests.conftest import status_of
+from tests.ledger import Receiver, Sender, end_traffic, reconcile
+from tests.vcan import VCAN, Node, ip, needs_can
+
+pytestmark = needs_can
+
+#: can0 and can1 of ``can-vm --slcan``: one bus of 500 kbit/s.
+PAIR: Final = Path("/sys/class/net/can1")
+QUEUE: Final = 3
+
+HOUR_S: Final = 3600
+
+
+@pytest.fixture
+def short_queue() -> Iterator[None]:
+    before = Path("/sys/class/net/can0/tx_queue_len").read_text().strip()
+    ip("set", "can0", "txqueuelen", str(QUEUE))
+    yield
+    ip("set", "can0", "txqueuelen", before)
+
+
+@pytest.mark.skipif(not PAIR.exists(), reason="no can0 and can1 of can-vm --slcan")
+def test_a_queue_that_is_full_all_the_time(runtime: Runtime, short_queue: None) -> None:
+    """The kernel says ENOBUFS (a program without canbroker sees that), and nobody loses a frame."""
+    bus = ("can0", "socketcan")
+    with Node("can0") as outsider, ExitStack() as stack:
+        receivers = [Receiver(("can1", "socketcan")), Receiver(bus)]
+        # Together twice of what the bus takes.
+        senders = [Sender(bus, 0x100, 4000), Sender(bus, 0x200, 4000, timeout=30)]
+        for program in (*receivers, *senders):
+            stack.enter_context(program)
+        own = stack.enter_context(Bus(*bus))
+        for sender in senders:
+            sender.start()
+        refused = 0
+        deadline = time.monotonic() + 20
+        while refused < 20:
+            assert time.monotonic() < deadline, "the queue is full"
+            refused += is_full(outsider)
+        accounts = [sender.stop() for sender in senders]
+        end_traffic(own)
+        for receiver in receivers:
+            received = receiver.account()
+            assert (received.lost, received.errors) == (0, [])
+            for identifier, account in zip((0x100, 0x200), accounts, strict=True):
+                assert account.failed == 0
+                assert not account.refused
+                assert reconcile(account, received.numbers[identifier]) == 0
+
+
+def is_full(outsider: Node) -> bool:
+    """Whether the kernel refuses a frame of a program that takes no care."""
+    try:
+        outsider.send([Frame(0, 0x666, 0, b"")])
+    except OSError as error:
+        if error.errno != errno.ENOBUFS:
+            raise
+        return True
+    return False
+
+
+@pytest.mark.skipif("CAN_VM" not in os.environ, reason="sets the clock: only in tools/can-vm")
+@pytest.mark.parametrize("step", [HOUR_S, -HOUR_S])
+def test_the_clock_jumps(runtime: Runtime, step: int) -> None:
+    bus = (VCAN, "socketcan")
+    with ExitStack() as stack:
+        receiver = stack.enter_context(Receiver(bus))
+        senders = [Sender(bus, 0x100, 100), Sender(bus, 0x200, 100, timeout=10)]
+        for sender in senders:
+            stack.enter_context(sender).start()
+        own = stack.enter_context(Bus(*bus, receive_own_messages=True))
+        own.send_periodic(Message(arbitration_id=1, data=bytes(4), is_extended_id=False), 0.01)
+        flow(own, 0.5)
+        jump(step)
+        try:
+            # Longer than anything that waits: for signs of life, answers, frames that are due.
+            stamps = flow(own, 7)
+            began = time.monotonic()
+            own.set_filters([{"can_id": 0x7FE, "can_mask": 0x7FF}])
+            assert own.recv(0.2) is None
+            assert 0.2 <= time.monotonic() - began < 5
+            now = time.time()
+        finally:
+            jump(-step)
+        own.stop_all_periodic_tasks()
+        accounts = [sender.stop() for sender in senders]
+        end_traffic(own)
+        received = receiver.account()
+        status = status_of(runtime)
+    assert (received.lost, received.restarts, received.errors) == (0, 0, [])
+    for identifier, account in zip((0x100, 0x200), accounts, strict=True):
+        assert account.failed == 0
+        assert not account.refused
+        assert reconcile(account, received.numbers[identifier]) == 0
+    assert len(received.numbers[1]) > 200, "the task goes on in its rhythm"
+    assert 0 <= now - stamps[-1] < 5, "timestamps are those of the clock as it is"
+    assert (status.channels[0].restarts, status.scheduler.restarts) == (0, 0)
+
+
+def flow(bus: Bus, seconds: float) -> list[float]:
+    """Receives for so long; returns the timestamps."""
+    until = time.monotonic() + seconds
+    stamps: list[float] = []
+    while time.monotonic() < until:
+        stamps += [message.timestamp for message in bus.recv_batch(1000, 0.05)]
+    return stamps
+
+
+def jump(seconds: int) -> None:
+    """Sets the wall clock; the monotonic one goes on."""
+    time.clock_settime(time.CLOCK_REALTIME, time.time() + seconds)
