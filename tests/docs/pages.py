@@ -9,19 +9,22 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
 
-#: Pages with snippets. Golden vectors of the protocol have tests of their own; the design notes
-#: show no code to run.
+#: All pages but the design notes, which show no code to run.
 PAGES = sorted(
-    page.relative_to(DOCS).as_posix()
-    for page in DOCS.rglob("*.md")
-    if page.parent.name != "design" and page.name != "protocol.md"
+    page.relative_to(DOCS).as_posix() for page in DOCS.rglob("*.md") if page.parent.name != "design"
 )
 
+#: Its blocks are golden vectors, which ``tests/unit/test_wire_golden.py`` compares and decodes.
+GOLDEN = "protocol.md"
+
 _BLOCK = re.compile(
-    r"(?:<!-- (?P<note>[^\n]*?) -->\n)?"
-    r"```(?P<language>\w*)(?: title=\"(?P<title>[^\"]+)\")?\n(?P<text>.*?)```",
-    flags=re.DOTALL,
+    r"(?:^<!-- (?P<note>[^\n]*?) -->\n)?"
+    r"^```(?P<language>\w*)(?: title=\"(?P<title>[^\"]+)\")?\n(?P<text>.*?)^```$",
+    flags=re.DOTALL | re.MULTILINE,
 )
+
+#: Whatever a reader would see as a block: fences, also indented ones and those of tildes.
+_FENCE = re.compile(r"^\s*(?:```|~~~)", flags=re.MULTILINE)
 
 
 @dataclass(frozen=True)
@@ -34,9 +37,17 @@ class Block:
     background: bool
 
 
+def text_of(page: str) -> str:
+    return (DOCS / page).read_text()
+
+
+def fences(page: str) -> int:
+    return len(_FENCE.findall(text_of(page)))
+
+
 def blocks(page: str) -> list[Block]:
     found = []
-    for match in _BLOCK.finditer((DOCS / page).read_text()):
+    for match in _BLOCK.finditer(text_of(page)):
         note = match["note"]
         assert note in {None, "in the background"}, f"{page}: what does {note!r} mean?"
         found.append(Block(match["language"], match["text"], match["title"], note is not None))

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
+import tomllib
 from pathlib import Path
 from textwrap import dedent
 
 import pytest
 
 from canbroker import config
+from canbroker.backends import BACKENDS, parse_options
 from canbroker.backends.configured import check
 from canbroker.backends.virtual import VirtualOptions
 from canbroker.config import BrokerConfig, ChannelConfig, Config
@@ -69,7 +72,24 @@ def test_every_example_is_right(path: Path) -> None:
 
 
 def test_there_are_examples() -> None:
-    assert {path.stem for path in EXAMPLES} >= {"virtual", "slcan", "bench"}
+    assert {path.stem for path in EXAMPLES} >= {*BACKENDS, "pcan", "bench"}
+
+
+@pytest.mark.parametrize("interface", BACKENDS)
+def test_the_example_of_an_interface_has_every_parameter(interface: str) -> None:
+    text = (EXAMPLES[0].parent / f"{interface}.toml").read_text()
+    options = parse_options(interface, {"channel": "x"})
+    shown = set(re.findall(r"^(?:# )?(\w+) = ", text, re.MULTILINE))
+    assert shown - {"interface"} == set(options.__struct_fields__)
+    for proposed in re.findall(r"(?:^# \w+ = .*\n)+", text, re.MULTILINE):
+        settings = tomllib.loads(proposed.replace("# ", "", 1).replace("\n# ", "\n"))
+        parse_options(interface, {"channel": "x"} | settings)
+
+
+def test_the_bench_has_every_setting_of_the_broker() -> None:
+    text = (EXAMPLES[0].parent / "bench.toml").read_text().split("[channels")[0]
+    shown = set(re.findall(r"^(?:# )?(\w+) = ", text, re.MULTILINE))
+    assert shown == set(BrokerConfig.__struct_fields__)
 
 
 def test_check_yields_typed_options() -> None:
