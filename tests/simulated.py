@@ -30,7 +30,11 @@ sys.exit(run(options, sys.stdout, sys.stdin))
 
 
 class Simulated:
-    """A simulated adapter in a process of its own; ``path`` is what to open."""
+    """A simulated adapter in a process of its own.
+
+    ``path`` is what to open; ``link`` what to open again: after a replug the path is another one,
+    or, worse, that of somebody else's adapter.
+    """
 
     def __init__(self, **options: Any) -> None:
         self.process = subprocess.Popen(
@@ -39,6 +43,7 @@ class Simulated:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
         )
+        self.link = options.get("link")
         self._unread = b""
         self._events: list[dict[str, Any]] = []
         try:

@@ -112,7 +112,7 @@ def traffic(bus: tuple[str, str]) -> Iterator[Traffic]:
 
 
 def slcan(adapter: Simulated) -> tuple[str, str]:
-    return str(adapter.path), "slcan"
+    return str(adapter.link), "slcan"
 
 
 def actor_of(runtime: Runtime) -> psutil.Process:
