@@ -109,12 +109,23 @@ class Port:
             return not self._serial.in_waiting
 
     def write(self, data: bytes) -> None:
-        """Writes all of it, waiting up to 1 s for the device to take it.
+        """Writes all of it, waiting up to 1 s for the device to take some.
 
         :raises AdapterGoneError: the device is gone, or did not take it all.
         """
         with self._write_lock, self._mapped("write"):
-            self._serial.write(data)
+            if type(self._serial) is serial.Serial and self._descriptor is not None:
+                self._write_out(memoryview(data))
+            else:
+                self._serial.write(data)
+
+    def _write_out(self, rest: memoryview) -> None:
+        # pyserial's own looks at the clock only: a process that was stopped meanwhile would blame
+        # the device for that, also when everything was written.
+        while rest:
+            if not select.select([], [self._serial.fileno()], [], _WRITE_TIMEOUT_S)[1]:
+                raise serial.SerialTimeoutException
+            rest = rest[os.write(self._serial.fileno(), rest) :]
 
     def close(self, farewell: bytes) -> None:
         """Sends ``farewell`` if the device still takes it, and closes. Idempotent; any thread."""
