@@ -19,6 +19,7 @@ from canbroker import (
 )
 from canbroker.backends import python_can
 from canbroker.frame import Frame, describe
+from canbroker.link import connection
 from canbroker.runtime import Runtime
 from tests.conftest import status_of, wait_until
 from tests.contract.benches import collect, content, transmit
@@ -162,7 +163,10 @@ def test_a_plugin_that_blocks_stalls_neither_sends_nor_filters_nor_the_end(nasty
     assert "killing it" not in nasty.log_path.read_text(), "by itself"
 
 
-def test_a_plugin_that_blocks_in_send_lets_the_others_receive(nasty: Runtime) -> None:
+def test_a_plugin_that_blocks_in_send_lets_the_others_receive(
+    nasty: Runtime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connection, "_SHUTDOWN_S", 0.5)  # of 10
     bus = Bus("x", "nasty", send="blocks")
     bus.send(frame(1))
     with pytest.raises(CanTimeoutError, match=r"002#.*did not take it"):
