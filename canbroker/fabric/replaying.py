@@ -51,6 +51,8 @@ class Replayer:
             last = route.next_seq
         elif segments:
             last = self._last(segments[-1], key_of(topic), filters)
+        elif self._ring.shows_that_none(params.epoch, key_of(topic)):
+            return Replayed(params.first_seq, True, encode_frames([]))
         else:
             return control.ErrorResult("gone", f"nothing is left of epoch {params.epoch}")
         end = last if params.end_seq is None else min(params.end_seq, last)

@@ -187,6 +187,13 @@ class Ring:
             found.appendleft(segment)
         return list(found)
 
+    def shows_that_none(self, epoch: int, key: int) -> bool:
+        """Whether a route is known to have had no frames in an epoch."""
+        if any(segment.epoch == epoch and key in segment.marks for segment in self.segments):
+            return False
+        first = self.segments[0] if self.segments else None
+        return first is None or first.number == 1 or first.epoch < epoch
+
     def since(self, time_ns: int) -> Position:
         """Before the first segment with frames of that monotonic time, or later ones."""
         at = self.end()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import select
+import signal
 import subprocess
 import sys
 import time
@@ -215,6 +217,25 @@ while not select.select([sys.stdin], [], [], 0)[0]:
 bus.shutdown()
 say(number)
 """
+
+
+def test_an_actor_that_had_no_frames_has_lost_none(runtime: Runtime, sender: Bus) -> None:
+    with Bus("x", "virtual", on_loss="raise") as bus:
+        (channel,) = status_of(runtime).channels
+        assert channel.pid is not None
+        os.kill(channel.pid, signal.SIGKILL)
+        wait_until(lambda: bus.recv(0.01) is None and bus.stats.restarts == 1, "it is replaced")
+        wait_until(lambda: is_sent(sender, Message(arbitration_id=3)), "it sends again")
+        assert bus.recv(10) is not None  # and nothing was raised
+        assert bus.stats.lost == 0
+
+
+def is_sent(bus: Bus, message: Message) -> bool:
+    try:
+        bus.send(message, timeout=10)
+    except CanOperationError:  # by the actor that was killed
+        return False
+    return True
 
 
 @pytest.mark.parametrize(
