@@ -224,10 +224,19 @@ def test_an_actor_that_had_no_frames_has_lost_none(runtime: Runtime, sender: Bus
         (channel,) = status_of(runtime).channels
         assert channel.pid is not None
         os.kill(channel.pid, signal.SIGKILL)
-        wait_until(lambda: bus.recv(0.01) is None and bus.stats.restarts == 1, "it is replaced")
+        wait_until(lambda: is_quiet(bus) and bus.stats.restarts == 1, "it is replaced")
         wait_until(lambda: is_sent(sender, Message(arbitration_id=3)), "it sends again")
         assert bus.recv(10) is not None  # and nothing was raised
         assert bus.stats.lost == 0
+
+
+def is_quiet(bus: Bus) -> bool:
+    try:
+        return bus.recv(0.01) is None
+    except CanLossError:
+        raise
+    except CanOperationError:  # a busy machine takes its time to replace an actor
+        return False
 
 
 def is_sent(bus: Bus, message: Message) -> bool:
