@@ -58,10 +58,10 @@ bench-periodic: $(READY)   ## how regular periodic tasks are, beside python-can'
 bench-socketcan: $(READY)  ## python-can's SocketCAN beside canbroker; without CAN: tools/can-vm -- make bench-socketcan
 	$(BIN)/python -m benchmarks.socketcan
 
-# The theme's notice about MkDocs 2 is no warning of these pages.
+# Not --quiet, which hides warnings from --strict. The notice of the theme about MkDocs 2 is none.
 docs: $(READY)   ## the documentation, into site/
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[docs]'
-	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 format: $(READY)
 	$(BIN)/ruff format .

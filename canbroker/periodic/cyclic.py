@@ -52,7 +52,11 @@ class LimitedDurationCyclicSendTaskABC(CyclicSendTaskABC):
         period: float,
         duration: float | None,
     ) -> None:
-        """:raises ValueError, CanOperationError: as the base class, or no duration."""
+        """As the base class.
+
+        :raises ValueError: ``duration`` is no duration, or as the base class.
+        :raises CanOperationError: as the base class.
+        """
         super().__init__(messages, period)
         self.duration = duration
         self.duration_ns = _duration_ns_of(duration)
