@@ -8,7 +8,7 @@ what happens                      test
 ================================= ================================================================
 channel actor killed              test_a_killed_channel_actor; its waiting clients, its state:
                                   test_truth, test_broker; periodic tasks: test_scheduler
-channel actor stopped             test_a_stopped_channel_actor
+channel actor stopped             test_a_stopped_channel_actor, test_stopped_writer
 adapter unplugged, and back       test_an_unplugged_adapter; each kind of adapter:
                                   contract/test_unplug; hung, noisy: test_adapter_faults
 scheduler killed                  test_a_killed_scheduler; whose tasks go on: test_scheduler
@@ -133,13 +133,13 @@ def kill(process: psutil.Process) -> float:
 
 
 def check(waiting: Sent, hasty: Sent, receivers: list[Received], restarts: int = 0) -> None:
-    """Everybody's account agrees with everybody else's, and nothing is lost."""
+    """Everybody's account agrees with everybody else's, and nothing is counted as lost."""
     for receiver in receivers:
         assert receiver.lost == 0
         assert receiver.restarts == restarts
         assert receiver.received == 1 + sum(map(len, receiver.numbers.values()))
         for sender, identifier in ((waiting, WAITING), (hasty, HASTY)):
-            reconcile(sender, receiver.numbers[identifier])
+            reconcile(sender, receiver.numbers[identifier], restarts)
         outside = receiver.numbers.get(FROM_OUTSIDE, [])
         assert outside == sorted(set(outside))
 
