@@ -115,21 +115,37 @@ class Order:
             self._deliver(part.frames, part.end)
         else:
             self._follow(part)
+        if self.gap is not None and not self._repairs:
+            is_rest = self.gap.end is None
+            self.gone("the channel actor was replaced" if is_rest else "this program was slow")
 
     def found(self, gap: Gap, first: int, frames: list[EchoFrame], *, complete: bool) -> None:
         """Takes an answer for ``gap``: what was before ``first`` is gone."""
         if gap != self.gap:
             return
-        end = first + len(frames)
+        count = len(frames)
+        end = first + count
         over = complete or (gap.end is not None and end >= gap.end)
+        rest = None if over else gap._replace(first=end)
+        at = len(self.frames)
+        losses: list[tuple[int, Loss]] = []
         if first > gap.first:
-            self._lose(gap, first - gap.first, "the channel does not have them any more")
-        self.gap = None if over else gap._replace(first=end)
-        self.repaired += len(frames)
-        self._deliver(frames, end if gap.epoch == self.epoch else self._expected)
+            cause = "the channel does not have them any more"
+            losses.append((at, Loss(gap.epoch, gap.first, first - gap.first, cause)))
+        expected = end if gap.epoch == self.epoch else self._expected
         if over and gap.end is not None and end < gap.end:
-            self._lose(gap._replace(first=end), gap.end - end, "the channel does not know them")
-            self._expected = gap.end
+            cause = "the channel does not know them"
+            losses.append((at + count, Loss(gap.epoch, end, gap.end - end, cause)))
+            expected = gap.end
+        lost = sum(loss.frames or 0 for _, loss in losses)
+        # No call from here on: an exception strikes before all of it, or after.
+        self.gap = rest
+        self.frames += frames
+        self.losses += losses
+        self.received += count
+        self.repaired += count
+        self.lost += lost
+        self._expected = expected
         if over:
             self._go_on()
 
@@ -138,20 +154,28 @@ class Order:
         gap = self.gap
         if gap is None:
             return
+        count = None if gap.end is None else gap.end - gap.first
+        told = len(self.frames), Loss(gap.epoch, gap.first, count, cause)
+        expected = self._expected if gap.end is None else gap.end
+        # As above.
         self.gap = None
-        self._lose(gap, None if gap.end is None else gap.end - gap.first, cause)
-        if gap.end is not None:
-            self._expected = gap.end
+        self.losses += (told,)
+        self.lost += count or 0
+        self._expected = expected
         self._go_on()
 
     # ------------------------------------------------------------------------------ following
 
     def _follow(self, part: Part) -> None:
         """Takes a part that is not simply the next one."""
-        if part.epoch != self.epoch:
-            self._restart(part)
+        if not self.epoch:
+            self.begin(part.epoch, part.first)
+            self.add(part)
+        elif part.epoch != self.epoch:
+            # Another actor goes on. What its predecessor still had for us comes first.
+            self._miss(Gap(self.epoch, self._expected, None), part)
         elif part.first > self._expected:
-            self._miss(Gap(part.epoch, self._expected, part.first), part, "this program was slow")
+            self._miss(Gap(part.epoch, self._expected, part.first), part)
         elif self._expected == self._past:  # some of these came with the history
             frames = part.frames[self._expected - part.first :]
             self._deliver(frames, max(part.end, self._expected))
@@ -160,24 +184,18 @@ class Order:
             self.restarts += 1
             self._deliver(part.frames, part.end)
 
-    def _restart(self, part: Part) -> None:
-        """Another actor goes on. What its predecessor still had for us comes first."""
-        before, first = self.epoch, self._expected
-        self.epoch = part.epoch
-        self._expected = 0
-        self._past = -1
-        if not before:
-            self._expected = part.first
-            self.add(part)
-            return
-        self.restarts += 1
-        self._miss(Gap(before, first, None), part, "the channel actor was replaced")
-
-    def _miss(self, gap: Gap, following: Part, cause: str) -> None:
+    def _miss(self, gap: Gap, following: Part) -> None:
+        is_restarted = gap.end is None
+        # As above. What an exception has left of another gap is found missing once more.
         self.gap = gap
+        self._held = []
+        self._held_count = 0
+        if is_restarted:
+            self.epoch = following.epoch
+            self._expected = 0
+            self._past = -1
+            self.restarts += 1
         self._hold(following)
-        if not self._repairs:
-            self.gone(cause)
 
     def _hold(self, part: Part) -> None:
         last = self._held[-1] if self._held else None
@@ -210,8 +228,3 @@ class Order:
         self.frames += frames
         self.received += count
         self._expected = end
-
-    def _lose(self, gap: Gap, count: int | None, cause: str) -> None:
-        told = len(self.frames), Loss(gap.epoch, gap.first, count, cause)
-        self.lost += count or 0
-        self.losses += (told,)
