@@ -7,7 +7,7 @@ ECOSYSTEM := $(VENV)/.ecosystem
 FUZZ := $(VENV)/.fuzz
 DURATION ?= 60
 
-.PHONY: demo test test-socketcan test-socketcan-hw conformance ecosystem fuzz check bench bench-periodic bench-socketcan docs format clean
+.PHONY: demo test test-socketcan test-socketcan-hw conformance ecosystem fuzz soak check bench bench-periodic bench-socketcan docs format clean
 
 $(READY): pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -42,6 +42,9 @@ ecosystem: $(ECOSYSTEM)  ## cantools, can-isotp, udsoncan, canopen, python-can's
 
 fuzz: $(FUZZ)  ## random input to every decoder, each its share of DURATION seconds
 	$(BIN)/python -m tests.fuzz --duration $(DURATION)
+
+soak: $(READY)  ## full traffic with random faults for DURATION seconds: memory, descriptors, ledger
+	$(BIN)/python -m tests.soak --duration $(DURATION)
 
 check: $(READY)  ## format, lint, types, layers
 	$(BIN)/ruff format --check .
