@@ -198,8 +198,8 @@ def test_tasks_of_the_holder_go_on_and_those_of_others_fail(runtime: Runtime) ->
 
 def test_it_is_taken_again_from_a_restarted_actor(runtime: Runtime) -> None:
     with Bus("x", "virtual") as other, Bus("x", "virtual", exclusive=True) as bus:
+        wait_until(lambda: holder_of(runtime), "the broker has heard of the claim")
         mine = holder_of(runtime)
-        assert mine is not None
         killed = actor_of(runtime)
         killed.kill()
         with draining(bus), draining(other):
@@ -210,6 +210,7 @@ def test_it_is_taken_again_from_a_restarted_actor(runtime: Runtime) -> None:
 
 def test_it_is_taken_again_from_another_broker(runtime: Runtime) -> None:
     with Bus("x", "virtual", exclusive=True) as bus:
+        wait_until(lambda: holder_of(runtime), "the broker has heard of the claim")
         mine = holder_of(runtime)
         broker = psutil.Process(status_of(runtime).pid)
         broker.kill()
