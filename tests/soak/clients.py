@@ -23,6 +23,8 @@ with Bus(*arguments["bus"], **arguments["options"]) as bus:
             continue
         for message in messages:
             ended = ended or message.arbitration_id == arguments["end"]
+            if message.arbitration_id not in arguments["numbered"]:
+                continue
             number = int.from_bytes(message.data[:4], "big")
             runs = numbers.setdefault(message.arbitration_id, [])
             if runs and runs[-1][1] == number:
@@ -71,8 +73,12 @@ except canbroker.CanError as error:
 class Receiver(Program):
     """Receives numbered frames, from now on to the :data:`~tests.ledger.END`."""
 
-    def __init__(self, bus: tuple[str, str], *, pause: float = 0, **options: Any) -> None:
-        super().__init__(_RECEIVER, bus=bus, end=END, pause=pause, options=options)
+    def __init__(
+        self, bus: tuple[str, str], numbered: list[int], *, pause: float = 0, **options: Any
+    ) -> None:
+        """``numbered``: the identifiers of which it keeps an account."""
+        arguments = {"numbered": numbered, "pause": pause, "options": options}
+        super().__init__(_RECEIVER, bus=bus, end=END, **arguments)
         assert self.said() == "ready"
 
     def account(self) -> Received:
@@ -82,7 +88,6 @@ class Receiver(Program):
             identifier: [number for begin, end in runs for number in range(begin, end)]
             for identifier, runs in account.pop("numbers")
         }
-        numbers.pop(END)
         return Received(numbers=numbers, **account)
 
 

@@ -37,14 +37,15 @@ class Lane:
     """A channel with its senders and receivers."""
 
     def __init__(self, stack: ExitStack, bus: tuple[str, str]) -> None:
+        numbered = [WAITING, HASTY]
         exactly = [{"can_id": number, "can_mask": 0x7FF} for number in (WAITING, END)]
         self.bus = bus
         self.own = stack.enter_context(
             Bus(*bus, can_filters=[{"can_id": 0x7FE, "can_mask": 0x7FF}], **_OPTIONS)
         )
-        self.everything = Receiver(bus, **_OPTIONS)
-        self.filtered = Receiver(bus, can_filters=exactly, **_OPTIONS)
-        self.slow = Receiver(bus, pause=0.5, **_OPTIONS)
+        self.everything = Receiver(bus, numbered, **_OPTIONS)
+        self.filtered = Receiver(bus, numbered, can_filters=exactly, **_OPTIONS)
+        self.slow = Receiver(bus, numbered, pause=0.5, **_OPTIONS)
         self.senders = {
             WAITING: Sender(bus, WAITING, RATE // 3, timeout=20, **_OPTIONS),
             HASTY: Sender(bus, HASTY, RATE, **_OPTIONS),
