@@ -54,6 +54,7 @@ with Bus(*arguments["bus"], **arguments["options"],
          can_filters=[{"can_id": 0x7FE, "can_mask": 0x7FF}]) as bus:
     say("ready")
     hear()
+    say("started")  # what is told next is not read along with that
     number, began = 0, time.monotonic()
     while not select.select([sys.stdin], [], [], 0)[0]:
         account = accounts[fate(number)]
@@ -163,6 +164,7 @@ class Sender(Program):
 
     def start(self) -> None:
         self.tell("start")
+        assert self.said() == "started"
 
     def stop(self) -> Sent:
         self.tell("stop")

@@ -292,6 +292,7 @@ def test_a_killed_broker(runtime: Runtime) -> None:
         wait_until(lambda: flowing.observer.state is BusState.ERROR, "the clients know")
         knew = time.time() - killed
         print(f"the actor left after {left:.2f} s, clients knew after {knew:.2f} s")  # noqa: T201
+        flowing.flow(2.5)  # longer than a bus waits for a word of its channel
         with Bus(*VIRTUAL, bitrate=500_000):  # starts another one
             wait_until(lambda: is_back(flowing.observer), "the observer is subscribed again")
             wait_until(lambda: len(clients_of(runtime)) == 6, "all are back", timeout=20)
