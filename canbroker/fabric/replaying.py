@@ -96,8 +96,8 @@ class Replayer:
         """Adds those of one segment that are asked for; returns how far it came."""
         begin = after.offset if after.segment == segment.number else 0
         end = until.offset if until.segment == segment.number else segment.count
-        for index, frame, raw in self._ring.matching(segment, filters):
-            if index < begin or (frame.timestamp_ns < oldest_ns and not _by_adapter(frame)):
+        for index, frame, raw in self._ring.matching(segment, filters, begin):
+            if frame.timestamp_ns < oldest_ns and not _by_adapter(frame):
                 continue
             if index >= end:
                 break
@@ -108,17 +108,18 @@ class Replayer:
     def _range(
         self, segments: list[Segment], key: int, filters: FilterSet, first: int, end: int
     ) -> Replayed:
-        known = [at for at, segment in enumerate(segments) if segment.marks[key] <= first]
+        known = [at for at, segment in enumerate(segments) if segment.marks[key].seq <= first]
         answer = _Answer()
         number = begin = first
         for segment in segments[known[-1] if known else 0 :]:
-            if segment.marks[key] >= end or answer.full:
+            mark = segment.marks[key]
+            if mark.seq >= end or answer.full:
                 break
-            if answer.frames and segment.marks[key] != number:
+            if answer.frames and mark.seq != number:
                 break  # the next answer begins behind the hole
-            number = segment.marks[key]
+            number = mark.seq
             begin = max(first, number) if not answer.frames else begin
-            for _, _, raw in self._ring.matching(segment, filters):
+            for _, _, raw in self._ring.matching(segment, filters, mark.at):
                 if number >= end or (number >= first and not answer.add(raw)):
                     break
                 number += 1
@@ -128,7 +129,8 @@ class Replayer:
 
     def _last(self, segment: Segment, key: int, filters: FilterSet) -> int:
         """The number after the last of a route that ended with ``segment``."""
-        return segment.marks[key] + sum(1 for _ in self._ring.matching(segment, filters))
+        mark = segment.marks[key]
+        return mark.seq + sum(1 for _ in self._ring.matching(segment, filters, mark.at))
 
     def _filters(self, topic: bytes) -> FilterSet:
         asked = topics.parse(topic, self._channel)

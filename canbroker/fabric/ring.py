@@ -5,8 +5,8 @@ actor that takes the place of one that was killed still has that one's frames.
 
 It has slots of one size, used in turn. A slot begins with a header; packed frames follow it, each
 once, however many routes carry it; from the slot's end down there is a mark for each route that
-they belong to, which says what number the first of its frames there has. Which frames those are,
-the route's filters tell again.
+they belong to: from which frame on, and what number the first one that passes its filters has.
+Which ones pass, the filters tell again.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import struct
 import tempfile
 import weakref
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Final, NamedTuple
 
 import msgspec
@@ -34,7 +34,8 @@ MIN_BYTES: Final = 4 * SLOT_BYTES
 
 #: epoch, number, monotonic time of the first frame; bytes and number of the frames, marks.
 _HEADER: Final = struct.Struct("<QQQIII")
-_MARK: Final = struct.Struct("<QQ")
+#: key of the route, number, index of the frame.
+_MARK: Final = struct.Struct("<QQI")
 
 #: Routes of one channel, each of which may have a mark in a slot.
 MAX_MARKS: Final = 1024
@@ -53,10 +54,18 @@ class Position(NamedTuple):
     offset: int
 
 
-class Segment:
-    """What one slot holds. ``marks``: the number of each route's first frame, by its key."""
+class Mark(NamedTuple):
+    """Where a route begins in a segment: at a frame's index, and with number ``seq``."""
 
-    __slots__ = ("count", "epoch", "marks", "number", "start", "time_ns", "used")
+    seq: int
+    at: int
+
+
+class Segment:
+    """What one slot holds. ``marks``: of each route, by its key; ``marked``: how many there are,
+    with those that a later one of the same route replaces."""
+
+    __slots__ = ("count", "epoch", "marked", "marks", "number", "start", "time_ns", "used")
 
     def __init__(self, number: int, epoch: int, start: int, time_ns: int) -> None:
         self.number = number
@@ -65,7 +74,8 @@ class Segment:
         self.time_ns = time_ns
         self.used = 0
         self.count = 0
-        self.marks: dict[int, int] = {}
+        self.marks: dict[int, Mark] = {}
+        self.marked = 0
 
     def __repr__(self) -> str:
         return f"<Segment {self.number} frames={self.count} routes={len(self.marks)}>"
@@ -110,6 +120,8 @@ class Ring:
         self.segments: deque[Segment] = deque(self._predecessors())
         self._number = self.segments[-1].number if self.segments else 0
         self._current: Segment | None = None
+        if not self.segments:
+            self._roll()  # says since which epoch it has been there
 
     def __repr__(self) -> str:
         return f"<Ring segments={len(self.segments)} of {self._slots}>"
@@ -119,25 +131,31 @@ class Ring:
 
     # ------------------------------------------------------------------------------- writing
 
-    def append(self, packed: Sequence[bytes], routes: Iterable[Route]) -> None:
+    def append(self, packed: Sequence[bytes], routes: Sequence[Route]) -> None:
         """Keeps the frames of one round, at most a batch; ``routes`` have not numbered theirs."""
         blob = b"".join(packed)
         segment = self._current
         if segment is None or len(blob) > self._room(segment):
             segment = self._roll()
+        unmarked = [route for route in routes if route.segment != segment.number]
+        if segment.marked + len(unmarked) > MAX_MARKS:
+            segment, unmarked = self._roll(), list(routes)
         start = segment.start + _HEADER.size + segment.used
         self._memory[start : start + len(blob)] = blob
-        for route in routes:
-            if route.segment != segment.number:
-                self._mark(segment, route)
+        for route in unmarked:
+            self._mark(segment, route)
         segment.used += len(blob)
         segment.count += len(packed)
         self._write_header(segment)
 
     def forget(self, route: Route) -> None:
-        """The numbers of a route with this topic begin anew."""
-        if self._current is not None and route.key in self._current.marks:
-            self._current = None  # they may not be told apart within one segment
+        """The numbers of a route with this topic begin anew; what it had before is not its own."""
+        if self.route(self._epoch, route.key):
+            segment = self._current
+            if segment is None or segment.marked >= MAX_MARKS:
+                segment = self._roll()
+            self._mark(segment, route)
+            self._write_header(segment)
 
     def _room(self, segment: Segment) -> int:
         # A mark for each route that there may be, so that those of a round always fit.
@@ -156,9 +174,10 @@ class Ring:
 
     def _mark(self, segment: Segment, route: Route) -> None:
         route.segment = segment.number
-        segment.marks[route.key] = route.next_seq
-        end = segment.start + SLOT_BYTES - _MARK.size * len(segment.marks)
-        _MARK.pack_into(self._memory, end, route.key, route.next_seq)
+        segment.marks[route.key] = Mark(route.next_seq, segment.count)
+        segment.marked += 1
+        end = segment.start + SLOT_BYTES - _MARK.size * segment.marked
+        _MARK.pack_into(self._memory, end, route.key, route.next_seq, segment.count)
 
     def _write_header(self, segment: Segment) -> None:
         _HEADER.pack_into(
@@ -169,7 +188,7 @@ class Ring:
             segment.time_ns,
             segment.used,
             segment.count,
-            len(segment.marks),
+            segment.marked,
         )
 
     # ------------------------------------------------------------------------------- reading
@@ -180,19 +199,19 @@ class Ring:
         for segment in reversed(self.segments):
             if segment.epoch != epoch or key not in segment.marks:
                 continue
-            if found and segment.marks[key] > found[0].marks[key]:
-                break  # of a route with the same topic, which was closed before
             if self._is_old(segment):
                 break
             found.appendleft(segment)
+            if segment.marks[key].seq == 0:
+                break  # what is older is of a route with the same topic, which was closed
         return list(found)
 
     def shows_that_none(self, epoch: int, key: int) -> bool:
         """Whether a route is known to have had no frames in an epoch."""
         if any(segment.epoch == epoch and key in segment.marks for segment in self.segments):
             return False
-        first = self.segments[0] if self.segments else None
-        return first is None or first.number == 1 or first.epoch < epoch
+        first = self.segments[0]
+        return first.epoch < epoch or (first.epoch == epoch and first.number == 1)
 
     def since(self, time_ns: int) -> Position:
         """Before the first segment with frames of that monotonic time, or later ones."""
@@ -207,8 +226,6 @@ class Ring:
 
     def end(self) -> Position:
         """Behind the last frame."""
-        if not self.segments:
-            return Position(0, 0)
         return Position(self.segments[-1].number, self.segments[-1].count)
 
     def after(self, number: int) -> list[Segment]:
@@ -216,10 +233,11 @@ class Ring:
         return [segment for segment in self.segments if segment.number >= number]
 
     def matching(
-        self, segment: Segment, filters: FilterSet
+        self, segment: Segment, filters: FilterSet, begin: int = 0
     ) -> Iterator[tuple[int, Frame, msgspec.Raw]]:
-        """Index, frame, and its packed form, of those of a segment that pass ``filters``."""
-        for index, (frame, raw) in enumerate(self._frames(segment)):
+        """Index, frame, and its packed form, of those of a segment that pass ``filters``, from
+        index ``begin`` on."""
+        for index, (frame, raw) in enumerate(self._frames(segment)[begin:], begin):
             if filters.matches(frame.arbitration_id, frame.flags):
                 yield index, frame, raw
 
@@ -254,12 +272,12 @@ class Ring:
             if not 0 < number < _NUMBERS_END or number % self._slots != slot or used > room:
                 continue
             segment = Segment(number, epoch, start, time_ns)
-            segment.used, segment.count = used, count
+            segment.used, segment.count, segment.marked = used, count, marks
             for at in range(1, marks + 1):
                 end = start + SLOT_BYTES - _MARK.size * at
-                key, seq = _MARK.unpack_from(self._memory, end)
-                segment.marks[key] = seq
-            if all(seq < _NUMBERS_END for seq in segment.marks.values()):
+                key, seq, begin = _MARK.unpack_from(self._memory, end)
+                segment.marks[key] = Mark(seq, begin)
+            if all(mark.seq < _NUMBERS_END for mark in segment.marks.values()):
                 found.append(segment)
         found.sort(key=lambda segment: segment.number)
         if found and not self._is_whole(found[-1]):  # the only one that was being written to

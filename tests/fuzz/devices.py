@@ -78,7 +78,7 @@ def rtnetlink(data: bytes) -> None:
 
 _SLOTS: Final = MIN_BYTES // SLOT_BYTES
 _HEADER: Final = 36
-_MARKS: Final = 32
+_MARKS: Final = 40  # bytes, of two
 _TOPIC: Final = "can0/rx;"
 
 

@@ -10,7 +10,7 @@ from canbroker.fabric.replaying import Replayer
 from canbroker.fabric.ring import MIN_BYTES, SLOT_BYTES, Ring, anonymous
 from canbroker.fabric.routes import Route
 from canbroker.filters import EVERYTHING
-from canbroker.frame import Frame
+from canbroker.frame import FD, Frame
 from canbroker.wire import stream
 from canbroker.wire.replay import Replay, Replayed
 from tests.fuzz.mutation import mutated
@@ -45,7 +45,7 @@ def test_a_damaged_slot_of_a_predecessor_is_passed_over(header: bytes) -> None:
     for start in range(0, MIN_BYTES, SLOT_BYTES):
         memory[start : start + len(header)] = header
     ring = Ring(memory, 1, 60)
-    assert not ring.segments
+    assert [(segment.epoch, segment.count) for segment in ring.segments] == [(1, 0)]
     ring.close()
 
 
@@ -53,22 +53,23 @@ def test_frames_behind_a_damaged_slot_keep_their_numbers() -> None:
     memory = anonymous(6 * SLOT_BYTES)
     route = Route(b"can0/rx;", EVERYTHING)
     before = Ring(memory, 1, 60)
-    for number in range(3):  # a slot each
-        before.append([stream.pack_frame(Frame(number, number, 0, b"abc"))], [route])
-        route.next_seq += 1
-        before.forget(route)
+    count = 2000  # with so many bytes, a slot each
+    for number in range(3):
+        before.append([stream.pack_frame(Frame(number, number, FD, bytes(64)))] * count, [route])
+        route.next_seq += count
     damaged = before.segments[1].start + 36
     memory[damaged : damaged + 4] = b"\xc1" * 4
     ring = Ring(memory, 2, 60)
     replayer = Replayer(ring, "can0", 2, lambda _: None)
     answers = [
-        replayer.replay(Replay(topic="can0/rx;", epoch=1, first_seq=first)) for first in range(4)
+        replayer.replay(Replay(topic="can0/rx;", epoch=1, first_seq=first * count))
+        for first in range(4)
     ]
     assert [(a.first_seq, a.complete) for a in answers if isinstance(a, Replayed)] == [
-        (0, False),  # the rest is asked for from 1 on
-        (2, True),
-        (2, True),
-        (3, True),
+        (0, False),  # the rest is asked for from there on
+        (2 * count, True),
+        (2 * count, True),
+        (3 * count, True),
     ]
     ring.close()
 
