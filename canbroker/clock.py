@@ -14,6 +14,7 @@ wall_ns = time.time_ns
 
 SECOND = 1_000_000_000
 MILLISECOND = 1_000_000
+MICROSECOND = 1_000
 
 
 def deadline_after(timeout: float | None) -> int | None:

@@ -20,6 +20,10 @@ from canbroker.protection import Protection
 #: are, then fall due together, and what is due together costs one wake-up and one request.
 GRID_NS: Final = clock.MILLISECOND
 
+#: Tasks of one step, or those of one due time if they are more: what is due next may wait then,
+#: but not what else the scheduler has to do.
+_STEP: Final = 4096
+
 _NEVER: Final = -1
 
 
@@ -28,6 +32,7 @@ class Task:
 
     __slots__ = (
         "anchor_ns",
+        "begun",
         "channel",
         "count",
         "due_ns",
@@ -67,6 +72,7 @@ class Task:
         self.protections = tuple(protections)  # of each frame; empty if there is none
         self.anchor_ns = 0  # it is due then, and every period from then on
         self.due_ns = _NEVER
+        self.begun = False  # it was due at least once
         self.end_ns: int | None = None  # nothing is sent from then on
         self.last = False  # what is due now is its last frame
         self.ended = False
@@ -132,6 +138,7 @@ class Schedule:
     def resume(self, task: Task, now_ns: int) -> None:
         """Starts a task in its old rhythm, one that was parked or comes from a journal."""
         task.parked = False
+        task.begun = True
         self._put_until_end(task, self.next_ns(task, now_ns))
 
     def next_ns(self, task: Task, now_ns: int) -> int:
@@ -142,7 +149,8 @@ class Schedule:
     def change_period(self, task: Task, period_ns: int, now_ns: int) -> None:
         """A new period, counted from the last due time: no gap, and nothing twice.
 
-        Of a task that is parked from the next due time: a timer that runs is not shortened.
+        Of a task that is parked from the next due time: a timer that runs is not shortened. One
+        that has not begun yet begins when it was to begin.
         """
         if task.parked:
             task.anchor_ns = self.next_ns(task, now_ns)
@@ -150,6 +158,8 @@ class Schedule:
             return
         last = task.due_ns - task.period_ns
         task.period_ns = period_ns
+        if not task.begun:
+            return
         task.anchor_ns = max(last + period_ns, now_ns)
         self._put_until_end(task, task.anchor_ns)
 
@@ -163,12 +173,16 @@ class Schedule:
 
     def step(self, now_ns: int, ahead_ns: int = 0) -> list[tuple[int, list[Task]]]:
         """The tasks that are due until ``ahead_ns`` from now: due times in order, and the tasks of
-        each. Slots that have gone by are skipped and counted, all but one of each task."""
+        each. Slots that have gone by are skipped and counted, all but one of each task.
+        What is too much for one step is left for the next: :attr:`due_ns` is over, then."""
         due: list[tuple[int, list[Task]]] = []
         times = self._times
-        while times and times[0] <= now_ns + ahead_ns:
+        left = _STEP
+        while left > 0 and times and times[0] <= now_ns + ahead_ns:
             time_ns = heappop(times)
-            tasks = self._take(self._buckets.pop(time_ns), time_ns, now_ns)
+            bucket = self._buckets.pop(time_ns)
+            left -= len(bucket)
+            tasks = self._take(bucket, time_ns, now_ns)
             if tasks:
                 due.append((time_ns, tasks))
         return due
@@ -183,12 +197,17 @@ class Schedule:
                 task.ended = True
                 continue
             period_ns = task.period_ns
+            if task.end_ns is not None and task.end_ns <= now_ns:  # gone by, to the last one
+                task.skipped += -(-(task.end_ns - time_ns) // period_ns)
+                task.ended = True
+                continue
             next_ns = time_ns + period_ns
             if next_ns <= now_ns:
                 missed = (now_ns - time_ns) // period_ns
                 next_ns += missed * period_ns
                 task.skipped += missed
             due.append(task)
+            task.begun = True
             task.due_ns = next_ns
             end_ns = task.end_ns
             if end_ns is not None and next_ns >= end_ns:

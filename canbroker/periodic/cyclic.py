@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from numbers import Real
 from typing import Any, Final
 
-from canbroker.clock import SECOND
+from canbroker.clock import MICROSECOND, SECOND
 from canbroker.frame import Frame
 from canbroker.message import Message, to_frame
 from canbroker.protection import E2E, Checksum, Counter, Crc8, protection
-from canbroker.wire.tasks import MAX_MESSAGES, MAX_PERIOD_NS
+from canbroker.wire.tasks import MAX_MESSAGES, MAX_PERIOD_NS, MIN_PERIOD_NS
 
 #: Longer than the monotonic clock can count is the same as for ever.
 _MAX_DURATION_S: Final = 4e9
@@ -123,10 +123,16 @@ def frames_of(messages: Sequence[Message]) -> list[Frame]:
 
 
 def period_ns_of(period: float) -> int:
-    """:raises ValueError: not above 0 s, or longer than a year."""
+    """:raises ValueError: not above 0 s, shorter than a frame, or longer than a year."""
     # Compared before it is converted: not a number and infinity are no integers.
-    if not 0 < period <= MAX_PERIOD_NS / SECOND or round(period * SECOND) < 1:
+    _check_number("period", period)
+    if not 0 < period <= MAX_PERIOD_NS / SECOND:
         raise ValueError(f"period must be above 0 s and at most a year, got {period!r}")
+    if round(period * SECOND) < MIN_PERIOD_NS:
+        raise ValueError(
+            f"period must be at least {MIN_PERIOD_NS // MICROSECOND} µs, the time of a short frame "
+            f"at 1 Mbit/s, got {period!r} s"
+        )
     return round(period * SECOND)
 
 
@@ -134,6 +140,7 @@ def phase_ns_of(phase: float | None, period_ns: int) -> int | None:
     """:raises ValueError: not within the period."""
     if phase is None:
         return None
+    _check_number("phase", phase)
     if not 0 <= phase < period_ns / SECOND or round(phase * SECOND) >= period_ns:
         raise ValueError(
             f"phase must be at least 0 s and less than the period "
@@ -156,10 +163,18 @@ def check_protection(
         protection(counter, checksum, length)
 
 
+def _check_number(what: str, value: object) -> None:
+    if not isinstance(value, Real):
+        raise ValueError(f"{what} must be a number of seconds, got {value!r}")
+
+
 def _duration_ns_of(duration: float | None) -> int | None:
-    if not duration:
+    if duration is None:
         return None
-    if math.isnan(duration) or duration < 0:
+    _check_number("duration", duration)
+    if duration == 0:
+        return None
+    if not duration > 0:
         raise ValueError(f"duration must be a number of seconds or None, got {duration!r}")
     return max(1, round(min(duration, _MAX_DURATION_S) * SECOND))
 

@@ -12,7 +12,7 @@ from typing import Annotated, Final
 
 import msgspec
 
-from canbroker.clock import SECOND
+from canbroker.clock import MICROSECOND, SECOND
 from canbroker.frame import Frame
 from canbroker.protection import Checksum, Counter
 from canbroker.wire import ClientId
@@ -27,10 +27,12 @@ MAX_MESSAGES: Final = 1_000
 #: Tasks in one answer, which has to fit a message.
 LISTED: Final = 1_000
 
-MAX_PERIOD_NS: Final = 366 * 24 * 3600 * SECOND
+#: As short as the shortest frame at 1 Mbit/s, and a year.
+MIN_PERIOD_NS: Final = 50 * MICROSECOND
+MAX_PERIOD_NS: Final = 365 * 24 * 3600 * SECOND
 
 _Number = Annotated[int, msgspec.Meta(ge=1, le=2**63 - 1)]
-_Period = Annotated[int, msgspec.Meta(ge=1, le=MAX_PERIOD_NS)]
+_Period = Annotated[int, msgspec.Meta(ge=MIN_PERIOD_NS, le=MAX_PERIOD_NS)]
 _Messages = Annotated[list[Frame], msgspec.Meta(min_length=1, max_length=MAX_MESSAGES)]
 _Text = Annotated[str, msgspec.Meta(max_length=4096)]
 

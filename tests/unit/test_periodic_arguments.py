@@ -30,7 +30,8 @@ class Limited(LimitedDurationCyclicSendTaskABC):
 
 
 @pytest.mark.parametrize(
-    "period", [0, -0.1, 0.0, math.nan, math.inf, -math.inf, 400 * 24 * 3600.0, 1e-10]
+    "period",
+    [0, -0.1, 0.0, math.nan, math.inf, -math.inf, 365 * 24 * 3600.0 + 1, 10**400, -(10**400)],
 )
 def test_no_period(period: float) -> None:
     with pytest.raises(ValueError, match="period must be above 0 s and at most a year"):
@@ -41,7 +42,29 @@ def test_periods() -> None:
     assert period_ns_of(0.01) == 10_000_000
     assert period_ns_of(1) == SECOND
     assert period_ns_of(365 * 24 * 3600) == 365 * 24 * 3600 * SECOND
-    assert period_ns_of(1e-9) == 1
+    assert period_ns_of(50e-6) == 50_000
+
+
+@pytest.mark.parametrize("period", [1e-9, 1e-320, 49e-6])
+def test_a_period_that_no_bus_has(period: float) -> None:
+    with pytest.raises(ValueError, match="at least 50 µs, the time of a short frame"):
+        period_ns_of(period)
+
+
+@pytest.mark.parametrize("value", ["a", "0.01", [1], 1j, b"1"])
+def test_no_number(value: Any) -> None:
+    with pytest.raises(ValueError, match="period must be a number of seconds"):
+        period_ns_of(value)
+    with pytest.raises(ValueError, match="phase must be a number of seconds"):
+        phase_ns_of(value, SECOND)
+    with pytest.raises(ValueError, match="duration must be a number of seconds"):
+        Limited(message(), 1, value)
+
+
+def test_none_is_no_period() -> None:
+    nothing: Any = None
+    with pytest.raises(ValueError, match="period must be a number of seconds"):
+        period_ns_of(nothing)
 
 
 @pytest.mark.parametrize("phase", [-0.001, 0.01, 0.0099999999, 1, math.nan, math.inf])
@@ -71,8 +94,9 @@ def test_durations(duration: float | None, duration_ns: int | None) -> None:
 
 
 def test_a_duration_without_end() -> None:
-    task = Limited(message(), 1, math.inf)
-    assert task.duration_ns == 4_000_000_000 * SECOND, "as long as clocks can count, nearly"
+    for duration in (math.inf, 10**400):
+        task = Limited(message(), 1, duration)
+        assert task.duration_ns == 4_000_000_000 * SECOND, "as long as clocks can count, nearly"
 
 
 @pytest.mark.parametrize(

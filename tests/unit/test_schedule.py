@@ -221,3 +221,33 @@ def test_lateness_percentiles_are_right_to_an_eighth() -> None:
         assert exact * 0.99 <= measured <= exact * 1.13 + 2_000
     assert lateness.max_ns == values[-1]
     assert Lateness().percentile(0.5) is None
+
+
+def test_nothing_is_due_after_the_end_not_even_after_a_stall() -> None:
+    schedule, task = Schedule(), make()
+    schedule.add(task, 0, None, 55 * MS)
+    assert step(schedule, 0) == [task]
+    assert step(schedule, 60 * MS) == []
+    assert task.ended
+    assert task.skipped == 5, "at 10, 20, 30, 40 and 50 ms"
+    assert schedule.due_ns is None
+
+
+def test_another_period_does_not_move_the_beginning() -> None:
+    schedule, task = Schedule(), make()
+    schedule.add(task, 1 * MS, 9 * MS, None)
+    schedule.change_period(task, 30 * MS, 2 * MS)
+    assert times(run(schedule, 70 * MS), task) == [9 * MS, 39 * MS, 69 * MS]
+
+
+def test_a_step_has_an_end_however_much_is_due() -> None:
+    schedule = Schedule()
+    tasks = [make(number, period_ns=MS) for number in range(1000)]
+    for task in tasks:
+        schedule.add(task, 0, None, None)
+    late = 20 * MS
+    steps = [step(schedule, late), schedule.step(late, 8 * MS), schedule.step(late, 8 * MS)]
+    assert steps[0] == tasks, "one each, and what has gone by is skipped"
+    assert [task.skipped for task in tasks] == [20] * 1000
+    assert [due_ns for due_ns, _ in steps[1]] == [21 * MS, 22 * MS, 23 * MS, 24 * MS, 25 * MS]
+    assert [due_ns for due_ns, _ in steps[2]] == [26 * MS, 27 * MS, 28 * MS]
