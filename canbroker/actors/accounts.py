@@ -35,7 +35,7 @@ class Account:
         self.client_id = client_id
         self.identity = identity
         self.waiting: deque[Transmit] = deque()
-        self.kept: deque[tuple[int, list[Transmit]]] = deque()  # until then
+        self.kept: list[tuple[int, list[Transmit]]] = []  # until then, in that order
         self.unanswered: deque[Pending] = deque()
         self.outstanding = 0  # frames
         self.token = 0  # of the last request

@@ -15,7 +15,7 @@ from canbroker.backends import RepeatKey
 from canbroker.fabric.requests import Link
 from canbroker.fabric.sockets import Context, Socket
 from canbroker.wire import DECODE_ERRORS, control
-from canbroker.wire.tasks import Repeat, RepeatCounts, Repeating, TaskKey
+from canbroker.wire.tasks import SCHEDULER_ID, Repeat, RepeatCounts, Repeating, TaskKey
 
 #: Offers under way: the channel serves them between the frames of everybody.
 _AT_ONCE: Final = 64
@@ -142,10 +142,22 @@ class HandDown:
         self._offers = 0
 
     def step(self, now_ns: int) -> None:
-        """Asks a channel that is up what it repeats, now and then."""
-        if now_ns >= self._count_at and (self._handed or not self.settled):
-            self._count_at = now_ns + _ASK_NS
-            self._counting = self._ask("repeat_counts", control.Params(), self._counted)
+        """Asks a channel that is up what it repeats, now and then.
+
+        First it clears the channel of what a scheduler before us has sent there, or ourselves
+        before it was down. We would not know when that is through, and might send it twice.
+        """
+        if now_ns < self._count_at or (self.settled and not self._handed):
+            return
+        self._count_at = now_ns + _ASK_NS
+        if self.settled:
+            self._count()
+        else:
+            discard = control.Discard(client_id=SCHEDULER_ID, token=0, through=True)
+            self._ask("discard", discard, lambda *_: self._count())
+
+    def _count(self) -> None:
+        self._counting = self._ask("repeat_counts", control.Params(), self._counted)
 
     def receive(self, now_ns: int) -> None:
         """Takes the channel's answers."""

@@ -1,4 +1,4 @@
-"""What tasks there are, kept where a scheduler that takes over from a killed one finds it.
+"""What tasks there are, and where their owners were seen, kept for a scheduler that takes over.
 
 SQLite, because it knows how to stay whole when its process is killed in the middle of a write.
 Nothing is flushed to the disk: what ends the host ends the tasks, too.
@@ -39,6 +39,10 @@ class Journal:
             "CREATE TABLE IF NOT EXISTS tasks "
             "(client_id TEXT, task INTEGER, entry BLOB, PRIMARY KEY (client_id, task))"
         )
+        self._database.execute(
+            "CREATE TABLE IF NOT EXISTS owners "
+            "(client_id TEXT, channel TEXT, epoch INTEGER, PRIMARY KEY (client_id, channel))"
+        )
 
     def load(self) -> Iterator[Entry]:
         """The tasks that ran when the last writer ended; what cannot be read is left out."""
@@ -57,6 +61,19 @@ class Journal:
     def remove(self, client_id: str, task: int) -> None:
         """Forgets a task; one that is not there is no error."""
         self._run("DELETE FROM tasks WHERE client_id = ? AND task = ?", (client_id, task))
+
+    def seen(self, client_id: str) -> dict[str, int]:
+        """The epochs of the channels where a client was seen."""
+        found = "SELECT channel, epoch FROM owners WHERE client_id = ?"
+        return dict(self._database.execute(found, (client_id,)))
+
+    def saw(self, client_id: str, channel: str, epoch: int) -> None:
+        """A client is on a channel, in this epoch of it."""
+        self._run("INSERT OR REPLACE INTO owners VALUES (?, ?, ?)", (client_id, channel, epoch))
+
+    def forget(self, client_id: str) -> None:
+        """A client has no tasks any more."""
+        self._run("DELETE FROM owners WHERE client_id = ?", (client_id,))
 
     def close(self) -> None:
         self._database.close()

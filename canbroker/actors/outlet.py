@@ -4,19 +4,22 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
+from itertools import groupby, islice
+from operator import itemgetter
 from typing import Final, NamedTuple
 
 from canbroker import clock
+from canbroker.actors.bus_load import BusLoad
 from canbroker.actors.handdown import HandDown
 from canbroker.actors.lateness import bin_of
 from canbroker.actors.schedule import Schedule, Task
 from canbroker.fabric.requests import Link, StateFeed
 from canbroker.fabric.sockets import Context, Socket, Waiter
-from canbroker.frame import EXTENDED, nominal_time_ns
+from canbroker.frame import EXTENDED
 from canbroker.runtime import Runtime
 from canbroker.wire import topics
 from canbroker.wire.stream import StateEvent, decode_event
-from canbroker.wire.tasks import TaskStatus
+from canbroker.wire.tasks import SCHEDULER_ID, TaskStatus
 from canbroker.wire.transmit import (
     CREDIT,
     MAX_FRAMES,
@@ -25,9 +28,6 @@ from canbroker.wire.transmit import (
     decode_reply,
     encode_request,
 )
-
-#: The name under which the scheduler transmits; each frame also names its task's owner.
-CLIENT_ID: Final = "scheduler"
 
 #: A channel says how it is every second at least. After this long it is taken for down.
 _SILENCE_NS: Final = 3 * clock.SECOND
@@ -47,6 +47,8 @@ _PAUSED: Final = frozenset(
         Status.STALE,
     }
 )
+
+_due: Final = itemgetter(1)  # of an item of what waits
 
 
 class Mark(NamedTuple):
@@ -94,12 +96,13 @@ class Outlet:
         self.present: set[str] = set()
         self.state: StateEvent | None = None
         self.epoch = 0
+        self._newcomers: set[str] = set()
         self.token = 0  # of the last request
         self._refused = refused
-        self.idle_ns = clock.monotonic_ns()  # since then it has no tasks
+        self.idle_ns = self._made_ns = clock.monotonic_ns()  # since then it has no tasks
+        self._cleared = False  # nothing is there any more of a scheduler before us
         self._heard_ns = 0
-        self._load = 0.0  # share of the bus's time that the tasks ask for
-        self._loads: dict[Task, float] = {}
+        self._load = BusLoad()
         self._early: deque[tuple[int, list[Task]]] = deque()  # not to be sent before
         self._waiting: dict[Task, int] = {}  # due then, and there is no room
         self._unanswered: deque[_Unanswered] = deque()
@@ -131,6 +134,11 @@ class Outlet:
         self._link.close()
         self._feed.close()
         self._handdown.close()
+
+    def resume(self, epoch: int, present: set[str]) -> None:
+        """Goes on for a scheduler before us, which saw these clients on the channel last: those
+        that are not there in the same epoch have left."""
+        self.epoch, self.present = epoch, present
 
     # -------------------------------------------------------------------------------- sending
 
@@ -187,8 +195,8 @@ class Outlet:
             return
         waiting = self._waiting
         while waiting and (room := min(CREDIT - self._outstanding, MAX_FRAMES)) > 0:
-            due_ns = next(iter(waiting.values()))
-            taken = [task for task, at in waiting.items() if at == due_ns][:room]
+            due_ns, alike = next(groupby(waiting.items(), _due))
+            taken = [task for task, _ in islice(alike, room)]
             for task in taken:
                 del waiting[task]
             tasks = [
@@ -206,7 +214,7 @@ class Outlet:
         origins = [task.origin for task in tasks]
         self.token += 1
         request = encode_request(
-            CLIENT_ID, self.token, expires_ns, frames, self.epoch, origins, due_ns
+            SCHEDULER_ID, self.token, expires_ns, frames, self.epoch, origins, due_ns
         )
         if not self._link.send(request):
             for task in tasks:
@@ -225,7 +233,10 @@ class Outlet:
         return Mark(max((task.request for task in tasks), default=0), self._handdown.token)
 
     def is_past(self, mark: Mark) -> bool:
-        """Whether the channel has no frame any more of what it was asked up to there."""
+        """Whether the channel has no frame any more of what it was asked up to there, by us or
+        by a scheduler before us."""
+        if not self._cleared:
+            return False
         answered = self._unanswered[0].token - 1 if self._unanswered else self.token
         return answered >= mark.frames and self._handdown.answered >= mark.repeats
 
@@ -250,12 +261,21 @@ class Outlet:
                 self._pause(now_ns)
             present = {client.client_id for client in event.payload.clients}
             gone |= self.present - present
+            self._newcomers |= present - self.present
             self.present = present
             gone -= present
         if self.is_up(now_ns):
             self._handdown.step(now_ns)
+        self._cleared = self._cleared or self._handdown.settled
         self._flush(now_ns)
         return gone
+
+    def newcomers(self) -> set[str]:
+        """The clients that have come to the channel since the last call, or its epoch began."""
+        if not self._newcomers:
+            return self._newcomers
+        newcomers, self._newcomers = self._newcomers & self.present, set()
+        return newcomers
 
     def _pause(self, now_ns: int) -> None:
         self._handdown.take_back(now_ns)
@@ -268,6 +288,8 @@ class Outlet:
         if self.is_up(now_ns):
             self._handdown.step(now_ns)
             return
+        if now_ns - self._made_ns > _SILENCE_NS:
+            self._cleared = True
         self._give_up(self.token)
         self._handdown.give_up(now_ns)
 
@@ -321,10 +343,7 @@ class Outlet:
     def enroll(self, task: Task) -> None:
         """Takes a task into the account of the channel; call it again when it has changed."""
         self.tasks.add(task)
-        load = self._load_of(task)
-        if load:
-            self._loads[task] = load
-            self._load += load
+        self._load.add(task, self.state)
 
     def change(self, task: Task, now_ns: int) -> None:
         """A task sends other messages now, or at another period."""
@@ -339,18 +358,11 @@ class Outlet:
     def dismiss(self, task: Task) -> None:
         """Takes a task out of the account."""
         self.tasks.discard(task)
-        self._load -= self._loads.pop(task, 0)
-        if not self._loads:
-            self._load = 0  # and no rounding errors stay
+        self._load.remove(task)
 
     def overload(self) -> str:
         """Says so if the tasks ask for more than the whole bus; else empty."""
-        if self._load <= 1 or self.state is None:
-            return ""
-        return (
-            f"the periodic tasks on {self.channel!r} ask for {self._load:.0%} "
-            f"of the bus at {self.state.bitrate} bit/s"
-        )
+        return self._load.warning(self.channel, self.state)
 
     def status(self, task: Task, now_ns: int) -> TaskStatus:
         """A task as ``canbroker status --tasks`` shows it."""
@@ -373,14 +385,6 @@ class Outlet:
             late_p99_ns=lateness.percentile(0.99),
             late_max_ns=lateness.max_ns if lateness.count else None,
         )
-
-    def _load_of(self, task: Task) -> float:
-        """The share of the bus's time that a task asks for; 0 if the bit rate is not known."""
-        if self.state is None or not self.state.bitrate:
-            return 0.0
-        bitrate, data_bitrate = self.state.bitrate, self.state.data_bitrate
-        times = [nominal_time_ns(frame, bitrate, data_bitrate) for frame in task.frames]
-        return sum(times) / len(times) / task.period_ns
 
 
 def _note_lateness(request: _Unanswered, reply: Reply) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Final, NamedTuple
 
 import msgspec
@@ -12,10 +12,10 @@ import msgspec
 from canbroker import clock
 from canbroker.actors.journal import Journal
 from canbroker.actors.outlet import Mark, Outlet, later
+from canbroker.actors.owners import Owner, Owners
 from canbroker.actors.schedule import Task
 from canbroker.actors.specs import SchedulerSpec
-from canbroker.actors.task_book import Owner, TaskBook, has_room
-from canbroker.alive import is_alive
+from canbroker.actors.task_book import TaskBook, has_room
 from canbroker.errors import CanInitializationError
 from canbroker.fabric.requests import Caller, Replier
 from canbroker.fabric.sockets import Context, Descriptor, Waiter
@@ -46,7 +46,7 @@ _ANSWERS_NS: Final = clock.MILLISECOND
 #: Requests served before the tasks get their turn again.
 _SERVE: Final = 16
 
-#: How often a client is looked for that was not seen on its channel.
+#: How often it is looked whether a channel answers that a request waits for.
 _LOOK_NS: Final = 50 * clock.MILLISECOND
 
 #: A channel has this long to say how it is before a task there is refused.
@@ -97,7 +97,6 @@ class SchedulerActor:
         except sqlite3.Error as error:
             path = self._runtime.journal_path
             raise CanInitializationError(f"cannot keep tasks in {path}: {error}") from error
-        self._book = TaskBook(self._journal)
         self._context = Context()
         try:
             self._control = Replier(
@@ -117,6 +116,8 @@ class SchedulerActor:
             self._journal.close()
             raise
         self._waiter.add(self._control.socket)
+        self._owners = Owners(self._waiter, self._journal, self._control.is_connected)
+        self._book = TaskBook(self._journal, self._owners)
         self._restore()
 
     def __repr__(self) -> str:
@@ -178,6 +179,9 @@ class SchedulerActor:
         for outlet in self._outlets.values():
             for client_id in outlet.receive(now):
                 self._gone(client_id, outlet)
+            self._owners.see(outlet.channel, outlet.epoch, outlet.newcomers())
+        for owner in self._owners.ended(ready):
+            self._forget_all(list(owner.tasks.values()))
         if self._held:
             self._serve_held(now)
         if self._settling:
@@ -199,26 +203,27 @@ class SchedulerActor:
             elif now - outlet.idle_ns > _KEEP_NS and not self._is_held(channel):
                 outlet.close(self._waiter)
                 del self._outlets[channel]
-        for owner in list(self._book.owners.values()):
+        for owner in self._owners:
             self._look_for(owner, now)
         if self._held:
             self._look_at = now + _LOOK_NS
             self._serve_held(now)
 
     def _look_for(self, owner: Owner, now: int) -> None:
-        channels = {task.channel for task in owner.tasks.values()}
-        if not all(owner.client_id in self._outlets[name].present for name in channels):
-            self._look_at = now + _LOOK_NS
-            if not is_alive(owner.pid):
-                for task in list(owner.tasks.values()):
-                    self._forget(task)
+        for channel in {task.channel for task in owner.tasks.values()}:
+            outlet = self._outlets[channel]
+            if outlet.state is None or owner.client_id in outlet.present:
+                continue
+            if self._owners.is_gone(owner, now):
+                self._gone(owner.client_id, outlet)
         held = any(held.request.client_id == owner.client_id for held in self._held)
         if not owner.tasks and not held:
-            del self._book.owners[owner.client_id]
+            self._owners.remove(owner)
 
     def _end(self) -> None:
         for outlet in self._outlets.values():
             outlet.close(self._waiter)
+        self._owners.close()
         self._control.close()
         self._context.close()
         self._journal.close()
@@ -226,7 +231,7 @@ class SchedulerActor:
     # -------------------------------------------------------------------------------- methods
 
     def _add(self, caller: Caller, request: AddTask) -> msgspec.Struct | None:
-        owner = self._book.owner(request.client_id, request.pid)
+        owner = self._owners.of(request.client_id, request.pid)
         owner.identity = caller.identity
         if self._runs(request):
             return TaskAdded()
@@ -268,13 +273,16 @@ class SchedulerActor:
         except ValueError as error:
             return control.ErrorResult("invalid", str(error))
         outlet.enroll(task)
+        if request.client_id in outlet.present:
+            self._owners.see(outlet.channel, outlet.epoch, [request.client_id])
         return TaskAdded(warning=outlet.overload())
 
     def _modify(self, caller: Caller, request: ModifyTask) -> msgspec.Struct | None:
-        task = self._book.find(request.client_id, request.task)
-        if task is None or task.ended:
+        owner = self._owners.find(request.client_id)
+        task = None if owner is None else owner.tasks.get(request.task)
+        if owner is None or task is None or task.ended:
             return control.ErrorResult("unknown", f"no task {request.task} runs")
-        self._book.owners[task.origin].identity = caller.identity
+        owner.identity = caller.identity
         outlet = self._outlets[task.channel]
         now = clock.monotonic_ns()
         outlet.dismiss(task)
@@ -297,13 +305,12 @@ class SchedulerActor:
             self._held.remove(held)
             error = control.ErrorResult("unknown", "the task was stopped before it began")
             self._control.reply(held.caller, error)
-        owner = self._book.owners.get(request.client_id)
+        owner = self._owners.find(request.client_id)
         tasks = [] if owner is None else list(owner.tasks.values())
         if request.task is not None:
             tasks = [task for task in tasks if task.task == request.task]
         outlets = {self._outlets[task.channel] for task in tasks}
-        for task in tasks:
-            self._forget(task)
+        self._forget_all(tasks)
         marks = {
             outlet: outlet.mark(task for task in tasks if task.channel == outlet.channel)
             for outlet in outlets
@@ -353,18 +360,23 @@ class SchedulerActor:
         self._outlets[task.channel].stop(task)
         self._book.forget(task)
 
+    def _forget_all(self, tasks: Iterable[Task]) -> None:
+        for task in tasks:
+            self._forget(task)
+
     def _gone(self, client_id: str, outlet: Outlet) -> None:
         """A client has left a channel: its tasks there end."""
-        owner = self._book.owners.get(client_id)
-        for task in list(owner.tasks.values()) if owner is not None else ():
-            if task.channel == outlet.channel:
-                self._forget(task)
+        owner = self._owners.find(client_id)
+        tasks = [] if owner is None else list(owner.tasks.values())
+        self._forget_all(task for task in tasks if task.channel == outlet.channel)
 
     def _restore(self) -> None:
         """Goes on with the tasks of a scheduler that was killed."""
         tasks = self._book.restore(clock.monotonic_ns())
         for task in tasks:
             self._outlet(task.channel).enroll(task)
+        for channel, outlet in self._outlets.items():
+            outlet.resume(*self._owners.last_seen(channel))
         if tasks:
             _logger.warning("goes on with %d tasks of its predecessor", len(tasks))
 
@@ -373,7 +385,7 @@ class SchedulerActor:
         now = clock.monotonic_ns()
         is_new = reason != task.reason
         task.reason = reason
-        owner = self._book.owners.get(task.origin)
+        owner = self._owners.find(task.origin)
         if owner is None:
             return
         if is_new or now - task.told_ns > _TELL_NS:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import bisect
 import itertools
 import logging
+import operator
 from collections.abc import Sequence
 from typing import Final
 
 from canbroker import clock
 from canbroker.actors.accounts import Account, Pending
+from canbroker.actors.discards import Discards
 from canbroker.actors.mailbox import Mailbox
 from canbroker.actors.messages import (
     Answer,
@@ -51,6 +54,8 @@ _UNREAD: Final = 128
 
 _LOST: Final = "the connection was lost"
 
+_time: Final = operator.itemgetter(0)  # of what is kept until then
+
 _logger = logging.getLogger(__name__)
 
 
@@ -82,7 +87,7 @@ class Sender:
         self._holder: Holder | None = None  # who alone may transmit
         self._accounts: dict[str, Account] = {}
         self._keeping: dict[Account, None] = {}  # those with frames whose time has not come
-        self._discards: list[tuple[Caller, control.Discard]] = []
+        self._discards = Discards()
         self._receiver = receiver
         self._repeats = Repeats(lambda caller: receiver.put(Settle(caller)))
         self._intake = Intake(context, endpoints[0])
@@ -121,7 +126,9 @@ class Sender:
             self._take_requests()
             self._serve_discards()
         if self._keeping:
-            self._let_go(clock.monotonic_ns())
+            now = clock.monotonic_ns()
+            for account in list(self._keeping):
+                self._let_go(account, now)
         self._hand_over()
         self._repeats.step()
         return True
@@ -150,13 +157,12 @@ class Sender:
                 self._backend = None
                 self._repeats.use(None)
                 self._down = (status, reason)
-                self._let_go(None)
                 for account in self._accounts.values():
                     self._drop_waiting(account, status, reason)
                 self._keeper.put(LetGo("send"))
             case Stop(reason):
-                for caller, _ in self._discards:
-                    self._control.reply(caller, control.ErrorResult("shutting-down", reason))
+                error = control.ErrorResult("shutting-down", reason)
+                self._discards.refuse(error, self._control.reply)
                 return False
         return True
 
@@ -176,6 +182,7 @@ class Sender:
             touched[account.client_id] = account
         for account in touched.values():
             self._answer(account)
+        self._serve_discards()
 
     def _status_of(self, transmit: Transmit, now: int) -> Status:
         if self._backend is None:
@@ -254,8 +261,10 @@ class Sender:
             Transmit(frame, client_id, (account, pending, index), at, expires_ns, origin)
             for index, (frame, origin) in enumerate(zip(request.frames, origins, strict=False))
         ]
-        if at > now or account.kept:  # the frames of one client go out in order
-            account.kept.append((at, transmits))
+        if account.kept and account.kept[0][0] <= now:  # it was their turn before
+            self._let_go(account, now)
+        if at > now:
+            bisect.insort(account.kept, (at, transmits), key=_time)
             self._keeping[account] = None
         else:
             account.waiting.extend(transmits)
@@ -306,16 +315,15 @@ class Sender:
         left = max(0, due_ns - clock.monotonic_ns())
         return left if patience is None else min(left, patience)
 
-    def _let_go(self, now: int | None) -> None:
-        """Queues the frames whose time has come; ``None``: all."""
-        for account in list(self._keeping):
-            kept = account.kept
-            while kept and (now is None or kept[0][0] <= now):
-                _, transmits = kept.popleft()
-                account.waiting.extend(transmits)
-                self.queued += len(transmits)
-            if not kept:
-                del self._keeping[account]
+    def _let_go(self, account: Account, now: int | None) -> None:
+        """Queues a client's frames whose time has come; ``None``: all that are kept."""
+        kept = account.kept
+        while kept and (now is None or kept[0][0] <= now):
+            _, transmits = kept.pop(0)
+            account.waiting.extend(transmits)
+            self.queued += len(transmits)
+        if not kept:
+            self._keeping.pop(account, None)
 
     def _hand_over(self) -> None:
         """Gives the driver what it has room for, the clients taking turns."""
@@ -386,8 +394,7 @@ class Sender:
         account.outstanding -= len(indexes)
 
     def _drop_waiting(self, account: Account, status: Status, reason: str) -> int:
-        if account.kept:
-            self._let_go(None)
+        self._let_go(account, None)
         dropped = len(account.waiting)
         while account.waiting:
             _, pending, index = account.waiting.popleft().request
@@ -418,19 +425,11 @@ class Sender:
         self._receiver.put(Ask(caller, params))
 
     def _discard(self, caller: Caller, params: control.Discard) -> None:
-        self._discards.append((caller, params))
+        self._discards.ask(caller, params)
         self._serve_discards()
 
     def _serve_discards(self) -> None:
-        """Answers those whose client's last request has arrived."""
-        late: list[tuple[Caller, control.Discard]] = []
-        for caller, params in self._discards:
-            account = self._accounts.get(params.client_id)
-            if params.token and (account is None or account.token < params.token):
-                late.append((caller, params))
-                continue
-            count = 0
-            if account is not None:
-                count = self._drop_waiting(account, Status.DISCARDED, "discarded by the client")
-            self._control.reply(caller, control.Discarded(count))
-        self._discards = late[-_MAX_ACCOUNTS:]
+        self._discards.serve(self._accounts, self._discarded, self._control.reply)
+
+    def _discarded(self, account: Account) -> int:
+        return self._drop_waiting(account, Status.DISCARDED, "discarded by the client")

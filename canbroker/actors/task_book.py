@@ -5,31 +5,19 @@ from __future__ import annotations
 import msgspec
 
 from canbroker.actors.journal import Entry, Journal
+from canbroker.actors.owners import Owner, Owners
 from canbroker.actors.schedule import Schedule, Task
-from canbroker.alive import is_alive
 from canbroker.frame import FD, describe, frame_fault
 from canbroker.protection import Protection, protection
 from canbroker.wire.tasks import MAX_TASKS, AddTask, ModifyTask
 
 
-class Owner:
-    """A client that has tasks."""
-
-    __slots__ = ("client_id", "identity", "pid", "tasks")
-
-    def __init__(self, client_id: str, pid: int) -> None:
-        self.client_id = client_id
-        self.pid = pid
-        self.identity = client_id.encode()  # of its connection: that of one that comes back, too
-        self.tasks: dict[int, Task] = {}
-
-
 class TaskBook:
     """All tasks that run, with their schedule. One thread."""
 
-    def __init__(self, journal: Journal) -> None:
+    def __init__(self, journal: Journal, owners: Owners) -> None:
         self.schedule = Schedule()
-        self.owners: dict[str, Owner] = {}
+        self._owners = owners
         self._requests: dict[Task, AddTask] = {}
         self._journal = journal
 
@@ -40,15 +28,8 @@ class TaskBook:
         """In the order in which they were added."""
         return list(self._requests)
 
-    def owner(self, client_id: str, pid: int) -> Owner:
-        """The client of that name, a new one if it has no tasks yet."""
-        owner = self.owners.get(client_id)
-        if owner is None:
-            owner = self.owners[client_id] = Owner(client_id, pid)
-        return owner
-
     def find(self, client_id: str, number: int) -> Task | None:
-        owner = self.owners.get(client_id)
+        owner = self._owners.find(client_id)
         return owner.tasks.get(number) if owner is not None else None
 
     def add(self, request: AddTask, now_ns: int, *, fd: bool) -> Task:
@@ -89,7 +70,9 @@ class TaskBook:
     def forget(self, task: Task) -> None:
         """Ends a task."""
         task.ended = True
-        del self.owners[task.origin].tasks[task.task]
+        owner = self._owners.find(task.origin)
+        if owner is not None:
+            del owner.tasks[task.task]
         del self._requests[task]
         self._journal.remove(task.origin, task.task)
 
@@ -101,12 +84,12 @@ class TaskBook:
             task.anchor_ns, task.end_ns = entry.anchor_ns, entry.end_ns
             self.schedule.resume(task, now_ns)
             self._enter(task, request)
-            if task.ended or not is_alive(request.pid):
+            if task.ended or self._owners.of(request.client_id, request.pid).ended:
                 self.forget(task)
         return self.tasks()
 
     def _enter(self, task: Task, request: AddTask) -> None:
-        self.owner(task.origin, request.pid).tasks[task.task] = task
+        self._owners.of(task.origin, request.pid).tasks[task.task] = task
         self._requests[task] = request
 
     def _write(self, task: Task) -> None:

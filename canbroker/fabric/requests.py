@@ -115,6 +115,22 @@ class Replier:
             [caller.identity, control.encode_reply(caller.request_id, result)]
         )
 
+    def is_connected(self, identity: bytes) -> bool:
+        """Whether a peer with that identity is there. It gets a reply to nothing, which peers
+        pass over: libzmq only tells when something is sent."""
+        self.socket.setsockopt(zmq.ROUTER_MANDATORY, 1)
+        try:
+            self.socket.send_multipart([identity, control.NOTHING], zmq.NOBLOCK)
+        except zmq.Again:  # it does not read what it has
+            return True
+        except zmq.ZMQError as error:
+            if error.errno != zmq.EHOSTUNREACH:
+                raise
+            return False
+        finally:
+            self.socket.setsockopt(zmq.ROUTER_MANDATORY, 0)
+        return True
+
     def close(self) -> None:
         self.socket.close()
 

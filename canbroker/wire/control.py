@@ -65,14 +65,16 @@ class SetState(Params):
     state: _Text
 
 
-class Discard(Params):
+class Discard(Params, omit_defaults=True):
     """Forget what this client has queued and the driver has not taken, up to request ``token``.
 
-    Requests travel on another connection: the answer waits until that one has arrived.
+    Requests travel on another connection: the answer waits until that one has arrived; with
+    ``through`` also until what the driver has taken of the client's is on the bus, or failed.
     """
 
     client_id: ClientId
     token: Annotated[int, msgspec.Meta(ge=0)]
+    through: bool = False
 
 
 class Attached(msgspec.Struct, kw_only=True):
@@ -230,6 +232,10 @@ def encode_request(request_id: int, method: str, params: Params) -> bytes:
 
 def encode_reply(request_id: int, result: msgspec.Struct) -> bytes:
     return _encoder.encode((VERSION, request_id, not isinstance(result, ErrorResult), result))
+
+
+#: A reply to a request that nobody has made.
+NOTHING: Final = encode_reply(2**63 - 1, Nothing())
 
 
 def decode_request(body: bytes) -> Request:

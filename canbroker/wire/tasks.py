@@ -18,6 +18,9 @@ from canbroker.protection import Checksum, Counter
 from canbroker.wire import ClientId
 from canbroker.wire.control import Params
 
+#: The name under which the scheduler transmits; each frame also names its task's owner.
+SCHEDULER_ID: Final = "scheduler"
+
 #: Tasks of one client.
 MAX_TASKS: Final = 10_000
 

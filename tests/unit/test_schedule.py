@@ -246,8 +246,7 @@ def test_a_step_has_an_end_however_much_is_due() -> None:
     for task in tasks:
         schedule.add(task, 0, None, None)
     late = 20 * MS
-    steps = [step(schedule, late), schedule.step(late, 8 * MS), schedule.step(late, 8 * MS)]
-    assert steps[0] == tasks, "one each, and what has gone by is skipped"
+    assert step(schedule, late) == tasks, "one each, and what has gone by is skipped"
     assert [task.skipped for task in tasks] == [20] * 1000
-    assert [due_ns for due_ns, _ in steps[1]] == [21 * MS, 22 * MS, 23 * MS, 24 * MS, 25 * MS]
-    assert [due_ns for due_ns, _ in steps[2]] == [26 * MS, 27 * MS, 28 * MS]
+    steps = [[due_ns // MS for due_ns, _ in schedule.step(late, 8 * MS)] for _ in range(2)]
+    assert steps == [[21, 22, 23, 24, 25], [26, 27, 28]]
