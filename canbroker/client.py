@@ -398,6 +398,7 @@ class Bus(AwaitedBus):
             dropped_upstream=subscriber.dropped_upstream,
             restarts=order.restarts,
             interruptions=self._connection.watch.interruptions,
+            held_errors=self._connection.watch.held_errors,
             receive_queue=len(self._reception),
             transmit_queue=transmitter.unanswered,
         )

@@ -35,6 +35,9 @@ MAX_NAME_LENGTH: Final = 64
 MAX_RING_MB: Final = 4096
 MAX_RING_S: Final = 86_400
 
+#: More error frames than a bus of 1 Mbit/s has time for.
+MAX_ERROR_RATE: Final = 100_000
+
 LOG_LEVELS: Final = ("debug", "info", "warning", "error", "critical")
 
 _MSGSPEC_PATH = re.compile(r" - at `\$\.?([^`]*)`")
@@ -71,13 +74,15 @@ class BrokerConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     ``address`` is where the broker listens; ``None`` is the default. Each channel keeps its recent
     frames for clients that missed some, and for recorders: in ``ring_mb`` MiB of memory, and none
-    that are older than ``ring_s`` seconds.
+    that are older than ``ring_s`` seconds. Of the error frames of a channel ``error_rate`` a second
+    are passed on, and the first of each kind; the others are counted.
     """
 
     address: str | None = None
     log_level: str = "info"
     ring_mb: int = 16
     ring_s: float = 60.0
+    error_rate: int = 100
 
     def __post_init__(self) -> None:
         if self.log_level not in LOG_LEVELS:
@@ -88,6 +93,8 @@ class BrokerConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             raise ValueError(f"ring_mb must be 1 to {MAX_RING_MB}, got {self.ring_mb}")
         if not 0 <= self.ring_s <= MAX_RING_S:
             raise ValueError(f"ring_s must be 0 to {MAX_RING_S}, got {self.ring_s}")
+        if not 0 <= self.error_rate <= MAX_ERROR_RATE:
+            raise ValueError(f"error_rate must be 0 to {MAX_ERROR_RATE}, got {self.error_rate}")
 
 
 class ChannelConfig(msgspec.Struct, frozen=True):

@@ -166,6 +166,7 @@ class ChannelSlot(ActorSlot):
             control=self._endpoints["ctl"],
             ring_descriptor=self._ring.descriptor,
             ring_s=self._broker.ring_s,
+            error_rate=self._broker.error_rate,
             log_level=self._broker.log_level,
         )
 

@@ -154,6 +154,7 @@ class ChannelActor:
                 self._send_inbox,
                 self._inbox,
                 lambda: (sender.queued, sender.refused.counts.total()),
+                spec.error_rate,
             )
 
         self._start("recv", make_receiver)

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Final
 
 from canbroker import clock
+from canbroker.actors.error_storms import ErrorStorms
 from canbroker.actors.mailbox import Mailbox
 from canbroker.actors.messages import (
     Answer,
@@ -31,7 +32,7 @@ from canbroker.fabric.replaying import Replayer
 from canbroker.fabric.ring import Ring
 from canbroker.fabric.sockets import Context, Waiter
 from canbroker.filters import FilterSet
-from canbroker.frame import EchoFrame, Frame, nominal_time_ns
+from canbroker.frame import ERROR, EchoFrame, Frame, nominal_time_ns
 from canbroker.wire import control
 from canbroker.wire.replay import Replay
 from canbroker.wire.stream import ClientInfo, Holder, StateEvent, echo
@@ -63,8 +64,10 @@ class Receiver:
         sender: Mailbox[SenderMessage],
         keeper: Mailbox[KeeperMessage],
         sender_counts: Callable[[], tuple[int, int]],
+        error_rate: int,
     ) -> None:
-        """``sender_counts`` tells (frames queued, requests refused) of the send thread.
+        """``sender_counts`` tells (frames queued, requests refused) of the send thread;
+        ``error_rate``: error frames a second that are passed on.
 
         :raises CanInitializationError: the endpoint cannot be bound.
         """
@@ -80,6 +83,7 @@ class Receiver:
         self._claims: dict[str, str] = {}  # who wants to transmit alone; the first one does
         self._holder: Holder | None = None
         self._totals = Totals()
+        self._storms = ErrorStorms(error_rate)
         self._publisher = Publisher(context, endpoint, channel, epoch, ring)
         self._replayer = Replayer(ring, channel, epoch, self._publisher.route)
         self._asked: deque[Ask] = deque()
@@ -192,15 +196,21 @@ class Receiver:
             self._state_due = 0
         frames: list[Frame] = []
         finished: list[Transmit] = []
+        held = 0
+        now = clock.monotonic_ns()
         for item in items:
             if isinstance(item, Frame):
-                frames.append(item)
+                if item.flags & ERROR and not self._storms.passes(item, now):
+                    held += 1
+                else:
+                    frames.append(item)
             else:
                 finished.append(item)
                 if item.failure is None:
                     frames.append(echo(item.frame, item.timestamp_ns, item.origin))
         self._publisher.dropped_upstream = self._totals.dropped_before + backend.dropped
         self._publisher.publish(frames)
+        self._totals.received += held
         self._totals.count(backend, frames, finished)
         if finished:
             # After the echo: who has the answer can rely on the others having the frame.
@@ -248,6 +258,9 @@ class Receiver:
 
     def _publish_state(self, now: int) -> None:
         self._totals.period(now)
+        if held := self._storms.report(now):
+            what = f"{held:,} error frames were counted, not passed on"
+            _logger.warning("channel %r has an error storm: %s", self._channel, what)
         self._publisher.state(self._state(now))
         # Without clients nobody decides by it within a second and a half.
         self._state_due = now + (STATE_INTERVAL_NS if self._clients else 2 * STATE_INTERVAL_NS)
@@ -282,6 +295,7 @@ class Receiver:
                 for client_id, filters in self._clients.items()
             ],
             counters=backend.counters() if backend else {},
+            held_errors=dict(self._storms.held),
             exclusive=self._holder,
         )
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -20,6 +20,9 @@ from canbroker.wire import control
 
 #: Nobody wants a pipe's lines broken where a terminal of 80 columns would.
 _PIPE_COLUMNS: Final = 200
+
+#: Kinds of error frames that a line names.
+_CAUSES: Final = 3
 
 _STYLES: Final = {
     "active": "green",
@@ -60,6 +63,9 @@ def show(status: control.BrokerStatus, processes: Sequence[ProcessUse]) -> None:
                 holder = channel.state.exclusive
                 who = f"exclusive to client {holder.client_id} ({holder.name})"
                 console.print(Text(f"{channel.name}: {who}"), soft_wrap=True)
+            if channel.state is not None and channel.state.held_errors:
+                storm = f"{channel.name}: {_storm(channel.state.held_errors)}"
+                console.print(Text(storm, style="red"), soft_wrap=True)
     if any(channel.clients for channel in status.channels):
         console.print(_clients(status.channels))
     if status.pools or status.leases:
@@ -137,6 +143,13 @@ def _state(channel: control.ChannelStatus) -> tuple[str, str]:
     if channel.phase == "running" and channel.state is not None:
         return channel.state.state, channel.state.reason
     return channel.phase, channel.reason
+
+
+def _storm(held: Mapping[str, int]) -> str:
+    """How many error frames were not passed on, and what most of them say."""
+    causes = sorted(held, key=lambda cause: held[cause], reverse=True)
+    shown = ", ".join(causes[:_CAUSES]) + (", …" if len(causes) > _CAUSES else "")
+    return f"{sum(held.values()):,} error frames counted, not passed on: {shown}"
 
 
 def _clients(channels: Sequence[control.ChannelStatus]) -> Table:

@@ -63,7 +63,8 @@ class BusStats(msgspec.Struct, frozen=True, kw_only=True):
     (``on_slow="latest"``). ``dropped_upstream``: lost before the broker saw them.
     ``restarts``: times that the channel actor was replaced, and frames may have been missed.
     ``interruptions``: times that the adapter was lost, or closed to change its mode; what was on
-    the bus then, nobody received.
+    the bus then, nobody received. ``held_errors``: error frames of the channel beyond the broker's
+    ``error_rate``, which it counts and passes on to nobody.
     ``receive_queue``: decoded and not yet taken. ``transmit_queue``: sent and not yet answered.
     """
 
@@ -76,5 +77,6 @@ class BusStats(msgspec.Struct, frozen=True, kw_only=True):
     dropped_upstream: int
     restarts: int
     interruptions: int
+    held_errors: int
     receive_queue: int
     transmit_queue: int

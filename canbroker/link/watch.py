@@ -21,6 +21,7 @@ class ChannelWatch:
         self.state = StateEvent(state="active")
         self.epoch = 0
         self._interruptions_before = 0
+        self._held_before = 0
         self._lock = threading.RLock()  # a signal handler may close what it has interrupted
         self._heard_ns = clock.monotonic_ns()
         self._feed = StateFeed(context, endpoint, topics.state_topic(channel))
@@ -33,6 +34,7 @@ class ChannelWatch:
         """Starts from what the channel has said in its ready event."""
         self.epoch, self.state = epoch, state
         self._interruptions_before = state.interruptions
+        self._held_before = _held(state)
         self._heard_ns = clock.monotonic_ns()
 
     @property
@@ -41,6 +43,13 @@ class ChannelWatch:
         with self._lock:
             self._follow()
         return self.state.interruptions - self._interruptions_before
+
+    @property
+    def held_errors(self) -> int:
+        """Error frames that the channel has counted instead of passed on since we began."""
+        with self._lock:
+            self._follow()
+        return _held(self.state) - self._held_before
 
     def problem(self) -> str | None:
         """Why frames cannot be sent now, as far as is known; ``None`` if they can."""
@@ -100,4 +109,9 @@ class ChannelWatch:
             if isinstance(event.payload, StateEvent):
                 if event.epoch != self.epoch:  # its actor was replaced, and counts from 0
                     self._interruptions_before -= self.state.interruptions
+                    self._held_before -= _held(self.state)
                 self.epoch, self.state = event.epoch, event.payload
+
+
+def _held(state: StateEvent) -> int:
+    return sum(state.held_errors.values())

@@ -57,6 +57,7 @@ class StateEvent(msgspec.Struct, tag_field="event", tag="state", kw_only=True):
     clocks relates frames' time stamps (wall) to deadlines (monotonic). Counters are cumulative
     since the epoch; ``*_rate`` are frames per second and ``load`` the share of the bus's time
     (0 to 1, nominal bits without stuff bits) over the last period; ``None`` if not known.
+    ``held_errors``: error frames that were counted instead of passed on, by what they say.
     ``exclusive`` alone may transmit; ``None``: everyone.
     """
 
@@ -81,6 +82,7 @@ class StateEvent(msgspec.Struct, tag_field="event", tag="state", kw_only=True):
     interruptions: int = 0
     clients: list[ClientInfo] = []
     counters: dict[str, int] = {}
+    held_errors: dict[str, int] = {}
     exclusive: Holder | None = None
 
 

@@ -30,12 +30,13 @@ def context() -> Iterator[Context]:
 
 @pytest.fixture
 def plugins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Lets processes that start from here on find the nasty plugin, installed as plugins are."""
+    """Lets processes that start from here on find our plugins, installed as plugins are."""
     installed = tmp_path / "nasty_can-1.0.dist-info"
     installed.mkdir()
     (installed / "METADATA").write_text("Metadata-Version: 2.1\nName: nasty-can\nVersion: 1.0\n")
     (installed / "entry_points.txt").write_text(
         "[can.interface]\nnasty = nasty_can:NastyBus\nhanging = nasty_can:HangingBus\n"
+        "stormy = stormy_can:StormyBus\n"
     )
     [directory] = tests.plugins.__path__
     monkeypatch.setenv("PYTHONPATH", f"{directory}{os.pathsep}{tmp_path}")

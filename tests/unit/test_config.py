@@ -121,6 +121,7 @@ def test_check_yields_typed_options() -> None:
         ("[broker]\naddress = 3", "x.toml, line 2, broker.address: ", "Expected `str | null`"),
         ("[broker]\nlog_level = 'loud'", "x.toml, line 2, broker.log_level: ", "'loud'"),
         ("broker.log_level = 'loud'", "x.toml, line 1, broker.log_level: ", "'loud'"),
+        ("[broker]\nerror_rate = -1", "x.toml, line 2, broker.error_rate: ", "got -1"),
         ("channels.a = 1", "x.toml, line 1, channels.a: ", "must be a table"),
         ("[channels.a]\nchannel = 'x'", "x.toml, line 1, channels.a: ", "no interface"),
         ("[channels.a]\ninterface = 1", "x.toml, line 2, channels.a.interface: ", "a string"),
