@@ -4,12 +4,21 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Sequence
-from typing import TypeVar
+from typing import Final, TypeVar
 
+from canbroker import clock
+from canbroker.errors import CanTimeoutError
 from canbroker.frame import Frame
 from canbroker.link.reception import Reception
-from canbroker.link.transmitter import Failed, Transmitter
+from canbroker.link.transmitter import Failed, Transmitter, Unanswered
 from canbroker.link.turns import Turn
+from canbroker.wire.transmit import CREDIT
+
+#: Another thread may be sending on the same bus, and is done in a moment.
+_OFFER_NS: Final = 10 * clock.MILLISECOND
+
+#: Who waits for answers lets others send, so often.
+_SLICE_NS: Final = 10 * clock.MILLISECOND
 
 _T = TypeVar("_T")
 
@@ -38,10 +47,30 @@ class Sending:
         deadline: int | None,
         *,
         taken: bool,
-        failed: Failed | None = None,
     ) -> None:
         """As :meth:`Transmitter.send`."""
-        self._in_turn(deadline, functools.partial(self._send, frames, deadline, taken, failed))
+        self._in_turn(deadline, functools.partial(self._send, frames, deadline, taken))
+
+    def offer(self, frames: Sequence[Frame], expires_ns: int, failed: Failed) -> Unanswered | None:
+        """As :meth:`Transmitter.offer`. If others are sending all the time, there is no room."""
+        if self.turn.taken() and self._transmitter.unanswered >= CREDIT:
+            return None  # they wait for room, maybe for long
+        deadline = clock.monotonic_ns() + _OFFER_NS
+        try:
+            return self._in_turn(
+                deadline, functools.partial(self._offer, frames, expires_ns, failed)
+            )
+        except CanTimeoutError:
+            return None
+
+    def settle(self, request: Unanswered, deadline: int) -> None:
+        """As :meth:`Transmitter.settle`, while others may send."""
+        while not request.answered and clock.remaining_ns(deadline):
+            until = min(deadline, clock.monotonic_ns() + _SLICE_NS)
+            try:
+                self._in_turn(deadline, functools.partial(self._settle, request, until))
+            except CanTimeoutError:
+                return
 
     def flush(self, deadline: int | None) -> None:
         """As :meth:`Transmitter.flush`."""
@@ -58,12 +87,19 @@ class Sending:
         finally:
             self._finish()
 
-    def _send(
-        self, frames: Sequence[Frame], deadline: int | None, taken: bool, failed: Failed | None
-    ) -> None:
+    def _send(self, frames: Sequence[Frame], deadline: int | None, taken: bool) -> None:
         self._check_open()
         self._reception.follow()
-        self._transmitter.send(frames, deadline, taken=taken, failed=failed)
+        self._transmitter.send(frames, deadline, taken=taken)
+
+    def _offer(self, frames: Sequence[Frame], expires_ns: int, failed: Failed) -> Unanswered | None:
+        self._check_open()
+        self._reception.follow()
+        return self._transmitter.offer(frames, expires_ns, failed)
+
+    def _settle(self, request: Unanswered, until: int) -> None:
+        self._check_open()
+        self._transmitter.settle(request, until)
 
     def _flush(self, deadline: int | None) -> None:
         self._check_open()

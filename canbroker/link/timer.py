@@ -85,6 +85,10 @@ class Timer:
         if thread is not None and thread is not threading.current_thread():
             thread.join(timeout)
 
+    def is_mine(self) -> bool:
+        """Whether this is the timer's thread, which jobs run on."""
+        return self._thread is threading.current_thread()
+
     def forget(self) -> None:
         """[forked child] The thread and its jobs are the parent's."""
         self._lock = threading.RLock()

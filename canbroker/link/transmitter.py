@@ -35,21 +35,24 @@ _ANSWER_NS: Final = clock.SECOND
 _GRACE_NS: Final = 50 * clock.MILLISECOND
 
 
-#: Is told of a frame that was not sent, and why.
-Failed: TypeAlias = Callable[[str], None]
+#: Is told of a frame that was not sent, why, and whether that is only that it has expired.
+Failed: TypeAlias = Callable[[str, bool], None]
 
 
 class Unanswered:
-    """A request on its way. Who waits for it (``awaited``) is told of its ``failures`` directly,
-    and so is who wants to be told (``failed``)."""
+    """A request on its way, until it is ``answered``. Who waits for it (``awaited``) is told of
+    its ``failures`` directly, and so is who wants to be told (``failed``)."""
 
-    __slots__ = ("awaited", "count", "expired", "failed", "failures", "frames", "token")
+    __slots__ = (
+        *("answered", "awaited", "count", "expired", "failed", "failures", "frames", "token"),
+    )
 
     def __init__(self, token: int, frames: Sequence[Frame], failed: Failed | None) -> None:
         self.failed = failed
         self.token = token
         self.frames = frames
         self.count = len(frames)
+        self.answered = False
         self.awaited = False
         self.expired = False
         self.failures: list[str] = []
@@ -87,13 +90,11 @@ class Transmitter:
         deadline: int | None,
         *,
         taken: bool,
-        failed: Failed | None = None,
     ) -> None:
         """Sends frames as one request, at most ``MAX_FRAMES`` of the protocol.
 
         Waits for room in the queue until ``deadline``; if ``taken``, then for the driver to have
-        taken the frames. ``failed`` is told of those that fail later, which otherwise is raised
-        by the next call: then that one does not raise what others have left.
+        taken the frames. What fails later is raised by the next call.
 
         :raises CanTimeoutError: that did not happen in time; none of the frames goes out later.
         :raises CanOperationError: the channel is down, or an earlier frame has failed.
@@ -103,33 +104,44 @@ class Transmitter:
         if looks:
             self._look_ns = now + _LOOK_AGAIN_NS
             self.collect()
-        if failed is None:
-            self.raise_failures()
+        self.raise_failures()
         while self.unanswered + len(frames) > CREDIT:
             self._wait(deadline, "the transmit queue is full")
-            if failed is None:
-                self.raise_failures()
+            self.raise_failures()
         if looks:
-            problem = self._watch.problem()
-            if problem is not None:
-                self._look_ns = 0
-                raise CanOperationError(f"cannot send {describe(frames[0])}: {problem}")
-            self._locked = self._is_locked()
+            self._look(frames)
         self._follow_epoch()
-        if failed is None and not (taken and deadline) and self._locked:
+        if not (taken and deadline) and self._locked:
             # The channel refuses it at once, and who sends it shall hear that now.
             taken, deadline = True, clock.monotonic_ns() + _ANSWER_NS
-        self.token += 1
-        expires = deadline if deadline and taken else 0
-        if not self._link.send(
-            encode_request(self._client_id, self.token, expires, frames, self._epoch)
-        ):
-            raise CanTimeoutError(f"cannot send {describe(frames[0])}: the socket's queue is full")
-        request = Unanswered(self.token, frames, failed)
-        self.unanswered += request.count  # and at once: credit that is not given back is gone
-        self._requests.append(request)
+        request = self._request(frames, deadline if deadline and taken else 0, None)
         if taken and deadline:
             self._await(request, deadline)
+
+    def offer(self, frames: Sequence[Frame], expires_ns: int, failed: Failed) -> Unanswered | None:
+        """Sends frames if there is room; waits for nothing, and raises what others have left to
+        others. They are not sent later than ``expires_ns``; ``failed`` is told of those that fail.
+
+        :raises CanOperationError: the channel is down.
+        """
+        self.collect()
+        if self.unanswered + len(frames) > CREDIT:
+            return None
+        self._look(frames)
+        self._follow_epoch()
+        return self._request(frames, expires_ns, failed)
+
+    def settle(self, request: Unanswered, deadline: int) -> None:
+        """Waits until a request is answered, or the time is ``deadline``.
+
+        :raises CanOperationError: the bus is being closed.
+        """
+        self.collect()
+        while not request.answered and clock.remaining_ns(deadline):
+            try:
+                self._wait(deadline, "")
+            except CanTimeoutError:
+                return
 
     def flush(self, deadline: int | None, *, closing: bool = False) -> None:
         """Waits until every frame is answered; ``closing`` if the bus is being closed by us.
@@ -162,6 +174,27 @@ class Transmitter:
 
     def close(self) -> None:
         self._link.close()
+
+    def _look(self, frames: Sequence[Frame]) -> None:
+        """:raises CanOperationError: nothing can be sent now."""
+        problem = self._watch.problem()
+        if problem is not None:
+            self._look_ns = 0
+            raise CanOperationError(f"cannot send {describe(frames[0])}: {problem}")
+        self._locked = self._is_locked()
+
+    def _request(
+        self, frames: Sequence[Frame], expires_ns: int, failed: Failed | None
+    ) -> Unanswered:
+        self.token += 1
+        if not self._link.send(
+            encode_request(self._client_id, self.token, expires_ns, frames, self._epoch)
+        ):
+            raise CanTimeoutError(f"cannot send {describe(frames[0])}: the socket's queue is full")
+        request = Unanswered(self.token, frames, failed)
+        self.unanswered += request.count  # and at once: credit that is not given back is gone
+        self._requests.append(request)
+        return request
 
     def _await(self, request: Unanswered, deadline: int) -> None:
         """Waits until a request is answered, and raises its own failure."""
@@ -239,14 +272,18 @@ class Transmitter:
         request = self._requests[index]
         del self._requests[index]
         self.unanswered -= request.count
+        request.answered = True
         return request
 
     def _fail(self, request: Unanswered, indexes: Sequence[int], what: str) -> None:
         self.failed += len(indexes)
         told = request.failures if request.awaited else self._failures
-        tell = request.failed or told.append
         for index in indexes:
-            tell(f"{describe(request.frames[index])} {what}")
+            failure = f"{describe(request.frames[index])} {what}"
+            if request.failed is None:
+                told.append(failure)
+            else:
+                request.failed(failure, request.expired)
 
 
 def _summary(failures: Sequence[str]) -> str:

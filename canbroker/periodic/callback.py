@@ -11,12 +11,14 @@ from canbroker import clock
 from canbroker.errors import CanOperationError
 from canbroker.frame import Frame
 from canbroker.link.timer import Entry, shared
+from canbroker.link.transmitter import Unanswered
 from canbroker.message import Message, to_frame
 from canbroker.periodic.cyclic import period_ns_of
 from canbroker.periodic.task import Modifier, OnError, Owner, PeriodicTask
 
-#: Another thread may be sending on the same bus, and is done in a moment.
-_PATIENCE_NS: Final = 100 * clock.MILLISECOND
+#: A frame that is not on the bus after its period, but this long, is not sent any more.
+_STALE_NS: Final = 100 * clock.MILLISECOND
+_STALE_MAX_NS: Final = clock.SECOND
 
 _logger = logging.getLogger("canbroker.bus")
 
@@ -26,7 +28,7 @@ class CallbackTask(PeriodicTask):
 
     Runs on the timer's thread, which all of them share. ``messages`` are the task's own, which
     the function gets: what it changes is still there the next time. ``skipped`` counts the
-    periods that went by without a frame, because the process was too busy.
+    periods that went by without a frame, because the process or the bus was too busy.
     """
 
     def __init__(
@@ -41,8 +43,10 @@ class CallbackTask(PeriodicTask):
         on_error: OnError | None,
     ) -> None:
         super().__init__(tasks, messages, period, duration, store=store, on_error=on_error)
-        self.skipped = 0
         self.started = False
+        self._missed = 0  # slots; changed by the timer's thread
+        self._expired = 0  # frames; changed by whoever has the bus
+        self._sent: Unanswered | None = None  # last
         self._modifier = modifier
         self._lock = threading.RLock()
         self._entry: Entry | None = None  # at the timer; none if the task does not run
@@ -51,6 +55,10 @@ class CallbackTask(PeriodicTask):
         self._due_ns = 0
         self._end_ns: int | None = None
         self._failures: list[str] = []  # of frames that were on their way
+
+    @property
+    def skipped(self) -> int:
+        return self._missed + self._expired
 
     def start(self) -> None:
         """Starts it, from the first message and for the full duration, unless it runs."""
@@ -91,7 +99,7 @@ class CallbackTask(PeriodicTask):
                 self._entry = shared().at(self._due_ns, self._tick)
 
     def halt(self) -> None:
-        """Ends it; nothing of it is sent after this has returned."""
+        """Ends it; what it has sent may be on its way still."""
         with self._lock:
             if self._entry is None:
                 return
@@ -100,6 +108,14 @@ class CallbackTask(PeriodicTask):
             self.started = False
             self._tasks.ended(self)
         self._note_failures()
+
+    def settle(self) -> None:
+        """Waits until nothing of it is on its way, but not on the timer's thread.
+
+        :raises CanOperationError: there still is, after some seconds.
+        """
+        if self._sent is not None and not shared().is_mine():
+            self._tasks.settle(self._sent)
 
     # ----------------------------------------------------------------------- the timer's thread
 
@@ -125,9 +141,15 @@ class CallbackTask(PeriodicTask):
         if self._failures:
             failures, self._failures = self._failures, []
             raise CanOperationError("; ".join(failures))
+        stale_ns = min(max(self.period_ns, _STALE_NS), _STALE_MAX_NS)
         with self._lock:  # so that nothing is sent after it was stopped
-            if self._entry is entry:
-                self._tasks.send(frame, clock.monotonic_ns() + _PATIENCE_NS, self._failed)
+            if self._entry is not entry:
+                return
+            request = self._tasks.offer(frame, clock.monotonic_ns() + stale_ns, self._failed)
+            if request is None:
+                self._missed += 1
+            else:
+                self._sent = request
 
     def _schedule_next(self) -> None:
         now = clock.monotonic_ns()
@@ -135,7 +157,7 @@ class CallbackTask(PeriodicTask):
         due = self._due_ns + self.period_ns
         if due <= now:  # no burst: what has gone by is gone
             missed = (now - due) // self.period_ns + 1
-            self.skipped += missed
+            self._missed += missed
             due += missed * self.period_ns
         self._due_ns = due
         if self._end_ns is not None and due >= self._end_ns:
@@ -150,8 +172,11 @@ class CallbackTask(PeriodicTask):
 
     # ----------------------------------------------------------------------------- any thread
 
-    def _failed(self, failure: str) -> None:
+    def _failed(self, failure: str, expired: bool) -> None:
         """A frame was not sent. Whoever hears of that holds the bus: no lock here."""
+        if expired:
+            self._expired += 1
+            return
         self._failures.append(failure)
         if self._entry is None:  # there is no next time
             self._note_failures()

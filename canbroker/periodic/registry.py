@@ -11,10 +11,11 @@ from weakref import WeakValueDictionary
 
 from canbroker import clock
 from canbroker.errors import CanOperationError
-from canbroker.frame import Frame
+from canbroker.frame import Frame, describe
 from canbroker.link.connection import Connection
 from canbroker.link.tasks import TaskLink
 from canbroker.link.timer import shared
+from canbroker.link.transmitter import Failed, Unanswered
 from canbroker.message import Message
 from canbroker.periodic.callback import CallbackTask
 from canbroker.periodic.scheduled import ScheduledTask
@@ -23,6 +24,9 @@ from canbroker.protection import Checksum, Counter
 from canbroker.wire.tasks import MAX_TASKS, TaskTrouble
 
 _SETTLE_S: Final = 1.0
+
+#: What a callback task has sent is on the bus, or has expired, by then.
+_STOP_NS: Final = 5 * clock.SECOND
 
 
 class Periodic:
@@ -141,8 +145,15 @@ class Periodic:
         link = self._connection.schedule(self._refused)
         link.in_turn(functools.partial(job, link))
 
-    def send(self, frame: Frame, deadline: int, failed: Callable[[str], None]) -> None:
-        self._connection.sending.send([frame], deadline, taken=False, failed=failed)
+    def offer(self, frame: Frame, expires_ns: int, failed: Failed) -> Unanswered | None:
+        return self._connection.sending.offer([frame], expires_ns, failed)
+
+    def settle(self, request: Unanswered) -> None:
+        self._connection.sending.settle(request, clock.monotonic_ns() + _STOP_NS)
+        if not request.answered:
+            raise CanOperationError(
+                f"{describe(request.frames[0])} may still be sent: the driver has taken it"
+            )
 
     def begin(self, task: PeriodicTask) -> None:
         with self._lock:
@@ -178,6 +189,9 @@ class Periodic:
         try:
             if scheduled:
                 self.in_turn(functools.partial(_stop, scheduled))
+            for task in tasks:
+                if isinstance(task, CallbackTask):
+                    task.settle()
         except CanOperationError:
             if not self._closed:  # by another thread, which ends all tasks
                 raise

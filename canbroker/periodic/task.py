@@ -11,6 +11,7 @@ from canbroker.errors import CanOperationError
 from canbroker.frame import Frame, describe
 from canbroker.link.tasks import TaskLink
 from canbroker.link.timer import Entry
+from canbroker.link.transmitter import Failed, Unanswered
 from canbroker.message import Message, to_frame
 from canbroker.periodic.cyclic import (
     LimitedDurationCyclicSendTaskABC,
@@ -37,8 +38,14 @@ class Owner(Protocol):
     def in_turn(self, job: Callable[[TaskLink], None]) -> None:
         """Runs ``job`` while no other task of the bus asks the scheduler."""
 
-    def send(self, frame: Frame, deadline: int, failed: Callable[[str], None]) -> None:
-        """Sends a frame as the bus does; ``failed`` is told if it fails later."""
+    def offer(self, frame: Frame, expires_ns: int, failed: Failed) -> Unanswered | None:
+        """Sends a frame if there is room; ``failed`` is told if it fails later."""
+
+    def settle(self, request: Unanswered) -> None:
+        """Waits until nothing is on its way any more of what was sent up to ``request``.
+
+        :raises CanOperationError: there still is.
+        """
 
     def begin(self, task: PeriodicTask) -> None:
         """``task`` is about to run.

@@ -52,8 +52,9 @@ class AddTask(TaskKey):
 
     The first goes out at once, or, with ``phase_ns``, when the host's monotonic clock modulo the
     period is that. ``duration_ns``: the last goes out before so much time is over. A task that
-    runs already goes on as it is. A task ends with its client: when that leaves the channel, or,
-    if it was not seen there since the channel's epoch began, when process ``pid`` has ended.
+    runs already goes on as it is. A task ends with its client: when that leaves the channel, when
+    process ``pid`` has ended, or, if the client was not seen on the channel since its epoch began,
+    when it has no connection to the scheduler any more.
     """
 
     pid: Annotated[int, msgspec.Meta(ge=1)]

@@ -851,14 +851,14 @@ def test_a_callback_task_takes_nobody_elses_failures(runtime: Runtime) -> None:
         task.stop()
 
 
-def test_what_fails_after_a_callback_task_was_stopped_is_raised(runtime: Runtime) -> None:
+def test_what_fails_of_a_callback_task_is_raised_by_its_stop(runtime: Runtime) -> None:
     fd = Message(arbitration_id=0x234, is_extended_id=False, data=b"\1", is_fd=True)
     with Bus("classic", "virtual", fd=False) as bus:
         task = bus.send_periodic(fd, 3600, modifier_callback=len)
         wait_until(lambda: bus.stats.transmit_queue, "it is on its way")
-        task.stop()
         with pytest.raises(CanOperationError, match="234##001"):
-            bus.flush(10)
+            task.stop()
+        task.stop()
         bus.flush(10)
 
 
