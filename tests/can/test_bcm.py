@@ -290,7 +290,8 @@ def test_what_the_kernel_cannot_do_stays_with_the_scheduler(runtime: Runtime, no
         assert modes == {1: "scheduler", 2: "scheduler", 3: "kernel"}
         assert tasks_of(runtime)[3].mode == "scheduler", "the same frame"
         counters = [f.data[7] for f in node.received if f.arbitration_id == 1]  # type: ignore[index]
-        assert counters == [(counters[0] + n) % 16 for n in range(len(counters))]
+        missing = sum((b - a - 1) % 16 for a, b in itertools.pairwise(counters))
+        assert missing <= tasks_of(runtime)[0].skipped, "those that have expired in the channel"
 
 
 def test_the_exact_number_of_frames(runtime: Runtime, node: Node) -> None:
