@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
@@ -56,7 +57,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     known = KNOWN[config.getoption("--way")]
     unused = set(known)
     not_ours = NOT_OURS[config.getoption("--way")]
-    others = [item for item in items if item.nodeid.startswith(not_ours)]
+    strangers = tuple(f"[{name}]" for name in _other_plugins())
+    others = [
+        item
+        for item in items
+        if item.nodeid.startswith(not_ours) or item.nodeid.endswith(strangers)
+    ]
     config.hook.pytest_deselected(items=others)
     items[:] = [item for item in items if item not in others]
     for item in items:
@@ -67,6 +73,11 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
                 item.add_marker(pytest.mark.xfail(reason=reason, strict=True))
     if unused and not config.getoption("keyword"):
         raise pytest.UsageError(f"on the list, but no tests: {', '.join(sorted(unused))}")
+
+
+def _other_plugins() -> set[str]:
+    """Interfaces of python-can that other packages bring, which happen to be installed here."""
+    return {point.name for point in entry_points(group="can.interface")} - {"canbroker"}
 
 
 def pytest_report_teststatus(report: pytest.TestReport) -> None:
