@@ -5,6 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 ECOSYSTEM := $(VENV)/.ecosystem
 FUZZ := $(VENV)/.fuzz
+BENCH := $(VENV)/.bench
 DURATION ?= 60
 
 .PHONY: demo test test-socketcan test-socketcan-hw conformance ecosystem fuzz soak check bench bench-periodic bench-socketcan docs format clean
@@ -20,6 +21,10 @@ $(ECOSYSTEM): $(READY)
 
 $(FUZZ): $(READY)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[fuzz]'
+	touch $@
+
+$(BENCH): $(READY)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[bench]'
 	touch $@
 
 demo: $(READY)   ## the main job on simulated hardware, with a ledger at the end
@@ -52,8 +57,8 @@ check: $(READY)  ## format, lint, types, layers
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-bench: $(READY)  ## rates and latencies beside bare pyzmq, as ratios
-	$(BIN)/python -m benchmarks.run
+bench: $(BENCH)  ## rates, latencies and costs beside python-can's, python-can-remote and bare pyzmq
+	$(BIN)/python -m benchmarks $(BENCH_OPTIONS)
 
 bench-periodic: $(READY)   ## how regular periodic tasks are, beside python-can's; draws a picture
 	$(BIN)/python -m benchmarks.periodic

@@ -1,7 +1,8 @@
-"""Pictures of distributions; needs matplotlib, of the ``bench`` extra."""
+"""Pictures of figures and distributions; needs matplotlib, of the ``bench`` extra."""
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
@@ -10,6 +11,9 @@ import matplotlib as mpl
 
 mpl.use("Agg")
 from matplotlib import pyplot as plt
+from matplotlib.figure import Figure
+
+from benchmarks.figures import US, Figures
 
 _COLOURS: Final = {"python-can": "#c1440e", "canbroker": "#1f6f8b"}
 _OTHER: Final = "#7aa974"
@@ -43,6 +47,65 @@ def draw_lateness(runs: Sequence[tuple[int, str, Sequence[float]]], path: Path) 
         panel.grid(visible=True, which="major", alpha=0.3)
         panel.legend(fontsize=7, loc="lower left")
     axes[0][0].set_ylabel("share of frames that are later")
+    _save(figure, path)
+
+
+def draw_rates(figures: Figures, loads: Sequence[str], path: Path) -> None:
+    """Draws frames a second by load; the bars of one colour are of one way to share a bus."""
+    _bars(figures, loads, "rate", "frames/s at the slowest receiver", path)
+
+
+def draw_latencies(figures: Figures, loads: Sequence[str], path: Path) -> None:
+    """Draws p50 by load, with p99 as a line above it."""
+    _bars(figures, loads, "p50", "µs from send to recv: p50, line to p99", path, "p99")
+
+
+def draw_routes(figures: Figures, loads: Sequence[str], counts: Sequence[int], path: Path) -> None:
+    """Draws what a frame costs the channel actor by the number of its routes."""
+    costs = [figures.values(load, US, "CPU in the middle") or [float("nan")] for load in loads]
+    medians = [statistics.median(values) for values in costs]
+    below = [median - min(values) for median, values in zip(medians, costs, strict=True)]
+    above = [max(values) - median for median, values in zip(medians, costs, strict=True)]
+    figure, panel = plt.subplots(figsize=(5, 3.4))
+    panel.errorbar(counts, medians, [below, above], color=_COLOURS[US], marker="o", capsize=3)
+    panel.set_xscale("log")
+    panel.set_ylim(bottom=0)
+    panel.set_xlabel("routes, none of which the frame matches")
+    panel.set_ylabel("actor's processor time [µs/frame]")
+    panel.grid(visible=True, which="major", alpha=0.3)
+    _save(figure, path)
+
+
+def _bars(
+    figures: Figures,
+    loads: Sequence[str],
+    what: str,
+    label: str,
+    path: Path,
+    line: str | None = None,
+) -> None:
+    whos = list(dict.fromkeys(key.who for key in figures if key.load in loads and key.what == what))
+    figure, panel = plt.subplots(figsize=(2.6 * len(loads) + 1, 4))
+    width = 0.85 / max(1, len(whos))
+    for number, who in enumerate(whos):
+        values = [figures.median(load, who, what) for load in loads]
+        shown = [(place, value) for place, value in enumerate(values) if value]
+        at = [place + (number - (len(whos) - 1) / 2) * width for place, _ in shown]
+        colour = _COLOURS.get(who) or f"C{number}"
+        panel.bar(at, [value for _, value in shown], width, label=who, color=colour)
+        for position, (place, value) in zip(at, shown, strict=True):
+            top = figures.median(loads[place], who, line) if line else None
+            if top:
+                panel.plot([position, position], [value, top], color=colour, linewidth=1)
+    panel.set_xticks(range(len(loads)), loads)
+    panel.set_yscale("log")
+    panel.set_ylabel(label)
+    panel.grid(visible=True, axis="y", which="major", alpha=0.3)
+    panel.legend(fontsize=7)
+    _save(figure, path)
+
+
+def _save(figure: Figure, path: Path) -> None:
     figure.tight_layout()
     figure.savefig(path, dpi=120)
     plt.close(figure)

@@ -1,7 +1,8 @@
-"""``python -m benchmarks.run``: measures, shows a table, and writes it to ``benchmarks/results``.
+"""``python -m benchmarks``: canbroker beside what a user could pick instead, in turns.
 
-Every round measures everything once, canbroker and ZeroMQ alone in turns, so that what else the
-machine does meanwhile falls on both.
+Every round measures everything once, and those that are compared one after the other, so that
+what else the machine does meanwhile falls on all of them. Writes tables, all figures and pictures
+to ``benchmarks/results``.
 """
 
 from __future__ import annotations
@@ -10,104 +11,180 @@ import argparse
 import os
 import platform
 import shutil
-import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Iterable, Sequence
+from importlib.metadata import version
 from pathlib import Path
-from typing import Final
+from typing import Any, Final, TypeVar
 
+import psutil
 import zmq
 from rich.console import Console
 
-from benchmarks import bare, shared, standing
-from benchmarks.figures import Figures
-from canbroker import Bus
-from canbroker.demo.broker import BrokerView
-from canbroker.runtime import Runtime
+from benchmarks import actors, decoding, floor, hardware, paced, standing, streams, targets
+from benchmarks.figures import Figures, Found, target_table
+from benchmarks.peers import CLASSIC_BYTES, Peer
+from benchmarks.peers.running import Peers, has_remote, running
+
+T = TypeVar("T")
 
 RESULTS: Final = Path(__file__).with_name("results")
-_IDLE_S: Final = 10.0
-_BATCH: Final = 128
 
-Measurement = Callable[[], dict[str, float]]
+#: Streams: name, receivers, bytes a frame, and the share of frames that take half a second or so.
+STREAMS: Final = [
+    (targets.ONE, 1, CLASSIC_BYTES, 1.0),
+    (targets.FOUR, 4, CLASSIC_BYTES, 0.5),
+    (targets.SIXTEEN, 16, CLASSIC_BYTES, 0.25),
+    ("1 receiver, 64 bytes", 1, 64, 1.0),
+]
+RATES: Final = (500, 2_000, 8_000)
+ROUTES: Final = (1, 10, 100, 1_000)
+SPEEDS: Final = (1, 10, 100)
 
-
-def measurements(place: Path) -> list[Measurement]:
-    """What one round does, each beside what it is compared with."""
-    return [
-        standing.imports,
-        standing.warm_attach,
-        lambda: bare.ping_pong(place, 1500, None, "bare ping-pong"),
-        lambda: bare.ping_pong(place, 300, 500, "bare ping-pong at 500/s"),
-        lambda: shared.latency(300, 500, "latency at 500 frames/s"),
-        lambda: bare.ping_pong(place, 1200, 2000, "bare ping-pong at 2000/s"),
-        lambda: shared.latency(1200, 2000, "latency at 2000 frames/s"),
-        lambda: bare.publish(place, 50_048, 1, 1, "bare stream, singly"),
-        lambda: shared.throughput(20_000, 1, batch=False, name="send, 1 rx"),
-        lambda: bare.publish(place, 500_096, _BATCH, 1, "bare stream, 128 a time"),
-        lambda: shared.throughput(50_000, 1, batch=True, name="send_batch, 1 rx"),
-        lambda: bare.publish(place, 200_064, _BATCH, 4, "bare stream, 128, 4 rx"),
-        lambda: shared.throughput(20_000, 4, batch=True, name="send_batch, 4 rx"),
-        lambda: shared.python_can(10_000, "python-can virtual, 1 process"),
-    ]
+#: Frames of a stream to one receiver.
+_OURS: Final = 60_000
+_SINGLY: Final = 15_000
+_BARE: Final = 256_000
+_ROUTED: Final = 100_000
 
 
-def add_ratios(figures: Figures) -> None:
-    for rate in (500, 2000):
-        latency = f"latency at {rate} frames/s, p50 [µs]"
-        round_trip = f"bare ping-pong at {rate}/s, p50 [µs]"
-        figures.add_ratio(f"latency / round trip at {rate}/s", latency, round_trip)
-    rates = (
-        ("send, 1 rx", "bare stream, singly"),
-        ("send_batch, 1 rx", "bare stream, 128 a time"),
-        ("send_batch, 4 rx", "bare stream, 128, 4 rx"),
-    )
-    for ours, theirs in rates:
-        figures.add_ratio(f"{ours} / {theirs}", f"{ours} [frames/s]", f"{theirs} [frames/s]")
+class Bench:
+    """What one round does. ``scale`` makes every measurement shorter or longer."""
+
+    def __init__(self, peers: Peers, place: Path, scale: float, trace: Path | None) -> None:
+        self._peers = peers
+        self._place = place
+        self._scale = scale
+        self._trace = trace
+
+    def round(self, *, backwards: bool) -> Iterable[Found]:
+        """Measures one thing after the other; ``backwards`` turns round who is first."""
+        yield standing.imports()
+        yield decoding.decoding(self._count(200_000))
+        for load, receivers, size, share in STREAMS:
+            for peer, count in _turned(self._streaming(receivers), backwards):
+                frames = self._count(share * count)
+                yield streams.stream(load, peer, frames, receivers, size)
+        for rate in RATES:
+            yield from self._paced(rate, backwards)
+        if self._trace is not None:
+            for speed in SPEEDS:
+                schedule = paced.recorded(self._trace, speed)
+                for peer in _turned([self._peers.ours, *self._peers.theirs], backwards):
+                    yield paced.latency(f"car trace, {speed}x", peer, schedule)
+        yield hardware.latency(targets.SERIAL, self._count(2_000), 2_000)
+        broker = self._peers.broker
+        for number in _turned(ROUTES, backwards):
+            yield actors.routes(broker, number, self._count(_ROUTED))
+        yield actors.full_bus(broker, 3 * self._scale)
+        yield hardware.full_bus(broker, 3 * self._scale)
+
+    def _streaming(self, receivers: int) -> list[tuple[Peer, int]]:
+        peers = self._peers
+        ours = [(peers.ours, _OURS), (peers.batch, _OURS)]
+        singly = [(peer, _SINGLY) for peer in (peers.single, *peers.theirs)]
+        bare = [(peers.bare, _BARE), (peers.bare_single, _SINGLY)]
+        if receivers > 1:
+            ours, singly, bare = ours[:1], singly[1:], bare[:1]
+        return [*ours, *singly, *bare]
+
+    def _paced(self, rate: int, backwards: bool) -> Iterable[Found]:
+        load, count = f"{rate:,} frames/s", self._count(min(rate, 4_000))
+        schedule = paced.uniform(rate, count / rate)
+        peers = [self._peers.ours, *self._peers.theirs, self._peers.bare_single]
+        for peer in _turned(peers, backwards):
+            yield paced.latency(load, peer, schedule)
+            if peer is self._peers.ours:
+                yield floor.ping_pong(self._place, load, count, rate)
+
+    def _count(self, count: float) -> int:
+        return int(count * self._scale)
 
 
-def measure(rounds: int, place: Path, console: Console) -> Figures:
+def measure(
+    rounds: int, place: Path, scale: float, trace: Path | None, console: Console
+) -> Figures:
     figures = Figures()
     for number in range(rounds):
-        console.print(f"round {number + 1} of {rounds}")
+        began = time.monotonic()
         figures.add(standing.cold_start())
-        # This bus keeps the broker and its channel: a broker that starts is measured above.
-        with BrokerView(Runtime.at()), Bus(channel=shared.CHANNEL, interface="virtual"):
-            for measurement in measurements(place):
-                figures.add(measurement())
-    console.print(f"idle for {_IDLE_S:g} s")
-    figures.add(standing.idle(_IDLE_S))
-    add_ratios(figures)
+        with running(place) as peers:
+            for peer in (peers.ours, *peers.theirs):
+                figures.add(standing.warm_start(peer))
+            for found in Bench(peers, place, scale, trace).round(backwards=bool(number % 2)):
+                figures.add(found)
+        console.print(f"round {number + 1} of {rounds}: {time.monotonic() - began:.0f} s")
+    seconds = max(1.0, 10 * scale)
+    console.print(f"idle for {seconds:g} s")
+    figures.add(standing.idle(seconds))
     return figures
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.run", description=__doc__)
-    parser.add_argument("--rounds", type=int, default=5)
-    rounds = parser.parse_args().rounds
-    console = Console()
+def main(arguments: Sequence[str] | None = None) -> int:
+    options = _parser().parse_args(arguments)
+    console = Console(width=160)
     began = time.monotonic()
+    if not has_remote():
+        console.print("without python-can-remote: pip install 'canbroker[bench]'")
+    if options.trace is None:
+        console.print("without a recorded trace: --trace FILE names a log of candump -L")
+    busy = psutil.cpu_percent(1.0)
     place = Path(tempfile.mkdtemp(prefix="cb-bench-"))
     os.environ["XDG_RUNTIME_DIR"] = str(place)
     try:
-        figures = measure(rounds, place, console)
+        figures = measure(options.rounds, place, options.scale, options.trace, console)
     finally:
         shutil.rmtree(place)
+    verdicts = targets.verdicts(figures)
     console.print(figures.table())
-    about = {
-        "python": platform.python_version(),
-        "pyzmq": zmq.__version__,
-        "libzmq": zmq.zmq_version(),
-        "system": f"{platform.system()} {platform.machine()}",
-        "cores": os.cpu_count(),
-        "rounds": rounds,
-        "date": time.strftime("%Y-%m-%d"),
+    console.print(target_table(verdicts))
+    about = _about() | {
+        "rounds": options.rounds,
+        "scale": options.scale,
+        "busy before": f"{busy:.0f} %",
     }
-    figures.write(RESULTS, about)
-    console.print(f"{time.monotonic() - began:.0f} s; written to {RESULTS}")
+    figures.write(options.results, about, verdicts)
+    _draw(figures, options.results, console)
+    console.print(f"{time.monotonic() - began:.0f} s; written to {options.results}")
     return 0
 
 
-if __name__ == "__main__":
-    sys.exit(main())
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("--rounds", type=int, default=3, help="(default: 3)")
+    parser.add_argument("--scale", type=float, default=1.0, help="of the length of a round")
+    parser.add_argument("--trace", type=Path, help="a log of candump -L to replay, too")
+    parser.add_argument("--results", type=Path, default=RESULTS, help="directory to write to")
+    return parser
+
+
+def _about() -> dict[str, Any]:
+    """The machine, and what runs on it."""
+    names = ["pyzmq", "msgspec", "python-can"] + ["python-can-remote"] * has_remote()
+    return {
+        "python": platform.python_version(),
+        **{name: version(name) for name in names},
+        "libzmq": zmq.zmq_version(),
+        "system": f"{platform.system()} {platform.release()} {platform.machine()}",
+        "cores": os.cpu_count(),
+        "date": time.strftime("%Y-%m-%d"),
+    }
+
+
+def _draw(figures: Figures, directory: Path, console: Console) -> None:
+    try:
+        from benchmarks import picture  # noqa: PLC0415 - needs the bench extra
+    except ImportError:
+        console.print("no pictures: pip install 'canbroker[bench]'")
+        return
+    picture.draw_rates(figures, [load for load, *_ in STREAMS], directory / "rates.png")
+    picture.draw_latencies(
+        figures, [f"{rate:,} frames/s" for rate in RATES], directory / "latencies.png"
+    )
+    loads = [f"{number:,} routes, none matching" for number in ROUTES]
+    picture.draw_routes(figures, loads, ROUTES, directory / "routes.png")
+
+
+def _turned(items: Sequence[T], backwards: bool) -> Sequence[T]:
+    return items[::-1] if backwards else items

@@ -8,28 +8,25 @@ from __future__ import annotations
 
 import argparse
 import os
-import select
 import shutil
-import socket
-import struct
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, Final
 
-import can
-import psutil
 from rich.console import Console
 
-from benchmarks.figures import Delivery, Figures, stream
+from benchmarks import paced, vcan
+from benchmarks.figures import US, Figures, Found, Key, latencies
+from benchmarks.pace import paced as at_pace
+from benchmarks.peers import Delivery, Peer, bare
+from benchmarks.streams import rate
 from benchmarks.team import Team
+from benchmarks.usage import cpu_s
 from canbroker import Bus
-from canbroker.backends import open_backend, parse_options
-from canbroker.backends.base import Backend
 from canbroker.demo.broker import BrokerView
 from canbroker.runtime import Runtime
 
@@ -39,14 +36,23 @@ _WINDOW: Final = 400
 _HALF: Final = _WINDOW // 2
 _BACKLOGS: Final = 10
 _LIVE: Final = 50 * _WINDOW
-_SILENCE_S: Final = 2.0
+
+#: Frames whose delay is measured, and how many a second: the kernel of can-vm is slow.
+_DELAYED: Final = 600
+_DELAY_RATE: Final = 200
+
+_DELAY: Final = f"{_DELAY_RATE} frames/s"
+_THEIRS: Final = "python-can"
+_DRIVER: Final = f"{US}'s driver alone"
 
 #: Passes nothing of what is sent here.
 _OTHERS: Final = [{"can_id": 0x7FF, "can_mask": 0x7FF, "extended": False}]
-_LAYOUT: Final = struct.Struct("=IB3x8s")  # struct can_frame
 
 #: Takes about that many frames; returns how many it got, 0 when there are none.
 Take = Callable[[int], int]
+
+#: Takes what is there, when something is; returns the data of the frames.
+TakeData = Callable[[], Sequence[bytes | bytearray]]
 
 
 def main() -> int:
@@ -61,12 +67,12 @@ def main() -> int:
             f"There is no CAN interface {name} here. With a kernel that has CAN: ip link add "
             f"{name} type vcan; ip link set {name} up. Without: run this in tools/can-vm.\n",
         )
-    console = Console()
+    console = Console(width=160)
     began = time.monotonic()
     place = Path(tempfile.mkdtemp(prefix="cb-bench-"))
     os.environ["XDG_RUNTIME_DIR"] = str(place)
     try:
-        figures = _measure(name, arguments.rounds, console)
+        figures = _measure(name, arguments.rounds, place, console)
     finally:
         shutil.rmtree(place)
     console.print(figures.table())
@@ -74,99 +80,133 @@ def main() -> int:
     return 0
 
 
-def _measure(interface: str, rounds: int, console: Console) -> Figures:
+def _measure(interface: str, rounds: int, place: Path, console: Console) -> Figures:
     figures = Figures()
     streams = [_python_can_live, _backend_live, _broker_live]
+    delays = [_python_can_delay, _backend_delay, _broker_delay]
     with BrokerView(Runtime.at()) as broker:
         for number in range(rounds):
             console.print(f"round {number + 1} of {rounds}")
             figures.add(_backlog(interface))
             for measurement in streams:
                 figures.add(measurement(interface))
+            for measurement in delays:
+                figures.add(measurement(interface))
+            figures.add(_bare_hop(place))
             figures.add(_filtering(interface, broker))
             streams.reverse()
-    for ours, theirs in (
-        ("backlog, backend.read", "backlog, python-can recv"),
-        ("stream, backend.read", "stream, python-can recv"),
-        ("stream, Bus.recv", "stream, python-can recv"),
-    ):
-        figures.add_ratio(f"{ours} / python-can", f"{ours} [frames/s]", f"{theirs} [frames/s]")
-    name = "actor, kernel filter"
-    figures.add_ratio(f"{name} / none", f"{name} [µs/frame]", "actor, no filter [µs/frame]")
+            delays.reverse()
     return figures
 
 
 # -------------------------------------------------------------------------------- what is read
 
 
-def _backlog(interface: str) -> dict[str, float]:
+def _backlog(interface: str) -> Found:
     """Reading the same frames from full receive buffers: what a frame costs its reader."""
-    taken = {"backend.read": 0, "python-can recv": 0}
+    taken = {US: 0, _THEIRS: 0}
     spent_ns = dict.fromkeys(taken, 0)
     with (
-        _backend(interface) as backend,
-        _python_can(interface) as bus,
-        _raw(interface) as raw,
+        vcan.backend(interface) as backend,
+        vcan.python_can(interface) as bus,
+        vcan.raw(interface) as raw,
     ):
         readers: list[tuple[str, Take]] = [
-            ("backend.read", lambda _: _read(backend)),
-            ("python-can recv", lambda count: _recv(bus, count)),
+            (US, lambda _: vcan.read(backend)),
+            (_THEIRS, lambda count: vcan.recv(bus, count)),
         ]
         for _ in range(_BACKLOGS):
             for number in range(_WINDOW):
-                raw.send(_frame(number))
+                raw.send(vcan.frame(number))
             for name, take in readers:
                 began = time.monotonic_ns()
                 taken[name] += _take_all(take, _WINDOW)
                 spent_ns[name] += time.monotonic_ns() - began
             readers.reverse()
-    figures: dict[str, float] = {}
+    figures: dict[Key, float] = {}
     for name, received in taken.items():
         delivery = Delivery(received, spent_ns[name])
-        figures |= stream(f"backlog, {name}", _BACKLOGS * _WINDOW, 0, [delivery])
+        figures |= rate("backlog of the driver", name, _BACKLOGS * _WINDOW, 0, [delivery])
     return figures
 
 
-def _python_can_live(interface: str) -> dict[str, float]:
-    with _python_can(interface) as bus:
-        return _live(interface, "stream, python-can recv", lambda count: _recv(bus, count))
+def _python_can_live(interface: str) -> Found:
+    with vcan.python_can(interface) as bus:
+        return _live(interface, _THEIRS, lambda count: vcan.recv(bus, count))
 
 
-def _backend_live(interface: str) -> dict[str, float]:
-    with _backend(interface) as backend:
-        return _live(interface, "stream, backend.read", lambda _: _read(backend))
+def _backend_live(interface: str) -> Found:
+    with vcan.backend(interface) as backend:
+        return _live(interface, _DRIVER, lambda _: vcan.read(backend))
 
 
-def _broker_live(interface: str) -> dict[str, float]:
-    name = "stream, Bus.recv"
+def _broker_live(interface: str) -> Found:
     with Bus(channel=interface, interface="socketcan") as bus:
-        return _live(interface, name, lambda count: _recv(bus, count))
+        return _live(interface, US, lambda count: vcan.recv(bus, count))
 
 
-def _filtering(interface: str, broker: BrokerView) -> dict[str, float]:
+def _filtering(interface: str, broker: BrokerView) -> Found:
     """Processor time of the actor for each frame on the bus; the kernel's part is not in it."""
     with Bus(channel=interface, interface="socketcan", can_filters=_OTHERS) as bus:
         pid = broker.channel().pid
         if pid is None:
             raise RuntimeError("the channel has no process")
-        actor = psutil.Process(pid)
-        began = _cpu_s(actor)
+        began = cpu_s(pid)
         _live(interface, "", lambda _: 0)
-        filtered = _cpu_s(actor) - began
+        filtered = cpu_s(pid) - began
         bus.set_filters(None)
-        began = _cpu_s(actor)
-        _live(interface, "", lambda count: _recv(bus, count))
-        received = _cpu_s(actor) - began
+        began = cpu_s(pid)
+        _live(interface, "", lambda count: vcan.recv(bus, count))
+        received = cpu_s(pid) - began
+    load, what = "filter that passes nothing", "CPU in the middle"
     return {
-        "actor, kernel filter [µs/frame]": filtered / _LIVE * 1e6,
-        "actor, no filter [µs/frame]": received / _LIVE * 1e6,
+        Key(load, US, what, "µs/frame"): filtered / _LIVE * 1e6,
+        Key(load, f"{US}, no filter", what, "µs/frame"): received / _LIVE * 1e6,
     }
+
+
+# ------------------------------------------------------------------------------- how late it is
+
+
+def _python_can_delay(interface: str) -> Found:
+    with vcan.python_can(interface) as bus:
+        return _delay(interface, _THEIRS, lambda: vcan.recv_data(bus))
+
+
+def _backend_delay(interface: str) -> Found:
+    with vcan.backend(interface) as backend:
+        return _delay(interface, _DRIVER, lambda: vcan.read_data(backend))
+
+
+def _broker_delay(interface: str) -> Found:
+    with Bus(channel=interface, interface="socketcan") as bus:
+        return _delay(interface, US, lambda: vcan.recv_data(bus))
+
+
+def _bare_hop(place: Path) -> Found:
+    endpoint = f"ipc://{place}/hop"
+    peer = Peer("bare pyzmq's hop", endpoint, bare.SinglePublisher, bare.Subscriber)
+    found = paced.latency(_DELAY, peer, paced.uniform(_DELAY_RATE, _DELAYED / _DELAY_RATE))
+    return {key: value for key, value in found.items() if key.unit == "µs"}
+
+
+def _delay(interface: str, name: str, take: TakeData) -> Found:
+    """From just before another process sends to when the reader has the frame."""
+    taken: list[int] = []
+    with Team() as team:
+        team.start(_stamp, interface)
+        team.hear()
+        team.tell("go")
+        while len(taken) < _DELAYED and (received := take()):
+            now = time.monotonic_ns()
+            taken += [now - int.from_bytes(data, "big") for data in received]
+    return latencies(_DELAY, name, taken)
 
 
 # --------------------------------------------------------------------------------- who sends
 
 
-def _live(interface: str, name: str, take: Take) -> dict[str, float]:
+def _live(interface: str, name: str, take: Take) -> Found:
     """Another process sends, never more than a window ahead of the reader: vcan has no pace."""
     received = 0
     with Team() as team:
@@ -179,7 +219,7 @@ def _live(interface: str, name: str, take: Take) -> dict[str, float]:
                 team.tell("go")
             received += _take_all(take, sent - received)
         ended = time.monotonic_ns()
-    return stream(name, _LIVE, began, [Delivery(received, ended)])
+    return rate("stream", name, _LIVE, began, [Delivery(received, ended)])
 
 
 def _take_all(take: Take, count: int) -> int:
@@ -190,62 +230,20 @@ def _take_all(take: Take, count: int) -> int:
 
 
 def _flood(pipe: Connection[Any, Any], interface: str) -> None:
-    with _raw(interface) as raw:
+    with vcan.raw(interface) as raw:
         pipe.send("ready")
         for number in range(_LIVE):
             if number % _HALF == 0:
                 pipe.recv()
-            raw.send(_frame(number))
+            raw.send(vcan.frame(number))
 
 
-def _frame(number: int) -> bytes:
-    return _LAYOUT.pack(number % 0x700, 8, number.to_bytes(8, "big"))
-
-
-# ----------------------------------------------------------------------------------- readers
-
-
-@contextmanager
-def _raw(interface: str) -> Iterator[socket.socket]:
-    with socket.socket(socket.AF_CAN, socket.SOCK_RAW, socket.CAN_RAW) as raw:
-        raw.bind((interface,))
-        yield raw
-
-
-@contextmanager
-def _backend(interface: str) -> Iterator[Backend]:
-    backend = open_backend("socketcan", parse_options("socketcan", {"channel": interface}))
-    try:
-        yield backend
-    finally:
-        backend.close()
-
-
-@contextmanager
-def _python_can(interface: str) -> Iterator[can.BusABC]:
-    with can.Bus(channel=interface, interface="socketcan", ignore_config=True) as bus:
-        # It does not ask for more than the kernel's default, which may hold less than a window.
-        with socket.socket(fileno=os.dup(bus.fileno())) as raw:
-            raw.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 20)
-        yield bus
-
-
-def _read(backend: Backend) -> int:
-    """What is there, when something is."""
-    ready, _, _ = select.select([backend.fileno()], [], [], _SILENCE_S)
-    return len(backend.read()) if ready else 0
-
-
-def _recv(bus: Bus | can.BusABC, count: int) -> int:
-    received = 0
-    while received < count and bus.recv(_SILENCE_S) is not None:
-        received += 1
-    return received
-
-
-def _cpu_s(process: psutil.Process) -> float:
-    times = process.cpu_times()
-    return float(times.user + times.system)
+def _stamp(pipe: Connection[Any, Any], interface: str) -> None:
+    with vcan.raw(interface) as raw:
+        pipe.send("ready")
+        pipe.recv()
+        for _ in at_pace(_DELAYED, _DELAY_RATE):
+            raw.send(vcan.frame(time.monotonic_ns()))
 
 
 if __name__ == "__main__":

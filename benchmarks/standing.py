@@ -8,14 +8,22 @@ import time
 from contextlib import ExitStack
 from typing import Final
 
-import psutil
-
+from benchmarks.figures import US, Key
+from benchmarks.peers import Peer
+from benchmarks.usage import cpu_s, resident_mb
 from canbroker import Bus
 from canbroker.demo.broker import BrokerView
 from canbroker.runtime import Runtime
 
+STARTING: Final = "starting"
+IDLE: Final = "idle"
 _IDLE_CHANNELS: Final = 4
 
+_IMPORTS: Final = {
+    "zmq and msgpack alone": "zmq, msgpack",
+    US: "zmq, msgpack, canbroker",
+    "python-can": "can",
+}
 _TIME_IMPORT: Final = """
 import time
 began = time.perf_counter()
@@ -24,56 +32,48 @@ print((time.perf_counter() - began) * 1000)
 """
 
 
-def imports() -> dict[str, float]:
-    """Milliseconds in a new process, with and without us."""
-    return {
-        "import zmq, msgpack [ms]": _import_ms("zmq, msgpack"),
-        "import zmq, msgpack, canbroker [ms]": _import_ms("zmq, msgpack, canbroker"),
-    }
+def imports() -> dict[Key, float]:
+    """Milliseconds in a new process."""
+    return {Key(STARTING, who, "import", "ms"): _import_ms(what) for who, what in _IMPORTS.items()}
 
 
-def cold_start() -> dict[str, float]:
+def cold_start() -> dict[Key, float]:
     """From no broker at all to an open bus; leaves no broker behind."""
     with BrokerView(Runtime.at()):  # stops it
-        return {"Bus(), starting a broker [ms]": _attach_ms()}
+        began = time.monotonic()
+        with Bus("attach", "virtual"):
+            taken = time.monotonic() - began
+    return {Key(STARTING, US, "Bus(), cold", "ms"): 1000 * taken}
 
 
-def warm_attach() -> dict[str, float]:
+def warm_start(peer: Peer) -> dict[Key, float]:
     """A further bus on a channel that is open."""
-    with Bus(channel="attach", interface="virtual"):
-        return {"Bus(), channel open [ms]": _attach_ms()}
+    began = time.monotonic()
+    with peer.open_receiver():
+        return {Key(STARTING, peer.name, "Bus(), warm", "ms"): 1000 * (time.monotonic() - began)}
 
 
-def idle(seconds: float) -> dict[str, float]:
-    """Processor time of broker and actors with open channels and no traffic."""
+def idle(seconds: float) -> dict[Key, float]:
+    """Broker and actors with open channels, a client each and no traffic; actors: the mean."""
     with ExitStack() as stack:
         broker = stack.enter_context(BrokerView(Runtime.at()))
         for number in range(_IDLE_CHANNELS):
-            stack.enter_context(Bus(channel=f"idle{number}", interface="virtual"))
+            stack.enter_context(Bus(f"idle{number}", "virtual"))
         status = broker.status()
-        actors = [channel.pid for channel in status.channels if channel.clients]
-        processes = [psutil.Process(pid) for pid in (status.pid, *actors) if pid is not None]
-        before = [_cpu_s(process) for process in processes]
+        pids = [status.pid, *(channel.pid for channel in status.channels if channel.pid)]
+        before = [cpu_s(pid) for pid in pids]
         time.sleep(seconds)
-        used = [_cpu_s(process) - began for process, began in zip(processes, before, strict=True)]
-        memory = sum(process.memory_info().rss for process in processes)
+        percent = [
+            100 * (cpu_s(pid) - began) / seconds for pid, began in zip(pids, before, strict=True)
+        ]
+        memory = [resident_mb(pid) for pid in pids]
+    actors = len(pids) - 1
     return {
-        "idle, broker [% core]": used[0] / seconds * 100,
-        f"idle, {_IDLE_CHANNELS} channels [% core]": sum(used[1:]) / seconds * 100,
-        f"idle, all {len(processes)} processes [% core]": sum(used) / seconds * 100,
-        f"resident, all {len(processes)} processes [MB]": memory / 1e6,
+        Key(IDLE, "broker", "CPU", "% core"): percent[0],
+        Key(IDLE, "broker", "memory", "MB"): memory[0],
+        Key(IDLE, "channel actor", "CPU", "% core"): sum(percent[1:]) / actors,
+        Key(IDLE, "channel actor", "memory", "MB"): sum(memory[1:]) / actors,
     }
-
-
-def _attach_ms() -> float:
-    began = time.monotonic()
-    with Bus(channel="attach", interface="virtual"):
-        return (time.monotonic() - began) * 1000
-
-
-def _cpu_s(process: psutil.Process) -> float:
-    times = process.cpu_times()
-    return float(times.user + times.system)
 
 
 def _import_ms(modules: str) -> float:

@@ -1,0 +1,101 @@
+"""Starts what the peers need."""
+
+from __future__ import annotations
+
+import importlib.util
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Final, NamedTuple
+
+from benchmarks.figures import US
+from benchmarks.peers import Peer, bare, ours, theirs
+from canbroker import Bus
+from canbroker.demo.broker import BrokerView
+from canbroker.runtime import Runtime
+
+CHANNEL: Final = "bench"
+_HOST: Final = "127.0.0.1"
+_START_S: Final = 20.0
+
+
+class Peers(NamedTuple):
+    """All there are: canbroker and how else to use it, buses of python-can, ZeroMQ alone."""
+
+    broker: BrokerView
+    ours: Peer  # send_batch -> for message in bus
+    single: Peer  # send -> for message in bus
+    batch: Peer  # send_batch -> recv_batch
+    theirs: list[Peer]
+    bare: Peer
+    bare_single: Peer
+
+
+@contextmanager
+def running(place: Path) -> Iterator[Peers]:
+    """Everything, ready to be used; stops a broker, so there must be none of others."""
+    with ExitStack() as stack:
+        broker = stack.enter_context(BrokerView(Runtime.at()))
+        stack.enter_context(Bus(CHANNEL, "virtual"))
+        actor = broker.channel().pid
+        theirs_ = [
+            Peer("python-can virtual", CHANNEL, theirs.virtual, theirs.virtual, alone=True),
+            Peer("udp_multicast", str(_free_port()), theirs.udp_multicast, theirs.udp_multicast),
+        ]
+        if has_remote():
+            theirs_.append(stack.enter_context(_remote()))
+        stream, single = (f"ipc://{place}/{name}" for name in ("stream", "single"))
+        port, subscriber = ours.BrokerPort, bare.Subscriber
+        yield Peers(
+            broker,
+            ours=Peer(US, CHANNEL, port, port, actor),
+            single=Peer(f"{US}, send", CHANNEL, ours.SinglePort, port, actor),
+            batch=Peer(f"{US}, recv_batch", CHANNEL, port, ours.BatchPort, actor),
+            theirs=theirs_,
+            bare=Peer("bare pyzmq, 128 a time", stream, bare.Publisher, subscriber),
+            bare_single=Peer("bare pyzmq, singly", single, bare.SinglePublisher, subscriber),
+        )
+
+
+def has_remote() -> bool:
+    """Whether python-can-remote, of the extra ``bench``, is installed."""
+    return importlib.util.find_spec("can_remote") is not None
+
+
+@contextmanager
+def _remote() -> Iterator[Peer]:
+    """A server of python-can-remote, whose clients are on one virtual bus."""
+    port = _free_port()
+    command = [sys.executable, "-m", "can_remote", "-i", "virtual", "-c", CHANNEL]
+    command += ["-H", _HOST, "-p", str(port), "-v", "-v"]  # says errors and warnings
+    server = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+    try:
+        _await(port)
+        url = f"ws://{_HOST}:{port}/"
+        yield Peer("python-can-remote", url, theirs.remote, theirs.remote, server.pid)
+    finally:
+        server.kill()
+        server.wait()
+
+
+def _await(port: int) -> None:
+    deadline = time.monotonic() + _START_S
+    while True:
+        try:
+            socket.create_connection((_HOST, port)).close()
+        except ConnectionRefusedError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.02)
+        else:
+            return
+
+
+def _free_port() -> int:
+    with socket.create_server((_HOST, 0)) as listening:
+        number: int = listening.getsockname()[1]
+    return number
