@@ -15,7 +15,18 @@ from matplotlib.figure import Figure
 
 from benchmarks.figures import US, Figures
 
-_COLOURS: Final = {"python-can": "#c1440e", "canbroker": "#1f6f8b"}
+_COLOURS: Final = {
+    "canbroker": "#1f6f8b",
+    "canbroker, send": "#5fa8c4",
+    "canbroker, recv_batch": "#a6d3e3",
+    "python-can": "#c1440e",
+    "python-can virtual": "#e3a587",
+    "udp_multicast": "#c1440e",
+    "python-can-remote": "#d9a400",
+    "bare pyzmq, 128 a time": "#444444",
+    "bare pyzmq, singly": "#8a8a8a",
+    "bare pyzmq, round trip": "#c4c4c4",
+}
 _OTHER: Final = "#7aa974"
 
 #: What is later than so many of a thousand is where the difference is: a logarithmic axis.
@@ -85,13 +96,13 @@ def _bars(
     line: str | None = None,
 ) -> None:
     whos = list(dict.fromkeys(key.who for key in figures if key.load in loads and key.what == what))
-    figure, panel = plt.subplots(figsize=(2.6 * len(loads) + 1, 4))
+    figure, panel = plt.subplots(figsize=(2.4 * len(loads) + 2.2, 4))
     width = 0.85 / max(1, len(whos))
     for number, who in enumerate(whos):
         values = [figures.median(load, who, what) for load in loads]
         shown = [(place, value) for place, value in enumerate(values) if value]
         at = [place + (number - (len(whos) - 1) / 2) * width for place, _ in shown]
-        colour = _COLOURS.get(who) or f"C{number}"
+        colour = _COLOURS.get(who, _OTHER)
         panel.bar(at, [value for _, value in shown], width, label=who, color=colour)
         for position, (place, value) in zip(at, shown, strict=True):
             top = figures.median(loads[place], who, line) if line else None
@@ -101,7 +112,7 @@ def _bars(
     panel.set_yscale("log")
     panel.set_ylabel(label)
     panel.grid(visible=True, axis="y", which="major", alpha=0.3)
-    panel.legend(fontsize=7)
+    panel.legend(fontsize=8, loc="upper left", bbox_to_anchor=(1, 1))
     _save(figure, path)
 
 
