@@ -20,6 +20,7 @@ from canbroker.config import BrokerConfig, Config, load
 from canbroker.errors import CanError, CanInitializationError
 from canbroker.fabric.requests import Caller, Replier
 from canbroker.fabric.sockets import Context, Descriptor, Waiter
+from canbroker.flight_records import FlightRecords
 from canbroker.leases import Leases
 from canbroker.leftovers import Leftovers
 from canbroker.process import Exit, Terminated, set_up_logging
@@ -54,6 +55,7 @@ class Broker:
         self._lock = lock
         self._autostarted = autostarted
         self._config = config.broker if config else BrokerConfig()
+        self._records = FlightRecords(runtime)
         self._slots: dict[str, ChannelSlot] = {}
         self._scheduler = SchedulerSlot(runtime, self._config.log_level)
         self._scheduling: list[Caller] = []  # ask for the scheduler, which starts
@@ -119,6 +121,7 @@ class Broker:
         self._serve_waiting()
         self._serve_scheduling()
         self._leases.step(ready)
+        self._records.step()
         if self._autostarted and self._idle():
             self._stop_reason = "its last client has left"
 
@@ -173,6 +176,7 @@ class Broker:
 
     def close(self) -> None:
         """Gives up sockets, files and the lock."""
+        self._records.close()
         self._control.close()
         self._context.close()
         self._leftovers.remove_files()
@@ -309,6 +313,7 @@ class Broker:
             options,
             configured=configured,
             broker=self._config,
+            records=self._records,
         )
         return slot
 

@@ -15,8 +15,10 @@ from canbroker.runtime import Runtime
 from canbroker.wire import WireError
 from canbroker.wire.topics import route_topic
 
-#: A channel answers at once; nobody should wait long for one that is gone.
+#: A channel answers at once; nobody should wait long for one that is gone. A full ring takes it
+#: some hundred answers, on a machine that may be busy.
 _ANSWER_S: Final = 2.0
+_WHOLE_S: Final = 30.0
 
 
 def recent_frames(broker: str | None, channel: str, seconds: float) -> list[EchoFrame]:
@@ -34,7 +36,9 @@ def recent_frames(broker: str | None, channel: str, seconds: float) -> list[Echo
     asker = Asker(context, endpoint)
     try:
         topic = route_topic(channel, EVERYTHING)
-        answer = asker.history(topic, seconds, None, clock.deadline_after(_ANSWER_S))
+        answer = asker.history(topic, 0, None, clock.deadline_after(_ANSWER_S))
+        if answer is not None:
+            answer = asker.history(topic, seconds, None, clock.deadline_after(_WHOLE_S))
     except WireError as error:
         raise CanOperationError(f"channel {channel!r}: {error}") from error
     finally:

@@ -24,7 +24,7 @@ class Runtime:
     """A broker's runtime directory. Making one touches nothing; :meth:`prepare` does.
 
     The directory holds the broker's socket ``broker``, three sockets for each channel, the lock,
-    and the log of a broker that was started in the background.
+    the log of a broker that was started in the background, and flight records.
     """
 
     def __init__(self, directory: Path) -> None:
@@ -64,6 +64,11 @@ class Runtime:
     @property
     def log_path(self) -> Path:
         return self.directory / "broker.log"
+
+    @property
+    def records_path(self) -> Path:
+        """The directory of what was on channels when something went wrong."""
+        return self.directory / "records"
 
     @property
     def processes_path(self) -> Path:

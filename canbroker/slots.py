@@ -15,10 +15,11 @@ from canbroker.config import BrokerConfig
 from canbroker.fabric.requests import StateFeed
 from canbroker.fabric.ring import SharedMemory
 from canbroker.fabric.sockets import Context, Waiter
+from canbroker.flight_records import FlightRecords
 from canbroker.runtime import Runtime
 from canbroker.supervisor import ActorSlot, Phase
 from canbroker.wire import WireError, control, topics
-from canbroker.wire.stream import StateEvent, decode_event
+from canbroker.wire.stream import CHANGING, StateEvent, decode_event
 
 #: A client that was given a channel and never subscribed is forgotten after this long.
 _UNSEEN_NS: Final = 10 * clock.SECOND
@@ -53,9 +54,10 @@ class ChannelSlot(ActorSlot):
         *,
         configured: bool,
         broker: BrokerConfig,
+        records: FlightRecords,
     ) -> None:
         """``configured``: from the configuration file, so it stays without clients. ``broker``
-        has what concerns all channels.
+        has what concerns all channels; ``records`` are told what goes wrong.
 
         :raises CanInitializationError: the runtime directory is too long for the sockets.
         """
@@ -67,6 +69,8 @@ class ChannelSlot(ActorSlot):
         self.clients: dict[str, Client] = {}
         self.feed: StateFeed | None = None
         self._broker = broker
+        self._records = records
+        self._crashed_ns: int | None = None  # monotonic, of an actor that is not replaced yet
         self._ring: SharedMemory | None = None
         self._endpoints = {kind: runtime.channel_endpoint(name, kind) for kind in _KINDS}
         self._listen_only: bool | None = None  # as the channel was, for the actor's successor
@@ -127,6 +131,7 @@ class ChannelSlot(ActorSlot):
                 )
                 for client_id, client in self.clients.items()
             ],
+            record=self._records.last(self.name),
         )
 
     def begin(self, waiter: Waiter) -> None:
@@ -144,10 +149,18 @@ class ChannelSlot(ActorSlot):
                 continue
             if isinstance(event, StateEvent):
                 self._heard_ns = clock.monotonic_ns()
+                self._note_error(event)
                 self.state = event
                 if event.state != "error":
                     self._listen_only = event.state == "passive"
                 self._note_clients(event)
+
+    def _note_error(self, event: StateEvent) -> None:
+        """Has it recorded when the bus, or the adapter, has just failed."""
+        has_failed = self.is_up and event.state == "error" and event.reason != CHANGING
+        if has_failed and self.phase is Phase.RUNNING:
+            reason = "bus-off" if "bus-off" in event.reason else "error"
+            self._records.take(self.name, reason, clock.monotonic_ns())
 
     # ------------------------------------------------------------------------------ lifecycle
 
@@ -166,6 +179,7 @@ class ChannelSlot(ActorSlot):
             control=self._endpoints["ctl"],
             ring_descriptor=self._ring.descriptor,
             ring_s=self._broker.ring_s,
+            awaited=list(self.clients),
             error_rate=self._broker.error_rate,
             log_level=self._broker.log_level,
         )
@@ -173,6 +187,9 @@ class ChannelSlot(ActorSlot):
     def _running(self, context: Context, waiter: Waiter) -> None:
         self.feed = StateFeed(context, self._endpoints["rx"], topics.state_topic(self.name))
         waiter.add(self.feed.socket)
+        if self._crashed_ns is not None:
+            self._records.take(self.name, "crash", self._crashed_ns)
+            self._crashed_ns = None
 
     def _ending(self, waiter: Waiter) -> None:
         if self.feed is not None:
@@ -182,6 +199,10 @@ class ChannelSlot(ActorSlot):
         self.state = None
 
     def _entered(self, phase: Phase) -> None:
+        if phase is Phase.BACKING_OFF and self._crashed_ns is None:
+            self._crashed_ns = self._since_ns
+        if phase in {Phase.STOPPED, Phase.FAILED}:
+            self._crashed_ns = None
         if phase in {Phase.RUNNING, Phase.FAILED}:
             # Clients of an actor that is replaced come back when they next use their bus.
             for client in self.clients.values():

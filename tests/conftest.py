@@ -153,8 +153,11 @@ def runtime(monkeypatch: pytest.MonkeyPatch) -> Iterator[Runtime]:
         # The broker gives up its lock a moment before its process ends.
         wait_until(lambda: not processes_of(runtime), "every process of the broker ends")
         if runtime.directory.exists():
-            files = {path.name for path in runtime.directory.iterdir()} - {"broker.log"}
+            files = {path.name for path in runtime.directory.iterdir()} - {"broker.log", "records"}
             assert not files, f"left behind: {files}"
+            if runtime.records_path.exists():
+                unfinished = list(runtime.records_path.glob("*.part"))
+                assert not unfinished, f"left behind: {unfinished}"
     finally:
         for process in processes_of(runtime):
             process.kill()

@@ -215,12 +215,13 @@ def end_traffic(bus: Bus) -> None:
     wait_until(is_sent, "the end is sent", timeout=30)
 
 
-def reconcile(sender: Sent, numbers: list[int], restarts: int = 0) -> int:
+def reconcile(sender: Sent, numbers: list[int], brokers: int = 0) -> int:
     """Checks that a sender's frames arrived as it was told, those of ``numbers``, at a receiver or
     an adapter that has lost none. Returns how many more arrived than were confirmed.
 
-    After each of ``restarts`` a receiver may miss what the successor sends before anybody is
-    subscribed again; nothing else.
+    A ring ends with its broker: after each of ``brokers`` that were killed a receiver may miss
+    what the next one's actor sends before anybody is subscribed again. Whatever becomes of actors,
+    it misses nothing.
     """
     assert numbers == sorted(set(numbers)), "in order, none twice"
     arrived = set(numbers)
@@ -228,12 +229,12 @@ def reconcile(sender: Sent, numbers: list[int], restarts: int = 0) -> int:
     assert arrived <= taken, "what was refused is not there"
     assert sender.confirmed + sender.failed == len(taken)
     missed = sorted(sender.sent - arrived)
-    if not restarts:
+    if not brokers:
         assert not missed, "what was sent is there"
         assert len(arrived) >= sender.confirmed
     begun = [number for number in missed if number - 1 not in sender.sent - arrived]
-    assert len(begun) <= restarts
-    assert not {number - 1 for number in begun} & sender.sent, "the first that a successor sent"
+    assert len(begun) <= brokers
+    assert not {number - 1 for number in begun} & sender.sent, "the first that an actor sent"
     return len(arrived) - sender.confirmed
 
 

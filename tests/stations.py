@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 import queue
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -90,7 +91,18 @@ def numbers(frames: Sequence[Frame]) -> list[int]:
 class Station:
     """Serves subscriptions and beats until closed. ``presences`` is who came and went."""
 
-    def __init__(self, endpoint: str, epoch: int = 1, *, beats: bool = True) -> None:
+    def __init__(
+        self,
+        endpoint: str,
+        epoch: int = 1,
+        *,
+        beats: bool = True,
+        memory: mmap.mmap | None = None,
+        awaited: Sequence[str] = (),
+    ) -> None:
+        """``memory``: of a predecessor's ring; ``awaited``: its clients."""
+        self._memory = memory or anonymous()
+        self._awaited = awaited
         self.presences: list[Presence] = []
         self.deaf = False  # takes no subscriptions
         self._beats = beats
@@ -162,9 +174,8 @@ class Station:
 
     def _run(self, endpoint: str, epoch: int, made: queue.Queue[BaseException | None]) -> None:
         try:
-            publisher = Publisher(
-                self._context, endpoint, CHANNEL, epoch, Ring(anonymous(), epoch, 60)
-            )
+            ring = Ring(self._memory, epoch, 60)
+            publisher = Publisher(self._context, endpoint, CHANNEL, epoch, ring, self._awaited)
         except BaseException as error:  # noqa: BLE001 - raised again by who asked for it
             made.put(error)
             return

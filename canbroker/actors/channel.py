@@ -43,6 +43,7 @@ from canbroker.backends import Backend, Options, open_backend, parse_options
 from canbroker.fabric.ring import Ring, anonymous
 from canbroker.fabric.sockets import Context, Descriptor, Waiter
 from canbroker.wire import control
+from canbroker.wire.stream import CHANGING
 from canbroker.wire.transmit import Status
 
 _REOPEN_FIRST_NS: Final = 50 * clock.MILLISECOND
@@ -150,6 +151,7 @@ class ChannelActor:
                 spec.stream,
                 epoch,
                 ring,
+                spec.awaited,
                 self._recv_inbox,
                 self._send_inbox,
                 self._inbox,
@@ -303,7 +305,7 @@ class ChannelActor:
                 self._change = change
                 self._backoff_ns = 0
                 if self._backend is not None:
-                    self._lost = "the channel changes its state"
+                    self._lost = CHANGING
                 self._take_down(Down(self._lost))
 
     def _answer(self, change: ChangeState, result: msgspec.Struct) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Final
 
 from canbroker import clock
@@ -60,14 +60,15 @@ class Receiver:
         endpoint: str,
         epoch: int,
         ring: Ring,
+        awaited: Iterable[str],
         inbox: Mailbox[ReceiverMessage],
         sender: Mailbox[SenderMessage],
         keeper: Mailbox[KeeperMessage],
         sender_counts: Callable[[], tuple[int, int]],
         error_rate: int,
     ) -> None:
-        """``sender_counts`` tells (frames queued, requests refused) of the send thread;
-        ``error_rate``: error frames a second that are passed on.
+        """``awaited``: clients of a predecessor; ``sender_counts`` tells (frames queued, requests
+        refused) of the send thread; ``error_rate``: error frames a second that are passed on.
 
         :raises CanInitializationError: the endpoint cannot be bound.
         """
@@ -84,7 +85,7 @@ class Receiver:
         self._holder: Holder | None = None
         self._totals = Totals()
         self._storms = ErrorStorms(error_rate)
-        self._publisher = Publisher(context, endpoint, channel, epoch, ring)
+        self._publisher = Publisher(context, endpoint, channel, epoch, ring, awaited)
         self._replayer = Replayer(ring, channel, epoch, self._publisher.route)
         self._asked: deque[Ask] = deque()
         self._state_due = 0
@@ -258,6 +259,8 @@ class Receiver:
 
     def _publish_state(self, now: int) -> None:
         self._totals.period(now)
+        if self._publisher.settled(now) and self._backend is not None:
+            self._backend.filter(self._publisher.wanted())
         if held := self._storms.report(now):
             what = f"{held:,} error frames were counted, not passed on"
             _logger.warning("channel %r has an error storm: %s", self._channel, what)

@@ -18,6 +18,7 @@ class ChannelSpec(msgspec.Struct, frozen=True, kw_only=True, tag="channel"):
     control: str
     ring_descriptor: int | None = None  # of the memory that the broker keeps for it
     ring_s: float = 60.0
+    awaited: list[str] = []  # clients of a predecessor
     error_rate: int = 100  # error frames a second that it passes on
     log_level: str = "info"
 

@@ -55,17 +55,8 @@ def show(status: control.BrokerStatus, processes: Sequence[ProcessUse]) -> None:
     else:
         console.print(_channels(status.channels))
         for channel in status.channels:
-            word, reason = _state(channel)
-            if reason:
-                note = Text(f"{channel.name}: {reason}", style=_STYLES.get(word, ""))
+            for note in _notes(channel):
                 console.print(note, soft_wrap=True)
-            if channel.state is not None and channel.state.exclusive is not None:
-                holder = channel.state.exclusive
-                who = f"exclusive to client {holder.client_id} ({holder.name})"
-                console.print(Text(f"{channel.name}: {who}"), soft_wrap=True)
-            if channel.state is not None and channel.state.held_errors:
-                storm = f"{channel.name}: {_storm(channel.state.held_errors)}"
-                console.print(Text(storm, style="red"), soft_wrap=True)
     if any(channel.clients for channel in status.channels):
         console.print(_clients(status.channels))
     if status.pools or status.leases:
@@ -143,6 +134,21 @@ def _state(channel: control.ChannelStatus) -> tuple[str, str]:
     if channel.phase == "running" and channel.state is not None:
         return channel.state.state, channel.state.reason
     return channel.phase, channel.reason
+
+
+def _notes(channel: control.ChannelStatus) -> list[Text]:
+    """What there is to say of a channel beside its line in the table."""
+    notes = []
+    word, reason = _state(channel)
+    if reason:
+        notes.append((reason, _STYLES.get(word, "")))
+    if channel.state is not None and (holder := channel.state.exclusive) is not None:
+        notes.append((f"exclusive to client {holder.client_id} ({holder.name})", ""))
+    if channel.state is not None and channel.state.held_errors:
+        notes.append((_storm(channel.state.held_errors), "red"))
+    if channel.record:
+        notes.append((f"recorded in {channel.record}", ""))
+    return [Text(f"{channel.name}: {note}", style=style) for note, style in notes]
 
 
 def _storm(held: Mapping[str, int]) -> str:

@@ -15,6 +15,10 @@ from canbroker.frame import EchoFrame
 #: Frames that are kept behind a gap. What comes beyond is dropped, and asked for afterwards.
 MAX_HELD: Final = 32_768
 
+#: Why frames are lost that nobody asks for.
+SLOW: Final = "this program was slow"
+REPLACED: Final = "the channel actor was replaced"
+
 
 class Gap(NamedTuple):
     """Frames with the numbers from ``first`` to before ``end`` that have not come.
@@ -77,6 +81,7 @@ class Order:
         self.restarts = 0
         self._repairs = repairs
         self._expected = 0
+        self._is_new = False  # nothing has come of this epoch, which has replaced another one
         self._past = -1  # numbers before it were handed out with the history
         self._held: list[Part] = []
         self._held_count = 0
@@ -90,6 +95,7 @@ class Order:
         self.restarts += restarted
         self.epoch = epoch
         self._expected = next_seq
+        self._is_new = False
         self._past = -1
         self._held = []
         self._held_count = 0
@@ -116,8 +122,7 @@ class Order:
         else:
             self._follow(part)
         if self.gap is not None and not self._repairs:
-            is_rest = self.gap.end is None
-            self.gone("the channel actor was replaced" if is_rest else "this program was slow")
+            self.gone(REPLACED if self.gap.end is None or self._is_new else SLOW)
 
     def found(self, gap: Gap, first: int, frames: list[EchoFrame], *, complete: bool) -> None:
         """Takes an answer for ``gap``: what was before ``first`` is gone."""
@@ -193,6 +198,7 @@ class Order:
         if is_restarted:
             self.epoch = following.epoch
             self._expected = 0
+            self._is_new = True
             self._past = -1
             self.restarts += 1
         self._hold(following)
@@ -228,3 +234,4 @@ class Order:
         self.frames += frames
         self.received += count
         self._expected = end
+        self._is_new = False

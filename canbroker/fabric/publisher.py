@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Final, NamedTuple
 
 import zmq
 
 from canbroker import clock
 from canbroker.fabric.ring import MAX_MARKS, Ring
-from canbroker.fabric.routes import Route, RouteTable
+from canbroker.fabric.routes import Route, RouteTable, kind_of
 from canbroker.fabric.sockets import Context, Socket, readable
-from canbroker.filters import FilterSet
+from canbroker.filters import EVERYTHING, FilterSet
 from canbroker.frame import Frame
 from canbroker.throttle import Throttle
 from canbroker.wire import WireError, stream, topics
@@ -22,6 +22,11 @@ MAX_ROUTES: Final = MAX_MARKS
 
 #: Private topics that are present; the state, which names them, has to fit a message.
 MAX_CLIENTS: Final = 1024
+
+#: Subscribers of an actor that was replaced have found its successor by then, if they use their
+#: sockets; clients that do not are waited for.
+_SETTLE_NS: Final = 2 * clock.SECOND
+_AWAIT_NS: Final = 30 * clock.SECOND
 
 #: Subscriptions that are taken before the channel sees to its frames.
 _AT_ONCE: Final = 64
@@ -43,19 +48,32 @@ class Presence(NamedTuple):
 class Publisher:
     """Owns the channel's XPUB socket and its routes. Made, used and closed by one thread.
 
+    A successor, one whose ring has a predecessor's frames, keeps all frames until it has
+    :meth:`settled`, and a route that is opened until then has numbers from the beginning. Clients
+    that knew the predecessor ask for what they have missed; new ones begin where they are told.
+
     :raises CanInitializationError: the endpoint cannot be bound.
     """
 
     def __init__(
-        self, context: Context, endpoint: str, channel: str, epoch: int, ring: Ring
+        self,
+        context: Context,
+        endpoint: str,
+        channel: str,
+        epoch: int,
+        ring: Ring,
+        awaited: Iterable[str] = (),
     ) -> None:
-        """``ring`` gets what is published."""
+        """``ring`` gets what is published; ``awaited``: clients of a predecessor."""
         self.epoch = epoch
         self.dropped_upstream = 0
         self.refused = Throttle(_logger)
         self._channel = channel
         self._table = RouteTable()
         self._ring = ring
+        self._keeps_all = ring.inherits
+        self._awaited = set(awaited)
+        self._began_ns = clock.monotonic_ns()
         self._state_topic = topics.state_topic(channel)
         self._state_wanted = False
         self._present: set[bytes] = set()  # private topics
@@ -70,7 +88,18 @@ class Publisher:
         return self._table.get(topic)
 
     def wanted(self) -> FilterSet:
-        return self._table.wanted()
+        """What an adapter that can filter has to let through."""
+        return EVERYTHING if self._keeps_all else self._table.wanted()
+
+    def settled(self, now_ns: int) -> bool:
+        """Ends the keeping of all frames when that is due; ``True`` once, when it has."""
+        patience = _AWAIT_NS if self._awaited else _SETTLE_NS
+        is_early = now_ns - self._began_ns < patience
+        if not self._keeps_all or (is_early and self._ring.is_whole):
+            return False
+        self._keeps_all = False
+        self._ring.forget_kinds()
+        return True
 
     def subscriptions(self) -> list[Presence]:
         """Takes subscription events that have arrived, so many; opens and drops routes.
@@ -121,7 +150,7 @@ class Publisher:
         kept: list[bytes] = []
         for frame in frames:
             routes = matching(frame)
-            if not routes:
+            if not routes and not self._keeps_all:
                 continue
             packed = stream.pack_frame(frame)
             kept.append(packed)
@@ -129,8 +158,9 @@ class Publisher:
                 if not route.pending:
                     touched.append(route)
                 route.pending.append(packed)
+        if kept:
+            self._ring.append(kept, touched, map(kind_of, frames) if self._keeps_all else ())
         if touched:
-            self._ring.append(kept, touched)
             now = clock.monotonic_ns()
             for route in touched:
                 self._flush(route, now)
@@ -187,6 +217,7 @@ class Publisher:
                 if not subscribed and topic not in self._present:
                     return None  # there was no room for it
                 (self._present.add if subscribed else self._present.discard)(topic)
+                self._awaited.discard(client_id)
                 return Presence(client_id, filters, subscribed, topic, claim)
             case topics.StateTopic():
                 self._state_wanted = subscribed
@@ -197,8 +228,13 @@ class Publisher:
         return None
 
     def _open(self, topic: bytes, filters: FilterSet) -> None:
-        if topic not in self._table:
-            self._ring.forget(self._table.open(topic, filters))
+        if topic in self._table:
+            return
+        route = self._table.open(topic, filters)
+        if self._keeps_all and self._ring.is_whole:
+            self._ring.count_all(route)
+        else:
+            self._ring.forget(route)
 
     def _check_room(self, asked: topics.Topic, topic: bytes, subscribed: bool) -> None:
         is_route = isinstance(asked, topics.RouteTopic)

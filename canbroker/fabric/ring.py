@@ -16,14 +16,15 @@ import os
 import struct
 import tempfile
 import weakref
-from collections import deque
-from collections.abc import Iterator, Sequence
+from collections import Counter, deque
+from collections.abc import Iterable, Iterator, Sequence
+from functools import cache, partial
 from typing import Final, NamedTuple
 
 import msgspec
 
 from canbroker import clock
-from canbroker.fabric.routes import Route
+from canbroker.fabric.routes import Route, passes
 from canbroker.filters import FilterSet
 from canbroker.frame import Frame
 from canbroker.wire import DECODE_ERRORS
@@ -63,9 +64,10 @@ class Mark(NamedTuple):
 
 class Segment:
     """What one slot holds. ``marks``: of each route, by its key; ``marked``: how many there are,
-    with those that a later one of the same route replaces."""
+    with those that a later one of the same route replaces; ``kinds``: how many frames there are of
+    each, if they were counted."""
 
-    __slots__ = ("count", "epoch", "marked", "marks", "number", "start", "time_ns", "used")
+    __slots__ = ("count", "epoch", "kinds", "marked", "marks", "number", "start", "time_ns", "used")
 
     def __init__(self, number: int, epoch: int, start: int, time_ns: int) -> None:
         self.number = number
@@ -76,6 +78,7 @@ class Segment:
         self.count = 0
         self.marks: dict[int, Mark] = {}
         self.marked = 0
+        self.kinds: Counter[int] = Counter()
 
     def __repr__(self) -> str:
         return f"<Segment {self.number} frames={self.count} routes={len(self.marks)}>"
@@ -106,7 +109,8 @@ class SharedMemory:
 class Ring:
     """Writes and reads a channel's ring. One thread.
 
-    ``segments``: oldest first. A file that holds a predecessor's is taken over with them.
+    ``segments``: oldest first. A file that holds a predecessor's is taken over with them; then it
+    ``inherits``.
     """
 
     def __init__(self, memory: mmap.mmap, epoch: int, seconds: float) -> None:
@@ -118,7 +122,9 @@ class Ring:
         self._slots = len(memory) // SLOT_BYTES
         self._read: tuple[tuple[int, int], list[tuple[Frame, msgspec.Raw]]] = (0, 0), []
         self.segments: deque[Segment] = deque(self._predecessors())
+        self.inherits = bool(self.segments)
         self._number = self.segments[-1].number if self.segments else 0
+        self._begin = self._number + 1  # of this epoch, a segment's
         self._current: Segment | None = None
         if not self.segments:
             self._roll()  # says since which epoch it has been there
@@ -126,13 +132,23 @@ class Ring:
     def __repr__(self) -> str:
         return f"<Ring segments={len(self.segments)} of {self._slots}>"
 
+    @property
+    def is_whole(self) -> bool:
+        """Whether it has all of this epoch that it was given."""
+        return self.segments[0].number <= self._begin
+
     def close(self) -> None:
         self._memory.close()
 
     # ------------------------------------------------------------------------------- writing
 
-    def append(self, packed: Sequence[bytes], routes: Sequence[Route]) -> None:
-        """Keeps the frames of one round, at most a batch; ``routes`` have not numbered theirs."""
+    def append(
+        self, packed: Sequence[bytes], routes: Sequence[Route], kinds: Iterable[int] = ()
+    ) -> None:
+        """Keeps the frames of one round, at most a batch; ``routes`` have not numbered theirs.
+
+        ``kinds`` of the frames, for :meth:`count_all`.
+        """
         blob = b"".join(packed)
         segment = self._current
         if segment is None or len(blob) > self._room(segment):
@@ -143,9 +159,10 @@ class Ring:
         start = segment.start + _HEADER.size + segment.used
         self._memory[start : start + len(blob)] = blob
         for route in unmarked:
-            self._mark(segment, route)
+            self._mark(segment, route, segment.count)
         segment.used += len(blob)
         segment.count += len(packed)
+        segment.kinds.update(kinds)
         self._write_header(segment)
 
     def forget(self, route: Route) -> None:
@@ -154,8 +171,31 @@ class Ring:
             segment = self._current
             if segment is None or segment.marked >= MAX_MARKS:
                 segment = self._roll()
-            self._mark(segment, route)
+            self._mark(segment, route, segment.count)
             self._write_header(segment)
+
+    def count_all(self, route: Route) -> None:
+        """Numbers a new route as if it had been open since the epoch began.
+
+        All frames of the epoch must be here, also those that passed nobody's filters, and their
+        kinds: then the numbers are the same, however often the route is opened.
+        """
+        is_passed = cache(partial(passes, route.filters))
+        for segment in self.after(self._begin):
+            count = sum(count for kind, count in segment.kinds.items() if is_passed(kind))
+            if not count:
+                continue
+            if route.key in segment.marks:
+                route.segment = segment.number
+            elif segment.marked < MAX_MARKS:  # else these are gone for it
+                self._mark(segment, route, 0)
+                self._write_header(segment)
+            route.next_seq += count
+
+    def forget_kinds(self) -> None:
+        """Frees what :meth:`count_all` would need."""
+        for segment in self.segments:
+            segment.kinds.clear()
 
     def _room(self, segment: Segment) -> int:
         # A mark for each route that there may be, so that those of a round always fit.
@@ -172,12 +212,12 @@ class Ring:
         self._current = segment
         return segment
 
-    def _mark(self, segment: Segment, route: Route) -> None:
+    def _mark(self, segment: Segment, route: Route, at: int) -> None:
         route.segment = segment.number
-        segment.marks[route.key] = Mark(route.next_seq, segment.count)
+        segment.marks[route.key] = Mark(route.next_seq, at)
         segment.marked += 1
         end = segment.start + SLOT_BYTES - _MARK.size * segment.marked
-        _MARK.pack_into(self._memory, end, route.key, route.next_seq, segment.count)
+        _MARK.pack_into(self._memory, end, route.key, route.next_seq, at)
 
     def _write_header(self, segment: Segment) -> None:
         _HEADER.pack_into(

@@ -17,6 +17,15 @@ def key_of(topic: bytes) -> int:
     return int.from_bytes(hashlib.blake2b(topic, digest_size=8).digest(), "little")
 
 
+def kind_of(frame: Frame) -> int:
+    """What filters look at, as one number; :func:`passes` tells about it."""
+    return frame.arbitration_id << 3 | frame.flags & (EXTENDED | ERROR)
+
+
+def passes(filters: FilterSet, kind: int) -> bool:
+    return filters.matches(kind >> 3, kind & (EXTENDED | ERROR))
+
+
 class Route:
     """One filter set of one channel, and the numbering of its frames."""
 
@@ -68,18 +77,13 @@ class RouteTable:
 
     def matching(self, frame: Frame) -> tuple[Route, ...]:
         """The routes whose filters the frame passes."""
-        arbitration_id, flags = frame.arbitration_id, frame.flags
-        key = arbitration_id << 3 | flags & (EXTENDED | ERROR)
-        routes = self._cache.get(key)
+        kind = kind_of(frame)
+        routes = self._cache.get(kind)
         if routes is None:
-            routes = tuple(
-                route
-                for route in self._routes.values()
-                if route.filters.matches(arbitration_id, flags)
-            )
+            routes = tuple(route for route in self._routes.values() if passes(route.filters, kind))
             if len(self._cache) >= _CACHE_SIZE:
                 self._cache.clear()
-            self._cache[key] = routes
+            self._cache[kind] = routes
         return routes
 
     def wanted(self) -> FilterSet:

@@ -103,7 +103,8 @@ class Subscriber:
             self._join(route)
             self._join(private)
             answer, ready = self._until_ready(deadline)
-            if self._backlog >= STREAM_HIGH_WATER:
+            is_replaced = answer.epoch != self.order.epoch
+            if is_replaced or self._backlog >= STREAM_HIGH_WATER:
                 self._look_behind(deadline)
             self._settle()
             self.order.begin(answer.epoch, ready.next_seq)
@@ -212,8 +213,9 @@ class Subscriber:
     def _look_behind(self, deadline: int | None) -> None:
         """Takes messages until one tells where the route stands that we are about to leave.
 
-        Our backlog was at its limit: the last frames before the change may have been dropped, and
-        nothing has told of that yet. What comes of the new route meanwhile is repaired.
+        Our backlog was at its limit, or the actor is another one: the last frames before the change
+        may have been dropped, and nothing has told of that yet. What comes of the new route
+        meanwhile is repaired.
         """
         until = clock.monotonic_ns() + _SETTLE_NS
         until = until if deadline is None else min(until, deadline)

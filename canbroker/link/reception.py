@@ -11,7 +11,7 @@ from typing import Any, TypeAlias
 
 from canbroker import clock
 from canbroker.errors import CanLossError, CanTimeoutError
-from canbroker.fabric.order import Loss
+from canbroker.fabric.order import SLOW, Loss
 from canbroker.fabric.readiness import Readiness
 from canbroker.fabric.sockets import Context
 from canbroker.fabric.subscriber import Subscriber
@@ -258,7 +258,7 @@ class Reception:
     def _report(self, losses: list[tuple[int, Loss]]) -> None:
         for _, loss in losses:
             self._losses.note(f"frames of channel {self._label!r} lost", str(loss))
-            if self._receiving.on_slow == "disconnect" and loss.frames is not None:
+            if self._receiving.on_slow == "disconnect" and loss.cause == SLOW:
                 self._disconnect(f"the bus was too slow and is disconnected: {loss}")
 
     def _descriptor(self) -> int:

@@ -115,7 +115,8 @@ class ClientStatus(msgspec.Struct, kw_only=True):
 
 
 class ChannelStatus(msgspec.Struct, kw_only=True):
-    """``phase``: stopped, starting, running, or backing off (restarting), failed."""
+    """``phase``: stopped, starting, running, or backing off (restarting), failed; ``record``: path
+    of the newest flight record."""
 
     name: str
     interface: str
@@ -130,6 +131,7 @@ class ChannelStatus(msgspec.Struct, kw_only=True):
     control: str
     state: StateEvent | None
     clients: list[ClientStatus]
+    record: str = ""
 
 
 class SchedulerStatus(msgspec.Struct, kw_only=True):

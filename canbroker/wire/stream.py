@@ -18,6 +18,9 @@ EVENT: Final = 4
 
 MAX_BATCH: Final = 1024
 
+#: The reason of a channel without an adapter which is about to open it in another mode.
+CHANGING: Final = "the channel changes its state"
+
 _U64 = Annotated[int, msgspec.Meta(ge=0)]
 
 

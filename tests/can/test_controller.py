@@ -14,7 +14,7 @@ from canbroker.backends.socketcan.error_frames import describe_error
 from canbroker.frame import ERROR, Frame
 from canbroker.runtime import Runtime
 from tests.can.conftest import Open
-from tests.conftest import wait_until
+from tests.conftest import status_of, wait_until
 from tests.contract.benches import Item, collect, send_all, transmit
 from tests.vcan import Node, ip
 
@@ -115,6 +115,10 @@ def test_clients_of_a_broker_are_told_of_bus_off(runtime: Runtime) -> None:
         wait_until(lambda: bus.state is BusState.ERROR, "the bus knows")
         with pytest.raises(CanOperationError, match="bus-off"):
             bus.send(Message(arbitration_id=1))
+        wait_until(lambda: status_of(runtime).channels[0].record, "it is recorded", timeout=30)
+        record = Path(status_of(runtime).channels[0].record)
+        assert record.name.endswith("-bus-off.log")
+        assert len(record.read_text().splitlines()) >= 1, "what was on the bus before"
         ip("set", "can0", "down")
         ip("set", "can0", "up")
         wait_until(lambda: bus.state is BusState.ACTIVE, "the controller is on the bus again")

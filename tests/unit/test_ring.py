@@ -23,7 +23,7 @@ from canbroker.fabric import replaying
 from canbroker.fabric import ring as module
 from canbroker.fabric.replaying import Replayer
 from canbroker.fabric.ring import Position, Ring, SharedMemory, anonymous
-from canbroker.fabric.routes import RouteTable
+from canbroker.fabric.routes import RouteTable, key_of, kind_of
 from canbroker.frame import FD, HARDWARE_TIMESTAMP, Frame
 from canbroker.wire import stream
 from canbroker.wire.control import ErrorResult
@@ -58,21 +58,28 @@ class Actor:
         self.ring = Ring(memory, epoch, seconds)
         self.table = RouteTable()
         self.replayer = Replayer(self.ring, CHANNEL, epoch, self.table.get)
+        self.keeps_all = self.ring.inherits
+
+    @property
+    def counts_all(self) -> bool:
+        return self.keeps_all and self.ring.is_whole
 
     def open(self, text: str = "") -> None:
         topic = topic_of(text).encode()
         if topic not in self.table:
-            self.ring.forget(self.table.open(topic, filters.parse(text)))
+            route = self.table.open(topic, filters.parse(text))
+            (self.ring.count_all if self.counts_all else self.ring.forget)(route)
 
     def close(self, text: str) -> None:
         self.table.drop(topic_of(text).encode())
 
     def publish(self, frames: Sequence[Frame]) -> None:
-        kept = [frame for frame in frames if self.table.matching(frame)]
+        kept = [frame for frame in frames if self.keeps_all or self.table.matching(frame)]
         touched = {route.key: route for frame in kept for route in self.table.matching(frame)}
         if kept:
             packed = [stream.pack_frame(frame) for frame in kept]
-            self.ring.append(packed, list(touched.values()))
+            kinds = map(kind_of, kept) if self.keeps_all else ()
+            self.ring.append(packed, list(touched.values()), kinds)
         for frame in kept:
             for route in self.table.matching(frame):
                 route.next_seq += 1
@@ -137,6 +144,7 @@ class Rings(RuleBasedStateMachine):
         self.memory = anonymous(4 * SLOT)
         self.actor = Actor(self.memory)
         self.published: list[Frame] = []
+        self.begun = 0  # in this epoch, a place in it
         #: Of each route, the last one with its filters in an epoch: places in what was published.
         self.routes: dict[tuple[int, str], list[int]] = {}
         self.closed: set[tuple[int, str]] = set()
@@ -151,10 +159,24 @@ class Rings(RuleBasedStateMachine):
     @precondition(lambda self: len(self.open_texts()) < MARKS)
     @rule(text=st.sampled_from(FILTERS))
     def open(self, text: str) -> None:
+        if self.actor.counts_all and not self.has_room_for(text):
+            return
         if text not in self.open_texts():
-            self.routes[self.actor.epoch, text] = []
+            places = range(self.begun, len(self.published)) if self.actor.counts_all else ()
+            self.routes[self.actor.epoch, text] = [
+                place for place in places if passes(text, self.published[place])
+            ]
             self.closed.discard((self.actor.epoch, text))
         self.actor.open(text)
+
+    def has_room_for(self, text: str) -> bool:
+        """Whether each segment of this epoch can have a mark of that route."""
+        key = key_of(topic_of(text).encode())
+        return all(
+            key in segment.marks or segment.marked < MARKS
+            for segment in self.actor.ring.segments
+            if segment.epoch == self.actor.epoch
+        )
 
     @precondition(lambda self: self.open_texts())
     @rule(data=st.data())
@@ -165,7 +187,7 @@ class Rings(RuleBasedStateMachine):
 
     @rule(identifiers=st.lists(st.integers(0, 3), min_size=1, max_size=40))
     def publish(self, identifiers: list[int]) -> None:
-        """A round of frames; what passes no filter is not kept."""
+        """A round of frames; what passes no filter is kept by a new successor only."""
         begin = len(self.published)
         frames = [
             Frame(clock.wall_ns(), identifier, 0, (begin + at).to_bytes(4, "big"))
@@ -175,14 +197,21 @@ class Rings(RuleBasedStateMachine):
             texts = [t for t in self.open_texts() if passes(t, frame)]
             for text in texts:
                 self.routes[self.actor.epoch, text].append(len(self.published))
-            if texts:
+            if texts or self.actor.keeps_all:
                 self.published.append(frame)
         self.actor.publish(frames)
 
     @rule()
     def restart(self) -> None:
-        """The actor is killed; another one takes its place."""
+        """The actor is killed; another one takes its place, and keeps all frames for a time."""
         self.actor = Actor(self.memory, self.actor.epoch + 1)
+        self.begun = len(self.published)
+
+    @precondition(lambda self: self.actor.keeps_all)
+    @rule()
+    def settle(self) -> None:
+        self.actor.keeps_all = False
+        self.actor.ring.forget_kinds()
 
     @precondition(lambda self: self.routes)
     @rule(data=st.data(), whole=st.booleans())
