@@ -33,13 +33,18 @@ _logger = logging.getLogger(__name__)
 
 
 class Client(msgspec.Struct):
-    """A client of a channel, as it introduced itself; ``seen`` once its subscription was."""
+    """A client of a channel, as it introduced itself; ``seen`` once its subscription was.
+
+    ``replayed`` and ``gone`` as the channel counts them.
+    """
 
     pid: int
     program: str
     since_ns: int
     seen: bool = False
     filters: str = ""
+    replayed: int = 0
+    gone: int = 0
 
 
 class ChannelSlot(ActorSlot):
@@ -128,6 +133,8 @@ class ChannelSlot(ActorSlot):
                     pid=client.pid,
                     program=client.program,
                     filters=client.filters,
+                    replayed=client.replayed,
+                    gone=client.gone,
                 )
                 for client_id, client in self.clients.items()
             ],
@@ -218,13 +225,14 @@ class ChannelSlot(ActorSlot):
     # -------------------------------------------------------------------------------- clients
 
     def _note_clients(self, event: StateEvent) -> None:
-        present = {client.client_id: client.filters for client in event.clients}
         now = clock.monotonic_ns()
-        for client_id, filters in present.items():
+        present = {info.client_id for info in event.clients}
+        for info in event.clients:
             # Unknown: it has outlived the broker that it introduced itself to.
-            client = self.clients.setdefault(client_id, Client(0, "?", now))
+            client = self.clients.setdefault(info.client_id, Client(0, "?", now))
             client.seen = True
-            client.filters = filters
+            client.filters = info.filters
+            client.replayed, client.gone = info.replayed, info.gone
         for client_id, client in list(self.clients.items()):
             if client.seen and client_id not in present:
                 del self.clients[client_id]

@@ -28,7 +28,7 @@ from canbroker.actors.messages import (
 )
 from canbroker.backends import AdapterGoneError, Backend, BusCondition, Transmit
 from canbroker.fabric.publisher import Presence, Publisher
-from canbroker.fabric.replaying import Replayer
+from canbroker.fabric.replaying import Replayer, Served
 from canbroker.fabric.ring import Ring
 from canbroker.fabric.sockets import Context, Waiter
 from canbroker.filters import FilterSet
@@ -172,6 +172,9 @@ class Receiver:
             if isinstance(params, Replay)
             else self._replayer.history(params)
         )
+        served = self._replayer.served
+        for client_id in served.keys() - self._clients.keys():
+            del served[client_id]
         self._sender.put(Answer(ask.caller, answer))
 
     def _drop_backend(self, reason: str, *, ends: bool = False) -> None:
@@ -244,6 +247,7 @@ class Receiver:
             known.remove(change.filters)
         if not known:
             del self._clients[change.client_id]
+            self._replayer.served.pop(change.client_id, None)
             self._sender.put(Gone(change.client_id))
             self._claims.pop(change.client_id, None)
             self._settle_claims()
@@ -294,7 +298,11 @@ class Receiver:
             interruptions=totals.interruptions,
             refused=refused + self._publisher.refused.counts.total(),
             clients=[
-                ClientInfo(client_id, filters[-1].text[:_SHOWN])
+                ClientInfo(
+                    client_id,
+                    filters[-1].text[:_SHOWN],
+                    *self._replayer.served.get(client_id, Served()),
+                )
                 for client_id, filters in self._clients.items()
             ],
             counters=backend.counters() if backend else {},

@@ -159,13 +159,17 @@ def _storm(held: Mapping[str, int]) -> str:
 
 
 def _clients(channels: Sequence[control.ChannelStatus]) -> Table:
-    made = table("clients", "id", "pid", "channel", "program", "filters", right=("pid",))
+    numbers = ("pid", "replayed", "gone")
+    columns = ("id", "pid", "channel", "replayed", "gone", "program", "filters")
+    made = table("clients", *columns, right=numbers)
     for channel in channels:
         for client in channel.clients:
             made.add_row(
                 Text(client.client_id),
                 str(client.pid or "?"),
                 Text(channel.name),
+                str(client.replayed),
+                alarm(client.gone),
                 Text(program_name(client.program)),
                 Text(client.filters or "all"),
             )

@@ -24,9 +24,10 @@ _R = TypeVar("_R", Past, Replayed)
 class Asker:
     """The requests of one subscriber for what it has missed. One thread at a time."""
 
-    def __init__(self, context: Context, endpoint: str) -> None:
-        """``endpoint``: control, of the channel."""
+    def __init__(self, context: Context, endpoint: str, client_id: str = "") -> None:
+        """``endpoint``: control, of the channel; ``client_id``: who asks, for its account."""
         self._link = Link(context, endpoint)
+        self._client_id = client_id
         self._id = 0
         self._gap: Gap | None = None  # that the last request was for
         self._since_ns = 0  # it has not been answered since
@@ -97,7 +98,13 @@ class Asker:
     def _ask(self, gap: Gap, topic: bytes, now: int) -> None:
         self._id += 1
         self._again_ns = now + _ASK_AGAIN_NS
-        params = Replay(topic=topic.decode(), epoch=gap.epoch, first_seq=gap.first, end_seq=gap.end)
+        params = Replay(
+            topic=topic.decode(),
+            epoch=gap.epoch,
+            first_seq=gap.first,
+            end_seq=gap.end,
+            client_id=self._client_id,
+        )
         self._link.send(control.encode_request(self._id, "replay", params))
 
     def _answered(self, body: bytes, gap: Gap, order: Order) -> bool:

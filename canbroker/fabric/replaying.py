@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Final
+from typing import Final, NamedTuple
 
 import msgspec
 
@@ -26,8 +26,18 @@ from canbroker.wire.replay import (
 _MAX_BYTES: Final = 1 << 19
 
 
+class Served(NamedTuple):
+    """Frames that a client has asked for: those that it was given, and those that were gone."""
+
+    replayed: int = 0
+    gone: int = 0
+
+
 class Replayer:
-    """The replay methods of a channel. One thread, that of the ring."""
+    """The replay methods of a channel. One thread, that of the ring.
+
+    ``served``: by client, for as long as nobody takes it out.
+    """
 
     def __init__(
         self, ring: Ring, channel: str, epoch: int, route: Callable[[bytes], Route | None]
@@ -37,6 +47,7 @@ class Replayer:
         self._channel = channel
         self._epoch = epoch
         self._route = route
+        self.served: dict[str, Served] = {}
 
     def replay(self, params: Replay) -> msgspec.Struct:
         """The frames of a range of numbers, or the first of them."""
@@ -56,7 +67,14 @@ class Replayer:
         else:
             return control.ErrorResult("gone", f"nothing is left of epoch {params.epoch}")
         end = last if params.end_seq is None else min(params.end_seq, last)
-        return self._range(segments, key_of(topic), filters, params.first_seq, end)
+        begin, complete, frames = self._range(
+            segments, key_of(topic), filters, params.first_seq, end
+        )
+        before = self.served.get(params.client_id, Served())
+        self.served[params.client_id] = Served(
+            before.replayed + len(frames), before.gone + begin - params.first_seq
+        )
+        return Replayed(begin, complete, encode_frames(frames))
 
     def history(self, params: History) -> msgspec.Struct:
         """The frames since a time, or the first of them."""
@@ -107,7 +125,8 @@ class Replayer:
 
     def _range(
         self, segments: list[Segment], key: int, filters: FilterSet, first: int, end: int
-    ) -> Replayed:
+    ) -> tuple[int, bool, list[msgspec.Raw]]:
+        """The first number, whether that is all, and the frames."""
         known = [at for at, segment in enumerate(segments) if segment.marks[key].seq <= first]
         answer = _Answer()
         number = begin = first
@@ -124,8 +143,8 @@ class Replayer:
                     break
                 number += 1
         if not answer.frames:  # nothing of it is left
-            return Replayed(max(first, end), True, answer.encoded())
-        return Replayed(begin, number >= end, answer.encoded())
+            return max(first, end), True, []
+        return begin, number >= end, answer.frames
 
     def _last(self, segment: Segment, key: int, filters: FilterSet) -> int:
         """The number after the last of a route that ended with ``segment``."""

@@ -78,7 +78,7 @@ class Subscriber:
         self._suspected_ns: int | None = None  # since when a silence is being made sure of
         self._asker: Asker | None = None
         try:
-            self._asker = None if control is None else Asker(context, control)
+            self._asker = None if control is None else Asker(context, control, client_id)
         except CanError:
             self.socket.close()
             raise

@@ -280,6 +280,23 @@ class Reception:
             self._readiness.close()
             self._readiness = None
         self.subscriber.close()
+        self._tell_losses()
+
+    def _tell_losses(self) -> None:
+        """The account of what has gone wrong, for the log."""
+        order = self.subscriber.order
+        if order.lost or order.repaired:
+            _logger.log(
+                logging.WARNING if order.lost else logging.INFO,
+                "bus on channel %r: of %d frames %d were lost and %d repaired; "
+                "restarts of the channel: %d, frames lost before it: %d",
+                self._label,
+                order.received + order.lost,
+                order.lost,
+                order.repaired,
+                order.restarts,
+                self.subscriber.dropped_upstream,
+            )
 
 
 def _passes(wanted: FilterSet, item: Item) -> bool:

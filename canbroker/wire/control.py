@@ -108,10 +108,14 @@ class HelloResult(msgspec.Struct, kw_only=True):
 
 
 class ClientStatus(msgspec.Struct, kw_only=True):
+    """``replayed`` and ``gone`` as the channel's state says, since its process began."""
+
     client_id: str
     pid: int
     program: str
     filters: str = ""
+    replayed: int = 0
+    gone: int = 0
 
 
 class ChannelStatus(msgspec.Struct, kw_only=True):

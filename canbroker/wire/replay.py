@@ -20,6 +20,7 @@ from canbroker.wire.stream import array_header
 MAX_REPLAYED: Final = 2048
 
 _U63 = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
+_ClientId = Annotated[str, msgspec.Meta(max_length=32)]
 _Topic = Annotated[str, msgspec.Meta(max_length=32_768)]
 _Place = tuple[_U63, _U63]
 
@@ -27,13 +28,15 @@ _Place = tuple[_U63, _U63]
 class Replay(Params):
     """Frames of the route ``topic`` with the numbers from ``first_seq`` to before ``end_seq``.
 
-    Without an end: to the last one that there was in the epoch, which is over.
+    Without an end: to the last one that there was in the epoch, which is over. ``client_id``: in
+    whose account they go.
     """
 
     topic: _Topic
     epoch: _U63
     first_seq: _U63
     end_seq: _U63 | None = None
+    client_id: _ClientId = ""
 
 
 class Replayed(msgspec.Struct):

@@ -40,10 +40,16 @@ class Batch(msgspec.Struct, array_like=True):
 
 
 class ClientInfo(msgspec.Struct):
-    """A client that is subscribed to a channel."""
+    """A client that is subscribed to a channel.
+
+    ``replayed``: frames that it was given once more, as it had missed them; ``gone``: those that
+    it asked for and the channel did not have any more.
+    """
 
     client_id: str
     filters: str
+    replayed: int = 0
+    gone: int = 0
 
 
 class Holder(msgspec.Struct):

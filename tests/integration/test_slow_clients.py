@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import select
 import signal
@@ -93,14 +94,35 @@ def small_ring(runtime: Runtime, tmp_path: Path) -> Iterator[None]:
         process.terminate()
 
 
-def test_what_was_missed_is_received_in_its_place(sender: Bus) -> None:
-    with Bus("x", "virtual") as bus:
+def test_what_was_missed_is_received_in_its_place(
+    runtime: Runtime, sender: Bus, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level("INFO", "canbroker.bus"), Bus("x", "virtual") as bus:
         burst(sender)
         assert taken(bus, BURST) == list(range(BURST))
         stats = bus.stats
+        # A busy machine asks twice.
+        wait_until(lambda: served(runtime)[0] >= stats.repaired, "the channel says so")
+        assert served(runtime)[1] == 0
+        bus.shutdown()
     assert stats.lost == 0
     assert stats.repaired > 0  # else the burst was none
     assert stats.received == BURST
+    said = f"bus on channel 'x': of {BURST} frames 0 were lost and {stats.repaired} repaired"
+    assert [said in record.message for record in told(caplog)] == [True]
+    assert told(caplog)[0].levelname == "INFO"
+
+
+def served(runtime: Runtime) -> tuple[int, int]:
+    """Frames that the channel's clients were given once more, and those that were gone."""
+    (channel,) = status_of(runtime).channels
+    clients = channel.clients
+    return sum(client.replayed for client in clients), sum(client.gone for client in clients)
+
+
+def told(caplog: pytest.LogCaptureFixture) -> list[logging.LogRecord]:
+    """What buses have said of their losses when they were shut down."""
+    return [record for record in caplog.records if " were lost and " in record.message]
 
 
 def test_other_filters_do_not_lose_what_was_missed_before(sender: Bus) -> None:
@@ -130,13 +152,18 @@ def test_a_descriptor_wakes_for_what_is_repaired(sender: Bus) -> None:
 
 
 @pytest.mark.usefixtures("small_ring")
-def test_what_the_ring_does_not_have_is_lost_to_the_frame(sender: Bus) -> None:
+def test_what_the_ring_does_not_have_is_lost_to_the_frame(
+    runtime: Runtime, sender: Bus, caplog: pytest.LogCaptureFixture
+) -> None:
     total = 3 * BURST
     with Bus("x", "virtual") as bus:
         burst(sender, 0, total)
         numbers = taken(bus, total)
         assert numbers == sorted(set(numbers))
         stats = bus.stats
+        wait_until(lambda: served(runtime)[1] >= stats.lost, "the channel says so")
+    assert [record.levelname for record in told(caplog)] == ["WARNING"]
+    assert f"{stats.lost} were lost" in caplog.text
     assert stats.lost > 0
     assert stats.repaired > 0
     assert stats.received == len(numbers) == total - stats.lost

@@ -349,6 +349,21 @@ def test_an_answer_has_its_limit_and_the_next_one_the_rest(memory: mmap.mmap) ->
     assert actor.history() == frames
 
 
+def test_it_keeps_an_account_of_whom_it_has_served(memory: mmap.mmap) -> None:
+    actor = Actor(memory)
+    actor.open()
+    frame = Frame(clock.wall_ns(), 1, FD, bytes(64))
+    for _ in range(60):
+        actor.publish([frame] * 1000)
+    kept = len(actor.history())
+    for first, end, client_id in ((59_000, 59_010, "a"), (0, 60_000, "b"), (59_990, 60_005, "a")):
+        wanted = Replay(
+            topic=topic_of(""), epoch=1, first_seq=first, end_seq=end, client_id=client_id
+        )
+        assert isinstance(actor.replayer.replay(wanted), Replayed)
+    assert actor.replayer.served == {"a": (20, 0), "b": (MAX_REPLAYED, 60_000 - kept)}
+
+
 def test_a_history_is_that_of_its_first_answer(memory: mmap.mmap) -> None:
     """What is published while somebody reads it belongs to the route, by its number."""
     actor = Actor(memory)
