@@ -20,10 +20,10 @@ from canbroker.demo.broker import BrokerView
 from canbroker.wire.control import ChannelStatus
 from canbroker.wire.topics import encode_channel
 
-#: 8,800 frames/s are what a bus of 1 Mbit/s carries when it is full, of 8 bytes and with an
-#: average of stuff bits. The virtual bus has none: it takes 9,009 when it is full.
+#: What a bus of 1 Mbit/s carries when it is full, of frames of 8 bytes with few stuff bits.
 FULL_RATE: Final = 8_800
 FULL_BITRATE: Final = 1_000_000
+_FEW_STUFF_BITS: Final = b"\x55" * 8
 _CHUNK: Final = 0.01  # seconds of traffic that are handed over at once
 
 _ROUTES_CHANNEL: Final = "routes"
@@ -77,7 +77,7 @@ def full_bus(broker: BrokerView, seconds: float) -> dict[Key, float]:
     """A virtual bus of 1 Mbit/s with as much traffic as a real one takes, and one client."""
     load, channel = "full bus of 1 Mbit/s", "full"
     count = int(FULL_RATE * seconds)
-    message = Message(arbitration_id=0x123, is_extended_id=False, data=bytes(8))
+    message = Message(arbitration_id=0x123, is_extended_id=False, data=_FEW_STUFF_BITS)
     with Team() as team, Bus(channel, "virtual", bitrate=FULL_BITRATE) as bus:
         team.start(_count, channel, count)
         team.hear()
