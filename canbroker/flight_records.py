@@ -99,9 +99,9 @@ class FlightRecords:
         at = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
         path = self._directory / f"{_UNFIT.sub('_', channel)}-{at}-{reason}.log"
         unfinished = path.with_suffix(".part")
-        command = [sys.executable, "-P", "-m", "canbroker.cli", "record", channel]
+        command = [sys.executable, "-P", "-m", "canbroker.cli", "record"]
         command += ["--last", f"{seconds:.3f}", "--output", str(unfinished)]
-        command += ["--broker", self._address]
+        command += ["--broker", self._address, "--", channel]
         process = subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
         )
