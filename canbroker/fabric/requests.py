@@ -27,6 +27,9 @@ _logger = logging.getLogger(__name__)
 #: Requests that are handled before the process does something else.
 _AT_ONCE: Final = 64
 
+#: Events of a channel's state that are kept for who does not read them: a minute of them.
+_UNREAD_STATES: Final = 128
+
 _T = TypeVar("_T")
 
 
@@ -212,17 +215,26 @@ class Intake:
 
 
 class StateFeed:
-    """Follows the state stream of a channel. One thread at a time; never blocks."""
+    """Follows the state stream of a channel. One thread at a time; never blocks.
+
+    Who reads it seldom gets events of long ago first, and misses later ones: :meth:`refresh`.
+    """
 
     def __init__(self, context: Context, endpoint: str, topic: bytes) -> None:
-        self.socket: Socket = context.subscriber(endpoint)
+        self.socket: Socket = context.subscriber(endpoint, _UNREAD_STATES)
         self.socket.subscribe(topic)
+        self._topic = topic
         self._messages = Messages(self.socket)
 
     def receive(self) -> bytes | None:
         """The next event's body, if one has arrived."""
         message = self._messages.next()
         return None if message is None else message[1]
+
+    def refresh(self) -> None:
+        """Asks for the state as it is now: a channel tells whoever joins."""
+        self.socket.unsubscribe(self._topic)
+        self.socket.subscribe(self._topic)
 
     def close(self) -> None:
         self.socket.close()

@@ -84,8 +84,10 @@ class Context:
         socket.setsockopt(zmq.MAXMSGSIZE, MAX_SUBSCRIPTION_BYTES)
         return self._bound(socket, endpoint)
 
-    def subscriber(self, endpoint: str) -> Socket:
-        socket = self._socket(zmq.SUB, STREAM_HIGH_WATER)
+    def subscriber(self, endpoint: str, unread: int = STREAM_HIGH_WATER) -> Socket:
+        """``unread``: messages that are kept for who does not read them, at most. Each that has
+        more than 33 bytes keeps 8 KiB: libzmq reads so much at a time, and does not copy."""
+        socket = self._socket(zmq.SUB, unread)
         # All that it may have left to say is what it wants to receive. Lingering for that made
         # every broker 200 ms longer in ending, whose channels are gone by then.
         socket.setsockopt(zmq.LINGER, 0)

@@ -103,14 +103,27 @@ class ChannelWatch:
         return self._closed or clock.monotonic_ns() - self._heard_ns > SILENCE_NS
 
     def _follow(self) -> None:
+        """Takes what the channel has said. Who has not looked for long has an old state first,
+        and is told the one of now."""
+        if self._take() and self._quiet():
+            self._feed.refresh()
+            self._waiter.wait(CATCH_UP_NS)
+            self._take()
+
+    def _take(self) -> bool:
+        """Whether there was something."""
+        taken = False
         while not self._closed and (body := self._feed.receive()) is not None:
+            taken = True
             event = decode_event(body)
             self._heard_ns = clock.monotonic_ns()
             if isinstance(event.payload, StateEvent):
+                self._heard_ns = event.payload.monotonic_ns  # when that was said
                 if event.epoch != self.epoch:  # its actor was replaced, and counts from 0
                     self._interruptions_before -= self.state.interruptions
                     self._held_before -= _held(self.state)
                 self.epoch, self.state = event.epoch, event.payload
+        return taken and not self._closed
 
 
 def _held(state: StateEvent) -> int:
