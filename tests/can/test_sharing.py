@@ -136,17 +136,33 @@ def counts(runtime: Runtime) -> tuple[int, int]:
     return (channel.state.received, channel.state.dropped) if channel.state else (0, 0)
 
 
-#: Sends numbered frames when told to, and receives what the others have sent meanwhile.
+#: Sends numbered frames when told to, and receives what the others send. It sends a few, and the
+#: rest when it has seen some of each of the others: nobody is through before all have begun.
 SENDER = """
 with Bus(arguments["interface"], "socketcan", receive_own_messages=arguments["own"]) as bus:
+    seen, unseen = [], set(arguments["others"])
+
+    def send(numbers):
+        for number in numbers:
+            bus.send(Message(arbitration_id=arguments["id"], is_extended_id=False,
+                             data=number.to_bytes(8, "little")))
+
+    def receive():
+        message = bus.recv(25)
+        if message is not None:
+            text = f"{message.arbitration_id:03X}#{message.data.hex().upper()}"
+            seen.append([text, message.is_rx])
+            unseen.discard(message.arbitration_id)
+        return message is not None
+
     say("ready")
     hear()
-    for number in range(arguments["send"]):
-        bus.send(Message(arbitration_id=arguments["id"], is_extended_id=False,
-                         data=number.to_bytes(8, "little")))
-    seen = []
-    while len(seen) < arguments["expect"] and (message := bus.recv(25)) is not None:
-        seen.append([f"{message.arbitration_id:03X}#{message.data.hex().upper()}", message.is_rx])
+    send(range(10))
+    while unseen and receive():
+        pass
+    send(range(10, arguments["send"]))
+    while len(seen) < arguments["expect"] and receive():
+        pass
     say({"seen": seen, "extra": bus.recv(0) is not None, "lost": bus.stats.lost})
 """
 
@@ -211,6 +227,7 @@ def test_four_senders_are_seen_by_everyone_in_the_order_that_candump_sees(
                     SENDER,
                     interface=VCAN,
                     id=identifier,
+                    others=[other for other in (1, 2, 3, 4) if other != identifier],
                     own=own,
                     send=each,
                     expect=total if own else total - each,
@@ -219,12 +236,10 @@ def test_four_senders_are_seen_by_everyone_in_the_order_that_candump_sees(
             for identifier, own in ((1, False), (2, True))
         )
         assert [plain.said(), with_own.said()] == ["ready"] * 2
+        plain.tell("go")
+        with_own.tell("go")
+        first = receive(observer, 20)
         with outside(each, tmp_path / "canplayer.log"):
-            first: list[str] = []
-            while {text[:3] for text in first} != {"003", "004"}:
-                first += receive(observer, 1)
-            plain.tell("go")
-            with_own.tell("go")
             order = first + receive(observer, total - len(first))
         assert dump.wait(30) == 0
         accounts = [plain.said(), with_own.said()]
