@@ -11,8 +11,10 @@ from typing import Any, Final, NamedTuple, Self
 
 from benchmarks.usage import cpu_s
 
-#: A receiver that lacks frames gives up after so much silence: they are lost.
-SILENCE_S: Final = 1.0
+#: A receiver that lacks frames gives up after so much silence: they are lost. The server of many
+#: clients may serve one of them late; a datagram comes at once, or never.
+SILENCE_S: Final = 5.0
+DATAGRAM_SILENCE_S: Final = 1.0
 
 #: Identifier of the last frame of a stream, whose receivers stop there.
 LAST_ID: Final = 0x7FF
@@ -79,7 +81,7 @@ class Receiver(Port):
 
     @abstractmethod
     def receive(self) -> bytes | None:
-        """The data of the next frame, ``None`` if there is none for :data:`SILENCE_S`."""
+        """The data of the next frame, ``None`` if none came for too long."""
 
     def drain(self, expected: int) -> Delivery:
         """Receives a stream of so many frames, the last of which is :data:`LAST_ID`."""

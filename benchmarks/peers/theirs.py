@@ -6,7 +6,7 @@ import time
 
 import can
 
-from benchmarks.peers import CLASSIC_BYTES, SILENCE_S, Receiver, Sender
+from benchmarks.peers import CLASSIC_BYTES, DATAGRAM_SILENCE_S, SILENCE_S, Receiver, Sender
 
 #: Of IPv6's interface-local scope: neither datagrams nor reports of membership leave the machine.
 GROUP = "ff11::6361:6e62:656e:6368"
@@ -15,8 +15,9 @@ GROUP = "ff11::6361:6e62:656e:6368"
 class PythonCanPort(Sender, Receiver):
     """Sends with ``send``, receives with ``recv``."""
 
-    def __init__(self, bus: can.BusABC) -> None:
+    def __init__(self, bus: can.BusABC, silence_s: float = SILENCE_S) -> None:
         self._bus = bus
+        self._silence_s = silence_s
 
     def message(self, arbitration_id: int, data: bytes, *, extended: bool = False) -> can.Message:
         return can.Message(
@@ -30,15 +31,15 @@ class PythonCanPort(Sender, Receiver):
         self._bus.send(message)
 
     def count(self, expected: int) -> tuple[int, int]:
-        recv, now_ns = self._bus.recv, time.monotonic_ns
+        recv, silence_s, now_ns = self._bus.recv, self._silence_s, time.monotonic_ns
         received = last = 0
-        while received < expected and recv(SILENCE_S) is not None:
+        while received < expected and recv(silence_s) is not None:
             last = now_ns()
             received += 1
         return received, last
 
     def receive(self) -> bytes | None:
-        message = self._bus.recv(SILENCE_S)
+        message = self._bus.recv(self._silence_s)
         return None if message is None else bytes(message.data)
 
     def close(self) -> None:
@@ -58,7 +59,8 @@ def udp_multicast(port: str) -> PythonCanPort:
             port=int(port),
             hop_limit=0,
             ignore_config=True,
-        )
+        ),
+        DATAGRAM_SILENCE_S,
     )
 
 
