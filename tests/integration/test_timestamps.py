@@ -36,7 +36,7 @@ def test_each_bus_decides_for_what_it_sends(runtime: Runtime) -> None:
         Bus("x", "virtual", preserve_timestamps=True, receive_own_messages=True) as keeps,
         Bus("x", "virtual") as other,
     ):
-        keeps.send_batch([Message(THEN, 1), Message(0.0, 2)])
+        keeps.send_batch([Message(THEN, 1), Message(0.0, 2)], PATIENCE_S)
         other.send(Message(THEN, 3), PATIENCE_S)
         there = [received(other) for _ in range(2)]
         assert [(message.arbitration_id, message.timestamp) for message in there] == [
