@@ -16,7 +16,7 @@ DATA_RATE: Final = 500
 ERROR_RATE: Final = 20_000
 WINDOW_S: Final = 0.4
 #: Every other one has error frames.
-WINDOWS: Final = 6
+WINDOWS: Final = 8
 ERRORS: Final = int(ERROR_RATE * WINDOW_S) * (WINDOWS // 2)
 
 DATA: Final = 0x123
