@@ -24,6 +24,7 @@ class ChannelWatch:
         self._held_before = 0
         self._lock = threading.RLock()  # a signal handler may close what it has interrupted
         self._heard_ns = clock.monotonic_ns()
+        self._said_ns = 0  # when the channel was as it says
         self._feed = StateFeed(context, endpoint, topics.state_topic(channel))
         self._waiter = Waiter()
         self._waiter.add(self._feed.socket)
@@ -105,7 +106,7 @@ class ChannelWatch:
     def _follow(self) -> None:
         """Takes what the channel has said. Who has not looked for long has an old state first,
         and is told the one of now."""
-        if self._take() and self._quiet():
+        if self._take() and clock.monotonic_ns() - self._said_ns > SILENCE_NS:
             self._feed.refresh()
             self._waiter.wait(CATCH_UP_NS)
             self._take()
@@ -118,7 +119,7 @@ class ChannelWatch:
             event = decode_event(body)
             self._heard_ns = clock.monotonic_ns()
             if isinstance(event.payload, StateEvent):
-                self._heard_ns = event.payload.monotonic_ns  # when that was said
+                self._said_ns = event.payload.monotonic_ns
                 if event.epoch != self.epoch:  # its actor was replaced, and counts from 0
                     self._interruptions_before -= self.state.interruptions
                     self._held_before -= _held(self.state)
