@@ -9,6 +9,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import can.util
@@ -137,15 +138,27 @@ def stop_broker(runtime: Runtime, timeout: float = 10.0) -> bool:
 
 
 @pytest.fixture
-def runtime(monkeypatch: pytest.MonkeyPatch) -> Iterator[Runtime]:
-    """A private runtime directory, the default one of this test and its children.
+def runtime() -> Iterator[Runtime]:
+    """As :func:`private_runtime`."""
+    with private_runtime() as runtime:
+        yield runtime
+
+
+@contextmanager
+def private_runtime() -> Iterator[Runtime]:
+    """A private runtime directory, the default one of this process and its children.
 
     At the end its broker is stopped, and must leave no process, socket or lock.
     """
     # Not tmp_path: the paths of Unix sockets are short.
     directory = Path(tempfile.mkdtemp(prefix="cb-", dir="/tmp"))
-    monkeypatch.setenv("XDG_RUNTIME_DIR", str(directory))
-    monkeypatch.setenv("PYTHONWARNINGS", "error::ResourceWarning")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_RUNTIME_DIR", str(directory))
+        patch.setenv("PYTHONWARNINGS", "error::ResourceWarning")
+        yield from _runtime_in(directory)
+
+
+def _runtime_in(directory: Path) -> Iterator[Runtime]:
     runtime = Runtime.at()
     try:
         yield runtime
