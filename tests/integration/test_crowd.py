@@ -18,7 +18,7 @@ from tests.conftest import status_of, wait_until
 from tests.ledger import END, Sender, end_traffic
 from tests.processes import DEADLINE_S, Program
 
-SECONDS: Final = float(os.environ.get("CANBROKER_CROWD_S", "15"))
+SECONDS: Final = float(os.environ.get("CANBROKER_CROWD_S", "8"))
 PROGRAMS: Final = 4
 CLIENTS: Final = 25  # of each program
 
