@@ -23,7 +23,7 @@ import zmq
 from canbroker import Bus, Message
 from canbroker.runtime import Runtime
 from canbroker.wire.topics import MAX_TOPIC_BYTES
-from tests.conftest import processes_of, status_of
+from tests.conftest import private_runtime, processes_of, status_of
 
 CHANNEL: Final = "virtual.x"
 ROUND_TRIPS: Final = 100
@@ -236,9 +236,12 @@ def _steps(pause_s: float) -> Iterator[int]:
 
 def _show() -> None:
     print(f"{'':15}{'before: p50, p99, max':>24}{'during: p50, p99, max [ms]':>30}{'MiB':>6}")
-    runtime = Runtime.at()
     for name in ATTACKS:
-        with Bus("x", "virtual") as sender, Bus("x", "virtual") as receiver:
+        with (
+            private_runtime() as runtime,
+            Bus("x", "virtual") as sender,
+            Bus("x", "virtual") as receiver,
+        ):
             found = measure(name, runtime, sender, receiver)
         before, during = (" ".join(f"{ms:7.2f}" for ms in at) for at in found[:2])
         print(f"{name:15}{before:>24}{during:>30}{found.grown >> 20:6}")
