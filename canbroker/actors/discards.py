@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Mapping
 from typing import Final, TypeAlias
 
@@ -22,12 +23,13 @@ class Discards:
     """Serves the method ``discard``."""
 
     def __init__(self) -> None:
-        self._coming: list[tuple[Caller, control.Discard]] = []  # what they speak of is to arrive
-        self._leaving: list[tuple[Caller, Account, int]] = []  # the driver has some of it
+        # What they speak of is to arrive; and of what they spoke the driver has some.
+        self._coming: deque[tuple[Caller, control.Discard]] = deque(maxlen=_MAX_WAITING)
+        self._leaving: deque[tuple[Caller, Account, int]] = deque(maxlen=_MAX_WAITING)
 
     def ask(self, caller: Caller, params: control.Discard) -> None:
         """:meth:`serve` does it."""
-        self._coming = [*self._coming[1 - _MAX_WAITING :], (caller, params)]
+        self._coming.append((caller, params))
 
     def serve(
         self,
@@ -36,19 +38,19 @@ class Discards:
         reply: Callable[[Caller, msgspec.Struct], None],
     ) -> None:
         """Does what can be done now, and answers it."""
-        coming, self._coming = self._coming, []
-        for caller, params in coming:
+        for _ in range(len(self._coming)):
+            caller, params = self._coming.popleft()
             account = accounts.get(params.client_id)
             if params.token and (account is None or account.token < params.token):
                 self._coming.append((caller, params))
                 continue
             count = 0 if account is None else drop(account)
             if account is not None and params.through:
-                self._leaving = [*self._leaving[1 - _MAX_WAITING :], (caller, account, count)]
+                self._leaving.append((caller, account, count))
             else:
                 reply(caller, control.Discarded(count))
-        leaving, self._leaving = self._leaving, []
-        for caller, account, count in leaving:
+        for _ in range(len(self._leaving)):
+            caller, account, count = self._leaving.popleft()
             if account.outstanding:
                 self._leaving.append((caller, account, count))
             else:
@@ -62,4 +64,5 @@ class Discards:
         callers += [caller for caller, _, _ in self._leaving]
         for caller in callers:
             reply(caller, error)
-        self._coming, self._leaving = [], []
+        self._coming.clear()
+        self._leaving.clear()

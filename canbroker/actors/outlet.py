@@ -19,7 +19,7 @@ from canbroker.frame import EXTENDED
 from canbroker.runtime import Runtime
 from canbroker.wire import topics
 from canbroker.wire.stream import StateEvent, decode_event
-from canbroker.wire.tasks import SCHEDULER_ID, TaskStatus
+from canbroker.wire.tasks import SCHEDULER_ID, TaskStatus, stale_after_ns
 from canbroker.wire.transmit import (
     CREDIT,
     MAX_FRAMES,
@@ -31,10 +31,6 @@ from canbroker.wire.transmit import (
 
 #: A channel says how it is every second at least. After this long it is taken for down.
 _SILENCE_NS: Final = 3 * clock.SECOND
-
-#: A frame that is not on the bus after its period, or this long, is not sent any more.
-_STALE_NS: Final = 100 * clock.MILLISECOND
-_STALE_MAX_NS: Final = clock.SECOND
 
 #: What these tell is that the channel is down. The frames' slots count as skipped.
 _PAUSED: Final = frozenset(
@@ -210,7 +206,7 @@ class Outlet:
     def _request(self, due_ns: int, tasks: list[Task], now_ns: int) -> None:
         frames = [task.take_frame() for task in tasks]
         period_ns = min(task.period_ns for task in tasks)
-        expires_ns = max(due_ns, now_ns) + min(max(period_ns, _STALE_NS), _STALE_MAX_NS)
+        expires_ns = max(due_ns, now_ns) + stale_after_ns(period_ns)
         origins = [task.origin for task in tasks]
         self.token += 1
         request = encode_request(

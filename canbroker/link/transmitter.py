@@ -137,11 +137,11 @@ class Transmitter:
         :raises CanOperationError: the bus is being closed.
         """
         self.collect()
-        while not request.answered and clock.remaining_ns(deadline):
-            try:
+        try:
+            while not request.answered:
                 self._wait(deadline, "")
-            except CanTimeoutError:
-                return
+        except CanTimeoutError:
+            return
 
     def flush(self, deadline: int | None, *, closing: bool = False) -> None:
         """Waits until every frame is answered; ``closing`` if the bus is being closed by us.
@@ -199,7 +199,7 @@ class Transmitter:
     def _await(self, request: Unanswered, deadline: int) -> None:
         """Waits until a request is answered, and raises its own failure."""
         request.awaited = True
-        while request in self._requests:
+        while not request.answered:
             try:
                 self._wait(deadline + _GRACE_NS, "the driver did not take it in time")
             except CanTimeoutError as error:

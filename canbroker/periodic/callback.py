@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Sequence
-from typing import Final
 
 from canbroker import clock
 from canbroker.errors import CanOperationError
@@ -15,10 +14,7 @@ from canbroker.link.transmitter import Unanswered
 from canbroker.message import Message, to_frame
 from canbroker.periodic.cyclic import period_ns_of
 from canbroker.periodic.task import Modifier, OnError, Owner, PeriodicTask
-
-#: A frame that is not on the bus after its period, but this long, is not sent any more.
-_STALE_NS: Final = 100 * clock.MILLISECOND
-_STALE_MAX_NS: Final = clock.SECOND
+from canbroker.wire.tasks import stale_after_ns
 
 _logger = logging.getLogger("canbroker.bus")
 
@@ -141,11 +137,11 @@ class CallbackTask(PeriodicTask):
         if self._failures:
             failures, self._failures = self._failures, []
             raise CanOperationError("; ".join(failures))
-        stale_ns = min(max(self.period_ns, _STALE_NS), _STALE_MAX_NS)
+        expires_ns = clock.monotonic_ns() + stale_after_ns(self.period_ns)
         with self._lock:  # so that nothing is sent after it was stopped
             if self._entry is not entry:
                 return
-            request = self._tasks.offer(frame, clock.monotonic_ns() + stale_ns, self._failed)
+            request = self._tasks.offer(frame, expires_ns, self._failed)
             if request is None:
                 self._missed += 1
             else:

@@ -12,7 +12,7 @@ from typing import Annotated, Final
 
 import msgspec
 
-from canbroker.clock import MICROSECOND, SECOND
+from canbroker.clock import MICROSECOND, MILLISECOND, SECOND
 from canbroker.frame import Frame
 from canbroker.protection import Checksum, Counter
 from canbroker.wire import ClientId
@@ -34,10 +34,20 @@ LISTED: Final = 1_000
 MIN_PERIOD_NS: Final = 50 * MICROSECOND
 MAX_PERIOD_NS: Final = 365 * 24 * 3600 * SECOND
 
+#: A frame of a task that is not on the bus after the task's period is not sent any more; it has
+#: this long, though, and no longer than that.
+_STALE_NS: Final = 100 * MILLISECOND
+_STALE_MAX_NS: Final = SECOND
+
 _Number = Annotated[int, msgspec.Meta(ge=1, le=2**63 - 1)]
 _Period = Annotated[int, msgspec.Meta(ge=MIN_PERIOD_NS, le=MAX_PERIOD_NS)]
 _Messages = Annotated[list[Frame], msgspec.Meta(min_length=1, max_length=MAX_MESSAGES)]
 _Text = Annotated[str, msgspec.Meta(max_length=4096)]
+
+
+def stale_after_ns(period_ns: int) -> int:
+    """How long after its due time a frame of a task with this period may still be sent."""
+    return min(max(period_ns, _STALE_NS), _STALE_MAX_NS)
 
 
 class TaskKey(Params):
