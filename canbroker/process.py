@@ -22,14 +22,11 @@ import msgspec
 from canbroker.actors.specs import ChannelSpec, Spec
 from canbroker.errors import CanError
 from canbroker.fabric.sockets import Descriptor
+from canbroker.priority import raise_priority
 from canbroker.wake import Wake
 from canbroker.wire import control
 
 _logger = logging.getLogger(__name__)
-
-
-#: Of actors, where they may: as a sound server has it.
-_NICE: Final = -11
 
 
 class Exit(enum.IntEnum):
@@ -160,7 +157,6 @@ def main() -> int:
         return Exit.REFUSED  # the parent died before it said anything
     spec = _spec_decoder.decode(line)
     set_up_logging(spec.log_level, sys.argv[1])
-    _raise_priority()
     answers = Answers()
     lifelines = (sys.stdin.buffer, Terminated(signal.SIGTERM))
     try:
@@ -177,25 +173,13 @@ def main() -> int:
     return Exit.OK
 
 
-def _raise_priority() -> None:
-    """Puts this process before those that use its channels, where that is permitted.
-
-    An actor that waits for its turn behind busy test processes is late for everybody: on two
-    busy cores periodic frames were. It waits for nearly all of its time, so it takes from others
-    little more than it would have got anyway.
-    """
-    if hasattr(os, "setpriority"):
-        try:
-            os.setpriority(os.PRIO_PROCESS, 0, _NICE)
-        except PermissionError:  # an ordinary user's; docs/design/scheduler.md says what helps
-            _logger.debug("the priority stays as it is")
-
-
 _Run = Callable[[Sequence[Descriptor], Callable[[], None]], None]
 
 
 def _make(spec: Spec) -> _Run:
     """Makes the actor; returns what runs it, given what ends it and how to say that it lives.
+
+    From here on it comes before others, not while it loads: that takes a tenth of a second.
 
     :raises CanError: it cannot be made.
     """
@@ -203,10 +187,12 @@ def _make(spec: Spec) -> _Run:
     if isinstance(spec, ChannelSpec):
         from canbroker.actors.channel import ChannelActor  # noqa: PLC0415
 
+        raise_priority()
         channel = ChannelActor(spec)
         return lambda lifelines, _: channel.run(*lifelines)  # its state stream says that it lives
     from canbroker.actors.scheduler import SchedulerActor  # noqa: PLC0415
 
+    raise_priority()
     scheduler = SchedulerActor(spec)
     return lambda lifelines, beat: scheduler.run(*lifelines, beat=beat)
 
