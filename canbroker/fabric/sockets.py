@@ -28,6 +28,9 @@ _POLLIN: Final = int(zmq.POLLIN)
 #: select() knows no others.
 _SELECTABLE: Final = 1024
 
+#: What is due within this time is waited for exactly.
+_EXACT_NS: Final = 10 * clock.MILLISECOND
+
 _LINGER_MS: Final = 200
 _RECONNECT_MS: Final = 10
 _RECONNECT_MAX_MS: Final = 100
@@ -146,38 +149,40 @@ class Waiter:
     def __init__(self) -> None:
         self._poller = zmq.Poller()
         self._watched: dict[Socket | int, object] = {}
+        self._descriptors: list[int] = []
 
     def add(self, item: Socket | Descriptor | int) -> None:
         key = item if isinstance(item, (int, zmq.Socket)) else item.fileno()
         self._poller.register(key, zmq.POLLIN)
         self._watched[key] = item
+        self._list_descriptors()
 
     def remove(self, item: Socket | Descriptor | int) -> None:
         """Forgets ``item``; call it while its descriptor is still open."""
         key = item if isinstance(item, (int, zmq.Socket)) else item.fileno()
         self._poller.unregister(key)
         del self._watched[key]
+        self._list_descriptors()
 
     def wait(self, timeout_ns: int | None) -> set[object]:
         """The readable ones of what was added; empty after ``timeout_ns`` (``None``: never)."""
         if timeout_ns is None:
             return self._ready(-1)
-        milliseconds = timeout_ns // clock.MILLISECOND
-        if milliseconds or timeout_ns <= 0:
-            return self._ready(milliseconds)
-        # poll() counts milliseconds; select() waits for what is due within one. It sees a ZeroMQ
+        if timeout_ns <= 0 or timeout_ns > _EXACT_NS:
+            return self._ready(max(0, timeout_ns // clock.MILLISECOND))
+        # poll() counts milliseconds; select() waits for exactly what is due soon. It sees a ZeroMQ
         # socket's descriptor only when something changes, so the sockets are asked before it.
         ready = self._ready(0)
         if not ready:
-            select.select(self._descriptors(), (), (), timeout_ns / clock.SECOND)
+            select.select(self._descriptors, (), (), timeout_ns / clock.SECOND)
             ready = self._ready(0)
         return ready
 
-    def _descriptors(self) -> list[int]:
-        """What select() can watch; of many channels' sockets it misses some, for a moment."""
+    def _list_descriptors(self) -> None:
+        """Lists what select() can watch; of many channels' sockets it misses some, for a moment."""
         keys = self._watched
         descriptors = (key if isinstance(key, int) else key.fileno() for key in keys)
-        return [descriptor for descriptor in descriptors if descriptor < _SELECTABLE]
+        self._descriptors = [number for number in descriptors if number < _SELECTABLE]
 
     def _ready(self, milliseconds: int) -> set[object]:
         return {self._watched[key] for key, _ in self._poller.poll(milliseconds)}
