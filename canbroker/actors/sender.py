@@ -34,6 +34,7 @@ from canbroker.actors.repeats import Repeats
 from canbroker.backends import LISTEN_ONLY, AdapterGoneError, Backend, Transmit
 from canbroker.fabric.requests import Caller, Intake, Replier
 from canbroker.fabric.sockets import Context, Waiter
+from canbroker.priority import RealTime
 from canbroker.throttle import Throttle
 from canbroker.wire import WireError, control
 from canbroker.wire.replay import REPLAY_METHODS, History, Replay
@@ -87,6 +88,7 @@ class Sender:
         self._holder: Holder | None = None  # who alone may transmit
         self._accounts: dict[str, Account] = {}
         self._keeping: dict[Account, None] = {}  # those with frames whose time has not come
+        self._real_time = RealTime()
         self._discards = Discards()
         self._receiver = receiver
         self._repeats = Repeats(lambda caller: receiver.put(Settle(caller)))
@@ -115,6 +117,10 @@ class Sender:
 
     def step(self) -> bool:
         """Waits for something to do and does it; ``False`` when told to stop."""
+        if self._keeping:  # frames that have a time
+            self._real_time.want()
+        else:
+            self._real_time.update()
         ready = self._waiter.wait(self._patience())
         if self._inbox in ready:
             for message in self._inbox.take():

@@ -11,6 +11,8 @@ from canbroker.frame import ERROR, EXTENDED, Frame
 #: Identifiers whose routes are remembered; a bus has some hundreds, 2^29 are possible.
 _CACHE_SIZE: Final = 65_536
 
+_KIND: Final = EXTENDED | ERROR
+
 
 def key_of(topic: bytes) -> int:
     """What the ring calls the route of a topic."""
@@ -19,11 +21,11 @@ def key_of(topic: bytes) -> int:
 
 def kind_of(frame: Frame) -> int:
     """What filters look at, as one number; :func:`passes` tells about it."""
-    return frame.arbitration_id << 3 | frame.flags & (EXTENDED | ERROR)
+    return frame.arbitration_id << 3 | frame.flags & _KIND
 
 
 def passes(filters: FilterSet, kind: int) -> bool:
-    return filters.matches(kind >> 3, kind & (EXTENDED | ERROR))
+    return filters.matches(kind >> 3, kind & _KIND)
 
 
 class Route:
@@ -77,7 +79,7 @@ class RouteTable:
 
     def matching(self, frame: Frame) -> tuple[Route, ...]:
         """The routes whose filters the frame passes."""
-        kind = kind_of(frame)
+        kind = frame.arbitration_id << 3 | frame.flags & _KIND  # kind_of(), without a call a frame
         routes = self._cache.get(kind)
         if routes is None:
             routes = tuple(route for route in self._routes.values() if passes(route.filters, kind))

@@ -7,13 +7,15 @@ Request ``[version, client_id, token, flags, expires_ns, frames, epoch, origins,
 from __future__ import annotations
 
 import enum
+import functools
+import re
 from collections.abc import Sequence
 from typing import Annotated, Final
 
 import msgspec
 
 from canbroker.frame import Frame
-from canbroker.wire import VERSION, ClientId, WireError, decode
+from canbroker.wire import CLIENT_ID_PATTERN, VERSION, WireError, decode
 
 MAX_FRAMES: Final = 1024  # of one request
 
@@ -52,13 +54,13 @@ class Request(msgspec.Struct, array_like=True):
     """
 
     version: int
-    client_id: ClientId
+    client_id: str  # as the origins a ClientId
     token: _U64
     flags: int
     expires_ns: _U64
     frames: Annotated[list[Frame], msgspec.Meta(min_length=1, max_length=MAX_FRAMES)]
     epoch: _U64 = 0
-    origins: Annotated[list[ClientId], msgspec.Meta(max_length=MAX_FRAMES)] = []
+    origins: Annotated[list[str], msgspec.Meta(max_length=MAX_FRAMES)] = []
     due_ns: _U64 = 0
 
 
@@ -112,10 +114,22 @@ def encode_reply(
 def decode_request(body: bytes) -> Request:
     """:raises WireError: another version, or not a request."""
     request = decode("transmit request", _request_decoder, body)
-    if request.origins and len(request.origins) != len(request.frames):
-        counts = f"{len(request.origins)} origins for {len(request.frames)} frames"
-        raise WireError(f"transmit request: {counts}")
+    if not _is_client_id(request.client_id):
+        raise WireError(f"transmit request: {request.client_id[:80]!r} is no client - at `$[1]`")
+    if request.origins:
+        if len(request.origins) != len(request.frames):
+            counts = f"{len(request.origins)} origins for {len(request.frames)} frames"
+            raise WireError(f"transmit request: {counts}")
+        for index, origin in enumerate(request.origins):
+            if not _is_client_id(origin):
+                where = f"{origin[:80]!r} is no client - at `$[7][{index}]`"
+                raise WireError(f"transmit request: {where}")
     return request
+
+
+@functools.lru_cache(maxsize=1024)  # a channel has few clients, and each many requests
+def _is_client_id(name: str) -> bool:
+    return re.match(CLIENT_ID_PATTERN, name) is not None
 
 
 def decode_reply(body: bytes) -> Reply:

@@ -1,0 +1,72 @@
+"""Actors come before others where they may."""
+
+import os
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+
+import pytest
+
+from canbroker import Bus, Message
+from canbroker.runtime import Runtime
+from tests.conftest import status_of
+
+linux = pytest.mark.skipif(sys.platform != "linux", reason="the kernel's real time")
+
+
+def may_take_real_time() -> bool:
+    code = "import os; os.sched_setscheduler(0, os.SCHED_RR, os.sched_param(1))"
+    return subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def policies(pid: int) -> set[int]:
+    """Those of a process's threads."""
+    tasks = Path(f"/proc/{pid}/task").iterdir()
+    return {os.sched_getscheduler(int(task.name)) for task in tasks}
+
+
+def eventually(pid: int, wanted: set[int], bus: Bus) -> bool:
+    deadline = time.monotonic() + 20
+    while policies(pid) != wanted and time.monotonic() < deadline:
+        bus.send(Message(arbitration_id=1))  # what is over is noticed with the next event
+        time.sleep(0.05)
+    return policies(pid) == wanted
+
+
+@linux
+def test_a_channel_runs_in_real_time_while_its_frames_have_a_time(runtime: Runtime) -> None:
+    if not may_take_real_time():
+        pytest.skip("real time is not permitted here")
+    with Bus("x", "virtual") as bus:
+        pid = status_of(runtime).channels[0].pid
+        assert pid is not None
+        assert policies(pid) == {os.SCHED_OTHER}
+        task = bus.send_periodic(Message(arbitration_id=2), 0.02)
+        assert eventually(pid, {os.SCHED_RR}, bus)
+        task.stop()
+        assert eventually(pid, {os.SCHED_OTHER}, bus)
+
+
+@linux
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can become somebody else")
+def test_who_may_not_come_before_others_goes_on_without() -> None:
+    program = """
+        import logging, os, time
+        from canbroker.priority import RealTime, raise_priority
+        logging.basicConfig(level="DEBUG")
+        os.setgroups([])
+        os.setuid(65534)
+        raise_priority()
+        real_time = RealTime()
+        for _ in range(2):
+            real_time.want()
+            real_time.update()
+        print(os.sched_getscheduler(0) == os.SCHED_OTHER, os.getpriority(os.PRIO_PROCESS, 0))
+    """
+    command = [sys.executable, "-c", textwrap.dedent(program)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+    assert done.stdout.split() == ["True", "0"], done.stderr
+    assert done.stderr.count("the priority stays as it is") == 1
+    assert done.stderr.count("no real time") == 1
