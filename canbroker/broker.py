@@ -116,7 +116,7 @@ class Broker:
 
     def _step(self, ready: set[object]) -> None:
         if self._control.socket in ready:
-            self._control.serve()
+            self._control.serve(self._waiter)
         self._serve_slots(ready)
         self._serve_waiting()
         self._serve_scheduling()

@@ -31,6 +31,9 @@ from canbroker.wire import control
 #: are none, which Python would go through every 700.
 _GARBAGE: Final = 20_000
 
+#: A thread of an actor that has something to do waits for the other one this long at most.
+_SWITCH_S: Final = 0.0005
+
 _logger = logging.getLogger(__name__)
 
 
@@ -173,6 +176,7 @@ def main() -> int:
     # What is loaded stays: it need not be looked through for garbage again and again.
     gc.freeze()
     gc.set_threshold(_GARBAGE)
+    sys.setswitchinterval(_SWITCH_S)
     answers.send(Ready())
     try:
         run(lifelines, lambda: answers.send(Alive()))

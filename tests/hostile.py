@@ -27,7 +27,11 @@ from tests.conftest import private_runtime, processes_of, status_of
 
 CHANNEL: Final = "virtual.x"
 ROUND_TRIPS: Final = 100
-_SECONDS: Final = 1.0
+_SHOWN_ROUND_TRIPS: Final = 1_500
+_SHOWN_S: Final = 5.0
+
+#: Of different topics, in the longest of attacks.
+_SUBSCRIPTIONS: Final = 1_000_000
 _TIMEOUT_S: Final = 30.0
 
 #: What a ZMTP peer says first.
@@ -41,7 +45,13 @@ class Endpoints(NamedTuple):
     requests: list[str]
 
 
-def garbage(to: Endpoints) -> None:
+def busy(to: Endpoints, seconds: float) -> None:
+    """No attack: a process that burns its processor and sends nothing, for comparison."""
+    for _ in _steps(seconds, 0):
+        sum(range(1000))
+
+
+def garbage(to: Endpoints, seconds: float) -> None:
     """Some thousand bodies a second that are of no protocol, deep, huge, or of another version."""
     chance = random.Random(1)
     bodies = [
@@ -54,7 +64,7 @@ def garbage(to: Endpoints) -> None:
     ]
     with zmq.Context() as context:
         sockets = [_dealer(context, endpoint) for endpoint in to.requests]
-        for _ in _steps(0.01):
+        for _ in _steps(seconds, 0.01):
             for peer in sockets:
                 _try(peer, [chance.choice(bodies)])
                 _try(peer, [chance.randbytes(100)] * chance.randint(1, 50))
@@ -62,59 +72,59 @@ def garbage(to: Endpoints) -> None:
             peer.close()
 
 
-def flood(to: Endpoints) -> None:
+def flood(to: Endpoints, seconds: float) -> None:
     """Garbage as fast as it goes out."""
     with zmq.Context() as context:
         sockets = [_dealer(context, endpoint) for endpoint in to.requests]
-        for _ in _steps(0):
+        for _ in _steps(seconds, 0):
             for peer in sockets:
                 _try(peer, [b"garbage"])
         for peer in sockets:
             peer.close()
 
 
-def subscriptions(to: Endpoints, count: int = 50_000) -> None:
+def subscriptions(to: Endpoints, seconds: float) -> None:
     """Every one of another route, and beyond the limit of them, as fast as they go out."""
     with zmq.Context() as context, context.socket(zmq.XSUB) as peer:
         _prepare(peer, to.stream)
-        for number in range(count):
+        end = time.monotonic() + seconds
+        for number in range(_SUBSCRIPTIONS):
             peer.send(f"\x01{CHANNEL}/rx?{number:x}:1fffffff;".encode())
-        for _ in _steps(1):
-            pass
+            if time.monotonic() > end:
+                return
 
 
-def presences(to: Endpoints) -> None:
+def presences(to: Endpoints, seconds: float) -> None:
     """Many clients that are one."""
     with zmq.Context() as context, context.socket(zmq.XSUB) as peer:
         _prepare(peer, to.stream)
         for number in range(3_000):
             peer.send(f"\x01{CHANNEL}/@c{number};".encode())
-        for _ in _steps(1):
-            pass
+        time.sleep(seconds)
 
 
-def topics(to: Endpoints) -> None:
+def topics(to: Endpoints, seconds: float) -> None:
     """Topics as long as they may be, and longer; at the end all of them go at once."""
     for length in (MAX_TOPIC_BYTES, MAX_TOPIC_BYTES + 1000):
         with zmq.Context() as context, context.socket(zmq.XSUB) as peer:
             _prepare(peer, to.stream)
-            for _ in _steps(0.05):
+            for _ in _steps(seconds / 2, 0.05):
                 peer.send(b"\x01" + random.randbytes(length))
 
 
-def unread(to: Endpoints) -> None:
+def unread(to: Endpoints, seconds: float) -> None:
     """Asks for all frames of the past, again and again, and reads none."""
     past = {"topic": f"{CHANNEL}/rx;", "seconds": 1000.0}
     with zmq.Context() as context:
         sockets = [_dealer(context, endpoint) for endpoint in to.requests]
-        for number in _steps(0.002):
+        for number in _steps(seconds, 0.002):
             for peer in sockets:
                 _try(peer, [msgpack.packb([1, number, "history", past])])
         for peer in sockets:
             peer.close()
 
 
-def strangers(to: Endpoints) -> None:
+def strangers(to: Endpoints, seconds: float) -> None:
     """Connections that are no ZMTP, stop within the greeting, or go on byte by byte."""
     connections = []
     for endpoint in (to.stream, *to.requests):
@@ -125,7 +135,7 @@ def strangers(to: Endpoints) -> None:
             connection.send(random.randbytes(50) if number % 10 else _GREETING[: number // 10])
             connections.append(connection)
     slow = connections[::10]
-    for number in _steps(0.05):
+    for number in _steps(seconds, 0.05):
         for at, connection in enumerate(slow):
             try:
                 begun = at % 10 + number
@@ -136,9 +146,9 @@ def strangers(to: Endpoints) -> None:
         connection.close()
 
 
-ATTACKS: Final[Mapping[str, Callable[[Endpoints], None]]] = {
+ATTACKS: Final[Mapping[str, Callable[[Endpoints, float], None]]] = {
     attack.__name__: attack
-    for attack in (garbage, flood, subscriptions, presences, topics, unread, strangers)
+    for attack in (busy, garbage, flood, subscriptions, presences, topics, unread, strangers)
 }
 
 
@@ -150,7 +160,14 @@ class Figures(NamedTuple):
     grown: int
 
 
-def measure(name: str, runtime: Runtime, sender: Bus, receiver: Bus) -> Figures:
+def measure(
+    name: str,
+    runtime: Runtime,
+    sender: Bus,
+    receiver: Bus,
+    seconds: float = 1.0,
+    round_trips: int = ROUND_TRIPS,
+) -> Figures:
     """What the clients of ``runtime``'s channel notice of an attack.
 
     :raises AssertionError: a frame was lost, or a process of the broker has ended.
@@ -162,10 +179,10 @@ def measure(name: str, runtime: Runtime, sender: Bus, receiver: Bus) -> Figures:
         channel.stream,
         [channel.transmit, channel.control, status.scheduler.control, runtime.address],
     )
-    before = _round_trips(sender, receiver)
+    before = _round_trips(sender, receiver, round_trips)
     processes = {process: process.memory_info().rss for process in processes_of(runtime)}
-    with _attacking(name, endpoints) as attack:
-        during = _round_trips(sender, receiver)
+    with _attacking(name, endpoints, seconds) as attack:
+        during = _round_trips(sender, receiver, round_trips)
         grown = _growth(processes)
         assert attack.wait(_TIMEOUT_S) == 0
     grown = max(grown, _growth(processes))
@@ -173,9 +190,9 @@ def measure(name: str, runtime: Runtime, sender: Bus, receiver: Bus) -> Figures:
     return Figures(before, during, grown)
 
 
-def _round_trips(sender: Bus, receiver: Bus) -> tuple[float, float, float]:
+def _round_trips(sender: Bus, receiver: Bus, count: int) -> tuple[float, float, float]:
     times = []
-    for number in range(ROUND_TRIPS):
+    for number in range(count):
         began = time.perf_counter()
         sender.send(Message(arbitration_id=1, data=number.to_bytes(4, "big")), timeout=_TIMEOUT_S)
         message = receiver.recv(_TIMEOUT_S)
@@ -194,8 +211,10 @@ def _growth(processes: Mapping[psutil.Process, int]) -> int:
 
 
 @contextmanager
-def _attacking(name: str, endpoints: Endpoints) -> Iterator[subprocess.Popen[bytes]]:
-    command = [sys.executable, "-m", "tests.hostile", name, json.dumps(endpoints)]
+def _attacking(
+    name: str, endpoints: Endpoints, seconds: float
+) -> Iterator[subprocess.Popen[bytes]]:
+    command = [sys.executable, "-m", "tests.hostile", name, str(seconds), json.dumps(endpoints)]
     with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
         try:
             assert process.stdout is not None
@@ -224,9 +243,9 @@ def _try(peer: zmq.Socket[bytes], parts: list[bytes]) -> None:
         return
 
 
-def _steps(pause_s: float) -> Iterator[int]:
-    """Counts for the time that an attack has."""
-    end = time.monotonic() + _SECONDS
+def _steps(seconds: float, pause_s: float) -> Iterator[int]:
+    """Counts, for the time that an attack has."""
+    end = time.monotonic() + seconds
     number = 0
     while time.monotonic() < end:
         yield number
@@ -235,21 +254,22 @@ def _steps(pause_s: float) -> Iterator[int]:
 
 
 def _show() -> None:
-    print(f"{'':15}{'before: p50, p99, max':>24}{'during: p50, p99, max [ms]':>30}{'MiB':>6}")
+    print(f"{'ms':15}{'before: p50, p99, max':>24}{'during':>30}{'p99':>7}{'MiB':>6}")
     for name in ATTACKS:
         with (
             private_runtime() as runtime,
             Bus("x", "virtual") as sender,
             Bus("x", "virtual") as receiver,
         ):
-            found = measure(name, runtime, sender, receiver)
+            found = measure(name, runtime, sender, receiver, _SHOWN_S, _SHOWN_ROUND_TRIPS)
         before, during = (" ".join(f"{ms:7.2f}" for ms in at) for at in found[:2])
-        print(f"{name:15}{before:>24}{during:>30}{found.grown >> 20:6}")
+        ratio = found.during[1] / found.before[1]
+        print(f"{name:15}{before:>24}{during:>30}{ratio:6.1f}x{found.grown >> 20:6}")
 
 
 if __name__ == "__main__":
     if len(sys.argv) > 1:
         print("begins", flush=True)
-        ATTACKS[sys.argv[1]](Endpoints(*json.loads(sys.argv[2])))
+        ATTACKS[sys.argv[1]](Endpoints(*json.loads(sys.argv[3])), float(sys.argv[2]))
     else:
         _show()

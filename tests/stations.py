@@ -19,7 +19,7 @@ from canbroker.fabric.sockets import Context, Waiter
 from canbroker.fabric.subscriber import Subscriber
 from canbroker.frame import EchoFrame, Frame
 from canbroker.wake import Wake
-from canbroker.wire.stream import StateEvent
+from canbroker.wire.stream import StateEvent, encode_state
 
 DEADLINE_S = 20.0
 CHANNEL = "can0"
@@ -198,7 +198,7 @@ class Station:
             for change in publisher.subscriptions():
                 self.presences.append(change)
                 if change.present:
-                    publisher.ready(change, STATE)
+                    publisher.ready(change, encode_state(STATE))
         if self._streaming:
             publisher.publish(self._streaming())
         if self._beats:

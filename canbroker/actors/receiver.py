@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections import deque
 from collections.abc import Callable, Iterable
 from typing import Final
 
@@ -35,14 +34,21 @@ from canbroker.filters import FilterSet
 from canbroker.frame import ERROR, EchoFrame, Frame, nominal_time_ns
 from canbroker.wire import control
 from canbroker.wire.replay import Replay
-from canbroker.wire.stream import ClientInfo, Holder, StateEvent, echo
+from canbroker.wire.stream import ClientInfo, Holder, StateEvent, echo, encode_state
 from canbroker.wire.transmit import Status
 
 #: Clients take a channel that says nothing for three times this long for gone.
 STATE_INTERVAL_NS: Final = clock.SECOND // 2
 
+#: While clients come and go the state, which names them all, is published this seldom: a part of
+#: a millisecond for few of them, 10 ms for a thousand.
+_PACE_NS_PER_CLIENT: Final = 10_000
+
 #: Requests for frames of the past that wait for their turn; each costs about a millisecond.
 _MAX_ASKED: Final = 1024
+
+#: The past is told for one part of the time, and the present has so many.
+_PRESENT_SHARE: Final = 3
 
 #: Characters of a client's filters in the state, which has to fit a message with all clients.
 _SHOWN: Final = 512
@@ -87,8 +93,10 @@ class Receiver:
         self._storms = ErrorStorms(error_rate)
         self._publisher = Publisher(context, endpoint, channel, epoch, ring, awaited)
         self._replayer = Replayer(ring, channel, epoch, self._publisher.route)
-        self._asked: deque[Ask] = deque()
+        self._asked: dict[bytes, Ask] = {}  # by the connection that asks
+        self._replay_due = 0
         self._state_due = 0
+        self._state_told = 0
         self._heartbeat_due: int | None = None
         self._waiter = Waiter()
         self._waiter.add(self._publisher.socket)
@@ -111,8 +119,8 @@ class Receiver:
             self._publish_state(now)
         if self._heartbeat_due is None or now >= self._heartbeat_due:
             self._heartbeat_due = self._publisher.heartbeat(now)
-        if self._asked:
-            self._replay(self._asked.popleft())
+        if self._asked and now >= self._replay_due:
+            self._replay(self._asked.pop(next(iter(self._asked))))
         return True
 
     def close(self) -> None:
@@ -122,11 +130,11 @@ class Receiver:
 
     def _patience(self) -> int:
         """Nanoseconds until something is due without anyone asking for it."""
-        if self._asked:
-            return 0
         # While there are heartbeats the state goes with one of them: an idle process should
         # rarely wake up.
         due = self._state_due if self._heartbeat_due is None else self._heartbeat_due
+        if self._asked:
+            due = min(due, self._replay_due)
         backend_due = self._backend.due_ns() if self._backend is not None else None
         if backend_due is not None:
             due = min(due, backend_due)
@@ -154,18 +162,23 @@ class Receiver:
                     self._read(self._backend)
                 self._sender.put(Answer(caller, control.Nothing()))
             case Ask(caller):
-                if len(self._asked) < _MAX_ASKED:
-                    self._asked.append(message)
-                else:
+                # Who asks again before it is answered has that one answered.
+                dropped = self._asked.get(caller.identity)
+                if dropped is None and len(self._asked) >= _MAX_ASKED:
+                    dropped = message
+                if dropped is not message:
+                    self._asked[caller.identity] = message
+                if dropped is not None:
                     busy = control.ErrorResult("busy", "too many ask for frames of the past")
-                    self._sender.put(Answer(caller, busy))
+                    self._sender.put(Answer(dropped.caller, busy))
             case Stop(reason):
                 self._reason = reason
                 return False
         return True
 
     def _replay(self, ask: Ask) -> None:
-        """Answers one that wants frames of the past; the next one has to wait for a round."""
+        """Answers one that wants frames of the past; the next one has to wait for a while."""
+        began = clock.monotonic_ns()
         params = ask.params
         answer = (
             self._replayer.replay(params)
@@ -176,6 +189,8 @@ class Receiver:
         for client_id in served.keys() - self._clients.keys():
             del served[client_id]
         self._sender.put(Answer(ask.caller, answer))
+        now = clock.monotonic_ns()
+        self._replay_due = now + _PRESENT_SHARE * (now - began)
 
     def _drop_backend(self, reason: str, *, ends: bool = False) -> None:
         self._reason = reason
@@ -227,19 +242,27 @@ class Receiver:
         if self._backend is not None:
             # Before anyone is told "ready", and relies on it.
             self._backend.filter(self._publisher.wanted())
+        come: list[Presence] = []
         for change in changes:
             known = self._clients.setdefault(change.client_id, [])
-            if change.present:
-                # XPUB tells of every subscription to a topic, but only of the last one's end.
-                if change.filters not in known:
-                    known.append(change.filters)
-                if change.claim is not None:
-                    self._claims.setdefault(change.client_id, change.claim)
-                    self._settle_claims()  # before it is told so
-                self._publisher.ready(change, self._state(clock.monotonic_ns()))
-            else:
+            if not change.present:
                 self._leave(change, known)
-        self._state_due = 0  # who has just joined shall not wait for it
+                continue
+            # XPUB tells of every subscription to a topic, but only of the last one's end.
+            if change.filters not in known:
+                known.append(change.filters)
+            if change.claim is not None:
+                self._claims.setdefault(change.client_id, change.claim)
+                self._settle_claims()  # before it is told so
+            come.append(change)
+        if come:
+            state = encode_state(self._state(clock.monotonic_ns()))
+            for change in come:
+                self._publisher.ready(change, state)
+        # Who has just joined shall not wait long for the state; when a thousand do, not each of
+        # them has everybody told of all the others.
+        pace_ns = _PACE_NS_PER_CLIENT * len(self._clients)
+        self._state_due = min(self._state_due, self._state_told + pace_ns)
         self._heartbeat_due = None
 
     def _leave(self, change: Presence, known: list[FilterSet]) -> None:
@@ -269,6 +292,7 @@ class Receiver:
             what = f"{held:,} error frames were counted, not passed on"
             _logger.warning("channel %r has an error storm: %s", self._channel, what)
         self._publisher.state(self._state(now))
+        self._state_told = now
         # Without clients nobody decides by it within a second and a half.
         self._state_due = now + (STATE_INTERVAL_NS if self._clients else 2 * STATE_INTERVAL_NS)
 

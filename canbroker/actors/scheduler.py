@@ -187,7 +187,7 @@ class SchedulerActor:
         if self._settling:
             self._serve_settling()
         if self._control.socket in ready:
-            self._control.serve(_SERVE)
+            self._control.serve(self._waiter, _SERVE)
 
     def _look_around(self, now: int) -> None:
         """Finds what nobody tells of: owners that are gone, channels that fell silent, tasks

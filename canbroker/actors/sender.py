@@ -48,6 +48,11 @@ _DRAIN: Final = 256
 #: Frames that one client hands over before it is the next one's turn.
 _TURN: Final = 8
 
+#: After so many requests that are none, no other is taken for so long: who sends them would have
+#: everybody's time. Connections take turns, so one of two is somebody else's.
+_GARBAGE: Final = 2
+_REST_NS: Final = clock.MILLISECOND // 5
+
 _MAX_ACCOUNTS: Final = 1024
 
 #: Control replies that are kept for a peer that does not read: those with frames have half a MiB.
@@ -127,7 +132,7 @@ class Sender:
                 if not self._handle(message):
                     return False
         if self._control.socket in ready:
-            self._control.serve()
+            self._control.serve(self._waiter)
         if self._intake.socket in ready:
             self._take_requests()
             self._serve_discards()
@@ -228,6 +233,7 @@ class Sender:
     # ------------------------------------------------------------------------------ requests
 
     def _take_requests(self) -> None:
+        garbage = 0
         for _ in range(_DRAIN):
             received = self._intake.receive()
             if received is None:
@@ -238,6 +244,10 @@ class Sender:
             except WireError as error:
                 self.refused.note("transmit request refused", str(error))
                 self._intake.reply(identity, encode_reply(0, Status.MALFORMED, 0, 0, str(error)))
+                self._waiter.rest(self._intake.socket, _REST_NS)
+                garbage += 1
+                if garbage == _GARBAGE:
+                    return
                 continue
             self._accept(identity, request)
 

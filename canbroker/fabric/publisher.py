@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Final, NamedTuple
 
+import msgspec
 import zmq
 
 from canbroker import clock
 from canbroker.fabric.ring import MAX_MARKS, Ring
 from canbroker.fabric.routes import Route, RouteTable, kind_of
-from canbroker.fabric.sockets import Context, Socket, readable
+from canbroker.fabric.sockets import Connection, Context, Socket, readable
 from canbroker.filters import EVERYTHING, FilterSet
 from canbroker.frame import Frame
 from canbroker.throttle import Throttle
@@ -23,13 +25,17 @@ MAX_ROUTES: Final = MAX_MARKS
 #: Private topics that are present; the state, which names them, has to fit a message.
 MAX_CLIENTS: Final = 1024
 
+#: Subscriptions of a connection that are refused before it is ended.
+MAX_REFUSALS: Final = 1024
+
 #: Subscribers of an actor that was replaced have found its successor by then, if they use their
 #: sockets; clients that do not are waited for.
 _SETTLE_NS: Final = 2 * clock.SECOND
 _AWAIT_NS: Final = 30 * clock.SECOND
 
-#: Subscriptions that are taken before the channel sees to its frames.
-_AT_ONCE: Final = 64
+#: Subscriptions that are taken, and idle routes that are told so, before the channel sees to its
+#: frames.
+_AT_ONCE: Final = 16
 
 _SUBSCRIBE: Final = 1
 _logger = logging.getLogger(__name__)
@@ -75,9 +81,12 @@ class Publisher:
         self._awaited = set(awaited)
         self._began_ns = clock.monotonic_ns()
         self._state_topic = topics.state_topic(channel)
+        begin = topics.encode_channel(channel)
+        self._route_prefix, self._private_prefix = f"{begin}/rx".encode(), f"{begin}/@".encode()
         self._state_wanted = False
         self._present: set[bytes] = set()  # private topics
         self._held: list[Presence] = []  # not told to anyone yet
+        self._refusals: Counter[Connection] = Counter()
         self.socket: Socket = context.publisher(endpoint)
 
     def __len__(self) -> int:
@@ -111,7 +120,7 @@ class Publisher:
         changes, self._held = self._held, []
         for _ in range(_AT_ONCE):
             try:
-                message = self.socket.recv(zmq.NOBLOCK)
+                message = self.socket.recv(zmq.NOBLOCK, copy=False)
             except zmq.Again:
                 break
             change = self._subscription(message)
@@ -123,16 +132,16 @@ class Publisher:
         self._held = []
         return changes
 
-    def ready(self, client: Presence, state: stream.StateEvent) -> None:
-        """Tells a client that has come where its route stands."""
+    def ready(self, client: Presence, state: msgspec.Raw) -> None:
+        """Tells a client that has come where its route stands, and the channel's state."""
         head, mark, query = client.topic.partition(b"?")
         at = head.rindex(b"/@")
         route = self._table.get(head[:at] + b"/rx" + (mark + query if mark else b";"))
         if route is None and len(self._table) >= MAX_ROUTES:
             self._send(client.topic, stream.encode_error(self.epoch, self._no_room()))
             return
-        event = stream.ReadyEvent(route.next_seq if route else 0, state)
-        self._send(client.topic, stream.encode_event(self.epoch, event))
+        next_seq = route.next_seq if route else 0
+        self._send(client.topic, stream.encode_ready(self.epoch, next_seq, state))
 
     def state(self, event: stream.StateEvent) -> None:
         """Publishes the channel's state, if anyone listens."""
@@ -168,8 +177,12 @@ class Publisher:
     def heartbeat(self, now_ns: int) -> int | None:
         """Tells idle routes' subscribers where the stream stands; returns when to call again."""
         due: int | None = None
+        told = 0
         for route in self._table.routes():
             if now_ns - route.sent_ns >= HEARTBEAT_NS:
+                if told == _AT_ONCE:
+                    return now_ns
+                told += 1
                 body = stream.encode_heartbeat(self.epoch, route.next_seq, self.dropped_upstream)
                 self._send(route.topic, body)
                 route.sent_ns = now_ns
@@ -199,23 +212,26 @@ class Publisher:
         self.socket.send(topic, zmq.SNDMORE)
         self.socket.send(body)
 
-    def _subscription(self, message: bytes) -> Presence | None:
-        if not message or message[0] > _SUBSCRIBE:
+    def _subscription(self, message: zmq.Frame) -> Presence | None:
+        body = message.bytes
+        if not body or body[0] > _SUBSCRIBE:
             self.refused.note("message to the stream refused", "a subscriber may only subscribe")
             return None
-        subscribed, topic = message[0] == _SUBSCRIBE, message[1:]
+        subscribed, topic = body[0] == _SUBSCRIBE, body[1:]
+        known = topic in self._table or topic in self._present or topic == self._state_topic
+        if not subscribed and not known:
+            return None  # there was no room for it
         try:
+            self._check_room(topic, subscribed)
             asked = topics.parse(topic, self._channel)
-            self._check_room(asked, topic, subscribed)
         except WireError as error:
             if subscribed:
                 self.refused.note("subscription refused", str(error))
                 self._send(topic, stream.encode_error(self.epoch, str(error)))
+                self._count_refusal(message)
             return None
         match asked:
             case topics.PrivateTopic(client_id, filters, claim):
-                if not subscribed and topic not in self._present:
-                    return None  # there was no room for it
                 (self._present.add if subscribed else self._present.discard)(topic)
                 self._awaited.discard(client_id)
                 return Presence(client_id, filters, subscribed, topic, claim)
@@ -227,6 +243,20 @@ class Publisher:
                 self._table.drop(topic)
         return None
 
+    def _count_refusal(self, message: zmq.Frame) -> None:
+        """Hangs up on who subscribes without end: libzmq keeps what we refuse, too."""
+        connection = Connection.of(message)
+        if connection is None:
+            return
+        if len(self._refusals) >= MAX_CLIENTS:  # most of these are closed
+            self._refusals.clear()
+        self._refusals[connection] += 1
+        if self._refusals[connection] == MAX_REFUSALS:
+            self.refused.note(
+                "connection ended", f"{MAX_REFUSALS} of its subscriptions were refused"
+            )
+            connection.hang_up()
+
     def _open(self, topic: bytes, filters: FilterSet) -> None:
         if topic in self._table:
             return
@@ -236,13 +266,15 @@ class Publisher:
         else:
             self._ring.forget(route)
 
-    def _check_room(self, asked: topics.Topic, topic: bytes, subscribed: bool) -> None:
-        is_route = isinstance(asked, topics.RouteTopic)
-        if subscribed and is_route and topic not in self._table and len(self) >= MAX_ROUTES:
+    def _check_room(self, topic: bytes, subscribed: bool) -> None:
+        """Before all else, as who subscribes without end shall cost little."""
+        if not subscribed:
+            return
+        is_route = topic.startswith(self._route_prefix)
+        if is_route and topic not in self._table and len(self) >= MAX_ROUTES:
             raise WireError(self._no_room())
-        is_private = isinstance(asked, topics.PrivateTopic)
-        known = topic in self._present
-        if subscribed and is_private and not known and len(self._present) >= MAX_CLIENTS:
+        is_private = topic.startswith(self._private_prefix)
+        if is_private and topic not in self._present and len(self._present) >= MAX_CLIENTS:
             raise WireError(f"channel {self._channel!r} has {MAX_CLIENTS:,} clients, the limit")
 
     def _no_room(self) -> str:

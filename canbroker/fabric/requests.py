@@ -27,6 +27,10 @@ _logger = logging.getLogger(__name__)
 #: Requests that are handled before the process does something else.
 _AT_ONCE: Final = 64
 
+#: Where garbage is sent to is not looked at for so long: each costs an exception, its text and a
+#: reply, and nobody who sends requests shall wait for that.
+_REST_NS: Final = clock.MILLISECOND
+
 #: Events of a channel's state that are kept for who does not read them: a minute of them.
 _UNREAD_STATES: Final = 128
 
@@ -104,14 +108,19 @@ class Replier:
         self._refused = refused
         self.socket: Socket = context.replier(endpoint, unread)
 
-    def serve(self, at_most: int = _AT_ONCE) -> None:
-        """Handles the requests that have arrived; ``at_most`` so many, the rest the next time."""
+    def serve(self, waiter: Waiter, at_most: int = _AT_ONCE) -> None:
+        """Handles the requests that have arrived; ``at_most`` so many, the rest the next time.
+
+        ``waiter``, which has told of them, lets the socket rest if there was garbage.
+        """
         for _ in range(at_most):
             try:
                 identity, *parts = self.socket.recv_multipart(zmq.NOBLOCK)
             except zmq.Again:
                 return
-            self._request(identity, parts)
+            if not self._request(identity, parts):
+                waiter.rest(self.socket, _REST_NS)
+                return
 
     def reply(self, caller: Caller, result: msgspec.Struct) -> None:
         self.socket.send_multipart(
@@ -137,7 +146,8 @@ class Replier:
     def close(self) -> None:
         self.socket.close()
 
-    def _request(self, identity: bytes, parts: list[bytes]) -> None:
+    def _request(self, identity: bytes, parts: list[bytes]) -> bool:
+        """Handles a request; whether it is one."""
         caller = Caller(identity, 0)
         try:
             request = control.decode_request(b"".join(parts))
@@ -146,7 +156,7 @@ class Replier:
         except WireError as error:
             self._refused.note("control request refused", str(error))
             self.reply(caller, control.ErrorResult("malformed", str(error)))
-            return
+            return False
         try:
             result = self._handlers[request.method](caller, params)
         except Exception as error:  # one request must not end what serves all the others
@@ -154,6 +164,7 @@ class Replier:
             result = control.ErrorResult("internal", f"{request.method}: {error!r}")
         if result is not None:
             self.reply(caller, result)
+        return True
 
 
 class Link:

@@ -52,6 +52,7 @@ class RouteTable:
     def __init__(self) -> None:
         self._routes: dict[bytes, Route] = {}
         self._cache: dict[int, tuple[Route, ...]] = {}
+        self._wanted: FilterSet | None = None
 
     def __len__(self) -> int:
         return len(self._routes)
@@ -70,12 +71,12 @@ class RouteTable:
         route = self._routes.get(topic)
         if route is None:
             route = self._routes[topic] = Route(topic, filters)
-            self._cache.clear()
+            self._changed()
         return route
 
     def drop(self, topic: bytes) -> None:
         if self._routes.pop(topic, None) is not None:
-            self._cache.clear()
+            self._changed()
 
     def matching(self, frame: Frame) -> tuple[Route, ...]:
         """The routes whose filters the frame passes."""
@@ -90,4 +91,10 @@ class RouteTable:
 
     def wanted(self) -> FilterSet:
         """What any route wants: the filter for a driver that can filter."""
-        return union(route.filters for route in self._routes.values())
+        if self._wanted is None:
+            self._wanted = union(route.filters for route in self._routes.values())
+        return self._wanted
+
+    def _changed(self) -> None:
+        self._cache.clear()
+        self._wanted = None

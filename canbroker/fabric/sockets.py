@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import select
-from typing import Final, Protocol, TypeAlias, cast
+import socket
+from typing import Final, NamedTuple, Protocol, TypeAlias, cast
 
 import zmq
 
@@ -39,6 +41,33 @@ _RECONNECT_MAX_MS: Final = 100
 def readable(socket: Socket) -> bool:
     """Whether a message waits in ``socket``; cheaper than an exception when none does."""
     return bool(cast(int, socket.getsockopt(zmq.EVENTS)) & _POLLIN)
+
+
+class Connection(NamedTuple):
+    """What a message has come by. The number of a descriptor may be another one's by now; that
+    of its socket is not."""
+
+    descriptor: int
+    socket: int
+
+    @classmethod
+    def of(cls, message: zmq.Frame) -> Connection | None:
+        """``None``: it is closed already."""
+        try:
+            descriptor = message.get(zmq.SRCFD)
+            return cls(descriptor, os.fstat(descriptor).st_ino)
+        except (zmq.ZMQError, OSError):
+            return None
+
+    def hang_up(self) -> None:
+        """Ends the connection, if there still is one: libzmq cannot be told to."""
+        try:
+            ours = socket.socket(fileno=os.dup(self.descriptor))
+        except OSError:
+            return
+        with ours:
+            if os.fstat(ours.fileno()).st_ino == self.socket:
+                ours.shutdown(socket.SHUT_RDWR)
 
 
 class Messages:
@@ -150,6 +179,7 @@ class Waiter:
         self._poller = zmq.Poller()
         self._watched: dict[Socket | int, object] = {}
         self._descriptors: list[int] = []
+        self._resting: dict[Socket | int, int] = {}  # monotonic ns
 
     def add(self, item: Socket | Descriptor | int) -> None:
         key = item if isinstance(item, (int, zmq.Socket)) else item.fileno()
@@ -160,12 +190,22 @@ class Waiter:
     def remove(self, item: Socket | Descriptor | int) -> None:
         """Forgets ``item``; call it while its descriptor is still open."""
         key = item if isinstance(item, (int, zmq.Socket)) else item.fileno()
-        self._poller.unregister(key)
+        if self._resting.pop(key, None) is None:
+            self._poller.unregister(key)
         del self._watched[key]
         self._list_descriptors()
 
+    def rest(self, item: Socket, for_ns: int) -> None:
+        """Does not look at ``item`` for a while, as somebody sends what costs time there."""
+        if item not in self._resting:
+            self._resting[item] = clock.monotonic_ns() + for_ns
+            self._poller.unregister(item)
+            self._list_descriptors()
+
     def wait(self, timeout_ns: int | None) -> set[object]:
         """The readable ones of what was added; empty after ``timeout_ns`` (``None``: never)."""
+        if self._resting:
+            timeout_ns = self._until_rested(timeout_ns)
         if timeout_ns is None:
             return self._ready(-1)
         if timeout_ns <= 0 or timeout_ns > _EXACT_NS:
@@ -178,9 +218,19 @@ class Waiter:
             ready = self._ready(0)
         return ready
 
+    def _until_rested(self, timeout_ns: int | None) -> int | None:
+        """Looks again at what has rested; how long to wait at most."""
+        now = clock.monotonic_ns()
+        for item in [item for item, until_ns in self._resting.items() if until_ns <= now]:
+            del self._resting[item]
+            self._poller.register(item, zmq.POLLIN)
+        self._list_descriptors()
+        left = [until_ns - now for until_ns in self._resting.values()]
+        return min(left if timeout_ns is None else [*left, timeout_ns], default=timeout_ns)
+
     def _list_descriptors(self) -> None:
         """Lists what select() can watch; of many channels' sockets it misses some, for a moment."""
-        keys = self._watched
+        keys = self._watched.keys() - self._resting.keys()
         descriptors = (key if isinstance(key, int) else key.fileno() for key in keys)
         self._descriptors = [number for number in descriptors if number < _SELECTABLE]
 

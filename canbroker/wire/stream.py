@@ -149,6 +149,17 @@ def encode_event(epoch: int, event: StateEvent | ReadyEvent) -> bytes:
     return _encoder.encode((VERSION, EVENT, epoch, 0, 0, event))
 
 
+def encode_state(state: StateEvent) -> msgspec.Raw:
+    """For :func:`encode_ready`: the state of many clients is long, and told to each that comes."""
+    return msgspec.Raw(_encoder.encode(state))
+
+
+def encode_ready(epoch: int, next_seq: int, state: msgspec.Raw) -> bytes:
+    """A :class:`ReadyEvent`."""
+    event = {"event": "ready", "next_seq": next_seq, "state": state}
+    return _encoder.encode((VERSION, EVENT, epoch, 0, 0, event))
+
+
 def decode_batch(body: bytes) -> Batch:
     """:raises WireError: another version, or not a batch."""
     batch = decode("batch", _batch_decoder, body)

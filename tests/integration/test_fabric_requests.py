@@ -66,7 +66,7 @@ class Server:
         waiter.add(self._stop)
         self._made.put(None)
         while self._stop not in waiter.wait(10 * clock.MILLISECOND):
-            replier.serve()
+            replier.serve(waiter)
             while self._waiting and self.later.is_set():
                 replier.reply(self._waiting.pop(), control.Discarded(2))
         replier.close()

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from canbroker import Bus, Message
 from canbroker.errors import CanOperationError
-from canbroker.fabric.publisher import MAX_CLIENTS
+from canbroker.fabric.publisher import MAX_CLIENTS, MAX_REFUSALS, MAX_ROUTES
 from canbroker.fabric.sockets import Context
 from canbroker.filters import EVERYTHING
 from canbroker.runtime import Runtime
@@ -58,6 +58,31 @@ def test_an_attack_disturbs_nobody(runtime: Runtime, attack: str) -> None:
     assert found.grown < BOUND
     # Wide: the attacker takes one of two processors, and other tests the other.
     assert found.during[0] < 50 * max(found.before[0], 1)
+
+
+def test_who_subscribes_without_end_is_hung_up_on(runtime: Runtime) -> None:
+    with (
+        Bus("x", "virtual") as bus,
+        zmq.Context() as context,
+        context.socket(zmq.XSUB) as endless,
+    ):
+        (channel,) = status_of(runtime).channels
+        endless.setsockopt(zmq.SNDHWM, 0)
+        endless.setsockopt(zmq.LINGER, 0)
+        monitor = endless.get_monitor_socket(zmq.EVENT_DISCONNECTED)
+        endless.connect(channel.stream)
+        for number in range(MAX_ROUTES + 2 * MAX_REFUSALS):
+            endless.send(f"\x01{channel.name}/rx?{number:x}:1fffffff;".encode())
+        is_over = monitor.poll(30_000)
+        endless.disable_monitor()
+        monitor.close()
+        endless.close()
+        assert is_over, "it is still connected"
+        # There is room again.
+        with Bus("x", "virtual", can_filters=[{"can_id": 1, "can_mask": 0x7FF}]) as other:
+            bus.send(Message(arbitration_id=1), timeout=30)
+            assert other.recv(30) is not None
+        assert bus.stats.restarts == 0
 
 
 def test_every_request_is_answered_whatever_it_is(runtime: Runtime, context: Context) -> None:
