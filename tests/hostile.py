@@ -86,6 +86,7 @@ def flood(to: Endpoints, seconds: float) -> None:
 def subscriptions(to: Endpoints, seconds: float) -> None:
     """Every one of another route, and beyond the limit of them, as fast as they go out."""
     with zmq.Context() as context, context.socket(zmq.XSUB) as peer:
+        peer.setsockopt(zmq.SNDHWM, 0)  # it drops subscriptions beyond it
         _prepare(peer, to.stream)
         end = time.monotonic() + seconds
         for number in range(_SUBSCRIPTIONS):

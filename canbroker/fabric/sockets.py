@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import select
 import socket
+import struct
+import sys
 from typing import Final, NamedTuple, Protocol, TypeAlias, cast
 
 import zmq
@@ -44,30 +46,39 @@ def readable(socket: Socket) -> bool:
 
 
 class Connection(NamedTuple):
-    """What a message has come by. The number of a descriptor may be another one's by now; that
-    of its socket is not."""
+    """What a message has come by: the number of a descriptor, which may be another connection's
+    by now, and who was at its other end."""
 
     descriptor: int
-    socket: int
+    peer: str
 
     @classmethod
     def of(cls, message: zmq.Frame) -> Connection | None:
         """``None``: it is closed already."""
         try:
-            descriptor = message.get(zmq.SRCFD)
-            return cls(descriptor, os.fstat(descriptor).st_ino)
-        except (zmq.ZMQError, OSError):
+            return cls(message.get(zmq.SRCFD), cast(str, message.get("Peer-Address")))
+        except zmq.ZMQError:
             return None
 
     def hang_up(self) -> None:
-        """Ends the connection, if there still is one: libzmq cannot be told to."""
+        """Ends the connection, if that process still has it: libzmq cannot be told to."""
+        if sys.platform != "linux":
+            return  # it cannot tell us who the peer is
         try:
             ours = socket.socket(fileno=os.dup(self.descriptor))
-        except OSError:
+        except OSError:  # it is closed
             return
         with ours:
-            if os.fstat(ours.fileno()).st_ino == self.socket:
+            if ours.family == socket.AF_UNIX and self.peer.endswith(_credentials(ours)):
                 ours.shutdown(socket.SHUT_RDWR)
+
+
+def _credentials(connection: socket.socket) -> str:
+    """Of the process at the other end, as libzmq spells them."""
+    size = struct.calcsize("3i")
+    raw = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, size)
+    pid, user, group = struct.unpack("3i", raw)
+    return f":{user}:{group}:{pid}"
 
 
 class Messages:
