@@ -23,6 +23,10 @@ Socket: TypeAlias = "zmq.Socket[bytes]"
 STREAM_HIGH_WATER: Final = 2_000
 REQUEST_HIGH_WATER: Final = 8_192
 
+#: Subscriptions of one connection that are taken at once. libzmq takes them in until it finds
+#: none, and holds them for us: with many on the way it did nothing else for a second.
+_SUBSCRIPTION_HIGH_WATER: Final = 8
+
 #: A topic, and how it is wrapped.
 MAX_SUBSCRIPTION_BYTES: Final = MAX_TOPIC_BYTES + 64
 
@@ -122,6 +126,7 @@ class Context:
 
     def publisher(self, endpoint: str) -> Socket:
         socket = self._socket(zmq.XPUB, STREAM_HIGH_WATER)
+        socket.setsockopt(zmq.RCVHWM, _SUBSCRIPTION_HIGH_WATER)
         socket.setsockopt(zmq.XPUB_VERBOSE, 1)  # whoever joins a topic is told how it stands
         # libzmq keeps what is subscribed to, byte by byte, before we see it.
         socket.setsockopt(zmq.MAXMSGSIZE, MAX_SUBSCRIPTION_BYTES)

@@ -183,7 +183,7 @@ def test_a_request_with_an_invalid_frame_is_refused_whole(actor: Running) -> Non
         (b"", "truncated"),
         (b"GET / HTTP/1.1", "array"),
         (msgpack.packb([2, "me", 1, 0, 0, []]), "version 2"),
-        (msgpack.packb([1, "not an id!", 1, 0, 0, [[0, 1, 0, b""]]]), "pattern|match"),
+        (msgpack.packb([1, "not an id!", 1, 0, 0, [[0, 1, 0, b""]]]), "'not an id!' is no client"),
         (msgpack.packb([1, "me", 1, 0, 0, [[0, 1, 0, bytes(65)]]]), "64"),
         (msgpack.packb([1, "me", 1, 0, 0, [[0, 1 << 29, 0, b""]]]), "536870911"),
     ],
@@ -195,7 +195,7 @@ def test_what_is_no_request_is_answered_with_the_reason(
     link.send(body)
     reply = actor.reply(link)
     assert (reply.token, reply.status) == (0, Status.MALFORMED)
-    assert any(part in reply.reason for part in named.split("|"))
+    assert named in reply.reason
     link.send(request(1))
     assert actor.reply(link).status == Status.OK
 

@@ -92,7 +92,8 @@ def test_who_subscribes_without_end_is_hung_up_on(runtime: Runtime) -> None:
         (channel,) = status_of(runtime).channels
         command = [sys.executable, "-c", ENDLESS, channel.name, channel.stream]
         with subprocess.Popen([*command, str(MAX_ROUTES)], stdin=subprocess.PIPE) as greedy:
-            wait_until(lambda: not has_room(), "all routes are taken")
+            wait_until(lambda: "routes, the limit" in runtime.log_path.read_text(), "all are taken")
+            assert not has_room()
             greedy.communicate()
         wait_until(has_room, "they are free again")
         count = str(MAX_ROUTES + 2 * MAX_REFUSALS)
