@@ -42,6 +42,7 @@ def draw_lateness(runs: Sequence[tuple[int, str, Sequence[float]]], path: Path) 
     figure, axes = plt.subplots(
         1, len(counts), figsize=(3.4 * len(counts), 3.8), sharey=True, squeeze=False
     )
+    lines = {}
     for panel, tasks in zip(axes[0], counts, strict=True):
         for count, system, late in runs:
             if count != tasks or not late:
@@ -49,15 +50,17 @@ def draw_lateness(runs: Sequence[tuple[int, str, Sequence[float]]], path: Path) 
             shares = [share for share in _SHARES if (1 - share) * len(late) >= 1]
             values = [max(1e-3, late[int(share * len(late))]) for share in shares]
             colour = _COLOURS.get(system, _OTHER)
-            panel.plot(values, [1 - share for share in shares], label=system, color=colour)
+            lines[system] = panel.plot(values, [1 - share for share in shares], color=colour)[0]
         panel.set_title(f"{tasks:,} task{'s' if tasks > 1 else ''} at 10 ms", fontsize=10)
         panel.set_xscale("log")
         panel.set_yscale("log")
         panel.set_xlim(1e-3, 3e3)
         panel.set_xlabel("|gap - 10 ms| [ms]")
         panel.grid(visible=True, which="major", alpha=0.3)
-        panel.legend(fontsize=7, loc="lower left")
     axes[0][0].set_ylabel("share of frames that are later")
+    figure.legend(
+        lines.values(), lines.keys(), loc="upper center", bbox_to_anchor=(0.5, 0), ncols=len(lines)
+    )
     _save(figure, path)
 
 
@@ -118,5 +121,5 @@ def _bars(
 
 def _save(figure: Figure, path: Path) -> None:
     figure.tight_layout()
-    figure.savefig(path, dpi=120)
+    figure.savefig(path, dpi=120, bbox_inches="tight")
     plt.close(figure)
