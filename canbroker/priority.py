@@ -21,8 +21,9 @@ def raise_priority() -> None:
 
     An actor that waits for its turn behind busy test processes is late for everybody. It waits
     for nearly all of its time, so it takes from others little more than it would have got anyway.
+    On a single processor it takes the one that its clients need to go on, frame by frame.
     """
-    if hasattr(os, "setpriority"):
+    if hasattr(os, "setpriority") and os.cpu_count() != 1:
         try:
             os.setpriority(os.PRIO_PROCESS, 0, _NICE)
         except PermissionError:  # an ordinary user's; docs/guides/systemd.md says what helps
