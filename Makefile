@@ -30,8 +30,8 @@ $(BENCH): $(READY)
 demo: $(READY)   ## the main job on simulated hardware, with a ledger at the end
 	$(BIN)/canbroker demo
 
-test: $(READY)   ## all tests
-	$(BIN)/python -m pytest
+test: $(READY)   ## all tests, two files at a time: they wait for most of it
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 test-socketcan: $(READY)     ## those that need a kernel with CAN: this one, or one of its own
 	tools/test-socketcan

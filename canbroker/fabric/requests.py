@@ -6,6 +6,7 @@ import logging
 from collections.abc import Callable, Mapping
 from typing import Any, Final, NamedTuple, TypeVar
 
+import msgpack
 import msgspec
 import zmq
 
@@ -201,6 +202,44 @@ class Link:
 
     def close(self) -> None:
         self.socket.close()
+
+
+class KeepingLink(Link):
+    """A link that loses no reply when a signal handler raises: each is kept until it is `done`.
+
+    Python runs handlers in the main thread between any two steps, also at the end of ``recv``,
+    when libzmq has given the message away and nobody has it yet. So libzmq writes it into memory
+    of ours, where it is found again.
+    """
+
+    def __init__(self, context: Context, endpoint: str, size: int) -> None:
+        """``size``: of the largest reply; what is longer arrives truncated."""
+        super().__init__(context, endpoint)
+        self._kept = bytearray(size)  # begins with 0 if there is none, as no array of MessagePack
+        self._length: int | None = None
+
+    def receive(self) -> bytes | None:
+        """The reply that is kept, or the next one, if it has arrived."""
+        if not self._kept[0]:
+            if not readable(self.socket):
+                return None
+            self._length = None
+            self._length = self.socket.recv_into(self._kept, flags=zmq.NOBLOCK)
+        return bytes(self._kept[: self._measured() if self._length is None else self._length])
+
+    def done(self) -> None:
+        """The reply has been dealt with."""
+        self._kept[0] = 0
+
+    def _measured(self) -> int:
+        """The length of what is kept; what ends it is no longer there."""
+        unpacker = msgpack.Unpacker()
+        unpacker.feed(self._kept)
+        try:
+            unpacker.skip()
+        except (ValueError, msgpack.OutOfData):  # no reply of this protocol
+            return len(self._kept)
+        return int(unpacker.tell())
 
 
 class Intake:

@@ -9,12 +9,14 @@ from typing import Final, TypeAlias
 
 from canbroker import clock
 from canbroker.errors import CanOperationError, CanTimeoutError
-from canbroker.fabric.requests import Link
+from canbroker.fabric.requests import KeepingLink
 from canbroker.fabric.sockets import Context, Descriptor
 from canbroker.frame import Frame, describe
 from canbroker.link.watch import ChannelWatch
+from canbroker.wire import WireError
 from canbroker.wire.transmit import (
     CREDIT,
+    MAX_REPLY_BYTES,
     Reply,
     Status,
     decode_reply,
@@ -82,7 +84,7 @@ class Transmitter:
         self._locked = False
         self._requests: deque[Unanswered] = deque()
         self._failures: list[str] = []
-        self._link = Link(context, endpoint)
+        self._link = KeepingLink(context, endpoint, MAX_REPLY_BYTES)
 
     def send(
         self,
@@ -163,7 +165,13 @@ class Transmitter:
     def collect(self) -> None:
         """Takes the answers that have arrived."""
         while (body := self._link.receive()) is not None:
-            self._book(decode_reply(body))
+            try:
+                reply = decode_reply(body)
+            except WireError:
+                self._link.done()
+                raise
+            self._book(reply)
+            self._link.done()
 
     def raise_failures(self) -> None:
         """Raises what has failed since the last time, once."""
@@ -245,45 +253,44 @@ class Transmitter:
         Whoever had them may have sent some before it went.
         """
         while self._requests and (until is None or self._requests[0].token <= until):
-            request = self._pop(0)
-            self._fail(request, range(len(request.frames)), f"is not known to be sent: {reason}")
+            frames = range(len(self._requests[0].frames))
+            self._fail(0, 0, frames, f"is not known to be sent: {reason}")
 
     def _book(self, reply: Reply) -> None:
-        """Accounts for an answer, as ``docs/protocol.md`` says what it speaks of."""
+        """Accounts for an answer, as ``docs/protocol.md`` says what it speaks of. Once more is as
+        good as once, as a signal handler that raises may end it anywhere."""
         if reply.status == Status.OK:
             while self._requests and self._requests[0].token <= reply.token:
-                request = self._pop(0)
-                self.sent += request.count
+                self._pop(0, self._requests[0].count)
         elif reply.status == Status.STALE:
             self._give_up(reply.reason, reply.token)
         else:
             for index, request in enumerate(self._requests):
                 if request.token == reply.token:
-                    self._book_failure(self._pop(index), reply)
+                    request.expired = reply.status == Status.EXPIRED
+                    failed = [] if reply.status == Status.DISCARDED else reply.failed
+                    self._fail(index, reply.accepted, failed, f"was not sent: {reply.reason}")
                     return
 
-    def _book_failure(self, request: Unanswered, reply: Reply) -> None:
-        self.sent += reply.accepted
-        request.expired = reply.status == Status.EXPIRED
-        if reply.status != Status.DISCARDED:
-            self._fail(request, reply.failed, f"was not sent: {reply.reason}")
+    def _fail(self, index: int, sent: int, failed: Sequence[int], what: str) -> None:
+        request = self._requests[index]
+        failures = [f"{describe(request.frames[at])} {what}" for at in failed]
+        self._pop(index, sent, len(failures), failures)
+        if request.failed is not None:
+            for failure in failures:
+                request.failed(failure, request.expired)
 
-    def _pop(self, index: int) -> Unanswered:
+    def _pop(self, index: int, sent: int, failed: int = 0, failures: Sequence[str] = ()) -> None:
+        """All of it or nothing: without a call that could be interrupted."""
         request = self._requests[index]
         del self._requests[index]
         self.unanswered -= request.count
         request.answered = True
-        return request
-
-    def _fail(self, request: Unanswered, indexes: Sequence[int], what: str) -> None:
-        self.failed += len(indexes)
-        told = request.failures if request.awaited else self._failures
-        for index in indexes:
-            failure = f"{describe(request.frames[index])} {what}"
-            if request.failed is None:
-                told.append(failure)
-            else:
-                request.failed(failure, request.expired)
+        self.sent += sent
+        self.failed += failed
+        if request.failed is None:
+            told = request.failures if request.awaited else self._failures
+            told += failures
 
 
 def _summary(failures: Sequence[str]) -> str:

@@ -18,6 +18,7 @@ from canbroker.frame import Frame
 from canbroker.wire import CLIENT_ID_PATTERN, VERSION, WireError, decode
 
 MAX_FRAMES: Final = 1024  # of one request
+MAX_REPLY_BYTES: Final = 1 << 15  # its reason has 4,096 characters at most
 
 #: Frames that a client may have unanswered; requests beyond that are refused, not queued.
 CREDIT: Final = 2048

@@ -91,6 +91,7 @@ say(account)
 
 def usage(runtime: Runtime) -> tuple[int, int, int, int]:
     """Descriptors of the broker and of the actor, routes and clients of the channel."""
+    wait_until(lambda: status_of(runtime).channels[0].state is not None, "the broker has its state")
     status = status_of(runtime)
     (channel,) = status.channels
     assert channel.state is not None

@@ -16,11 +16,12 @@ import pytest
 import zmq
 
 from canbroker import clock
-from canbroker.fabric.requests import Caller, ControlError, Intake, Link, Replier, call
+from canbroker.fabric.requests import Caller, ControlError, Intake, KeepingLink, Link, Replier, call
 from canbroker.fabric.sockets import Context, Waiter
 from canbroker.throttle import Throttle
 from canbroker.wake import Wake
 from canbroker.wire import MAX_MESSAGE_BYTES, WireError, control
+from canbroker.wire.transmit import MAX_REPLY_BYTES, Status, decode_reply, encode_reply
 from tests.conftest import wait_until
 from tests.stations import DEADLINE_S, Station, numbered
 
@@ -269,3 +270,65 @@ def test_several_parts_are_no_transmit_request(context: Context, endpoint: str) 
         assert received is not None
         assert received[1] == b""
     intake.close()
+
+
+class StruckSocket:
+    """A socket that receives, and then a signal handler raises."""
+
+    def __init__(self, inner: zmq.Socket[bytes]) -> None:
+        self._inner = inner
+
+    def getsockopt(self, option: int) -> object:
+        return self._inner.getsockopt(option)
+
+    def recv_into(self, buffer: bytearray, *, flags: int) -> int:
+        self._inner.recv_into(buffer, flags=flags)
+        raise KeyboardInterrupt
+
+
+def test_a_reply_is_kept_until_it_is_done(
+    context: Context, endpoint: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    longest = encode_reply(1, Status.DEVICE_GONE, 0, 1, "\U0001f68c" * 4096, [*range(1024)])
+    replies = [
+        longest,
+        encode_reply(2, Status.OK, 1, 1),
+        b"\xc1 nothing",
+        encode_reply(3, Status.OK, 1, 1),
+    ]
+    intake = Intake(context, endpoint)
+    link = KeepingLink(context, endpoint, MAX_REPLY_BYTES)
+
+    def next_reply(*, struck: bool) -> bytes | None:
+        with monkeypatch.context() as patch:
+            if struck:
+                patch.setattr(link, "socket", StruckSocket(link.socket))
+            try:
+                return link.receive()
+            except KeyboardInterrupt:
+                return link.receive()
+
+    try:
+        assert link.receive() is None
+        assert link.send(b"hello")
+        wait_until(lambda: bool(intake.socket.poll(100)), "the request is there")
+        received = intake.receive()
+        assert received is not None
+        identity, _ = received
+        for struck in (False, True):
+            for reply in replies:
+                intake.reply(identity, reply)
+                link.wait(None, int(DEADLINE_S * clock.SECOND))
+                for _ in range(2):  # as who was interrupted before it was done
+                    kept = next_reply(struck=struck)
+                    assert kept is not None
+                    if reply[0] == 0xC1 and struck:
+                        with pytest.raises(WireError):
+                            decode_reply(kept)
+                    else:
+                        assert kept == reply
+                link.done()
+            assert link.receive() is None
+    finally:
+        link.close()
+        intake.close()
