@@ -208,7 +208,7 @@ def test_from_frame_is_what_the_constructor_makes(frame: Frame, is_rx: bool) -> 
     message = Message.from_frame(frame, channel, is_rx)
     remote = isinstance(frame.data, int)
     expected = Message(
-        timestamp=frame.timestamp_ns / 1e9,
+        timestamp=frame.timestamp_ns / 10**9,  # of integers: rounded once
         arbitration_id=frame.arbitration_id,
         is_extended_id=bool(frame.flags & EXTENDED),
         is_remote_frame=remote,
