@@ -268,6 +268,8 @@ class SchedulerActor:
         return task is not None
 
     def _start(self, outlet: Outlet, request: AddTask) -> msgspec.Struct:
+        if 0 < request.expires_ns < clock.monotonic_ns():
+            return control.ErrorResult("expired", "who asked for the task waits no longer")
         try:
             task = self._book.add(request, clock.monotonic_ns(), fd=outlet.fd)
         except ValueError as error:

@@ -30,6 +30,9 @@ _START_S: Final = 20.0
 _ANSWER_NS: Final = 5 * clock.SECOND
 _AGAIN_NS: Final = clock.SECOND // 2
 
+#: A task is not started so shortly before that time is over: the answer would come too late.
+_UNDERWAY_NS: Final = clock.SECOND // 10
+
 _LEAVE_NS: Final = clock.SECOND
 
 #: Requests on their way at a time.
@@ -110,8 +113,9 @@ class TaskLink:
         """Starts a task. In a turn.
 
         :raises RefusedError: the scheduler does not start it.
-        :raises NoAnswerError: it did not answer in time, and may start it still.
+        :raises NoAnswerError: it did not answer in time, and may have started it just now.
         """
+        request.expires_ns = clock.monotonic_ns() + _ANSWER_NS - _UNDERWAY_NS
         (reply,) = self._exchange("task_add", [request], _ANSWER_NS)
         return _result(reply, TaskAdded)
 

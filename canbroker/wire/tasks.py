@@ -62,7 +62,8 @@ class AddTask(TaskKey):
 
     The first goes out at once, or, with ``phase_ns``, when the host's monotonic clock modulo the
     period is that. ``duration_ns``: the last goes out before so much time is over. A task that
-    runs already goes on as it is. A task ends with its client: when that leaves the channel, when
+    runs already goes on as it is. After ``expires_ns`` (monotonic; 0: never) it is not started, as
+    who asked waits no longer. A task ends with its client: when that leaves the channel, when
     process ``pid`` has ended, or, if the client was not seen on the channel since its epoch began,
     when it has no connection to the scheduler any more.
     """
@@ -75,6 +76,7 @@ class AddTask(TaskKey):
     duration_ns: Annotated[int, msgspec.Meta(ge=1)] | None = None
     counter: Counter | None = None
     checksum: Checksum | None = None
+    expires_ns: Annotated[int, msgspec.Meta(ge=0)] = 0
 
 
 class ModifyTask(TaskKey):

@@ -182,7 +182,7 @@ class Deliveries(RuleBasedStateMachine):
         part = self.network.popleft()
         self.do(strike, lambda: self.order.add(part))
 
-    @precondition(lambda self: self.order.gap)
+    @precondition(lambda self: self.repairs and self.order.gap)  # else nobody asks
     @rule(limit=COUNTS, delay=DROPS, strike=STRIKES)
     def answer(self, limit: int, delay: bool, strike: int | None) -> None:
         gap = self.order.gap

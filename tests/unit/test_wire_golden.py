@@ -83,6 +83,7 @@ TASK = tasks.AddTask(
     duration_ns=1_000_000_000,
     counter=Counter(byte=7, bits=4),
     checksum=Crc8(byte=0),
+    expires_ns=123_456_789_000,
 )
 AGAIN = replay.Replay(topic="can0/rx?451:7ff;", epoch=EPOCH, first_seq=12, end_seq=20)
 PACKED = [msgspec.Raw(stream.pack_frame(frame)) for frame in FRAMES[:2]]
