@@ -164,10 +164,10 @@ class Receiver:
             case Ask(caller):
                 # Who asks again before it is answered has that one answered.
                 dropped = self._asked.get(caller.identity)
-                if dropped is None and len(self._asked) >= _MAX_ASKED:
-                    dropped = message
-                if dropped is not message:
+                if dropped is not None or len(self._asked) < _MAX_ASKED:
                     self._asked[caller.identity] = message
+                else:
+                    dropped = message
                 if dropped is not None:
                     busy = control.ErrorResult("busy", "too many ask for frames of the past")
                     self._sender.put(Answer(dropped.caller, busy))

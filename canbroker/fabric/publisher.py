@@ -222,7 +222,8 @@ class Publisher:
         if not subscribed and not known:
             return None  # there was no room for it
         try:
-            self._check_room(topic, subscribed)
+            if not known:
+                self._check_room(topic)
             asked = topics.parse(topic, self._channel)
         except WireError as error:
             if subscribed:
@@ -266,15 +267,11 @@ class Publisher:
         else:
             self._ring.forget(route)
 
-    def _check_room(self, topic: bytes, subscribed: bool) -> None:
-        """Before all else, as who subscribes without end shall cost little."""
-        if not subscribed:
-            return
-        is_route = topic.startswith(self._route_prefix)
-        if is_route and topic not in self._table and len(self) >= MAX_ROUTES:
+    def _check_room(self, topic: bytes) -> None:
+        """For a new topic, before all else: who subscribes without end shall cost little."""
+        if topic.startswith(self._route_prefix) and len(self) >= MAX_ROUTES:
             raise WireError(self._no_room())
-        is_private = topic.startswith(self._private_prefix)
-        if is_private and topic not in self._present and len(self._present) >= MAX_CLIENTS:
+        if topic.startswith(self._private_prefix) and len(self._present) >= MAX_CLIENTS:
             raise WireError(f"channel {self._channel!r} has {MAX_CLIENTS:,} clients, the limit")
 
     def _no_room(self) -> str:

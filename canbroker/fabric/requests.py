@@ -6,7 +6,6 @@ import logging
 from collections.abc import Callable, Mapping
 from typing import Any, Final, NamedTuple, TypeVar
 
-import msgpack
 import msgspec
 import zmq
 
@@ -233,6 +232,8 @@ class KeepingLink(Link):
 
     def _measured(self) -> int:
         """The length of what is kept; what ends it is no longer there."""
+        import msgpack  # noqa: PLC0415 - few programs get here, and all would wait for it at start
+
         unpacker = msgpack.Unpacker()
         unpacker.feed(self._kept)
         try:

@@ -237,10 +237,12 @@ class Waiter:
     def _until_rested(self, timeout_ns: int | None) -> int | None:
         """Looks again at what has rested; how long to wait at most."""
         now = clock.monotonic_ns()
-        for item in [item for item, until_ns in self._resting.items() if until_ns <= now]:
+        rested = [item for item, until_ns in self._resting.items() if until_ns <= now]
+        for item in rested:
             del self._resting[item]
             self._poller.register(item, zmq.POLLIN)
-        self._list_descriptors()
+        if rested:
+            self._list_descriptors()
         left = [until_ns - now for until_ns in self._resting.values()]
         return min(left if timeout_ns is None else [*left, timeout_ns], default=timeout_ns)
 

@@ -275,19 +275,21 @@ class Transmitter:
     def _fail(self, index: int, sent: int, failed: Sequence[int], what: str) -> None:
         request = self._requests[index]
         failures = [f"{describe(request.frames[at])} {what}" for at in failed]
-        self._pop(index, sent, len(failures), failures)
+        self._pop(index, sent, failures)
         if request.failed is not None:
             for failure in failures:
                 request.failed(failure, request.expired)
 
-    def _pop(self, index: int, sent: int, failed: int = 0, failures: Sequence[str] = ()) -> None:
-        """All of it or nothing: without a call that could be interrupted."""
+    def _pop(self, index: int, sent: int, failures: Sequence[str] = ()) -> None:
+        """Books a request as answered."""
+        failed = self.failed + len(failures)
+        # No call from here on: an exception strikes before all of it, or after.
         request = self._requests[index]
         del self._requests[index]
         self.unanswered -= request.count
         request.answered = True
         self.sent += sent
-        self.failed += failed
+        self.failed = failed
         if request.failed is None:
             told = request.failures if request.awaited else self._failures
             told += failures

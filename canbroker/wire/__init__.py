@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import re
 from typing import Annotated, Any, Final, Protocol, TypeVar
 
 import msgspec
@@ -29,6 +31,12 @@ class _Versioned(Protocol):
 
 
 _T = TypeVar("_T", bound=_Versioned)
+
+
+@functools.lru_cache(maxsize=1024)  # a channel has few clients, and each many requests
+def is_client_id(name: str) -> bool:
+    """Whether ``name`` is a ``ClientId``, where msgspec would look at each anew."""
+    return re.match(CLIENT_ID_PATTERN, name) is not None
 
 
 def decode(what: str, decoder: msgspec.msgpack.Decoder[_T], body: bytes) -> _T:

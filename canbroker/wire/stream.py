@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated, Final
+from typing import Annotated, Final, cast
 
 import msgspec
 
@@ -155,9 +155,8 @@ def encode_state(state: StateEvent) -> msgspec.Raw:
 
 
 def encode_ready(epoch: int, next_seq: int, state: msgspec.Raw) -> bytes:
-    """A :class:`ReadyEvent`."""
-    event = {"event": "ready", "next_seq": next_seq, "state": state}
-    return _encoder.encode((VERSION, EVENT, epoch, 0, 0, event))
+    """As :func:`encode_event` of a :class:`ReadyEvent` with that state."""
+    return encode_event(epoch, ReadyEvent(next_seq, cast(StateEvent, state)))
 
 
 def decode_batch(body: bytes) -> Batch:

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import re
 from typing import Final, NamedTuple
 from urllib.parse import quote, unquote
 
 from canbroker import filters
 from canbroker.filters import FilterSet
-from canbroker.wire import CLIENT_ID_PATTERN, WireError
+from canbroker.wire import WireError, is_client_id
 
 #: The longest set of filters, 1,024 of 29 bits, takes some 20,000.
 MAX_TOPIC_BYTES: Final = 32_768
 
 #: Characters of who claims to transmit alone; the rest is not read.
 MAX_CLAIM: Final = 256
-
-_CLIENT_ID = re.compile(CLIENT_ID_PATTERN)
 
 
 class RouteTopic(NamedTuple):
@@ -92,7 +89,7 @@ def parse(topic: bytes, channel: str) -> Topic:
     if kind == "rx":
         return RouteTopic(wanted)
     client_id, claimed, claim = kind.removeprefix("@").partition("!")
-    if kind.startswith("@") and _CLIENT_ID.match(client_id):
+    if kind.startswith("@") and is_client_id(client_id):
         return PrivateTopic(client_id, wanted, unquote(claim)[:MAX_CLAIM] if claimed else None)
     raise WireError(f"topic {text!r} is neither rx, state nor @<client-id>")
 

@@ -7,15 +7,13 @@ Request ``[version, client_id, token, flags, expires_ns, frames, epoch, origins,
 from __future__ import annotations
 
 import enum
-import functools
-import re
 from collections.abc import Sequence
 from typing import Annotated, Final
 
 import msgspec
 
 from canbroker.frame import Frame
-from canbroker.wire import CLIENT_ID_PATTERN, VERSION, WireError, decode
+from canbroker.wire import VERSION, WireError, decode, is_client_id
 
 MAX_FRAMES: Final = 1024  # of one request
 MAX_REPLY_BYTES: Final = 1 << 15  # its reason has 4,096 characters at most
@@ -115,22 +113,17 @@ def encode_reply(
 def decode_request(body: bytes) -> Request:
     """:raises WireError: another version, or not a request."""
     request = decode("transmit request", _request_decoder, body)
-    if not _is_client_id(request.client_id):
+    if not is_client_id(request.client_id):
         raise WireError(f"transmit request: {request.client_id[:80]!r} is no client - at `$[1]`")
     if request.origins:
         if len(request.origins) != len(request.frames):
             counts = f"{len(request.origins)} origins for {len(request.frames)} frames"
             raise WireError(f"transmit request: {counts}")
         for index, origin in enumerate(request.origins):
-            if not _is_client_id(origin):
+            if not is_client_id(origin):
                 where = f"{origin[:80]!r} is no client - at `$[7][{index}]`"
                 raise WireError(f"transmit request: {where}")
     return request
-
-
-@functools.lru_cache(maxsize=1024)  # a channel has few clients, and each many requests
-def _is_client_id(name: str) -> bool:
-    return re.match(CLIENT_ID_PATTERN, name) is not None
 
 
 def decode_reply(body: bytes) -> Reply:

@@ -97,7 +97,7 @@ ENCODED: dict[str, bytes] = {
     "heartbeat": stream.encode_heartbeat(EPOCH, 12, 3),
     "end": stream.encode_end(EPOCH, 12, 3, "the broker was told to stop"),
     "error": stream.encode_error(EPOCH, "topic 'can0/rx?7;' is wrong"),
-    "ready": stream.encode_event(EPOCH, stream.ReadyEvent(12, STATE)),
+    "ready": stream.encode_ready(EPOCH, 12, stream.encode_state(STATE)),
     "state": stream.encode_event(EPOCH, STATE),
     "transmit-request": transmit.encode_request("c1", 5, 90_000_000_000, SENT, EPOCH),
     "transmit-ok": transmit.encode_reply(5, transmit.Status.OK, 2, T),
