@@ -9,7 +9,7 @@ from typing import Final
 from canbroker import clock
 
 #: Characters of a detail, which may quote what somebody sent.
-_SHOWN: Final = 1000
+_SHOWN: Final = 200
 
 
 class Throttle:

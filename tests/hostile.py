@@ -1,7 +1,8 @@
 """Clients that send garbage, and what others notice: ``python -m tests.hostile`` shows figures.
 
 An attack is a process of its own. While it goes on, frames make round trips between two clients
-of the same channel; before it they do the same.
+of the same channel; before it they do the same. Shown beside it: while it attacks nobody, as it
+takes processor time of its own.
 """
 
 from __future__ import annotations
@@ -11,9 +12,10 @@ import random
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Final, NamedTuple
 
 import msgpack
@@ -191,6 +193,19 @@ def measure(
     return Figures(before, during, grown)
 
 
+@contextmanager
+def nobody() -> Iterator[Endpoints]:
+    """Endpoints where nothing is ever answered."""
+    with tempfile.TemporaryDirectory(prefix="cb-", dir="/tmp") as directory, ExitStack() as stack:
+        paths = [f"{directory}/{number}" for number in range(5)]
+        for path in paths:
+            listening = stack.enter_context(socket.socket(socket.AF_UNIX))
+            listening.bind(path)
+            listening.listen(200)
+        stream, *requests = (f"ipc://{path}" for path in paths)
+        yield Endpoints(stream, requests)
+
+
 def _round_trips(sender: Bus, receiver: Bus, count: int) -> tuple[float, float, float]:
     times = []
     for number in range(count):
@@ -255,17 +270,20 @@ def _steps(seconds: float, pause_s: float) -> Iterator[int]:
 
 
 def _show() -> None:
-    print(f"{'ms':15}{'before: p50, p99, max':>24}{'during':>30}{'p99':>7}{'MiB':>6}")
+    print(f"{'p50, p99, max in ms':20}{'before':18}{'at nobody':18}{'at us':19}p99   MiB")
     for name in ATTACKS:
         with (
             private_runtime() as runtime,
             Bus("x", "virtual") as sender,
             Bus("x", "virtual") as receiver,
         ):
+            with nobody() as endpoints, _attacking(name, endpoints, _SHOWN_S):
+                elsewhere = _round_trips(sender, receiver, _SHOWN_ROUND_TRIPS)
             found = measure(name, runtime, sender, receiver, _SHOWN_S, _SHOWN_ROUND_TRIPS)
-        before, during = (" ".join(f"{ms:7.2f}" for ms in at) for at in found[:2])
+        shown = (found.before, elsewhere, found.during)
+        times = "".join("".join(f"{ms:6.2f}" for ms in figures) for figures in shown)
         ratio = found.during[1] / found.before[1]
-        print(f"{name:15}{before:>24}{during:>30}{ratio:6.1f}x{found.grown >> 20:6}")
+        print(f"{name:14}{times}{ratio:6.1f}x{found.grown >> 20:6}")
 
 
 if __name__ == "__main__":

@@ -65,9 +65,9 @@ class Finished:
 
 @dataclass(frozen=True)
 class Gone:
-    """To the send thread: this client is no longer there."""
+    """To the send thread: these clients are no longer there."""
 
-    client_id: str
+    client_ids: Sequence[str]
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,7 @@ from canbroker.actors.messages import (
     Up,
 )
 from canbroker.backends import AdapterGoneError, Backend, BusCondition, Transmit
-from canbroker.fabric.publisher import Presence, Publisher
+from canbroker.fabric.publisher import HEARTBEAT_NS, Presence, Publisher
 from canbroker.fabric.replaying import Replayer, Served
 from canbroker.fabric.ring import Ring
 from canbroker.fabric.sockets import Context, Waiter
@@ -87,6 +87,7 @@ class Receiver:
         self._reason = "the adapter is not open"
         self._condition = BusCondition()  # as last published
         self._clients: dict[str, list[FilterSet]] = {}
+        self._infos: dict[str, ClientInfo] = {}  # of each of them, for the state
         self._claims: dict[str, str] = {}  # who wants to transmit alone; the first one does
         self._holder: Holder | None = None
         self._totals = Totals()
@@ -97,7 +98,7 @@ class Receiver:
         self._replay_due = 0
         self._state_due = 0
         self._state_told = 0
-        self._heartbeat_due: int | None = None
+        self._heartbeat_due: int | None = None  # None: there are no routes
         self._waiter = Waiter()
         self._waiter.add(self._publisher.socket)
         self._waiter.add(inbox)
@@ -117,7 +118,7 @@ class Receiver:
         now = clock.monotonic_ns()
         if now >= self._state_due:
             self._publish_state(now)
-        if self._heartbeat_due is None or now >= self._heartbeat_due:
+        if self._heartbeat_due is not None and now >= self._heartbeat_due:
             self._heartbeat_due = self._publisher.heartbeat(now)
         if self._asked and now >= self._replay_due:
             self._replay(self._asked.pop(next(iter(self._asked))))
@@ -188,6 +189,8 @@ class Receiver:
         served = self._replayer.served
         for client_id in served.keys() - self._clients.keys():
             del served[client_id]
+        if isinstance(params, Replay) and params.client_id in served:
+            self._describe(params.client_id)
         self._sender.put(Answer(ask.caller, answer))
         now = clock.monotonic_ns()
         self._replay_due = now + _PRESENT_SHARE * (now - began)
@@ -243,37 +246,53 @@ class Receiver:
             # Before anyone is told "ready", and relies on it.
             self._backend.filter(self._publisher.wanted())
         come: list[Presence] = []
+        gone: list[str] = []
         for change in changes:
             known = self._clients.setdefault(change.client_id, [])
             if not change.present:
-                self._leave(change, known)
+                if self._has_left(change, known):
+                    gone.append(change.client_id)
                 continue
             # XPUB tells of every subscription to a topic, but only of the last one's end.
             if change.filters not in known:
                 known.append(change.filters)
+                self._describe(change.client_id)
             if change.claim is not None:
                 self._claims.setdefault(change.client_id, change.claim)
                 self._settle_claims()  # before it is told so
             come.append(change)
+        if gone:
+            self._sender.put(Gone(gone))
         if come:
             state = encode_state(self._state(clock.monotonic_ns()))
             for change in come:
                 self._publisher.ready(change, state)
-        # Who has just joined shall not wait long for the state; when a thousand do, not each of
-        # them has everybody told of all the others.
-        pace_ns = _PACE_NS_PER_CLIENT * len(self._clients)
-        self._state_due = min(self._state_due, self._state_told + pace_ns)
-        self._heartbeat_due = None
+        if come or gone or self._publisher.state_asked:
+            # Who has just joined shall not wait long for the state; when a thousand do, not each
+            # of them has everybody told of all the others.
+            pace_ns = _PACE_NS_PER_CLIENT * len(self._clients)
+            self._state_due = min(self._state_due, self._state_told + pace_ns)
+        if self._publisher.greet() and self._heartbeat_due is None:
+            self._heartbeat_due = clock.monotonic_ns() + HEARTBEAT_NS
 
-    def _leave(self, change: Presence, known: list[FilterSet]) -> None:
+    def _has_left(self, change: Presence, known: list[FilterSet]) -> bool:
         if change.filters in known:  # a client that changes filters is there twice for a moment
             known.remove(change.filters)
-        if not known:
-            del self._clients[change.client_id]
-            self._replayer.served.pop(change.client_id, None)
-            self._sender.put(Gone(change.client_id))
-            self._claims.pop(change.client_id, None)
-            self._settle_claims()
+        if known:
+            self._describe(change.client_id)
+            return False
+        del self._clients[change.client_id]
+        self._infos.pop(change.client_id, None)
+        self._replayer.served.pop(change.client_id, None)
+        self._claims.pop(change.client_id, None)
+        self._settle_claims()
+        return True
+
+    def _describe(self, client_id: str) -> None:
+        """Notes what the state says of a client; of a thousand not anew each time."""
+        shown = self._clients[client_id][-1].text[:_SHOWN]
+        served = self._replayer.served.get(client_id, Served())
+        self._infos[client_id] = ClientInfo(client_id, shown, *served)
 
     def _settle_claims(self) -> None:
         """Has the send thread refuse all but the holder, if that is another one now."""
@@ -321,14 +340,7 @@ class Receiver:
             routes=len(self._publisher),
             interruptions=totals.interruptions,
             refused=refused + self._publisher.refused.counts.total(),
-            clients=[
-                ClientInfo(
-                    client_id,
-                    filters[-1].text[:_SHOWN],
-                    *self._replayer.served.get(client_id, Served()),
-                )
-                for client_id, filters in self._clients.items()
-            ],
+            clients=list(self._infos.values()),
             counters=backend.counters() if backend else {},
             held_errors=dict(self._storms.held),
             exclusive=self._holder,

@@ -48,10 +48,9 @@ _DRAIN: Final = 256
 #: Frames that one client hands over before it is the next one's turn.
 _TURN: Final = 8
 
-#: After so many requests that are none, no other is taken for so long: who sends them would have
-#: everybody's time. Connections take turns, so one of two is somebody else's.
+#: After so many requests that are none, the socket rests. Connections take turns, so one of two
+#: is somebody else's.
 _GARBAGE: Final = 2
-_REST_NS: Final = clock.MILLISECOND // 5
 
 _MAX_ACCOUNTS: Final = 1024
 
@@ -97,7 +96,7 @@ class Sender:
         self._discards = Discards()
         self._receiver = receiver
         self._repeats = Repeats(lambda caller: receiver.put(Settle(caller)))
-        self._intake = Intake(context, endpoints[0])
+        self._intake = Intake(context, endpoints[0], self.refused)
         try:
             self._control = Replier(
                 context,
@@ -154,8 +153,8 @@ class Sender:
         match message:
             case Finished(transmits):
                 self._finish(transmits)
-            case Gone(client_id):
-                self._forget(client_id)
+            case Gone(client_ids):
+                self._forget(client_ids)
             case Exclusive(holder):
                 self._holder = holder
                 self._repeats.lock(holder)
@@ -232,24 +231,28 @@ class Sender:
 
     # ------------------------------------------------------------------------------ requests
 
-    def _take_requests(self) -> None:
+    def _take_requests(self) -> bool:
+        """Takes so many; whether that was all."""
         garbage = 0
         for _ in range(_DRAIN):
             received = self._intake.receive()
             if received is None:
-                return
+                return True
             identity, body = received
+            if body is None:
+                continue
             try:
                 request = decode_request(body)
             except WireError as error:
                 self.refused.note("transmit request refused", str(error))
-                self._intake.reply(identity, encode_reply(0, Status.MALFORMED, 0, 0, str(error)))
-                self._waiter.rest(self._intake.socket, _REST_NS)
+                reply = encode_reply(0, Status.MALFORMED, 0, 0, str(error))
+                self._intake.refuse(identity, reply, self._waiter)
                 garbage += 1
                 if garbage == _GARBAGE:
-                    return
+                    return False
                 continue
             self._accept(identity, request)
+        return False
 
     def _accept(self, identity: bytes, request: Request) -> None:
         account = self._account(identity, request)
@@ -419,15 +422,17 @@ class Sender:
         self._answer(account)
         return dropped
 
-    def _forget(self, client_id: str) -> None:
-        self._repeats.forget(client_id)
-        # What it sent before it left is dropped with what waits. Taken later it would be sent, as
-        # if somebody new had sent it.
+    def _forget(self, client_ids: Sequence[str]) -> None:
+        # What they sent before they left is dropped with what waits. Taken later it would be
+        # sent, as if somebody new had sent it.
         for _ in range(CREDIT // _DRAIN):
-            self._take_requests()
-        account = self._accounts.pop(client_id, None)
-        if account is not None:
-            self._drop_waiting(account, Status.DISCARDED, "the client has left")
+            if self._take_requests():
+                break
+        for client_id in client_ids:
+            self._repeats.forget(client_id)
+            account = self._accounts.pop(client_id, None)
+            if account is not None:
+                self._drop_waiting(account, Status.DISCARDED, "the client has left")
 
     # ------------------------------------------------------------------------------- control
 

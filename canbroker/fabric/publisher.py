@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Final, NamedTuple
 
@@ -11,9 +10,10 @@ import msgspec
 import zmq
 
 from canbroker import clock
+from canbroker.fabric.guard import Guard
 from canbroker.fabric.ring import MAX_MARKS, Ring
 from canbroker.fabric.routes import Route, RouteTable, kind_of
-from canbroker.fabric.sockets import Connection, Context, Socket, readable
+from canbroker.fabric.sockets import Context, Socket, readable
 from canbroker.filters import EVERYTHING, FilterSet
 from canbroker.frame import Frame
 from canbroker.throttle import Throttle
@@ -25,13 +25,13 @@ MAX_ROUTES: Final = MAX_MARKS
 #: Private topics that are present; the state, which names them, has to fit a message.
 MAX_CLIENTS: Final = 1024
 
-#: Subscriptions of a connection that are refused before it is ended.
-MAX_REFUSALS: Final = 1024
-
 #: Subscribers of an actor that was replaced have found its successor by then, if they use their
 #: sockets; clients that do not are waited for.
 _SETTLE_NS: Final = 2 * clock.SECOND
 _AWAIT_NS: Final = 30 * clock.SECOND
+
+#: Subscriptions of a connection that may be refused within a second.
+MAX_REFUSED: Final = 128
 
 #: Subscriptions that are taken, and idle routes that are told so, before the channel sees to its
 #: frames.
@@ -74,6 +74,7 @@ class Publisher:
         self.epoch = epoch
         self.dropped_upstream = 0
         self.refused = Throttle(_logger)
+        self.state_asked = False  # somebody has joined that topic since it was published
         self._channel = channel
         self._table = RouteTable()
         self._ring = ring
@@ -86,8 +87,9 @@ class Publisher:
         self._state_wanted = False
         self._present: set[bytes] = set()  # private topics
         self._held: list[Presence] = []  # not told to anyone yet
-        self._refusals: Counter[Connection] = Counter()
+        self._fresh: list[Route] = []  # whose subscribers do not know where it stands
         self.socket: Socket = context.publisher(endpoint)
+        self._guard = Guard(context.gate, MAX_REFUSED, self.refused)
 
     def __len__(self) -> int:
         return len(self._table)
@@ -145,6 +147,7 @@ class Publisher:
 
     def state(self, event: stream.StateEvent) -> None:
         """Publishes the channel's state, if anyone listens."""
+        self.state_asked = False
         if self._state_wanted:
             self._send(self._state_topic, stream.encode_event(self.epoch, event))
 
@@ -174,8 +177,17 @@ class Publisher:
             for route in touched:
                 self._flush(route, now)
 
+    def greet(self) -> bool:
+        """Tells subscribers of new routes where the stream stands; whether there are any."""
+        fresh, self._fresh = self._fresh, []
+        now = clock.monotonic_ns()
+        for route in fresh:
+            self._beat(route, now)
+        return bool(fresh)
+
     def heartbeat(self, now_ns: int) -> int | None:
-        """Tells idle routes' subscribers where the stream stands; returns when to call again."""
+        """Tells idle routes' subscribers where the stream stands; returns when to call again,
+        ``None`` if there are no routes."""
         due: int | None = None
         told = 0
         for route in self._table.routes():
@@ -183,9 +195,7 @@ class Publisher:
                 if told == _AT_ONCE:
                     return now_ns
                 told += 1
-                body = stream.encode_heartbeat(self.epoch, route.next_seq, self.dropped_upstream)
-                self._send(route.topic, body)
-                route.sent_ns = now_ns
+                self._beat(route, now_ns)
             due = (
                 route.sent_ns + HEARTBEAT_NS
                 if due is None
@@ -199,6 +209,11 @@ class Publisher:
             body = stream.encode_end(self.epoch, route.next_seq, self.dropped_upstream, reason)
             self._send(route.topic, body)
         self.socket.close()
+
+    def _beat(self, route: Route, now_ns: int) -> None:
+        body = stream.encode_heartbeat(self.epoch, route.next_seq, self.dropped_upstream)
+        self._send(route.topic, body)
+        route.sent_ns = now_ns
 
     def _flush(self, route: Route, now_ns: int) -> None:
         packed, route.pending = route.pending, []
@@ -216,11 +231,14 @@ class Publisher:
         body = message.bytes
         if not body or body[0] > _SUBSCRIBE:
             self.refused.note("message to the stream refused", "a subscriber may only subscribe")
+            self._guard.refuse(message)
             return None
         subscribed, topic = body[0] == _SUBSCRIBE, body[1:]
         known = topic in self._table or topic in self._present or topic == self._state_topic
         if not subscribed and not known:
             return None  # there was no room for it
+        if subscribed and self._guard.has_ended(message):
+            return None
         try:
             if not known:
                 self._check_room(topic)
@@ -229,7 +247,7 @@ class Publisher:
             if subscribed:
                 self.refused.note("subscription refused", str(error))
                 self._send(topic, stream.encode_error(self.epoch, str(error)))
-                self._count_refusal(message)
+                self._guard.refuse(message)
             return None
         match asked:
             case topics.PrivateTopic(client_id, filters, claim):
@@ -237,31 +255,18 @@ class Publisher:
                 self._awaited.discard(client_id)
                 return Presence(client_id, filters, subscribed, topic, claim)
             case topics.StateTopic():
-                self._state_wanted = subscribed
+                self._state_wanted = self.state_asked = subscribed
             case topics.RouteTopic(filters) if subscribed:
                 self._open(topic, filters)
             case _:
                 self._table.drop(topic)
         return None
 
-    def _count_refusal(self, message: zmq.Frame) -> None:
-        """Hangs up on who subscribes without end: libzmq keeps what we refuse, too."""
-        connection = Connection.of(message)
-        if connection is None:
-            return
-        if len(self._refusals) >= MAX_CLIENTS:  # most of these are closed
-            self._refusals.clear()
-        self._refusals[connection] += 1
-        if self._refusals[connection] == MAX_REFUSALS:
-            self.refused.note(
-                "connection ended", f"{MAX_REFUSALS} of its subscriptions were refused"
-            )
-            connection.hang_up()
-
     def _open(self, topic: bytes, filters: FilterSet) -> None:
         if topic in self._table:
             return
         route = self._table.open(topic, filters)
+        self._fresh.append(route)
         if self._keeps_all and self._ring.is_whole:
             self._ring.count_all(route)
         else:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Final, NamedTuple
+from typing import NamedTuple
 
 import msgspec
 
@@ -21,9 +21,6 @@ from canbroker.wire.replay import (
     Replayed,
     encode_frames,
 )
-
-#: Bytes of frames in one answer, half of what a message may have.
-_MAX_BYTES: Final = 1 << 19
 
 
 class Served(NamedTuple):
@@ -169,15 +166,12 @@ class _Answer:
     def __init__(self) -> None:
         self.frames: list[msgspec.Raw] = []
         self.full = False
-        self._bytes = 0
 
     def add(self, raw: msgspec.Raw) -> bool:
-        size = len(memoryview(raw))
-        if len(self.frames) >= MAX_REPLAYED or self._bytes + size > _MAX_BYTES:
+        if len(self.frames) >= MAX_REPLAYED:
             self.full = True
             return False
         self.frames.append(raw)
-        self._bytes += size
         return True
 
     def encoded(self) -> msgspec.Raw:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, NamedTuple, TypeVar
 
 import msgspec
 import zmq
 
 from canbroker import clock
+from canbroker.fabric.guard import Guard
 from canbroker.fabric.sockets import (
     REQUEST_HIGH_WATER,
     Context,
@@ -29,7 +30,11 @@ _AT_ONCE: Final = 64
 
 #: Where garbage is sent to is not looked at for so long: each costs an exception, its text and a
 #: reply, and nobody who sends requests shall wait for that.
-_REST_NS: Final = clock.MILLISECOND
+_REST_NS: Final = clock.MILLISECOND // 5
+
+#: Garbage of a connection, within a second, that is answered.
+MAX_REFUSED: Final = 64
+
 
 #: Events of a channel's state that are kept for who does not read them: a minute of them.
 _UNREAD_STATES: Final = 128
@@ -87,7 +92,25 @@ class Caller(NamedTuple):
 Handler = Callable[[Caller, Any], msgspec.Struct | None]
 
 
-class Replier:
+class _Router:
+    """A ROUTER that hangs up on who floods it with garbage."""
+
+    def __init__(
+        self, context: Context, endpoint: str, refused: Throttle, unread: int = REQUEST_HIGH_WATER
+    ) -> None:
+        self.socket: Socket = context.replier(endpoint, unread)
+        self._guard = Guard(context.gate, MAX_REFUSED, refused)
+
+    def close(self) -> None:
+        self.socket.close()
+
+    def _refuse(self, message: zmq.Frame, waiter: Waiter) -> None:
+        """Counts garbage, and has the socket rest for it."""
+        waiter.rest(self.socket, _REST_NS)
+        self._guard.refuse(message)
+
+
+class Replier(_Router):
     """A ROUTER that serves control methods. Made, used and closed by one thread.
 
     A handler returns the result, or ``None`` to answer later with :meth:`reply`.
@@ -106,7 +129,7 @@ class Replier:
         self._methods = methods
         self._handlers = handlers
         self._refused = refused
-        self.socket: Socket = context.replier(endpoint, unread)
+        super().__init__(context, endpoint, refused, unread)
 
     def serve(self, waiter: Waiter, at_most: int = _AT_ONCE) -> None:
         """Handles the requests that have arrived; ``at_most`` so many, the rest the next time.
@@ -115,11 +138,14 @@ class Replier:
         """
         for _ in range(at_most):
             try:
-                identity, *parts = self.socket.recv_multipart(zmq.NOBLOCK)
+                identity, *parts = self.socket.recv_multipart(zmq.NOBLOCK, copy=False)
             except zmq.Again:
                 return
-            if not self._request(identity, parts):
-                waiter.rest(self.socket, _REST_NS)
+            last = parts[-1] if parts else identity
+            if self._guard.has_ended(last):
+                continue
+            if not self._request(identity.bytes, parts):
+                self._refuse(last, waiter)
                 return
 
     def reply(self, caller: Caller, result: msgspec.Struct) -> None:
@@ -143,14 +169,11 @@ class Replier:
             self.socket.setsockopt(zmq.ROUTER_MANDATORY, 0)
         return True
 
-    def close(self) -> None:
-        self.socket.close()
-
-    def _request(self, identity: bytes, parts: list[bytes]) -> bool:
+    def _request(self, identity: bytes, parts: Sequence[zmq.Frame]) -> bool:
         """Handles a request; whether it is one."""
         caller = Caller(identity, 0)
         try:
-            request = control.decode_request(b"".join(parts))
+            request = control.decode_request(b"".join(part.bytes for part in parts))
             caller = Caller(identity, request.id)
             params = control.decode_params(request, self._methods)
         except WireError as error:
@@ -243,33 +266,40 @@ class KeepingLink(Link):
         return int(unpacker.tell())
 
 
-class Intake:
+class Intake(_Router):
     """The actor's end of the transmit path: a ROUTER. Made, used and closed by one thread."""
 
-    def __init__(self, context: Context, endpoint: str) -> None:
-        self.socket: Socket = context.replier(endpoint)
+    def __init__(self, context: Context, endpoint: str, refused: Throttle) -> None:
+        """``refused``: the account of what is refused."""
+        super().__init__(context, endpoint, refused)
+        self._last: zmq.Frame | None = None
 
-    def receive(self) -> tuple[bytes, bytes] | None:
-        """The next request and the connection it came from, if one has arrived."""
+    def receive(self) -> tuple[bytes, bytes | None] | None:
+        """The next request and the connection it came from, if one has arrived.
+
+        Without the request, if that connection was ended for what it sent.
+        """
         try:
             identity = self.socket.recv(zmq.NOBLOCK)
         except zmq.Again:
             return None
         # Parts of a message arrive together. A part that is not copied knows whether it is the
         # last one; asking the socket takes as long as all the rest.
-        part = self.socket.recv(zmq.NOBLOCK, copy=False)
-        if not part.more:
-            return identity, part.bytes
+        self._last = part = self.socket.recv(zmq.NOBLOCK, copy=False)
+        body = b"" if part.more else part.bytes  # no request has several
         while part.more:
             part = self.socket.recv(zmq.NOBLOCK, copy=False)
-        return identity, b""  # no request has several
+        return identity, None if self._guard.has_ended(part) else body
+
+    def refuse(self, identity: bytes, reply: bytes, waiter: Waiter) -> None:
+        """Answers what was received last, which is no request; ``waiter`` has told of it."""
+        self.reply(identity, reply)
+        if self._last is not None:
+            self._refuse(self._last, waiter)
 
     def reply(self, identity: bytes, reply: bytes) -> None:
         """Answers; a connection that is gone is nobody's loss."""
         self.socket.send_multipart([identity, reply])
-
-    def close(self) -> None:
-        self.socket.close()
 
 
 class StateFeed:

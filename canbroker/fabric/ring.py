@@ -25,7 +25,7 @@ import msgspec
 
 from canbroker import clock
 from canbroker.fabric.routes import Route, passes
-from canbroker.filters import FilterSet
+from canbroker.filters import EVERYTHING, FilterSet
 from canbroker.frame import Frame
 from canbroker.wire import DECODE_ERRORS
 
@@ -37,6 +37,9 @@ MIN_BYTES: Final = 4 * SLOT_BYTES
 _HEADER: Final = struct.Struct("<QQQIII")
 #: key of the route, number, index of the frame.
 _MARK: Final = struct.Struct("<QQI")
+
+#: Frames that are unpacked at once, at least, if only some of a segment are asked for.
+_STEP: Final = 256
 
 #: Routes of one channel, each of which may have a mark in a slot.
 MAX_MARKS: Final = 1024
@@ -65,9 +68,12 @@ class Mark(NamedTuple):
 class Segment:
     """What one slot holds. ``marks``: of each route, by its key; ``marked``: how many there are,
     with those that a later one of the same route replaces; ``kinds``: how many frames there are of
-    each, if they were counted."""
+    each, if they were counted; ``steps``: places on the way, as counts of frames and bytes."""
 
-    __slots__ = ("count", "epoch", "kinds", "marked", "marks", "number", "start", "time_ns", "used")
+    __slots__ = (
+        *("count", "epoch", "kinds", "marked", "marks", "number", "start", "steps"),
+        *("time_ns", "used"),
+    )
 
     def __init__(self, number: int, epoch: int, start: int, time_ns: int) -> None:
         self.number = number
@@ -79,6 +85,7 @@ class Segment:
         self.marks: dict[int, Mark] = {}
         self.marked = 0
         self.kinds: Counter[int] = Counter()
+        self.steps: list[tuple[int, int]] = [(0, 0)]
 
     def __repr__(self) -> str:
         return f"<Segment {self.number} frames={self.count} routes={len(self.marks)}>"
@@ -120,7 +127,7 @@ class Ring:
         self._epoch = epoch
         self._keep_ns = int(seconds * clock.SECOND)
         self._slots = len(memory) // SLOT_BYTES
-        self._read: tuple[tuple[int, int], list[tuple[Frame, msgspec.Raw]]] = (0, 0), []
+        self._read: tuple[tuple[int, int, int], list[tuple[Frame, msgspec.Raw]]] = (0, 0, 0), []
         self.segments: deque[Segment] = deque(self._predecessors())
         self.inherits = bool(self.segments)
         self._number = self.segments[-1].number if self.segments else 0
@@ -160,6 +167,8 @@ class Ring:
         self._memory[start : start + len(blob)] = blob
         for route in unmarked:
             self._mark(segment, route, segment.count)
+        if segment.count - segment.steps[-1][0] >= _STEP:
+            segment.steps.append((segment.count, segment.used))
         segment.used += len(blob)
         segment.count += len(packed)
         segment.kinds.update(kinds)
@@ -277,17 +286,23 @@ class Ring:
     ) -> Iterator[tuple[int, Frame, msgspec.Raw]]:
         """Index, frame, and its packed form, of those of a segment that pass ``filters``, from
         index ``begin`` on."""
-        for index, (frame, raw) in enumerate(self._frames(segment)[begin:], begin):
-            if filters.matches(frame.arbitration_id, frame.flags):
-                yield index, frame, raw
+        ends = [*segment.steps[1:], (segment.count, segment.used)]
+        for first, last in zip(segment.steps, ends, strict=True):
+            if last[0] <= begin:
+                continue
+            for index, (frame, raw) in enumerate(self._frames(segment, first, last), first[0]):
+                if index >= begin and filters.matches(frame.arbitration_id, frame.flags):
+                    yield index, frame, raw
 
-    def _frames(self, segment: Segment) -> list[tuple[Frame, msgspec.Raw]]:
-        """All of a segment, or none; those of the last one that was asked for are at hand."""
-        which = segment.number, segment.count
+    def _frames(
+        self, segment: Segment, first: tuple[int, int], last: tuple[int, int]
+    ) -> list[tuple[Frame, msgspec.Raw]]:
+        """All between two steps, or none; those that were asked for last are at hand."""
+        which = segment.number, first[0], last[0]
         if which != self._read[0]:
             start = segment.start + _HEADER.size
-            data = b"\xdd" + segment.count.to_bytes(4, "big")
-            data += self._memory[start : start + segment.used]
+            data = b"\xdd" + (last[0] - first[0]).to_bytes(4, "big")
+            data += self._memory[start + first[1] : start + last[1]]
             try:
                 frames, raws = _frames_decoder.decode(data), _raw_decoder.decode(data)
             except DECODE_ERRORS:  # a predecessor's, damaged: as if it were gone
@@ -329,4 +344,4 @@ class Ring:
         return found
 
     def _is_whole(self, segment: Segment) -> bool:
-        return len(self._frames(segment)) == segment.count
+        return sum(1 for _ in self.matching(segment, EVERYTHING)) == segment.count

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import select
-import socket
-import struct
-import sys
-from typing import Final, NamedTuple, Protocol, TypeAlias, cast
+from typing import Final, Protocol, TypeAlias, cast
 
 import zmq
 
 from canbroker import clock
 from canbroker.errors import CanInitializationError
+from canbroker.fabric.gate import Gate
 from canbroker.wire import MAX_MESSAGE_BYTES
 from canbroker.wire.topics import MAX_TOPIC_BYTES
 
@@ -25,6 +22,7 @@ REQUEST_HIGH_WATER: Final = 8_192
 
 #: Subscriptions of one connection that are taken at once. libzmq takes them in until it finds
 #: none, and holds them for us: with many on the way it did nothing else for a second.
+#: Those that a client makes again after a reconnect have to come together.
 _SUBSCRIPTION_HIGH_WATER: Final = 8
 
 #: A topic, and how it is wrapped.
@@ -47,42 +45,6 @@ _RECONNECT_MAX_MS: Final = 100
 def readable(socket: Socket) -> bool:
     """Whether a message waits in ``socket``; cheaper than an exception when none does."""
     return bool(cast(int, socket.getsockopt(zmq.EVENTS)) & _POLLIN)
-
-
-class Connection(NamedTuple):
-    """What a message has come by: the number of a descriptor, which may be another connection's
-    by now, and who was at its other end."""
-
-    descriptor: int
-    peer: str
-
-    @classmethod
-    def of(cls, message: zmq.Frame) -> Connection | None:
-        """``None``: it is closed already."""
-        try:
-            return cls(message.get(zmq.SRCFD), cast(str, message.get("Peer-Address")))
-        except zmq.ZMQError:
-            return None
-
-    def hang_up(self) -> None:
-        """Ends the connection, if that process still has it: libzmq cannot be told to."""
-        if sys.platform != "linux":
-            return  # it cannot tell us who the peer is
-        try:
-            ours = socket.socket(fileno=os.dup(self.descriptor))
-        except OSError:  # it is closed
-            return
-        with ours:
-            if ours.family == socket.AF_UNIX and self.peer.endswith(_credentials(ours)):
-                ours.shutdown(socket.SHUT_RDWR)
-
-
-def _credentials(connection: socket.socket) -> str:
-    """Of the process at the other end, as libzmq spells them."""
-    size = struct.calcsize("3i")
-    raw = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, size)
-    pid, user, group = struct.unpack("3i", raw)
-    return f":{user}:{group}:{pid}"
 
 
 class Messages:
@@ -119,10 +81,14 @@ class Descriptor(Protocol):
 
 
 class Context:
-    """The ZeroMQ context of one client or actor. Closing it needs all of its sockets closed."""
+    """The ZeroMQ context of one client or actor. Closing it needs all of its sockets closed.
+
+    ``gate``: of those that listen.
+    """
 
     def __init__(self) -> None:
         self._context: zmq.Context[Socket] = zmq.Context(io_threads=1)
+        self.gate = Gate(self._context)
 
     def publisher(self, endpoint: str) -> Socket:
         socket = self._socket(zmq.XPUB, STREAM_HIGH_WATER)
@@ -156,6 +122,7 @@ class Context:
         return self._connected(socket, endpoint)
 
     def close(self) -> None:
+        self.gate.close()
         self._context.term()
 
     def _socket(self, kind: int, high_water: int) -> Socket:
@@ -172,6 +139,7 @@ class Context:
         return socket
 
     def _bound(self, socket: Socket, endpoint: str) -> Socket:
+        socket.setsockopt(zmq.ZAP_DOMAIN, b"canbroker")  # without one the gate is not asked
         try:
             socket.bind(endpoint)
         except zmq.ZMQError as error:

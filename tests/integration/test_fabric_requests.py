@@ -231,7 +231,7 @@ def test_a_port_scanner_on_a_stream(endpoint: str) -> None:
 
 
 def test_the_transmit_path(context: Context, endpoint: str) -> None:
-    intake = Intake(context, endpoint)
+    intake = Intake(context, endpoint, Throttle(logging.getLogger("test")))
     link = Link(context, endpoint)
     wake = Wake()
     waiter = Waiter()
@@ -241,7 +241,7 @@ def test_the_transmit_path(context: Context, endpoint: str) -> None:
         assert link.receive() is None
         for number in range(3):
             assert link.send(bytes([number]))
-        requests: list[tuple[bytes, bytes]] = []
+        requests: list[tuple[bytes, bytes | None]] = []
         while len(requests) < 3:
             assert waiter.wait(int(DEADLINE_S) * clock.SECOND)
             request = intake.receive()
@@ -260,7 +260,7 @@ def test_the_transmit_path(context: Context, endpoint: str) -> None:
 
 
 def test_several_parts_are_no_transmit_request(context: Context, endpoint: str) -> None:
-    intake = Intake(context, endpoint)
+    intake = Intake(context, endpoint, Throttle(logging.getLogger("test")))
     waiter = Waiter()
     waiter.add(intake.socket)
     with dealer(endpoint) as peer:
@@ -296,7 +296,7 @@ def test_a_reply_is_kept_until_it_is_done(
         b"\xc1 nothing",
         encode_reply(3, Status.OK, 1, 1),
     ]
-    intake = Intake(context, endpoint)
+    intake = Intake(context, endpoint, Throttle(logging.getLogger("test")))
     link = KeepingLink(context, endpoint, MAX_REPLY_BYTES)
 
     def next_reply(*, struck: bool) -> bytes | None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import time
 
 import msgpack
 import pytest
@@ -16,7 +17,9 @@ from hypothesis import strategies as st
 
 from canbroker import Bus, Message
 from canbroker.errors import CanInitializationError, CanOperationError
-from canbroker.fabric.publisher import MAX_CLIENTS, MAX_REFUSALS, MAX_ROUTES
+from canbroker.fabric.publisher import MAX_CLIENTS, MAX_ROUTES
+from canbroker.fabric.publisher import MAX_REFUSED as MAX_SUBSCRIPTIONS_REFUSED
+from canbroker.fabric.requests import MAX_REFUSED
 from canbroker.fabric.sockets import Context
 from canbroker.filters import EVERYTHING
 from canbroker.runtime import Runtime
@@ -96,7 +99,7 @@ def test_who_subscribes_without_end_is_hung_up_on(runtime: Runtime) -> None:
             assert not has_room()
             greedy.communicate()
         wait_until(has_room, "they are free again")
-        count = str(MAX_ROUTES + 2 * MAX_REFUSALS)
+        count = str(MAX_ROUTES + 2 * MAX_SUBSCRIPTIONS_REFUSED)
         with subprocess.Popen([*command, count], stdin=subprocess.PIPE) as endless:
             wait_until(
                 lambda: "connection ended" in runtime.log_path.read_text(), "it is hung up on"
@@ -119,6 +122,7 @@ def test_every_request_is_answered_whatever_it_is(runtime: Runtime, context: Con
         @settings(max_examples=100, suppress_health_check=[HealthCheck.too_slow])
         @given(st.lists(BODIES, min_size=1, max_size=3))
         def answered(parts: list[bytes]) -> None:
+            time.sleep(1 / MAX_REFUSED)  # who is faster is taken for an attack
             for peer in peers:
                 peer.send_multipart(parts)
             reply = transmit.decode_reply(peers[0].recv())
