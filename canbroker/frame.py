@@ -45,6 +45,14 @@ class EchoFrame(Frame, array_like=True, gc=False):
     origin: Annotated[str, msgspec.Meta(max_length=32)] | None = None
 
 
+class ReceivedFrame(EchoFrame, array_like=True, gc=False):
+    """As clients decode them: the data becomes that of a message, without being copied."""
+
+    data: (  # type: ignore[assignment]
+        Annotated[bytearray, msgspec.Meta(max_length=64)] | Annotated[int, msgspec.Meta(ge=0, le=8)]
+    )
+
+
 def dlc_to_length(dlc: int) -> int:
     """Bytes that an FD data length code stands for."""
     return FD_LENGTHS[dlc]

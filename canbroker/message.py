@@ -126,8 +126,11 @@ class Message:
                 message.bitrate_switch,
                 message.error_state_indicator,
             ) = attributes[frame.flags & 63]
-            data = frame.data
-            if isinstance(data, int):
+            data: bytes | bytearray | int = frame.data
+            if type(data) is bytearray:  # cheaper than isinstance
+                message.data = data
+                message.dlc = len(data)
+            elif isinstance(data, int):
                 message.data = bytearray()
                 message.dlc = data
             else:

@@ -85,7 +85,9 @@ def numbered(numbers: Sequence[int], identifiers: int = 1) -> list[Frame]:
 
 
 def numbers(frames: Sequence[Frame]) -> list[int]:
-    return [int.from_bytes(frame.data, "big") for frame in frames if isinstance(frame.data, bytes)]
+    return [
+        int.from_bytes(frame.data, "big") for frame in frames if not isinstance(frame.data, int)
+    ]
 
 
 class Station:

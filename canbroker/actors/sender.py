@@ -33,7 +33,7 @@ from canbroker.actors.messages import (
 from canbroker.actors.repeats import Repeats
 from canbroker.backends import LISTEN_ONLY, AdapterGoneError, Backend, Transmit
 from canbroker.fabric.requests import Caller, Intake, Replier
-from canbroker.fabric.sockets import Context, Waiter
+from canbroker.fabric.sockets import Context, Waiter, readable
 from canbroker.priority import RealTime
 from canbroker.throttle import Throttle
 from canbroker.wire import WireError, control
@@ -234,7 +234,9 @@ class Sender:
     def _take_requests(self) -> bool:
         """Takes so many; whether that was all."""
         garbage = 0
-        for _ in range(_DRAIN):
+        for number in range(_DRAIN):
+            if number == 1 and not readable(self._intake.socket):  # as a rule; else Again is dearer
+                return True
             received = self._intake.receive()
             if received is None:
                 return True

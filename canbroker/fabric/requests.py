@@ -201,6 +201,7 @@ class Link:
         self.socket: Socket = context.requester(endpoint, name)
         # What was not delivered when the client ends shall not be delivered afterwards.
         self.socket.setsockopt(zmq.LINGER, 0)
+        self._waits: tuple[Descriptor | None, Waiter] | None = None  # for this one
 
     def send(self, request: bytes) -> bool:
         """Queues a request; ``False`` if the queue is full."""
@@ -216,11 +217,13 @@ class Link:
 
     def wait(self, wake: Descriptor | None, timeout_ns: int | None) -> None:
         """Waits until a reply may have arrived, ``wake`` is set, or ``timeout_ns`` is over."""
-        waiter = Waiter()
-        waiter.add(self.socket)
-        if wake is not None:
-            waiter.add(wake)
-        waiter.wait(timeout_ns)
+        if self._waits is None or self._waits[0] is not wake:
+            waiter = Waiter()
+            waiter.add(self.socket)
+            if wake is not None:
+                waiter.add(wake)
+            self._waits = wake, waiter
+        self._waits[1].wait(timeout_ns)
 
     def close(self) -> None:
         self.socket.close()

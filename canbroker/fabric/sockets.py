@@ -57,10 +57,12 @@ class Messages:
     def __init__(self, socket: Socket) -> None:
         self._socket = socket
         self._topic: bytes | None = None
+        self.expected = False  # one has arrived, as a Waiter says: saves looking for it
 
     def next(self) -> tuple[bytes, bytes] | None:
         """The next message that has arrived, if there is one."""
-        while self._topic is not None or readable(self._socket):
+        while self.expected or self._topic is not None or readable(self._socket):
+            self.expected = False
             try:
                 part = self._socket.recv(zmq.NOBLOCK)
             except zmq.Again:  # the exception that interrupted us took the body with it

@@ -76,6 +76,7 @@ class Subscriber:
         self.socket: Socket = context.subscriber(endpoint)
         self._messages = Messages(self.socket)
         self._suspected_ns: int | None = None  # since when a silence is being made sure of
+        self._waits: tuple[Descriptor, Asker | None, Waiter] | None = None  # for these two
         self._asker: Asker | None = None
         try:
             self._asker = None if control is None else Asker(context, control, client_id)
@@ -158,13 +159,17 @@ class Subscriber:
         """
         now = clock.monotonic_ns()
         patience = max(self._heard_ns + SILENCE_NS - now, CATCH_UP_NS)
-        waiter = Waiter()
-        waiter.add(self.socket)
-        waiter.add(wake)
-        if self.order.gap is not None and self._asker is not None:
-            waiter.add(self._asker.socket)
-            patience = min(patience, max(0, self._asker.due_ns() - now))
-        if not waiter.wait(patience if timeout_ns is None else min(timeout_ns, patience)):
+        asker = self._asker if self.order.gap is not None else None
+        if asker is not None:
+            patience = min(patience, max(0, asker.due_ns() - now))
+        if self._waits is None or self._waits[:2] != (wake, asker):
+            waiter = Waiter()
+            for source in (self.socket, wake, *([asker.socket] if asker else [])):
+                waiter.add(source)
+            self._waits = wake, asker, waiter
+        ready = self._waits[2].wait(patience if timeout_ns is None else min(timeout_ns, patience))
+        self._messages.expected = self.socket in ready
+        if not ready:
             self.check_alive()
 
     def check_alive(self) -> None:

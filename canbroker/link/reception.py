@@ -195,7 +195,7 @@ class Reception:
             if left == 0:
                 self.subscriber.check_alive()
                 return True, self._take()
-            self._watch.silent()  # before the wait: what it waits for is received at once
+            self._watch.glance()  # before the wait: what it waits for is received at once
             self.subscriber.wait(self.wake, left)
         return False, None
 

@@ -218,7 +218,7 @@ class Transmitter:
             raise CanOperationError(_summary(request.failures))
 
     def _is_locked(self) -> bool:
-        holder = self._watch.holder()
+        holder = self._watch.state.exclusive  # which was just looked at
         return holder is not None and holder.client_id != self._client_id
 
     def _wait(self, deadline: int | None, what: str, *, closing: bool = False) -> None:

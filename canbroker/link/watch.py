@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from typing import Final
 
 from canbroker import clock
 from canbroker.errors import CanOperationError
@@ -12,6 +13,9 @@ from canbroker.fabric.sockets import Context, Waiter
 from canbroker.fabric.subscriber import CATCH_UP_NS, SILENCE_NS
 from canbroker.wire import topics
 from canbroker.wire.stream import Holder, StateEvent, decode_event
+
+#: Who receives frame by frame looks at the state this often: it costs as much as the frame.
+_GLANCE_NS: Final = 10 * clock.MILLISECOND
 
 
 class ChannelWatch:
@@ -24,6 +28,7 @@ class ChannelWatch:
         self._held_before = 0
         self._lock = threading.RLock()  # a signal handler may close what it has interrupted
         self._heard_ns = clock.monotonic_ns()
+        self._looked_ns = 0
         self._said_ns = 0  # when the channel was as it says
         self._feed = StateFeed(context, endpoint, topics.state_topic(channel))
         self._waiter = Waiter()
@@ -66,6 +71,12 @@ class ChannelWatch:
                 self._waiter.wait(CATCH_UP_NS)
                 self._follow()
             return self._quiet()
+
+    def glance(self) -> None:
+        """Takes what the channel has said, if that was not done a moment ago."""
+        if clock.monotonic_ns() - self._looked_ns > _GLANCE_NS:
+            with self._lock:
+                self._follow()
 
     def wait_for(self, state: str, deadline: int | None) -> None:
         """Waits until the channel says that it is in ``state``, which it has confirmed to us.
@@ -113,6 +124,7 @@ class ChannelWatch:
 
     def _take(self) -> bool:
         """Whether there was something."""
+        self._looked_ns = clock.monotonic_ns()
         taken = False
         while not self._closed and (body := self._feed.receive()) is not None:
             taken = True

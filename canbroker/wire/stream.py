@@ -7,7 +7,7 @@ from typing import Annotated, Final, cast
 
 import msgspec
 
-from canbroker.frame import EchoFrame, Frame
+from canbroker.frame import EchoFrame, Frame, ReceivedFrame
 from canbroker.wire import VERSION, WireError, decode
 
 FRAMES: Final = 0
@@ -36,7 +36,7 @@ class Batch(msgspec.Struct, array_like=True):
     epoch: _U64
     first_seq: _U64
     dropped_upstream: _U64
-    payload: Annotated[list[EchoFrame], msgspec.Meta(max_length=MAX_BATCH)] | str
+    payload: Annotated[list[ReceivedFrame], msgspec.Meta(max_length=MAX_BATCH)] | str
 
 
 class ClientInfo(msgspec.Struct):

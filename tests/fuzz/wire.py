@@ -7,7 +7,7 @@ from typing import Final
 
 import msgspec
 
-from canbroker.frame import Frame, bus_time_ns, frame_fault
+from canbroker.frame import EchoFrame, Frame, bus_time_ns, frame_fault
 from canbroker.message import Message
 from canbroker.wire import (
     DECODE_ERRORS,
@@ -55,8 +55,11 @@ def batch(data: bytes) -> None:
     packed = [stream.pack_frame(frame) for frame in found.payload]
     again = stream.encode_frames(found.epoch, found.first_seq, found.dropped_upstream, packed)
     assert stream.decode_batch(again).payload == found.payload
-    for frame in found.payload:
+    for received, body in zip(found.payload, packed, strict=True):
+        frame = msgspec.msgpack.decode(body, type=EchoFrame)
         _use(frame)
+        ours, theirs = (Message.from_frame(either, "can0") for either in (received, frame))
+        assert ours.equals(theirs, timestamp_delta=None)
 
 
 def event(data: bytes) -> None:

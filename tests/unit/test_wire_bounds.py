@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from canbroker.frame import MAX_EXTENDED_ID, EchoFrame
+from canbroker.frame import MAX_EXTENDED_ID, EchoFrame, ReceivedFrame
 from canbroker.wire import MAX_MESSAGE_BYTES, WireError, control, stream, topics, transmit
 
 U64 = 2**64 - 1
@@ -186,7 +186,7 @@ def test_a_frame_with_too_few_and_with_new_elements() -> None:
     refused(stream.decode_batch, changed(batch, 5, to=[ROW[:3]]), "at least length 4")
     newer = changed(batch, 5, to=[[*ROW, "c1", {"new": 1}]])
     assert stream.decode_batch(msgpack.packb(newer)).payload == [
-        EchoFrame(1, 0x123, 0, b"\x01", "c1")
+        ReceivedFrame(1, 0x123, 0, bytearray(b"\x01"), "c1")
     ]
 
 

@@ -12,7 +12,16 @@ import msgpack
 import msgspec
 import pytest
 
-from canbroker.frame import BITRATE_SWITCH, ERROR, EXTENDED, FD, REMOTE, EchoFrame, Frame
+from canbroker.frame import (
+    BITRATE_SWITCH,
+    ERROR,
+    EXTENDED,
+    FD,
+    REMOTE,
+    EchoFrame,
+    Frame,
+    ReceivedFrame,
+)
 from canbroker.protection import Counter, Crc8
 from canbroker.wire import control, replay, stream, tasks, transmit
 
@@ -131,7 +140,7 @@ ENCODED: dict[str, bytes] = {
 }
 
 
-def batch(kind: int, first_seq: int, payload: list[EchoFrame] | str) -> stream.Batch:
+def batch(kind: int, first_seq: int, payload: list[ReceivedFrame] | str) -> stream.Batch:
     dropped = 0 if kind == stream.ERROR else 3
     return stream.Batch(1, kind, EPOCH, first_seq, dropped, payload)
 
@@ -159,9 +168,10 @@ def result(kind: type[msgspec.Struct]) -> Callable[[bytes], object]:
     return decode
 
 
-def received(frame: Frame) -> EchoFrame:
+def received(frame: Frame) -> ReceivedFrame:
     origin = frame.origin if isinstance(frame, EchoFrame) else None
-    return EchoFrame(frame.timestamp_ns, frame.arbitration_id, frame.flags, frame.data, origin)
+    data = frame.data if isinstance(frame.data, int) else bytearray(frame.data)
+    return ReceivedFrame(frame.timestamp_ns, frame.arbitration_id, frame.flags, data, origin)
 
 
 DECODED: dict[str, tuple[Callable[[bytes], object], object]] = {
