@@ -115,6 +115,7 @@ class TaskLink:
         :raises RefusedError: the scheduler does not start it.
         :raises NoAnswerError: it did not answer in time, and may have started it just now.
         """
+        self._connected()  # first: a scheduler that has to be started may take longer than that
         request.expires_ns = clock.monotonic_ns() + _ANSWER_NS - _UNDERWAY_NS
         (reply,) = self._exchange("task_add", [request], _ANSWER_NS)
         return _result(reply, TaskAdded)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,6 +17,7 @@ from canbroker.cli.tasks import running_tasks
 from canbroker.fabric.requests import ControlError, call
 from canbroker.fabric.sockets import Context
 from canbroker.frame import Frame
+from canbroker.link import tasks
 from canbroker.protection import Counter
 from canbroker.runtime import Runtime
 from canbroker.wire import WireError, control
@@ -354,3 +356,22 @@ def test_a_task_of_nobody_ends(runtime: Runtime, listener: Bus) -> None:
         hears(listener, 0x200)
         program.kill()
     wait_until(lambda: len(tasks_of(runtime)) == 1, "it ends")
+
+
+def test_the_scheduler_may_take_longer_to_start_than_to_answer(
+    runtime: Runtime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What says until when a task may be started begins when there is somebody to start it."""
+    monkeypatch.setattr(tasks, "_ANSWER_NS", clock.SECOND)
+    with Bus("x", "virtual") as bus, Bus("x", "virtual") as other:
+        broker = status_of(runtime).pid
+        os.kill(broker, signal.SIGSTOP)  # which is who starts it
+        timer = threading.Timer(1.5, os.kill, (broker, signal.SIGCONT))
+        timer.start()
+        try:
+            began = time.monotonic()
+            bus.send_periodic(Message(arbitration_id=7), 0.01)
+            assert time.monotonic() > began + 1
+        finally:
+            timer.join()
+        assert other.recv(10) is not None
