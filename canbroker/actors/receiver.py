@@ -186,14 +186,17 @@ class Receiver:
             if isinstance(params, Replay)
             else self._replayer.history(params)
         )
+        now = clock.monotonic_ns()
+        self._replay_due = now + _PRESENT_SHARE * (now - began)
+        if answer is None:
+            self._asked.setdefault(ask.caller.identity, ask)
+            return
         served = self._replayer.served
         for client_id in served.keys() - self._clients.keys():
             del served[client_id]
         if isinstance(params, Replay) and params.client_id in served:
             self._describe(params.client_id)
         self._sender.put(Answer(ask.caller, answer))
-        now = clock.monotonic_ns()
-        self._replay_due = now + _PRESENT_SHARE * (now - began)
 
     def _drop_backend(self, reason: str, *, ends: bool = False) -> None:
         self._reason = reason

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import heapq
+import itertools
 import threading
+from contextlib import ExitStack
 from typing import Final, TypeAlias
 
 import zmq
@@ -15,6 +18,9 @@ KEPT_OUT_S: Final = 10
 
 #: Where libzmq asks whether a connection may be made, if somebody is there (ZAP, ZeroMQ's RFC 27).
 _ADDRESS: Final = "inproc://zeromq.zap.01"
+
+#: Connections of processes that are kept out; somebody may open them without end.
+_MAX_WAITING: Final = 1024
 
 _Request: TypeAlias = list[bytes]
 
@@ -34,19 +40,17 @@ class Gate:
         self._thread: threading.Thread | None = None
 
     def keep_out(self, peer: str) -> None:
-        """Has new connections wait of the peer with this address, as libzmq spells it."""
+        """Has new connections wait of the peer with this address, as libzmq spells it.
+
+        :raises OSError: no descriptors are left; then nobody waits.
+        :raises zmq.ZMQError: likewise.
+        """
         now = clock.monotonic_ns()
         with self._lock:
             kept = {other: until for other, until in self._until.items() if until > now}
             self._until = kept | {peer: now + KEPT_OUT_S * clock.SECOND}
             if self._thread is None:
-                self._closing = Wake()
-                socket = self._context.socket(zmq.ROUTER)
-                socket.setsockopt(zmq.LINGER, 0)
-                socket.bind(_ADDRESS)
-                serving = socket, self._closing.fileno()
-                self._thread = threading.Thread(target=self._serve, args=serving, name="gate")
-                self._thread.start()
+                self._open()
 
     def close(self) -> None:
         """Before the context is."""
@@ -55,27 +59,42 @@ class Gate:
             self._thread.join()
             self._closing.close()
 
+    def _open(self) -> None:
+        with ExitStack() as on_error:
+            closing = Wake()
+            on_error.callback(closing.close)
+            socket = self._context.socket(zmq.ROUTER)
+            on_error.callback(socket.close)
+            socket.setsockopt(zmq.LINGER, 0)
+            socket.bind(_ADDRESS)
+            serving = socket, closing.fileno()
+            thread = threading.Thread(target=self._serve, args=serving, name="gate")
+            thread.start()
+            on_error.pop_all()
+        self._closing, self._thread = closing, thread
+
     def _serve(self, socket: zmq.Socket[bytes], closing: int) -> None:
-        waiting: list[tuple[int, _Request]] = []
+        waiting: list[tuple[int, int, _Request]] = []  # a heap
+        number = itertools.count()
         poller = zmq.Poller()
         poller.register(socket, zmq.POLLIN)
         poller.register(closing, zmq.POLLIN)
         with socket:
             while True:
                 now = clock.monotonic_ns()
-                for until, request in waiting:
-                    if until <= now:
-                        _let_in(socket, request)
-                waiting = [entry for entry in waiting if entry[0] > now]
-                due_ns = min((until for until, _ in waiting), default=None)
-                patience = None if due_ns is None else (due_ns - now) // clock.MILLISECOND + 1
+                while waiting and waiting[0][0] <= now:
+                    _let_in(socket, heapq.heappop(waiting)[2])
+                patience = (waiting[0][0] - now) // clock.MILLISECOND + 1 if waiting else None
                 ready = dict(poller.poll(patience))
                 if closing in ready:
                     return
                 if socket in ready:
                     request = socket.recv_multipart()
                     *_, address, _, _ = request  # then its identity, and the mechanism NULL
-                    waiting.append((self._until.get(address.decode(), 0), request))
+                    until = self._until.get(address.decode(), 0)
+                    # Beyond that nobody answers, and libzmq ends the connection by itself.
+                    if until <= now or len(waiting) < _MAX_WAITING:
+                        heapq.heappush(waiting, (until, next(number), request))
 
 
 def _let_in(socket: zmq.Socket[bytes], request: _Request) -> None:

@@ -35,9 +35,9 @@ class Guard:
         self._gate = gate
         self._limit = limit
         self._refused = refused
-        self._costs: Counter[_Connection] = Counter()
+        self._costs: Counter[Connection] = Counter()
         self._since_ns = 0
-        self._ended: dict[_Connection, int] = {}  # until when no other one can be the same
+        self._ended: dict[Connection, int] = {}  # until when no other one can be the same
 
     def has_ended(self, message: zmq.Frame) -> bool:
         """Whether it is left over from a connection that was ended: pass over it."""
@@ -45,34 +45,39 @@ class Guard:
             return False
         now = clock.monotonic_ns()
         self._ended = {which: until for which, until in self._ended.items() if until > now}
-        return _Connection.of(message) in self._ended
+        return Connection.of(message) in self._ended
 
-    def refuse(self, message: zmq.Frame) -> None:
-        """Counts a message that is refused, and ends its connection if that were too many."""
-        connection = _Connection.of(message)
+    def refuse(self, message: zmq.Frame, size: int) -> None:
+        """Counts a message that is refused, and ends its connection if that were too many.
+
+        ``message``: a part of it; ``size``: of all its parts, bytes.
+        """
+        connection = Connection.of(message)
         if connection is None:
             return
         now = clock.monotonic_ns()
         if now - self._since_ns > _WINDOW_NS:
             self._since_ns = now
             self._costs.clear()
-        self._costs[connection] += min(1 + len(message) // 256, _MAX_COST)
+        self._costs[connection] += min(1 + size // 256, _MAX_COST)
         if self._costs[connection] <= self._limit:
             return
         del self._costs[connection]
-        until = ""
-        if connection.process:
+        try:
             self._gate.keep_out(connection.peer)  # first: it comes back at once
-            self._ended[connection] = now + KEPT_OUT_S * clock.SECOND
-            until = f"; it is kept out for {KEPT_OUT_S} s"
+        except (OSError, zmq.ZMQError) as error:  # no descriptors are left, say
+            self._refused.note("connection not ended", str(error))
+            return
+        self._ended[connection] = now + KEPT_OUT_S * clock.SECOND
         connection.hang_up()
         self._refused.note(
             "connection ended",
-            f"too much of what process {connection.process} sent was refused{until}",
+            f"too much of what process {connection.process} sent was refused; "
+            f"it is kept out for {KEPT_OUT_S} s",
         )
 
 
-class _Connection(NamedTuple):
+class Connection(NamedTuple):
     """What a message has come by: the number of a descriptor, which may be another connection's
     by now, and who was at its other end, ``localhost:user:group:process`` of a Unix socket."""
 
@@ -80,34 +85,42 @@ class _Connection(NamedTuple):
     peer: str
 
     @classmethod
-    def of(cls, message: zmq.Frame) -> _Connection | None:
-        """``None``: nobody tells."""
+    def of(cls, message: zmq.Frame) -> Connection | None:
+        """``None``: nobody tells who it is; 0 stands for all processes of other containers."""
         if sys.platform != "linux":
             return None
         try:
-            return cls(message.get(zmq.SRCFD), cast("str", message.get("Peer-Address")))
+            connection = cls(message.get(zmq.SRCFD), cast("str", message.get("Peer-Address")))
         except zmq.ZMQError:
             return None
+        return connection if connection.process else None
 
     @property
     def process(self) -> int:
-        """0 if it is of a container that has other numbers."""
         return int(self.peer.rpartition(":")[2])
 
     def hang_up(self) -> None:
         """Ends it, if that process still has it: libzmq cannot be told to."""
         try:
-            ours = sockets.socket(fileno=os.dup(self.descriptor))
+            descriptor = os.dup(self.descriptor)
         except OSError:  # it is closed
+            return
+        try:
+            ours = sockets.socket(fileno=descriptor)
+        except OSError:  # it is something else by now
+            os.close(descriptor)
             return
         with ours:
             if ours.family != sockets.AF_UNIX:
                 return
             raw = ours.getsockopt(sockets.SOL_SOCKET, sockets.SO_PEERCRED, _PEER.size)
             process, user, group = _PEER.unpack(raw)
-            if self.peer.endswith(f":{user}:{group}:{process}"):
+            if not self.peer.endswith(f":{user}:{group}:{process}"):
+                return
+            # Errors: there is no more, or the other end is gone and has not read all of ours.
+            with suppress(OSError):
                 ours.shutdown(sockets.SHUT_RDWR)
+            with suppress(OSError):
                 # What is on its way would be read before the end: thousands of messages.
-                with suppress(BlockingIOError):
-                    while ours.recv(_CHUNK, sockets.MSG_DONTWAIT):
-                        pass
+                while ours.recv(_CHUNK, sockets.MSG_DONTWAIT):
+                    pass

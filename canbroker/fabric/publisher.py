@@ -231,7 +231,7 @@ class Publisher:
         body = message.bytes
         if not body or body[0] > _SUBSCRIBE:
             self.refused.note("message to the stream refused", "a subscriber may only subscribe")
-            self._guard.refuse(message)
+            self._guard.refuse(message, len(message))
             return None
         subscribed, topic = body[0] == _SUBSCRIBE, body[1:]
         known = topic in self._table or topic in self._present or topic == self._state_topic
@@ -247,7 +247,7 @@ class Publisher:
             if subscribed:
                 self.refused.note("subscription refused", str(error))
                 self._send(topic, stream.encode_error(self.epoch, str(error)))
-                self._guard.refuse(message)
+                self._guard.refuse(message, len(message))
             return None
         match asked:
             case topics.PrivateTopic(client_id, filters, claim):

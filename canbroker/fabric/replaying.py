@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import bisect
+import operator
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Final, Generic, NamedTuple, TypeAlias, TypeVar
 
 import msgspec
 
 from canbroker import clock
-from canbroker.fabric.ring import Position, Ring, Segment
+from canbroker.fabric.ring import Mark, Position, Ring, Segment
 from canbroker.fabric.routes import Route, key_of
 from canbroker.filters import FilterSet
 from canbroker.frame import HARDWARE_TIMESTAMP, Frame
@@ -21,6 +23,24 @@ from canbroker.wire.replay import (
     Replayed,
     encode_frames,
 )
+
+#: Frames that are looked at for one answer, whether they pass the filters or not: less than a
+#: millisecond.
+_LOOKED_AT: Final = 1024
+
+#: What a route has in a segment: its key, the segment's number, and the mark, because a topic's
+#: numbers may begin anew there.
+_Stretch: TypeAlias = tuple[int, int, Mark]
+
+#: Stretches of which something is remembered, the one that was used last.
+_REMEMBERED: Final = 1024
+
+#: Frames between two places that are remembered.
+_APART: Final = 256
+
+_T = TypeVar("_T")
+
+_number = operator.attrgetter("seq")
 
 
 class Served(NamedTuple):
@@ -44,10 +64,15 @@ class Replayer:
         self._channel = channel
         self._epoch = epoch
         self._route = route
+        self._places: _Recent[list[Mark]] = _Recent()  # on the way, in order
+        self._lasts: _Recent[int] = _Recent()
         self.served: dict[str, Served] = {}
 
-    def replay(self, params: Replay) -> msgspec.Struct:
-        """The frames of a range of numbers, or the first of them."""
+    def replay(self, params: Replay) -> msgspec.Struct | None:
+        """The frames of a range of numbers, or the first of them.
+
+        ``None``: they are far from where the route begins; ask again to go on from there.
+        """
         topic = params.topic.encode()
         try:
             filters = self._filters(topic)
@@ -64,9 +89,10 @@ class Replayer:
         else:
             return control.ErrorResult("gone", f"nothing is left of epoch {params.epoch}")
         end = last if params.end_seq is None else min(params.end_seq, last)
-        begin, complete, frames = self._range(
-            segments, key_of(topic), filters, params.first_seq, end
-        )
+        found = self._range(segments, key_of(topic), filters, params.first_seq, end)
+        if found is None:
+            return None
+        begin, complete, frames = found
         before = self.served.get(params.client_id, Served())
         self.served[params.client_id] = Served(
             before.replayed + len(frames), before.gone + begin - params.first_seq
@@ -110,20 +136,21 @@ class Replayer:
     ) -> Position:
         """Adds those of one segment that are asked for; returns how far it came."""
         begin = after.offset if after.segment == segment.number else 0
-        end = until.offset if until.segment == segment.number else segment.count
-        for index, frame, raw in self._ring.matching(segment, filters, begin):
+        last = until.offset if until.segment == segment.number else segment.count
+        end = answer.look_at(begin, last)
+        for index, frame, raw in self._ring.matching(segment, filters, begin, end):
             if frame.timestamp_ns < oldest_ns and not _by_adapter(frame):
                 continue
-            if index >= end:
-                break
             if not answer.add(raw):
                 return Position(segment.number, index)
         return Position(segment.number, end)
 
     def _range(
         self, segments: list[Segment], key: int, filters: FilterSet, first: int, end: int
-    ) -> tuple[int, bool, list[msgspec.Raw]]:
-        """The first number, whether that is all, and the frames."""
+    ) -> tuple[int, bool, list[msgspec.Raw]] | None:
+        """The first number, whether that is all, and the frames; ``None``: not there yet."""
+        if first >= end:
+            return first, True, []
         known = [at for at, segment in enumerate(segments) if segment.marks[key].seq <= first]
         answer = _Answer()
         number = begin = first
@@ -133,20 +160,53 @@ class Replayer:
                 break
             if answer.frames and mark.seq != number:
                 break  # the next answer begins behind the hole
-            number = mark.seq
-            begin = max(first, number) if not answer.frames else begin
-            for _, _, raw in self._ring.matching(segment, filters, mark.at):
-                if number >= end or (number >= first and not answer.add(raw)):
-                    break
-                number += 1
-        if not answer.frames:  # nothing of it is left
-            return max(first, end), True, []
+            begin = max(first, mark.seq) if not answer.frames else begin
+            number = self._numbered(segment, key, filters, (begin, end), answer)
+        if not answer.frames:
+            # If all of it was looked at, nothing of it is left.
+            return None if answer.full else (end, True, [])
         return begin, number >= end, answer.frames
+
+    def _numbered(
+        self,
+        segment: Segment,
+        key: int,
+        filters: FilterSet,
+        wanted: tuple[int, int],
+        answer: _Answer,
+    ) -> int:
+        """Adds those of one segment with numbers in ``wanted``; returns how far they go.
+
+        Numbers are found by counting, so places on the way are remembered.
+        """
+        mark = segment.marks[key]
+        stretch = key, segment.number, mark
+        places = self._places.get(stretch) or [mark]
+        first, end = wanted
+        nearest = bisect.bisect_right(places, first, key=_number) - 1
+        number, at = places[max(0, nearest)]
+        stop = answer.look_at(at, segment.count)
+        for index, _, raw in self._ring.matching(segment, filters, at, stop):
+            if number >= end:
+                stop = index
+                break
+            if number >= first and not answer.add(raw):
+                stop = index
+                break
+            number += 1
+        if nearest == len(places) - 1 and stop - at >= _APART:
+            places.append(Mark(number, stop))
+        self._places.put(stretch, places)
+        return number
 
     def _last(self, segment: Segment, key: int, filters: FilterSet) -> int:
         """The number after the last of a route that ended with ``segment``."""
         mark = segment.marks[key]
-        return mark.seq + sum(1 for _ in self._ring.matching(segment, filters, mark.at))
+        stretch = key, segment.number, mark
+        if (last := self._lasts.get(stretch)) is None:
+            last = mark.seq + sum(1 for _ in self._ring.matching(segment, filters, mark.at))
+            self._lasts.put(stretch, last)
+        return last
 
     def _filters(self, topic: bytes) -> FilterSet:
         asked = topics.parse(topic, self._channel)
@@ -161,11 +221,19 @@ def _by_adapter(frame: Frame) -> bool:
 
 
 class _Answer:
-    """Packed frames, as many as an answer may have."""
+    """Packed frames, as many as an answer may have, found among so many."""
 
     def __init__(self) -> None:
         self.frames: list[msgspec.Raw] = []
         self.full = False
+        self._left = _LOOKED_AT
+
+    def look_at(self, begin: int, end: int) -> int:
+        """Up to where frames of a segment may be looked at from ``begin`` on; at most ``end``."""
+        stop = max(begin, min(end, begin + self._left))
+        self._left -= stop - begin
+        self.full = stop < end
+        return stop
 
     def add(self, raw: msgspec.Raw) -> bool:
         if len(self.frames) >= MAX_REPLAYED:
@@ -176,3 +244,19 @@ class _Answer:
 
     def encoded(self) -> msgspec.Raw:
         return encode_frames(self.frames)
+
+
+class _Recent(Generic[_T]):
+    """What is known of so many stretches; who was put there longest ago is forgotten."""
+
+    def __init__(self) -> None:
+        self._known: dict[_Stretch, _T] = {}
+
+    def get(self, stretch: _Stretch) -> _T | None:
+        return self._known.get(stretch)
+
+    def put(self, stretch: _Stretch, value: _T) -> None:
+        self._known.pop(stretch, None)
+        self._known[stretch] = value
+        if len(self._known) > _REMEMBERED:
+            del self._known[next(iter(self._known))]

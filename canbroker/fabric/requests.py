@@ -104,10 +104,10 @@ class _Router:
     def close(self) -> None:
         self.socket.close()
 
-    def _refuse(self, message: zmq.Frame, waiter: Waiter) -> None:
+    def _refuse(self, message: zmq.Frame, size: int, waiter: Waiter) -> None:
         """Counts garbage, and has the socket rest for it."""
         waiter.rest(self.socket, _REST_NS)
-        self._guard.refuse(message)
+        self._guard.refuse(message, size)
 
 
 class Replier(_Router):
@@ -145,7 +145,7 @@ class Replier(_Router):
             if self._guard.has_ended(last):
                 continue
             if not self._request(identity.bytes, parts):
-                self._refuse(last, waiter)
+                self._refuse(last, sum(map(len, parts)), waiter)
                 return
 
     def reply(self, caller: Caller, result: msgspec.Struct) -> None:
@@ -275,7 +275,8 @@ class Intake(_Router):
     def __init__(self, context: Context, endpoint: str, refused: Throttle) -> None:
         """``refused``: the account of what is refused."""
         super().__init__(context, endpoint, refused)
-        self._last: zmq.Frame | None = None
+        self._last: zmq.Frame | None = None  # the last part
+        self._others = 0  # bytes of the parts before it
 
     def receive(self) -> tuple[bytes, bytes | None] | None:
         """The next request and the connection it came from, if one has arrived.
@@ -288,17 +289,20 @@ class Intake(_Router):
             return None
         # Parts of a message arrive together. A part that is not copied knows whether it is the
         # last one; asking the socket takes as long as all the rest.
-        self._last = part = self.socket.recv(zmq.NOBLOCK, copy=False)
+        part = self.socket.recv(zmq.NOBLOCK, copy=False)
         body = b"" if part.more else part.bytes  # no request has several
+        self._others = 0
         while part.more:
+            self._others += len(part)
             part = self.socket.recv(zmq.NOBLOCK, copy=False)
+        self._last = part
         return identity, None if self._guard.has_ended(part) else body
 
     def refuse(self, identity: bytes, reply: bytes, waiter: Waiter) -> None:
         """Answers what was received last, which is no request; ``waiter`` has told of it."""
         self.reply(identity, reply)
         if self._last is not None:
-            self._refuse(self._last, waiter)
+            self._refuse(self._last, self._others + len(self._last), waiter)
 
     def reply(self, identity: bytes, reply: bytes) -> None:
         """Answers; a connection that is gone is nobody's loss."""

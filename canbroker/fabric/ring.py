@@ -11,9 +11,11 @@ Which ones pass, the filters tell again.
 
 from __future__ import annotations
 
+import itertools
 import mmap
 import os
 import struct
+import sys
 import tempfile
 import weakref
 from collections import Counter, deque
@@ -282,16 +284,18 @@ class Ring:
         return [segment for segment in self.segments if segment.number >= number]
 
     def matching(
-        self, segment: Segment, filters: FilterSet, begin: int = 0
+        self, segment: Segment, filters: FilterSet, begin: int = 0, end: int = sys.maxsize
     ) -> Iterator[tuple[int, Frame, msgspec.Raw]]:
         """Index, frame, and its packed form, of those of a segment that pass ``filters``, from
-        index ``begin`` on."""
+        index ``begin`` to before ``end``."""
         ends = [*segment.steps[1:], (segment.count, segment.used)]
         for first, last in zip(segment.steps, ends, strict=True):
-            if last[0] <= begin:
+            if last[0] <= begin or first[0] >= end:
                 continue
-            for index, (frame, raw) in enumerate(self._frames(segment, first, last), first[0]):
-                if index >= begin and filters.matches(frame.arbitration_id, frame.flags):
+            frames = self._frames(segment, first, last)
+            for index in range(max(begin, first[0]), min(end, first[0] + len(frames))):
+                frame, raw = frames[index - first[0]]
+                if filters.matches(frame.arbitration_id, frame.flags):
                     yield index, frame, raw
 
     def _frames(
@@ -308,6 +312,8 @@ class Ring:
             except DECODE_ERRORS:  # a predecessor's, damaged: as if it were gone
                 frames, raws = [], []
             self._read = which, list(zip(frames, raws, strict=True))
+            if len(raws) == segment.count > 2 * _STEP and len(segment.steps) == 1:
+                segment.steps = _steps(raws)  # a predecessor's, of which they are not known
         return self._read[1]
 
     def _is_old(self, segment: Segment) -> bool:
@@ -324,7 +330,9 @@ class Ring:
             start = slot * SLOT_BYTES
             epoch, number, time_ns, used, count, marks = _HEADER.unpack_from(self._memory, start)
             room = SLOT_BYTES - _HEADER.size - _MARK.size * marks
-            if not 0 < number < _NUMBERS_END or number % self._slots != slot or used > room:
+            if not 0 < number < _NUMBERS_END or number % self._slots != slot:
+                continue
+            if not count <= used <= room:
                 continue
             segment = Segment(number, epoch, start, time_ns)
             segment.used, segment.count, segment.marked = used, count, marks
@@ -345,3 +353,8 @@ class Ring:
 
     def _is_whole(self, segment: Segment) -> bool:
         return sum(1 for _ in self.matching(segment, EVERYTHING)) == segment.count
+
+
+def _steps(raws: Sequence[msgspec.Raw]) -> list[tuple[int, int]]:
+    used = list(itertools.accumulate(map(len, map(bytes, raws)), initial=0))
+    return [(count, used[count]) for count in range(0, len(raws), _STEP)]

@@ -16,7 +16,7 @@ from canbroker.wire import DECODE_ERRORS, WireError
 from canbroker.wire.control import Params
 from canbroker.wire.stream import array_header
 
-#: Frames in one answer: it takes a quarter of a millisecond, when nothing is published.
+#: Frames in one answer: while it is made nothing is published.
 MAX_REPLAYED: Final = 256
 
 _U63 = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
@@ -63,7 +63,7 @@ class History(Params):
 
 
 class Past(msgspec.Struct):
-    """Frames up to ``after``; all, when that is ``until``.
+    """Frames up to ``after``, if there are any; all, when that is ``until``.
 
     ``next_seq``: the number that the next frame of the route ``topic`` had when the first
     answer was given (0 if there is no such route): frames from there on are not in here.

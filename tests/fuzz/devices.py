@@ -117,8 +117,10 @@ def _replay(replayer: Replayer, epochs: set[int]) -> None:
         after = past.after if isinstance(past, Past) else None
 
 
-def _answered(answer: msgspec.Struct) -> None:
-    """A client understands the answer."""
+def _answered(answer: msgspec.Struct | None) -> None:
+    """A client understands the answer, if there is one yet."""
+    if answer is None:
+        return
     assert isinstance(answer, ErrorResult | Past | Replayed)
     msgspec.msgpack.decode(msgspec.msgpack.encode(answer), type=type(answer))
     if not isinstance(answer, ErrorResult):

@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 import logging
+import os
+import resource
+import socket as sockets
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 
 import pytest
 import zmq
 
 from canbroker import Bus, Message, clock
-from canbroker.fabric import gate
-from canbroker.fabric.guard import Guard
+from canbroker.fabric import gate, guard
+from canbroker.fabric.guard import Connection, Guard
 from canbroker.fabric.requests import MAX_REFUSED
 from canbroker.fabric.sockets import Context, Waiter
 from canbroker.runtime import Runtime
 from canbroker.throttle import Throttle
 from tests.conftest import status_of, wait_until
+from tests.simulated import descriptors
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells who a peer is")
 
@@ -69,7 +74,7 @@ class Door:
             if self.guard.has_ended(body):
                 self.passed_over += 1
             elif body.bytes.startswith(b"garbage"):
-                self.guard.refuse(body)
+                self.guard.refuse(body, len(body))
             else:
                 self.taken.append(body.bytes)
 
@@ -118,18 +123,19 @@ def guest(context: Context, endpoint: str, door: Door) -> Iterator[Guest]:
     guest.close()
 
 
-def until(door: Door, condition: Callable[[], object], what: str) -> None:
+def until(door: Door, condition: Callable[[], object], what: str, timeout: float = 10.0) -> None:
     def holds() -> object:
         door.step()
         return condition()
 
-    wait_until(holds, what)
+    wait_until(holds, what, timeout)
 
 
 def test_it_waits_at_the_gate(
     door: Door, guest: Guest, context: Context, endpoint: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(gate, "KEPT_OUT_S", 1)
+    for module in (gate, guard):
+        monkeypatch.setattr(module, "KEPT_OUT_S", 1)
     for _ in range(LIMIT + 5):
         guest.send(b"garbage")
     until(door, lambda: door.ended, "it is counted")
@@ -156,7 +162,8 @@ def test_other_processes_are_not(door: Door, guest: Guest, endpoint: str) -> Non
         until(door, lambda: door.ended, "it is hung up on")
         other = [sys.executable, "-c", ONE, endpoint, "new"]
         with subprocess.Popen(other, stdin=subprocess.PIPE) as coming:
-            until(door, lambda: b"new" in door.taken, "a new one is taken")
+            in_time = gate.KEPT_OUT_S / 2  # before those are let in that are kept out
+            until(door, lambda: b"new" in door.taken, "a new one is taken", in_time)
             coming.communicate()
         guest.send(b"still here")
         until(door, lambda: b"still here" in door.taken, "the old one goes on")
@@ -216,3 +223,105 @@ def _refused(runtime: Runtime) -> int:
     (channel,) = status.channels
     assert channel.state is not None
     return channel.state.refused + status.refused
+
+
+# ------------------------------------------------------------------------------- descriptors
+
+
+def peer_of(process: int) -> str:
+    """As libzmq tells it of a connection from a process of our user."""
+    return f"localhost:{os.getuid()}:{os.getgid()}:{process}"
+
+
+def is_open(end: sockets.socket) -> bool:
+    end.setblocking(False)
+    try:
+        return bool(end.recv(1))
+    except BlockingIOError:
+        return True
+
+
+def test_a_descriptor_that_is_another_process_s_by_now() -> None:
+    ours, theirs = sockets.socketpair()
+    with ours, theirs:
+        Connection(ours.fileno(), peer_of(os.getpid() + 1)).hang_up()
+        assert is_open(theirs)
+        Connection(ours.fileno(), peer_of(os.getpid())).hang_up()
+        assert not is_open(theirs)
+
+
+def test_a_descriptor_that_is_no_connection_by_now() -> None:
+    before = descriptors()
+    read, write = os.pipe()
+    with sockets.create_server(("127.0.0.1", 0)) as other:
+        for descriptor in (read, other.fileno()):
+            Connection(descriptor, peer_of(os.getpid())).hang_up()
+    os.close(write)
+    assert os.read(read, 1) == b"", "nobody else has it"
+    os.close(read)
+    Connection(read, peer_of(os.getpid())).hang_up()
+    assert descriptors() == before
+
+
+def test_who_is_gone_and_has_not_read_what_it_was_sent() -> None:
+    ours, theirs = sockets.socketpair()
+    with ours:
+        ours.send(b"an answer")
+        theirs.send(b"garbage")
+        theirs.close()
+        Connection(ours.fileno(), peer_of(os.getpid())).hang_up()
+        assert ours.recv(1) == b""
+
+
+GONE = """
+import os, sys, time, zmq
+context = zmq.Context()
+peer = context.socket(zmq.DEALER)
+peer.setsockopt(zmq.RCVHWM, 1)
+peer.setsockopt(zmq.SNDHWM, 0)
+peer.connect(sys.argv[1])
+for _ in range(20_000):
+    peer.send(b"garbage")
+time.sleep(float(sys.argv[2]))
+os._exit(0)
+"""
+
+
+def test_who_floods_and_ends_at_any_time(runtime: Runtime) -> None:
+    with Bus("x", "virtual") as bus:
+        before = status_of(runtime)
+        (channel,) = before.channels
+        for attempt in range(8):
+            for endpoint in (runtime.address, channel.control, channel.transmit):
+                arguments = [sys.executable, "-c", GONE, endpoint, str(attempt / 1000)]
+                subprocess.run(arguments, check=True, timeout=60)
+        bus.send(Message(arbitration_id=1), timeout=10)
+        after = status_of(runtime)
+        assert after.pid == before.pid
+        assert [channel.pid for channel in after.channels] == [channel.pid]
+    assert {"broker", "virtual.x"} <= _ended(runtime)
+
+
+def test_no_descriptor_is_left(door: Door, guest: Guest) -> None:
+    """It can hang up on nobody then, and it goes on."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    guest.send(b"here")
+    until(door, lambda: door.taken, "it is there")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (len(descriptors()) + 100, hard))
+    try:
+        taken = []
+        with suppress(OSError):
+            while True:
+                taken.append(os.dup(0))
+        for _ in range(LIMIT + 1):
+            guest.send(b"garbage")
+        until(door, lambda: door.refused.counts["connection not ended"], "it is told")
+        guest.send(b"sorry")
+        until(door, lambda: b"sorry" in door.taken, "it goes on")
+    finally:
+        for descriptor in taken:
+            os.close(descriptor)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    for _ in range(LIMIT + 1):
+        guest.send(b"garbage")
+    until(door, guest.hung_up, "it is hung up on")

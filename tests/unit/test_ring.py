@@ -24,6 +24,7 @@ from canbroker.fabric import ring as module
 from canbroker.fabric.replaying import Replayer
 from canbroker.fabric.ring import Position, Ring, SharedMemory, anonymous
 from canbroker.fabric.routes import RouteTable, key_of, kind_of
+from canbroker.filters import FilterSet
 from canbroker.frame import FD, HARDWARE_TIMESTAMP, Frame
 from canbroker.wire import stream
 from canbroker.wire.control import ErrorResult
@@ -43,7 +44,10 @@ FILTERS = ["", "000:001", "001:001", "000:003", "001:003", "002:003", "003:003",
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "SLOT_BYTES", SLOT)
     monkeypatch.setattr(module, "MAX_MARKS", MARKS)
+    monkeypatch.setattr(module, "_STEP", 7)
     monkeypatch.setattr(replaying, "MAX_REPLAYED", ANSWER)
+    monkeypatch.setattr(replaying, "_LOOKED_AT", 30)
+    monkeypatch.setattr(replaying, "_APART", 10)
 
 
 def topic_of(text: str) -> str:
@@ -59,6 +63,7 @@ class Actor:
         self.table = RouteTable()
         self.replayer = Replayer(self.ring, CHANNEL, epoch, self.table.get)
         self.keeps_all = self.ring.inherits
+        self.turns = 0  # that the last answer took
 
     @property
     def counts_all(self) -> bool:
@@ -95,7 +100,7 @@ class Actor:
             wanted = Replay(
                 topic=topic_of(text), epoch=epoch or self.epoch, first_seq=at, end_seq=end
             )
-            answer = self.replayer.replay(wanted)
+            answer = self.answer(wanted)
             if isinstance(answer, ErrorResult):
                 return answer
             assert isinstance(answer, Replayed)
@@ -107,6 +112,15 @@ class Actor:
             found += frames
             if answer.complete:
                 return begin, plain(found)
+
+    def answer(self, wanted: Replay) -> msgspec.Struct:
+        """The next one: an actor goes on until there is one."""
+        turns = 1
+        while (answer := self.replayer.replay(wanted)) is None:
+            turns += 1
+            assert turns < 1000
+        self.turns = turns
+        return answer
 
     def history(self, text: str = "", seconds: float = 1e6) -> list[Frame]:
         """All answers together."""
@@ -120,7 +134,7 @@ class Actor:
             found += frames
             if past.after == past.until:
                 return plain(found)
-            assert frames, "it comes on"
+            assert past.after != params.after, "it comes on"
             params.after, params.until = past.after, past.until
 
 
@@ -349,6 +363,80 @@ def test_an_answer_has_its_limit_and_the_next_one_the_rest(memory: mmap.mmap) ->
     assert actor.history() == frames
 
 
+@pytest.fixture
+def looked_at(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many frames were, in each turn."""
+    counts = [0]
+    matches, replay, history = FilterSet.matches, Replayer.replay, Replayer.history
+
+    def counted(asked: FilterSet, arbitration_id: int, flags: int) -> bool:
+        counts[-1] += 1
+        return matches(asked, arbitration_id, flags)
+
+    def replayed(replayer: Replayer, params: Replay) -> msgspec.Struct | None:
+        counts.append(0)
+        return replay(replayer, params)
+
+    def past(replayer: Replayer, params: History) -> msgspec.Struct:
+        counts.append(0)
+        return history(replayer, params)
+
+    monkeypatch.setattr(FilterSet, "matches", counted)
+    monkeypatch.setattr(Replayer, "replay", replayed)
+    monkeypatch.setattr(Replayer, "history", past)
+    return counts
+
+
+def test_a_turn_takes_no_longer_far_from_the_begin(memory: mmap.mmap, looked_at: list[int]) -> None:
+    """Nothing is published meanwhile; and a repair is not slower the more there is of it."""
+    actor = Actor(memory)
+    actor.open()
+    actor.open("001:001")
+    frames = numbered(0, 5_000)
+    for at in range(0, 5_000, 50):
+        actor.publish(frames[at : at + 50])
+    looked_at.clear()
+    odd = [frame for frame in frames if frame.arbitration_id & 1]
+    assert actor.replay("", 10) == (10, frames[10:])
+    assert len(looked_at) <= 2 + 5_000 // MAX_REPLAYED
+    assert actor.replay("001:001", 0) == (0, plain(odd))
+    assert actor.replay("", 4_900) == (4_900, frames[4_900:])
+    assert actor.turns == 1, "they were passed before"
+    assert actor.replay("001:001", 2_400) == (2_400, plain(odd[2_400:]))
+    assert actor.replay("", 4_000, 10) == (4_000, [])
+    assert max(looked_at) <= 1024
+    assert sum(looked_at) < 4 * 5_000
+
+
+def test_what_nobody_finds_takes_many_turns(memory: mmap.mmap, looked_at: list[int]) -> None:
+    actor = Actor(memory)
+    actor.open()
+    frames = numbered(0, 5_000)
+    for at in range(0, 5_000, 50):
+        actor.publish(frames[at : at + 50])
+    looked_at.clear()
+    assert actor.history("7ff:7ff") == []
+    assert len(looked_at) >= 5_000 // 1024
+    assert max(looked_at) <= 1024
+    looked_at.clear()
+    assert actor.replay("", 4_990) == (4_990, frames[4_990:])
+    assert actor.turns >= 5_000 // 1024, "nobody was here before"
+    assert max(looked_at) <= 1024
+
+
+def test_what_a_predecessor_left_is_not_unpacked_as_a_whole(memory: mmap.mmap) -> None:
+    actor = Actor(memory)
+    actor.open()
+    for at in range(0, 3_000, 50):
+        actor.publish(numbered(at, 50))
+    successor = Actor(memory, 2)
+    successor.replay("", 0, epoch=1)
+    steps = [len(segment.steps) for segment in successor.ring.segments if segment.count > 1000]
+    assert steps
+    assert min(steps) > 3
+    assert plain(successor.history()) == plain(actor.history())
+
+
 def test_it_keeps_an_account_of_whom_it_has_served(memory: mmap.mmap) -> None:
     actor = Actor(memory)
     actor.open()
@@ -360,7 +448,7 @@ def test_it_keeps_an_account_of_whom_it_has_served(memory: mmap.mmap) -> None:
         wanted = Replay(
             topic=topic_of(""), epoch=1, first_seq=first, end_seq=end, client_id=client_id
         )
-        assert isinstance(actor.replayer.replay(wanted), Replayed)
+        assert isinstance(actor.answer(wanted), Replayed)
     assert actor.replayer.served == {"a": (20, 0), "b": (MAX_REPLAYED, 60_000 - kept)}
 
 
