@@ -344,9 +344,10 @@ with Bus("x", "virtual") as receiver, Bus("x", "virtual") as sender:
             full = error.errno
     log = runtime.log_path.stat().st_size // 4096
     numbers, number = [], 0
-    for restarts in (1, 2, 3):
-        (channel,) = status_of(runtime).channels
-        os.kill(channel.pid, signal.SIGKILL)
+    for restarts in range(4):
+        if restarts:  # not at first: a record of no frames would fit
+            (channel,) = status_of(runtime).channels
+            os.kill(channel.pid, signal.SIGKILL)
         while receiver.stats.restarts < restarts:  # else it would miss what is sent now
             numbers += [int.from_bytes(m.data, "big") for m in receiver.recv_batch(1000, 0.01)]
         for number in range(number, number + 100):
