@@ -68,6 +68,7 @@ class ChannelActor:
         self._spec = spec
         self._options = parse_options(spec.interface, spec.parameters)
         self._backend: Backend | None = open_backend(spec.interface, self._options)
+        self._options = self._backend.reopening or self._options
         self._inbox: Mailbox[KeeperMessage] = Mailbox()
         self._recv_inbox: Mailbox[ReceiverMessage] = Mailbox()
         self._send_inbox: Mailbox[SenderMessage] = Mailbox()
@@ -263,7 +264,7 @@ class ChannelActor:
         change, self._change = self._change, None
         if backend is not None:
             _logger.info("channel %r is open: %s", self._spec.name, backend.info)
-            self._backend, self._options = backend, options
+            self._backend, self._options = backend, backend.reopening or options
             self._backoff_ns = _REOPEN_FIRST_NS
             self._bring_up()
         else:

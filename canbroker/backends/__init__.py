@@ -108,14 +108,23 @@ def open_backend(interface: str, options: Options) -> Backend:
 
 def _convert(interface: str, options: type[Options], given: Mapping[str, Any]) -> Options:
     known = {field.name for field in msgspec.structs.fields(options)}
-    for key in given:
-        if key not in known:
+    named: dict[str, Any] = {}
+    for key, value in given.items():
+        name = options.renamed.get(key, key)
+        if name in options.without_effect:
+            continue
+        if name not in known:
             raise CanInitializationError(
                 f"interface {interface!r} has no parameter {key!r}; it has: "
                 + ", ".join(sorted(known))
             )
+        if name in named:
+            raise CanInitializationError(
+                f"interface {interface!r}: {key!r} is another name of {name!r}; give one of them"
+            )
+        named[name] = value
     try:
-        return msgspec.convert(given, options)
+        return msgspec.convert(named, options)
     except (msgspec.ValidationError, ValueError) as error:
         text = _AT_PARAMETER.sub(r" for \1", str(error))
         raise CanInitializationError(f"interface {interface!r}: {text}") from error

@@ -36,6 +36,10 @@ class Options(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=T
 
     #: Parameters that, beside ``channel``, say which adapter is meant.
     identifying: ClassVar[frozenset[str]] = frozenset()
+    #: Parameters of python-can's driver that are accepted and have no meaning here.
+    without_effect: ClassVar[frozenset[str]] = frozenset()
+    #: Other names of parameters, as python-can's driver has them -> ours.
+    renamed: ClassVar[dict[str, str]] = {}
 
     channel: str
 
@@ -134,6 +138,9 @@ class Backend(ABC):
     info: str = ""
     #: Whether the driver can :meth:`repeat` frames by itself.
     repeats: bool = False
+
+    #: What to open the adapter with when it was lost, if not with what it was opened with.
+    reopening: Options | None = None
 
     #: Bit rates in bit/s where the backend knows them.
     bitrate: int | None = None

@@ -16,7 +16,7 @@ from canbroker.fabric.replaying import Replayer
 from canbroker.fabric.ring import MIN_BYTES, SLOT_BYTES, Ring, anonymous
 from canbroker.fabric.routes import Route
 from canbroker.filters import EVERYTHING
-from canbroker.frame import ERROR, FD, Frame, frame_fault
+from canbroker.frame import ERROR, FD, REMOTE, Frame, frame_fault
 from canbroker.simulator.device import Device
 from canbroker.simulator.options import SimulatorOptions
 from canbroker.slcan_codec import MAX_LINE, LineBuffer, LineError, decode, encode
@@ -37,7 +37,8 @@ def slcan(data: bytes) -> None:
         except LineError:
             continue
         assert frame_fault(frame.arbitration_id, frame.flags, frame.data) is None
-        assert encode(frame, stamp).upper() == line.upper() + b"\r"
+        if not frame.flags & REMOTE:  # whose bytes are not kept
+            assert encode(frame, stamp).upper() == line.upper().replace(b"X", b"T") + b"\r"
 
 
 def simulator(data: bytes) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from canbroker.backends import AdapterGoneError, Backend, Transmit, open_backend, parse_options
+from canbroker.backends.slcan.handshake import CLOSE_ANYTHING
 from canbroker.backends.slcan.port import Port
 from canbroker.backends.slcan.timestamps import AdapterClock
 from canbroker.backends.slcan.window import ACKNOWLEDGE_NS, RETRY_FOR_NS, WINDOW, TransmitWindow
@@ -252,8 +253,11 @@ def opening(peer: Peer, **parameters: Any) -> Iterator[list[Backend | BaseExcept
         thread.join()
 
 
+GREETING = CLOSE_ANYTHING + b"V\r"
+
+
 def greet(peer: Peer) -> None:
-    peer.hear(b"\rC\rV\r")
+    peer.hear(GREETING)
     peer.say(b"\a\aV1013\r")
     peer.hear(b"N\r")
     peer.say(b"NA123\r")
@@ -265,7 +269,9 @@ def opened(peer: Peer, early: bytes = b"") -> Backend:
         peer.hear(b"Z1\r")
         peer.say(b"\a")
         peer.hear(b"O\r")
-        peer.say(b"\r" + early)
+        peer.say(b"\r")
+        peer.hear(b"F\r")
+        peer.say(b"F00\r" + early)
     backend = result[0]
     assert isinstance(backend, Backend), backend
     return backend
@@ -287,13 +293,15 @@ def backend(peer: Peer) -> Iterator[Backend]:
 def test_open_configures_in_order_and_ignores_traffic(peer: Peer) -> None:
     parameters = {"bitrate": 500_000, "fd": True, "data_bitrate": 2_000_000}
     with opening(peer, **parameters) as result:
-        peer.hear(b"\rC\rV\r")
+        peer.hear(GREETING)
         peer.say(b"3AABB\rt1230\r\rt1230\r\rV2\rt1230\r")
         peer.hear(b"N\r")
         peer.say(b"\a")
         for command in (b"S6", b"Y2", b"Z1", b"O"):
             peer.hear(command + b"\r")
             peer.say(b"t1230\r\r")
+        peer.hear(b"F\r")
+        peer.say(b"F00\r")
     (backend,) = result
     assert isinstance(backend, Backend)
     assert backend.info == f"slcan {peer.path} version V2"
@@ -437,7 +445,7 @@ def test_bad_lines_are_counted_and_poison_nothing(
     peer: Peer, backend: Backend, caplog: pytest.LogCaptureFixture
 ) -> None:
     for _ in range(50):
-        peer.say(b"t12\rx\rt1\xff30\r" + b"0" * 300 + b"\rt1230\r")
+        peer.say(b"t12\rq\rt1\xff30\r" + b"0" * 300 + b"\rt1230\r")
         read_count(backend, 1)
     assert backend.counters() == {
         "truncated": 50,
