@@ -148,7 +148,7 @@ def test_every_kind_of_frame_goes_out_and_comes_in() -> None:
     lines = ["t7FF20102", "T1FFFFFFF8" + "00" * 8, "r1234", "R000001230"]
     lines += ["d1239" + "00" * 12, "B00000123F" + "00" * 64]
     with (
-        Simulated() as adapter,
+        Simulated(firmware="canable2-lawicel") as adapter,
         opened(adapter.path, bitrate=500_000, fd=True, data_bitrate=2_000_000) as backend,
     ):
         sent = [Transmit(frame, "me", None, 0) for frame in frames]
@@ -284,7 +284,7 @@ def test_an_adapter_that_acknowledges_nothing(trace: str) -> None:
 
 def test_fd_that_the_adapter_does_not_have() -> None:
     before = descriptors()
-    with Simulated(fd=False) as adapter:
+    with Simulated() as adapter:
         with (
             pytest.raises(CanInitializationError, match=r"refused 'Y5' \(data bitrate 5000000\)"),
             opened(adapter.path, fd=True, data_bitrate=5_000_000),
