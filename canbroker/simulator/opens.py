@@ -27,7 +27,7 @@ class OpenWatch:
             initialise, add = library.inotify_init1, library.inotify_add_watch
         except AttributeError:
             raise OSError(0, "there is no inotify on this system") from None
-        self._descriptor = initialise(_NONBLOCK | _CLOEXEC)
+        self._descriptor: int = initialise(_NONBLOCK | _CLOEXEC)
         if self._descriptor < 0:
             raise _error()
         if add(self._descriptor, os.fsencode(path), _OPEN) < 0:

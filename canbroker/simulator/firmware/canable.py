@@ -36,6 +36,7 @@ from canbroker.simulator.options import SimulatorOptions
 from canbroker.slcan_codec import CR, encode
 
 _MAILBOXES: Final = 3
+_USB_PACKET: Final = 64
 
 
 class Canable(Firmware):
@@ -70,7 +71,7 @@ class Canable(Firmware):
         #: buffer holds: reading past its end finds zeros here, other variables there.
         self._buffer = bytearray(self.mtu + 256)
         self._size = 0
-        self._held: deque[Frame] = deque()  # until the channel opens
+        self._queue: deque[Frame] = deque()
         self._on_bus: deque[Frame] = deque()
         self._stale = StaleData()
 
@@ -78,16 +79,22 @@ class Canable(Firmware):
 
     def receive(self, data: bytes, now_ns: int) -> bytes:
         answers = []
-        for byte in data:
-            if byte == CR[0]:
-                answers.append(self._run(now_ns))
-                self._size = 0
-                continue
-            if self._size >= self.mtu:
-                self._size = 0
-            self._buffer[self._size] = byte
-            self._size += 1
+        for start in range(0, len(data), _USB_PACKET):
+            packet = data[start : start + _USB_PACKET]
+            answers += [self._take(byte, now_ns) for byte in packet]
+            self._process(now_ns)
         return b"".join(answers)
+
+    def _take(self, byte: int, now_ns: int) -> bytes:
+        if byte == CR[0]:
+            answer = self._run(now_ns)
+            self._size = 0
+            return answer
+        if self._size >= self.mtu:
+            self._size = 0
+        self._buffer[self._size] = byte
+        self._size += 1
+        return b""
 
     def _run(self, now_ns: int) -> bytes:
         buffer = self._buffer
@@ -103,19 +110,17 @@ class Canable(Firmware):
         if letter == "V":
             return self.version
         if letter == "O":
-            self._open(now_ns)
+            self._open()
         elif letter == "C":
             self._close(now_ns)
         elif letter == "S" and value in self.rates and self.state is State.CLOSED:
             self.bus.bitrate = self.rates[value]
         return b""
 
-    def _open(self, now_ns: int) -> None:
+    def _open(self) -> None:
         if self.state is State.CLOSED:
             self.state = State.OPEN
             self.opened += 1
-            while self._held:
-                self._to_bus(self._held.popleft(), now_ns)
 
     def _close(self, now_ns: int) -> None:
         if self.state is State.CLOSED:
@@ -126,32 +131,34 @@ class Canable(Firmware):
         self._on_bus.clear()
         self.bus.clear()
         self.ledger.lost_count += len(waiting[:_MAILBOXES])
-        self._held.extend(waiting[_MAILBOXES:])
+        self._queue.extendleft(reversed(waiting[_MAILBOXES:]))
 
     def _transmit(self, flags: int, now_ns: int) -> None:
         frame = self._frame(flags)
         if frame is None:
             return
         self._settle(now_ns)
-        if self.state is State.CLOSED:
-            self._while_closed(frame)
-        elif len(self._on_bus) >= self._capacity + _MAILBOXES:
+        if self._queued() >= self._capacity:
             self._overflow()
         else:
-            self._to_bus(frame, now_ns)
+            self._queue.append(frame)
 
-    def _while_closed(self, frame: Frame) -> None:
-        if len(self._held) >= self._capacity:
-            self._overflow()
-        else:
-            self._held.append(frame)
+    def _queued(self) -> int:
+        """The number of frames in the queue, without those in mailboxes."""
+        mailboxes = _MAILBOXES if self.opened else 0  # the driver fills none before
+        return max(0, len(self._on_bus) + len(self._queue) - mailboxes)
 
     def _overflow(self) -> None:
         self.ledger.lost_count += 1
 
-    def _to_bus(self, frame: Frame, now_ns: int) -> None:
-        self._on_bus.append(frame)
-        self.bus.add(frame, now_ns)
+    def _process(self, now_ns: int) -> None:
+        """Passes on what is queued: the main loop does it after every packet from the host."""
+        if self.state is not State.CLOSED:
+            self._settle(now_ns)
+            while self._queue:
+                frame = self._queue.popleft()
+                self._on_bus.append(frame)
+                self.bus.add(frame, now_ns)
 
     def _settle(self, now_ns: int) -> None:
         """Writes down the frames that have left by now."""
@@ -189,7 +196,7 @@ class Canable(Firmware):
 
     def power_off(self) -> None:
         super().power_off()
-        self._held.clear()
+        self._queue.clear()
         self._on_bus.clear()
         self._buffer = bytearray(len(self._buffer))
         self._size = 0

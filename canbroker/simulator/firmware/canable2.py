@@ -20,7 +20,7 @@ from __future__ import annotations
 
 from typing import ClassVar, Final
 
-from canbroker.frame import BITRATE_SWITCH, EXTENDED, FD, Frame
+from canbroker.frame import BITRATE_SWITCH, EXTENDED, FD
 from canbroker.simulator.firmware.base import State
 from canbroker.simulator.firmware.canable import Canable
 from canbroker.simulator.options import SimulatorOptions
@@ -60,14 +60,12 @@ class Canable2(Canable):
             return f"CANable Error Register: {self._errors:X}".encode("ascii")
         return super()._command(letter, value, now_ns)
 
-    def _close(self, now_ns: int) -> None:
-        super()._close(now_ns)
-        for _ in range(len(self._held)):
-            self._while_closed(self._held.popleft())
-
-    def _while_closed(self, _frame: Frame) -> None:
-        self._errors |= _CAN_TX_FAILED
-        self.ledger.lost_count += 1
+    def _process(self, now_ns: int) -> None:
+        if self.state is State.CLOSED and self._queue:
+            self._errors |= _CAN_TX_FAILED
+            self.ledger.lost_count += len(self._queue)
+            self._queue.clear()
+        super()._process(now_ns)
 
     def _overflow(self) -> None:
         self._errors |= _CAN_TX_FULL
