@@ -137,26 +137,39 @@ class Esp32(Sketch):
         self.acknowledge_transmit()
 
     def _frame(self, flags: int) -> Frame:
-        digits = 8 if flags & EXTENDED else 3
         if flags & EXTENDED:
-            identifier = (self._scan(1, 4, 0) << 16) + self._scan(5, 4, 0) & 0x1FFFFFFF
+            digits = 8
+            high, low = self._scan(1, 4, 4)
+            identifier = ((high or 0) << 16) + (low or 0) & 0x1FFFFFFF
         else:
-            identifier = self._scan(1, 3, 0) & 0x7FF
-        length = min(8, self._scan(1 + digits, 1, 0))
+            digits = 3
+            identifier = (self._scan(1, 3)[0] or 0) & 0x7FF
+        length = min(8, self._scan(1 + digits, 1)[0] or 0)
         if flags & REMOTE:
             return Frame(0, identifier, flags, length)
         data = bytearray()
-        value = 0  # a byte that is not there is the one before it
         for number in range(length):
-            value = self._scan(2 + digits + 2 * number, 2, value) & 0xFF
-            data.append(value)
+            value = self._scan(2 + digits + 2 * number, 2)[0]
+            if value is None:  # sscanf leaves its variable alone
+                value = data[-1] if data else 0
+            data.append(value & 0xFF)
         return Frame(0, identifier, flags, bytes(data))
 
-    def _scan(self, start: int, width: int, without: int) -> int:
-        """What ``sscanf`` with ``%<width>x`` finds in the buffer; ``without``: nothing there."""
-        text = bytes(self._command[start:]).split(b"\0", 1)[0].lstrip(b" \t\n\v\f\r")
-        number = _NUMBER.match(text[:width])
-        return without if number is None else int(number.group(), 16)
+    def _scan(self, start: int, *widths: int) -> list[int | None]:
+        """What ``sscanf`` finds in the buffer with a ``%<width>x`` for each of ``widths``.
+
+        It stops at the first that has nothing to read: that one and those behind are ``None``.
+        """
+        text = bytes(self._command[start:]).split(b"\0", 1)[0]
+        values: list[int | None] = []
+        for width in widths:
+            text = text.lstrip(b" \t\n\v\f\r")
+            number = _NUMBER.match(text[:width])
+            if number is None:
+                break
+            values.append(int(number.group(), 16))
+            text = text[number.end() :]
+        return values + [None] * (len(widths) - len(values))
 
     # ---------------------------------------------------------------------------------- to the host
 
