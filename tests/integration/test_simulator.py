@@ -6,6 +6,7 @@ import select
 import signal
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -414,3 +415,67 @@ def _switches(pid: int) -> int:
     status = Path(f"/proc/{pid}/status").read_text()
     (line,) = (line for line in status.splitlines() if line.startswith("voluntary_ctxt"))
     return int(line.split()[1])
+
+
+# ---------------------------------------------------------------------------------------- firmware
+
+
+def ask(port: serial.Serial, question: bytes, answer: bytes) -> bytes:
+    """Asks until the answer has come; returns all that was read."""
+    heard = b""
+
+    def answered() -> bool:
+        nonlocal heard
+        port.write(question)
+        heard += port.read(4096)
+        return answer in heard
+
+    wait_until(answered, f"{answer!r} comes")
+    return heard
+
+
+@pytest.mark.parametrize("firmware", ["arduino", "esp32"])
+def test_a_board_is_reset_whenever_a_program_opens_its_port(firmware: str) -> None:
+    with Simulated(firmware=firmware, boot=0.3) as adapter:
+        for _ in range(2):
+            with serial.Serial(adapter.path, timeout=0.02) as port:
+                heard = ask(port, b"V\r", b"V1234\r")
+                assert heard.startswith(b"ets ") == (firmware == "esp32")
+                assert adapter.stats()["state"] == "closed"
+                assert ask(port, b"O\r", b"\r")
+                wait_until(lambda: adapter.stats()["state"] == "open", "it is open")
+                # While it is open, a second program resets it.
+                with serial.Serial(adapter.path, timeout=0.02) as other:
+                    wait_until(lambda: adapter.stats()["state"] == "closed", "it was reset")
+                    ask(other, b"V\r", b"V1234\r")
+
+
+def test_other_adapters_do_not_notice_that_a_port_is_opened() -> None:
+    with Simulated() as adapter:
+        with serial.Serial(adapter.path, timeout=20) as port:
+            port.write(b"O\r")
+            assert port.read(1) == b"\r"
+        with serial.Serial(adapter.path, timeout=20) as port:
+            port.write(b"t1230\r")
+            assert port.read(2) == b"z\r"
+
+
+def test_what_an_adapter_says_can_arrive_late() -> None:
+    delay = 0.3
+    with (
+        Simulated(answer_delay=delay) as adapter,
+        serial.Serial(adapter.path, timeout=20) as port,
+    ):
+        began = time.monotonic()
+        port.write(b"V\rO\r")
+        assert port.read(7) == b"V1013\r\r"
+        assert time.monotonic() - began >= delay
+        adapter.command("inject t1230")
+        assert port.read(6) == b"t1230\r"
+
+
+def test_an_adapter_without_acknowledgements_cannot_be_told_to_give_wrong_ones() -> None:
+    with Simulated(firmware="canable", faults=[]) as adapter:
+        adapter.command("bel 1")
+        adapter.stop()
+        assert "canable answers no transmit anyway" in adapter.stderr()

@@ -258,3 +258,8 @@ def test_a_wrong_command_says_so(command: str, argument: str) -> None:
 def test_wrong_options_are_named(options: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=next(iter(options))):
         SimulatorOptions(**options)
+
+
+def test_variants_of_one_firmware_are_not_variants_of_another() -> None:
+    with pytest.raises(ValueError, match=r"variants of lawicel and canable2-lawicel, not of esp32"):
+        SimulatorOptions(firmware="esp32", silent=True)
