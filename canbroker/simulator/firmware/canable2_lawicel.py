@@ -8,7 +8,8 @@ eight digits, prescaler and segments of a 160 MHz clock, not the four of an SJA1
 (``X``, ``P``, ``A``), no ``U``, and of the filter modes ``W2`` alone. It begins at 125 kbit/s. The
 transmit queue has 64 buffers.
 
-Not here: time stamps in microseconds (``Z2``), reports of sent frames (``z``), loopback.
+Not here: time stamps in microseconds (``Z2``), reports of sent frames (``z``), loopback, remote
+frames with a code above 8, and the line buffer of 165 bytes, whose end is as :mod:`.canable`'s.
 """
 
 from __future__ import annotations
