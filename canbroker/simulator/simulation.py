@@ -121,16 +121,17 @@ class Simulation:
     def _from_bus(self, frame: Frame, now_ns: int) -> None:
         outcome = self._outcome(frame, now_ns)
         self._counts[outcome] += 1
+        if outcome not in ("replayed", "garbled"):
+            return
+        line = bytearray(self._device.line(frame, now_ns))
         if outcome == "replayed":
             digits = 8 if frame.flags & EXTENDED else 3
             self._frames[f"{frame.arbitration_id:0{digits}X}"] += 1
-            self._say(self._device.line(frame, now_ns), now_ns)
-        elif outcome == "garbled":
-            line = bytearray(self._device.line(frame, now_ns))
+        elif line:  # nothing yet from an adapter that waits until it is polled
             # No letter of the protocol: there is no checksum by which a host could tell
             # another hexadecimal digit.
             line[self.random.randrange(len(line) - 1)] = self.random.randrange(0x80, 0x100)
-            self._say(bytes(line), now_ns)
+        self._say(bytes(line), now_ns)
 
     def _outcome(self, frame: Frame, now_ns: int) -> str:
         if frame.flags & ERROR or not self._device.carries(frame):

@@ -226,6 +226,16 @@ def test_faults_of_the_device() -> None:
     assert simulated.output == b"z\r"
 
 
+def test_an_adapter_that_is_polled_says_nothing_by_itself() -> None:
+    simulated = simulation(log(0, 0), "garble 0.5", rate=0)
+    simulated.receive(b"X0\rO\r", 0)
+    simulated.output.clear()
+    simulated.step(0)
+    assert simulated.output == b""
+    simulated.receive(b"A\r", 0)
+    assert simulated.output == b"t0000\rt0010\rA\r"
+
+
 def test_losing_power_closes_the_channel() -> None:
     simulated = opened(log(0), "inject t1230")
     assert simulated.output == b""  # opened() cleared it
