@@ -113,9 +113,17 @@ class _Stage:
         self._progress_at = 0.0
 
     def start_adapter(self, trace: Path, link: Path, speed: float) -> None:
-        """Starts the adapter, which waits with its traffic; ``link`` is what to open."""
+        """Starts the adapter, which waits with its traffic; ``link`` is what to open.
+
+        It is one that knows CAN FD, which the trace may contain.
+        """
         options = SimulatorOptions(
-            replay=str(trace.absolute()), rate=speed, paused=True, link=str(link), timestamps=False
+            firmware="canable2-lawicel",
+            replay=str(trace.absolute()),
+            rate=speed,
+            paused=True,
+            link=str(link),
+            timestamps=False,
         )
         self._adapter = self._children.start(_ADAPTER, _module("adapter", options))
         self._until(lambda: self._path is not None, "the adapter is there", _START_S)

@@ -15,6 +15,7 @@ from typing import TextIO
 
 from canbroker.clock import MILLISECOND, monotonic_ns
 from canbroker.errors import CanInitializationError
+from canbroker.simulator.opens import OpenWatch
 from canbroker.simulator.options import SimulatorOptions
 from canbroker.simulator.replay import load
 from canbroker.simulator.simulation import OUTPUT_LIMIT, Simulation
@@ -38,7 +39,7 @@ def run(options: SimulatorOptions, out: TextIO, control: TextIO | None) -> int:
     simulation = Simulation(options, frames)
     for fault in options.faults:
         simulation.command(fault, monotonic_ns())
-    with _signals() as stop, _Terminal(options.link) as terminal:
+    with _signals() as stop, _Terminal(options.link, simulation.boots) as terminal:
         out.write(f"{terminal.path}\n")
         out.flush()
         runner = _Runner(simulation, terminal, out, control, stop)
@@ -74,11 +75,24 @@ class _Runner:
         if self._control is not None and self._control.fileno() in ready:
             self._read_control(self._control)
         self._plug()
-        if self._terminal.descriptor in ready and self._simulation.plugged:
-            self._simulation.receive(self._terminal.read(), monotonic_ns())
+        if self._simulation.plugged:
+            self._reset_if_opened()
+            if self._terminal.descriptor in ready:
+                self._receive()
         self._simulation.step(monotonic_ns())
         self._flush()
         self.print_reports()
+
+    def _receive(self) -> None:
+        data = self._terminal.read()
+        # A program that opened the port and wrote between two lines of this one: the reset comes
+        # before the bytes.
+        self._reset_if_opened()
+        self._simulation.receive(data, monotonic_ns())
+
+    def _reset_if_opened(self) -> None:
+        if self._terminal.was_opened():
+            self._simulation.port_opened(monotonic_ns())
 
     def print_reports(self) -> None:
         for line in self._simulation.reports:
@@ -101,6 +115,8 @@ class _Runner:
                 else:
                     events |= select.POLLOUT
             poll.register(self._terminal.descriptor, events)
+            if self._terminal.watch is not None:
+                poll.register(self._terminal.watch.fileno(), select.POLLIN)
         # Rounded up: rounding down would poll through the last millisecond.
         timeout = None if due is None else max(0, -(-(due - now) // MILLISECOND))
         # Writing needs no permission: what finds no room stays in the output.
@@ -146,9 +162,11 @@ class _Terminal:
     Its slave end stays open here too: else the last host that closes it would hang up the master.
     """
 
-    def __init__(self, link: str | None) -> None:
+    def __init__(self, link: str | None, watched: bool) -> None:
         self.path = ""
         self.descriptor = -1
+        self.watch: OpenWatch | None = None
+        self._watched = watched
         self._slave = -1
         self._link = Path(link) if link else None
         if self._link and self._link.exists() and not self._link.is_symlink():
@@ -170,6 +188,14 @@ class _Terminal:
         tty.setraw(self._slave)
         os.set_blocking(self.descriptor, False)
         self.path = os.ttyname(self._slave)
+        if self._watched:
+            try:
+                self.watch = OpenWatch(self.path)
+            except OSError as error:
+                self.close()
+                raise CanInitializationError(
+                    f"cannot see when a program opens {self.path}: {error.strerror}"
+                ) from error
         if self._link:
             try:
                 self._point(self._link)
@@ -182,11 +208,18 @@ class _Terminal:
     def close(self) -> None:
         if self.closed:
             return
+        if self.watch is not None:
+            self.watch.close()
+            self.watch = None
         os.close(self.descriptor)
         os.close(self._slave)
         self.descriptor = self._slave = -1
         if self._link:
             self._link.unlink(missing_ok=True)
+
+    def was_opened(self) -> bool:
+        """Whether a program has opened it since this was asked last; ``False`` if unwatched."""
+        return self.watch is not None and self.watch.seen()
 
     def read(self) -> bytes:
         return os.read(self.descriptor, _CHUNK)

@@ -120,7 +120,9 @@ class SlcanAdapter(Removable):
     def __init__(self) -> None:
         super().__init__()
         self._link = str(_directory(self.cleanup) / "ttyCAN")
-        self._adapter = self.cleanup.enter_context(Simulated(link=self._link))
+        self._adapter = self.cleanup.enter_context(
+            Simulated(link=self._link, firmware="canable2-lawicel")
+        )
         self._before = 0  # frames that it had accepted when it was unplugged
 
     @property

@@ -169,7 +169,7 @@ class SlcanBench(Bench):
 
     def __init__(self) -> None:
         with ExitStack() as stack:
-            self._adapter = stack.enter_context(Simulated())
+            self._adapter = stack.enter_context(Simulated(firmware="canable2-lawicel"))
             super().__init__()
             self._cleanup = stack.pop_all()
 

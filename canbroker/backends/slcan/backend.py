@@ -27,8 +27,6 @@ from canbroker.slcan_codec import (
     LineError,
     decode,
     decode_candapter,
-    encode,
-    encode_candapter,
 )
 from canbroker.throttle import Throttle
 
@@ -36,6 +34,8 @@ _log = logging.getLogger("canbroker.slcan")
 
 _CLOSE = b"C\r"
 _ACKNOWLEDGEMENTS = frozenset({b"", b"z", b"Z"})
+#: For pacing an adapter that tells neither its rate nor that its queue is full.
+_ASSUMED_BITRATE = 125_000
 #: When no LF has followed for so long, none does.
 _SETTLE_NS = 5 * clock.MILLISECOND
 
@@ -67,7 +67,8 @@ class SlcanBackend(Backend):
     """An open serial adapter; :func:`open_adapter` makes it.
 
     An adapter that acknowledges nothing has no window: its transmits are finished when written.
-    Of one that may be of that kind, the first transmit tells.
+    Of one that may be of that kind, the first transmit tells. One that loses frames when its queue
+    is full is given no more than it can hold, by the time that frames take on the bus.
     """
 
     def __init__(self, port: Port, adapter: Adapter, options: SlcanOptions) -> None:
@@ -80,13 +81,19 @@ class SlcanBackend(Backend):
         self._port = port
         self._adapter = adapter
         self._acknowledges = adapter.acknowledges
-        self._is_candapter = adapter.dialect.is_candapter
+        dialect = adapter.dialect
+        self._is_candapter = dialect.is_candapter
         self._decode = decode_candapter if self._is_candapter else decode
         self._lines = adapter.lines
         self._early = adapter.early
-        self._window = TransmitWindow(encode_candapter if self._is_candapter else encode)
-        self._backlog = Backlog(options.rate, options.data_bitrate)
-        self._written: deque[Transmit] = deque()  # finished by send(), for read() to return
+        self._window = TransmitWindow(dialect.encode)
+        self._is_paced = dialect.loses
+        rate = options.rate
+        if rate is None and (dialect.loses or not adapter.acknowledges):
+            rate = dialect.power_up_bitrate or _ASSUMED_BITRATE
+        self._backlog = Backlog(rate, options.data_bitrate, dialect.depth)
+        self._one_by_one = dialect.depth == 0
+        self._written: deque[Transmit] = deque()  # done, but for the time they take on the bus
         self._stamps = Stamps(options.timestamps)
         self._throttle = Throttle(_log)
         self._checkup = Checkup(adapter, clock.monotonic_ns())
@@ -117,7 +124,7 @@ class SlcanBackend(Backend):
             self._settle(now_ns, wall_ns, happened)
         if happened:
             self._checkup.heard(now_ns)
-        while self._written and self._keeps_up(now_ns):
+        while self._written and not self._backlog.deep(now_ns):
             happened.append(self._written.popleft())
         happened.extend(self._window.give_up(now_ns))
         try:
@@ -143,15 +150,18 @@ class SlcanBackend(Backend):
         del sender  # the adapter has one queue, whoever sends
         if self.listen_only:
             return 0
-        alone = self._acknowledges is None or (
-            self._acknowledges and self._backlog.deep(clock.monotonic_ns())
+        alone = (
+            self._acknowledges is None
+            or self._one_by_one
+            or (self._acknowledges and self._backlog.deep(clock.monotonic_ns()))
         )
         return max(0, self._window.room(alone=alone) - len(self._written))
 
     def send(self, transmits: Sequence[Transmit]) -> None:
         now_ns = clock.monotonic_ns()
-        for transmit in transmits:
-            self._backlog.sent(transmit.frame, now_ns)
+        if not self._one_by_one:
+            for transmit in transmits:
+                self._backlog.sent(transmit.frame, now_ns)
         lines = self._window.add(transmits, now_ns)
         if lines:
             self._port.write(lines)
@@ -165,11 +175,6 @@ class SlcanBackend(Backend):
         if self._is_candapter and frame.flags & REMOTE:
             return "a CANdapter cannot send remote frames"
         return super().fault(frame)
-
-    def _keeps_up(self, now_ns: int) -> bool:
-        """Whether an adapter that never answers can be given more: its silence says nothing of
-        its queue, so the next frames wait for the time that these take."""
-        return self.bitrate is None or not self._backlog.deep(now_ns)
 
     def abandon(self) -> Sequence[Transmit]:
         written = list(self._written)
@@ -230,7 +235,11 @@ class SlcanBackend(Backend):
             return
         if self._acknowledges is None:
             self._acknowledges = True
-        happened.extend(_confirmed(ended, wall_ns))
+        if self._one_by_one:
+            # Its time on the bus begins now: before, it was on the serial line.
+            self._backlog.sent(ended[-1].frame, clock.monotonic_ns())
+        done = self._written if self._is_paced else happened
+        done.extend(_confirmed(ended, wall_ns))
 
     def _refused(self) -> None:
         if self._window.refused(clock.monotonic_ns()):

@@ -11,6 +11,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
+from canbroker.frame import Frame
+from canbroker.slcan_codec import encode, encode_candapter
+
 #: Digits of ``S`` that mean the same everywhere, by bit/s.
 _COMMON: Final = {
     10_000: "0",
@@ -49,8 +52,28 @@ class Dialect:
     listen_caveat: str = ""
     #: Configuration is ignored while the channel is open, so that it can be said again.
     repeatable: bool = False
+    #: A full transmit queue loses frames and does not say so: frames wait for the time that those
+    #: before them take on the bus. ``depth`` of them fit into the queue.
+    loses: bool = False
+    depth: int = 8
+    #: Its bitrate until it is told another one, in bit/s.
+    power_up_bitrate: int | None = None
+    #: A remote frame needs as many digits behind it as a data frame, or it is not sent.
+    pads_remote: bool = False
     #: 0x06 acknowledges, 29-bit frames have the letter x.
     is_candapter: bool = False
+
+    def encode(self, frame: Frame) -> bytes:
+        """The line that transmits a frame, with its CR.
+
+        :raises ValueError: there is none for such a frame.
+        """
+        if self.is_candapter:
+            return encode_candapter(frame)
+        line = encode(frame)
+        if self.pads_remote and isinstance(frame.data, int):
+            return line[:-1] + b"00" * frame.data + line[-1:]
+        return line
 
 
 _CANABLE_LISTEN_CAVEAT: Final = (
@@ -79,6 +102,8 @@ CANABLE: Final = Dialect(
     listen=("M1", "O"),
     listen_caveat=_CANABLE_LISTEN_CAVEAT,
     repeatable=True,
+    loses=True,
+    power_up_bitrate=125_000,
 )
 CANABLE2: Final = Dialect(
     name="canable2",
@@ -97,6 +122,22 @@ CANABLE2: Final = Dialect(
     listen=("M1", "O"),
     listen_caveat=_CANABLE_LISTEN_CAVEAT,
     repeatable=True,
+    loses=True,
+    power_up_bitrate=125_000,
+)
+#: Sketches for boards, which answer alike. One loses a frame that comes while another is on the
+#: bus; the other sends two that wait in the wrong order.
+SKETCH: Final = Dialect(
+    name="sketch",
+    source="github.com/kahiroka/slcanuino: slcan.ino; github.com/mintynet/esp32-slcan",
+    bitrates={**_COMMON, 800_000: "7"},
+    without={750_000: "its S7 is 800 kbit/s", 83_300: "it has no command for that"},
+    has_registers=False,
+    has_fd=False,
+    loses=True,
+    depth=0,
+    power_up_bitrate=500_000,
+    pads_remote=True,
 )
 CANDAPTER: Final = Dialect(
     name="candapter",
@@ -122,12 +163,15 @@ UNKNOWN: Final = Dialect(
 )
 
 #: What a user may say.
-DIALECTS: Final = {found.name: found for found in (LAWICEL, CANABLE, CANABLE2, CANDAPTER)}
+DIALECTS: Final = {found.name: found for found in (LAWICEL, CANABLE, CANABLE2, CANDAPTER, SKETCH)}
 
 #: Every rate that some firmware has, in bit/s.
 BITRATES: Final = sorted({rate for found in DIALECTS.values() for rate in found.bitrates})
 
-_LAWICEL_VERSION: Final = re.compile(r"[Vv][0-9A-Fa-f]{4}")
+#: Hexadecimal in the manual; VL2K4 and the like say github.com/Nakakiyo092/canable2-fw, which
+#: follows the manual.
+_LAWICEL_VERSION: Final = re.compile(r"[Vv][0-9A-Fa-f]{4}|VL\dK\d")
+_SKETCH_VERSION: Final = "V1234"
 
 
 def dialect_of(version: str | None) -> Dialect:
@@ -137,6 +181,8 @@ def dialect_of(version: str | None) -> Dialect:
     """
     if version is None:
         return UNKNOWN
+    if version == _SKETCH_VERSION:
+        return SKETCH
     if _LAWICEL_VERSION.fullmatch(version):
         return LAWICEL
     lower = version.lower()

@@ -31,7 +31,6 @@ from canbroker.slcan_codec import ACK, BEL, CR, LF, LineBuffer
 #: firmwares then carry out the last command once more, transmits included. Every firmware's line
 #: buffer is shorter than this, so that what remains in it begins with C.
 CLOSE_ANYTHING: Final = b"C" * 256 + CR + b"C" + CR
-_LINES_OF_CLOSE: Final = 2
 
 #: For a command, if the adapter has answered faster than that.
 _ANSWER_NS: Final = 500 * MILLISECOND
@@ -39,8 +38,8 @@ _LONGEST_ANSWER_NS: Final = 1500 * MILLISECOND
 #: For the first sign of life: an Arduino's boot loader takes 2 s.
 _FIRST_SIGN_NS: Final = 3 * SECOND
 _ASK_AGAIN_NS: Final = 250 * MILLISECOND
-#: An adapter that has acknowledged C and not answered V in this time does not know V.
-_NO_VERSION_NS: Final = 1 * SECOND
+#: An adapter that has answered C so many times, and V never, does not know V.
+_ANSWERED: Final = 3
 #: Text that is followed by nothing for so long is complete.
 _QUIET_NS: Final = 50 * MILLISECOND
 
@@ -112,10 +111,10 @@ class _Handshake:
         self._began_ns = 0
         self._answer_ns = 0  # the longest that an answer may have taken
         self._asked_ns = 0  # when the last question was asked
-        self._lines_asked = 0
         self._versions_asked = 0
         self._versions = 0  # answers to V
         self._bare = 0  # answers that say nothing but done or refused
+        self._bare_before = 0  # the last question
         self._first_bare_ns = 0
         self._is_candapter = False
 
@@ -131,6 +130,7 @@ class _Handshake:
         serial = self._catch_up(dialect) if answers else None
         commands = commands_of(self._options, dialect, self._named(version))
         unanswered, is_silent = self._configure(commands)
+        dialect = self._dialect(version)  # a CANdapter shows itself by how it acknowledges
         status, early = (None, [*self._waiting]) if is_silent else self._status()
         acknowledges: bool | None = None if unanswered else True
         if is_silent and version is not None:
@@ -175,17 +175,20 @@ class _Handshake:
         """
         self._began_ns = monotonic_ns()
         deadline = self._began_ns + _FIRST_SIGN_NS
-        self._ask_version(CLOSE_ANYTHING, _LINES_OF_CLOSE)
+        self._ask_version(CLOSE_ANYTHING)
         before: set[bytes] = set()  # text that earlier questions have brought
         now: set[bytes] = set()
         again_ns = self._asked_ns + _ASK_AGAIN_NS
+        answered = 0  # questions in a row that brought an answer to C, and none to V
         while True:
             answer = self._next(min(again_ns, deadline))
             if answer is None:
-                if self._knows_no_version() or monotonic_ns() >= deadline:
+                answered = answered + 1 if self._bare > self._bare_before else 0
+                if answered == _ANSWERED or monotonic_ns() >= deadline:
+                    self._answer_ns = max(0, self._first_bare_ns - self._began_ns)
                     return None
+                self._ask_version(b"" if now else b"C" + CR)
                 before, now = before | now, set()
-                self._ask_version(*((b"", 0) if before else (b"C" + CR, 1)))
                 again_ns = self._asked_ns + _ASK_AGAIN_NS
                 continue
             line, terminator = answer
@@ -198,21 +201,11 @@ class _Handshake:
             now.add(line)
             again_ns = monotonic_ns() + _QUIET_NS
 
-    def _ask_version(self, first: bytes, lines: int) -> None:
+    def _ask_version(self, first: bytes) -> None:
         self._port.write(first + b"V" + CR)
-        self._lines_asked += lines + 1
         self._versions_asked += 1
+        self._bare_before = self._bare
         self._asked_ns = monotonic_ns()
-
-    def _knows_no_version(self) -> bool:
-        """Whether it has said so (an answer to each line), or answers others and not this."""
-        if not self._bare:
-            return False
-        self._answer_ns = self._first_bare_ns - self._began_ns
-        return (
-            self._bare >= self._lines_asked
-            or monotonic_ns() - self._first_bare_ns >= _NO_VERSION_NS
-        )
 
     def _catch_up(self, dialect: Dialect) -> str | None:
         """Waits for the answers to whatever was asked more than once; returns the serial number.

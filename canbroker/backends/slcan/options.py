@@ -43,7 +43,7 @@ class SlcanOptions(Options, kw_only=True, frozen=True, forbid_unknown_fields=Tru
     listen_only: bool = False
     fd: bool = False
     data_bitrate: int | None = None
-    dialect: Literal["auto", "lawicel", "canable", "canable2", "candapter"] = "auto"
+    dialect: Literal["auto", "lawicel", "canable", "canable2", "candapter", "sketch"] = "auto"
     timestamps: Literal["auto", "on", "off"] = "auto"
     sleep_after_open: float = 0.0
 

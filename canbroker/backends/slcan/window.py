@@ -18,7 +18,6 @@ from collections.abc import Callable, Sequence
 from canbroker.backends.base import Transmit
 from canbroker.clock import MILLISECOND, SECOND
 from canbroker.frame import Frame
-from canbroker.slcan_codec import encode
 
 WINDOW = 8
 ACKNOWLEDGE_NS = 1 * SECOND
@@ -60,7 +59,7 @@ class TransmitWindow:
     Lines that methods return are to be written, in this order, by whoever called.
     """
 
-    def __init__(self, encode: Callable[[Frame], bytes] = encode) -> None:
+    def __init__(self, encode: Callable[[Frame], bytes]) -> None:
         self._encode = encode
         self._lock = threading.Lock()
         self._outstanding: deque[_Entry] = deque()  # written, not answered
