@@ -83,9 +83,9 @@ def slcan(faults: tuple[str, ...], **options: Any) -> None:
       esp32             mintynet's: boots with text, loses frames that come too fast
 
     The first line on standard output is the path to open. Commands are read from standard
-    input, one a line: start, stats, accepted, inject LINE, drop P, garble P, split on|off,
-    bel N, noack N, hang SECONDS, unplug, replug, quit (P from 0 to 1). Reports are lines of
-    JSON. Ctrl-C ends it with its ledger.
+    input, one a line: start, stats, accepted, receive FRAME (as for canbroker send), inject LINE,
+    drop P, garble P, split on|off, bel N, noack N, hang SECONDS, unplug, replug, quit (P from 0
+    to 1). Reports are lines of JSON. Ctrl-C ends it with its ledger.
 
     \b
     Example, in two terminals:

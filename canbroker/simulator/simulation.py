@@ -7,6 +7,7 @@ import random
 from collections import Counter, deque
 from collections.abc import Callable
 
+from canbroker.candump import parse_frame
 from canbroker.clock import SECOND
 from canbroker.frame import ERROR, EXTENDED, Frame
 from canbroker.simulator.firmware import create
@@ -158,6 +159,7 @@ class Simulation:
                 event="accepted", frames=[*self._device.ledger.accepted]
             ),
             "inject": lambda: self._inject(argument, now_ns),
+            "receive": lambda: self._receive(argument, now_ns),
             "drop": lambda: self._set_drop(_probability(argument)),
             "garble": lambda: self._set_garble(_probability(argument)),
             "split": lambda: self._set_split(argument),
@@ -202,6 +204,13 @@ class Simulation:
     def _inject(self, line: str, now_ns: int) -> None:
         self._say(line.encode() + b"\r", now_ns)
         self._counts["injected"] += 1
+
+    def _receive(self, frame: str, now_ns: int) -> None:
+        parsed = parse_frame(frame)
+        if self._device.receives:
+            self._from_bus(parsed, now_ns)
+        else:
+            self._counts["dropped"] += 1
 
     def _set_drop(self, probability: float) -> None:
         self._drop = probability
