@@ -302,6 +302,7 @@ def test_the_reference_implementation_gets_on_with_the_simulator(
 ) -> None:
     log = tmp_path / "trace.log"
     log.write_text("(1.0) can0 00000455#\n(1.0) can0 00000456#AABB\n")
+    expected = [(0x455, b""), (0x456, b"\xaa\xbb")]
     with (
         Simulated(firmware=firmware, replay=str(log), paused=True, boot=0.0) as adapter,
         can.Bus(
@@ -312,11 +313,11 @@ def test_the_reference_implementation_gets_on_with_the_simulator(
         wait_until(lambda: adapter.accepted() == ["123#0102"], "the frame is on the bus")
         adapter.command("start")
         # python-can takes a CANdapter's ACK, behind which is no CR, for the first frame's letter.
-        for number in (0x456,) if firmware == "candapter" else (0x455, 0x456):
+        for number, data in expected[firmware == "candapter" :]:
             message = bus.recv(20)
             assert message is not None
             assert (message.arbitration_id, message.is_extended_id) == (number, True)
-        assert bytes(message.data) == b"\xaa\xbb"
+            assert bytes(message.data) == data
 
 
 # -------------------------------------------------------------------------------------------- URLs

@@ -67,9 +67,7 @@ class Canable(Firmware):
         super().__init__(options)
         self.bus.bitrate = 125_000
         self._capacity = options.queue or self.queue_size
-        #: The command letter, then the values of digits. Longer than the longest line that the
-        #: buffer holds: reading past its end finds zeros here, other variables there.
-        self._buffer = bytearray(self.mtu + 256)
+        self._buffer = bytearray(self.mtu)  # the command's letter, then the values of its digits
         self._size = 0
         self._queue: deque[Frame] = deque()
         self._on_bus: deque[Frame] = deque()
