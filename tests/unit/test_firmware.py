@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from canbroker.backends.slcan import handshake
 from canbroker.clock import MILLISECOND, SECOND
 from canbroker.frame import BITRATE_SWITCH, EXTENDED, FD, REMOTE, Frame, bus_time_ns
 from canbroker.simulator.firmware import FIRMWARES, Firmware, State, create
@@ -17,7 +18,9 @@ def adapter(firmware: str, **options: float) -> Firmware:
 
 
 def say(device: Firmware, *lines: bytes, now_ns: int = 0) -> bytes:
-    return b"".join(device.receive(line + b"\r", now_ns) for line in lines)
+    """What it answers, once the lines have arrived."""
+    answers = [device.receive(line + b"\r", now_ns) for line in lines]
+    return b"".join(answers) + device.poll(max(now_ns, device.arrived_ns))
 
 
 def later(device: Firmware, now_ns: int) -> list[str]:
@@ -363,7 +366,8 @@ def test_esp32_has_a_clock_and_adds_a_line_end_on_request() -> None:
 @pytest.mark.parametrize(("name", "size"), [("arduino", 33), ("esp32", 32)])
 def test_a_sketch_refuses_a_line_that_is_longer_than_its_buffer(name: str, size: int) -> None:
     device = adapter(name)
-    assert device.receive(b"C" * size, 0) == b"\a"
+    assert device.receive(b"C" * size, 0) == b""
+    assert device.poll(device.arrived_ns) == b"\a"
     assert say(device, b"V") == b"V1234\r"
 
 
@@ -399,3 +403,23 @@ def test_losing_power_closes_every_adapter(name: str) -> None:
     assert device.opened == 1
     device.power_off()
     assert device.state is State.CLOSED
+
+
+@pytest.mark.parametrize("name", FIRMWARES)
+@pytest.mark.parametrize("closing", [handshake.closing(), b"C\r", b"\rC\r"])
+def test_what_a_broker_writes_first_transmits_nothing(name: str, closing: bytes) -> None:
+    """Whatever a program that was killed has left in the line buffer, cut anywhere; the last two
+    closings are what others write, and transmit on some."""
+    transmitted = 0
+    for line in (b"t1238" + b"00" * 8, b"T000001238" + b"A5" * 8, b"r1232", b"t7FF0"):
+        for end in range(len(line) + 1):
+            device = adapter(name)
+            say(device, b"C", b"S8", b"O", b"t0FF2AABB")
+            before = later(device, SECOND)
+            device.receive(line[:end] + closing, SECOND)
+            say(device, b"V", b"C", b"O", now_ns=2 * SECOND)
+            transmitted += len(later(device, 3 * SECOND)) - len(before)
+    if closing == handshake.closing():
+        assert transmitted == 0
+    elif name in ("canable", "esp32"):
+        assert transmitted > 0

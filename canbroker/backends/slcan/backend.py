@@ -13,7 +13,7 @@ from canbroker import clock
 from canbroker.backends.base import AdapterGoneError, Backend, BusCondition, Transmit
 from canbroker.backends.slcan.backlog import Backlog
 from canbroker.backends.slcan.checkup import Checkup
-from canbroker.backends.slcan.handshake import CLOSE_ANYTHING, Adapter, handshake
+from canbroker.backends.slcan.handshake import Adapter, closing, handshake
 from canbroker.backends.slcan.options import AnsweringOptions, SlcanOptions
 from canbroker.backends.slcan.port import Port
 from canbroker.backends.slcan.timestamps import Stamps
@@ -60,7 +60,7 @@ def open_adapter(options: SlcanOptions) -> SlcanBackend:
 
 
 def _close(port: Port) -> None:
-    port.close(CLOSE_ANYTHING if port.is_torn else _CLOSE)
+    port.close(closing() if port.is_torn else _CLOSE)
 
 
 class SlcanBackend(Backend):

@@ -48,8 +48,10 @@ class Dialect:
     #: What opens the channel, and what opens it listen-only; ``None``: nobody knows.
     normal: Sequence[str] = ("O",)
     listen: Sequence[str] | None = ("L",)
-    #: What a user should know of a channel that was opened with ``listen``.
+    #: Why the channel does not just listen when it was opened with ``listen``.
     listen_caveat: str = ""
+    #: Bytes that its line buffer holds at most.
+    line_buffer: int = 255
     #: Configuration is ignored while the channel is open, so that it can be said again.
     repeatable: bool = False
     #: A full transmit queue loses frames and does not say so: frames wait for the time that those
@@ -77,7 +79,7 @@ class Dialect:
 
 
 _CANABLE_LISTEN_CAVEAT: Final = (
-    "in its published source O undoes M1: the adapter still acknowledges other nodes' frames"
+    "in its published source O undoes M1, so that it acknowledges other nodes' frames"
 )
 
 LAWICEL: Final = Dialect(
@@ -101,6 +103,7 @@ CANABLE: Final = Dialect(
     normal=("M0", "O"),
     listen=("M1", "O"),
     listen_caveat=_CANABLE_LISTEN_CAVEAT,
+    line_buffer=30,
     repeatable=True,
     loses=True,
     power_up_bitrate=125_000,
@@ -135,6 +138,7 @@ SKETCH: Final = Dialect(
     has_registers=False,
     has_fd=False,
     loses=True,
+    line_buffer=33,
     depth=0,
     power_up_bitrate=500_000,
     pads_remote=True,

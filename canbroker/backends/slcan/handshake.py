@@ -16,6 +16,7 @@ from canbroker.backends.slcan.dialects import (
     CANDAPTER,
     DATA_BITRATES,
     DIALECTS,
+    UNKNOWN,
     Dialect,
     dialect_of,
 )
@@ -24,13 +25,6 @@ from canbroker.backends.slcan.port import Port
 from canbroker.clock import MILLISECOND, SECOND, monotonic_ns
 from canbroker.errors import CanInitializationError
 from canbroker.slcan_codec import ACK, BEL, CR, LF, LineBuffer
-
-#: Closes the channel, whatever was written before it. A program that was killed may have left half
-#: a line behind, and some firmwares take ``C`` and CR for the end of it: they transmit a frame as
-#: soon as its length code is there. Nor may the half line be ended by CR alone, because the same
-#: firmwares then carry out the last command once more, transmits included. Every firmware's line
-#: buffer is shorter than this, so that what remains in it begins with C.
-CLOSE_ANYTHING: Final = b"C" * 256 + CR + b"C" + CR
 
 #: For a command, if the adapter has answered faster than that.
 _ANSWER_NS: Final = 500 * MILLISECOND
@@ -88,6 +82,17 @@ class Command(NamedTuple):
     @property
     def line(self) -> bytes:
         return self.text.encode("ascii") + CR
+
+
+def closing(line_buffer: int = UNKNOWN.line_buffer) -> bytes:
+    """Closes the channel, whatever was written before, and transmits nothing.
+
+    A program that was killed may have left half a line behind, and some firmwares take ``C`` and
+    CR for the end of it: they transmit a frame as soon as its length code is there. Nor may the
+    half line be ended by CR alone, because the same firmwares then carry out the last command once
+    more, transmits included. So the line buffer is overrun, and what remains in it begins with C.
+    """
+    return b"C" * (line_buffer + 1) + CR + b"C" + CR
 
 
 def handshake(port: Port, options: SlcanOptions) -> Adapter:
@@ -175,7 +180,7 @@ class _Handshake:
         """
         self._began_ns = monotonic_ns()
         deadline = self._began_ns + _FIRST_SIGN_NS
-        self._ask_version(CLOSE_ANYTHING)
+        self._ask_version(closing(self._dialect(None).line_buffer))
         before: set[bytes] = set()  # text that earlier questions have brought
         now: set[bytes] = set()
         again_ns = self._asked_ns + _ASK_AGAIN_NS
@@ -322,12 +327,17 @@ def commands_of(options: SlcanOptions, dialect: Dialect, named: str) -> list[Com
         off, on = dialect.timestamps
         is_off = options.timestamps == "off"
         commands.append(Command(off if is_off else on, "timestamps", needed=False))
-    return commands + _opening(options, dialect)
+    return commands + _opening(options, dialect, named)
 
 
-def _opening(options: SlcanOptions, dialect: Dialect) -> list[Command]:
+def _opening(options: SlcanOptions, dialect: Dialect, named: str) -> list[Command]:
     if not options.listen_only:
         return [Command(text, "open the channel") for text in dialect.normal]
+    if dialect.listen_caveat and options.dialect == "auto":
+        raise CanInitializationError(
+            f"{named} cannot be opened listen-only: {dialect.listen_caveat}; "
+            f"dialect={dialect.name} opens it all the same"
+        )
     meaning = "open the channel listen-only"
     if dialect.listen is None:
         return [Command("L", meaning, proven=True)]

@@ -88,6 +88,8 @@ class Firmware(ABC):
         self.options = options
         self.state = State.CLOSED
         self.opened = 0
+        #: When the last byte from the host has arrived, if it came over a line with a speed.
+        self.arrived_ns = 0
         self.ledger = Ledger()
         self.bus = BusQueue()
         #: Transmits still to refuse, and still to accept without an answer.

@@ -37,14 +37,13 @@ class Sketch(Firmware):
         self._said: deque[tuple[int, bytes]] = deque()  # for the host, and when it is said
         self._command = bytearray(self.command_size + 1)
         self._size = 0
-        self._arrived_ns = 0  # when the last byte came over the serial line
         self._stale = StaleData()
 
     # ----------------------------------------------------------------------------------- the reset
 
     def port_opened(self, now_ns: int) -> None:
         self.power_off()
-        self._said.append((now_ns, self.at_reset))
+        self._announce(self.at_reset, now_ns)
         self._booting = True
         boot_ns = self.boot_ns if self.options.boot is None else int(self.options.boot * SECOND)
         self._ready_ns = now_ns + boot_ns
@@ -64,7 +63,7 @@ class Sketch(Firmware):
     def poll(self, now_ns: int) -> bytes:
         if self._booting and now_ns >= self._ready_ns:
             self._booting = False
-            self._said.append((now_ns, self.when_ready))
+            self._announce(self.when_ready, now_ns)
             self.ready(now_ns)
         said = b""
         while self._said and self._said[0][0] <= now_ns:
@@ -87,8 +86,8 @@ class Sketch(Firmware):
             return said
         for byte in data:
             byte_ns = _BITS_A_BYTE * SECOND // self.baudrate
-            self._arrived_ns = max(self._arrived_ns, now_ns) + byte_ns
-            self.take(byte, self._arrived_ns)
+            self.arrived_ns = max(self.arrived_ns, now_ns) + byte_ns
+            self.take(byte, self.arrived_ns)
         return said + self.poll(now_ns)
 
     def while_booting(self, data: bytes, now_ns: int) -> None:
@@ -111,9 +110,13 @@ class Sketch(Firmware):
     def run(self, line: bytes, at_ns: int) -> None:
         """Does what a line says, which ends in CR; answers with :meth:`say`."""
 
+    def _announce(self, text: bytes, now_ns: int) -> None:
+        if text:
+            self._said.append((now_ns, text))
+
     def say(self, answer: bytes) -> None:
         """Answers, once the last byte that has come so far has really arrived."""
-        self._said.append((self._arrived_ns, answer))
+        self._said.append((self.arrived_ns, answer))
 
     def refuse(self, line: bytes) -> None:
         self.ledger.refuse_command(line[:-1])
