@@ -37,7 +37,7 @@ _ACKNOWLEDGEMENTS = frozenset({b"", b"z", b"Z"})
 #: For pacing an adapter that tells neither its rate nor that its queue is full.
 _ASSUMED_BITRATE = 125_000
 #: When no LF has followed for so long, none does.
-_SETTLE_NS = 5 * clock.MILLISECOND
+_SETTLE_NS = 20 * clock.MILLISECOND
 
 
 def open_adapter(options: SlcanOptions) -> SlcanBackend:
@@ -120,8 +120,8 @@ class SlcanBackend(Backend):
         for line, terminator in chain(early, self._lines.feed(data)):
             self._line(line, terminator, wall_ns, happened)
         now_ns = clock.monotonic_ns()
-        if self._lines.held:
-            self._settle(now_ns, wall_ns, happened)
+        if self._lines.held or self._settle_ns is not None:
+            self._settle(bool(data), now_ns, wall_ns, happened)
         if happened:
             self._checkup.heard(now_ns)
         while self._written and not self._backlog.deep(now_ns):
@@ -218,10 +218,13 @@ class SlcanBackend(Backend):
         else:
             self._throttle.note("malformed", f"{self._port.name}: {line[:40]!r}")
 
-    def _settle(self, now_ns: int, wall_ns: int, happened: list[Frame | Transmit]) -> None:
-        """Takes an empty line for an acknowledgement once it is clear that it is no part of CR CR
-        LF."""
-        if self._settle_ns is None:
+    def _settle(
+        self, is_news: bool, now_ns: int, wall_ns: int, happened: list[Frame | Transmit]
+    ) -> None:
+        """Takes an empty line for an acknowledgement once it is clear that no LF follows it."""
+        if not self._lines.held:
+            self._settle_ns = None
+        elif is_news or self._settle_ns is None:
             self._settle_ns = now_ns + _SETTLE_NS
         elif now_ns >= self._settle_ns:
             self._settle_ns = None

@@ -237,7 +237,7 @@ class _Handshake:
 
     def _patience_ns(self) -> int:
         """How long to wait for an answer."""
-        return min(max(_ANSWER_NS, self._answer_ns), _LONGEST_ANSWER_NS)
+        return min(max(_ANSWER_NS, 2 * self._answer_ns), _LONGEST_ANSWER_NS)
 
     # ----------------------------------------------------------------------- configuration
 
@@ -332,7 +332,11 @@ def commands_of(options: SlcanOptions, dialect: Dialect, named: str) -> list[Com
 
 def _opening(options: SlcanOptions, dialect: Dialect, named: str) -> list[Command]:
     if not options.listen_only:
-        return [Command(text, "open the channel") for text in dialect.normal]
+        *modes, last = dialect.normal
+        return [
+            *(Command(text, "normal mode", needed=False) for text in modes),
+            Command(last, "open the channel"),
+        ]
     if dialect.listen_caveat and options.dialect == "auto":
         raise CanInitializationError(
             f"{named} cannot be opened listen-only: {dialect.listen_caveat}; "
