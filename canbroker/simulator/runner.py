@@ -15,12 +15,15 @@ from typing import TextIO
 
 from canbroker.clock import MILLISECOND, monotonic_ns
 from canbroker.errors import CanInitializationError
+from canbroker.priority import raise_priority
 from canbroker.simulator.opens import OpenWatch
 from canbroker.simulator.options import SimulatorOptions
 from canbroker.simulator.replay import load
 from canbroker.simulator.simulation import OUTPUT_LIMIT, Simulation
 
 _CHUNK = 65_536
+#: A wait that took less did not wait.
+_AT_ONCE_NS = MILLISECOND // 10
 _SPLIT_PAUSE_NS = MILLISECOND // 4
 #: A host that writes without reading is not read beyond this many bytes of answers.
 _ANSWER_LIMIT = 16 * OUTPUT_LIMIT
@@ -35,6 +38,7 @@ def run(options: SimulatorOptions, out: TextIO, control: TextIO | None) -> int:
     :raises CanInitializationError: the log or the link is wrong.
     :raises ValueError: a fault is.
     """
+    raise_priority()  # hardware does not wait for a processor
     frames = load(options.replay) if options.replay else []
     simulation = Simulation(options, frames)
     for fault in options.faults:
@@ -67,9 +71,13 @@ class _Runner:
         self._control = control
         self._commands = b""
         self._stop = stop
+        self._stepped_ns = monotonic_ns()
 
     def step(self) -> None:
+        asked_ns = monotonic_ns()
         ready = self._wait()
+        # Data that was there at once has come at any time since this process last looked.
+        was_there = monotonic_ns() - asked_ns < _AT_ONCE_NS
         if self._stop in ready:
             self._simulation.quitting = True
         if self._control is not None and self._control.fileno() in ready:
@@ -78,17 +86,19 @@ class _Runner:
         if self._simulation.plugged:
             self._reset_if_opened()
             if self._terminal.descriptor in ready:
-                self._receive()
-        self._simulation.step(monotonic_ns())
+                self._receive(since_ns=self._stepped_ns if was_there else None)
+        self._stepped_ns = monotonic_ns()
+        self._simulation.step(self._stepped_ns)
         self._flush()
         self.print_reports()
 
-    def _receive(self) -> None:
+    def _receive(self, since_ns: int | None) -> None:
         data = self._terminal.read()
         # A program that opened the port and wrote between two lines of this one: the reset comes
         # before the bytes.
         self._reset_if_opened()
-        self._simulation.receive(data, monotonic_ns())
+        now_ns = monotonic_ns()
+        self._simulation.receive(data, now_ns, since_ns)
 
     def _reset_if_opened(self) -> None:
         if self._terminal.was_opened():

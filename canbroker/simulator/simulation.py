@@ -16,6 +16,8 @@ from canbroker.simulator.replay import Replay
 
 #: What the adapter's own output buffer holds, in bytes; lines that come when it is full are lost.
 OUTPUT_LIMIT = 4096
+#: Of USB at full speed, in bytes.
+_PACKET = 64
 #: Between two looks at what the host wants.
 _FRAMES_A_STEP = 1000
 
@@ -47,10 +49,21 @@ class Simulation:
 
     # ------------------------------------------------------------------------------- the host
 
-    def receive(self, data: bytes, now_ns: int) -> None:
-        """Bytes from the host; lost on an adapter that hangs."""
-        if not self.hangs(now_ns):
-            self._say(self._device.receive(data, now_ns), now_ns)
+    def receive(self, data: bytes, now_ns: int, since_ns: int | None = None) -> None:
+        """Bytes that the host wrote after ``since_ns``, or now. An adapter that hangs loses them.
+
+        An adapter takes them when they come. This one may have had something else to do, or no
+        processor, and finds more at a time than a host had written at a time: it takes them as if
+        they had come evenly.
+        """
+        if self.hangs(now_ns):
+            return
+        since_ns = now_ns if since_ns is None else since_ns
+        count = -(-len(data) // _PACKET)
+        for index in range(count):
+            piece = data[index * _PACKET : (index + 1) * _PACKET]
+            at_ns = since_ns + (now_ns - since_ns) * (index + 1) // count
+            self._say(self._device.receive(piece, at_ns), now_ns)
 
     @property
     def boots(self) -> bool:
