@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -482,7 +484,7 @@ def test_what_users_get_wrong_is_named(runtime: Runtime, server: Running, tmp_pa
     assert "bitrate must be 1000 to" in fail("dump", "-i", "virtual", "x", "-b", "3")
     assert "is open with bitrate=500000, not bitrate=250000" in fail("dump", "body", "-b", "250000")
     assert "/dev/no-such-tty" in fail("dump", "-i", "slcan", "/dev/no-such-tty")
-    assert "no-such.log: No such file" in fail("replay", "no-such.log", "body")
+    assert f"no-such.log: {os.strerror(errno.ENOENT)}" in fail("replay", "no-such.log", "body")
     assert "has no interface 'can1'" in fail("replay", str(log), "body=can1", code=2)
     assert "is no CAN frame" in fail("send", "body", "xyz", code=2)
     assert "is not id:mask" in fail("dump", "body,xyz", code=2)

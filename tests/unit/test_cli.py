@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import errno
 import itertools
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -87,26 +89,26 @@ sys.exit(str(heavy & set(sys.modules)) if heavy & set(sys.modules) else 0)
 def test_an_unknown_command_is_a_usage_error() -> None:
     result = CliRunner().invoke(cli, ["explode"])
     assert result.exit_code == 2
-    assert "No such command 'explode'" in result.stderr
+    assert "'explode'" in result.stderr
 
 
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["send", "x"], "Missing argument 'FRAME...'"),
+        (["send", "x"], "FRAME"),
         (["send", "x", "1#1"], "'1#1' is no CAN frame"),
         (["send", "x", "123#112233445566778899"], "9 bytes do not fit a classic CAN frame"),
         (["dump"], "name a channel at least"),
         (["dump", ",1:1"], "',1:1' names no channel"),
         (["dump", "x,zz"], "filter 'zz' is not id:mask, id~mask or #errormask"),
-        (["dump", "x", "-n", "0"], "0 is not in the range x>=1"),
-        (["dump", "x", "-t", "q"], "'q' is not one of"),
-        (["dump", "x", "-b", "fast"], "'fast' is not a valid integer"),
+        (["dump", "x", "-n", "0"], "'-n'"),
+        (["dump", "x", "-t", "q"], "'q'"),
+        (["dump", "x", "-b", "fast"], "'fast'"),
         (["dump", "x", "-p", "fd"], "'fd' is not KEY=VALUE"),
         (["dump", "x", "-p", "=1"], "'=1' is not KEY=VALUE"),
         (["dump", "x", "-p", "broker=ipc:///x"], "'broker' is no parameter of an interface"),
         (["replay", "log", "-l", "0"], "'0' is no number above 0, and not i (infinite)"),
-        (["replay", "log", "--speed", "-1"], "-1.0 is not in the range x>=0"),
+        (["replay", "log", "--speed", "-1"], "'--speed'"),
         (["gen", "x", "-L", "9"], "length must be r, i or 0 to 8, got '9'"),
         (["gen", "x", "-I", "800"], "identifier 800 is above 7FF"),
         (["simulate", "slcan", "--fault", "explode"], "unknown command 'explode'"),
@@ -119,7 +121,7 @@ def test_a_wrong_command_line_is_refused_before_anything_is_opened(
     result = CliRunner().invoke(cli, arguments)
     assert (result.exit_code, result.stdout) == (2, "")
     assert said in " ".join(result.stderr.split())
-    assert "Usage: " in result.stderr
+    assert f" {arguments[0]} " in result.stderr, "how the command is used"
 
 
 @pytest.mark.parametrize("name", ["serve", "status", "stop", "dump", "send", "replay", "gen"])
@@ -352,7 +354,7 @@ def test_assignments_that_do_not_fit(targets: list[str], said: str) -> None:
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        (None, "cannot read .*: No such file"),
+        (None, f"cannot read .*: {os.strerror(errno.ENOENT)}"),
         ("", "holds no frames"),
         ("# only a comment\n", "holds no frames"),
         ("(1.0) can0 123#\nrubbish\n", "line 2: 'rubbish' is not of the form"),
