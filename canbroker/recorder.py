@@ -51,4 +51,4 @@ def recent_frames(broker: str | None, channel: str, seconds: float) -> list[Echo
 
 def candump_line(frame: Frame, channel: str) -> str:
     """A frame as a line of ``candump -L``."""
-    return format_log_line(frame, "_".join(channel.split()))  # blanks separate fields
+    return format_log_line(frame, channel)

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from canbroker.cli import Failure
-from canbroker.cli.common import broker_option
+from canbroker.cli.common import NotNegative, broker_option
 from canbroker.recorder import candump_line, recent_frames
 
 
@@ -17,7 +17,7 @@ from canbroker.recorder import candump_line, recent_frames
     "--last",
     "seconds",
     metavar="SECONDS",
-    type=click.FloatRange(min=0, max=86_400),
+    type=NotNegative(86_400),
     default=10.0,
     show_default=True,
     help="How far back.",

@@ -16,7 +16,7 @@ from typing import TextIO
 from canbroker.clock import MILLISECOND, monotonic_ns
 from canbroker.errors import CanInitializationError
 from canbroker.simulator.options import SimulatorOptions
-from canbroker.simulator.replay import load
+from canbroker.simulator.replay import Recording
 from canbroker.simulator.simulation import OUTPUT_LIMIT, Simulation
 
 _CHUNK = 65_536
@@ -34,8 +34,8 @@ def run(options: SimulatorOptions, out: TextIO, control: TextIO | None) -> int:
     :raises CanInitializationError: the log or the link is wrong.
     :raises ValueError: a fault is.
     """
-    frames = load(options.replay) if options.replay else []
-    simulation = Simulation(options, frames)
+    recording = Recording(options.replay) if options.replay else None
+    simulation = Simulation(options, recording or [])
     for fault in options.faults:
         simulation.command(fault, monotonic_ns())
     with _signals() as stop, _Terminal(options.link) as terminal:
@@ -46,6 +46,8 @@ def run(options: SimulatorOptions, out: TextIO, control: TextIO | None) -> int:
             runner.step()
     simulation.report("exit")
     runner.print_reports()
+    if recording and recording.skipped:
+        sys.stderr.write(f"{recording.path}: {recording.skipped}\n")
     return 0
 
 

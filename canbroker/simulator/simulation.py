@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import random
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from canbroker.clock import SECOND
 from canbroker.frame import ERROR, EXTENDED, Frame
@@ -25,7 +25,7 @@ class Simulation:
     The ledger: every frame of the log is replayed, dropped, garbled, overrun or skipped.
     """
 
-    def __init__(self, options: SimulatorOptions, frames: list[Frame]) -> None:
+    def __init__(self, options: SimulatorOptions, frames: Iterable[Frame]) -> None:
         self.output = bytearray()
         self.reports: list[str] = []  # lines to print
         self.plugged = True
@@ -36,7 +36,7 @@ class Simulation:
         self._device = Device(options)
         self._replay = Replay(frames, options.rate, options.loop)
         self._may_start = not options.paused
-        self._reported_end = not frames
+        self._reported_end = self._replay.finished
         self._drop = self._garble = 0.0
         self._hangs_until_ns = 0
         self._counts = Counter[str]()
