@@ -7,6 +7,7 @@ frames are skipped and counted. Source: can-utils' ``candump.c``, ``canplayer.c`
 
 from __future__ import annotations
 
+import codecs
 import io
 import re
 from collections import Counter
@@ -24,8 +25,6 @@ _CHUNK: Final = 1 << 16
 
 #: The longest line that candump writes is one of CAN XL, with about 4,200 bytes.
 _MAX_LINE: Final = 8192
-
-_BYTE_ORDER_MARK: Final = b"\xef\xbb\xbf"
 
 #: A clock that steps back further was set. Frames of several adapters may be a bit out of order.
 _MAX_DISORDER_NS: Final = 100 * clock.MILLISECOND
@@ -232,7 +231,7 @@ class RecordedTime:
 
 def _text(line: bytes, is_first: bool) -> str:
     if is_first:
-        line = line.removeprefix(_BYTE_ORDER_MARK)
+        line = line.removeprefix(codecs.BOM_UTF8)
     if len(line) > _MAX_LINE:
         line = line[:_MAX_LINE] + b"..."  # not a frame, whatever its beginning is
     return line.decode(errors="replace").strip()

@@ -222,6 +222,22 @@ def test_a_file_that_is_no_text_is_refused(tmp_path: Path) -> None:
         config.load(path)
 
 
+@pytest.mark.parametrize("mark", [b"", b"\xef\xbb\xbf"])
+@pytest.mark.parametrize("end", [b"\n", b"\r\n"])
+def test_a_file_of_another_systems_editor(tmp_path: Path, mark: bytes, end: bytes) -> None:
+    path = tmp_path / "x.toml"
+    lines = [b"[channels.a]", b'interface = "virtual"', b"# K\xc3\xb6rper"]
+    path.write_bytes(mark + end.join(lines) + end)
+    assert config.load(path).channels == {"a": ChannelConfig("a", "virtual", {})}
+    for wrong, said in ((b"\xff", "not UTF-8"), (b"bitrat = 1", "channels.a.bitrat: ")):
+        path.write_bytes(mark + end.join([*lines, wrong]) + end)
+        with pytest.raises(CanInitializationError, match=rf"x\.toml, line 4.*{said}"):
+            check(config.load(path))
+    path.write_bytes(mark + b"[" + end)
+    with pytest.raises(CanInitializationError, match=r"x\.toml: no valid TOML: .*line 1"):
+        config.load(path)
+
+
 def test_the_size_of_a_file_is_bounded(tmp_path: Path) -> None:
     path = tmp_path / "x.toml"
     path.write_bytes(b"#" * config.MAX_FILE_BYTES)

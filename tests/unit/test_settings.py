@@ -261,6 +261,20 @@ def test_a_broken_file_names_file_and_line(text: bytes, line: int, fault: str, h
         gather({"interface": "virtual", "channel": "x"}, canbroker.rc)
 
 
+@pytest.mark.parametrize("mark", [b"", b"\xef\xbb\xbf"])
+@pytest.mark.parametrize("end", [b"\n", b"\r\n"])
+def test_a_file_of_another_systems_editor(mark: bytes, end: bytes, home: Path) -> None:
+    file = home / ".can"
+    lines = [b"[default]", b"interface = virtual", b"channel = K\xc3\xb6rper"]
+    file.write_bytes(mark + end.join(lines) + end)
+    found = resolved()
+    assert (found["interface"], found["channel"]) == ("virtual", "Körper")
+    for wrong, said in ((b"\xff", "not UTF-8"), (b"nonsense", "neither")):
+        file.write_bytes(mark + end.join([*lines, wrong]) + end)
+        with pytest.raises(CanInitializationError, match=rf"\.can, line 4: {said}"):
+            resolved()
+
+
 @pytest.mark.parametrize("text", ["{", "5", "[]", "null", '{"a": 1} x', "[" * 5000, "\udcff"])
 @pytest.mark.parametrize("context", [None, "bench"])
 def test_broken_json_names_the_variable(
