@@ -50,7 +50,8 @@ lock:            ## the newest of what we depend on, into constraints.txt
 	$(OLDEST_PYTHON) -m venv --clear $(LOCK)
 	$(LOCK)/bin/python $(PIP_INSTALL) hatchling editables '.[dev,ecosystem,bench,docs,fuzz]'
 	{ echo "# The versions that the Makefile installs. Written by 'make lock'."; \
-	  $(LOCK)/bin/python -m pip freeze --disable-pip-version-check --exclude canbroker; } > constraints.txt
+	  $(LOCK)/bin/python -m pip freeze --disable-pip-version-check --exclude canbroker; } > $(LOCK)/new
+	mv $(LOCK)/new constraints.txt
 	rm -r $(LOCK)
 
 test-socketcan: $(READY)     ## those that need a kernel with CAN: this one, or one of its own

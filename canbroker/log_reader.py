@@ -20,8 +20,8 @@ from canbroker import clock
 from canbroker.candump import LogEntry, parse_log_line, quoted
 from canbroker.errors import CanInitializationError
 
-#: Bytes that are read at once: lines for some milliseconds of work.
-_CHUNK: Final = 1 << 16
+#: Bytes that are read at once: about 370 lines, a millisecond's work.
+_CHUNK: Final = 1 << 14
 
 #: The longest line that candump writes is one of CAN XL, with about 4,200 bytes.
 _MAX_LINE: Final = 8192
@@ -137,7 +137,7 @@ class LogReader:
         """
         skipped = Skipped() if self._is_counted else self.skipped
         self._is_counted = True
-        number = 0
+        number, found = 0, False
         for lines in self._lines():
             batch = []
             for line in lines:
@@ -150,9 +150,9 @@ class LogReader:
                         raise CanInitializationError(f"{where}: {error}") from None
                     skipped.add(number, line)
             if batch:
-                self.found = True
+                self.found = found = True
                 yield batch
-        if not self.found:
+        if not found:
             why = f": {skipped}" if skipped else ""
             raise CanInitializationError(f"{self.name} contains no frames{why}")
 

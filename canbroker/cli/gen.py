@@ -19,7 +19,7 @@ from canbroker.traffic import GenOptions, random_frames
     "-g",
     "gap_ms",
     metavar="MS",
-    type=NotNegative(),
+    type=NotNegative(1e9),
     default=200.0,
     show_default=True,
     help="Milliseconds from frame to frame; 0 is as fast as the channel takes them.",

@@ -50,7 +50,7 @@ _STANDARD_INPUT: Final = Path("-")
     "-g",
     "gap_ms",
     metavar="MS",
-    type=NotNegative(),
+    type=NotNegative(1e9),
     help="Ignore the timestamps: so many milliseconds from frame to frame.",
 )
 @click.option(
@@ -100,6 +100,8 @@ def replay(
                 for batch in log.batches():
                     player.play(batch, advance)
                 player.end_reading(log.name)
+                if not player.sent:
+                    break
         player.flush()
 
 
@@ -160,6 +162,7 @@ class Player:
     def __init__(self, route: Route, opener: Opener, timing: RecordedTime | EvenTime) -> None:
         #: Those of the first reading, which are not sent.
         self.error_frames = 0
+        self.sent = 0
         self._route = route
         self._opener = opener
         self._timing = timing
@@ -196,6 +199,7 @@ class Player:
         self._open(channels)
         for due in self._pace.due_together(playable):
             self._send(due)
+            self.sent += len(due)
             advance(len(due))
 
     def end_reading(self, name: str) -> None:

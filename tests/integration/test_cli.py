@@ -415,6 +415,14 @@ def test_standard_input_is_played_once_and_must_have_what_is_assigned(server: Ru
     assert b"standard input can be played once only" in said
 
 
+def test_an_endless_replay_of_nothing_to_send_ends(server: Running, tmp_path: Path) -> None:
+    log = tmp_path / "errors.log"
+    log.write_text("(0.0) can0 20000004#0004000000000000\n")
+    done = run("replay", str(log), "rest", "--loop", "i")
+    assert done.returncode == 0
+    assert done.stderr == "canbroker: replay: 1 error frames are not sent\n"
+
+
 def test_a_recording_clock_that_steps_back_starts_timing_anew(
     runtime: Runtime, server: Running, tmp_path: Path
 ) -> None:

@@ -101,7 +101,7 @@ def test_an_unknown_command_is_a_usage_error() -> None:
         (["replay", "log", "-l", "0"], "'0' is no number above 0, and not i (infinite)"),
         (["replay", "log", "--speed", "-1"], "'--speed'"),
         (["replay", "log", "--speed", "nan"], "'nan' is not a finite number"),
-        (["replay", "log", "-g", "inf"], "'inf' is not a finite number"),
+        (["replay", "log", "-g", "inf"], "'-g'"),
         (["gen", "x", "-g", "nan"], "'nan' is not a finite number"),
         (["simulate", "slcan", "--rate", "nan"], "'nan' is not a finite number"),
         (["demo", "--speed", "inf"], "'inf' is not a finite number"),

@@ -166,6 +166,16 @@ def test_a_file_is_closed_and_can_be_read_again(tmp_path: Path) -> None:
         list(log)
 
 
+def test_a_file_that_was_emptied_meanwhile_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "drive.log"
+    path.write_text(f"{FIRST}\n")
+    with LogReader.open(path) as log:
+        assert len(list(log)) == 1
+        path.write_text("")
+        with pytest.raises(CanInitializationError, match="contains no frames"):
+            list(log)
+
+
 def test_interfaces_that_a_log_does_not_have() -> None:
     log = reader(f"rubbish\n{FIRST}\n{LAST}\n")
     assert log.missing({"can0"}) == (set(), ["can0", "can1"])
