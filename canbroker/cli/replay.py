@@ -208,8 +208,8 @@ class Player:
         :raises CanInitializationError: it has not had an interface that is assigned.
         """
         self._is_first_reading = False
-        for interface in sorted(self._unseen):
-            raise CanInitializationError(f"{name} has no interface {interface!r}")
+        if self._unseen:
+            raise CanInitializationError(f"{name} has no interface {min(self._unseen)!r}")
 
     def flush(self) -> None:
         """Returns when all has been sent."""
@@ -237,6 +237,8 @@ class Player:
 def _opened(path: Path, strict: bool) -> LogReader:
     """:raises CanInitializationError: the file cannot be read."""
     if path == _STANDARD_INPUT:
+        if sys.stdin is None:  # the descriptor was closed when the process began
+            raise CanInitializationError("standard input is closed")
         file = os.fdopen(sys.stdin.fileno(), "rb", closefd=False)
         return LogReader(file, "standard input", strict=strict)
     return LogReader.open(path, strict=strict)
@@ -253,9 +255,9 @@ def _look_through(log: LogReader, route: Route, strict: bool) -> None:
             pass
     if route.assigned:
         missing, logged = log.missing(set(route.assigned))
-        for interface in sorted(missing):
+        if missing:
             has = ", ".join(logged) or "none"
-            raise click.UsageError(f"{log.name} has no interface {interface!r}; it has: {has}")
+            raise click.UsageError(f"{log.name} has no interface {min(missing)!r}; it has: {has}")
 
 
 def _report(log: LogReader, player: Player) -> None:
