@@ -1,30 +1,37 @@
 # Everything sets itself up in a private virtual environment; Python 3.11 or later is all it needs.
+# The versions of constraints.txt go into it, so that today's environment is tomorrow's.
 PYTHON ?= python3
+OLDEST_PYTHON ?= python3.11
 VENV := .venv
+NEWEST := .venv-newest
+LOCK := .venv-lock
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 ECOSYSTEM := $(VENV)/.ecosystem
 FUZZ := $(VENV)/.fuzz
 BENCH := $(VENV)/.bench
 DURATION ?= 60
+PIP_INSTALL := -m pip install --quiet --disable-pip-version-check
+# In the environment, where the build of this package sees them, too; newer pips look at the second.
+LOCKED := PIP_CONSTRAINT=constraints.txt PIP_BUILD_CONSTRAINT=constraints.txt
 
-.PHONY: demo test test-socketcan test-socketcan-hw conformance ecosystem fuzz soak check bench bench-periodic bench-socketcan docs format clean
+.PHONY: demo test test-newest lock test-socketcan test-socketcan-hw conformance ecosystem fuzz soak check bench bench-periodic bench-socketcan docs format clean
 
-$(READY): pyproject.toml
+$(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	$(LOCKED) $(BIN)/python $(PIP_INSTALL) --editable '.[dev]'
 	touch $@
 
 $(ECOSYSTEM): $(READY)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[ecosystem]'
+	$(LOCKED) $(BIN)/python $(PIP_INSTALL) --editable '.[ecosystem]'
 	touch $@
 
 $(FUZZ): $(READY)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[fuzz]'
+	$(LOCKED) $(BIN)/python $(PIP_INSTALL) --editable '.[fuzz]'
 	touch $@
 
 $(BENCH): $(READY)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[bench]'
+	$(LOCKED) $(BIN)/python $(PIP_INSTALL) --editable '.[bench]'
 	touch $@
 
 demo: $(READY)   ## the main job on simulated hardware, with a ledger at the end
@@ -32,6 +39,20 @@ demo: $(READY)   ## the main job on simulated hardware, with a ledger at the end
 
 test: $(READY)   ## all tests, two files at a time: they wait for most of it
 	$(BIN)/python -m pytest -n 2 --dist loadfile
+
+test-newest:     ## all tests with the newest of what we depend on, in an environment of its own
+	$(PYTHON) -m venv --clear $(NEWEST)
+	$(NEWEST)/bin/python $(PIP_INSTALL) --editable '.[dev]'
+	$(NEWEST)/bin/python -m pytest -n 2 --dist loadfile
+
+# The oldest Python that we support: what installs there installs on later ones, too.
+lock:            ## the newest of what we depend on, into constraints.txt
+	$(OLDEST_PYTHON) -m venv --clear $(LOCK)
+	$(LOCK)/bin/python $(PIP_INSTALL) hatchling editables '.[dev,ecosystem,bench,docs,fuzz]'
+	{ echo "# The versions that the Makefile installs. Written by 'make lock'."; \
+	  $(LOCK)/bin/python -m pip freeze --disable-pip-version-check --exclude canbroker; } > $(LOCK)/new
+	mv $(LOCK)/new constraints.txt
+	rm -r $(LOCK)
 
 test-socketcan: $(READY)     ## those that need a kernel with CAN: this one, or one of its own
 	tools/test-socketcan
@@ -68,7 +89,7 @@ bench-socketcan: $(READY)  ## python-can's SocketCAN beside canbroker; without C
 
 # Not --quiet, which hides warnings from --strict. The notice of the theme about MkDocs 2 is none.
 docs: $(READY)   ## the documentation, into site/
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[docs]'
+	$(LOCKED) $(BIN)/python $(PIP_INSTALL) --editable '.[docs]'
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 format: $(READY)
@@ -76,4 +97,4 @@ format: $(READY)
 	$(BIN)/ruff check --fix .
 
 clean:
-	rm -rf $(VENV) build dist site .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf $(VENV) $(NEWEST) $(LOCK) build dist site .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis

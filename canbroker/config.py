@@ -18,6 +18,7 @@ found, line.
 
 from __future__ import annotations
 
+import codecs
 import re
 import tomllib
 from pathlib import Path
@@ -175,6 +176,7 @@ def _read(path: Path) -> str:
         ) from error
     if len(content) > MAX_FILE_BYTES:
         raise CanInitializationError(f"{path}: a configuration has {MAX_FILE_BYTES} bytes at most")
+    content = content.removeprefix(codecs.BOM_UTF8)  # as editors of Windows write it
     try:
         return content.decode()
     except UnicodeDecodeError as error:

@@ -280,14 +280,7 @@ def to_frame(message: Any) -> Frame:
     :raises CanOperationError: no controller could send it; the text names message and fault.
     """
     try:
-        flags = (
-            (EXTENDED if message.is_extended_id else 0)
-            | (REMOTE if message.is_remote_frame else 0)
-            | (ERROR if message.is_error_frame else 0)
-            | (FD if message.is_fd else 0)
-            | (BITRATE_SWITCH if message.bitrate_switch else 0)
-            | (ERROR_STATE_INDICATOR if message.error_state_indicator else 0)
-        )
+        flags = _flags(message)
         raw_id, raw_dlc, raw_data = message.arbitration_id, message.dlc, message.data
     except AttributeError as error:
         raise TypeError(f"{message!r} is no CAN message: {error}") from None
@@ -301,6 +294,12 @@ def to_frame(message: Any) -> Frame:
     if fault is not None:
         raise CanOperationError(f"cannot send {_name(message)}: {fault}")
     return Frame(0, arbitration_id, flags, data)
+
+
+def received_frame(message: Message) -> Frame:
+    """The frame that a received message was, with its timestamp 0; nothing is checked."""
+    data = message.dlc if message.is_remote_frame else bytes(message.data)
+    return Frame(0, message.arbitration_id, _flags(message), data)
 
 
 def to_stamped_frame(message: Any) -> Frame:
@@ -318,6 +317,17 @@ def to_stamped_frame(message: Any) -> Frame:
     frame.timestamp_ns = seconds * _SECOND + round((timestamp - seconds) * _SECOND)
     frame.flags |= HARDWARE_TIMESTAMP
     return frame
+
+
+def _flags(message: Any) -> int:
+    return (
+        (EXTENDED if message.is_extended_id else 0)
+        | (REMOTE if message.is_remote_frame else 0)
+        | (ERROR if message.is_error_frame else 0)
+        | (FD if message.is_fd else 0)
+        | (BITRATE_SWITCH if message.bitrate_switch else 0)
+        | (ERROR_STATE_INDICATOR if message.error_state_indicator else 0)
+    )
 
 
 def _padded(data: Any, dlc: int) -> bytes:

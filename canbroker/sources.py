@@ -6,6 +6,7 @@ is configured for us. Nothing of it is read before it is asked for.
 
 from __future__ import annotations
 
+import codecs
 import enum
 import logging
 import os
@@ -187,9 +188,9 @@ def _from_json(variable: str, place: Place) -> Values:
 
 
 def _text(path: Path) -> str:
-    content = path.read_bytes()
+    content = path.read_bytes().removeprefix(codecs.BOM_UTF8)
     try:
-        return content.decode("utf-8-sig").replace("\r\n", "\n")
+        return content.decode().replace("\r\n", "\n")
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
         raise CanInitializationError(f"{path}, line {line}: not UTF-8") from error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 import tomllib
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -26,6 +27,20 @@ _OWN_ARGUMENTS: Final = frozenset(
 )
 
 _T = TypeVar("_T")
+
+
+class NotNegative(click.FloatRange):
+    """A number of 0 or above, up to ``most``; neither infinity nor NaN."""
+
+    def __init__(self, most: float | None = None) -> None:
+        super().__init__(min=0, max=most)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        number = super().convert(value, param, ctx)
+        if not math.isfinite(number):
+            self.fail(f"{value!r} is not a finite number", param, ctx)
+        return number
+
 
 broker_option = click.option(
     "--broker",

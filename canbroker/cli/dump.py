@@ -17,7 +17,7 @@ from canbroker.cli.merging import Source, merge
 from canbroker.client import BusStats
 from canbroker.filters import EVERYTHING, FilterSet
 from canbroker.frame import EXTENDED, Frame
-from canbroker.message import Message, to_frame
+from canbroker.message import Message, received_frame
 
 _MICROSECOND: Final = 1000
 
@@ -106,7 +106,7 @@ class LogLines:
     """Lines of ``candump -L``."""
 
     def line(self, channel: str, frame: Frame) -> str:
-        return format_log_line(frame, "_".join(channel.split()))  # blanks separate fields
+        return format_log_line(frame, channel)
 
 
 class HumanLines:
@@ -141,8 +141,11 @@ class HumanLines:
 
 
 def timed_frame(message: Message) -> Frame:
-    """The frame that a received message was, to the microsecond (a float holds no more)."""
-    frame = to_frame(message)
+    """The frame that a received message was, to the microsecond (a float holds no more).
+
+    Unchecked, unlike a frame to send: whatever an adapter has received is shown.
+    """
+    frame = received_frame(message)
     frame.timestamp_ns = round(message.timestamp * 1e6) * _MICROSECOND
     return frame
 

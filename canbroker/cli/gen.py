@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from canbroker import clock
-from canbroker.cli.common import Opener, opens_channels, outgoing
+from canbroker.cli.common import NotNegative, Opener, opens_channels, outgoing
 from canbroker.cli.pacing import due_together
 from canbroker.traffic import GenOptions, random_frames
 
@@ -19,7 +19,7 @@ from canbroker.traffic import GenOptions, random_frames
     "-g",
     "gap_ms",
     metavar="MS",
-    type=click.FloatRange(min=0),
+    type=NotNegative(1e9),
     default=200.0,
     show_default=True,
     help="Milliseconds from frame to frame; 0 is as fast as the channel takes them.",

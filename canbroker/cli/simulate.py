@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from canbroker.cli.common import NotNegative
 from canbroker.simulator import SimulatorOptions, run
 from canbroker.simulator.firmware import FIRMWARES
 
@@ -27,7 +28,7 @@ def simulate() -> None:
 @click.option(
     "--rate",
     metavar="X",
-    type=click.FloatRange(min=0),
+    type=NotNegative(),
     default=1.0,
     show_default=True,
     help="Times as fast as recorded; 0 is as fast as it is read.",

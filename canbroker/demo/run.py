@@ -22,6 +22,7 @@ from typing import Any, Final
 
 import msgspec
 from rich.console import Console
+from rich.markup import escape
 
 from canbroker import candump, traffic
 from canbroker.clock import SECOND
@@ -35,6 +36,7 @@ from canbroker.demo.screen import Screen
 from canbroker.errors import CanInitializationError, CanOperationError
 from canbroker.filters import FilterSet, validate
 from canbroker.frame import ERROR, FD, Frame
+from canbroker.log_reader import LogReader, RecordedTime, Skipped
 from canbroker.runtime import Runtime
 from canbroker.simulator import SimulatorOptions
 from canbroker.wire import topics
@@ -71,7 +73,7 @@ def run(trace: Path | None, speed: float = 1.0) -> int:
     with _interrupted_once(), _private_directory() as directory:
         if trace is None:
             trace = _made_up_trace(directory)
-        frames = _load(trace)
+        frames, skipped = _load(trace)
         roles = cast(frames)
         with ExitStack() as stack:
             # Left in reverse: the clients, the broker, and the directory at last.
@@ -79,6 +81,8 @@ def run(trace: Path | None, speed: float = 1.0) -> int:
             children = stack.enter_context(Children(directory))
             screen = stack.enter_context(Screen(console, roles))
             stage = _Stage(children, broker, screen, roles)
+            if skipped:
+                screen.say(escape(f"{trace}: {skipped}"))
             stage.start_adapter(trace, directory / "can", speed)
             stage.start_clients(directory / "can", frames)
             expected = {role: ledger.expect(role.can_filters, frames) for role in roles}
@@ -248,29 +252,26 @@ def _made_up_trace(directory: Path) -> Path:
     return path
 
 
-def _load(trace: Path) -> list[Frame]:
-    """The frames that an adapter would pass on; error frames are its own observation.
+def _load(trace: Path) -> tuple[list[Frame], Skipped]:
+    """The frames that an adapter would pass on, and what was skipped.
 
-    :raises CanInitializationError: there are none, or the file is no log.
+    All at once, for the ledger. Error frames are an adapter's own observation.
+
+    :raises CanInitializationError: the file cannot be read, or contains no frames.
     """
-    try:
-        with trace.open(encoding="utf-8", errors="replace") as lines:
-            entries = list(candump.read_log(lines, str(trace)))
-    except OSError as error:
-        raise CanInitializationError(f"cannot read {trace}: {error.strerror}") from error
-    except ValueError as error:
-        raise CanInitializationError(str(error)) from error
-    frames = [entry.frame for entry in entries if not entry.frame.flags & ERROR]
+    with LogReader.open(trace) as log:
+        frames = [entry.frame for entry in log if not entry.frame.flags & ERROR]
     if not frames:
-        raise CanInitializationError(f"{trace} has no frames")
-    return frames
+        raise CanInitializationError(f"{trace} contains no frames but error frames")
+    return frames, log.skipped
 
 
 def _span_s(frames: list[Frame], speed: float) -> float:
     """About how long the replay takes, at least."""
     if not speed:
         return len(frames) / _SLOWEST_RATE
-    return (frames[-1].timestamp_ns - frames[0].timestamp_ns) / SECOND / speed
+    timing = RecordedTime(speed)
+    return max(timing.due_ns(frame.timestamp_ns) for frame in frames) / SECOND
 
 
 @contextmanager

@@ -18,7 +18,7 @@ from canbroker.errors import CanInitializationError
 from canbroker.priority import raise_priority
 from canbroker.simulator.opens import OpenWatch
 from canbroker.simulator.options import SimulatorOptions
-from canbroker.simulator.replay import load
+from canbroker.simulator.replay import Recording
 from canbroker.simulator.simulation import OUTPUT_LIMIT, Simulation
 
 _CHUNK = 65_536
@@ -39,8 +39,8 @@ def run(options: SimulatorOptions, out: TextIO, control: TextIO | None) -> int:
     :raises ValueError: a fault is.
     """
     raise_priority()  # hardware does not wait for a processor
-    frames = load(options.replay) if options.replay else []
-    simulation = Simulation(options, frames)
+    recording = Recording(options.replay) if options.replay else None
+    simulation = Simulation(options, recording or [])
     for fault in options.faults:
         simulation.command(fault, monotonic_ns())
     with _signals() as stop, _Terminal(options.link, simulation.boots) as terminal:
@@ -51,6 +51,8 @@ def run(options: SimulatorOptions, out: TextIO, control: TextIO | None) -> int:
             runner.step()
     simulation.report("exit")
     runner.print_reports()
+    if recording and recording.skipped:
+        sys.stderr.write(f"{recording.path}: {recording.skipped}\n")
     return 0
 
 

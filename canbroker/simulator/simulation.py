@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import random
 from collections import Counter, deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from canbroker.candump import parse_frame
 from canbroker.clock import SECOND
@@ -28,7 +28,7 @@ class Simulation:
     The ledger: every frame of the log is replayed, dropped, garbled, overrun or skipped.
     """
 
-    def __init__(self, options: SimulatorOptions, frames: list[Frame]) -> None:
+    def __init__(self, options: SimulatorOptions, frames: Iterable[Frame]) -> None:
         self.output = bytearray()
         self.reports: list[str] = []  # lines to print
         self.plugged = True
@@ -41,7 +41,7 @@ class Simulation:
         self._late_bytes = 0
         self._replay = Replay(frames, options.rate, options.loop)
         self._may_start = not options.paused
-        self._reported_end = not frames
+        self._reported_end = self._replay.finished
         self._drop = self._garble = 0.0
         self._hangs_until_ns = 0
         self._counts = Counter[str]()

@@ -404,6 +404,19 @@ def test_wrong_commands_are_answered_and_change_nothing() -> None:
         ]
 
 
+def test_what_of_its_log_is_not_a_frame_is_said_at_the_end(tmp_path: Path) -> None:
+    log = tmp_path / "world.log"
+    log.write_bytes(b"\xef\xbb\xbf(1.0) can0 123#11\r\nhello\r\n(1.1) can0 124#\r\n(1.")
+    with Simulated(replay=str(log), rate=0) as adapter:
+        with opened(adapter.path):
+            assert adapter.event("replay_done")["replayed"] == 2
+        adapter.stop()
+        assert adapter.stderr() == (
+            f"{log}: skipped 2 lines without a frame to send: "
+            "1 of other text (line 2: 'hello'), 1 damaged (line 4: '(1.')\n"
+        )
+
+
 def test_it_does_not_overwrite_a_file_with_its_link(tmp_path: Path) -> None:
     precious = tmp_path / "precious"
     precious.write_text("data")

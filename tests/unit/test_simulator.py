@@ -13,7 +13,7 @@ from canbroker.errors import CanInitializationError
 from canbroker.frame import ERROR, FD, Frame, bus_time_ns
 from canbroker.simulator.firmware import Firmware, create
 from canbroker.simulator.options import SimulatorOptions
-from canbroker.simulator.replay import Replay, load
+from canbroker.simulator.replay import Recording, Replay
 from canbroker.simulator.simulation import OUTPUT_LIMIT, Simulation
 
 
@@ -129,19 +129,38 @@ def test_replay_loops() -> None:
     assert not replay.finished
 
 
-def test_replay_of_a_log_that_steps_back_keeps_its_order() -> None:
+def test_replay_keeps_what_is_a_bit_out_of_order() -> None:
     replay = Replay(log(10, 0, 20), rate=1.0, loop=False)
     replay.resume(0)
     assert taken(replay, 0) == [0, 1]
 
 
-def test_an_unreadable_log_names_file_and_line(tmp_path: Path) -> None:
+def test_replay_of_a_clock_that_steps_back_starts_timing_anew() -> None:
+    replay = Replay(log(5000, 5010, 1000, 1020), rate=1.0, loop=True)
+    replay.resume(0)
+    assert taken(replay, 10 * MILLISECOND) == [0, 1, 2]
+    assert replay.due_ns() == 30 * MILLISECOND
+    assert taken(replay, 41 * MILLISECOND) == [3, 0, 1, 2]
+
+
+def test_a_recording_is_read_anew_each_time_and_its_odd_lines_counted_once(tmp_path: Path) -> None:
+    path = tmp_path / "trace.log"
+    path.write_text("DROPCOUNT: dropped 2 CAN frames on 'can0' socket\r\n(1.0) can0 123#\r\n(1.")
+    recording = Recording(str(path))
+    replay = Replay(recording, rate=1.0, loop=True)
+    replay.resume(0)
+    assert taken(replay, 5 * MILLISECOND) == [0x123] * 6, "a millisecond from one to the next"
+    assert recording.skipped.counts.total() == 2
+    assert recording.skipped.lost == 2
+
+
+def test_an_unreadable_log_is_named(tmp_path: Path) -> None:
     path = tmp_path / "trace.log"
     with pytest.raises(CanInitializationError, match=r"trace\.log"):
-        load(str(path))
-    path.write_text("(1.0) can0 123#\n(1.1) can0 nonsense\n")
-    with pytest.raises(CanInitializationError, match=r"trace\.log.*2"):
-        load(str(path))
+        Recording(str(path))
+    path.write_text("(1.1) can0 nonsense\n")
+    with pytest.raises(CanInitializationError, match=r"trace\.log contains no frames.*line 1"):
+        Recording(str(path))
 
 
 # -------------------------------------------------------------------------------------- simulation
