@@ -22,8 +22,6 @@ from canbroker.simulator.replay import Recording
 from canbroker.simulator.simulation import OUTPUT_LIMIT, Simulation
 
 _CHUNK = 65_536
-#: A wait that took less did not wait.
-_AT_ONCE_NS = MILLISECOND // 10
 _SPLIT_PAUSE_NS = MILLISECOND // 4
 #: A host that writes without reading is not read beyond this many bytes of answers.
 _ANSWER_LIMIT = 16 * OUTPUT_LIMIT
@@ -73,13 +71,13 @@ class _Runner:
         self._control = control
         self._commands = b""
         self._stop = stop
-        self._stepped_ns = monotonic_ns()
+        self._empty_ns = monotonic_ns()  # the host had written nothing that was not read
 
     def step(self) -> None:
-        asked_ns = monotonic_ns()
+        was_there = self._simulation.plugged and self._terminal.has_data()
         ready = self._wait()
-        # Data that was there at once has come at any time since this process last looked.
-        was_there = monotonic_ns() - asked_ns < _AT_ONCE_NS
+        if not was_there:
+            self._empty_ns = monotonic_ns()
         if self._stop in ready:
             self._simulation.quitting = True
         if self._control is not None and self._control.fileno() in ready:
@@ -88,19 +86,19 @@ class _Runner:
         if self._simulation.plugged:
             self._reset_if_opened()
             if self._terminal.descriptor in ready:
-                self._receive(since_ns=self._stepped_ns if was_there else None)
-        self._stepped_ns = monotonic_ns()
-        self._simulation.step(self._stepped_ns)
+                self._receive()
+        self._simulation.step(monotonic_ns())
         self._flush()
         self.print_reports()
 
-    def _receive(self, since_ns: int | None) -> None:
+    def _receive(self) -> None:
         data = self._terminal.read()
         # A program that opened the port and wrote between two lines of this one: the reset comes
         # before the bytes.
         self._reset_if_opened()
         now_ns = monotonic_ns()
-        self._simulation.receive(data, now_ns, since_ns)
+        self._simulation.receive(data, now_ns, self._empty_ns)
+        self._empty_ns = now_ns
 
     def _reset_if_opened(self) -> None:
         if self._terminal.was_opened():
@@ -233,8 +231,15 @@ class _Terminal:
         """Whether a program has opened it since this was asked last; ``False`` if unwatched."""
         return self.watch is not None and self.watch.seen()
 
+    def has_data(self) -> bool:
+        return bool(select.select([self.descriptor], [], [], 0)[0])
+
     def read(self) -> bytes:
-        return os.read(self.descriptor, _CHUNK)
+        """All that the host has written; a system hands out some thousand bytes at a time."""
+        data = os.read(self.descriptor, _CHUNK)
+        while len(data) < _CHUNK and self.has_data():
+            data += os.read(self.descriptor, _CHUNK)
+        return data
 
     def write(self, data: bytes) -> int:
         """Number of bytes that the host has room for."""
