@@ -15,7 +15,7 @@ PIP_INSTALL := -m pip install --quiet --disable-pip-version-check
 # In the environment, where the build of this package sees them, too; newer pips look at the second.
 LOCKED := PIP_CONSTRAINT=constraints.txt PIP_BUILD_CONSTRAINT=constraints.txt
 
-.PHONY: demo test test-newest lock test-socketcan test-socketcan-hw conformance ecosystem fuzz soak check bench bench-periodic bench-socketcan docs format clean
+.PHONY: demo test test-newest lock test-socketcan test-socketcan-hw conformance ecosystem firmwares fuzz soak check bench bench-periodic bench-socketcan docs format clean
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -65,6 +65,9 @@ conformance: $(READY)  ## python-can's own tests against canbroker; CANBROKER_PY
 
 ecosystem: $(ECOSYSTEM)  ## cantools, can-isotp, udsoncan, canopen, python-can's writers, with canbroker
 	$(BIN)/python -m pytest tests/ecosystem tests/docs
+
+firmwares: $(READY)  ## 5,000 frames out and 20,000 in through each simulated serial adapter, actors killed
+	CANBROKER_FIRMWARE_FRAMES=10 $(BIN)/python -m pytest tests/integration/test_firmwares.py --timeout 300
 
 fuzz: $(FUZZ)  ## random input to every decoder, each its share of DURATION seconds
 	$(BIN)/python -m tests.fuzz --duration $(DURATION)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import fcntl
 import select
 import threading
+from array import array
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,6 +14,7 @@ from typing import Any
 import pytest
 
 from canbroker.backends import AdapterGoneError, Backend, Transmit, open_backend, parse_options
+from canbroker.backends.slcan import port as port_module
 from canbroker.backends.slcan.handshake import closing
 from canbroker.backends.slcan.options import AnsweringOptions
 from canbroker.backends.slcan.port import Port
@@ -29,6 +32,9 @@ from canbroker.frame import (
 )
 from canbroker.slcan_codec import encode
 from tests.simulated import Peer, collect, descriptors, read_count
+
+#: linux/asm-generic/ioctls.h
+_TIOCGEXCL = 0x80045440
 
 
 def frame(number: int) -> Frame:
@@ -455,6 +461,20 @@ def test_a_device_in_use_says_so(peer: Peer, backend: Backend) -> None:
     with pytest.raises(CanInitializationError, match=f"{peer.path}: in use"):
         open_backend("slcan", parse_options("slcan", {"channel": peer.path}))
     assert descriptors() == before
+
+
+@pytest.mark.parametrize("is_pseudo", [True, False])
+def test_other_programs_are_kept_out_by_the_system(
+    peer: Peer, monkeypatch: pytest.MonkeyPatch, is_pseudo: bool
+) -> None:
+    """The flag of a pseudo-terminal would outlive us: its other end keeps it open."""
+    if not is_pseudo:
+        monkeypatch.setattr(port_module, "_PSEUDO_TERMINALS", range(0))
+    port = Port(peer.path, 115_200, rtscts=False)
+    flag = array("i", [0])
+    fcntl.ioctl(port.fileno(), _TIOCGEXCL, flag)
+    port.close(b"")
+    assert flag[0] == (not is_pseudo)
 
 
 def test_a_line_without_a_descriptor_gets_one_from_a_thread_of_its_own() -> None:
