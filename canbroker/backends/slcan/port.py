@@ -151,6 +151,7 @@ class Port:
             self._discard_output()
         if self._pump is not None:
             self._pump.stop()
+        _claim(self._serial, "TIOCNXCL")  # who had it open before us, may keep it
         self._serial.close()
 
     @property
@@ -253,7 +254,7 @@ def _open(name: str, baudrate: int, rtscts: bool) -> serial.Serial:
     return opened
 
 
-def _claim(line: serial.Serial) -> None:
+def _claim(line: serial.Serial, request: str = "TIOCEXCL") -> None:
     """Has the system refuse the device to other programs; pyserial's lock asks them to heed it.
 
     Not a pseudo-terminal: the flag goes with the last one who has it open, and there the program
@@ -263,7 +264,7 @@ def _claim(line: serial.Serial) -> None:
         return
     with suppress(*_FOREIGN):  # a device without it is shared as it was
         if os.major(os.fstat(line.fileno()).st_rdev) not in _PSEUDO_TERMINALS:
-            fcntl.ioctl(line.fileno(), termios.TIOCEXCL)
+            fcntl.ioctl(line.fileno(), getattr(termios, request))
 
 
 def _code(error: BaseException | None) -> int | None:
