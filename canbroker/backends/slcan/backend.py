@@ -12,7 +12,7 @@ import msgspec
 from canbroker import clock
 from canbroker.backends.base import AdapterGoneError, Backend, BusCondition, Transmit
 from canbroker.backends.slcan.backlog import Backlog
-from canbroker.backends.slcan.checkup import Checkup
+from canbroker.backends.slcan.checkup import NEVER_NS, Checkup
 from canbroker.backends.slcan.handshake import Adapter, closing, handshake
 from canbroker.backends.slcan.options import AnsweringOptions, SlcanOptions
 from canbroker.backends.slcan.port import Port
@@ -130,7 +130,8 @@ class SlcanBackend(Backend):
         try:
             self._retry(now_ns)
             self._check_deadline(now_ns, wall_ns, happened)
-            self._check_up(now_ns)
+            if now_ns >= self._checkup.next_ns or self._checkup.problem:
+                self._check_up(now_ns)
         except AdapterGoneError as error:
             if not happened:
                 raise
@@ -143,8 +144,9 @@ class SlcanBackend(Backend):
         if self._early or self._gone:
             return clock.monotonic_ns()
         transmits = self._backlog.shallow_ns() if self._written else self._window.due_ns()
-        times = (transmits, self._settle_ns, self._checkup.due_ns())
-        return min((time for time in times if time is not None), default=None)
+        times = (transmits, self._settle_ns, self._checkup.next_ns)
+        due_ns = min(time for time in times if time is not None)
+        return None if due_ns == NEVER_NS else due_ns
 
     def room(self, sender: str) -> int:
         del sender  # the adapter has one queue, whoever sends
@@ -285,18 +287,20 @@ class SlcanBackend(Backend):
     def _check_up(self, now_ns: int) -> None:
         """Asks an adapter that is quiet whether it still is as it was."""
         checkup = self._checkup
-        if question := checkup.question(now_ns):
+        if checkup.problem is None and not checkup.is_waiting:
+            question = checkup.question(now_ns)
             if checkup.is_answered_in_turn and not self._window.ask():
                 checkup.postpone(now_ns)
             else:
                 self._port.write(question)
-        elif checkup.is_waiting and self._port.drained and checkup.expired(now_ns):
+        elif checkup.is_waiting and self._port.drained:
+            checkup.expire(now_ns)
             self._window.answered()
         if checkup.problem:
             raise AdapterGoneError(f"adapter {self._port.name} {checkup.problem}")
 
     def _answers(self, line: bytes, terminator: bytes) -> bool:
-        if not self._checkup.answers(line, terminator):
+        if not self._checkup.answers(line, terminator, clock.monotonic_ns()):
             return False
         self._window.answered()
         reason = self._checkup.condition

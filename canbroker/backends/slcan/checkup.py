@@ -16,6 +16,7 @@ from canbroker.slcan_codec import CR
 
 _QUIET_NS: Final = 2 * SECOND
 _ANSWER_NS: Final = 1 * SECOND
+NEVER_NS: Final = 2**63
 
 #: Bits of the answer to F (CANUSB Manual), worst first.
 _CONDITIONS: Final = (
@@ -28,61 +29,49 @@ _CONDITIONS: Final = (
 class Checkup:
     """When to ask what, and what the answer means. One thread; monotonic ns.
 
-    ``problem`` is set, for good, once an answer is another one than before, or missing.
+    ``next_ns``: when :meth:`question`, or :meth:`expire` while an answer is waited for, is to be
+    called. ``problem`` is set, for good, once an answer is another one than before, or missing.
     ``condition`` is what the last answer said of the bus, if that is bad.
     """
 
     def __init__(self, adapter: Adapter, now_ns: int) -> None:
         self.problem: str | None = None
         self.condition = ""
+        self.is_waiting = False
+        #: Whether the answer may look like one to a transmit.
+        self.is_answered_in_turn = adapter.status is not None
         self._status = adapter.status
         self._version = adapter.version and adapter.version.encode("ascii")
         self._patience_ns = max(_ANSWER_NS, 2 * adapter.answer_ns)
         # Ignored while the channel is open; if it was closed, it is open again.
         repeated = b"".join(adapter.commands) if adapter.dialect.repeatable else b""
         self._question = b"F" + CR if adapter.status else repeated + b"V" + CR
-        self._asks = bool(adapter.status or adapter.version)
-        self._due_ns = now_ns + _QUIET_NS
-        self._until_ns: int | None = None
+        asks = bool(adapter.status or adapter.version)
+        self.next_ns = now_ns + _QUIET_NS if asks else NEVER_NS
         self._heard = False  # since the question
-
-    @property
-    def is_answered_in_turn(self) -> bool:
-        """Whether the answer may look like one to a transmit."""
-        return self._status is not None
-
-    @property
-    def is_waiting(self) -> bool:
-        return self._until_ns is not None
-
-    def due_ns(self) -> int | None:
-        """When :meth:`question` or :meth:`expired` is to be called."""
-        if not self._asks:
-            return None
-        return self._due_ns if self._until_ns is None else self._until_ns
 
     def heard(self, now_ns: int) -> None:
         """A frame or an acknowledgement came, so the channel is open."""
-        self._heard = True
-        if not self.condition:
-            self._due_ns = now_ns + _QUIET_NS
+        if self.is_waiting:
+            self._heard = True
+        elif self.next_ns != NEVER_NS and not self.condition:
+            self.next_ns = now_ns + _QUIET_NS
 
     def question(self, now_ns: int) -> bytes:
-        """What to ask now; empty if nothing."""
-        if not self._asks or self._until_ns is not None or now_ns < self._due_ns:
-            return b""
-        self._until_ns = now_ns + self._patience_ns
+        """What to ask now."""
+        self.is_waiting = True
+        self.next_ns = now_ns + self._patience_ns
         self._heard = False
         return self._question
 
     def postpone(self, now_ns: int) -> None:
-        """The question that was just returned was not asked."""
-        self._until_ns = None
-        self._due_ns = now_ns + _QUIET_NS
+        """The question was not asked, or does not matter any more."""
+        self.is_waiting = False
+        self.next_ns = now_ns + _QUIET_NS
 
-    def answers(self, line: bytes, terminator: bytes) -> bool:
+    def answers(self, line: bytes, terminator: bytes, now_ns: int) -> bool:
         """Whether a line is the answer that is waited for. Notes what it means."""
-        if self._until_ns is None:
+        if not self.is_waiting:
             return False
         if self._status is None:
             if line != self._version:
@@ -92,25 +81,19 @@ class Checkup:
             if kind is None:
                 return False
             self.condition = condition_of(line) if kind == STATUS else ""
-            if kind != self._status:
-                closed = kind == REFUSED
+            if kind == REFUSED != self._status:
                 self.problem = "closed its channel: something else has opened it, or it was reset"
-                if not closed:
-                    self.problem = f"answers F with {line!r}, and did not before"
-        self._until_ns = None
-        self._due_ns += _QUIET_NS
+            elif kind != self._status:
+                self.problem = f"answers F with {line!r}, and did not before"
+        self.postpone(now_ns)
         return True
 
-    def expired(self, now_ns: int) -> bool:
-        """Whether the answer is overdue. It is no ``problem`` if others have come meanwhile: an
-        adapter that has no room for an answer beside its frames drops it."""
-        if self._until_ns is None or now_ns < self._until_ns:
-            return False
-        if self._heard:
-            self.postpone(now_ns)
-            return True
-        self.problem = f"has not answered for {self._patience_ns / SECOND:g} s"
-        return True
+    def expire(self, now_ns: int) -> None:
+        """No answer has come. It is no ``problem`` if others have come meanwhile: an adapter that
+        has no room for an answer beside its frames drops it."""
+        if not self._heard:
+            self.problem = f"has not answered for {self._patience_ns / SECOND:g} s"
+        self.postpone(now_ns)
 
 
 def condition_of(line: bytes) -> str:
