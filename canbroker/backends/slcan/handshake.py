@@ -29,6 +29,7 @@ from canbroker.slcan_codec import ACK, BEL, CR, LF, LineBuffer
 #: For a command, if the adapter has answered faster than that.
 _ANSWER_NS: Final = 500 * MILLISECOND
 _LONGEST_ANSWER_NS: Final = 1500 * MILLISECOND
+_FORK_NS: Final = 100 * MILLISECOND
 #: For the first sign of life: an Arduino's boot loader takes 2 s.
 _FIRST_SIGN_NS: Final = 3 * SECOND
 _ASK_AGAIN_NS: Final = 250 * MILLISECOND
@@ -134,9 +135,9 @@ class _Handshake:
         dialect = self._dialect(version)
         serial = self._catch_up(dialect) if answers else None
         commands = commands_of(self._options, dialect, self._named(version))
-        unanswered, is_silent = self._configure(commands)
+        unanswered, is_silent = self._configure(commands, dialect)
         dialect = self._dialect(version)  # a CANdapter shows itself by how it acknowledges
-        status, early = (None, [*self._waiting]) if is_silent else self._status()
+        status, early = self._settle(version) if is_silent else self._status()
         acknowledges: bool | None = None if unanswered else True
         if is_silent and version is not None:
             acknowledges = False
@@ -241,13 +242,16 @@ class _Handshake:
 
     # ----------------------------------------------------------------------- configuration
 
-    def _configure(self, commands: list[Command]) -> tuple[list[str], bool]:
+    def _configure(self, commands: list[Command], dialect: Dialect) -> tuple[list[str], bool]:
         """Gives the commands; returns those without an answer, and whether it never answers."""
         unanswered = []
         is_silent = False
+        patience_ns = self._patience_ns()
+        if dialect.repeatable:  # only a fork of it would answer, as fast as it answers V
+            patience_ns = min(patience_ns, max(_FORK_NS, 4 * self._answer_ns))
         for command in commands:
             self._port.write(command.line)
-            answer = None if is_silent else self._answer()
+            answer = None if is_silent else self._answer(patience_ns)
             if answer is None:
                 unanswered.append(command.text)
                 is_silent = not self._bare
@@ -263,14 +267,27 @@ class _Handshake:
                 )
         return unanswered, is_silent
 
-    def _answer(self) -> bytes | None:
+    def _answer(self, patience_ns: int) -> bytes | None:
         """The terminator of the answer to a command; ``None`` if there is none."""
-        deadline = monotonic_ns() + self._patience_ns()
+        deadline = monotonic_ns() + patience_ns
         while (answer := self._next(deadline)) is not None:
             line, terminator = answer
             if terminator == BEL or not line:
                 return terminator
         return None
+
+    def _settle(self, version: str | None) -> tuple[None, list[Line]]:
+        """Waits until an adapter that acknowledges nothing has carried out its commands: answers
+        come in order. Returns the lines that came before that."""
+        early: list[Line] = []
+        if version is not None:
+            self._port.write(b"V" + CR)
+            deadline = monotonic_ns() + self._patience_ns()
+            while (answer := self._next(deadline)) is not None:
+                if answer == (version.encode("ascii"), CR):
+                    break
+                early.append(answer)
+        return None, [*early, *self._waiting]
 
     def _status(self) -> tuple[str | None, list[Line]]:
         """What an open channel answers to ``F``, and the lines that came before that."""
