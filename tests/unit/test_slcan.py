@@ -404,6 +404,30 @@ def test_an_adapter_that_never_answers(peer: Peer, caplog: pytest.LogCaptureFixt
     backend.close()
 
 
+def test_an_adapter_that_acknowledges_some_commands(
+    peer: Peer, caplog: pytest.LogCaptureFixture
+) -> None:
+    """NickTaormina/ESP32-SLCAN: C, O, S and t; of others it says nothing, V among them."""
+    with opening(peer, bitrate=500_000) as result:
+        for _ in range(3):
+            peer.hear(b"C\rV\r")
+            peer.say(b"\r\r")
+        for command, answer in ((b"N", b""), (b"S6", b"\r"), (b"Z1", b""), (b"O", b"\r")):
+            peer.hear(command + b"\r")
+            peer.say(answer)
+    (backend,) = result
+    assert isinstance(backend, Backend)
+    assert "did not answer Z1:" in caplog.text
+    sent = transmits(1)
+    assert backend.room("me") == 1, "the first one tells whether they are acknowledged"
+    backend.send(sent)
+    peer.hear(b"t0010\r")
+    peer.say(b"\r")
+    assert read_count(backend, 1) == sent
+    assert backend.room("me") > 1
+    backend.close()
+
+
 @pytest.mark.parametrize("answered_before", [True, False])
 def test_no_answer_at_all_of_one_that_is_known_to_answer(peer: Peer, answered_before: bool) -> None:
     before = descriptors()
