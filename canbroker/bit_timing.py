@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
+from canbroker import borrowed
+
 #: What python-can's BitTiming is made of, in its names; ``f_clock`` in Hz.
 CLASSIC: Final = ("f_clock", "brp", "tseg1", "tseg2", "sjw", "nof_samples")
 
@@ -93,3 +95,10 @@ def _positive(name: str, value: Any) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
         raise ValueError(f"{name} must be a whole number above 0, got {value!r}")
     return value
+
+
+def __getattr__(name: str) -> Any:
+    """python-can's classes, which this module has there."""
+    if name not in {"BitTiming", "BitTimingFd"}:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return borrowed.from_python_can(name)
