@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from canbroker import borrowed
+from canbroker.plain_numbers import plain
 
 #: What python-can's BitTiming is made of, in its names; ``f_clock`` in Hz.
 CLASSIC: Final = ("f_clock", "brp", "tseg1", "tseg2", "sjw", "nof_samples")
@@ -92,6 +93,7 @@ def _rate(found: Mapping[str, int], kind: str) -> int:
 
 
 def _positive(name: str, value: Any) -> int:
+    value = plain(value)
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
         raise ValueError(f"{name} must be a whole number above 0, got {value!r}")
     return value
