@@ -184,6 +184,8 @@ def _from_json(variable: str, place: Place) -> Values:
     origin = f"environment variable {variable}"
     try:
         values = msgspec.json.decode(text, type=dict[str, Any])
+    except msgspec.ValidationError as error:
+        raise CanInitializationError(f"{origin} must be a JSON object: {text[:80]!r}") from error
     except (msgspec.DecodeError, ValueError, RecursionError) as error:
         raise CanInitializationError(f"{origin} must be a JSON object: {error}") from error
     return from_mapping(values, place, origin)
