@@ -29,7 +29,8 @@ def deadline_after(timeout: float | None) -> int | None:
         return None
     # Longer than the monotonic clock can count is the same as never. A comparison takes integers
     # that no float has room for.
-    seconds = min(max(plain(timeout), -1.0), 4e9)
+    number = timeout if type(timeout) is float else plain(timeout)
+    seconds = min(max(number, -1.0), 4e9)
     if math.isnan(seconds):
         raise ValueError("timeout must be a number of seconds or None, got NaN")
     return monotonic_ns() + int(max(seconds, 0.0) * SECOND)

@@ -47,7 +47,9 @@ class Message:
     """A CAN message: mutable, compared and hashed by identity.
 
     ``timestamp`` is in seconds, ``dlc`` the length in bytes (0-8, FD 0-64; of a remote frame the
-    length that it asks for), ``data`` a bytearray. A given bytearray is used, not copied.
+    length that it asks for), ``data`` a bytearray. A given bytearray is used, not copied. FD data
+    of a length that no frame has (9 to 63, but 12, 16, 20, 24, 32, 48) is sent with zeros up to the
+    next one.
 
     :param data: bytes-like, an iterable of integers, or an integer: that many zeros. A remote
         frame has none, whatever is given.
