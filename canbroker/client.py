@@ -456,9 +456,9 @@ class Bus(AwaitedBus):
 def _protocol(found: settings.Settings, connection: Connection) -> CanProtocol:
     """What the channel was opened for.
 
-    A virtual one takes CAN FD frames without being asked. That is no reason to send any, for
-    those that decide by the protocol: python-can's virtual bus says CAN 2.0, and so does ours
-    unless somebody has said ``fd`` or ``data_bitrate``, or has given the channel its name.
+    A virtual channel accepts CAN FD frames by default. Programs decide by the protocol whether
+    to send them, and python-can's virtual bus reports CAN 2.0. So does ours, unless ``fd`` or
+    ``data_bitrate`` was given, or the channel was opened by its name.
     """
     attached = connection.attached
     is_plain = (

@@ -1,4 +1,4 @@
-"""Faults and texts as a person can read them in one line."""
+"""Messages and texts of others, made readable in one line."""
 
 from __future__ import annotations
 
@@ -38,8 +38,9 @@ def validation_fault(error: msgspec.ValidationError, given: Mapping[str, Any]) -
 
 
 def printable(text: str) -> str:
-    """``text`` with escapes for what is no visible character: it stays in its line, and in its
-    cell, and does nothing to a terminal. Names of programs come from whoever runs one.
+    """``text`` with escapes for control characters and the like.
+
+    It stays in its line, and cannot control a terminal: any client chooses its program's name.
     """
     if text.isprintable():
         return text

@@ -83,7 +83,7 @@ def cli() -> None:
 
 def main() -> int:
     """Runs the command line of this process; returns its exit code."""
-    output.escape_what_it_lacks()
+    output.escape_unencodable()
     set_up_one_line("canbroker: %(message)s", logging.WARNING)
     try:
         result = cli.main(prog_name="canbroker", standalone_mode=False)

@@ -1,4 +1,4 @@
-"""Standard output and error: of any encoding, on a full disk, with a reader that has enough."""
+"""Standard output and error, whatever their encoding, on a full disk, with a closed reader."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ _UNWRITABLE: Final = frozenset(
 )
 
 
-def escape_what_it_lacks() -> None:
-    """Has characters that the encoding of an output lacks written as escapes."""
+def escape_unencodable() -> None:
+    """Writes characters that the encoding of an output lacks as escapes."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
@@ -28,9 +28,9 @@ def flush() -> None:
 
 
 def problem(error: OSError) -> str | None:
-    """What to say of an ``error`` of the standard output; nothing if its reader has enough.
+    """The message for an ``error`` of the standard output; none if its reader has closed it.
 
-    Whatever was not written is forgotten: Python would complain of it again at the end.
+    What was not written is discarded. Otherwise Python would complain again when it exits.
 
     :raises OSError: ``error``, if it is another one.
     """

@@ -568,8 +568,8 @@ def test_state_and_info(open_bus: Open) -> None:
         bus.state = BusState.ERROR
 
 
-def test_a_virtual_bus_is_one_of_can_fd_for_who_asks_for_that(open_bus: Open) -> None:
-    bus = open_bus()  # as python-can's: who decides by it what to send gets what is sent there
+def test_a_virtual_bus_reports_can_fd_only_when_asked(open_bus: Open) -> None:
+    bus = open_bus()  # as python-can's: programs decide by it which frames to send
     assert bus.protocol is CanProtocol.CAN_20
     other = open_bus(fd=True)
     assert other.protocol is CanProtocol.CAN_FD

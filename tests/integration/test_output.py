@@ -119,7 +119,7 @@ def test_a_full_disk_is_said_in_one_line(sender: Program) -> None:
             ), arguments
 
 
-def test_a_reader_that_has_enough_is_no_error(sender: Program) -> None:
+def test_a_closed_reader_is_not_an_error(sender: Program) -> None:
     named = ("-i", "virtual", CHANNEL)
     for arguments in (["status"], ["status", "--json"], ["dump", *named], ["--help"]):
         reading, writing = os.pipe()
