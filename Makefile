@@ -63,7 +63,7 @@ test-socketcan-hw: $(READY)  ## those that need controllers: emulated ones
 conformance: $(READY)  ## python-can's own tests against canbroker; CANBROKER_PYTHON_CAN names a checkout of it
 	$(BIN)/python -m tests.conformance
 
-ecosystem: $(ECOSYSTEM)  ## cantools, can-isotp, udsoncan, canopen, python-can's writers, with canbroker
+ecosystem: $(ECOSYSTEM)  ## cantools, can-isotp, udsoncan, canopen and their own tests, python-can's writers
 	$(BIN)/python -m pytest tests/ecosystem tests/docs
 
 firmwares: $(READY)  ## 5,000 frames out and 20,000 in through each simulated serial adapter, actors killed

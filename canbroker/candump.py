@@ -16,15 +16,13 @@ from canbroker.frame import (
     ERROR_STATE_INDICATOR,
     EXTENDED,
     FD,
-    FD_LENGTHS,
     MAX_EXTENDED_ID,
     MAX_STANDARD_ID,
     REMOTE,
     Frame,
     describe,
-    dlc_to_length,
     frame_fault,
-    length_to_dlc,
+    padded_fd,
 )
 
 # The kernel keeps a frame's kind in the upper bits of its identifier; can-utils write them too.
@@ -204,9 +202,7 @@ def _fd_content(text: str, rest: str) -> tuple[int, bytes]:
     if not re.match("[0-9A-Fa-f]", rest):
         raise ValueError(f"{quoted(text)} is no CAN frame: one digit of flags must follow '##'")
     bits = int(rest[0], 16)  # 4 is the kernel's mark for FD itself
-    data = _bytes(text, rest[1:])
-    if len(data) <= FD_LENGTHS[-1]:
-        data = data.ljust(dlc_to_length(length_to_dlc(len(data))), b"\0")
+    data = padded_fd(_bytes(text, rest[1:]))
     switch = BITRATE_SWITCH if bits & 1 else 0
     indicator = ERROR_STATE_INDICATOR if bits & 2 else 0
     return FD | switch | indicator, data

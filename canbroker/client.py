@@ -118,7 +118,7 @@ class Bus(AwaitedBus):
         self._periodic = Periodic(self._connection)
         opening = self._connection.opening
         self.channel_info = f"{self._connection.attached.name}: {opening.info}"
-        self.protocol = CanProtocol.CAN_FD if opening.fd else CanProtocol.CAN_20
+        self.protocol = _protocol(found, self._connection)
         lifetime.opened(self)
 
     def _connect(self, found: settings.Settings) -> Connection:
@@ -451,6 +451,23 @@ class Bus(AwaitedBus):
         """[forked child]"""
         self._connection.forked()
         self._periodic.forget()
+
+
+def _protocol(found: settings.Settings, connection: Connection) -> CanProtocol:
+    """What the channel was opened for.
+
+    A virtual channel accepts CAN FD frames by default. Programs decide by the protocol whether
+    to send them, and python-can's virtual bus reports CAN 2.0. So does ours, unless ``fd`` or
+    ``data_bitrate`` was given, or the channel was opened by its name.
+    """
+    attached = connection.attached
+    is_plain = (
+        attached.interface == "virtual"
+        and found.get("interface") is not None
+        and not found.get("fd")
+        and attached.parameters.get("data_bitrate") is None
+    )
+    return CanProtocol.CAN_FD if connection.opening.fd and not is_plain else CanProtocol.CAN_20
 
 
 def _check_virtual(connection: Connection) -> None:

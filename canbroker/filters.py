@@ -20,6 +20,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any, Final, NamedTuple, TypeAlias
 
 from canbroker.frame import ERROR, EXTENDED, MAX_EXTENDED_ID, MAX_STANDARD_ID
+from canbroker.plain_numbers import plain
 
 MAX_FILTERS: Final = 1024
 MAX_DRIVER_FILTERS: Final = 512  # CAN_RAW_FILTER_MAX of linux/can/raw.h
@@ -196,13 +197,13 @@ def _entry(index: int, entry: object) -> Filter:
         raise ValueError(f"can_filters[{index}] has unknown keys: {names}")
     numbers = []
     for key in ("can_id", "can_mask"):
-        value = entry.get(key)
+        value = plain(entry.get(key))
         if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 1 << 32:
             raise ValueError(
                 f"can_filters[{index}][{key!r}] must be 0 to 0xffffffff, got {value!r}"
             )
         numbers.append(value)
-    extended = entry.get("extended")
+    extended = plain(entry.get("extended"))
     if extended is not None and not isinstance(extended, (bool, int)):
         raise ValueError(f"can_filters[{index}]['extended'] must be a bool, got {extended!r}")
     return Filter(numbers[0], numbers[1], None if extended is None else bool(extended))

@@ -66,6 +66,16 @@ def length_to_dlc(length: int) -> int:
     return next(dlc for dlc, size in enumerate(FD_LENGTHS) if size >= length)
 
 
+def padded_fd(data: bytes) -> bytes:
+    """Data of an FD frame with zeros up to the next length that one can have.
+
+    A controller does so, which has four bits for the length. What is too long stays as it is.
+    """
+    if len(data) in _DLC_OF_LENGTH or len(data) > FD_LENGTHS[-1]:
+        return data
+    return data.ljust(dlc_to_length(length_to_dlc(len(data))), b"\0")
+
+
 def frame_fault(arbitration_id: int, flags: int, data: bytes | int) -> str | None:
     """Says why no controller could send this frame, or ``None`` if one could.
 

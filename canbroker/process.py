@@ -26,6 +26,7 @@ from canbroker.fabric.sockets import Descriptor
 from canbroker.priority import raise_priority
 from canbroker.wake import Wake
 from canbroker.wire import control
+from canbroker.wording import set_up_one_line
 
 #: Objects that may be garbage before it is looked for. In a queue of frames there are as many that
 #: are none, which Python would go through every 700.
@@ -118,11 +119,8 @@ class Child:
 def set_up_logging(level: str, name: str) -> None:
     """Logs to standard error, with ``name`` in every line."""
     escaped = name.replace("%", "%%")
-    logging.basicConfig(
-        stream=sys.stderr,
-        level=level.upper(),
-        format=f"%(asctime)s %(levelname)s {escaped} %(name)s: %(message)s",
-    )
+    line = f"%(asctime)s %(levelname)s {escaped} %(name)s: %(message)s"
+    set_up_one_line(line, level.upper())
 
 
 class Terminated:

@@ -30,6 +30,8 @@ def recent_frames(broker: str | None, channel: str, seconds: float) -> list[Echo
     :param channel: the broker's name for it.
     :raises CanOperationError: the channel does not answer, or not as it should.
     """
+    if not channel or not channel.isprintable():
+        raise CanOperationError(f"no channel is called {channel!r}")
     endpoint = Runtime.at(broker).channel_endpoint(channel, "ctl")
     context = Context()
     asker = Asker(context, endpoint)

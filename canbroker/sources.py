@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias
 import msgspec
 
 from canbroker.errors import CanInitializationError
+from canbroker.plain_numbers import plain
 
 if TYPE_CHECKING:
     import configparser
@@ -94,10 +95,11 @@ class _File:
 
 def from_mapping(values: Mapping[str, Any], place: Place, origin: str) -> Values:
     """What a program or a JSON text says, texts cast; arguments keep their channel as it is.
+    Numbers of NumPy's become Python's own.
 
     ``bustype`` is what python-can once called ``interface``.
     """
-    said = dict(values)
+    said = {key: value if key == "channel" else plain(value) for key, value in values.items()}
     former = said.pop("bustype", None)
     if said.get("interface") is None:
         said["interface"] = former
@@ -182,6 +184,8 @@ def _from_json(variable: str, place: Place) -> Values:
     origin = f"environment variable {variable}"
     try:
         values = msgspec.json.decode(text, type=dict[str, Any])
+    except msgspec.ValidationError as error:
+        raise CanInitializationError(f"{origin} must be a JSON object: {text[:80]!r}") from error
     except (msgspec.DecodeError, ValueError, RecursionError) as error:
         raise CanInitializationError(f"{origin} must be a JSON object: {error}") from error
     return from_mapping(values, place, origin)

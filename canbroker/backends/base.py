@@ -40,6 +40,8 @@ class Options(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=T
     without_effect: ClassVar[frozenset[str]] = frozenset()
     #: Other names of parameters, as python-can's driver has them -> ours.
     renamed: ClassVar[dict[str, str]] = {}
+    #: Parameters of python-can's driver that are refused, and what to do instead.
+    instead: ClassVar[dict[str, str]] = {}
 
     channel: str
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import inspect
 import math
 import tomllib
 from collections.abc import Callable
@@ -19,12 +20,11 @@ from canbroker.frame import Frame
 from canbroker.link import attach
 from canbroker.message import Message
 from canbroker.runtime import BrokerLock, Runtime
+from canbroker.sources import OWN
 from canbroker.wire import control
 
-#: Arguments of ``Bus`` that are no parameters of an interface.
-_OWN_ARGUMENTS: Final = frozenset(
-    {"channel", "interface", "broker", "can_filters", "exclusive", "receive_own_messages"}
-)
+#: Arguments of ``Bus`` that are no parameters of an interface; ``self`` is the first.
+_OWN_ARGUMENTS: Final = OWN.union(inspect.signature(Bus.__init__).parameters)
 
 _T = TypeVar("_T")
 
@@ -41,6 +41,20 @@ class NotNegative(click.FloatRange):
             self.fail(f"{value!r} is not a finite number", param, ctx)
         return number
 
+
+#: As many as Python counts; at any rate they take ages.
+_MANY: Final = 1 << 62
+
+
+class _Count(click.IntRange):
+    """A whole number above 0."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        number: int = super().convert(value, param, ctx)
+        return min(number, _MANY)
+
+
+COUNT: Final = _Count(min=1)
 
 broker_option = click.option(
     "--broker",
@@ -59,9 +73,11 @@ class Opener:
 
     def open(self, channel: str, filters: FilterSet = EVERYTHING) -> Bus:
         """:raises CanError: the broker, the adapter or a parameter is at fault."""
-        return Bus(
-            channel, self.interface, can_filters=filters, broker=self.broker, **self.parameters
-        )
+        given = {"can_filters": filters, "broker": self.broker, **self.parameters}
+        try:
+            return Bus(channel, self.interface, **given)
+        except ValueError as error:  # one of Bus's own arguments, which environment or files say
+            raise CanInitializationError(str(error)) from error
 
 
 def opens_channels(*bitrate_names: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
@@ -70,12 +86,17 @@ def opens_channels(*bitrate_names: str) -> Callable[[Callable[..., None]], Calla
     :param bitrate_names: of the option for the bitrate, which is no ``-b`` where that is taken.
     """
     options = (
-        click.option("-i", "--interface", metavar="NAME", help="slcan or virtual."),
+        click.option(
+            "-i",
+            "--interface",
+            metavar="NAME",
+            help="slcan, socketcan, virtual, or python-can's.",
+        ),
         click.option(
             *bitrate_names,
             "bitrate",
             metavar="BPS",
-            type=click.IntRange(min=1),
+            type=COUNT,
             help="Bits per second.",
         ),
         click.option(

@@ -12,7 +12,7 @@ import click
 
 from canbroker import clock
 from canbroker.candump import format_human, format_log_line, parse_dump_filters
-from canbroker.cli.common import Opener, opens_channels
+from canbroker.cli.common import COUNT, Opener, opens_channels
 from canbroker.cli.merging import Source, merge
 from canbroker.client import BusStats
 from canbroker.filters import EVERYTHING, FilterSet
@@ -52,14 +52,12 @@ def wanted_channel(text: str) -> Wanted:
     type=click.Choice(["a", "d", "z", "A"]),
     help="Timestamps: absolute, delta, from zero, Absolute with date.",
 )
-@click.option(
-    "-n", "count", metavar="N", type=click.IntRange(min=1), help="End after so many frames."
-)
+@click.option("-n", "count", metavar="N", type=COUNT, help="End after so many frames.")
 @click.option(
     "-T",
     "silence_ms",
     metavar="MS",
-    type=click.IntRange(min=1),
+    type=COUNT,
     help="End after so many milliseconds without a frame.",
 )
 @opens_channels("-b", "--bitrate")

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from canbroker import clock
-from canbroker.cli.common import NotNegative, Opener, opens_channels, outgoing
+from canbroker.cli.common import COUNT, NotNegative, Opener, opens_channels, outgoing
 from canbroker.cli.pacing import due_together
 from canbroker.traffic import GenOptions, random_frames
 
@@ -24,9 +24,7 @@ from canbroker.traffic import GenOptions, random_frames
     show_default=True,
     help="Milliseconds from frame to frame; 0 is as fast as the channel takes them.",
 )
-@click.option(
-    "-n", "count", metavar="N", type=click.IntRange(min=1), help="End after so many frames."
-)
+@click.option("-n", "count", metavar="N", type=COUNT, help="End after so many frames.")
 @click.option("-I", "identifier", metavar="ID", default="r", help="Hex, or r, e, o, i.")
 @click.option("-L", "length", metavar="LENGTH", default="r", help="Bytes, or r, i.")
 @click.option("-D", "data", metavar="DATA", default="r", help="Hex (x: any digit), or r, i.")

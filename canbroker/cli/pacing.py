@@ -12,6 +12,9 @@ from canbroker import clock
 #: So many at once leave room for progress and for Ctrl-C.
 MAX_TOGETHER: Final = 256
 
+#: The system cannot sleep for centuries.
+_NAP_S: Final = 3600.0
+
 _T = TypeVar("_T")
 
 
@@ -58,5 +61,5 @@ def due_together(items: Iterable[tuple[int, _T]]) -> Iterator[list[_T]]:
 def _sleep_until(due_ns: int) -> int:
     """Returns what time it is then."""
     while (now_ns := clock.monotonic_ns()) < due_ns:
-        time.sleep((due_ns - now_ns) / clock.SECOND)
+        time.sleep(min((due_ns - now_ns) / clock.SECOND, _NAP_S))
     return now_ns

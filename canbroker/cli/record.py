@@ -50,7 +50,7 @@ def record(channel: str, seconds: float, output: Path | None, broker: str | None
         click.echo(text, nl=False)
         return
     try:
-        output.write_text(text)
+        output.write_text(text, encoding="utf-8")
     except OSError as error:
         raise Failure(f"cannot write {output}: {error.strerror}") from error
     click.echo(f"{len(frames)} frames in {output}", err=True)

@@ -112,7 +112,7 @@ def loop_count(text: str) -> int | None:
     """
     if text in {"i", "infinite"}:
         return None
-    if not text.isascii() or not text.isdigit() or int(text) < 1:
+    if not text.isascii() or not text.isdigit() or len(text) > 18 or int(text) < 1:
         raise click.BadParameter(f"{text!r} is no number above 0, and not i (infinite)")
     return int(text)
 

@@ -39,7 +39,7 @@ def serve(path: Path | None, broker: str | None) -> None:
       canbroker serve -c bench.toml
     """
     loaded = config.load(path) if path else None
-    runtime = Runtime.at(broker or (loaded.broker.address if loaded else None))
+    runtime = _runtime(broker, loaded)
     runtime.prepare()
     _set_up_logging(loaded)
     terminated = Terminated(signal.SIGINT, signal.SIGTERM)
@@ -56,6 +56,21 @@ def serve(path: Path | None, broker: str | None) -> None:
         _logger.info("channel %s: %s %s", channel.name, channel.interface, given)
     _logger.info("ready at %s", runtime.address)
     server.run(terminated)
+
+
+def _runtime(broker: str | None, loaded: config.Config | None) -> Runtime:
+    """Where to serve.
+
+    :raises CanInitializationError: no broker can listen there; names file and line that say so.
+    """
+    if broker or loaded is None or loaded.broker.address is None:
+        return Runtime.at(broker)
+    try:
+        runtime = Runtime.at(loaded.broker.address)
+        _ = runtime.address  # which must not be too long, either
+    except CanInitializationError as error:
+        raise loaded.source.fault(("broker", "address"), str(error)) from error
+    return runtime
 
 
 def _set_up_logging(loaded: config.Config | None) -> None:

@@ -7,10 +7,9 @@ from typing import Final, TypeVar
 
 from rich.console import Console
 from rich.table import Table
-from rich.text import Text
 
 from canbroker import clock
-from canbroker.cli.tables import alarm, table
+from canbroker.cli.tables import alarm, cell, table
 from canbroker.errors import CanOperationError, CanTimeoutError
 from canbroker.fabric.requests import ControlError, call
 from canbroker.fabric.sockets import Context
@@ -59,7 +58,7 @@ def tasks_table(status: control.BrokerStatus, tasks: Sequence[TaskStatus]) -> Ta
     for task in tasks:
         width = 8 if task.extended else 3
         made.add_row(
-            Text(task.channel),
+            cell(task.channel),
             programs.get(task.client_id, "?"),
             f"{task.arbitration_id:0{width}X}"
             + (f" x{task.messages}" if task.messages > 1 else ""),
@@ -68,7 +67,7 @@ def tasks_table(status: control.BrokerStatus, tasks: Sequence[TaskStatus]) -> Ta
             alarm(task.skipped),
             alarm(task.failed),
             *map(_milliseconds, (task.late_p50_ns, task.late_p99_ns, task.late_max_ns)),
-            Text(task.mode, style=_STYLES.get(task.mode, "")),
+            cell(task.mode, _STYLES.get(task.mode, "")),
         )
     return made
 
@@ -81,7 +80,7 @@ def show_tasks(status: control.BrokerStatus, tasks: Sequence[TaskStatus], consol
     console.print(tasks_table(status, tasks))
     for task in tasks:
         if task.reason:
-            console.print(f"{task.channel} {task.arbitration_id:X}: {task.reason}", markup=False)
+            console.print(cell(f"{task.channel} {task.arbitration_id:X}: {task.reason}"))
 
 
 def _ask(

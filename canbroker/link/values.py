@@ -22,7 +22,7 @@ class BusState(enum.Enum):
 
 
 class CanProtocol(enum.Enum):
-    """The protocol that the channel was opened for."""
+    """The protocol that the channel was opened for; of a ``virtual`` one, that was asked for."""
 
     CAN_20 = "CAN 2.0"
     CAN_FD = "CAN FD"

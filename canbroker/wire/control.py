@@ -15,7 +15,8 @@ from canbroker.errors import CanError, CanInterfaceNotImplementedError
 from canbroker.wire import DECODE_ERRORS, VERSION, ClientId, WireError, decode
 from canbroker.wire.stream import StateEvent
 
-_Text = Annotated[str, msgspec.Meta(max_length=4096)]
+MAX_TEXT = 4096
+_Text = Annotated[str, msgspec.Meta(max_length=MAX_TEXT)]
 _Scalar = _Text | int | float | bool | None
 
 

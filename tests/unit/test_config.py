@@ -118,7 +118,7 @@ def test_check_yields_typed_options() -> None:
         ("[brokers]", "x.toml, line 1, brokers: ", "unknown key"),
         ("\nchannels = 3", "x.toml, line 2, channels: ", "must be a table, got 3"),
         ("[broker]\n\nadress = 'x'", "x.toml, line 3, broker.adress: ", "unknown key"),
-        ("[broker]\naddress = 3", "x.toml, line 2, broker.address: ", ""),
+        ("[broker]\naddress = 3", "x.toml, line 2, broker.address: ", "must be a text, got 3"),
         ("[broker]\nlog_level = 'loud'", "x.toml, line 2, broker.log_level: ", "'loud'"),
         ("broker.log_level = 'loud'", "x.toml, line 1, broker.log_level: ", "'loud'"),
         ("[broker]\nerror_rate = -1", "x.toml, line 2, broker.error_rate: ", "got -1"),
@@ -148,7 +148,7 @@ def test_check_yields_typed_options() -> None:
         (
             "[channels.a]\ninterface = 'virtual'\nfd = true\nbitrate = '500k'",
             "x.toml, line 4, channels.a.bitrate: ",
-            "",
+            "must be a whole number, got '500k'",
         ),
         (
             "[channels.a]\ninterface = 'virtual'\nbitrate = 5",

@@ -157,6 +157,11 @@ def test_messages_and_frames_are_the_same(frame: Frame) -> None:
     assert to_frame(message, NOW_NS + 1) == frame
 
 
+def test_fd_data_that_no_wire_could_carry_is_filled_up() -> None:
+    message = can.Message(is_fd=True, data=bytes(range(13)))
+    assert to_frame(message, NOW_NS).data == bytes(range(13)) + bytes(3)
+
+
 def test_an_error_frame_has_its_classes_as_identifier() -> None:
     message = can.Message(arbitration_id=0x1004, is_error_frame=True, is_extended_id=False)
     assert to_frame(message, NOW_NS).flags == ERROR

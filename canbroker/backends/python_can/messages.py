@@ -17,6 +17,7 @@ from canbroker.frame import (
     REMOTE,
     Frame,
     frame_fault,
+    padded_fd,
 )
 
 #: Some drivers count from when the adapter was opened. A stamp so far from now is none.
@@ -45,6 +46,8 @@ def to_frame(message: object, wall_ns: int) -> Frame:
             raise MessageError(f"dlc is {type(data).__name__}")
     elif isinstance(message.data, (bytes, bytearray)):
         data = bytes(message.data)
+        if flags & FD:  # python-can's virtual and network buses pass on what no wire could
+            data = padded_fd(data)
     else:
         raise MessageError(f"data is {type(message.data).__name__}")
     # The identifier of an error frame is made of its classes, 29 bits without being extended.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from typing import ClassVar
 
 from canbroker.backends.base import Options
 
@@ -17,6 +18,11 @@ class SocketcanOptions(Options, kw_only=True, frozen=True, forbid_unknown_fields
     what the kernel has; with ``configure`` the interface is set to it and brought up, which needs
     the capability CAP_NET_ADMIN.
     """
+
+    instead: ClassVar[dict[str, str]] = {
+        "local_loopback": "other programs on this machine always receive what is sent",
+        "ignore_rx_error_frames": "skip the messages whose is_error_frame is true",
+    }
 
     bitrate: int | None = None
     data_bitrate: int | None = None
