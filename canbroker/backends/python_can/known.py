@@ -1,0 +1,261 @@
+"""What is known of python-can's drivers. Does not import python-can.
+
+Each entry is read from python-can 4.6's driver of that name and from its vendor's manual or
+header. A plugin that is not in the table is taken at its word.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import Any, Final, NamedTuple
+
+Parameters = Mapping[str, Any]
+
+
+class Meaning(enum.Enum):
+    """What a driver's error says, as far as it matters to us."""
+
+    UNKNOWN = enum.auto()
+    GONE = enum.auto()  # the device cannot be used any more
+    FULL = enum.auto()  # the transmit queue has no room, and nothing was queued
+    LATE = enum.auto()  # waited in vain for the acknowledgement of a frame that may still be sent
+    BUS_OFF = enum.auto()
+    WARNING = enum.auto()  # the bus is not well, but works
+    OVERRUN = enum.auto()  # received frames were lost
+    DONE = enum.auto()  # a warning: what was asked for was done
+
+
+class ErrorFrames(enum.Enum):
+    """What the identifiers of a driver's error frames are."""
+
+    SOCKETCAN = enum.auto()  # the kernel's error classes
+    PCAN = enum.auto()
+    UNKNOWN = enum.auto()  # nothing that could be relied on
+
+
+class Room(enum.Enum):
+    """What a timeout of ``send`` is for, where it is harmless."""
+
+    ROOM = enum.auto()
+
+
+ROOM: Final = Room.ROOM
+
+
+class Driver(NamedTuple):
+    """One driver. The defaults are those of a plugin."""
+
+    #: Parameters by which it tells adapters apart whose channels have the same name.
+    identifying: frozenset[str] = frozenset(
+        {
+            *("serial", "unique_hardware_id", "device_id", "device_number", "device"),
+            *("index", "bus", "address", "host", "port"),
+        }
+    )
+    #: Names the adapter, where channel and identifying parameters do not just add up.
+    identity: Callable[[str, Parameters], str] | None = None
+    #: Parameters that its detection reports and opening needs; ``None``: all.
+    needed: frozenset[str] | None = None
+    #: It is one of python-can's own, whose ``protocol`` tells whether it has CAN FD.
+    own: bool = False
+    #: Which numbers (``error_code`` of an exception, or of its causes) and texts mean what.
+    codes: Mapping[int, Meaning] = MappingProxyType({})
+    texts: tuple[tuple[str, Meaning], ...] = ()
+    #: ``send`` is given this timeout, because with another one it would wait for an
+    #: acknowledgement; :data:`ROOM`: it waits for room in a queue, or not at all.
+    send_timeout: float | Room | None = Room.ROOM
+    #: A ``recv`` without a timeout returns at once with what there is, and all of it.
+    drains: bool = False
+    error_frames: ErrorFrames = ErrorFrames.SOCKETCAN
+    #: Time stamps are of the adapter's clock; else the word of another host.
+    own_clock: bool = True
+
+
+def driver(interface: str) -> Driver:
+    """What is known of an interface's driver."""
+    return DRIVERS.get(interface, _PLUGIN)
+
+
+# ---------------------------------------------------------------------------------- identities
+
+#: Names of PCAN's channels by the number of the first one (PCANBasic.h), and how many there are.
+_PCAN_CHANNELS: Final = (
+    ("PCAN_ISABUS", 1, 0x21, 8),
+    ("PCAN_DNGBUS", 1, 0x31, 1),
+    ("PCAN_PCIBUS", 1, 0x41, 8),
+    ("PCAN_PCIBUS", 9, 0x409, 8),
+    ("PCAN_USBBUS", 1, 0x51, 8),
+    ("PCAN_USBBUS", 9, 0x509, 8),
+    ("PCAN_PCCBUS", 1, 0x61, 2),
+    ("PCAN_LANBUS", 1, 0x801, 16),
+)
+
+
+def is_pcan_name(channel: str) -> bool:
+    """Whether it names a channel, and does not only label what ``device_id`` says."""
+    return channel.startswith("PCAN_")
+
+
+def _pcan(channel: str, parameters: Parameters) -> str:
+    """``device_id`` is obeyed, not the channel; opening checks that they are the same."""
+    if is_pcan_name(channel):
+        return channel
+    if "device_id" in parameters:
+        return f"device_id={parameters['device_id']}"
+    number = int(channel) if channel.isdecimal() else 0
+    for name, first, handle, count in _PCAN_CHANNELS:
+        if handle <= number < handle + count:
+            return f"{name}{first + number - handle}"
+    return channel
+
+
+def _gs_usb(channel: str, parameters: Parameters) -> str:
+    """``index`` is what the channel is if neither it nor a place on the USB is given."""
+    if "index" in parameters:
+        return str(parameters["index"])
+    place = [f"{key}={parameters[key]}" for key in ("bus", "address") if key in parameters]
+    return ",".join(place) or channel
+
+
+def _usb2can(channel: str, parameters: Parameters) -> str:
+    return str(parameters.get("serial") or channel)
+
+
+def _vector(channel: str, parameters: Parameters) -> str:
+    """A global index is obeyed alone; a serial number says whose channel it is, and without one
+    the application's entry in Vector's hardware configuration does."""
+    if "channel_index" in parameters:
+        return f"channel_index={parameters['channel_index']}"
+    if "serial" in parameters:
+        return f"{channel},serial={parameters['serial']}"
+    name = parameters.get("app_name", _VECTOR_APPLICATION)
+    return channel if name == _VECTOR_APPLICATION else f"{channel},app_name={name}"
+
+
+#: Vector's application if none is named.
+_VECTOR_APPLICATION: Final = "CANalyzer"
+
+
+# ------------------------------------------------------------------------------------ the table
+
+_PLUGIN: Final = Driver()
+
+_NOTHING: Final[frozenset[str]] = frozenset()
+
+
+def _known(*identifying: str, **others: Any) -> Driver:
+    """One of python-can's own."""
+    names = frozenset(identifying)
+    return Driver(identifying=names, own=True, **{"needed": names, **others})
+
+
+DRIVERS: Final[Mapping[str, Driver]] = {
+    # Texts: the driver asks for English ones. They are PCAN-Basic's (its manual: error codes).
+    "pcan": _known(
+        "device_id",
+        identity=_pcan,
+        needed=_NOTHING,
+        texts=(
+            ("bus-off state", Meaning.BUS_OFF),
+            ("transmit queue is full", Meaning.FULL),
+            ("transmit buffer in can controller is full", Meaning.FULL),
+            ("was read too late", Meaning.OVERRUN),
+            ("pcan-hardware handle is invalid", Meaning.GONE),
+            ("pcan-client) is invalid", Meaning.GONE),
+            ("has not been initialized yet", Meaning.GONE),
+            ("driver is not loaded", Meaning.GONE),
+        ),
+        drains=True,
+        error_frames=ErrorFrames.PCAN,
+    ),
+    # CANlib's canstat.h. `send` with a timeout waits until the bus has taken the whole queue.
+    "kvaser": _known(
+        codes={
+            -13: Meaning.FULL,  # canERR_TXBUFOFL
+            -7: Meaning.LATE,  # canERR_TIMEOUT
+            -3: Meaning.GONE,  # canERR_NOTFOUND
+            -10: Meaning.GONE,  # canERR_INVHANDLE
+            -15: Meaning.GONE,  # canERR_HARDWARE
+            -26: Meaning.GONE,  # canERR_NOCARD
+        },
+        send_timeout=0,
+        drains=True,
+        error_frames=ErrorFrames.UNKNOWN,
+    ),
+    # Vector XL driver library, vxlapi.h.
+    "vector": _known(
+        *("serial", "app_name", "channel_index"),
+        identity=_vector,
+        needed=frozenset({"serial"}),
+        codes={11: Meaning.FULL, 129: Meaning.GONE},  # XL_ERR_QUEUE_IS_FULL, _HW_NOT_PRESENT
+        drains=True,
+        error_frames=ErrorFrames.UNKNOWN,
+    ),
+    # The driver raises these at each read that finds nothing. `send` waits for room.
+    "ixxat": _known(
+        "unique_hardware_id",
+        texts=(
+            ("bus off status", Meaning.BUS_OFF),
+            ("data overrun occurred", Meaning.OVERRUN),
+            ("error warning limit exceeded", Meaning.WARNING),
+            ("bus coupling error", Meaning.WARNING),
+            ("canchannelsendmessage timed out", Meaning.FULL),
+        ),
+        error_frames=ErrorFrames.UNKNOWN,
+    ),
+    # `send` with any timeout but 0 waits for the acknowledgement.
+    "neovi": _known("serial", send_timeout=0, error_frames=ErrorFrames.UNKNOWN),
+    # CANAL's codes, as python-can lists them. `send` with a timeout is CanalBlockingSend.
+    "usb2can": _known(
+        "serial",
+        identity=_usb2can,
+        needed=_NOTHING,
+        codes={
+            2: Meaning.BUS_OFF,
+            9: Meaning.FULL,  # FIFO_FULL
+            18: Meaning.OVERRUN,
+            21: Meaning.FULL,  # TRM_FULL
+            32: Meaning.LATE,  # TIMEOUT
+            33: Meaning.GONE,  # NOT_OPEN
+            37: Meaning.GONE,  # COMMUNICATION
+        },
+        send_timeout=0,
+        error_frames=ErrorFrames.UNKNOWN,
+    ),
+    # USB-CANmodul's return codes, as python-can lists them; warnings are raised after the fact.
+    # With a timeout the firmware deletes whatever waits to be sent when it is over.
+    "systec": _known(
+        "device_number",
+        codes={
+            0x05: Meaning.GONE,  # ERR_ILLHW: not connected
+            0x06: Meaning.GONE,  # ERR_ILLHANDLE
+            0x0B: Meaning.FULL,  # ERR_DLL_TXFULL
+            0x0E: Meaning.GONE,  # ERR_DISCONECT
+            0x81: Meaning.OVERRUN,  # WARN_SYS_RXOVERRUN
+            0x82: Meaning.OVERRUN,  # WARN_DLL_RXOVERRUN
+            0x85: Meaning.DONE,  # WARN_FW_TXOVERRUN
+            0x86: Meaning.OVERRUN,  # WARN_FW_RXOVERRUN
+        },
+        send_timeout=None,
+        error_frames=ErrorFrames.UNKNOWN,
+    ),
+    "gs_usb": _known("index", "bus", "address", identity=_gs_usb),
+    "socketcand": _known("host", "port", drains=True, own_clock=False),
+    "udp_multicast": _known("port", own_clock=False),
+    # `send` with a timeout waits until the device has sent everything.
+    "canalystii": _known("device", send_timeout=None, error_frames=ErrorFrames.UNKNOWN),
+    "nixnet": _known(error_frames=ErrorFrames.UNKNOWN),
+    "neousys": _known("device", error_frames=ErrorFrames.UNKNOWN),
+    "nican": _known(error_frames=ErrorFrames.UNKNOWN),
+    "iscan": _known(error_frames=ErrorFrames.UNKNOWN),
+    "etas": _known(error_frames=ErrorFrames.UNKNOWN),
+    "cantact": _known(),
+    "robotell": _known(),
+    "seeedstudio": _known(),
+    "serial": _known(),
+    "slcan": _known(),
+    "socketcan": _known(),
+    "virtual": _known(),
+}

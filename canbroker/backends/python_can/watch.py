@@ -1,0 +1,120 @@
+"""Whether a driver's device is still there, and what its controller says of the bus."""
+
+from __future__ import annotations
+
+import threading
+from typing import Final
+
+import can
+from can.interfaces import BACKENDS as KNOWN
+
+from canbroker import clock
+from canbroker.backends.base import BusCondition
+from canbroker.backends.python_can.exchange import Exchange
+from canbroker.backends.python_can.failures import DriverError, foreign
+from canbroker.backends.python_can.health import Health, Probe, probe_of
+from canbroker.throttle import Throttle
+
+#: How often a controller is asked how it is, if nothing has gone wrong.
+_ASK_NS: Final = clock.SECOND
+#: And after something has, at most.
+_SUSPECT_NS: Final = clock.SECOND // 20
+
+#: A driver that returns nothing at once for so long, although it waits as a rule, has lost its
+#: device: some swallow the system's error.
+_EMPTY_NS: Final = clock.SECOND
+
+_FINE: Final = BusCondition()
+
+
+class Watch:
+    """Keeps the condition of an exchange. All but :meth:`suspect` is the reading thread's."""
+
+    def __init__(
+        self, exchange: Exchange, interface: str, bus: can.BusABC, throttle: Throttle
+    ) -> None:
+        self._exchange = exchange
+        self._throttle = throttle
+        self._probe = probe_of(interface, bus)
+        # A plugin that never waits may be one that polls. Those of python-can wait.
+        self._waits = KNOWN[interface][0].startswith("can.") if interface in KNOWN else False
+        self._empty_since: int | None = None
+        self._suspected = threading.Event()
+        self._asked_ns = clock.monotonic_ns()
+        self._asked = Health()
+        self._raised = _FINE
+        self._overruns_told = 0  # of those that the controller counts
+
+    def suspect(self) -> None:
+        """[any] Something has gone wrong: the controller shall be asked soon."""
+        self._suspected.set()
+
+    def step(self) -> None:
+        """Asks the controller how it is, now and then."""
+        since_ns = clock.monotonic_ns() - self._asked_ns
+        patience_ns = _SUSPECT_NS if self._suspected.is_set() else _ASK_NS
+        if self._probe is not None and since_ns >= patience_ns:
+            self._ask(self._probe)
+
+    # ------------------------------------------------------------------- what reading has shown
+
+    def came(self) -> None:
+        """Messages came."""
+        self._empty_since = None
+
+    def waited(self) -> None:
+        """The driver has waited, and found nothing."""
+        self._waits = True
+        self._empty_since = None
+        if self._raised != _FINE:  # it would have been raised again
+            self._raised = _FINE
+            self._tell()
+
+    def came_early(self) -> str:
+        """The driver returned nothing, at once; why its device is gone, if it is."""
+        now_ns = clock.monotonic_ns()
+        self._empty_since = self._empty_since or now_ns
+        if not self._waits or now_ns - self._empty_since < _EMPTY_NS:
+            return ""
+        if self._probe is not None:  # the controller itself can be asked
+            self.suspect()
+            return ""
+        return "its driver returns nothing, and does not wait for it any more"
+
+    def raised(self, condition: BusCondition) -> None:
+        """The driver has raised what is no failure of the device, but of the bus."""
+        self._empty_since = None
+        self._raised = condition
+        self._tell()
+        self.suspect()
+
+    def overrun_told(self) -> None:
+        """An overrun was raised, and counted; the controller may count it, too."""
+        self._overruns_told += 1
+
+    # -------------------------------------------------------------------------------- internals
+
+    def _ask(self, probe: Probe) -> None:
+        self._suspected.clear()
+        self._asked_ns = clock.monotonic_ns()
+        try:
+            with foreign("asking how it is"):
+                health = probe()
+        except DriverError as error:
+            self._throttle.note("status_failed", str(error))
+            return
+        if health.gone:
+            self._exchange.lose(health.gone)
+            return
+        more = health.overruns - self._asked.overruns
+        self._asked = health
+        told = min(more, self._overruns_told)
+        self._overruns_told = 0
+        if more > told:
+            self._throttle.note("overruns", "the controller has lost frames")
+            self._exchange.lost_frames(more - told)
+        self._tell()
+
+    def _tell(self) -> None:
+        asked = self._asked.condition
+        self._exchange.tell(asked if asked != _FINE else self._raised)
