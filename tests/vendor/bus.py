@@ -138,6 +138,10 @@ class VendorBus:
         for frame in frames:
             self._library.bus_send_now(self._node, ctypes.byref(_to_bus(frame)))
 
+    def generate(self, rate: int, count: int) -> None:
+        """Sends frames evenly, ``rate`` a second; their data is when, in ns, little-endian."""
+        self._library.bus_generate(self._node, rate, count)
+
     def seen(self) -> list[Frame]:
         """All that the test's node has received."""
         frame = BusFrame()
@@ -212,6 +216,7 @@ def _library() -> Any:
         getattr(library, name).argtypes = [ctypes.c_void_p]
     for name in ("bus_send_now", "bus_read"):
         getattr(library, name).argtypes = [ctypes.c_void_p, ctypes.POINTER(BusFrame)]
+    library.bus_generate.argtypes = [ctypes.c_void_p, ctypes.c_uint, ctypes.c_uint]
     library.bus_unplug.argtypes = [ctypes.c_void_p, ctypes.c_int, ctypes.c_int]
     library.bus_report.argtypes = [ctypes.c_void_p, ctypes.c_int, ctypes.c_uint32]
     library.bus_is_open.argtypes = [ctypes.c_void_p, ctypes.c_int]

@@ -360,6 +360,21 @@ void bus_filter(struct bus_handle *handle, int extended, uint32_t code, uint32_t
 
 /* --------------------------------------------------------------------------------- for tests */
 
+/* Sends frames evenly, `rate` a second; their data is when, on the wall clock, in ns. */
+void bus_generate(struct bus_handle *handle, unsigned rate, unsigned count) {
+    int64_t began_us = bus_now_us();
+    for (unsigned i = 0; i < count; i++) {
+        struct bus_frame frame = {.id = i & 0x3FF, .length = 8};
+        struct timespec now;
+        int64_t now_ns;
+        pause_us(began_us + (int64_t)i * 1000000 / rate);
+        clock_gettime(CLOCK_REALTIME, &now);
+        now_ns = (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
+        memcpy(frame.data, &now_ns, sizeof now_ns);
+        bus_send_now(handle, &frame);
+    }
+}
+
 void bus_unplug(struct bus *bus, int channel, int absent) {
     struct shared *shared = bus->shared;
     lock(shared);

@@ -68,6 +68,7 @@ void bus_filter(struct bus_handle *handle, int extended, uint32_t code, uint32_t
 
 /* For tests. */
 void bus_send_now(struct bus_handle *handle, const struct bus_frame *frame);
+void bus_generate(struct bus_handle *handle, unsigned rate, unsigned count);
 void bus_unplug(struct bus *bus, int channel, int absent);
 void bus_report(struct bus *bus, int channel, uint32_t status);
 int bus_is_open(struct bus *bus, int channel);
