@@ -24,6 +24,7 @@ from canbroker.actors.specs import ChannelSpec, Spec
 from canbroker.errors import CanError
 from canbroker.fabric.sockets import Descriptor
 from canbroker.priority import raise_priority
+from canbroker.throttle import ForeignRecords
 from canbroker.wake import Wake
 from canbroker.wire import control
 
@@ -116,10 +117,12 @@ class Child:
 
 
 def set_up_logging(level: str, name: str) -> None:
-    """Logs to standard error, with ``name`` in every line."""
+    """Logs to standard error, with ``name`` in every line; of what others log, not all."""
     escaped = name.replace("%", "%%")
+    handler = logging.StreamHandler(sys.stderr)
+    handler.addFilter(ForeignRecords())
     logging.basicConfig(
-        stream=sys.stderr,
+        handlers=[handler],
         level=level.upper(),
         format=f"%(asctime)s %(levelname)s {escaped} %(name)s: %(message)s",
     )
