@@ -23,6 +23,7 @@ from canbroker.fabric.sockets import Context, Descriptor, Waiter
 from canbroker.flight_records import FlightRecords
 from canbroker.leases import Leases
 from canbroker.leftovers import Leftovers
+from canbroker.log_file import LogFile
 from canbroker.process import Exit, Terminated, set_up_logging
 from canbroker.runtime import BrokerLock, Runtime
 from canbroker.slots import ChannelSlot, Client, SchedulerSlot
@@ -56,6 +57,7 @@ class Broker:
         self._autostarted = autostarted
         self._config = config.broker if config else BrokerConfig()
         self._records = FlightRecords(runtime)
+        self._log_file = LogFile(runtime.log_path)
         self._slots: dict[str, ChannelSlot] = {}
         self._scheduler = SchedulerSlot(runtime, self._config.log_level)
         self._scheduling: list[Caller] = []  # ask for the scheduler, which starts
@@ -122,6 +124,7 @@ class Broker:
         self._serve_scheduling()
         self._leases.step(ready)
         self._records.step()
+        self._log_file.step()
         if self._autostarted and self._idle():
             self._stop_reason = "its last client has left"
 
@@ -324,7 +327,16 @@ class Broker:
         """
         options = parse_options(slot.interface, slot.parameters | dict(given))
         asked, has = options.written(), slot.options.written()
-        conflict = next((key for key in given if asked.get(key) != has.get(key)), None)
+        # Where both name one adapter, either may say more of it than the other.
+        names = options.identifying if options.identity == slot.options.identity else frozenset()
+        conflict = next(
+            (
+                key
+                for key in given
+                if asked.get(key) != has.get(key) and (key in has or key not in names)
+            ),
+            None,
+        )
         if conflict is None:
             return slot
         if slot.configured or slot.clients or self._is_awaited(slot):

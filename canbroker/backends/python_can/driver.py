@@ -158,6 +158,11 @@ def _misfit(bus: can.BusABC, options: PythonCanOptions) -> str | None:
     own = driver(options.interface).own
     if options.parameters.get("fd") is True and own and bus.protocol not in FD_PROTOCOLS:
         return "its driver has no CAN FD (fd=True)"
+    serial = options.parameters.get("serial")
+    if options.interface == "kvaser" and serial is not None:  # its driver does not look at it
+        found = str(getattr(bus, "channel_info", ""))
+        if f"S/N {serial} " not in found:
+            return f"channel {options.channel} is {found}, not S/N {serial}"
     if options.interface == "pcan" and "device_id" in options.parameters:
         # It has opened the first channel of that number, whatever the channel is called.
         found = str(getattr(bus, "channel_info", ""))

@@ -1,0 +1,36 @@
+"""What tests ask of a broker's channels."""
+
+from __future__ import annotations
+
+from canbroker import Message
+from canbroker.runtime import Runtime
+from canbroker.wire.stream import StateEvent
+from tests.conftest import status_of, wait_until
+
+
+def frame(identifier: int, data: bytes = b"") -> Message:
+    return Message(arbitration_id=identifier, data=data, is_extended_id=False)
+
+
+def numbered(identifier: int, number: int) -> Message:
+    return frame(identifier, number.to_bytes(8, "big"))
+
+
+def state_of(runtime: Runtime, name: str) -> StateEvent:
+    """What a channel last said of itself."""
+
+    def state() -> StateEvent | None:
+        [channel] = [one for one in status_of(runtime).channels if one.name == name]
+        return channel.state
+
+    wait_until(state, "the broker has heard of it")
+    found = state()
+    assert found is not None
+    return found
+
+
+def actor_of(runtime: Runtime, name: str) -> int:
+    """The process of a channel."""
+    [channel] = [one for one in status_of(runtime).channels if one.name == name]
+    assert channel.pid is not None
+    return channel.pid
