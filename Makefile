@@ -8,7 +8,7 @@ FUZZ := $(VENV)/.fuzz
 BENCH := $(VENV)/.bench
 DURATION ?= 60
 
-.PHONY: demo test test-socketcan test-socketcan-hw conformance ecosystem fuzz soak check bench bench-periodic bench-socketcan docs format clean
+.PHONY: demo test test-socketcan test-socketcan-hw conformance ecosystem fuzz soak check bench bench-periodic bench-socketcan bench-vendor docs format clean
 
 $(READY): pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -65,6 +65,9 @@ bench-periodic: $(READY)   ## how regular periodic tasks are, beside python-can'
 
 bench-socketcan: $(READY)  ## python-can's SocketCAN beside canbroker; without CAN: tools/can-vm -- make bench-socketcan
 	$(BIN)/python -m benchmarks.socketcan
+
+bench-vendor: $(READY)     ## python-can's PCAN bus beside canbroker on one double of an adapter; needs gcc
+	$(BIN)/python -m benchmarks.vendor
 
 # Not --quiet, which hides warnings from --strict. The notice of the theme about MkDocs 2 is none.
 docs: $(READY)   ## the documentation, into site/
