@@ -155,8 +155,8 @@ def _no_server(host: str, port: int) -> str | None:
 
 def _misfit(bus: can.BusABC, options: PythonCanOptions) -> str | None:
     """Why the bus is not what was asked for."""
-    own = driver(options.interface).own
-    if options.parameters.get("fd") is True and own and bus.protocol not in FD_PROTOCOLS:
+    is_fd = bus.protocol in FD_PROTOCOLS or not driver(options.interface).tells_protocol
+    if options.parameters.get("fd") is True and not is_fd:
         return "its driver has no CAN FD (fd=True)"
     serial = options.parameters.get("serial")
     if options.interface == "kvaser" and serial is not None:  # its driver does not look at it

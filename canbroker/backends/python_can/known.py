@@ -58,8 +58,8 @@ class Driver(NamedTuple):
     identity: Callable[[str, Parameters], str] | None = None
     #: Parameters that its detection reports and opening needs; ``None``: all.
     needed: frozenset[str] | None = None
-    #: It is one of python-can's own, whose ``protocol`` tells whether it has CAN FD.
-    own: bool = False
+    #: Its ``protocol`` tells whether it was opened for CAN FD.
+    tells_protocol: bool = False
     #: Which numbers (``error_code`` of an exception, or of its causes) and texts mean what.
     codes: Mapping[int, Meaning] = MappingProxyType({})
     texts: tuple[tuple[str, Meaning], ...] = ()
@@ -146,9 +146,9 @@ _NOTHING: Final[frozenset[str]] = frozenset()
 
 
 def _known(*identifying: str, **others: Any) -> Driver:
-    """One of python-can's own."""
+    """One of python-can's own drivers."""
     names = frozenset(identifying)
-    return Driver(identifying=names, own=True, **{"needed": names, **others})
+    return Driver(identifying=names, **{"needed": names, "tells_protocol": True, **others})
 
 
 DRIVERS: Final[Mapping[str, Driver]] = {
@@ -257,5 +257,5 @@ DRIVERS: Final[Mapping[str, Driver]] = {
     "serial": _known(),
     "slcan": _known(),
     "socketcan": _known(),
-    "virtual": _known(),
+    "virtual": _known(tells_protocol=False),
 }
