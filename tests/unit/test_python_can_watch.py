@@ -121,13 +121,42 @@ def test_bus_off_that_is_not_told(opened: Open) -> None:
     wait_until(lambda: condition_of(backend).off, "it is asked now and then")
 
 
-def test_an_overrun_is_raised(opened: Open) -> None:
+def test_an_overrun_that_stays_is_one(opened: Open) -> None:
+    """IXXAT's flag is set until the controller is reset, and looked at by each idle read."""
     bus, backend = opened("ixxat")
     bus.problem = can.CanError("Data overrun occurred")
-    wait_until(lambda: backend.counters().get("overruns", 0) > 1, "it is counted")
-    bus.problem = None
+    wait_until(lambda: backend.counters().get("overruns") == 1, "it is counted")
+    reads = bus.reads
+    wait_until(lambda: bus.reads > reads + 20, "it is raised again and again")
     backend.read()
-    assert backend.dropped >= 2
+    assert backend.dropped == 1
+    bus.problem = None
+    wait_until(lambda: bus.reads > reads + 22, "it is over")
+    bus.problem = can.CanError("Data overrun occurred")
+    wait_until(lambda: backend.counters().get("overruns") == 2, "and there again")
+
+
+def test_a_driver_that_raises_overruns_at_once_keeps_no_processor_busy(opened: Open) -> None:
+    bus, backend = opened("usb2can")
+    bus.gone, bus.problem = True, can.CanOperationError("could not receive message", 18)
+    some_time(0.5)
+    assert bus.reads < 500
+    assert backend.read() == []
+
+
+def test_bus_off_of_a_driver_that_cannot_be_asked_is_its_frames_failure(opened: Open) -> None:
+    """Nobody would say that it is over."""
+    bus, backend = opened("usb2can")
+    bus.refusal = can.CanOperationError("could not send message", 2)
+    failing, fine = transmit(FRAME), transmit(FRAME)
+    backend.send([failing])
+    assert collect(backend, bool) == [failing]
+    assert failing.failure is not None
+    assert not condition_of(backend).off
+    bus.refusal = None
+    backend.send([fine])
+    assert collect(backend, bool) == [fine]
+    assert fine.failure is None
 
 
 def test_a_warning_about_what_was_done_all_the_same(opened: Open) -> None:

@@ -149,6 +149,11 @@ class VendorBus:
             self._seen.append(_from_bus(frame))
         return self._seen
 
+    def last(self) -> int | None:
+        """The identifier of the last frame that the test's node has received."""
+        seen = self.seen()
+        return seen[-1].arbitration_id if seen else None
+
     def unplug(self, interface: str, channel: str) -> None:
         self._library.bus_unplug(self._bus, CHANNELS[interface, channel], 1)
 

@@ -69,7 +69,7 @@ def test_a_bus_without_acknowledgements_blocks_nobody(vendors: VendorBus, broker
         assert channel.syncs == 0
         channel.silent = 0
         bus.send(frame(0x300), timeout=10)
-        wait_until(lambda: vendors.seen()[-1].arbitration_id == 0x300, "it goes on")
+        wait_until(lambda: vendors.last() == 0x300, "it goes on")
 
 
 def test_bus_off(vendors: VendorBus, broker: Runtime) -> None:
@@ -123,7 +123,7 @@ def test_a_killed_actor(vendors: VendorBus, broker: Runtime) -> None:
         assert bus.stats.sent + bus.stats.failed == 2000
         wait_until(lambda: bus.state is BusState.ACTIVE, "it is open again")
         bus.send(frame(0x7FF), timeout=10)
-        wait_until(lambda: vendors.seen()[-1].arbitration_id == 0x7FF, "new ones are sent")
+        wait_until(lambda: vendors.last() == 0x7FF, "new ones are sent")
         vendors.send([Frame(0, 0x456, 0, b"")])
         assert bus.recv(10) is not None
         assert bus.stats.restarts == 1

@@ -68,6 +68,8 @@ class Driver(NamedTuple):
     send_timeout: float | Room | None = Room.ROOM
     #: A ``recv`` without a timeout returns at once with what there is, and all of it.
     drains: bool = False
+    #: That frames were lost, it says at each read that finds nothing, once it has happened.
+    sticky_overrun: bool = False
     error_frames: ErrorFrames = ErrorFrames.SOCKETCAN
     #: Time stamps are of the adapter's clock; else the word of another host.
     own_clock: bool = True
@@ -190,7 +192,6 @@ DRIVERS: Final[Mapping[str, Driver]] = {
         identity=_vector,
         needed=frozenset({"serial"}),
         codes={11: Meaning.FULL, 129: Meaning.GONE},  # XL_ERR_QUEUE_IS_FULL, _HW_NOT_PRESENT
-        drains=True,
         error_frames=ErrorFrames.UNKNOWN,
     ),
     # The driver raises these at each read that finds nothing. `send` waits for room.
@@ -203,6 +204,7 @@ DRIVERS: Final[Mapping[str, Driver]] = {
             ("bus coupling error", Meaning.WARNING),
             ("canchannelsendmessage timed out", Meaning.FULL),
         ),
+        sticky_overrun=True,
         error_frames=ErrorFrames.UNKNOWN,
     ),
     # `send` with any timeout but 0 waits for the acknowledgement.

@@ -92,6 +92,11 @@ class Reception:
         """Something has gone wrong: the controller is asked soon how it is."""
         self._watch.suspect()
 
+    @property
+    def can_ask(self) -> bool:
+        """Whether it can be asked, and so will say when it is well again."""
+        return self._watch.can_ask
+
     def want(self, filters: FilterSet) -> None:
         """Has the driver filter, if it can. On return it withholds nothing of ``filters``.
 
@@ -120,30 +125,28 @@ class Reception:
     def _step(self) -> None:
         started_ns = clock.monotonic_ns()
         frames: list[Frame] = []
-        valid = True
+        count, valid = 0, True
         try:
             with foreign("recv"):
                 message = self._read(RECV_S)
-                waited_ns = clock.monotonic_ns() - started_ns
                 while message is not None:
+                    count += 1
                     valid = self._take(message, frames)
-                    if not self._driver.drains or len(frames) >= _BATCH:
+                    if not self._driver.drains or count == _BATCH:
                         break
                     message = self._read(0)
         except DriverError as error:
-            self._tell(frames)
+            self._came(count, frames)
             self._failed(error, clock.monotonic_ns() - started_ns)
             return
         self._failing_since = None
-        if message is None and not frames:
-            self._nothing(waited_ns)
+        if not count:
+            self._nothing(clock.monotonic_ns() - started_ns)
             return
-        self._watch.came()
+        self._came(count, frames)
         if valid:
             self._pause_s = _PAUSE_FIRST_S
-            self._tell(frames)
         else:
-            self._tell(frames)
             self._pause()
 
     def _take(self, message: can.Message, frames: list[Frame]) -> bool:
@@ -158,8 +161,10 @@ class Reception:
             frames.append(frame)
         return True
 
-    def _tell(self, frames: list[Frame]) -> None:
-        """Passes frames on; rests after that while there are many."""
+    def _came(self, count: int, frames: list[Frame]) -> None:
+        """Passes the frames of so many messages on; rests after that while there are many."""
+        if count:
+            self._watch.came()
         if not frames:
             return
         self._exchange.received(frames)
@@ -184,10 +189,16 @@ class Reception:
             case Meaning.GONE:
                 self._exchange.lose(str(error))
                 return
-            case Meaning.OVERRUN:  # the queue is full: no pause
-                self.throttle.note("overruns", str(error))
-                self._exchange.lost_frames(1)
-                self._watch.overrun_told()
+            case Meaning.OVERRUN:
+                if self._watch.overrun():
+                    self.throttle.note("overruns", str(error))
+                    self._exchange.lost_frames(1)  # its queue is full: no pause
+                else:
+                    self._pause()
+                self._failing_since = None
+                return
+            case Meaning.DONE:
+                self.throttle.note("warnings", str(error))
                 return
             case Meaning.BUS_OFF | Meaning.WARNING as meaning:
                 self._watch.raised(BusCondition(meaning is Meaning.BUS_OFF, str(error)))

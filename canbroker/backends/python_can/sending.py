@@ -62,7 +62,7 @@ class Sending:
                     return None
                 case Meaning.FULL:
                     late = "expired while the driver's transmit queue was full"
-                case Meaning.BUS_OFF:
+                case Meaning.BUS_OFF if self._reception.can_ask:
                     self._exchange.tell(BusCondition(off=True, reason=str(error)))
                     return error
                 case _:

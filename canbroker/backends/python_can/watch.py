@@ -13,6 +13,7 @@ from canbroker.backends.base import BusCondition
 from canbroker.backends.python_can.exchange import Exchange
 from canbroker.backends.python_can.failures import DriverError, foreign
 from canbroker.backends.python_can.health import Health, Probe, probe_of
+from canbroker.backends.python_can.known import driver
 from canbroker.throttle import Throttle
 
 #: How often a controller is asked how it is, if nothing has gone wrong.
@@ -28,7 +29,7 @@ _FINE: Final = BusCondition()
 
 
 class Watch:
-    """Keeps the condition of an exchange. All but :meth:`suspect` is the reading thread's."""
+    """Keeps the condition of an exchange. What is not [any] thread's is the reading one's."""
 
     def __init__(
         self, exchange: Exchange, interface: str, bus: can.BusABC, throttle: Throttle
@@ -43,7 +44,14 @@ class Watch:
         self._asked_ns = clock.monotonic_ns()
         self._asked = Health()
         self._raised = _FINE
+        self._driver = driver(interface)
+        self._overrun = False  # was raised last
         self._overruns_told = 0  # of those that the controller counts
+
+    @property
+    def can_ask(self) -> bool:
+        """[any] Whether the controller can be asked."""
+        return self._probe is not None
 
     def suspect(self) -> None:
         """[any] Something has gone wrong: the controller shall be asked soon."""
@@ -61,11 +69,14 @@ class Watch:
     def came(self) -> None:
         """Messages came."""
         self._empty_since = None
+        if not self._driver.sticky_overrun:
+            self._overrun = False
 
     def waited(self) -> None:
         """The driver has waited, and found nothing."""
         self._waits = True
         self._empty_since = None
+        self._overrun = False
         if self._raised != _FINE:  # it would have been raised again
             self._raised = _FINE
             self._tell()
@@ -88,9 +99,17 @@ class Watch:
         self._tell()
         self.suspect()
 
-    def overrun_told(self) -> None:
-        """An overrun was raised, and counted; the controller may count it, too."""
-        self._overruns_told += 1
+    def overrun(self) -> bool:
+        """The driver has raised that frames were lost; whether that is news.
+
+        It is not where nothing was read since it was raised last, or where a flag stays set that
+        the driver looks at whenever it has found nothing.
+        """
+        if self._overrun:
+            return False
+        self._overrun = True
+        self._overruns_told += 1  # the controller may count it, too
+        return True
 
     # -------------------------------------------------------------------------------- internals
 
