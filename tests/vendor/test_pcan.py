@@ -41,6 +41,22 @@ def test_two_channels_hear_each_other(vendors: VendorBus, broker: Runtime) -> No
         assert len(status_of(broker).channels) == 2
 
 
+def test_a_full_bus_is_received_without_a_loss(vendors: VendorBus, broker: Runtime) -> None:
+    """8,000 frames a second, as many as 1 Mbit/s has; ``make bench-vendor`` for a minute."""
+    count = 16_000
+    with Bus(ONE, "pcan") as bus:
+        vendors.generate(8000, count)
+        sent_ns = []
+        for _ in range(count):
+            message = bus.recv(10)
+            assert message is not None
+            sent_ns.append(int.from_bytes(message.data, "little"))
+        assert sent_ns == sorted(sent_ns)
+        assert len(set(sent_ns)) == count
+        assert (bus.stats.lost, bus.stats.dropped_upstream) == (0, 0)
+        assert vendors.channel("pcan", ONE).lost == 0
+
+
 def test_a_full_transmit_queue_is_waited_for(vendors: VendorBus, broker: Runtime) -> None:
     vendors.channel("pcan", ONE).frame_us = 100
     with Bus(ONE, "pcan") as bus:
