@@ -249,6 +249,15 @@ def test_a_clock_that_drifts_is_followed(drift: float, begin: float) -> None:
     assert worst < 2.5
 
 
+@pytest.mark.parametrize("drift", [100e-6, -100e-6])
+def test_a_clock_that_was_not_read_for_hours(drift: float) -> None:
+    adapter = AdapterClock()
+    for number in range(3):
+        arrival_ns = NOW_NS + number * 4 * 3600 * clock.SECOND
+        stamp = 100.0 + number * 4 * 3600 * (1 + drift)
+        assert adapter.wall_ns(stamp, arrival_ns) == arrival_ns, "nobody knows better"
+
+
 def test_frames_that_arrive_together_keep_their_distance() -> None:
     adapter = AdapterClock()
     adapter.wall_ns(50.0, NOW_NS)

@@ -56,7 +56,8 @@ class AdapterClock:
             self._begin(delay_ns, arrival_ns)
         self._least_ns = min(self._least_ns, delay_ns)
         if arrival_ns >= self._ends_ns:
-            self._offset_ns = self._least_ns
+            is_old = arrival_ns >= self._ends_ns + _WINDOW_NS
+            self._offset_ns = delay_ns if is_old else self._least_ns
             self._begin(delay_ns, arrival_ns)
         self._offset_ns = min(self._offset_ns, delay_ns)
         return stamp_ns + self._offset_ns

@@ -14,6 +14,7 @@ from typing import Any, Final, NamedTuple
 import can
 
 from canbroker.backends.base import BusCondition
+from canbroker.backends.python_can.failures import DriverError, foreign
 
 _log = logging.getLogger("canbroker.python_can")
 
@@ -38,10 +39,13 @@ def probe_of(interface: str, bus: can.BusABC) -> Probe | None:
     if make is None:
         return None
     try:
-        return make(bus)
-    except (AttributeError, OSError) as error:  # another version of the driver
-        _log.warning("%s is not asked how it is: %s", interface, error)
+        with foreign("asking how it is"):
+            probe = make(bus)
+            probe()
+    except DriverError as error:  # another version of the driver
+        _log.warning("%s is not asked any more: %s", interface, error)
         return None
+    return probe
 
 
 # ---------------------------------------------------------------------------------------- PCAN
@@ -66,7 +70,6 @@ def _pcan(bus: Any) -> Probe:
         was_overrun = is_overrun
         return Health(_pcan_condition(status), overruns=overruns)
 
-    ask()
     return ask
 
 
@@ -107,7 +110,6 @@ def _kvaser(bus: Any) -> Probe:
         overruns = bus.get_stats().overruns if flags.value & _STAT_OVERRUN else 0
         return Health(_kvaser_condition(flags.value), overruns=overruns)
 
-    ask()
     return ask
 
 

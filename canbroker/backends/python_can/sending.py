@@ -52,8 +52,9 @@ class Sending:
         pause_ns = _RETRY_FIRST_NS
         late = "expired before the driver took it"
         while not _is_late(transmit):
-            if self._exchange.condition.off:
-                return self._exchange.condition.reason
+            condition = self._exchange.condition
+            if condition.off:
+                return condition.reason
             error = self._try(transmit)
             if error is None:
                 return None

@@ -41,12 +41,13 @@ class Watch:
         self._waits = KNOWN[interface][0].startswith("can.") if interface in KNOWN else False
         self._empty_since: int | None = None
         self._suspected = threading.Event()
-        self._asked_ns = clock.monotonic_ns()
-        self._asked = Health()
+        self._asked_ns = 0
+        self._asked: Health | None = None
         self._raised = _FINE
         self._driver = driver(interface)
         self._overrun = False  # was raised last
         self._overruns_told = 0  # of those that the controller counts
+        self.step()
 
     @property
     def can_ask(self) -> bool:
@@ -125,7 +126,7 @@ class Watch:
         if health.gone:
             self._exchange.lose(health.gone)
             return
-        more = health.overruns - self._asked.overruns
+        more = 0 if self._asked is None else health.overruns - self._asked.overruns
         self._asked = health
         told = min(more, self._overruns_told)
         self._overruns_told = 0
@@ -135,5 +136,5 @@ class Watch:
         self._tell()
 
     def _tell(self) -> None:
-        asked = self._asked.condition
+        asked = _FINE if self._asked is None else self._asked.condition
         self._exchange.tell(asked if asked != _FINE else self._raised)
