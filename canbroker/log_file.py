@@ -1,4 +1,4 @@
-"""The log of a broker in the background, kept from growing without end."""
+"""Rotates the log of a background broker."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ MAX_BYTES: Final = 8 << 20
 class LogFile:
     """Standard error of a process and of all its children, if it is the file at ``path``.
 
-    They share one open file, and with it its position: the process that owns it copies what is
-    there to a second file and begins anew, and the children write on behind it. A line that is
-    written just then may be lost.
+    All of them share one open file and its position. So the owner copies the file, truncates it
+    and resets the position, and the children go on writing from there. Lines written between
+    copying and truncating are lost.
     """
 
     def __init__(self, path: Path) -> None:
@@ -25,11 +25,11 @@ class LogFile:
 
     @property
     def old(self) -> Path:
-        """Where what was logged before is kept."""
+        """The previous log."""
         return self._path.with_name(f"{self._path.name}.1")
 
     def step(self) -> None:
-        """Begins anew if the log has become too large. Called now and then."""
+        """Rotates the log if it is too large. To be called about every second."""
         log = sys.__stderr__
         if log is None or log.closed:
             return

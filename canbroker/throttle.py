@@ -50,13 +50,13 @@ class Throttle:
 
 
 class ForeignRecords(logging.Filter):
-    """Lets through a few records of each place in others' code, and counts the rest.
+    """Limits the log records of other packages, by the line of code that logs them.
 
-    Drivers log what a noisy bus does at each read. For handlers; our own loggers are left alone.
+    Drivers may log at every read. A filter for handlers; canbroker's own records always pass.
     """
 
     def __init__(self, records: int = 5, interval_s: float = 5.0) -> None:
-        """``records`` of one place in the code are passed in ``interval_s``."""
+        """Of each line of code, ``records`` pass in every ``interval_s``; the rest is counted."""
         super().__init__()
         self._records = records
         self._interval_ns = int(interval_s * clock.SECOND)
@@ -81,5 +81,5 @@ class ForeignRecords(logging.Filter):
         return count < self._records
 
 
-#: The first part of the names of our own loggers.
+#: First parts of the names of canbroker's own loggers.
 _OURS: Final = frozenset({"canbroker", "__main__"})

@@ -164,7 +164,7 @@ def _misfit(bus: can.BusABC, options: PythonCanOptions) -> str | None:
         if f"S/N {serial} " not in found:
             return f"channel {options.channel} is {found}, not S/N {serial}"
     if options.interface == "pcan" and "device_id" in options.parameters:
-        # It has opened the first channel of that number, whatever the channel is called.
+        # The driver has opened the first channel with that number, whichever was named.
         found = str(getattr(bus, "channel_info", ""))
         if is_pcan_name(options.channel) and options.channel != found:
             return f"device_id {options.parameters['device_id']} is {found}; name one of the two"

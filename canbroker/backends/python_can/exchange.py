@@ -131,13 +131,13 @@ class Exchange:
         self._wake.set()
 
     def lost_frames(self, count: int) -> None:
-        """The driver has lost so many received frames, at least."""
+        """Counts received frames that the driver reports as lost."""
         with self._changed:
             self.dropped += count
         self._wake.set()
 
     def tell(self, condition: BusCondition) -> None:
-        """What the controller says of the bus now."""
+        """Sets the condition of the bus."""
         if condition != self.condition:
             self.condition = condition
             self._wake.set()

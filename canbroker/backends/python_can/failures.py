@@ -1,4 +1,4 @@
-"""What drivers raise, as one error that says what it means."""
+"""Maps the exceptions of drivers to one error, and tells its meaning."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class DriverError(Exception):
         self.fatal = not self._errnos.isdisjoint(_GONE)
 
     def meaning(self, driver: Driver) -> Meaning:
-        """What it means, coming from this driver; not every one can be understood."""
+        """The meaning of the error from this driver; not every error can be understood."""
         if self.fatal:
             return Meaning.GONE
         text = str(self).lower()
@@ -53,7 +53,7 @@ class DriverError(Exception):
                 return driver.codes[code]
         if not self._errnos.isdisjoint(_FULL):
             return Meaning.FULL
-        # python-can lets drivers wait for the acknowledgement by then.
+        # For most drivers a timeout of `send` limits the wait for the acknowledgement.
         return Meaning.LATE if self._timed_out else Meaning.UNKNOWN
 
 
@@ -72,9 +72,9 @@ def foreign(doing: str) -> Iterator[None]:
 
 
 def told(error: BaseException) -> str:
-    """Type and text of a foreign exception and of what it was raised from, in one line.
+    """Type and text of a foreign exception and of its causes, in one line.
 
-    Without the system's numbers. A cause whose text was quoted already is not repeated.
+    System error numbers are left out, and so are causes that the text quotes already.
     """
     words = _words(error)
     for cause in _causes(error.__cause__):

@@ -1,6 +1,6 @@
-"""What a controller says of itself when it is asked, where a driver can be asked.
+"""Queries the state of a CAN controller, for the drivers that allow it.
 
-Most drivers raise when something has gone wrong, once or never, and say nothing when it is over.
+Most drivers raise once or never when something goes wrong, and do not report recovery.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _log = logging.getLogger("canbroker.python_can")
 
 
 class Health(NamedTuple):
-    """``gone``: why the device cannot be used any more; ``overruns``: counted so far."""
+    """``gone``: the reason if the device is unusable; ``overruns``: the number since opening."""
 
     condition: BusCondition = BusCondition()
     gone: str = ""
@@ -31,9 +31,10 @@ Probe = Callable[[], Health]
 
 
 def probe_of(interface: str, bus: can.BusABC) -> Probe | None:
-    """Asks this bus's controller, quickly; ``None`` if its driver has no way to.
+    """Returns a function that queries the controller without waiting; ``None`` if the driver
+    offers none.
 
-    The probe raises whatever the driver does. It is called by the thread that reads.
+    The function raises whatever the driver raises. Only the reading thread may call it.
     """
     make = _PROBES.get(interface)
     if make is None:

@@ -1,7 +1,7 @@
-"""What is known of python-can's drivers. Does not import python-can.
+"""A table of python-can's drivers and their peculiarities. Does not import python-can.
 
-Each entry is read from python-can 4.6's driver of that name and from its vendor's manual or
-header. A plugin that is not in the table is taken at its word.
+Each entry was read from python-can 4.6's driver of that name and from its vendor's manual or
+header. Third-party plugins are not in the table and get the defaults.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ Parameters = Mapping[str, Any]
 
 
 class Meaning(enum.Enum):
-    """What a driver's error says, as far as it matters to us."""
+    """The meaning of a driver's error, as far as the backend acts on it."""
 
     UNKNOWN = enum.auto()
     GONE = enum.auto()  # the device cannot be used any more
@@ -28,15 +28,15 @@ class Meaning(enum.Enum):
 
 
 class ErrorFrames(enum.Enum):
-    """What the identifiers of a driver's error frames are."""
+    """The coding of identifiers in a driver's error frames."""
 
     SOCKETCAN = enum.auto()  # the kernel's error classes
     PCAN = enum.auto()
-    UNKNOWN = enum.auto()  # nothing that could be relied on
+    UNKNOWN = enum.auto()  # not documented, or none
 
 
 class Room(enum.Enum):
-    """What a timeout of ``send`` is for, where it is harmless."""
+    """A timeout of ``send`` limits the wait for room in the transmit queue."""
 
     ROOM = enum.auto()
 
@@ -45,38 +45,39 @@ ROOM: Final = Room.ROOM
 
 
 class Driver(NamedTuple):
-    """One driver. The defaults are those of a plugin."""
+    """One driver. The defaults apply to third-party plugins.
 
-    #: Parameters by which it tells adapters apart whose channels have the same name.
+    ``identifying``: parameters that distinguish adapters whose channels have the same name.
+    ``identity``: computes the adapter's identity if it is not channel plus these parameters.
+    ``needed``: parameters to keep of what its detection reports; ``None`` keeps all.
+    ``tells_protocol``: its ``protocol`` says whether it was opened for CAN FD.
+    ``codes``, ``texts``: meanings of ``error_code`` (also of causes), and of parts of messages.
+    ``send_timeout``: passed to ``send`` if any other would wait for an acknowledgement.
+    ``drains``: ``recv(0)`` is safe and cheap, so everything received can be read in one go.
+    ``sticky_overrun``: once frames were lost, every idle read reports it.
+    ``own_clock``: time stamps come from the adapter's clock.
+    """
+
     identifying: frozenset[str] = frozenset(
         {
             *("serial", "unique_hardware_id", "device_id", "device_number", "device"),
             *("index", "bus", "address", "host", "port"),
         }
     )
-    #: Names the adapter, where channel and identifying parameters do not just add up.
     identity: Callable[[str, Parameters], str] | None = None
-    #: Parameters that its detection reports and opening needs; ``None``: all.
     needed: frozenset[str] | None = None
-    #: Its ``protocol`` tells whether it was opened for CAN FD.
     tells_protocol: bool = False
-    #: Which numbers (``error_code`` of an exception, or of its causes) and texts mean what.
     codes: Mapping[int, Meaning] = MappingProxyType({})
     texts: tuple[tuple[str, Meaning], ...] = ()
-    #: ``send`` is given this timeout, because with another one it would wait for an
-    #: acknowledgement; :data:`ROOM`: it waits for room in a queue, or not at all.
     send_timeout: float | Room | None = Room.ROOM
-    #: A ``recv`` without a timeout returns at once with what there is, and all of it.
     drains: bool = False
-    #: That frames were lost, it says at each read that finds nothing, once it has happened.
     sticky_overrun: bool = False
     error_frames: ErrorFrames = ErrorFrames.SOCKETCAN
-    #: Time stamps are of the adapter's clock; else the word of another host.
-    own_clock: bool = True
+    own_clock: bool = False
 
 
 def driver(interface: str) -> Driver:
-    """What is known of an interface's driver."""
+    """Returns the entry of an interface, or the defaults."""
     return DRIVERS.get(interface, _PLUGIN)
 
 
@@ -96,12 +97,12 @@ _PCAN_CHANNELS: Final = (
 
 
 def is_pcan_name(channel: str) -> bool:
-    """Whether it names a channel, and does not only label what ``device_id`` says."""
+    """Whether it is PCAN-Basic's name of a channel; others only label a ``device_id``."""
     return channel.startswith("PCAN_")
 
 
 def _pcan(channel: str, parameters: Parameters) -> str:
-    """``device_id`` is obeyed, not the channel; opening checks that they are the same."""
+    """The driver follows ``device_id`` and ignores the channel; opening compares them."""
     if is_pcan_name(channel):
         return channel
     if "device_id" in parameters:
@@ -114,7 +115,7 @@ def _pcan(channel: str, parameters: Parameters) -> str:
 
 
 def _gs_usb(channel: str, parameters: Parameters) -> str:
-    """``index`` is what the channel is if neither it nor a place on the USB is given."""
+    """Without ``index``, ``bus`` and ``address`` the driver uses the channel as the index."""
     if "index" in parameters:
         return str(parameters["index"])
     place = [f"{key}={parameters[key]}" for key in ("bus", "address") if key in parameters]
@@ -126,8 +127,8 @@ def _usb2can(channel: str, parameters: Parameters) -> str:
 
 
 def _vector(channel: str, parameters: Parameters) -> str:
-    """A global index is obeyed alone; a serial number says whose channel it is, and without one
-    the application's entry in Vector's hardware configuration does."""
+    """The driver prefers a global index, then a serial number, then the application's entry in
+    Vector's hardware configuration."""
     if "channel_index" in parameters:
         return f"channel_index={parameters['channel_index']}"
     if "serial" in parameters:
@@ -136,7 +137,7 @@ def _vector(channel: str, parameters: Parameters) -> str:
     return channel if name == _VECTOR_APPLICATION else f"{channel},app_name={name}"
 
 
-#: Vector's application if none is named.
+#: The driver's default.
 _VECTOR_APPLICATION: Final = "CANalyzer"
 
 
@@ -148,9 +149,10 @@ _NOTHING: Final[frozenset[str]] = frozenset()
 
 
 def _known(*identifying: str, **others: Any) -> Driver:
-    """One of python-can's own drivers."""
+    """An entry for one of python-can's own drivers."""
     names = frozenset(identifying)
-    return Driver(identifying=names, **{"needed": names, "tells_protocol": True, **others})
+    defaults = {"needed": names, "tells_protocol": True, "own_clock": True}
+    return Driver(identifying=names, **{**defaults, **others})
 
 
 DRIVERS: Final[Mapping[str, Driver]] = {

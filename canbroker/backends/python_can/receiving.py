@@ -42,11 +42,11 @@ _PAUSE_MAX_S: Final = 0.02
 #: A driver that fails for so long, and does nothing else, has lost its adapter.
 _FAILING_NS: Final = clock.SECOND // 2
 
-#: Messages that are read in one go, where a driver has so many.
+#: The most messages to read in one go.
 _BATCH: Final = 256
 
-#: While so many frames a second come, they are told of together, as those of a USB adapter are:
-#: to wake up three threads for each costs several times as much as to read it.
+#: Above this rate frames are gathered for a while and passed on together, as USB adapters do:
+#: waking three threads for one frame costs several times as much as reading it.
 _DENSE_PER_S: Final = 2_000
 _GATHER_S: Final = 0.0008
 
@@ -89,12 +89,12 @@ class Reception:
             self._own.remove(frame)
 
     def suspect(self) -> None:
-        """Something has gone wrong: the controller is asked soon how it is."""
+        """Something failed: the controller is queried soon."""
         self._watch.suspect()
 
     @property
     def can_ask(self) -> bool:
-        """Whether it can be asked, and so will say when it is well again."""
+        """Whether the controller can be queried, and thus will report its recovery."""
         return self._watch.can_ask
 
     def want(self, filters: FilterSet) -> None:
@@ -162,7 +162,7 @@ class Reception:
         return True
 
     def _came(self, count: int, frames: list[Frame]) -> None:
-        """Passes the frames of so many messages on; rests after that while there are many."""
+        """Passes on the frames of ``count`` messages; pauses after that at a high rate."""
         if count:
             self._watch.came()
         if not frames:
@@ -244,11 +244,11 @@ class Reception:
 
 
 def _reader(bus: can.BusABC) -> Callable[[float], Any]:
-    """What reads a message, ``None`` if there is none.
+    """Returns the function that reads one message, or ``None`` after its timeout.
 
-    python-can's own ``recv`` asks again until its time is over, whatever the driver said: one
-    whose device is gone says "nothing" at once, and would be asked without a pause. So the
-    driver is called itself, unless it brings a ``recv`` of its own.
+    ``BusABC.recv`` calls the driver again until the timeout is over. A driver whose device is
+    gone may return at once, which would be hidden and cost a whole processor. So the driver's
+    ``_recv_internal`` is called directly, unless a plugin overrides ``recv``.
     """
     if type(bus).recv is not can.BusABC.recv:
         return bus.recv

@@ -1,4 +1,4 @@
-"""Whether a driver's device is still there, and what its controller says of the bus."""
+"""Tracks whether the device is present, and the condition of its bus."""
 
 from __future__ import annotations
 
@@ -16,20 +16,19 @@ from canbroker.backends.python_can.health import Health, Probe, probe_of
 from canbroker.backends.python_can.known import driver
 from canbroker.throttle import Throttle
 
-#: How often a controller is asked how it is, if nothing has gone wrong.
+#: Interval of queries to the controller, and the least one after a failure.
 _ASK_NS: Final = clock.SECOND
-#: And after something has, at most.
 _SUSPECT_NS: Final = clock.SECOND // 20
 
-#: A driver that returns nothing at once for so long, although it waits as a rule, has lost its
-#: device: some swallow the system's error.
+#: A driver that used to wait, and now returns nothing immediately for this long, has lost its
+#: device: some drivers swallow the system's error.
 _EMPTY_NS: Final = clock.SECOND
 
 _FINE: Final = BusCondition()
 
 
 class Watch:
-    """Keeps the condition of an exchange. What is not [any] thread's is the reading one's."""
+    """Keeps the condition of an exchange. Methods without [any] belong to the reading thread."""
 
     def __init__(
         self, exchange: Exchange, interface: str, bus: can.BusABC, throttle: Throttle
@@ -37,7 +36,7 @@ class Watch:
         self._exchange = exchange
         self._throttle = throttle
         self._probe = probe_of(interface, bus)
-        # A plugin that never waits may be one that polls. Those of python-can wait.
+        # python-can's own drivers wait for their timeout; a plugin that never does may be polling.
         self._waits = KNOWN[interface][0].startswith("can.") if interface in KNOWN else False
         self._empty_since: int | None = None
         self._suspected = threading.Event()
@@ -55,17 +54,17 @@ class Watch:
         return self._probe is not None
 
     def suspect(self) -> None:
-        """[any] Something has gone wrong: the controller shall be asked soon."""
+        """[any] Something failed: queries the controller soon."""
         self._suspected.set()
 
     def step(self) -> None:
-        """Asks the controller how it is, now and then."""
+        """Queries the controller if it is time to."""
         since_ns = clock.monotonic_ns() - self._asked_ns
         patience_ns = _SUSPECT_NS if self._suspected.is_set() else _ASK_NS
         if self._probe is not None and since_ns >= patience_ns:
             self._ask(self._probe)
 
-    # ------------------------------------------------------------------- what reading has shown
+    # ------------------------------------------------------------------------ results of reading
 
     def came(self) -> None:
         """Messages came."""
@@ -74,16 +73,16 @@ class Watch:
             self._overrun = False
 
     def waited(self) -> None:
-        """The driver has waited, and found nothing."""
+        """The driver waited until its timeout and returned nothing."""
         self._waits = True
         self._empty_since = None
         self._overrun = False
-        if self._raised != _FINE:  # it would have been raised again
+        if self._raised != _FINE:  # else it would have been raised again
             self._raised = _FINE
             self._tell()
 
     def came_early(self) -> str:
-        """The driver returned nothing, at once; why its device is gone, if it is."""
+        """The driver returned nothing before its timeout. Returns a reason if the device is lost."""
         now_ns = clock.monotonic_ns()
         self._empty_since = self._empty_since or now_ns
         if not self._waits or now_ns - self._empty_since < _EMPTY_NS:
@@ -94,17 +93,17 @@ class Watch:
         return "its driver returns nothing, and does not wait for it any more"
 
     def raised(self, condition: BusCondition) -> None:
-        """The driver has raised what is no failure of the device, but of the bus."""
+        """The driver raised an error that concerns the bus, not the device."""
         self._empty_since = None
         self._raised = condition
         self._tell()
         self.suspect()
 
     def overrun(self) -> bool:
-        """The driver has raised that frames were lost; whether that is news.
+        """The driver reported lost frames. Returns whether to count it.
 
-        It is not where nothing was read since it was raised last, or where a flag stays set that
-        the driver looks at whenever it has found nothing.
+        A report is a repetition if nothing was read since the last one, or if the driver reports
+        a sticky flag at every idle read.
         """
         if self._overrun:
             return False
