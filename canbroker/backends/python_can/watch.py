@@ -82,7 +82,7 @@ class Watch:
             self._tell()
 
     def came_early(self) -> str:
-        """The driver returned nothing before its timeout. Returns a reason if the device is lost."""
+        """The driver returned nothing too early. Returns a reason if the device is lost."""
         now_ns = clock.monotonic_ns()
         self._empty_since = self._empty_since or now_ns
         if not self._waits or now_ns - self._empty_since < _EMPTY_NS:
