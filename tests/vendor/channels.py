@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import time
+
+import psutil
+
 from canbroker import Message
 from canbroker.runtime import Runtime
 from canbroker.wire.stream import StateEvent
@@ -34,3 +38,11 @@ def actor_of(runtime: Runtime, name: str) -> int:
     [channel] = [one for one in status_of(runtime).channels if one.name == name]
     assert channel.pid is not None
     return channel.pid
+
+
+def busy_share(pid: int, seconds: float) -> float:
+    """The part of a processor that a process uses for some time."""
+    process = psutil.Process(pid)
+    began, used = time.monotonic(), sum(process.cpu_times()[:2])
+    wait_until(lambda: time.monotonic() - began > seconds, "some time is over")
+    return (sum(process.cpu_times()[:2]) - used) / (time.monotonic() - began)
