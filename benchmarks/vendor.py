@@ -24,6 +24,7 @@ from rich.table import Table
 
 from benchmarks.usage import cpu_s
 from canbroker.demo.broker import BrokerView
+from canbroker.frame import Frame
 from canbroker.runtime import Runtime
 from tests.vendor.bus import VendorBus, vendor_bus
 
@@ -58,8 +59,6 @@ def main() -> int:
 def _measure(
     bus: VendorBus, broker: BrokerView, rate: int, seconds: int
 ) -> dict[str, dict[str, float]]:
-    from canbroker.frame import Frame  # noqa: PLC0415
-
     readers = {name: _Reader(name) for name in _CHANNELS}
     try:
         pids = {name: [reader.process.pid] for name, reader in readers.items()}
@@ -149,15 +148,21 @@ def _receive(recv: Callable[[float], Any]) -> Sequence[int]:
     return late_ns
 
 
+#: How figures are shown; all others are parts of a processor.
+_FORMS: Final = {
+    **dict.fromkeys(("sent", "received"), (1, "{:,.0f}")),
+    **dict.fromkeys(("p50", "p99", "max"), (1, "{:.3f} ms")),
+}
+
+
 def _table(found: dict[str, dict[str, float]], rate: int, seconds: int) -> Table:
     table = Table(title=f"{rate:,} frames/s received from a double of PCAN for {seconds} s")
     for column in ("", *found, "canbroker / python-can"):
         table.add_column(column, justify="right")
     for key in ("sent", "received", "p50", "p99", "max", "CPU", "CPU reader", "CPU actor"):
         values = [found[name].get(key) for name in found]
-        unit = " ms" if key in {"p50", "p99", "max"} else " %" if "CPU" in key else ""
-        scale = 100 if "CPU" in key else 1
-        shown = ["-" if v is None else f"{v * scale:,.3f}{unit}" for v in values]
+        scale, form = _FORMS.get(key, (100, "{:.1f} %"))
+        shown = ["-" if v is None else form.format(v * scale) for v in values]
         both = None not in values and key not in {"sent", "received", "CPU reader"}
         ratio = f"{values[1] / values[0]:.2f}" if both else ""  # type: ignore[operator]
         table.add_row(key, *shown, ratio)
