@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 import sys
@@ -10,6 +11,8 @@ from typing import Final
 
 #: Of the log; there is one old one beside it, as large.
 MAX_BYTES: Final = 8 << 20
+
+_logger = logging.getLogger(__name__)
 
 
 class LogFile:
@@ -36,12 +39,18 @@ class LogFile:
         found = os.fstat(log.fileno())
         if found.st_size <= MAX_BYTES or not self._is(found):
             return
-        shutil.copyfile(self._path, self.old)
+        problem = ""
+        try:
+            shutil.copyfile(self._path, self.old)
+        except OSError as error:  # a full disk, most likely: the log must not fill it further
+            problem = f"the log before this line is lost: {error}"
         os.lseek(log.fileno(), 0, os.SEEK_SET)
         os.ftruncate(log.fileno(), 0)
+        if problem:
+            _logger.warning(problem)
 
     def _is(self, found: os.stat_result) -> bool:
         try:
             return os.path.samestat(found, self._path.stat())
-        except FileNotFoundError:
+        except OSError:  # removed, or in a directory that is
             return False

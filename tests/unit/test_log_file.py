@@ -18,7 +18,7 @@ import subprocess, sys
 from pathlib import Path
 from canbroker import log_file
 
-log_file.MAX_BYTES = 100
+log_file.MAX_BYTES = 1000
 log = log_file.LogFile(Path(sys.argv[1]))
 child = subprocess.Popen([sys.executable, "-c", '''
 import sys
@@ -34,9 +34,9 @@ def write(line):
     child.stdout.readline()
 
 sys.stderr.write("ours\\n")
-write("x" * 50)
+write("x" * 500)
 log.step()  # not yet
-write("y" * 50)
+write("y" * 500)
 log.step()
 write("later")
 sys.stderr.write("ours again\\n")
@@ -52,7 +52,18 @@ def test_a_log_begins_anew_under_all_that_write_to_it(tmp_path: Path) -> None:
     with path.open("wb") as log:
         subprocess.run([sys.executable, "-c", _PROGRAM, str(path)], stderr=log, check=True)
     assert path.read_text() == "later\nours again\n"
-    assert (tmp_path / "broker.log.1").read_text() == f"ours\n{'x' * 50}\n{'y' * 50}\n"
+    assert (tmp_path / "broker.log.1").read_text() == f"ours\n{'x' * 500}\n{'y' * 500}\n"
+
+
+def test_a_log_that_cannot_be_kept_begins_anew_all_the_same(tmp_path: Path) -> None:
+    """A full disk, most likely; here a directory is in the way."""
+    path = tmp_path / "broker.log"
+    (tmp_path / "broker.log.1").mkdir()
+    with path.open("wb") as log:
+        subprocess.run([sys.executable, "-c", _PROGRAM, str(path)], stderr=log, check=True)
+    first, *others = path.read_text().splitlines()
+    assert first.startswith("the log before this line is lost: ")
+    assert others == ["later", "ours again"]
 
 
 def test_another_file_is_left_alone(tmp_path: Path) -> None:
@@ -61,7 +72,7 @@ def test_another_file_is_left_alone(tmp_path: Path) -> None:
     with other.open("wb") as log:
         subprocess.run([sys.executable, "-c", _PROGRAM, str(path)], stderr=log, check=True)
     assert path.read_text() == "old"
-    assert "x" * 50 in other.read_text()
+    assert "x" * 500 in other.read_text()
     assert not log_file.LogFile(path).old.exists()
 
 

@@ -113,7 +113,7 @@ def test_a_foreign_owner(vendors: VendorBus, broker: Runtime) -> None:
 
 
 def test_a_killed_actor(vendors: VendorBus, broker: Runtime) -> None:
-    vendors.channel("kvaser", "0").frame_us = 200
+    vendors.channel("kvaser", "0").frame_us = 1000
     with Bus(0, "kvaser") as bus:
         for number in range(2000):
             bus.send(numbered(0x100, number))

@@ -218,7 +218,7 @@ def test_a_foreign_owner(vendors: VendorBus, broker: Runtime) -> None:
 
 
 def test_a_killed_actor(vendors: VendorBus, broker: Runtime) -> None:
-    vendors.channel("pcan", ONE).frame_us = 200
+    vendors.channel("pcan", ONE).frame_us = 1000
     with Bus(ONE, "pcan") as bus, Bus(ONE, "pcan") as other:
         for number in range(2000):
             bus.send(numbered(0x100, number))
