@@ -326,20 +326,12 @@ class Broker:
         A channel that nobody uses is not bound to what its last client wanted.
         """
         options = parse_options(slot.interface, slot.parameters | dict(given))
-        asked, has = options.written(), slot.options.written()
-        # Where both name one adapter, either may say more of it than the other.
-        names = options.identifying if options.identity == slot.options.identity else frozenset()
-        conflict = next(
-            (
-                key
-                for key in given
-                if asked.get(key) != has.get(key) and (key in has or key not in names)
-            ),
-            None,
-        )
-        if conflict is None:
+        has = slot.options.written()
+        conflicts = [key for key in given if _differs(key, options, slot.options)]
+        if not conflicts:
             return slot
         if slot.configured or slot.clients or self._is_awaited(slot):
+            conflict = conflicts[0]
             raise CanInitializationError(
                 f"channel {slot.name!r} is open with {conflict}="
                 f"{has.get(conflict)!r}, not {conflict}={given[conflict]!r}"
@@ -351,6 +343,17 @@ class Broker:
 
     def _is_awaited(self, slot: ChannelSlot) -> bool:
         return any(waiting is slot for _, _, waiting in self._waiting)
+
+
+def _differs(key: str, asked: Options, has: Options) -> bool:
+    """Whether a parameter conflicts with what a channel has.
+
+    Where both name one adapter, one may give a name of it that the other leaves out.
+    """
+    ours, theirs = asked.written(), has.written()
+    if asked.identity == has.identity and key in asked.identifying and key not in theirs:
+        return False
+    return bool(ours.get(key) != theirs.get(key))
 
 
 def _pools(config: Config | None) -> dict[str, list[str]]:
