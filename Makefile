@@ -15,7 +15,7 @@ PIP_INSTALL := -m pip install --quiet --disable-pip-version-check
 # In the environment, where the build of this package sees them, too; newer pips look at the second.
 LOCKED := PIP_CONSTRAINT=constraints.txt PIP_BUILD_CONSTRAINT=constraints.txt
 
-.PHONY: demo test test-newest lock test-socketcan test-socketcan-hw conformance ecosystem firmwares fuzz soak check bench bench-periodic bench-socketcan docs format clean
+.PHONY: demo test test-newest lock test-socketcan test-socketcan-hw conformance ecosystem firmwares fuzz soak check bench bench-periodic bench-socketcan bench-vendor docs format clean
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -89,6 +89,9 @@ bench-periodic: $(READY)   ## how regular periodic tasks are, beside python-can'
 
 bench-socketcan: $(READY)  ## python-can's SocketCAN beside canbroker; without CAN: tools/can-vm -- make bench-socketcan
 	$(BIN)/python -m benchmarks.socketcan
+
+bench-vendor: $(READY)     ## python-can's PCAN bus beside canbroker on one double of an adapter; needs gcc
+	$(BIN)/python -m benchmarks.vendor
 
 # Not --quiet, which hides warnings from --strict. The notice of the theme about MkDocs 2 is none.
 docs: $(READY)   ## the documentation, into site/

@@ -23,6 +23,7 @@ from canbroker.fabric.sockets import Context, Descriptor, Waiter
 from canbroker.flight_records import FlightRecords
 from canbroker.leases import Leases
 from canbroker.leftovers import Leftovers
+from canbroker.log_file import LogFile
 from canbroker.process import Exit, Terminated, set_up_logging
 from canbroker.runtime import BrokerLock, Runtime
 from canbroker.slots import ChannelSlot, Client, SchedulerSlot
@@ -56,6 +57,7 @@ class Broker:
         self._autostarted = autostarted
         self._config = config.broker if config else BrokerConfig()
         self._records = FlightRecords(runtime)
+        self._log_file = LogFile(runtime.log_path)
         self._slots: dict[str, ChannelSlot] = {}
         self._scheduler = SchedulerSlot(runtime, self._config.log_level)
         self._scheduling: list[Caller] = []  # ask for the scheduler, which starts
@@ -122,6 +124,7 @@ class Broker:
         self._serve_scheduling()
         self._leases.step(ready)
         self._records.step()
+        self._log_file.step()
         if self._autostarted and self._idle():
             self._stop_reason = "its last client has left"
 
@@ -323,11 +326,12 @@ class Broker:
         A channel that nobody uses is not bound to what its last client wanted.
         """
         options = parse_options(slot.interface, slot.parameters | dict(given))
-        asked, has = options.written(), slot.options.written()
-        conflict = next((key for key in given if asked.get(key) != has.get(key)), None)
-        if conflict is None:
+        has = slot.options.written()
+        conflicts = [key for key in given if _differs(key, options, slot.options)]
+        if not conflicts:
             return slot
         if slot.configured or slot.clients or self._is_awaited(slot):
+            conflict = conflicts[0]
             raise CanInitializationError(
                 f"channel {slot.name!r} is open with {conflict}="
                 f"{has.get(conflict)!r}, not {conflict}={given[conflict]!r}"
@@ -339,6 +343,17 @@ class Broker:
 
     def _is_awaited(self, slot: ChannelSlot) -> bool:
         return any(waiting is slot for _, _, waiting in self._waiting)
+
+
+def _differs(key: str, asked: Options, has: Options) -> bool:
+    """Whether a parameter conflicts with what a channel has.
+
+    Where both name one adapter, one may give a name of it that the other leaves out.
+    """
+    ours, theirs = asked.written(), has.written()
+    if asked.identity == has.identity and key in asked.identifying and key not in theirs:
+        return False
+    return bool(ours.get(key) != theirs.get(key))
 
 
 def _pools(config: Config | None) -> dict[str, list[str]]:

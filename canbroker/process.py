@@ -24,6 +24,7 @@ from canbroker.actors.specs import ChannelSpec, Spec
 from canbroker.errors import CanError
 from canbroker.fabric.sockets import Descriptor
 from canbroker.priority import raise_priority
+from canbroker.throttle import ForeignRecords
 from canbroker.wake import Wake
 from canbroker.wire import control
 from canbroker.wording import set_up_one_line
@@ -117,10 +118,10 @@ class Child:
 
 
 def set_up_logging(level: str, name: str) -> None:
-    """Logs to standard error, with ``name`` in every line."""
+    """Logs to standard error, with ``name`` in every line; of what others log, not all."""
     escaped = name.replace("%", "%%")
     line = f"%(asctime)s %(levelname)s {escaped} %(name)s: %(message)s"
-    set_up_one_line(line, level.upper())
+    set_up_one_line(line, level.upper(), ForeignRecords())
 
 
 class Terminated:

@@ -57,8 +57,10 @@ class _OneLine(logging.Formatter):
         return printable(super().formatMessage(record))
 
 
-def set_up_one_line(line: str, level: int | str) -> None:
+def set_up_one_line(line: str, level: int | str, *filters: logging.Filter) -> None:
     """Has this process log to standard error, in lines of this format (``%(message)s``)."""
     handler = logging.StreamHandler(sys.stderr)
+    for each in filters:
+        handler.addFilter(each)
     handler.setFormatter(_OneLine(line))
     logging.basicConfig(handlers=[handler], level=level)

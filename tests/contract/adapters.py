@@ -22,6 +22,7 @@ from canbroker.frame import EXTENDED, REMOTE, Frame, describe
 from canbroker.message import to_frame as frame_of
 from tests import vcan
 from tests.simulated import Peer, Simulated
+from tests.vendor.bus import vendor_bus
 
 
 class Adapter(ABC):
@@ -349,6 +350,64 @@ class MulticastAdapter(Adapter):
         return self._seen
 
 
+class VendorAdapter(Removable):
+    """An adapter whose vendor's library is a double, under python-can's driver for it."""
+
+    fd = True
+    burst = 1500  # three times what waits in the library
+    #: Of all that are on the bus; the other node is the test.
+    timing: ClassVar[dict[str, Any]] = {}
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._bus = self.cleanup.enter_context(vendor_bus())
+        self._bus.channel(self.interface, self.channel).frame_us = 300
+        self._before = 0  # frames that were seen when it was unplugged
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        return {"fd": True, **self.timing}
+
+    def inject(self, frames: Sequence[Frame]) -> None:
+        self._bus.send(frames)
+
+    def seen(self) -> list[str]:
+        return [describe(frame) for frame in self._bus.seen()[self._before :]]
+
+    def unplug(self) -> None:
+        self._bus.unplug(self.interface, self.channel)
+        self._before = len(self._bus.seen())
+
+    def replug(self) -> None:
+        self._bus.replug(self.interface, self.channel)
+
+
+class PcanAdapter(VendorAdapter):
+    """One channel of a PCAN-USB Pro FD."""
+
+    interface = "pcan"
+    channel = "PCAN_USBBUS2"
+    timing: ClassVar = {
+        "f_clock": 80_000_000,
+        "nom_brp": 10,
+        "nom_tseg1": 5,
+        "nom_tseg2": 2,
+        "nom_sjw": 1,
+        "data_brp": 4,
+        "data_tseg1": 7,
+        "data_tseg2": 2,
+        "data_sjw": 1,
+    }
+
+
+class KvaserAdapter(VendorAdapter):
+    """One channel of a Kvaser Leaf Pro."""
+
+    interface = "kvaser"
+    channel = "1"
+    timing: ClassVar = {"bitrate": 500_000, "data_bitrate": 2_000_000}
+
+
 def _directory(cleanup: ExitStack) -> Path:
     directory = tempfile.mkdtemp(prefix="cb-", dir="/tmp")
     cleanup.callback(shutil.rmtree, directory, ignore_errors=True)
@@ -374,6 +433,8 @@ REMOVABLE: dict[str, type[Removable]] = {
     "socketcan": SocketcanAdapter,
     "socketcan-deleted": VanishingAdapter,
     "python-can": SerialAdapter,
+    "pcan": PcanAdapter,
+    "kvaser": KvaserAdapter,
 }
 
 ADAPTERS: dict[str, type[Adapter]] = {
@@ -383,4 +444,6 @@ ADAPTERS: dict[str, type[Adapter]] = {
     "socketcan": SocketcanAdapter,
     "python-can": SerialAdapter,
     "python-can-multicast": MulticastAdapter,
+    "pcan": PcanAdapter,
+    "kvaser": KvaserAdapter,
 }

@@ -189,10 +189,10 @@ def test_attributes_of_the_wrong_type_are_named(attribute: str, value: object) -
 def test_an_exchange_is_bounded_and_counts_what_it_drops() -> None:
     exchange = Exchange("nasty x")
     for _ in range(MAX_FRAMES + 3):
-        exchange.received(FRAME)
+        exchange.received([FRAME])
     assert exchange.dropped == 3
     assert len(exchange.take()) == MAX_FRAMES
-    exchange.received(FRAME)
+    exchange.received([FRAME])
     assert len(exchange.take()) == 1
     exchange.close()
 
@@ -212,7 +212,7 @@ def test_what_the_driver_finishes_after_it_was_abandoned_is_nobodys() -> None:
 
 def test_the_end_comes_after_what_was_received_and_stops_what_waits() -> None:
     exchange = Exchange("nasty x")
-    exchange.received(FRAME)
+    exchange.received([FRAME])
     waiting = transmit(FRAME)
     exchange.put([waiting])
     exchange.lose("unplugged")
