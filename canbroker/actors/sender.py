@@ -195,6 +195,8 @@ class Sender:
         self._serve_discards()
 
     def _status_of(self, transmit: Transmit, now: int) -> Status:
+        if transmit.unknown:
+            return Status.UNKNOWN
         if self._backend is None:
             return self._down[0]
         if self._backend.condition.off:

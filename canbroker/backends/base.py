@@ -55,7 +55,8 @@ class Transmit:
     """One frame on its way to the bus. Returned by :meth:`Backend.read` when that has ended.
 
     The actor makes it; the backend sets ``timestamp_ns`` (wall clock, when the adapter took the
-    frame) or ``failure`` (a sentence), and touches nothing else.
+    frame) or ``failure`` (a sentence), and touches nothing else. With a ``failure`` it also sets
+    ``unknown`` when the driver took the frame and did not say what became of it: it may be sent.
     """
 
     __slots__ = (
@@ -67,6 +68,7 @@ class Transmit:
         "request",
         "sender",
         "timestamp_ns",
+        "unknown",
     )
 
     def __init__(
@@ -86,6 +88,7 @@ class Transmit:
         self.expires_ns = expires_ns  # monotonic; 0 is never
         self.timestamp_ns = 0
         self.failure: str | None = None
+        self.unknown = False
 
     def __repr__(self) -> str:
         return f"<Transmit {self.frame!r} from {self.origin}>"

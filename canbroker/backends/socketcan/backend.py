@@ -29,11 +29,11 @@ from canbroker.backends.socketcan.error_frames import (
     error_causes,
     is_overrun,
 )
-from canbroker.backends.socketcan.interface import prepare
-from canbroker.backends.socketcan.netlink import Link
+from canbroker.backends.socketcan.interface import condition_of, describe, prepare
+from canbroker.backends.socketcan.netlink import Link, look_again
 from canbroker.backends.socketcan.options import SocketcanOptions
 from canbroker.backends.socketcan.passing import PassList, pack_entries
-from canbroker.backends.socketcan.queue import WINDOW, TransmitQueue
+from canbroker.backends.socketcan.queue import STALL_NS, STALLED, WINDOW, TransmitQueue
 from canbroker.backends.socketcan.sockets import (
     SO_RXQ_OVFL,
     SO_TIMESTAMPING,
@@ -90,15 +90,13 @@ class SocketcanBackend(Backend):
     """
 
     def __init__(self, raw: socket.socket, link: Link, options: SocketcanOptions) -> None:
-        self.info = _info(link)
+        self.info = describe(link)
         self.bitrate = link.bitrate
         self.data_bitrate = link.data_bitrate if options.fd else None
         self.fd = options.fd
         self.listen_only = options.listen_only or link.listen_only
-        if link.state == "bus-off":
-            self.condition = BusCondition(off=True, reason="bus-off")
-        elif link.state in {"warning", "passive"}:
-            self.condition = BusCondition(reason=f"error {link.state}")
+        self.condition = self._controller = condition_of(link)
+        self._link = link
         self._name = link.name
         self._socket = raw
         self._mtu = CANFD_MTU if options.fd else CAN_MTU
@@ -107,6 +105,7 @@ class SocketcanBackend(Backend):
         self._passing = PassList()
         self._repeater = Repeater(link)
         self.repeats = self._repeater.available
+        self._has_echoed = not link.echoes  # whether it is known that what is sent comes back
         self._overflows = 0  # as the kernel counts them, modulo 2^32
         self._throttle = Throttle(_log)
         self._gone: AdapterGoneError | None = None
@@ -134,12 +133,16 @@ class SocketcanBackend(Backend):
             happened = [item for one in received if (item := self._item(one, now_ns)) is not None]
             confirmed = any(isinstance(item, Transmit) for item in happened)
             self._queue.give_up(now_ns)
+            stall_ns = self._stall_ns()
+            if stall_ns is not None and stall_ns <= now_ns and len(received) < _MAX_READ:
+                self._stall(now_ns)
             if lost is None and self._queue.should_retry(now_ns, confirmed=confirmed):
                 try:
                     self._write()
                 except AdapterGoneError as error:
                     lost = error
-            happened.extend(self._queue.take_failed())
+            happened.extend(self._queue.take_ended())
+            self.condition = self._condition()
         if lost is not None and not happened:
             raise lost
         self._gone = lost  # for the next call, after what was read before
@@ -149,7 +152,8 @@ class SocketcanBackend(Backend):
         if self._gone is not None:
             return clock.monotonic_ns()
         with self._lock:
-            return self._queue.due_ns()
+            times = (self._queue.due_ns(), self._stall_ns())
+        return min((time for time in times if time is not None), default=None)
 
     def room(self, sender: str) -> int:
         del sender  # the interface has one queue, whoever sends
@@ -161,7 +165,7 @@ class SocketcanBackend(Backend):
     def send(self, transmits: Sequence[Transmit]) -> None:
         with self._lock:
             idle = self._queue.head() is None
-            self._queue.add(transmits)
+            self._queue.add(transmits, clock.monotonic_ns())
             self._admit({can_id_of(t.frame.arbitration_id, t.frame.flags) for t in transmits})
             if self.condition.off:
                 # The kernel would take them, and drop them without a word.
@@ -179,11 +183,13 @@ class SocketcanBackend(Backend):
             if problem is None:
                 ids = {can_id_of(f.arbitration_id, f.flags) for f in repetition.frames}
                 self._admit(ids)
+                if self._stall_ns() is None:
+                    self._queue.progress_ns = now_ns  # nothing was to come back so far
                 problem = self._repeater.repeat(repetition, now_ns)
             else:
                 self._repeater.stop(repetition.key, now_ns)
             self._share_queue()
-            self.repeats = self._repeater.available
+            self.repeats = self._repeater.available and self._queue.confirms
         return problem
 
     def stop_repeating(self, key: RepeatKey) -> None:
@@ -249,18 +255,23 @@ class SocketcanBackend(Backend):
             elif kind == SO_RXQ_OVFL:
                 self._overflow(_U32.unpack(value)[0], now_ns)
         if message_flags & _MSG_CONFIRM:
-            transmit = self._queue.confirm(wire, timestamp_ns, now_ns)
-            if transmit is None:
+            self._has_echoed = self._queue.confirms = True
+            confirmed = self._queue.confirm(wire, timestamp_ns, now_ns)
+            if confirmed is None:
                 self._throttle.note("unexpected_confirmation", f"{self._name}: {wire.hex()}")
-            return transmit
+            return confirmed
         frame = decode(wire, timestamp_ns, flags)
-        if frame.flags & ERROR:
-            self._error_frame(frame)
-        elif message_flags & _MSG_DONTROUTE:
+        if message_flags & _MSG_DONTROUTE:
+            # Error frames, too: a program may send those, and they are not the controller's.
+            if not frame.flags & ERROR:
+                self._has_echoed = True
+                self._queue.progress(now_ns)
             if self._repeater:
                 return self._of_repeater(wire, frame, host_ns, now_ns)
-        elif self.condition.off:
-            self.condition = BusCondition()  # its restart was missed, but the bus is heard
+        elif frame.flags & ERROR:
+            self._error_frame(frame)
+        elif self._controller.off:
+            self._controller = BusCondition()  # its restart was missed, but the bus is heard
         return frame
 
     def _of_repeater(self, wire: bytes, frame: Frame, host_ns: int, now_ns: int) -> Frame:
@@ -285,10 +296,10 @@ class SocketcanBackend(Backend):
             self._throttle.note(kind, words)
         if is_overrun(frame):
             self.dropped += 1  # at least; controllers do not count them
-        self.condition = condition_after(frame, self.condition)
-        if self.condition.off:
+        self._controller = condition_after(frame, self._controller)
+        if self._controller.off:
             # The kernel empties its queue and the controller's; nothing else would tell.
-            self._queue.fail_all(f"interface {self._name}: {self.condition.reason}")
+            self._queue.fail_all(f"interface {self._name}: {self._controller.reason}")
             self._repeater.stop_all(clock.monotonic_ns())
             self._share_queue()
 
@@ -312,7 +323,46 @@ class SocketcanBackend(Backend):
                 queue.refused(f"interface {self._name} refused it: {error.strerror}")
                 self._throttle.note("refused", f"{self._name}: {error.strerror}")
             else:
-                queue.written()
+                queue.written(clock.monotonic_ns(), clock.wall_ns())
+
+    def _stall_ns(self) -> int | None:
+        """When transmission stalls unless something is confirmed before; ``None``: never."""
+        period_ns = self._repeater.longest_period_ns()
+        if self._queue.under_way():
+            period_ns = 0
+        return None if period_ns is None else self._queue.progress_ns + STALL_NS + period_ns
+
+    def _stall(self, now_ns: int) -> None:
+        """Nothing has been confirmed for too long."""
+        if self._queue.confirms and not self._has_echoed and self._sends_without_echo():
+            _log.warning(
+                "the driver of %s does not confirm what it has sent: frames count as sent when the"
+                " kernel has taken them, and tasks are not handed down to it",
+                self._name,
+            )
+            self._queue.trust(clock.wall_ns())
+            self._repeater.stop_all(now_ns)
+            self._share_queue()
+            self.repeats = False
+            return
+        if not self._queue.stalled:
+            self._throttle.note("stalled", f"{self._name}: {STALLED}")
+        self._queue.stall(now_ns)
+
+    def _sends_without_echo(self) -> bool:
+        """Whether the driver has sent what it was given, by its own count."""
+        try:
+            link = look_again(self._link)
+        except OSError:
+            return False
+        sent = link.transmitted - self._link.transmitted if link else 0
+        return sent >= max(1, self._queue.taken)
+
+    def _condition(self) -> BusCondition:
+        told = self._controller
+        if not self._queue.stalled or told.off:
+            return told
+        return BusCondition(reason=f"{STALLED} ({told.reason})" if told.reason else STALLED)
 
     def _admit(self, can_ids: set[int]) -> None:
         if self._passing.admit(can_ids):
@@ -337,14 +387,3 @@ class SocketcanBackend(Backend):
             errno.EBADF: f"interface {self._name} is closed",
         }.get(error.errno or 0, f"interface {self._name} is gone")
         return AdapterGoneError(f"{what} ({os.strerror(error.errno or 0)})")
-
-
-def _info(link: Link) -> str:
-    parts = [link.kind, f"MTU {link.mtu}"]
-    if link.listen_only:
-        parts.append("listen-only")
-    if link.restart_ms:
-        parts.append(f"restart-ms {link.restart_ms}")
-    if link.device:
-        parts.append(f"at {link.device}")
-    return f"socketcan {link.name} ({', '.join(parts)})"

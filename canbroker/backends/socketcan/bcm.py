@@ -116,6 +116,11 @@ class Repeater:
         for key in list(self._operations):
             self.stop(key, now_ns)
 
+    def longest_period_ns(self) -> int | None:
+        """The longest time between two frames of a task; ``None``: there are no tasks."""
+        periods = (item.repetition.period_ns for item in self._operations.values())
+        return max(periods, default=None)
+
     def room_for_others(self) -> int | None:
         """How many other frames the interface's queue should have at most; ``None``: any number."""
         if self._queue_length is None or not self._operations:
