@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import struct
 import subprocess
 import sys
+from collections.abc import Iterator
 
 import pytest
 
 from canbroker import Bus, BusState, CanInitializationError, CanOperationError, Message
-from canbroker.backends.base import AdapterGoneError, Backend
+from canbroker.backends.base import AdapterGoneError, Backend, BusCondition
 from canbroker.backends.socketcan.scan import interfaces
-from canbroker.frame import Frame
+from canbroker.frame import ERROR, Frame
 from canbroker.runtime import Runtime
 from tests.can.conftest import Open
 from tests.conftest import wait_until
@@ -47,6 +49,16 @@ def test_down_is_said_after_what_was_read_before(open_interface: Open, own_inter
     assert list(backend.abandon()) == [sent]
     with pytest.raises(CanInitializationError, match=f"ip link set {own_interface} up"):
         open_interface(own_interface)
+
+
+def test_an_overflow_just_before_is_counted(open_interface: Open, own_interface: str) -> None:
+    backend = open_interface(own_interface)
+    with Node(own_interface) as node:
+        node.send([FRAME] * 10_000)
+    ip("set", own_interface, "down")
+    items, _ = read_to_the_end(backend)
+    assert backend.dropped > 0
+    assert len(items) + backend.dropped == 10_000
 
 
 def test_deleted_is_said(open_interface: Open, own_interface: str) -> None:
@@ -117,3 +129,27 @@ def test_configure_without_the_capability_says_so(own_interface: str) -> None:
     assert ended.returncode == 1
     assert "CanInitializationError" in ended.stderr
     assert "CAP_NET_ADMIN" in ended.stderr
+
+
+@pytest.fixture
+def tunnel() -> Iterator[tuple[str, str]]:
+    """The two ends of a vxcan, up."""
+    ends = ("cbtest0", "cbtest1")
+    ip("add", ends[0], "type", "vxcan", "peer", "name", ends[1])
+    for end in ends:
+        ip("set", end, "up")
+    yield ends
+    ip("del", ends[0])
+
+
+def test_an_interface_without_controller_has_no_bus_off(
+    open_interface: Open, tunnel: tuple[str, str]
+) -> None:
+    """A vxcan hands on what the other end's programs send as if it came from a bus."""
+    backend = open_interface(tunnel[0])
+    with Node(tunnel[1]) as node:
+        node.socket.send(struct.pack("=IB3x8s", 0x20000040, 8, b""))
+    [error] = collect(backend, bool)
+    assert isinstance(error, Frame)
+    assert error.flags & ERROR
+    assert backend.condition == BusCondition()

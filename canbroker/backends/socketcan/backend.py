@@ -35,8 +35,8 @@ from canbroker.backends.socketcan.options import SocketcanOptions
 from canbroker.backends.socketcan.passing import PassList, pack_entries
 from canbroker.backends.socketcan.queue import STALL_NS, STALLED, WINDOW, TransmitQueue
 from canbroker.backends.socketcan.sockets import (
-    SO_RXQ_OVFL,
     SO_TIMESTAMPING,
+    drops,
     open_socket,
     set_filter,
 )
@@ -52,8 +52,7 @@ _log = logging.getLogger("canbroker.socketcan")
 _MAX_READ: Final = 512
 
 _TIMES = struct.Struct("@6l")  # struct scm_timestamping: software, unused, raw hardware
-_U32 = struct.Struct("=I")
-_ANCILLARY: Final = socket.CMSG_SPACE(_TIMES.size) + socket.CMSG_SPACE(_U32.size)
+_ANCILLARY: Final = socket.CMSG_SPACE(_TIMES.size)
 
 # linux/socket.h: sent by this socket, sent by this host. Numbers, as "&" with the enum that the
 # module socket has for them took longer than all the rest that is done with a frame here.
@@ -131,6 +130,7 @@ class SocketcanBackend(Backend):
         now_ns = clock.monotonic_ns()
         with self._lock:
             happened = [item for one in received if (item := self._item(one, now_ns)) is not None]
+            self._count_drops(now_ns)
             confirmed = any(isinstance(item, Transmit) for item in happened)
             self._queue.give_up(now_ns)
             stall_ns = self._stall_ns()
@@ -252,8 +252,6 @@ class SocketcanBackend(Backend):
                 if hardware_s or hardware_ns:
                     timestamp_ns = hardware_s * clock.SECOND + hardware_ns
                     flags = HARDWARE_TIMESTAMP
-            elif kind == SO_RXQ_OVFL:
-                self._overflow(_U32.unpack(value)[0], now_ns)
         if message_flags & _MSG_CONFIRM:
             self._has_echoed = self._queue.confirms = True
             confirmed = self._queue.confirm(wire, timestamp_ns, now_ns)
@@ -269,7 +267,8 @@ class SocketcanBackend(Backend):
             if self._repeater:
                 return self._of_repeater(wire, frame, host_ns, now_ns)
         elif frame.flags & ERROR:
-            self._error_frame(frame)
+            if self._link.kind == "can":  # from a vxcan's other end it is no controller's either
+                self._error_frame(frame)
         elif self._controller.off:
             self._controller = BusCondition()  # its restart was missed, but the bus is heard
         return frame
@@ -283,10 +282,12 @@ class SocketcanBackend(Backend):
         flags = frame.flags & ~HARDWARE_TIMESTAMP
         return EchoFrame(frame.timestamp_ns, frame.arbitration_id, flags, frame.data, origin)
 
-    def _overflow(self, count: int, now_ns: int) -> None:
-        lost = (count - self._overflows) & 0xFFFFFFFF
+    def _count_drops(self, now_ns: int) -> None:
+        """Asked of the socket, as the count that a received frame carries is missing when none
+        comes any more."""
+        lost = (drops(self._socket) - self._overflows) & 0xFFFFFFFF
         if lost:
-            self._overflows = count
+            self._overflows += lost
             self.dropped += lost
             self._queue.doubt_all(now_ns)
 
