@@ -12,7 +12,7 @@ import pytest
 from canbroker import Bus, BusState, CanInitializationError, CanOperationError, Message
 from canbroker.backends.base import AdapterGoneError, Backend, BusCondition
 from canbroker.backends.socketcan.scan import interfaces
-from canbroker.frame import ERROR, Frame
+from canbroker.frame import ERROR, FD, Frame
 from canbroker.runtime import Runtime
 from tests.can.conftest import Open
 from tests.conftest import wait_until
@@ -104,6 +104,16 @@ def test_fd_needs_the_mtu_and_configure_sets_it(open_interface: Open, own_interf
     assert open_interface(own_interface, fd=True, configure=True).fd
     [link] = [link for link in interfaces() if link.name == own_interface]
     assert (link.mtu, link.up, link.kind) == (72, True, "vcan")
+
+
+def test_fd_frames_on_a_channel_opened_without_are_counted(
+    open_interface: Open, node: Node, caplog: pytest.LogCaptureFixture
+) -> None:
+    backend = open_interface()
+    assert "opened without fd=True" in caplog.text
+    node.send([Frame(0, 1, FD, bytes(64)), FRAME])
+    assert [type(item) for item in collect(backend, bool)] == [Frame]
+    assert backend.counters() == {"fd_frame": 1}
 
 
 def test_configure_brings_an_interface_up(open_interface: Open, own_interface: str) -> None:

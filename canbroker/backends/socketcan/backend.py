@@ -22,7 +22,7 @@ from canbroker.backends.base import (
     Transmit,
 )
 from canbroker.backends.socketcan.bcm import Repeater
-from canbroker.backends.socketcan.codec import CAN_MTU, CANFD_MTU, can_id_of, decode
+from canbroker.backends.socketcan.codec import CANFD_MTU, can_id_of, decode
 from canbroker.backends.socketcan.error_frames import (
     condition_after,
     describe_error,
@@ -73,7 +73,13 @@ def open_interface(options: SocketcanOptions) -> SocketcanBackend:
     if not hasattr(socket, "AF_CAN") or not hasattr(select, "epoll"):
         raise CanInitializationError("interface 'socketcan' needs Linux")
     link = prepare(options)
-    raw = open_socket(link.name, fd=options.fd, bitrate=link.bitrate)
+    raw = open_socket(link.name, fd=link.mtu >= CANFD_MTU, bitrate=link.bitrate)
+    if link.mtu >= CANFD_MTU and not options.fd:
+        _log.warning(
+            "interface %s has CAN FD (MTU %d), but was opened without fd=True: FD frames of others"
+            " are counted (fd_frame), not received",
+            link.name, link.mtu,
+        )  # fmt: skip
     try:
         return SocketcanBackend(raw, link, options)
     except BaseException:
@@ -98,7 +104,6 @@ class SocketcanBackend(Backend):
         self._link = link
         self._name = link.name
         self._socket = raw
-        self._mtu = CANFD_MTU if options.fd else CAN_MTU
         self._lock = threading.Lock()  # guards queue, pass list, repeater and writing
         self._queue = TransmitQueue()
         self._passing = PassList()
@@ -228,7 +233,7 @@ class SocketcanBackend(Backend):
         """What the socket has, as it is, and why there will be no more, if so."""
         received: list[_Received] = []
         lost: AdapterGoneError | None = None
-        receive, size = self._socket.recvmsg, self._mtu
+        receive, size = self._socket.recvmsg, CANFD_MTU
         while len(received) < _MAX_READ or lost is not None:
             try:
                 received.append(receive(size, _ANCILLARY))
@@ -242,7 +247,7 @@ class SocketcanBackend(Backend):
         return received, lost
 
     def _item(self, received: _Received, now_ns: int) -> Frame | Transmit | None:
-        """The frame or the confirmed transmit; ``None`` for a confirmation of nothing."""
+        """The frame or the confirmed transmit; ``None`` for what nobody is told of."""
         wire, ancillary, message_flags, _ = received
         timestamp_ns = host_ns = flags = 0
         for _, kind, value in ancillary:
@@ -258,6 +263,9 @@ class SocketcanBackend(Backend):
             if confirmed is None:
                 self._throttle.note("unexpected_confirmation", f"{self._name}: {wire.hex()}")
             return confirmed
+        if len(wire) == CANFD_MTU and not self.fd:
+            self._throttle.note("fd_frame", f"{self._name} was opened without fd=True")
+            return None
         frame = decode(wire, timestamp_ns, flags)
         if message_flags & _MSG_DONTROUTE:
             # Error frames, too: a program may send those, and they are not the controller's.
