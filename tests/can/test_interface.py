@@ -6,6 +6,7 @@ import struct
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import ExitStack
 
 import pytest
 
@@ -15,7 +16,7 @@ from canbroker.backends.socketcan.scan import interfaces
 from canbroker.frame import ERROR, FD, Frame
 from canbroker.runtime import Runtime
 from tests.can.conftest import Open
-from tests.conftest import wait_until
+from tests.conftest import status_of, wait_until
 from tests.contract.benches import Item, collect, transmit
 from tests.vcan import Node, ip, needs_admin, needs_can
 
@@ -163,3 +164,47 @@ def test_an_interface_without_controller_has_no_bus_off(
     assert isinstance(error, Frame)
     assert error.flags & ERROR
     assert backend.condition == BusCondition()
+
+
+def test_its_names_are_one_channel(runtime: Runtime, own_interface: str) -> None:
+    names = (own_interface, "cbfront", "a-name-of-more-than-fifteen-characters")
+    for name in names[1:]:
+        ip("property", "add", "dev", own_interface, "altname", name)
+    with ExitStack() as stack:
+        buses = [stack.enter_context(Bus(name, "socketcan")) for name in reversed(names)]
+        (channel,) = status_of(runtime).channels
+        assert len(channel.clients) == 3
+        buses[0].send(MESSAGE, timeout=10)
+        assert [bus.recv(10) is not None for bus in buses[1:]] == [True, True]
+
+
+def test_parameters_of_who_has_left_do_not_hold_when_it_is_not_open(
+    runtime: Runtime, own_interface: str
+) -> None:
+    with Bus(own_interface, "socketcan") as other:
+        opener = Bus(own_interface, "socketcan", listen_only=False)
+        with pytest.raises(CanInitializationError, match="is open with listen_only=False"):
+            Bus(own_interface, "socketcan", listen_only=True)
+        ip("set", own_interface, "down")
+        wait_until(lambda: is_closed(runtime), "it is down")
+        with pytest.raises(CanInitializationError, match="is wanted with listen_only=False"):
+            Bus(own_interface, "socketcan", listen_only=True)
+        opener.shutdown()
+        with pytest.raises(CanInitializationError, match=f"{own_interface} is down"):
+            Bus(own_interface, "socketcan", listen_only=True)
+        ip("set", own_interface, "up")
+        with (
+            Bus(own_interface, "socketcan", listen_only=True) as newcomer,
+            Node(own_interface) as node,
+        ):
+            assert newcomer.state is BusState.PASSIVE
+            wait_until(lambda: other.state is BusState.PASSIVE, "it goes on for others")
+            node.send([FRAME])
+            assert newcomer.recv(10) is not None
+            assert other.recv(10) is not None
+        assert not list(runtime.records_path.glob("*crash*"))
+
+
+def is_closed(runtime: Runtime) -> bool:
+    (channel,) = status_of(runtime).channels
+    return channel.state is not None and channel.state.state == "error"

@@ -27,6 +27,7 @@ _IFLA_MTU: Final = 4
 _IFLA_TXQLEN: Final = 13
 _IFLA_LINKINFO: Final = 18
 _IFLA_STATS64: Final = 23
+_IFLA_ALT_IFNAME: Final = 53
 _IFLA_INFO_KIND: Final = 1
 _IFLA_INFO_DATA: Final = 2
 _IFLA_PARENT_DEV_NAME: Final = 56
@@ -37,6 +38,7 @@ _IFLA_CAN_RESTART_MS: Final = 6
 _IFLA_CAN_DATA_BITTIMING: Final = 9
 
 _ARPHRD_CAN: Final = 280  # linux/if_arp.h
+_IFNAMSIZ: Final = 16  # linux/if.h
 _IFF_UP: Final = 0x1  # linux/if.h
 _IFF_ECHO: Final = 0x40000
 _LISTENONLY: Final = 0x02
@@ -78,11 +80,16 @@ class Link:
 
 
 def find_link(name: str) -> Link | None:
-    """The CAN interface of this name; ``None`` if there is none, or it is of another sort.
+    """The CAN interface of this name, which may be an alternative one; ``None`` if there is none,
+    or it is of another sort.
 
     :raises OSError: the kernel cannot be asked.
     """
-    return _one(_request(_RTM_GETLINK, 0, _link_header(0), _attribute(_IFLA_IFNAME, _text(name))))
+    if not hasattr(socket, "AF_NETLINK"):
+        return None
+    # The kernel looks for any of an interface's names; one of the first kind has at most 15 bytes.
+    kind = _IFLA_IFNAME if len(name.encode()) < _IFNAMSIZ else _IFLA_ALT_IFNAME
+    return _one(_request(_RTM_GETLINK, 0, _link_header(0), _attribute(kind, _text(name))))
 
 
 def look_again(link: Link) -> Link | None:
