@@ -55,6 +55,8 @@ class Bus(AwaitedBus):
 
     RECV_LOGGING_LEVEL = 9
 
+    _from_frames = staticmethod(Message.from_frames)  # what makes messages of received frames
+
     def __init__(
         self,
         channel: Any = None,
@@ -135,6 +137,7 @@ class Bus(AwaitedBus):
                     on_loss=found.get("on_loss") or "count",
                     on_slow=found.get("on_slow") or "repair",
                     history=found.get("history") or 0.0,
+                    from_frames=self._from_frames,
                 ),
                 broker=found.get("broker"),
                 exclusive=bool(found.get("exclusive")),

@@ -42,9 +42,9 @@ class Opener:
     parameters: dict[str, Any]
     broker: str | None
 
-    def open(self, channel: str, filters: FilterSet = EVERYTHING) -> Bus:
+    def open(self, channel: str, filters: FilterSet = EVERYTHING, kind: type[Bus] = Bus) -> Bus:
         """:raises CanError: the broker, the adapter or a parameter is at fault."""
-        return Bus(
+        return kind(
             channel, self.interface, can_filters=filters, broker=self.broker, **self.parameters
         )
 
