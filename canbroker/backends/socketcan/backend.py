@@ -29,8 +29,8 @@ from canbroker.backends.socketcan.error_frames import (
     error_causes,
     is_overrun,
 )
-from canbroker.backends.socketcan.interface import condition_of, describe, prepare
-from canbroker.backends.socketcan.netlink import Link, look_again
+from canbroker.backends.socketcan.interface import condition_of, describe, prepare, sent_since
+from canbroker.backends.socketcan.netlink import Link
 from canbroker.backends.socketcan.options import SocketcanOptions
 from canbroker.backends.socketcan.passing import PassList, pack_entries
 from canbroker.backends.socketcan.queue import STALL_NS, STALLED, WINDOW, TransmitQueue
@@ -131,6 +131,7 @@ class SocketcanBackend(Backend):
         if self._gone is not None:
             raise self._gone
         self._wake.clear()
+        asked_ns = clock.monotonic_ns()  # before: what this process sleeps from here is no stall
         received, lost = self._receive()
         now_ns = clock.monotonic_ns()
         with self._lock:
@@ -139,7 +140,8 @@ class SocketcanBackend(Backend):
             confirmed = any(isinstance(item, Transmit) for item in happened)
             self._queue.give_up(now_ns)
             stall_ns = self._stall_ns()
-            if stall_ns is not None and stall_ns <= now_ns and len(received) < _MAX_READ:
+            has_all = lost is None and len(received) < _MAX_READ
+            if has_all and stall_ns is not None and stall_ns <= asked_ns:
                 self._stall(now_ns)
             if lost is None and self._queue.should_retry(now_ns, confirmed=confirmed):
                 try:
@@ -343,7 +345,8 @@ class SocketcanBackend(Backend):
 
     def _stall(self, now_ns: int) -> None:
         """Nothing has been confirmed for too long."""
-        if self._queue.confirms and not self._has_echoed and self._sends_without_echo():
+        is_silent = self._queue.confirms and not self._has_echoed
+        if is_silent and sent_since(self._link) >= max(1, self._queue.taken):
             _log.warning(
                 "the driver of %s does not confirm what it has sent: frames count as sent when the"
                 " kernel has taken them, and tasks are not handed down to it",
@@ -357,15 +360,6 @@ class SocketcanBackend(Backend):
         if not self._queue.stalled:
             self._throttle.note("stalled", f"{self._name}: {STALLED}")
         self._queue.stall(now_ns)
-
-    def _sends_without_echo(self) -> bool:
-        """Whether the driver has sent what it was given, by its own count."""
-        try:
-            link = look_again(self._link)
-        except OSError:
-            return False
-        sent = link.transmitted - self._link.transmitted if link else 0
-        return sent >= max(1, self._queue.taken)
 
     def _condition(self) -> BusCondition:
         told = self._controller

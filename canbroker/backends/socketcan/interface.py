@@ -95,6 +95,16 @@ def describe(link: Link) -> str:
     return f"socketcan {link.name} ({', '.join(parts)})"
 
 
+def sent_since(link: Link) -> int:
+    """Frames that the interface has sent since it was looked up, whoever sent them, as its driver
+    counts them; 0 if the kernel cannot be asked."""
+    try:
+        now = netlink.look_again(link)
+    except OSError:
+        return 0
+    return now.transmitted - link.transmitted if now else 0
+
+
 def _look_up(name: str) -> Link:
     try:
         link = netlink.find_link(name)
