@@ -27,8 +27,8 @@ WINDOW: Final = 128
 #: How long a confirmation may be late once there is reason to think that it was lost.
 DOUBT_NS: Final = 1 * SECOND
 
-#: How long the kernel may confirm nothing while it has frames. A full window takes 1.7 s on a bus
-#: of 10 kbit/s that others leave to us.
+#: How long the kernel may confirm nothing while it has frames. A frame takes 15 ms on a bus of
+#: 10 kbit/s; what loses arbitration for so long is not known to be sent, either.
 STALL_NS: Final = 2 * SECOND
 STALLED: Final = f"transmission stalls: nothing was confirmed for {STALL_NS // SECOND} s"
 
