@@ -59,7 +59,7 @@ def dump(runtime: Runtime, *options: str) -> Iterator[subprocess.Popen[str]]:
 
 def is_receiving(runtime: Runtime) -> bool:
     channels = status_of(runtime).channels
-    return bool(channels and channels[0].clients and channels[0].state)
+    return bool(channels and channels[0].state and channels[0].state.routes)
 
 
 @pytest.mark.parametrize("options", [("-L",), ("-t", "a"), ()])
