@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from canbroker import Bus, BusState, CanOperationError, Message
+from canbroker.backends.base import Repetition
 from canbroker.backends.socketcan.queue import STALLED, WINDOW
 from canbroker.frame import EchoFrame, Frame
 from canbroker.runtime import Runtime
@@ -119,6 +120,21 @@ def test_what_is_sent_after_it_was_given_up_is_received(
     assert (late.arbitration_id, late.origin) == (1, given_up.origin)
     assert backend.condition.reason == ""
     assert "unexpected_confirmation" not in backend.counters()
+
+
+def test_a_stall_of_what_the_kernel_repeats_is_told(
+    open_interface: Open, own_interface: str
+) -> None:
+    backend = open_interface(own_interface)
+    task = Repetition(key=("c", 1), frames=[frame(1)], period_ns=10_000_000, due_ns=0)
+    assert backend.repeat(task) is None
+    collect(backend, bool)
+    lose(own_interface)
+    collect(backend, lambda _: backend.condition.reason == STALLED)
+    assert backend.repeats, "it has echoed before"
+    restore(own_interface)
+    collect(backend, lambda _: backend.condition.reason == "")
+    assert backend.repeated()
 
 
 def test_a_driver_that_never_echoes_is_served_without(

@@ -338,7 +338,7 @@ class SocketcanBackend(Backend):
 
     def _stall_ns(self) -> int | None:
         """When transmission stalls unless something is confirmed before; ``None``: never."""
-        period_ns = self._repeater.longest_period_ns()
+        period_ns = self._repeater.longest_period_ns
         if self._queue.under_way():
             period_ns = 0
         return None if period_ns is None else self._queue.progress_ns + STALL_NS + period_ns

@@ -69,6 +69,8 @@ class Repeater:
         self._queue_length = link.queue_length if link.kind == "can" else None
         self._socket: socket.socket | None = None
         self._handles = itertools.count(1)
+        #: The longest time between two frames of a task; ``None``: there are no tasks.
+        self.longest_period_ns: int | None = None
         self._operations: dict[RepeatKey, Operation] = {}
         self._by_wire: dict[bytes, Operation] = {}
         self._past: deque[tuple[int, bytes, Operation]] = deque()
@@ -100,6 +102,7 @@ class Repeater:
                 problem = f"interface {self._interface} refuses to repeat it: {error.strerror}"
         if problem is not None:
             self.stop(repetition.key, now_ns)
+        self._measure()
         return problem
 
     def stop(self, key: RepeatKey, now_ns: int) -> None:
@@ -109,15 +112,11 @@ class Repeater:
             self._delete(operation)
             self._leave(operation, operation.wires, now_ns)
             operation.wires = []
+            self._measure()
 
     def stop_all(self, now_ns: int) -> None:
         for key in list(self._operations):
             self.stop(key, now_ns)
-
-    def longest_period_ns(self) -> int | None:
-        """The longest time between two frames of a task; ``None``: there are no tasks."""
-        periods = (item.repetition.period_ns for item in self._operations.values())
-        return max(periods, default=None)
 
     def room_for_others(self) -> int | None:
         """How many other frames the interface's queue should have at most; ``None``: any number."""
@@ -217,6 +216,10 @@ class Repeater:
             except OSError:
                 # The interface is gone: who reads or writes next is told.
                 self.close()
+
+    def _measure(self) -> None:
+        periods = (item.repetition.period_ns for item in self._operations.values())
+        self.longest_period_ns = max(periods, default=None)
 
     def _delete(self, operation: Operation) -> None:
         head = _HEAD.pack(_TX_DELETE, operation.flags, 0, 0, 0, 0, 0, operation.handle, 0)
