@@ -153,7 +153,7 @@ def test_the_command_says_all_that_was_asked_for() -> None:
     ("parameters", "words"),
     [
         ({"channel": ""}, "channel"),
-        ({"channel": "a" * 16}, "channel"),
+        ({"channel": "a" * 128}, "channel"),
         ({"channel": "a/b"}, "channel"),
         ({"channel": "can 0"}, "channel"),
         ({"channel": "can0", "bitrate": 0}, "bitrate"),
@@ -170,6 +170,7 @@ def test_the_kernel_of_this_machine_answers() -> None:
     """Any Linux has the loopback interface, which is no CAN interface."""
     assert find_link("lo") is None
     assert find_link("nosuch0") is None
+    assert find_link("a-name-that-only-an-altname-can-have") is None
     assert all(link.name and link.index for link in interfaces())
 
 
