@@ -217,6 +217,7 @@ class Broker:
             match slot.phase:
                 case Phase.RUNNING:
                     client = Client(request.pid, request.program, clock.monotonic_ns())
+                    client.given = request.parameters
                     slot.clients[request.client_id] = client
                     self._control.reply(caller, slot.attached())
                 case Phase.FAILED:
@@ -323,21 +324,26 @@ class Broker:
     def _agreed(self, slot: ChannelSlot, given: Mapping[str, Any]) -> ChannelSlot:
         """``slot``, if what the client says of it is so.
 
-        A channel that nobody uses is not bound to what its last client wanted.
+        A channel that nobody uses is not bound to what its last client wanted; nor is one whose
+        adapter is not open, unless whoever wanted that is still there.
         """
         options = parse_options(slot.interface, slot.parameters | dict(given))
         has = slot.options.written()
         conflicts = [key for key in given if _differs(key, options, slot.options)]
         if not conflicts:
             return slot
-        if slot.configured or slot.clients or self._is_awaited(slot):
+        is_bound = slot.clients and (not slot.is_closed or slot.insists(conflicts))
+        if slot.configured or is_bound or self._is_awaited(slot):
             conflict = conflicts[0]
+            is_what = "wanted" if slot.is_closed else "open"
             raise CanInitializationError(
-                f"channel {slot.name!r} is open with {conflict}="
+                f"channel {slot.name!r} is {is_what} with {conflict}="
                 f"{has.get(conflict)!r}, not {conflict}={given[conflict]!r}"
             )
         slot.options = options
-        if slot.child is not None:
+        if slot.clients:
+            slot.replace()
+        elif slot.child is not None:
             slot.stop("it is opened with other parameters")
         return slot
 

@@ -77,7 +77,11 @@ def format_log_line(
     seconds, rest = divmod(frame.timestamp_ns, SECOND)
     name = "_".join(interface.split()) or "_"
     tail = f" {direction}" if direction else ""
-    return f"({seconds:010}.{rest // 1000:06}) {name} {format_frame(frame)}{tail}"
+    text = format_frame(frame)
+    before, is_fd, after = text.partition("##")
+    if is_fd:  # the kernel marks FD frames by 4 (CANFD_FDF), which candump writes as it comes
+        text = f"{before}##{int(after[0], 16) | 4:X}{after[1:]}"
+    return f"({seconds:010}.{rest // 1000:06}) {name} {text}{tail}"
 
 
 def quoted(text: str, length: int = 160) -> str:
@@ -152,10 +156,10 @@ def format_human(frame: Frame, interface: str, *, align: bool = False) -> str:
     if isinstance(data, int):
         return f"  {interface}  {identifier}   [{data}]  remote request"
     length = f" [{len(data):02}]" if flags & FD else f"  [{len(data)}]"
-    content = data.hex(" ").upper()
+    content = "".join(f" {byte:02X}" for byte in data)
     if flags & ERROR:
-        content = f"{content:23}   ERRORFRAME"
-    return f"  {interface}  {identifier} {length}  {content}".rstrip()
+        content = f"{content:24}   ERRORFRAME"
+    return f"  {interface}  {identifier} {length} {content}"
 
 
 def parse_dump_filters(text: str) -> FilterSet:
@@ -166,8 +170,7 @@ def parse_dump_filters(text: str) -> FilterSet:
     - ``#mask`` passes error frames of these classes (``linux/can/error.h``). Without it, none.
 
     Numbers are hexadecimal. An identifier of eight digits is a 29-bit one; the format counts if
-    the mask has eight digits too or contains 80000000. Without any ``id`` all data and remote
-    frames pass.
+    the mask contains 80000000. Without any ``id`` all data and remote frames pass.
 
     :raises ValueError: names the filter that does not parse.
     """
@@ -237,8 +240,8 @@ def _identifier_filters(part: str) -> list[Filter]:
             f"take the mask {can_mask & ~_RTR_FLAG:X}"
         )
     extended = bool(can_id & _EFF_FLAG) or len(match[1]) == 8
-    compares_format = bool(can_mask & _EFF_FLAG) or len(match[1]) == len(match[3]) == 8
-    can_mask &= MAX_EXTENDED_ID
+    compares_format = bool(can_mask & _EFF_FLAG)
+    can_mask &= MAX_STANDARD_ID if compares_format and not extended else MAX_EXTENDED_ID
     if match[2] == ":":
         return [Filter(can_id, can_mask, extended if compares_format else None, False)]
     differs = [Filter(~can_id & bit, bit, None, False) for bit in _bits(can_mask)]

@@ -20,7 +20,7 @@ from canbroker.errors import (
     CanOperationError,
     CanTimeoutError,
 )
-from canbroker.filters import CanFilters, validate
+from canbroker.filters import CanFilters, listed, validate
 from canbroker.link import lifetime
 from canbroker.link.connection import ANSWER_S, Connection
 from canbroker.link.directory import channel_names
@@ -54,6 +54,8 @@ class Bus(AwaitedBus):
     """
 
     RECV_LOGGING_LEVEL = 9
+
+    _from_frames = staticmethod(Message.from_frames)  # what makes messages of received frames
 
     def __init__(
         self,
@@ -122,17 +124,20 @@ class Bus(AwaitedBus):
         lifetime.opened(self)
 
     def _connect(self, found: settings.Settings) -> Connection:
+        can_filters = listed(found.get("can_filters"))
+        validate(can_filters)  # before a broker is started for it
         try:
             connection = Connection(
                 self._channel,
                 found.get("interface"),
                 found.parameters(),
-                wanted=validate(found.get("can_filters")),
+                can_filters=can_filters,
                 receiving=Receiving(
                     own=bool(found.get("receive_own_messages")),
                     on_loss=found.get("on_loss") or "count",
                     on_slow=found.get("on_slow") or "repair",
                     history=found.get("history") or 0.0,
+                    from_frames=self._from_frames,
                 ),
                 broker=found.get("broker"),
                 exclusive=bool(found.get("exclusive")),
@@ -355,7 +360,7 @@ class Bus(AwaitedBus):
         :raises ValueError: names the filter that is not valid.
         :raises CanOperationError: the bus is closed, or its channel is gone.
         """
-        wanted = validate(can_filters)
+        wanted = self._connection.filters(can_filters)
         try:
             self._reception.subscribe(wanted, clock.deadline_after(ANSWER_S))
         finally:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Collection
 from typing import Any, Final
 
 import msgspec
@@ -45,6 +46,7 @@ class Client(msgspec.Struct):
     filters: str = ""
     replayed: int = 0
     gone: int = 0
+    given: dict[str, Any] = {}  # parameters that it has asked for
 
 
 class ChannelSlot(ActorSlot):
@@ -96,6 +98,18 @@ class ChannelSlot(ActorSlot):
     def is_up(self) -> bool:
         """Whether its adapter works, as far as is known."""
         return self.state is not None and self.state.state != "error"
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether its adapter is not open; on a bus that is off it is."""
+        if self.phase is Phase.FAILED:
+            return True
+        return self.state is not None and self.state.state == "error" and not self.state.info
+
+    def insists(self, keys: Collection[str]) -> bool:
+        """Whether a client that is there has asked for one of these parameters."""
+        there = (client for client in self.clients.values() if is_alive(client.pid))
+        return any(not client.given.keys().isdisjoint(keys) for client in there)
 
     @property
     def idle(self) -> bool:

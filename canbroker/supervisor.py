@@ -71,6 +71,7 @@ class ActorSlot(ABC):
         self._logged = ""
         self._failures = 0
         self._ran = False  # since it was begun
+        self._replacing = False  # the process is to end, and another one to begin
         self._since_ns = clock.monotonic_ns()
         self._heard_ns = 0
         self._stepped_ns = self._since_ns
@@ -135,6 +136,16 @@ class ActorSlot(ABC):
         else:
             self._enter(Phase.STOPPED)
 
+    def replace(self) -> None:
+        """Starts the actor anew in a process that is told what the slot says now.
+
+        Its process is killed: one that ends in order tells its clients that the channel has ended.
+        """
+        if self.child is not None and self.phase is not Phase.STOPPING:
+            self._replacing = True
+            self.child.kill()
+            self._enter(Phase.STARTING)
+
     def step(self, now_ns: int, waiter: Waiter) -> int:
         """Does what is due; returns the monotonic time at which to call again."""
         since = now_ns - self._since_ns
@@ -191,7 +202,11 @@ class ActorSlot(ABC):
             code = child.wait(None)
         child.close()
         self.child = None
-        if self.phase is Phase.STOPPING:
+        replacing, self._replacing = self._replacing, False
+        if replacing and self.phase is Phase.STARTING:
+            self.restarts += 1
+            self.begin(waiter)
+        elif self.phase is Phase.STOPPING:
             self._enter(Phase.STOPPED)
         elif self.phase is Phase.STARTING and not self._ran:
             self.reason = self.reason or f"the {self._what} ended while it started ({code})"

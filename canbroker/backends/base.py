@@ -107,15 +107,14 @@ RepeatKey = tuple[str, int]
 class Repetition(msgspec.Struct, frozen=True, kw_only=True):
     """What a driver shall send by itself: ``frames`` in turn, one every ``period_ns``.
 
-    ``count`` of them from now on; 0 is for ever. ``due_ns``: when one of them is due, on the
-    monotonic clock; all others are whole periods before or after that.
+    ``due_ns``: when one of them is due, on the monotonic clock; all others are whole periods before
+    or after that.
     """
 
     key: RepeatKey
     frames: Sequence[Frame]
     period_ns: int
     due_ns: int
-    count: int = 0
 
 
 class BusCondition(NamedTuple):

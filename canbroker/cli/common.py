@@ -71,11 +71,11 @@ class Opener:
     parameters: dict[str, Any]
     broker: str | None
 
-    def open(self, channel: str, filters: FilterSet = EVERYTHING) -> Bus:
+    def open(self, channel: str, filters: FilterSet = EVERYTHING, kind: type[Bus] = Bus) -> Bus:
         """:raises CanError: the broker, the adapter or a parameter is at fault."""
         given = {"can_filters": filters, "broker": self.broker, **self.parameters}
         try:
-            return Bus(channel, self.interface, **given)
+            return kind(channel, self.interface, **given)
         except ValueError as error:  # one of Bus's own arguments, which environment or files say
             raise CanInitializationError(str(error)) from error
 

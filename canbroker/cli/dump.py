@@ -14,6 +14,7 @@ from canbroker import clock
 from canbroker.candump import format_human, format_log_line, parse_dump_filters
 from canbroker.cli.common import COUNT, Opener, opens_channels
 from canbroker.cli.merging import Source, merge
+from canbroker.cli.timed import TimedBus, TimedMessage
 from canbroker.client import BusStats
 from canbroker.filters import EVERYTHING, FilterSet
 from canbroker.frame import EXTENDED, Frame
@@ -79,7 +80,11 @@ def dump(
       id:mask   received & mask == id & mask
       id~mask   received & mask != id & mask
       #mask     error frames of these classes; without it there are none, but with no filter
-    A mask of 8 digits compares the format too.
+    An identifier of 8 digits is a 29-bit one; a mask with 80000000 compares the format.
+
+    Not as candump: no filter tells remote frames from data frames (40000000 in a mask) or is
+    joined with others (j); a channel is named, never "any"; -L writes to standard output, not
+    to a file (-l, -f); -x, -e, -a and its other options are missing.
 
     \b
     Examples:
@@ -91,7 +96,7 @@ def dump(
     lines = LogLines() if log_form else HumanLines(stamp, max(len(w.channel) for w in wanted))
     with ExitStack() as stack:
         sources = [
-            Source(channel, stack.enter_context(opener.open(channel, filters)))
+            Source(channel, stack.enter_context(opener.open(channel, filters, TimedBus)))
             for channel, filters in wanted
         ]
         try:
@@ -139,12 +144,13 @@ class HumanLines:
 
 
 def timed_frame(message: Message) -> Frame:
-    """The frame that a received message was, to the microsecond (a float holds no more).
+    """The frame that a received message was.
 
     Unchecked, unlike a frame to send: whatever an adapter has received is shown.
     """
     frame = received_frame(message)
-    frame.timestamp_ns = round(message.timestamp * 1e6) * _MICROSECOND
+    assert isinstance(message, TimedMessage), "of a TimedBus"  # noqa: S101
+    frame.timestamp_ns = message.timestamp_ns
     return frame
 
 

@@ -26,7 +26,9 @@ from canbroker.traffic import GenOptions, random_frames
 )
 @click.option("-n", "count", metavar="N", type=COUNT, help="End after so many frames.")
 @click.option("-I", "identifier", metavar="ID", default="r", help="Hex, or r, e, o, i.")
-@click.option("-L", "length", metavar="LENGTH", default="r", help="Bytes, or r, i.")
+@click.option(
+    "-L", "length", metavar="LENGTH", default="r", help="Bytes (at most 8, FD 64), or r, i."
+)
 @click.option("-D", "data", metavar="DATA", default="r", help="Hex (x: any digit), or r, i.")
 @click.option("-e", "extended", is_flag=True, help="29-bit identifiers.")
 @click.option("-f", "fd", is_flag=True, help="CAN FD frames.")

@@ -12,7 +12,7 @@ from canbroker import clock
 from canbroker.errors import CanError, CanInitializationError, CanOperationError
 from canbroker.fabric.requests import ControlError, call
 from canbroker.fabric.sockets import Context
-from canbroker.filters import FilterSet
+from canbroker.filters import CanFilters, FilterSet, validate
 from canbroker.link import attach
 from canbroker.link.reception import Reception
 from canbroker.link.sending import Sending
@@ -55,7 +55,7 @@ class Connection:
         interface: str | None,
         parameters: Mapping[str, Any],
         *,
-        wanted: FilterSet,
+        can_filters: CanFilters,
         receiving: Receiving,
         broker: str | None,
         exclusive: bool = False,
@@ -65,6 +65,7 @@ class Connection:
         ``label`` is what the user calls the channel. ``exclusive``: nobody else may transmit.
 
         :raises CanError: the broker, the adapter or a parameter is at fault. Nothing stays open.
+        :raises ValueError: so is a filter.
         """
         self.closed: str | None = _NEVER_OPENED
         self._unfinished = False
@@ -83,7 +84,7 @@ class Connection:
                 self._context, self._runtime, request, autostart=attach.autostart_wanted()
             )
             claim = f"process {request.pid}: {request.program}" if exclusive else None
-            self.opening = self._open(wanted, receiving, claim)
+            self.opening = self._open(self.filters(can_filters), receiving, claim)
         except BaseException:
             self.closed = _NEVER_OPENED
             self._end()
@@ -134,6 +135,13 @@ class Connection:
 
     def _is_us(self, holder: Holder | None) -> bool:
         return holder is not None and holder.client_id == self.client_id
+
+    def filters(self, can_filters: CanFilters) -> FilterSet:
+        """What they mean to the channel's interface.
+
+        :raises ValueError: names the entry and what is wrong with it.
+        """
+        return validate(can_filters, socketcan=self.attached.interface == "socketcan")
 
     def check_open(self) -> None:
         """:raises CanOperationError: it is closed."""

@@ -251,9 +251,10 @@ class Reception:
 
     def _messages(self, frames: list[EchoFrame]) -> list[Message]:
         me, label = self._client_id, self._label
+        from_frames = self._receiving.from_frames
         if self._receiving.own:
-            return [Message.from_frame(frame, label, frame.origin != me) for frame in frames]
-        return Message.from_frames([frame for frame in frames if frame.origin != me], label)
+            return [from_frames((frame,), label, frame.origin != me)[0] for frame in frames]
+        return from_frames([frame for frame in frames if frame.origin != me], label, True)
 
     def _report(self, losses: list[tuple[int, Loss]]) -> None:
         for _, loss in losses:

@@ -248,7 +248,7 @@ def test_a_line_that_is_not_a_frame_says_why(line: str, expected: str) -> None:
     ("text", "line"),
     [
         ("123#DEADBEEF", "  can0  123   [4]  DE AD BE EF"),
-        ("123#", "  can0  123   [0]"),
+        ("123#", "  can0  123   [0] "),
         ("12345678#11", "  can0  12345678   [1]  11"),
         ("123#R4", "  can0  123   [4]  remote request"),
         ("123##1" + "22" * 8, "  can0  123  [08]  22 22 22 22 22 22 22 22"),
@@ -287,8 +287,6 @@ def kernel_passes(part: str, arbitration_id: int, extended: bool) -> bool:
     wanted, compared = int(can_id, 16), int(mask, 16)
     if len(can_id) == 8:
         wanted |= 0x80000000
-        if len(mask) == 8:
-            compared |= 0x80000000
     received = arbitration_id | (0x80000000 if extended else 0)
     equal = received & compared & ~0x20000000 == wanted & compared & ~0x20000000
     return equal if separator == ":" else not equal
@@ -327,6 +325,8 @@ def test_an_error_mask_selects_classes(text: str) -> None:
         ("123:7FF", "123:7ff^"),
         ("123:800007FF", "s123:7ff^"),
         ("12345678:1FFFFFFF", "x12345678:1fffffff^"),
+        ("00000123:1FFFFFFF", "00000123:1fffffff^"),
+        ("00000123:9FFFFFFF", "x00000123:1fffffff^"),
         ("0~0", "-"),
     ],
 )

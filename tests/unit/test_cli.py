@@ -17,6 +17,7 @@ from canbroker.cli.dump import HumanLines, LogLines, timed_frame, wanted_channel
 from canbroker.cli.pacing import MAX_TOGETHER, Pace, due_together
 from canbroker.cli.replay import EvenTime, Route, loop_count
 from canbroker.cli.tables import bitrate, duration, program_name
+from canbroker.cli.timed import TimedMessage
 from canbroker.filters import EVERYTHING
 from canbroker.frame import ERROR, EXTENDED, Frame
 from canbroker.message import Message
@@ -116,7 +117,7 @@ def test_an_unknown_command_is_a_usage_error() -> None:
         (["replay", "log", "--speed", "-1"], "'--speed'"),
         (["replay", "log", "-g", "inf"], "'-g'"),
         (["demo", "--speed", "inf"], "'inf' is not a finite number"),
-        (["gen", "x", "-L", "9"], "length must be r, i or 0 to 8, got '9'"),
+        (["gen", "x", "-L", "e"], "length must be r, i or a number of bytes, got 'e'"),
         (["gen", "x", "-I", "800"], "identifier 800 is above 7FF"),
         (["simulate", "slcan", "--fault", "explode"], "unknown command 'explode'"),
     ],
@@ -237,9 +238,9 @@ def test_identifiers_are_aligned_from_the_first_long_one_on() -> None:
     lines = HumanLines(None, 6)
     short, long = Frame(0, 0x1, 0, b""), Frame(0, 0x1, EXTENDED, b"")
     assert [lines.line("can0", frame) for frame in (short, long, short)] == [
-        "    can0  001   [0]",
-        "    can0  00000001   [0]",
-        "    can0       001   [0]",
+        "    can0  001   [0] ",
+        "    can0  00000001   [0] ",
+        "    can0       001   [0] ",
     ]
 
 
@@ -248,10 +249,13 @@ def test_a_log_line_keeps_its_fields_whatever_the_channel_is_called() -> None:
     assert line == "(0000000001.500000) spare_bus 123#01"
 
 
-def test_times_survive_the_messages_float_to_the_microsecond() -> None:
-    for at_ns in range(1_700_000_000_000_001_000, 1_700_000_000_000_400_000, 1000):
-        message = Message.from_frame(Frame(at_ns, 0x123, 0, b""), "x", True)
-        assert timed_frame(message).timestamp_ns == at_ns
+def test_times_are_the_frames_to_the_nanosecond() -> None:
+    """A message's float would round them to some 240 ns, and candump cuts them."""
+    for at_ns in range(1_700_000_000_000_000_000, 1_700_000_000_000_004_000, 7):
+        frame = Frame(at_ns, 0x123, EXTENDED, b"\1")
+        [message] = TimedMessage.from_frames([frame], "x")
+        assert timed_frame(message) == frame
+        assert message.equals(Message.from_frame(frame, "x"), timestamp_delta=0)
 
 
 @pytest.mark.parametrize(
