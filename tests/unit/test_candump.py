@@ -20,6 +20,7 @@ from canbroker.candump import (
     parse_log_line,
 )
 from canbroker.cli.dump import LogLines, timed_frame
+from canbroker.cli.timed import TimedMessage
 from canbroker.filters import EVERYTHING, FilterSet
 from canbroker.frame import (
     BITRATE_SWITCH,
@@ -159,7 +160,8 @@ any_frames = st.builds(
 
 @given(any_frames, st.text(min_size=1))
 def test_whatever_a_dump_writes_a_replay_reads(frame: Frame, channel: str) -> None:
-    line = LogLines().line(channel, timed_frame(Message.from_frame(frame, channel)))
+    [message] = TimedMessage.from_frames([frame], channel)
+    line = LogLines().line(channel, timed_frame(message))
     [entry] = LogReader(io.BytesIO(f"{line}\n".encode(errors="replace")), "dump", strict=True)
     assert entry.frame.arbitration_id == frame.arbitration_id
     fault = frame_fault(entry.frame.arbitration_id, entry.frame.flags, entry.frame.data)
