@@ -7,8 +7,9 @@ ECOSYSTEM := $(VENV)/.ecosystem
 FUZZ := $(VENV)/.fuzz
 BENCH := $(VENV)/.bench
 DURATION ?= 60
+COUNT ?= 200
 
-.PHONY: demo test test-socketcan test-socketcan-hw conformance ecosystem fuzz soak check bench bench-periodic bench-socketcan docs format clean
+.PHONY: demo test test-socketcan test-socketcan-hw conformance ecosystem fuzz soak kills check bench bench-periodic bench-socketcan docs format clean
 
 $(READY): pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -50,6 +51,9 @@ fuzz: $(FUZZ)  ## random input to every decoder, each its share of DURATION seco
 
 soak: $(READY)  ## full traffic with random faults for DURATION seconds: memory, descriptors, ledger
 	$(BIN)/python -m tests.soak --duration $(DURATION)
+
+kills: $(READY)  ## COUNT brokers killed at random moments of their first two seconds
+	$(BIN)/python -m tests.kills --count $(COUNT)
 
 check: $(READY)  ## format, lint, types, layers
 	$(BIN)/ruff format --check .

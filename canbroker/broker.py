@@ -17,12 +17,14 @@ from canbroker import clock
 from canbroker.backends import Options, identity_of, parse_options
 from canbroker.backends.configured import check
 from canbroker.config import BrokerConfig, Config, load
+from canbroker.descriptors import open_standard, raise_limit
 from canbroker.errors import CanError, CanInitializationError
 from canbroker.fabric.requests import Caller, Replier
 from canbroker.fabric.sockets import Context, Descriptor, Waiter
 from canbroker.flight_records import FlightRecords
 from canbroker.leases import Leases
 from canbroker.leftovers import Leftovers
+from canbroker.link.attach import READY
 from canbroker.process import Exit, Terminated, set_up_logging
 from canbroker.runtime import BrokerLock, Runtime
 from canbroker.slots import ChannelSlot, Client, SchedulerSlot
@@ -120,6 +122,7 @@ class Broker:
         self._serve_slots(ready)
         self._serve_waiting()
         self._serve_scheduling()
+        self._leftovers.record(self._actors())
         self._leases.step(ready)
         self._records.step()
         if self._autostarted and self._idle():
@@ -128,8 +131,7 @@ class Broker:
     def _serve_slots(self, ready: set[object]) -> None:
         for actor in self._actors():
             if actor.child is not None and actor.child in ready:
-                actor.answered(self._context, self._waiter)
-                self._leftovers.record(self._actors())
+                actor.reported(self._context, self._waiter)
         for slot in self._slots.values():
             if slot.feed is not None and slot.feed.socket in ready:
                 slot.take_state()
@@ -155,7 +157,7 @@ class Broker:
 
     def _start(self, slot: ActorSlot) -> None:
         slot.begin(self._waiter)
-        self._leftovers.record(self._actors())
+        self._leftovers.record(self._actors())  # now: we may be killed at any time
 
     def _end(self) -> None:
         """Stops every actor, the ones that hang by force, then gives up socket and lock."""
@@ -354,8 +356,8 @@ def main() -> int:
     """Runs a broker in the background, for the client that started it; returns the exit code.
 
     One that has an owner, the process ``--owner``, ends with it instead of being idle. Linux.
-    The starter holds the lock and lets this process inherit it; what goes wrong before the
-    broker serves is written to the ready pipe, whose end of file means that it serves.
+    The starter holds the lock and lets this process inherit it; that the broker serves, or what
+    went wrong before, is written to the ready pipe.
     """
     parser = argparse.ArgumentParser(prog="python -m canbroker.broker")
     parser.add_argument("--address", required=True)
@@ -364,6 +366,8 @@ def main() -> int:
     parser.add_argument("--config")
     parser.add_argument("--owner", type=int)
     arguments = parser.parse_args()
+    open_standard()
+    raise_limit()
     set_up_logging("info", "broker")
     os.chdir("/")  # keep no file system of the client's busy
     runtime = Runtime.at(arguments.address)
@@ -378,7 +382,9 @@ def main() -> int:
             ready.write(str(error))
             lock.release()
             return Exit.REFUSED
-    broker.run(Terminated(signal.SIGTERM, signal.SIGINT), *owners)
+        ready.write(READY)
+    signals = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+    broker.run(Terminated(*signals), *owners)
     return Exit.OK
 
 

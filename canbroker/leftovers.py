@@ -31,9 +31,11 @@ class Leftovers:
         self._started: dict[int, _Started] = {}
 
     def record(self, slots: Iterable[ActorSlot]) -> None:
-        """Writes down which processes run now, for a successor of ours."""
+        """Writes down which processes run now, for a successor of ours, if others did before."""
         now = time.time()
         pids = {slot.child.pid for slot in slots if slot.child is not None}
+        if pids == self._started.keys():
+            return
         self._started = {pid: self._started.get(pid, _Started(pid, now)) for pid in pids}
         path = self._runtime.processes_path
         fresh = path.with_suffix(".new")

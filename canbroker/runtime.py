@@ -6,6 +6,7 @@ import os
 import re
 from pathlib import Path
 
+from canbroker.descriptors import beyond_standard
 from canbroker.errors import CanInitializationError
 
 #: sun_path of a Unix socket holds 108 bytes, the last of them 0.
@@ -151,7 +152,9 @@ class BrokerLock:
         """
         while True:
             try:
-                descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+                descriptor = beyond_standard(
+                    os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+                )
             except OSError as error:
                 raise CanInitializationError(f"cannot lock {path}: {error.strerror}") from error
             if not _lock_now(descriptor):

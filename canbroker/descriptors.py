@@ -1,0 +1,86 @@
+"""File descriptors of a process: the standard ones, how many there may be, how many there are."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import sys
+from pathlib import Path
+from typing import IO, Final
+
+#: Standard input, output and error.
+_STANDARD: Final = 3
+
+_TABLES: Final = (Path("/proc/self/fd"), Path("/dev/fd"))  # Linux; others
+
+
+def open_standard() -> None:
+    """Opens those of standard input, output and error that are closed, on the null device.
+
+    Call it first of all: otherwise the next thing that this process opens becomes its standard
+    output, and what somebody prints goes there.
+    """
+    while (descriptor := os.open(os.devnull, os.O_RDWR)) < _STANDARD:
+        os.set_inheritable(descriptor, True)  # as the others are
+    os.close(descriptor)
+    sys.stdin = sys.stdin or _stream(0, "r")
+    sys.stdout = sys.stdout or _stream(1, "w")
+    sys.stderr = sys.stderr or _stream(2, "w")
+
+
+def beyond_standard(descriptor: int) -> int:
+    """``descriptor``, or a duplicate above 2 if it is below; then ``descriptor`` is closed.
+
+    What a child inherits under a number below 3 is overwritten by its standard streams.
+
+    :raises OSError: no descriptors are left. ``descriptor`` is closed, too.
+    """
+    if descriptor >= _STANDARD:
+        return descriptor
+    try:
+        return fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, _STANDARD)
+    finally:
+        os.close(descriptor)
+
+
+def pipe() -> tuple[int, int]:
+    """A pipe's ends, for reading and for writing, both above 2.
+
+    :raises OSError: no descriptors are left.
+    """
+    reading, writing = os.pipe()
+    try:
+        reading = beyond_standard(reading)
+    except OSError:
+        os.close(writing)
+        raise
+    try:
+        return reading, beyond_standard(writing)
+    except OSError:
+        os.close(reading)
+        raise
+
+
+def raise_limit() -> int:
+    """Raises the soft limit of open descriptors to the hard one; returns the limit in force."""
+    import resource  # noqa: PLC0415 - POSIX only
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    except (OSError, ValueError):  # macOS takes no more than OPEN_MAX, whatever it says
+        return soft
+    return hard
+
+
+def count_open() -> int:
+    """How many descriptors this process has open.
+
+    :raises OSError: no descriptor is left to look it up with.
+    """
+    table = next(path for path in _TABLES if path.exists())
+    return len(os.listdir(table)) - 1  # noqa: PTH208 - a thousand entries; one is of the listing
+
+
+def _stream(descriptor: int, mode: str) -> IO[str]:
+    return open(descriptor, mode, closefd=False)
