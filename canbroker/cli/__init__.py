@@ -8,6 +8,7 @@ from typing import Any, Final
 
 import click
 
+from canbroker.descriptors import open_standard
 from canbroker.errors import CanError
 
 #: name -> where the command is, and its line in ``canbroker --help``; in the order of that page
@@ -81,6 +82,7 @@ def cli() -> None:
 
 def main() -> int:
     """Runs the command line of this process; returns its exit code."""
+    open_standard()
     logging.basicConfig(format="canbroker: %(message)s", level=logging.WARNING)
     try:
         result = cli.main(prog_name="canbroker", standalone_mode=False)
