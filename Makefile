@@ -9,7 +9,7 @@ BENCH := $(VENV)/.bench
 DURATION ?= 60
 COUNT ?= 200
 
-.PHONY: demo test test-socketcan test-socketcan-hw conformance ecosystem fuzz soak kills check bench bench-periodic bench-socketcan docs format clean
+.PHONY: demo test test-socketcan test-socketcan-hw conformance ecosystem fuzz soak kills crowd check bench bench-periodic bench-socketcan docs format clean
 
 $(READY): pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -54,6 +54,9 @@ soak: $(READY)  ## full traffic with random faults for DURATION seconds: memory,
 
 kills: $(READY)  ## COUNT brokers killed at random moments of their first two seconds
 	$(BIN)/python -m tests.kills --count $(COUNT)
+
+crowd: $(READY)  ## a thousand clients of one channel, at a soft limit of 1024 open files
+	CANBROKER_CROWD=1 $(BIN)/python -m pytest tests/integration/test_descriptors.py -k thousand_clients
 
 check: $(READY)  ## format, lint, types, layers
 	$(BIN)/ruff format --check .

@@ -16,6 +16,7 @@ import msgspec
 from canbroker import clock
 from canbroker.backends import Options, identity_of, parse_options
 from canbroker.backends.configured import check
+from canbroker.callers import Callers
 from canbroker.config import BrokerConfig, Config, load
 from canbroker.descriptors import open_standard, raise_limit
 from canbroker.errors import CanError, CanInitializationError
@@ -27,7 +28,7 @@ from canbroker.leftovers import Leftovers
 from canbroker.link.attach import READY
 from canbroker.process import Exit, Terminated, set_up_logging
 from canbroker.runtime import BrokerLock, Runtime
-from canbroker.slots import ChannelSlot, Client, SchedulerSlot
+from canbroker.slots import ChannelSlot, SchedulerSlot
 from canbroker.supervisor import ActorSlot, Phase
 from canbroker.throttle import Throttle
 from canbroker.wire import control
@@ -60,8 +61,7 @@ class Broker:
         self._records = FlightRecords(runtime)
         self._slots: dict[str, ChannelSlot] = {}
         self._scheduler = SchedulerSlot(runtime, self._config.log_level)
-        self._scheduling: list[Caller] = []  # ask for the scheduler, which starts
-        self._waiting: list[tuple[Caller, control.Attach, ChannelSlot]] = []
+        self._callers = Callers(self._reply, self._start)
         self._started_ns = clock.monotonic_ns()
         self._busy_ns = self._started_ns
         self._stop_reason: str | None = None
@@ -95,6 +95,7 @@ class Broker:
             self._refused,
         )
         self._waiter.add(self._control.socket)
+        self._waiter.add(self._control.listening.monitor)
 
     def __repr__(self) -> str:
         return f"<Broker {self._runtime.address} channels={len(self._slots)}>"
@@ -119,9 +120,9 @@ class Broker:
     def _step(self, ready: set[object]) -> None:
         if self._control.socket in ready:
             self._control.serve(self._waiter)
+        self._control.listening.attend(ready)
         self._serve_slots(ready)
-        self._serve_waiting()
-        self._serve_scheduling()
+        self._callers.serve(self._scheduler)
         self._leftovers.record(self._actors())
         self._leases.step(ready)
         self._records.step()
@@ -142,13 +143,13 @@ class Broker:
         due = min(now + clock.SECOND, self._leases.due_ns or now + clock.SECOND)
         for slot in list(self._slots.values()):
             due = min(due, slot.step(now, self._waiter))
-            if slot.idle and not any(waiting is slot for _, _, waiting in self._waiting):
+            if slot.idle and not self._callers.is_awaited(slot):
                 del self._slots[slot.name]
         return min(due, self._scheduler.step(now, self._waiter))
 
     def _idle(self) -> bool:
         now = clock.monotonic_ns()
-        if self._waiting or self._leases.busy or any(slot.clients for slot in self._slots.values()):
+        if self._callers or self._leases.busy or any(slot.clients for slot in self._slots.values()):
             self._busy_ns = now
         return now - self._busy_ns > IDLE_NS
 
@@ -164,10 +165,7 @@ class Broker:
         reason = self._stop_reason or "the broker ends"
         _logger.info("stopping: %s", reason)
         try:
-            for caller, _, _ in self._waiting:
-                self._control.reply(caller, control.ErrorResult("shutting-down", reason))
-            for caller in self._scheduling:
-                self._control.reply(caller, control.ErrorResult("shutting-down", reason))
+            self._callers.end(reason)
             self._leases.close(reason)
             for slot in self._actors():
                 slot.stop(reason)
@@ -205,27 +203,7 @@ class Broker:
             return control.ErrorResult(control.error_code(error), str(error))
         if slot.phase in {Phase.STOPPED, Phase.FAILED}:
             self._start(slot)
-        self._waiting.append((caller, request, slot))
-        self._serve_waiting()
-        return None
-
-    def _serve_waiting(self) -> None:
-        """Answers the attach requests whose channel has come up, or has not."""
-        still: list[tuple[Caller, control.Attach, ChannelSlot]] = []
-        for caller, request, slot in self._waiting:
-            match slot.phase:
-                case Phase.RUNNING:
-                    client = Client(request.pid, request.program, clock.monotonic_ns())
-                    slot.clients[request.client_id] = client
-                    self._control.reply(caller, slot.attached())
-                case Phase.FAILED:
-                    error = control.ErrorResult(slot.code, slot.reason)
-                    self._control.reply(caller, error)
-                case _:
-                    if slot.phase is Phase.STOPPED:  # it was closing when it was asked for
-                        self._start(slot)
-                    still.append((caller, request, slot))
-        self._waiting = still
+        return self._callers.await_channel(caller, request, slot)
 
     def _detach(self, _: Caller, request: control.Detach) -> control.Nothing:
         for slot in self._slots.values():
@@ -240,6 +218,8 @@ class Broker:
             autostarted=self._autostarted,
             uptime_s=(clock.monotonic_ns() - self._started_ns) / clock.SECOND,
             refused=self._refused.counts.total(),
+            waiting=len(self._callers),
+            turned_away=dict(self._callers.turned_away),
             channels=[slot.status() for slot in self._slots.values()],
             scheduler=self._scheduler.status(),
             pools={pool: list(names) for pool, names in self._leases.pools.items()},
@@ -251,23 +231,9 @@ class Broker:
             return control.ErrorResult("shutting-down", self._stop_reason)
         if self._scheduler.phase in {Phase.STOPPED, Phase.FAILED}:
             self._start(self._scheduler)
-        self._scheduling.append(caller)
-        self._serve_scheduling()
-        return None
-
-    def _serve_scheduling(self) -> None:
-        """Answers those who ask for the scheduler when it serves, or does not."""
-        result: msgspec.Struct
-        match self._scheduler.phase:
-            case Phase.RUNNING:
-                result = control.SchedulerAt(control=self._scheduler.endpoint)
-            case Phase.FAILED:
-                result = control.ErrorResult("scheduler", self._scheduler.reason)
-            case _:
-                return
-        for caller in self._scheduling:
-            self._control.reply(caller, result)
-        self._scheduling.clear()
+        refused = self._callers.await_scheduler(caller)
+        self._callers.serve(self._scheduler)
+        return refused
 
     def _reply(self, caller: Caller, result: msgspec.Struct) -> None:
         self._control.reply(caller, result)
@@ -308,6 +274,7 @@ class Broker:
     def _add_slot(
         self, name: str, interface: str, options: Options, *, configured: bool
     ) -> ChannelSlot:
+        self._callers.check_room(len(self._slots))
         slot = self._slots[name] = ChannelSlot(
             self._runtime,
             name,
@@ -329,7 +296,7 @@ class Broker:
         conflict = next((key for key in given if asked.get(key) != has.get(key)), None)
         if conflict is None:
             return slot
-        if slot.configured or slot.clients or self._is_awaited(slot):
+        if slot.configured or slot.clients or self._callers.is_awaited(slot):
             raise CanInitializationError(
                 f"channel {slot.name!r} is open with {conflict}="
                 f"{has.get(conflict)!r}, not {conflict}={given[conflict]!r}"
@@ -338,9 +305,6 @@ class Broker:
         if slot.child is not None:
             slot.stop("it is opened with other parameters")
         return slot
-
-    def _is_awaited(self, slot: ChannelSlot) -> bool:
-        return any(waiting is slot for _, _, waiting in self._waiting)
 
 
 def _pools(config: Config | None) -> dict[str, list[str]]:

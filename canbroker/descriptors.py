@@ -1,17 +1,20 @@
-"""File descriptors of a process: the standard ones, how many there may be, how many there are."""
+"""File descriptors of a process: the standard ones, and how many there may be."""
 
 from __future__ import annotations
 
 import fcntl
 import os
 import sys
-from pathlib import Path
 from typing import IO, Final
 
 #: Standard input, output and error.
 _STANDARD: Final = 3
 
-_TABLES: Final = (Path("/proc/self/fd"), Path("/dev/fd"))  # Linux; others
+#: More than that is no limit.
+_MANY: Final = 1 << 20
+
+#: With less nothing works.
+_FEWEST: Final = 8
 
 
 def open_standard() -> None:
@@ -61,25 +64,33 @@ def pipe() -> tuple[int, int]:
         raise
 
 
-def raise_limit() -> int:
-    """Raises the soft limit of open descriptors to the hard one; returns the limit in force."""
+def raise_limit() -> None:
+    """Raises the soft limit of open descriptors to the hard one."""
     import resource  # noqa: PLC0415 - POSIX only
 
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     try:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     except (OSError, ValueError):  # macOS takes no more than OPEN_MAX, whatever it says
-        return soft
-    return hard
+        return
 
 
-def count_open() -> int:
-    """How many descriptors this process has open.
+def limit() -> int:
+    """How many descriptors this process may have open."""
+    import resource  # noqa: PLC0415 - as above
 
-    :raises OSError: no descriptor is left to look it up with.
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return _MANY if soft == resource.RLIM_INFINITY else min(soft, _MANY)
+
+
+def share() -> int:
+    """How many descriptors each kind of use may take: connections of a listening socket, what a
+    broker has for its channels, what a scheduler has for owners of tasks and for channels.
+
+    A channel actor has three listening sockets, a broker and a scheduler less and something else;
+    a quarter is for what everything else needs.
     """
-    table = next(path for path in _TABLES if path.exists())
-    return len(os.listdir(table)) - 1  # noqa: PTH208 - a thousand entries; one is of the listing
+    return max(_FEWEST, limit() // 4)
 
 
 def _stream(descriptor: int, mode: str) -> IO[str]:

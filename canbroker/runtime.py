@@ -100,6 +100,13 @@ class Runtime:
         plain = _PLAIN_NAME.fullmatch(name) and name not in _RESERVED
         return self._endpoint(f"{name if plain else _digest(name)}.{kind}")
 
+    def has_channel(self, name: str) -> bool:
+        """Whether there is a socket of a channel. It may be that of a process that was killed.
+
+        :raises CanInitializationError: as :meth:`channel_endpoint`.
+        """
+        return Path(self.channel_endpoint(name, "rx").removeprefix(_SCHEME)).exists()
+
     def prepare(self) -> None:
         """Makes the directory, for this user alone.
 

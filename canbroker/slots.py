@@ -12,6 +12,7 @@ from canbroker.actors.specs import ChannelSpec, SchedulerSpec
 from canbroker.alive import is_alive
 from canbroker.backends import Options
 from canbroker.config import BrokerConfig
+from canbroker.errors import CanInitializationError
 from canbroker.fabric.requests import StateFeed
 from canbroker.fabric.ring import SharedMemory
 from canbroker.fabric.sockets import Context, Waiter
@@ -24,6 +25,9 @@ from canbroker.wire.stream import CHANGING, StateEvent, decode_event
 #: A client that was given a channel and never subscribed is forgotten after this long.
 _UNSEEN_NS: Final = 10 * clock.SECOND
 
+#: Then also if its process lives: it may ask for channels without end.
+_NEVER_CAME_NS: Final = 30 * clock.SECOND
+
 #: A channel that a client opened is closed this long after its last client.
 _IDLE_NS: Final = 2 * clock.SECOND
 
@@ -33,7 +37,8 @@ _logger = logging.getLogger(__name__)
 
 
 class Client(msgspec.Struct):
-    """A client of a channel, as it introduced itself; ``seen`` once its subscription was.
+    """A client of a channel, as it introduced itself; ``seen`` once its subscription was, and
+    ``was_seen`` if ever, by whichever actor of the channel.
 
     ``replayed`` and ``gone`` as the channel counts them.
     """
@@ -42,6 +47,7 @@ class Client(msgspec.Struct):
     program: str
     since_ns: int
     seen: bool = False
+    was_seen: bool = False
     filters: str = ""
     replayed: int = 0
     gone: int = 0
@@ -192,7 +198,11 @@ class ChannelSlot(ActorSlot):
         )
 
     def _running(self, context: Context, waiter: Waiter) -> None:
-        self.feed = StateFeed(context, self._endpoints["rx"], topics.state_topic(self.name))
+        try:
+            self.feed = StateFeed(context, self._endpoints["rx"], topics.state_topic(self.name))
+        except CanInitializationError as error:  # no descriptors are left
+            self.stop(str(error))
+            return
         waiter.add(self.feed.socket)
         if self._crashed_ns is not None:
             self._records.take(self.name, "crash", self._crashed_ns)
@@ -230,7 +240,7 @@ class ChannelSlot(ActorSlot):
         for info in event.clients:
             # Unknown: it has outlived the broker that it introduced itself to.
             client = self.clients.setdefault(info.client_id, Client(0, "?", now))
-            client.seen = True
+            client.seen = client.was_seen = True
             client.filters = info.filters
             client.replayed, client.gone = info.replayed, info.gone
         for client_id, client in list(self.clients.items()):
@@ -239,8 +249,10 @@ class ChannelSlot(ActorSlot):
 
     def _forget_clients(self, now_ns: int) -> None:
         for client_id, client in list(self.clients.items()):
-            late = not client.seen and now_ns - client.since_ns > _UNSEEN_NS
-            if late and not is_alive(client.pid):
+            late_ns = 0 if client.seen else now_ns - client.since_ns
+            # One that was on the channel subscribes again when it next uses its bus.
+            never_came = late_ns > _NEVER_CAME_NS and not client.was_seen
+            if never_came or (late_ns > _UNSEEN_NS and not is_alive(client.pid)):
                 del self.clients[client_id]
 
     def _close_idle(self, now_ns: int) -> None:

@@ -50,6 +50,9 @@ class Owners:
         self._journal = journal
         self._is_connected = is_connected
 
+    def __len__(self) -> int:
+        return len(self._owners)
+
     def __iter__(self) -> Iterator[Owner]:
         return iter(list(self._owners.values()))
 

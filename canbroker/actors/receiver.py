@@ -101,6 +101,7 @@ class Receiver:
         self._heartbeat_due: int | None = None  # None: there are no routes
         self._waiter = Waiter()
         self._waiter.add(self._publisher.socket)
+        self._waiter.add(self._publisher.listening.monitor)
         self._waiter.add(inbox)
 
     def step(self) -> bool:
@@ -122,6 +123,7 @@ class Receiver:
             self._heartbeat_due = self._publisher.heartbeat(now)
         if self._asked and now >= self._replay_due:
             self._replay(self._asked.pop(next(iter(self._asked))))
+        self._publisher.listening.attend(ready)
         return True
 
     def close(self) -> None:

@@ -47,6 +47,7 @@ class BrokerLeavingError(CanOperationError):
 _ERRORS: Final[Mapping[str, type[CanError]]] = {
     "interface": CanInterfaceNotImplementedError,
     "initialization": CanInitializationError,
+    "limit": CanInitializationError,
     "malformed": CanInitializationError,
     "shutting-down": BrokerLeavingError,
     "timeout": CanTimeoutError,

@@ -1,0 +1,121 @@
+"""Listening sockets: they stay where they are looked for, and take no more than they can."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Container
+from pathlib import Path
+from typing import Final, cast
+
+import zmq
+from zmq.utils.monitor import parse_monitor_message
+
+from canbroker import clock
+from canbroker.descriptors import share
+from canbroker.errors import CanInitializationError
+from canbroker.throttle import Throttle
+
+_EVENTS: Final = zmq.EVENT_ACCEPTED | zmq.EVENT_DISCONNECTED
+
+#: How often it is looked whether the socket's file is still there.
+LOOK_NS: Final = clock.SECOND
+
+_SCHEME: Final = "ipc://"
+
+_logger = logging.getLogger(__name__)
+
+
+class Listening:
+    """What keeps a bound socket where it is looked for, on the socket's thread.
+
+    libzmq ends the process when it finds no descriptor for a connection. While as many are
+    connected as there may be, the socket's file has another name: who wants to connect finds none,
+    and tries again. (Unbinding would end the connections that there are.) A file that somebody has
+    removed is made anew. Watch :attr:`monitor`, and call :meth:`attend` then, and every
+    :data:`LOOK_NS`.
+    """
+
+    def __init__(self, socket: zmq.Socket[bytes], endpoint: str) -> None:
+        """``socket`` is bound to ``endpoint``.
+
+        :raises CanInitializationError: no descriptors are left. The socket is closed.
+        """
+        self.at_most = share()
+        self._socket = socket
+        self._path = Path(endpoint.removeprefix(_SCHEME))
+        self._aside = self._path.with_name(f"{self._path.name}~")
+        self._connections: set[int] = set()  # descriptors
+        self._noted = Throttle(_logger, 10.0)
+        self._look_at = 0
+        self._pauses = False
+        self._bound = 1  # times
+        try:
+            self.monitor: zmq.Socket[bytes] = socket.get_monitor_socket(_EVENTS)
+        except zmq.ZMQError as error:
+            socket.close()
+            raise CanInitializationError(f"cannot listen on {endpoint}: {error}") from error
+
+    def __repr__(self) -> str:
+        return f"<Listening {self._path} connections={len(self)} of {self.at_most}>"
+
+    def __len__(self) -> int:
+        return len(self._connections)
+
+    def attend(self, ready: Container[object] = ()) -> None:
+        """Sees who has come and gone, and whether the socket is where it should be.
+
+        ``ready``: what a waiter has found readable.
+        """
+        now = clock.monotonic_ns()
+        if self.monitor in ready:
+            self._follow()
+        if now >= self._look_at:
+            self._look_at = now + LOOK_NS
+            if not (self._aside if self._pauses else self._path).exists():
+                self._bind_again()
+        if self._pauses != (len(self) >= self.at_most):
+            self._turn()
+
+    def close(self) -> None:
+        """Before the socket is closed."""
+        if self._pauses:
+            self._turn()  # libzmq removes the file by its name
+        self._socket.disable_monitor()
+        self.monitor.close(linger=0)
+
+    def _follow(self) -> None:
+        while cast("int", self.monitor.getsockopt(zmq.EVENTS)) & zmq.POLLIN:
+            event = parse_monitor_message(self.monitor.recv_multipart(zmq.NOBLOCK))
+            if event["event"] == zmq.EVENT_ACCEPTED:
+                self._connections.add(event["value"])
+            else:
+                self._connections.discard(event["value"])
+
+    def _turn(self) -> None:
+        """Begins to pause, or ends it."""
+        names = (self._path, self._aside)
+        try:
+            names[self._pauses].rename(names[not self._pauses])
+        except OSError as error:  # it was removed: the next look makes it anew
+            self._noted.note(f"cannot rename {names[self._pauses]}", str(error))
+            return
+        self._pauses = not self._pauses
+        if self._pauses:
+            self._noted.note(
+                f"who wants to connect to {self._path} waits",
+                f"{len(self)} connections are all that the limit of open files allows",
+            )
+
+    def _bind_again(self) -> None:
+        """Binds the socket once more. It stays bound where nobody finds it: to end that would end
+        the connections that were made there."""
+        # Another spelling of the same place: libzmq would take the first one for what it has.
+        spelled = f"{self._path.parent}{'/' * (self._bound + 1)}{self._path.name}"
+        try:
+            self._socket.bind(_SCHEME + spelled)
+        except zmq.ZMQError as error:  # the directory is gone, say; the next time it may be back
+            self._noted.note(f"the socket {self._path} was removed", str(error))
+            return
+        self._bound += 1
+        self._pauses = False
+        _logger.warning("the socket %s was removed; it is there again", self._path)
