@@ -26,6 +26,7 @@ from canbroker.flight_records import FlightRecords
 from canbroker.leases import Leases
 from canbroker.leftovers import Leftovers
 from canbroker.link.attach import READY
+from canbroker.premises import Premises
 from canbroker.process import Exit, Terminated, set_up_logging
 from canbroker.runtime import BrokerLock, Runtime
 from canbroker.slots import ChannelSlot, SchedulerSlot
@@ -65,10 +66,12 @@ class Broker:
         self._started_ns = clock.monotonic_ns()
         self._busy_ns = self._started_ns
         self._stop_reason: str | None = None
+        self._trouble: CanError | None = None  # that has ended us
         for name, (interface, options) in (check(config) if config else {}).items():
             self._add_slot(name, interface, options, configured=True)
         self._leftovers = Leftovers(runtime)
         self._leftovers.clear()
+        self._premises = Premises(runtime, lock)
         self._refused = Throttle(_logger)
         self._waiter = Waiter()
         self._leases = Leases(
@@ -101,7 +104,10 @@ class Broker:
         return f"<Broker {self._runtime.address} channels={len(self._slots)}>"
 
     def run(self, *ends: Descriptor | int) -> None:
-        """Serves until one of ``ends`` becomes readable, it is told to stop, or it is idle."""
+        """Serves until one of ``ends`` becomes readable, it is told to stop, or it is idle.
+
+        :raises CanInitializationError: its runtime directory was removed or taken.
+        """
         for end in ends:
             self._waiter.add(end)
         try:
@@ -114,6 +120,8 @@ class Broker:
                 self._step(ready)
         finally:
             self._end()
+        if self._trouble is not None:
+            raise self._trouble
 
     # ------------------------------------------------------------------------------- the loop
 
@@ -126,8 +134,19 @@ class Broker:
         self._leftovers.record(self._actors())
         self._leases.step(ready)
         self._records.step()
+        self._look_after_files()
         if self._autostarted and self._idle():
             self._stop_reason = "its last client has left"
+
+    def _look_after_files(self) -> None:
+        """Makes anew what somebody has removed of the runtime directory; ends if that cannot be."""
+        try:
+            if self._premises.step(clock.monotonic_ns()):
+                self._leftovers.record(self._actors(), anew=True)
+                self._leases.record()
+        except CanInitializationError as error:
+            self._trouble = error
+            self._stop_reason = str(error)
 
     def _serve_slots(self, ready: set[object]) -> None:
         for actor in self._actors():
@@ -179,7 +198,8 @@ class Broker:
         self._records.close()
         self._control.close()
         self._context.close()
-        self._leftovers.remove_files()
+        if self._lock.is_in_place:  # else they are another broker's
+            self._leftovers.remove_files()
         self._lock.release()
 
     # -------------------------------------------------------------------------------- methods
@@ -348,7 +368,11 @@ def main() -> int:
             return Exit.REFUSED
         ready.write(READY)
     signals = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
-    broker.run(Terminated(*signals), *owners)
+    try:
+        broker.run(Terminated(*signals), *owners)
+    except CanError:
+        _logger.exception("the broker ends")
+        return Exit.REFUSED
     return Exit.OK
 
 

@@ -30,11 +30,14 @@ class Leftovers:
         self._runtime = runtime
         self._started: dict[int, _Started] = {}
 
-    def record(self, slots: Iterable[ActorSlot]) -> None:
-        """Writes down which processes run now, for a successor of ours, if others did before."""
+    def record(self, slots: Iterable[ActorSlot], *, anew: bool = False) -> None:
+        """Writes down which processes run now, for a successor of ours.
+
+        Only if others did before, or ``anew``, as the file was removed.
+        """
         now = time.time()
         pids = {slot.child.pid for slot in slots if slot.child is not None}
-        if pids == self._started.keys():
+        if pids == self._started.keys() and not anew:
             return
         self._started = {pid: self._started.get(pid, _Started(pid, now)) for pid in pids}
         path = self._runtime.processes_path

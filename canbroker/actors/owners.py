@@ -110,6 +110,13 @@ class Owners:
         owner.look_ns = now_ns + _RETURN_NS
         return not self._is_connected(owner.identity)
 
+    def use(self, journal: Journal) -> None:
+        """As of :meth:`TaskBook.use`."""
+        self._journal = journal
+        for owner in self:
+            for channel, epoch in owner.seen.items():
+                journal.saw(owner.client_id, channel, epoch)
+
     def _unwatch(self, owner: Owner) -> None:
         process, owner.process = owner.process, None
         if process is not None:

@@ -186,6 +186,8 @@ class SchedulerActor:
         """Finds what nobody tells of: owners that are gone, channels that fell silent, tasks
         that have sent their last frame."""
         self._look_at = now + clock.SECOND
+        if not self._journal.is_in_place():
+            self._renew_journal()
         for task in self._book.tasks():
             if task.ended:
                 self._forget(task)
@@ -201,6 +203,17 @@ class SchedulerActor:
         if self._held:
             self._look_at = now + _LOOK_NS
             self._serve_held(now)
+
+    def _renew_journal(self) -> None:
+        try:
+            fresh = Journal(self._runtime.journal_path)
+        except sqlite3.Error as error:  # the directory is gone, and may be back the next time
+            self._refused.note("the journal of tasks was removed", str(error))
+            return
+        self._journal.close()
+        self._journal = fresh
+        self._book.use(fresh)
+        self._owners.use(fresh)
 
     def _look_for(self, owner: Owner, now: int) -> None:
         for channel in {task.channel for task in owner.tasks.values()}:

@@ -88,6 +88,12 @@ class TaskBook:
                 self.forget(task)
         return self.tasks()
 
+    def use(self, journal: Journal) -> None:
+        """Writes everything down anew, as the journal so far was removed."""
+        self._journal = journal
+        for task in self._requests:
+            self._write(task)
+
     def _enter(self, task: Task, request: AddTask) -> None:
         self._owners.of(task.origin, request.pid).tasks[task.task] = task
         self._requests[task] = request
