@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import re
 import socket
+import struct
+import sys
 from pathlib import Path
 from typing import Final
 
@@ -19,6 +21,7 @@ ADDRESS_VARIABLE = "CANBROKER_ADDRESS"
 _SESSION_VARIABLE: Final = "XDG_RUNTIME_DIR"
 
 _SCHEME = "ipc://"
+_PEER: Final = struct.Struct("3i")  # process, user, group
 _SOCKET: Final = "broker"
 #: Names that files of the runtime directory have, or begin with.
 _RESERVED = {"broker", "lock", "processes", "scheduler", "tasks"}
@@ -104,6 +107,13 @@ class Runtime:
         """
         plain = _PLAIN_NAME.fullmatch(name) and name not in _RESERVED
         return self._endpoint(f"{name if plain else _digest(name)}.{kind}")
+
+    def describe_broker(self) -> str:
+        """What to call the broker that listens here, with the number of its process, if known;
+        whatever version it is of, and if it does nothing but listen."""
+        pid = _listener(self.directory / _SOCKET)
+        process = f" (process {pid}; 'kill {pid}' ends it)" if pid else ""
+        return f"the broker at {self.address}{process}"
 
     def has_channel(self, name: str) -> bool:
         """Whether there is a socket of a channel. It may be that of a process that was killed.
@@ -251,17 +261,24 @@ def _is_at(descriptor: int, path: Path) -> bool:
 
 def _listens(path: Path) -> bool:
     """Whether somebody listens at a socket."""
-    if not path.is_socket():
-        return False
+    return path.is_socket() and _listener(path) is not None
+
+
+def _listener(path: Path) -> int | None:
+    """The number of the process that listens at a socket, 0 where the system does not tell it (any
+    but Linux); ``None`` if nobody does."""
     with socket.socket(socket.AF_UNIX) as asking:
         asking.setblocking(False)
         try:
             asking.connect(str(path))
         except BlockingIOError:  # so many want to connect that we would have to wait
-            return True
+            return 0
         except OSError:
-            return False
-    return True
+            return None
+        if sys.platform != "linux":
+            return 0
+        peer = asking.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEER.size)
+        return int(_PEER.unpack(peer)[0])
 
 
 def _lock_now(descriptor: int) -> bool:

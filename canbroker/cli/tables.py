@@ -73,6 +73,10 @@ def terminal() -> Console:
 def _broker_line(status: control.BrokerStatus) -> str:
     started = "by a client" if status.autostarted else "by hand"
     refused = f", [red]{status.refused} requests refused[/red]" if status.refused else ""
+    if status.waiting:
+        refused += f", {status.waiting} requests wait"
+    for what, count in status.turned_away.items():
+        refused += f", [red]no room for {count} {what}{'s' if count > 1 else ''}[/red]"
     return (
         f"[bold]broker[/bold] {escape(status.address)}  version {status.version}, "
         f"pid {status.pid}, started {started}, up {duration(status.uptime_s)}{refused}"

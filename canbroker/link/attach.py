@@ -84,7 +84,7 @@ def find_broker(
         if hello is not None:
             return hello
     raise CanInitializationError(
-        f"the broker at {runtime.address} does not answer; its log: {runtime.log_path}"
+        f"{runtime.describe_broker()} does not answer; its log: {runtime.log_path}"
     )
 
 
@@ -141,7 +141,7 @@ def _hello(context: Context, runtime: Runtime) -> control.HelloResult | None:
         )
     except (ControlError, WireError) as error:
         raise CanInitializationError(
-            f"what listens at {runtime.address} is no broker of this version: {error}"
+            f"{runtime.describe_broker()} is none of this version: {error}"
         ) from error
 
 

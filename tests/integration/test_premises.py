@@ -82,12 +82,12 @@ def test_a_file_that_is_removed_is_there_again(runtime: Runtime, name: str) -> N
 
 def test_a_broker_ends_whose_place_another_one_has_taken(runtime: Runtime) -> None:
     with _serving(runtime) as first:
-        wait_until(lambda: (runtime.directory / "broker").exists(), "it listens")
+        wait_until((runtime.directory / "broker").exists, "it listens")
         with Bus("a", "virtual"):
             os.kill(first.pid, signal.SIGSTOP)  # it cannot notice in time
             shutil.rmtree(runtime.directory)
             with _serving(runtime) as second:
-                wait_until(lambda: (runtime.directory / "broker").exists(), "another one listens")
+                wait_until((runtime.directory / "broker").exists, "another one listens")
                 with Bus("a", "virtual") as bus, Bus("a", "virtual") as other:
                     os.kill(first.pid, signal.SIGCONT)
                     assert first.wait(15) == 1
@@ -102,7 +102,7 @@ def test_a_broker_ends_whose_place_another_one_has_taken(runtime: Runtime) -> No
 
 def test_a_directory_that_cannot_be_made_again_ends_the_broker(runtime: Runtime) -> None:
     with _serving(runtime) as server:
-        wait_until(lambda: (runtime.directory / "broker").exists(), "it listens")
+        wait_until((runtime.directory / "broker").exists, "it listens")
         shutil.rmtree(runtime.directory)
         runtime.directory.touch()
         assert server.wait(15) == 1
