@@ -28,6 +28,7 @@ from canbroker.leftovers import Leftovers
 from canbroker.link.attach import READY
 from canbroker.premises import Premises
 from canbroker.process import Exit, Terminated, set_up_logging
+from canbroker.register import Register
 from canbroker.runtime import BrokerLock, Runtime
 from canbroker.slots import ChannelSlot, SchedulerSlot
 from canbroker.supervisor import ActorSlot, Phase
@@ -71,6 +72,8 @@ class Broker:
             self._add_slot(name, interface, options, configured=True)
         self._leftovers = Leftovers(runtime)
         self._leftovers.clear()
+        self._register = Register(runtime)
+        self._resume()
         self._premises = Premises(runtime, lock)
         self._refused = Throttle(_logger)
         self._waiter = Waiter()
@@ -111,8 +114,9 @@ class Broker:
         for end in ends:
             self._waiter.add(end)
         try:
-            for slot in self._slots.values():
-                self._start(slot)
+            for slot in self._actors():
+                if slot.wanted:
+                    self._start(slot)
             while self._stop_reason is None:
                 ready = self._waiter.wait(max(0, self._due() - clock.monotonic_ns()))
                 if not ready.isdisjoint(ends):
@@ -132,6 +136,7 @@ class Broker:
         self._serve_slots(ready)
         self._callers.serve(self._scheduler)
         self._leftovers.record(self._actors())
+        self._register.record(self._slots.values())
         self._leases.step(ready)
         self._records.step()
         self._look_after_files()
@@ -143,6 +148,7 @@ class Broker:
         try:
             if self._premises.step(clock.monotonic_ns()):
                 self._leftovers.record(self._actors(), anew=True)
+                self._register.record(self._slots.values(), anew=True)
                 self._leases.record()
         except CanInitializationError as error:
             self._trouble = error
@@ -187,7 +193,8 @@ class Broker:
             self._callers.end(reason)
             self._leases.close(reason)
             for slot in self._actors():
-                slot.stop(reason)
+                # Who is driven out leaves its clients to the other broker.
+                slot.stop(reason, for_good=self._trouble is None)
             while any(slot.child is not None for slot in self._actors()):
                 self._serve_slots(self._waiter.wait(max(0, self._due() - clock.monotonic_ns())))
         finally:
@@ -305,6 +312,25 @@ class Broker:
             records=self._records,
         )
         return slot
+
+    def _resume(self) -> None:
+        """Goes on with the channels and tasks of a broker that was killed: its clients live on,
+        and find the sockets of ours where those of the other one were."""
+        for entry in self._register.load():
+            clients = entry.client_table()
+            slot = self._slots.get(entry.name)
+            if not clients or (slot is not None and slot.interface != entry.interface):
+                continue
+            try:
+                if slot is None:
+                    options = parse_options(entry.interface, entry.parameters)
+                    slot = self._add_slot(entry.name, entry.interface, options, configured=False)
+            except CanError as error:
+                _logger.warning("channel %r of the last broker: %s", entry.name, error)
+                continue
+            slot.resume(clients, entry.listen_only)
+            _logger.warning("channel %r has %d clients still", entry.name, len(clients))
+        self._scheduler.resume()
 
     def _agreed(self, slot: ChannelSlot, given: Mapping[str, Any]) -> ChannelSlot:
         """``slot``, if what the client says of it is so.

@@ -9,6 +9,7 @@ from typing import Final, NamedTuple
 import msgspec
 
 from canbroker import clock
+from canbroker.alive import start_of
 from canbroker.descriptors import limit, share
 from canbroker.errors import CanInitializationError
 from canbroker.fabric.publisher import MAX_CLIENTS
@@ -74,7 +75,8 @@ class Callers:
             )
         if len(self) >= MAX_WAITING:
             return self._turn_away("request", f"{len(self)} requests wait already")
-        client = Client(request.pid, request.program, clock.monotonic_ns())
+        started = start_of(request.pid)
+        client = Client(request.pid, request.program, clock.monotonic_ns(), started)
         waiting = _Waiting(caller, request.client_id, client, slot)
         self._attaching[request.client_id] = waiting
         self._awaited[slot] += 1

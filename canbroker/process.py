@@ -1,9 +1,9 @@
 """Process entry of actors: specification in, reports out, signals, logging, lifeline, exit codes.
 
 The parent passes three descriptors on: a file with the specification; the lifeline, a pipe whose
-end of file, when the parent stops the child or dies, is the order to leave; and the pipe of
-reports, lines of JSON: ready or the reason why not, then that the child lives. Standard output
-is the parent's standard error, for whatever prints there.
+end of file, when the parent stops the child or dies, is the order to leave, maybe after a word why;
+and the pipe of reports, lines of JSON: ready or the reason why not, then that the child lives.
+Standard output is the parent's standard error, for whatever prints there.
 """
 
 from __future__ import annotations
@@ -137,10 +137,19 @@ class Child:
             lines, self._unread = [*lines, self._unread], b""
         return [_report(line) for line in lines]
 
-    def release(self) -> None:
-        """Tells the child to leave, by closing its lifeline."""
-        if not self._released:
-            self._released = True
+    def release(self, last_words: str = "") -> None:
+        """Tells the child to leave, by closing its lifeline.
+
+        ``last_words``: why it ends for good; a broker that is killed leaves none.
+        """
+        if self._released:
+            return
+        self._released = True
+        try:
+            os.write(self._lifeline, last_words.encode()[:_MAX_TEXT])
+        except BrokenPipeError:
+            _logger.debug("actor process %d had left before", self.pid)
+        finally:
             os.close(self._lifeline)
 
     def kill(self) -> None:
@@ -240,6 +249,11 @@ class Lifeline:
     def fileno(self) -> int:
         return self._descriptor
 
+    def last_words(self) -> str:
+        """Why the parent wants us to leave for good; empty if it does not say so. Call it once."""
+        is_readable = select.select([self._descriptor], [], [], 0)[0]
+        return os.read(self._descriptor, _MAX_TEXT).decode(errors="replace") if is_readable else ""
+
     def _watch(self) -> None:
         ended = select.poll()
         ended.register(self._descriptor)
@@ -265,7 +279,8 @@ def main(arguments: Sequence[str]) -> int:
     parent, specification, lifeline, reporting = map(int, numbers)
     for descriptor in (specification, lifeline, reporting):  # none is for a driver's children
         os.set_inheritable(descriptor, False)
-    lifelines = (Lifeline(lifeline, parent), Terminated(signal.SIGTERM))
+    broker = Lifeline(lifeline, parent)
+    lifelines = (broker, Terminated(signal.SIGTERM))
     reports = Reports(reporting)
     with open(specification, "rb") as file:  # noqa: PTH123 - a descriptor
         spec = _spec_decoder.decode(file.read())
@@ -273,7 +288,7 @@ def main(arguments: Sequence[str]) -> int:
     raise_limit()
     raise_priority()
     try:
-        run = _make(spec)
+        run = _make(spec, broker)
     except CanError as error:
         reports.send(Ready(str(error)[:_MAX_TEXT], control.error_code(error)))
         return Exit.REFUSED
@@ -306,7 +321,7 @@ def _end(code: int) -> int:
 _Run = Callable[[Sequence[Descriptor], Callable[[], None]], None]
 
 
-def _make(spec: Spec) -> _Run:
+def _make(spec: Spec, broker: Lifeline) -> _Run:
     """Makes the actor; returns what runs it, given what ends it and how to say that it lives.
 
     :raises CanError: it cannot be made.
@@ -316,7 +331,8 @@ def _make(spec: Spec) -> _Run:
         from canbroker.actors.channel import ChannelActor  # noqa: PLC0415
 
         channel = ChannelActor(spec)
-        return lambda lifelines, _: channel.run(*lifelines)  # its state stream says that it lives
+        # Its state stream says that it lives.
+        return lambda lifelines, _: channel.run(*lifelines, last_words=broker.last_words)
     from canbroker.actors.scheduler import SchedulerActor  # noqa: PLC0415
 
     scheduler = SchedulerActor(spec)

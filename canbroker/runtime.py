@@ -90,6 +90,11 @@ class Runtime:
         return self.directory / "leases"
 
     @property
+    def channels_path(self) -> Path:
+        """Which channels have clients, for the broker's successor in case it is killed."""
+        return self.directory / "channels"
+
+    @property
     def scheduler_endpoint(self) -> str:
         """Where the scheduler of periodic tasks listens."""
         return self._endpoint("scheduler.ctl")
@@ -108,10 +113,15 @@ class Runtime:
         plain = _PLAIN_NAME.fullmatch(name) and name not in _RESERVED
         return self._endpoint(f"{name if plain else _digest(name)}.{kind}")
 
+    def broker(self) -> int | None:
+        """The number of the process that listens here, 0 where the system does not tell it;
+        ``None`` if nobody does."""
+        return _listener(self.directory / _SOCKET)
+
     def describe_broker(self) -> str:
         """What to call the broker that listens here, with the number of its process, if known;
         whatever version it is of, and if it does nothing but listen."""
-        pid = _listener(self.directory / _SOCKET)
+        pid = self.broker()
         process = f" (process {pid}; 'kill {pid}' ends it)" if pid else ""
         return f"the broker at {self.address}{process}"
 

@@ -25,8 +25,9 @@ from canbroker.wire.stream import CHANGING, StateEvent, decode_event
 #: A client that was given a channel and never subscribed is forgotten after this long.
 _UNSEEN_NS: Final = 10 * clock.SECOND
 
-#: Then also if its process lives: it may ask for channels without end.
-_NEVER_CAME_NS: Final = 30 * clock.SECOND
+#: Then also if its process lives and is not connected: its bus was closed while no broker was
+#: there to be told, or it asks for channels without end.
+_GONE_NS: Final = 30 * clock.SECOND
 
 #: A channel that a client opened is closed this long after its last client.
 _IDLE_NS: Final = 2 * clock.SECOND
@@ -37,8 +38,8 @@ _logger = logging.getLogger(__name__)
 
 
 class Client(msgspec.Struct):
-    """A client of a channel, as it introduced itself; ``seen`` once its subscription was, and
-    ``was_seen`` if ever, by whichever actor of the channel.
+    """A client of a channel, as it introduced itself; ``started``: when its process did, as
+    :func:`start_of` says; ``seen`` once its subscription was.
 
     ``replayed`` and ``gone`` as the channel counts them.
     """
@@ -46,8 +47,8 @@ class Client(msgspec.Struct):
     pid: int
     program: str
     since_ns: int
+    started: int | None = None
     seen: bool = False
-    was_seen: bool = False
     filters: str = ""
     replayed: int = 0
     gone: int = 0
@@ -84,7 +85,8 @@ class ChannelSlot(ActorSlot):
         self._crashed_ns: int | None = None  # monotonic, of an actor that is not replaced yet
         self._ring: SharedMemory | None = None
         self._endpoints = {kind: runtime.channel_endpoint(name, kind) for kind in _KINDS}
-        self._listen_only: bool | None = None  # as the channel was, for the actor's successor
+        self.listen_only: bool | None = None  # as the channel was, for the actor's successor
+        self._resumes = False
         self._idle_ns: int | None = None
 
     def __repr__(self) -> str:
@@ -148,9 +150,17 @@ class ChannelSlot(ActorSlot):
         )
 
     def begin(self, waiter: Waiter) -> None:
-        """As the base; the channel's mode is what its options say again."""
-        self._listen_only = None
+        """As the base; the channel's mode is what its options say again, unless it was resumed."""
+        if not self._resumes:
+            self.listen_only = None
+        self._resumes = False
         super().begin(waiter)
+
+    def resume(self, clients: dict[str, Client], listen_only: bool | None) -> None:
+        """Goes on for a broker that was killed: before the actor is begun."""
+        self.clients |= clients
+        self.listen_only = listen_only
+        self._resumes = True
 
     def take_state(self) -> None:
         """Follows the actor's state stream: that it lives, and who is subscribed."""
@@ -165,7 +175,7 @@ class ChannelSlot(ActorSlot):
                 self._note_error(event)
                 self.state = event
                 if event.state != "error":
-                    self._listen_only = event.state == "passive"
+                    self.listen_only = event.state == "passive"
                 self._note_clients(event)
 
     def _note_error(self, event: StateEvent) -> None:
@@ -179,8 +189,8 @@ class ChannelSlot(ActorSlot):
 
     def _spec(self) -> ChannelSpec:
         parameters = self.parameters
-        if self._listen_only is not None and hasattr(self.options, "listen_only"):
-            parameters["listen_only"] = self._listen_only  # a client may have changed it
+        if self.listen_only is not None and hasattr(self.options, "listen_only"):
+            parameters["listen_only"] = self.listen_only  # a client may have changed it
         if self._ring is None:
             self._ring = SharedMemory(self._broker.ring_mb << 20)
         return ChannelSpec(
@@ -240,7 +250,7 @@ class ChannelSlot(ActorSlot):
         for info in event.clients:
             # Unknown: it has outlived the broker that it introduced itself to.
             client = self.clients.setdefault(info.client_id, Client(0, "?", now))
-            client.seen = client.was_seen = True
+            client.seen = True
             client.filters = info.filters
             client.replayed, client.gone = info.replayed, info.gone
         for client_id, client in list(self.clients.items()):
@@ -250,10 +260,15 @@ class ChannelSlot(ActorSlot):
     def _forget_clients(self, now_ns: int) -> None:
         for client_id, client in list(self.clients.items()):
             late_ns = 0 if client.seen else now_ns - client.since_ns
-            # One that was on the channel subscribes again when it next uses its bus.
-            never_came = late_ns > _NEVER_CAME_NS and not client.was_seen
-            if never_came or (late_ns > _UNSEEN_NS and not is_alive(client.pid)):
+            has_ended = late_ns > _UNSEEN_NS and not is_alive(client.pid)
+            if has_ended or (late_ns > _GONE_NS and not self._is_connected(client)):
                 del self.clients[client_id]
+
+    def _is_connected(self, client: Client) -> bool:
+        """Whether its process has a connection to the channel, as far as that is known: one that
+        does not use its bus has, and subscribes again when it next does."""
+        connected = self.state.connected if self.state is not None else []
+        return not connected or 0 in connected or client.pid in connected
 
     def _close_idle(self, now_ns: int) -> None:
         if self.wanted:
@@ -279,6 +294,10 @@ class SchedulerSlot(ActorSlot):
     @property
     def wanted(self) -> bool:
         return self._asked_for
+
+    def resume(self) -> None:
+        """Goes on for a broker that was killed, if there were tasks."""
+        self._asked_for = self._runtime.journal_path.exists()
 
     def begin(self, waiter: Waiter) -> None:
         """As the base; from now on it is wanted."""

@@ -127,11 +127,14 @@ class ActorSlot(ABC):
             self._enter(Phase.RUNNING)
             self._running(context, waiter)
 
-    def stop(self, reason: str) -> None:
-        """Tells the actor to leave; :meth:`step` kills it if it does not."""
+    def stop(self, reason: str, *, for_good: bool = False) -> None:
+        """Tells the actor to leave; :meth:`step` kills it if it does not.
+
+        ``for_good``: none will follow, which the actor tells its clients.
+        """
         self.reason = reason
         if self.child is not None:
-            self.child.release()
+            self.child.release(reason if for_good else "")
             self._enter(Phase.STOPPING)
         else:
             self._enter(Phase.STOPPED)

@@ -20,11 +20,13 @@ _logger = logging.getLogger(__name__)
 
 
 class Entry(msgspec.Struct):
-    """A task as it is now, and its rhythm (monotonic time)."""
+    """A task as it is now, its rhythm (monotonic time), and when its owner's process started: a
+    scheduler of another broker, maybe after the host was, finds another process of its number."""
 
     task: AddTask
     anchor_ns: int
     end_ns: int | None
+    started: int | None = None
 
 
 class Journal:

@@ -9,7 +9,7 @@ from typing import Final
 from canbroker import clock
 from canbroker.actors.journal import Journal
 from canbroker.actors.schedule import Task
-from canbroker.alive import end_of, is_alive
+from canbroker.alive import end_of, is_alive, start_of
 from canbroker.fabric.sockets import Waiter
 
 #: A client has this long to connect to a scheduler that was started again. So often one that was
@@ -20,7 +20,17 @@ _RETURN_NS: Final = 10 * clock.SECOND
 class Owner:
     """A client that has tasks. ``seen``: the epoch in which it was last seen on each channel."""
 
-    __slots__ = ("client_id", "ended", "identity", "look_ns", "pid", "process", "seen", "tasks")
+    __slots__ = (
+        "client_id",
+        "ended",
+        "identity",
+        "look_ns",
+        "pid",
+        "process",
+        "seen",
+        "started",
+        "tasks",
+    )
 
     def __init__(self, client_id: str, pid: int, seen: dict[str, int]) -> None:
         self.client_id = client_id
@@ -29,6 +39,7 @@ class Owner:
         self.tasks: dict[int, Task] = {}
         self.seen = seen
         self.process = end_of(pid)  # readable when it has ended
+        self.started = start_of(pid)
         self.ended = self.process is None and not is_alive(pid)
         self.look_ns = clock.monotonic_ns() + _RETURN_NS
 

@@ -85,6 +85,7 @@ class Receiver:
         self._sender_counts = sender_counts
         self._backend: Backend | None = None
         self._reason = "the adapter is not open"
+        self._ends = False  # for good
         self._condition = BusCondition()  # as last published
         self._clients: dict[str, list[FilterSet]] = {}
         self._infos: dict[str, ClientInfo] = {}  # of each of them, for the state
@@ -174,8 +175,9 @@ class Receiver:
                 if dropped is not None:
                     busy = control.ErrorResult("busy", "too many ask for frames of the past")
                     self._sender.put(Answer(dropped.caller, busy))
-            case Stop(reason):
-                self._reason = reason
+            case Stop(reason, for_good):
+                self._reason, self._ends = reason, for_good
+                self._publish_state(clock.monotonic_ns())
                 return False
         return True
 
@@ -349,6 +351,8 @@ class Receiver:
             counters=backend.counters() if backend else {},
             held_errors=dict(self._storms.held),
             exclusive=self._holder,
+            ended=self._ends,
+            connected=self._publisher.listening.peers(),
         )
 
 

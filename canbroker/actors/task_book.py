@@ -84,7 +84,8 @@ class TaskBook:
             task.anchor_ns, task.end_ns = entry.anchor_ns, entry.end_ns
             self.schedule.resume(task, now_ns)
             self._enter(task, request)
-            if task.ended or self._owners.of(request.client_id, request.pid).ended:
+            owner = self._owners.of(request.client_id, request.pid)
+            if task.ended or owner.ended or owner.started != entry.started:
                 self.forget(task)
         return self.tasks()
 
@@ -99,7 +100,9 @@ class TaskBook:
         self._requests[task] = request
 
     def _write(self, task: Task) -> None:
-        self._journal.write(Entry(self._requests[task], task.anchor_ns, task.end_ns))
+        request = self._requests[task]
+        started = self._owners.of(task.origin, request.pid).started
+        self._journal.write(Entry(request, task.anchor_ns, task.end_ns, started))
 
 
 def has_room(owner: Owner) -> bool:

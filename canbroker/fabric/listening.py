@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import logging
+import os
+import socket as sockets
+import struct
+import sys
 from collections.abc import Container
 from pathlib import Path
 from typing import Final, cast
 
 import zmq
-from zmq.utils.monitor import parse_monitor_message
 
 from canbroker import clock
 from canbroker.descriptors import share
@@ -19,6 +22,11 @@ _EVENTS: Final = zmq.EVENT_ACCEPTED | zmq.EVENT_DISCONNECTED
 
 #: How often it is looked whether the socket's file is still there.
 LOOK_NS: Final = clock.SECOND
+
+#: zmq_socket_monitor(3): what has happened, and to which descriptor.
+_EVENT: Final = struct.Struct("=Hi")
+
+_PEER: Final = struct.Struct("3i")  # process, user, group
 
 _SCHEME: Final = "ipc://"
 
@@ -44,7 +52,7 @@ class Listening:
         self._socket = socket
         self._path = Path(endpoint.removeprefix(_SCHEME))
         self._aside = self._path.with_name(f"{self._path.name}~")
-        self._connections: set[int] = set()  # descriptors
+        self._connections: dict[int, int] = {}  # descriptor -> process at the other end
         self._noted = Throttle(_logger, 10.0)
         self._look_at = 0
         self._pauses = False
@@ -60,6 +68,11 @@ class Listening:
 
     def __len__(self) -> int:
         return len(self._connections)
+
+    def peers(self) -> list[int]:
+        """Numbers of the processes that are connected, each once; empty where the system does not
+        tell them (any but Linux). 0 is one of another container."""
+        return sorted(set(self._connections.values())) if sys.platform == "linux" else []
 
     def attend(self, ready: Container[object] = ()) -> None:
         """Sees who has come and gone, and whether the socket is where it should be.
@@ -85,11 +98,11 @@ class Listening:
 
     def _follow(self) -> None:
         while cast("int", self.monitor.getsockopt(zmq.EVENTS)) & zmq.POLLIN:
-            event = parse_monitor_message(self.monitor.recv_multipart(zmq.NOBLOCK))
-            if event["event"] == zmq.EVENT_ACCEPTED:
-                self._connections.add(event["value"])
+            event, descriptor = _EVENT.unpack(self.monitor.recv_multipart(zmq.NOBLOCK)[0])
+            if event == zmq.EVENT_ACCEPTED:
+                self._connections[descriptor] = _peer(descriptor)
             else:
-                self._connections.discard(event["value"])
+                self._connections.pop(descriptor, None)
 
     def _turn(self) -> None:
         """Begins to pause, or ends it."""
@@ -119,3 +132,15 @@ class Listening:
         self._bound += 1
         self._pauses = False
         _logger.warning("the socket %s was removed; it is there again", self._path)
+
+
+def _peer(descriptor: int) -> int:
+    """The process at the other end of a connection, 0 if it is not known."""
+    if sys.platform != "linux":
+        return 0
+    try:
+        with sockets.socket(fileno=os.dup(descriptor)) as ours:
+            raw = ours.getsockopt(sockets.SOL_SOCKET, sockets.SO_PEERCRED, _PEER.size)
+    except OSError:  # it has just been closed
+        return 0
+    return int(_PEER.unpack(raw)[0])

@@ -193,9 +193,12 @@ class Reception:
                 continue
             left = clock.remaining_ns(deadline)
             if left == 0:
+                self._watch.glance()
+                self._check_open()  # a broker that has ended for good says why
                 self.subscriber.check_alive()
                 return True, self._take()
             self._watch.glance()  # before the wait: what it waits for is received at once
+            self._check_open()
             self.subscriber.wait(self.wake, left)
         return False, None
 

@@ -59,9 +59,15 @@ class ChannelWatch:
 
     def problem(self) -> str | None:
         """Why frames cannot be sent now, as far as is known; ``None`` if they can."""
+        if self.ended():
+            return self.ended()
         if self.silent():
             return "its broker or channel actor is gone"
         return self.state.reason or "down" if self.state.state == "error" else None
+
+    def ended(self) -> str:
+        """Why the channel has ended for good, as far as was heard; empty if it has not."""
+        return self.state.reason if self.state.ended else ""
 
     def silent(self) -> bool:
         """Whether nothing has been heard of the channel for too long."""
