@@ -193,7 +193,7 @@ class Broker:
             self._callers.end(reason)
             self._leases.close(reason)
             for slot in self._actors():
-                # Who is driven out leaves its clients to the other broker.
+                # In trouble, another broker is there, or will be: the clients shall find it.
                 slot.stop(reason, for_good=self._trouble is None)
             while any(slot.child is not None for slot in self._actors()):
                 self._serve_slots(self._waiter.wait(max(0, self._due() - clock.monotonic_ns())))

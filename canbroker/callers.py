@@ -1,4 +1,4 @@
-"""Who waits for the broker's answer, and how much it takes on."""
+"""Requests that wait for the broker's answer, and how many the broker accepts."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class _Waiting(NamedTuple):
 
 
 class Callers:
-    """Those who are answered when an actor has come up, or has not. The broker's one thread.
+    """Requests that are answered when an actor has come up, or has not. The broker's one thread.
 
     ``turned_away`` counts what was refused because there was too much of it, by what it was.
     """
@@ -104,7 +104,7 @@ class Callers:
         return self._awaited[slot] > 0
 
     def serve(self, scheduler: SchedulerSlot) -> None:
-        """Answers those whose actor has come up, or has not."""
+        """Answers the requests whose actor has come up, or has not."""
         for waiting in list(self._attaching.values()):
             self._answer(waiting)
         if self._scheduling:

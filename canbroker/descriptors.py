@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import sys
 from typing import IO, Final
@@ -40,6 +39,8 @@ def beyond_standard(descriptor: int) -> int:
     """
     if descriptor >= _STANDARD:
         return descriptor
+    import fcntl  # noqa: PLC0415 - POSIX only
+
     try:
         return fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, _STANDARD)
     finally:

@@ -12,8 +12,8 @@ from canbroker.runtime import BrokerLock, Runtime
 #: How often it is looked whether the lock is still there.
 _LOOK_NS: Final = clock.SECOND
 
-#: Somebody who looks whether a broker runs has the lock for a moment; a starter keeps it for its
-#: broker.
+#: A client that looks whether a broker runs has the lock for a moment; a client that starts one
+#: keeps it for that.
 _PATIENCE_NS: Final = 2 * clock.SECOND
 
 _TOUCH_NS: Final = 3_600 * clock.SECOND
@@ -29,7 +29,7 @@ class Premises:
         self._lock = lock
         self._look_at = clock.monotonic_ns() + _LOOK_NS
         self._touch_at = clock.monotonic_ns() + _TOUCH_NS
-        self._locked_out_ns: int | None = None  # since then somebody else has the lock
+        self._locked_out_ns: int | None = None  # since then we have no lock
 
     def step(self, now_ns: int) -> bool:
         """Does what is due; whether the lock was gone, and is there again.
@@ -44,13 +44,17 @@ class Premises:
         self._look_at = now_ns + _LOOK_NS
         if self._lock.is_in_place:
             return False
-        self._runtime.prepare()
-        if self._lock.renew():
-            _logger.warning("%s was removed; it is there again", self._runtime.lock_path)
-            self._locked_out_ns = None
-            return True
+        error = CanInitializationError(f"another broker has taken {self._runtime.directory}")
+        try:
+            self._runtime.prepare()
+            if self._lock.renew():
+                _logger.warning("%s was removed; it is there again", self._runtime.lock_path)
+                self._locked_out_ns = None
+                return True
+        except CanInitializationError as problem:  # whoever removes it may still be at it
+            error = problem
         if self._locked_out_ns is None:
             self._locked_out_ns = now_ns
         if now_ns - self._locked_out_ns >= _PATIENCE_NS:
-            raise CanInitializationError(f"another broker has taken {self._runtime.directory}")
+            raise error
         return False

@@ -25,7 +25,7 @@ class Held(NamedTuple):
 
 
 class HeldRequests:
-    """Those that wait, each once, however often it is made. One thread."""
+    """The requests that wait; one that is repeated counts once. One thread."""
 
     def __init__(self) -> None:
         self._held: dict[tuple[str, int], Held] = {}  # by client and task
@@ -41,8 +41,11 @@ class HeldRequests:
         return len(self._held) >= MAX_HELD
 
     def add(self, caller: Caller, request: AddTask) -> None:
-        until_ns = clock.monotonic_ns() + _ANSWER_NS
-        self._held[request.client_id, request.task] = Held(caller, request, until_ns)
+        """Keeps a request; one that is repeated waits no longer for that."""
+        key = request.client_id, request.task
+        before = self._held.get(key)
+        until_ns = clock.monotonic_ns() + _ANSWER_NS if before is None else before.until_ns
+        self._held[key] = Held(caller, request, until_ns)
 
     def remove(self, held: Held) -> None:
         del self._held[held.request.client_id, held.request.task]
@@ -55,11 +58,11 @@ class HeldRequests:
         return given_up
 
     def channels(self) -> set[str]:
-        """Those that are waited for."""
+        """The channels that requests wait for."""
         return {held.request.channel for held in self._held.values()}
 
     def clients(self) -> set[str]:
-        """Those who wait."""
+        """The ids of the clients whose requests wait."""
         return {client_id for client_id, _ in self._held}
 
 

@@ -23,8 +23,8 @@ from canbroker.wire.tasks import ListTasks, RepeatCounts, TaskList
 
 _SAMPLE_S: Final = 0.2
 
-#: Broker and actors answer at once; on a busy machine somewhat later.
-_ANSWER_S: Final = 0.6
+#: Actors answer at once; on a busy machine somewhat later.
+_ANSWER_S: Final = 0.7
 
 
 @click.command()
@@ -42,7 +42,7 @@ def status(with_tasks: bool, as_json: bool, broker: str | None) -> None:
       canbroker status --tasks
       canbroker status --json | jq '.channels[].state.load'
     """
-    answer = ask(running_broker(broker), "status", control.BrokerStatus, _ANSWER_S)
+    answer = ask(running_broker(broker), "status", control.BrokerStatus)
     silent = silent_actors(answer)
     processes = sample_processes(answer)
     tasks = running_tasks(answer, silent) if with_tasks else []

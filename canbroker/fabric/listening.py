@@ -1,4 +1,4 @@
-"""Listening sockets: they stay where they are looked for, and take no more than they can."""
+"""Listening sockets: they stay bound to their paths, and take no more than they can."""
 
 from __future__ import annotations
 
@@ -34,13 +34,12 @@ _logger = logging.getLogger(__name__)
 
 
 class Listening:
-    """What keeps a bound socket where it is looked for, on the socket's thread.
+    """Keeps a bound socket reachable at its path. Used on the socket's thread.
 
-    libzmq ends the process when it finds no descriptor for a connection. While as many are
-    connected as there may be, the socket's file has another name: who wants to connect finds none,
-    and tries again. (Unbinding would end the connections that there are.) A file that somebody has
-    removed is made anew. Watch :attr:`monitor`, and call :meth:`attend` then, and every
-    :data:`LOOK_NS`.
+    libzmq aborts the process when ``accept`` finds no descriptor. While the socket has all the
+    connections that it may have, its file has another name, so that others find none and try again
+    later. (Unbinding the socket would end its connections.) A file that was removed is made anew.
+    Watch :attr:`monitor`, and call :meth:`attend` when it is readable and every :data:`LOOK_NS`.
     """
 
     def __init__(self, socket: zmq.Socket[bytes], endpoint: str) -> None:
@@ -58,7 +57,7 @@ class Listening:
         self._pauses = False
         self._bound = 1  # times
         try:
-            self.monitor: zmq.Socket[bytes] = socket.get_monitor_socket(_EVENTS)
+            self.monitor = self._monitor()
         except zmq.ZMQError as error:
             socket.close()
             raise CanInitializationError(f"cannot listen on {endpoint}: {error}") from error
@@ -82,6 +81,8 @@ class Listening:
         now = clock.monotonic_ns()
         if self.monitor in ready:
             self._follow()
+        elif now < self._look_at:
+            return
         if now >= self._look_at:
             self._look_at = now + LOOK_NS
             if not (self._aside if self._pauses else self._path).exists():
@@ -95,6 +96,20 @@ class Listening:
             self._turn()  # libzmq removes the file by its name
         self._socket.disable_monitor()
         self.monitor.close(linger=0)
+
+    def _monitor(self) -> zmq.Socket[bytes]:
+        """The socket that tells of connections."""
+        address = f"inproc://monitor-{id(self)}"
+        self._socket.monitor(address, _EVENTS)
+        context = cast("zmq.Context[zmq.Socket[bytes]]", self._socket.context)
+        try:
+            monitor = context.socket(zmq.PAIR)
+        except zmq.ZMQError:
+            self._socket.disable_monitor()
+            raise
+        monitor.setsockopt(zmq.RCVHWM, 0)  # libzmq would do nothing else until there is room
+        monitor.connect(address)
+        return monitor
 
     def _follow(self) -> None:
         while cast("int", self.monitor.getsockopt(zmq.EVENTS)) & zmq.POLLIN:
@@ -115,8 +130,8 @@ class Listening:
         self._pauses = not self._pauses
         if self._pauses:
             self._noted.note(
-                f"who wants to connect to {self._path} waits",
-                f"{len(self)} connections are all that the limit of open files allows",
+                f"new connections to {self._path} have to wait",
+                f"it has {len(self)}, all that the limit of open files allows",
             )
 
     def _bind_again(self) -> None:
@@ -139,8 +154,12 @@ def _peer(descriptor: int) -> int:
     if sys.platform != "linux":
         return 0
     try:
-        with sockets.socket(fileno=os.dup(descriptor)) as ours:
-            raw = ours.getsockopt(sockets.SOL_SOCKET, sockets.SO_PEERCRED, _PEER.size)
-    except OSError:  # it has just been closed
+        ours = os.dup(descriptor)
+    except OSError:  # it has just been closed, or no descriptor is left
+        return 0
+    try:
+        with sockets.socket(sockets.AF_UNIX, sockets.SOCK_STREAM, fileno=ours) as connection:
+            raw = connection.getsockopt(sockets.SOL_SOCKET, sockets.SO_PEERCRED, _PEER.size)
+    except OSError:  # it is something else by now
         return 0
     return int(_PEER.unpack(raw)[0])

@@ -35,6 +35,7 @@ class ChannelWatch:
         self._waiter.add(self._feed.socket)
         self._channel = channel
         self._closed = False
+        self._ended = ""
 
     def begin(self, epoch: int, state: StateEvent) -> None:
         """Starts from what the channel has said in its ready event."""
@@ -67,7 +68,7 @@ class ChannelWatch:
 
     def ended(self) -> str:
         """Why the channel has ended for good, as far as was heard; empty if it has not."""
-        return self.state.reason if self.state.ended else ""
+        return self._ended
 
     def silent(self) -> bool:
         """Whether nothing has been heard of the channel for too long."""
@@ -138,6 +139,8 @@ class ChannelWatch:
             self._heard_ns = clock.monotonic_ns()
             if isinstance(event.payload, StateEvent):
                 self._said_ns = event.payload.monotonic_ns
+                if event.payload.ended:  # also if another broker is there by now
+                    self._ended = event.payload.reason
                 if event.epoch != self.epoch:  # its actor was replaced, and counts from 0
                     self._interruptions_before -= self.state.interruptions
                     self._held_before -= _held(self.state)

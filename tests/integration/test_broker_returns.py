@@ -183,7 +183,7 @@ def test_a_broker_that_was_told_to_end_ends_its_buses(
 ) -> None:
     reason = "the broker was told to " + ("stop" if how == "stop" else "end")
     with serving(runtime, bench) as server:
-        bus, other = Bus("can0"), Bus("can0", exclusive=True)
+        bus, other, asleep = Bus("can0"), Bus("can0", exclusive=True), Bus("can0")
         if how == "stop":
             assert stop_broker(runtime)
         else:
@@ -198,7 +198,9 @@ def test_a_broker_that_was_told_to_end_ends_its_buses(
         with pytest.raises(CanOperationError, match=reason):
             bus.send(message(1))
         assert list(bus) == []
-        for ended in (bus, other):
+        with pytest.raises(CanOperationError, match=reason):  # it hears of both brokers at once
+            asleep.send(message(1))
+        for ended in (bus, other, asleep):
             ended.shutdown()
         assert stop_broker(runtime)
 
