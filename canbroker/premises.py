@@ -36,13 +36,13 @@ class Premises:
 
         :raises CanInitializationError: another broker has taken the place, or none can be made.
         """
-        if now_ns >= self._touch_at:
-            self._touch_at = now_ns + _TOUCH_NS
-            self._runtime.touch()
         if now_ns < self._look_at:
             return False
         self._look_at = now_ns + _LOOK_NS
         if self._lock.is_in_place:
+            if now_ns >= self._touch_at:
+                self._touch_at = now_ns + _TOUCH_NS
+                self._runtime.touch()
             return False
         error = CanInitializationError(f"another broker has taken {self._runtime.directory}")
         try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import socket
+import stat
 import struct
 import sys
 from pathlib import Path
@@ -161,19 +162,26 @@ class Runtime:
     def touch(self) -> None:
         """Marks what is in the directory as used, for cleaners of temporary files: the directory
         specification of freedesktop.org wants that every 6 hours."""
-        for path in (self.directory, *self.directory.iterdir()):
+        try:
+            names = os.listdir(self.directory)  # noqa: PTH208 - read at once: others remove some
+        except OSError:  # it has just been removed
+            return
+        for path in (self.directory, *(self.directory / name for name in names)):
             try:
                 os.utime(path)
-            except OSError:  # it has just been removed
+            except OSError:  # as above
                 continue
 
     def _check_place(self) -> None:
         """:raises CanInitializationError: the directory would be made in another user's, where it
         would be in that user's way: a directory of root's, say, in that of a user's session."""
         place = next(path for path in self.directory.parents if path.exists())
-        if hasattr(os, "getuid") and (owner := place.stat().st_uid) not in {0, os.getuid()}:
+        status = place.stat()
+        is_for_all = status.st_mode & stat.S_ISVTX and status.st_mode & stat.S_IWOTH  # as /tmp
+        if hasattr(os, "getuid") and status.st_uid not in {0, os.getuid()} and not is_for_all:
             raise CanInitializationError(
-                f"cannot make runtime directory {self.directory}: {place} belongs to user {owner}"
+                f"cannot make runtime directory {self.directory}: "
+                f"{place} belongs to user {status.st_uid}"
             )
 
     def _endpoint(self, filename: str) -> str:

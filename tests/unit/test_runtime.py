@@ -160,6 +160,24 @@ def test_nothing_is_made_in_another_users_directory(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a directory away")
+def test_a_directory_for_all_is_for_us_too(tmp_path: Path) -> None:
+    """In a user's own name space ``/tmp`` belongs to nobody that is known there."""
+    os.chown(tmp_path, 65_534, 65_534)
+    tmp_path.chmod(0o1777)
+    Runtime(tmp_path / "canbroker").prepare()
+
+
+def test_what_is_touched_may_be_removed_meanwhile(tmp_path: Path) -> None:
+    runtime = Runtime(tmp_path / "canbroker")
+    runtime.touch()  # it is not there
+    runtime.prepare()
+    (runtime.directory / "gone").symlink_to("nowhere")
+    os.utime(runtime.directory, (0, 0))
+    runtime.touch()
+    assert runtime.directory.stat().st_mtime > 0
+
+
 def test_the_environment_may_name_another_broker(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_RUNTIME_DIR", "/run/user/7")
     monkeypatch.setenv("CANBROKER_ADDRESS", "ipc:///run/bench/broker")
