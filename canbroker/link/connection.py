@@ -68,8 +68,6 @@ class Connection:
         """
         self.closed: str | None = _NEVER_OPENED
         self._unfinished = False
-        self._is_attached = False
-        self._is_open = False  # as a whole
         self._label = label
         self.client_id = os.urandom(6).hex()
         self._close_lock = threading.RLock()  # a signal handler may interrupt a shutdown
@@ -84,10 +82,8 @@ class Connection:
             self.attached = attach.attach(
                 self._context, self._runtime, request, autostart=attach.autostart_wanted()
             )
-            self._is_attached = True
             claim = f"process {request.pid}: {request.program}" if exclusive else None
             self.opening = self._open(wanted, receiving, claim)
-            self._is_open = True
         except BaseException:
             self.closed = _NEVER_OPENED
             self._end()
@@ -140,9 +136,7 @@ class Connection:
         return holder is not None and holder.client_id == self.client_id
 
     def check_open(self) -> None:
-        """:raises CanOperationError: it is closed, or its broker was told to end."""
-        if self._is_open and (ended := self.watch.ended()):
-            self.close(ended)
+        """:raises CanOperationError: it is closed."""
         if self.closed:
             raise CanOperationError(f"{self.closed} ({self._label!r})")
 
@@ -250,9 +244,7 @@ class Connection:
             self._release()
 
     def _detach(self) -> None:
-        """Tells the broker, if it is there, so that it need not find out."""
-        if not self._is_attached or self._runtime.broker() is None:
-            return
+        """Tells the broker, so that it need not find out."""
         params = control.Detach(client_id=self.client_id)
         try:
             attach.ask(self._context, self._runtime, "detach", params, control.Nothing, _DETACH_S)
@@ -261,7 +253,7 @@ class Connection:
 
     def _release(self) -> None:
         for part in reversed(self._parts):
-            if part is self._parts[0] and self._claims and not self.watch.ended():
+            if part is self._parts[0] and self._claims:
                 # Our presence is over by now; when the channel has seen that, all may transmit.
                 until = clock.monotonic_ns() + _LEAVING_NS
                 self.watch.wait_for_holder(lambda holder: not self._is_us(holder), until)

@@ -60,9 +60,10 @@ class ChannelWatch:
 
     def problem(self) -> str | None:
         """Why frames cannot be sent now, as far as is known; ``None`` if they can."""
-        if self.ended():
-            return self.ended()
-        if self.silent():
+        silent = self.silent()
+        if self._ended:
+            return self._ended
+        if silent:
             return "its broker or channel actor is gone"
         return self.state.reason or "down" if self.state.state == "error" else None
 

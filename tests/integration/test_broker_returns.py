@@ -198,7 +198,9 @@ def test_a_broker_that_was_told_to_end_ends_its_buses(
         with pytest.raises(CanOperationError, match=reason):
             bus.send(message(1))
         assert list(bus) == []
-        with pytest.raises(CanOperationError, match=reason):  # it hears of both brokers at once
+        with Bus("can0"):  # there is a channel again: the other bus hears of both at once
+            pass
+        with pytest.raises(CanOperationError, match=reason):
             asleep.send(message(1))
         for ended in (bus, other, asleep):
             ended.shutdown()
