@@ -47,8 +47,10 @@ class Runtime:
         """The runtime directory of a broker's address.
 
         :param address: ``None`` is what the variable ``CANBROKER_ADDRESS`` says; where it says
-            nothing, this user's default one.
-        :raises CanInitializationError: the address is not ``ipc://<absolute path>/broker``.
+            nothing, this user's default one: in ``XDG_RUNTIME_DIR`` if that is not another user's,
+            else in the directory of temporary files.
+        :raises CanInitializationError: the address is not ``ipc://<absolute path>/broker``, or
+            ``XDG_RUNTIME_DIR`` is no absolute path.
         """
         if address is None:
             address = os.environ.get(ADDRESS_VARIABLE) or None
