@@ -16,7 +16,7 @@ from canbroker.runtime import Runtime
 from canbroker.slots import SchedulerSlot
 from canbroker.supervisor import Phase
 from tests.conftest import processes_of, wait_until
-from tests.kills import LATEST_S, kill_at
+from tests.kills import FOREVER_S, LATEST_S, kill_at
 from tests.processes import Program
 from tests.simulated import Simulated
 
@@ -172,8 +172,8 @@ def test_brokers_that_are_killed_while_they_start_leave_nothing() -> None:
     chance = random.Random()
     with Simulated() as adapter:
         for _ in range(5):
-            seconds = chance.uniform(0.3, LATEST_S)
-            assert not kill_at(seconds, adapter.path), f"killed after {seconds} s"
+            seconds = chance.uniform(0.0, LATEST_S)
+            assert not kill_at(seconds, adapter.path, FOREVER_S), f"killed after {seconds} s"
 
 
 def test_a_start_that_the_system_refuses_is_said_once_and_tried_every_5_s(
