@@ -12,7 +12,7 @@ from canbroker.actors.specs import ChannelSpec, SchedulerSpec
 from canbroker.alive import is_alive
 from canbroker.backends import Options
 from canbroker.config import BrokerConfig
-from canbroker.errors import CanInitializationError
+from canbroker.errors import CanError
 from canbroker.fabric.requests import StateFeed
 from canbroker.fabric.ring import SharedMemory
 from canbroker.fabric.sockets import Context, Waiter
@@ -210,7 +210,7 @@ class ChannelSlot(ActorSlot):
     def _running(self, context: Context, waiter: Waiter) -> None:
         try:
             self.feed = StateFeed(context, self._endpoints["rx"], topics.state_topic(self.name))
-        except CanInitializationError as error:  # no descriptors are left
+        except CanError as error:  # no descriptors are left
             self.stop(str(error))
             return
         waiter.add(self.feed.socket)

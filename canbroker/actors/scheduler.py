@@ -18,7 +18,7 @@ from canbroker.actors.schedule import Task
 from canbroker.actors.specs import SchedulerSpec
 from canbroker.actors.task_book import TaskBook, has_room
 from canbroker.descriptors import share
-from canbroker.errors import CanInitializationError
+from canbroker.errors import CanError, CanInitializationError
 from canbroker.fabric.requests import Caller, Replier
 from canbroker.fabric.sockets import Context, Descriptor, Waiter
 from canbroker.runtime import Runtime
@@ -246,7 +246,7 @@ class SchedulerActor:
             return TaskAdded()
         try:
             outlet = self._outlet_of(request.channel)
-        except CanInitializationError as error:
+        except CanError as error:
             return control.ErrorResult("invalid", str(error))
         if outlet is None or outlet.state is None:
             self._held.add(caller, request)
@@ -269,16 +269,20 @@ class SchedulerActor:
     def _serve_held(self, now: int) -> None:
         for entry in self._held:
             request = entry.request
-            outlet = self._outlet_of(request.channel)
-            if outlet is not None and outlet.state is not None:
-                result = TaskAdded() if self._runs(request) else self._start(outlet, request)
-                self._control.reply(entry.caller, result)
-            elif now < entry.until_ns:
-                continue
+            try:
+                outlet = self._outlet_of(request.channel)
+            except CanError as error:  # no descriptors are left
+                result: msgspec.Struct = control.ErrorResult("down", str(error))
             else:
-                reason = f"channel {request.channel!r} does not answer"
-                self._control.reply(entry.caller, control.ErrorResult("down", reason))
+                if outlet is not None and outlet.state is not None:
+                    result = TaskAdded() if self._runs(request) else self._start(outlet, request)
+                elif now < entry.until_ns:
+                    continue
+                else:
+                    reason = f"channel {request.channel!r} does not answer"
+                    result = control.ErrorResult("down", reason)
             self._held.remove(entry)
+            self._control.reply(entry.caller, result)
 
     def _runs(self, request: AddTask) -> bool:
         task = self._book.find(request.client_id, request.task)
