@@ -14,8 +14,9 @@ DURATION ?= 60
 PIP_INSTALL := -m pip install --quiet --disable-pip-version-check
 # In the environment, where the build of this package sees them, too; newer pips look at the second.
 LOCKED := PIP_CONSTRAINT=constraints.txt PIP_BUILD_CONSTRAINT=constraints.txt
+COUNT ?= 200
 
-.PHONY: demo test test-newest lock test-socketcan test-socketcan-hw conformance ecosystem firmwares fuzz soak check bench bench-periodic bench-socketcan bench-vendor docs format clean
+.PHONY: demo test test-newest lock test-socketcan test-socketcan-hw conformance ecosystem firmwares fuzz soak kills crowd check bench bench-periodic bench-socketcan bench-vendor docs format clean
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -74,6 +75,12 @@ fuzz: $(FUZZ)  ## random input to every decoder, each its share of DURATION seco
 
 soak: $(READY)  ## full traffic with random faults for DURATION seconds: memory, descriptors, ledger
 	$(BIN)/python -m tests.soak --duration $(DURATION)
+
+kills: $(READY)  ## COUNT brokers killed at random moments of their first two seconds
+	$(BIN)/python -m tests.kills --count $(COUNT)
+
+crowd: $(READY)  ## a thousand clients of one channel, at a soft limit of 1024 open files
+	CANBROKER_CROWD=1 $(BIN)/python -m pytest tests/integration/test_descriptors.py -k thousand_clients
 
 check: $(READY)  ## format, lint, types, layers
 	$(BIN)/ruff format --check .

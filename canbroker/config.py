@@ -100,6 +100,7 @@ class BrokerConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class ChannelConfig(msgspec.Struct, frozen=True):
     """One ``[channels.<name>]`` table; ``parameters`` is the rest of it, unchecked.
 
+    A device's relative path (``channel = "./adapter"``) is relative to the file's directory.
     ``pool``: it is leased under this name; ``None``: it is not.
     """
 

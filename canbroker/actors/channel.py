@@ -93,8 +93,10 @@ class ChannelActor:
         state = "up" if self._backend else self._down.reason
         return f"<ChannelActor {self._spec.name} {self._spec.interface} {state}>"
 
-    def run(self, *lifelines: Descriptor) -> None:
+    def run(self, *lifelines: Descriptor, last_words: Callable[[], str] = str) -> None:
         """Serves until one of ``lifelines`` becomes readable, then ends in order.
+
+        ``last_words``: what the broker says of that if it ends for good; else empty.
 
         :raises ActorCrashedError: one of the threads has crashed.
         """
@@ -108,7 +110,9 @@ class ChannelActor:
                 if self._stop is None and not ready.isdisjoint(lifelines):
                     for lifeline in lifelines:
                         waiter.remove(lifeline)
-                    self._stop = Stop("the channel was closed by the broker")
+                    said = last_words()
+                    reason = said or "the channel was closed by the broker, or that is gone"
+                    self._stop = Stop(reason, for_good=bool(said))
                     self._take_down(Down(self._stop.reason, Status.SHUTTING_DOWN))
                 for message in self._inbox.take():
                     self._handle(message)

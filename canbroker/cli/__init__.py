@@ -9,6 +9,7 @@ from typing import Any, Final
 import click
 
 from canbroker.cli import output
+from canbroker.descriptors import open_standard
 from canbroker.errors import CanError
 from canbroker.wording import printable, set_up_one_line
 
@@ -83,6 +84,7 @@ def cli() -> None:
 
 def main() -> int:
     """Runs the command line of this process; returns its exit code."""
+    open_standard()
     output.escape_unencodable()
     set_up_one_line("canbroker: %(message)s", logging.WARNING)
     try:

@@ -176,7 +176,7 @@ def ask(runtime: Runtime, method: str, result: type[_T], timeout: float = 5.0) -
     finally:
         context.close()
     if answer is None:
-        raise CanTimeoutError(f"the broker at {runtime.address} does not answer")
+        raise CanTimeoutError(f"{runtime.describe_broker()} does not answer")
     return answer
 
 

@@ -11,6 +11,7 @@ import click
 from canbroker import config
 from canbroker.broker import Broker
 from canbroker.cli.common import broker_option
+from canbroker.descriptors import raise_limit
 from canbroker.errors import CanInitializationError
 from canbroker.process import Terminated, set_up_logging
 from canbroker.runtime import BrokerLock, Runtime
@@ -31,7 +32,7 @@ _logger = logging.getLogger(__name__)
 def serve(path: Path | None, broker: str | None) -> None:
     """Run a broker in the foreground.
 
-    It opens the channels of its configuration and keeps them open until Ctrl-C or SIGTERM.
+    It opens the channels of its configuration and keeps them open until Ctrl-C, SIGTERM or SIGHUP.
     The log goes to standard error. --broker comes before the configuration's own address.
 
     \b
@@ -42,7 +43,8 @@ def serve(path: Path | None, broker: str | None) -> None:
     runtime = _runtime(broker, loaded)
     runtime.prepare()
     _set_up_logging(loaded)
-    terminated = Terminated(signal.SIGINT, signal.SIGTERM)
+    raise_limit()
+    terminated = Terminated(signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
     lock = BrokerLock.take(runtime.lock_path)
     if lock is None:
         raise CanInitializationError(f"a broker runs at {runtime.address} already")

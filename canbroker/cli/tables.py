@@ -79,6 +79,10 @@ def _broker_line(status: control.BrokerStatus) -> Text:
     )
     if status.refused:
         line.append(f", {status.refused} requests refused", "red")
+    if status.waiting:
+        line.append(f", {status.waiting} requests wait")
+    for what, count in status.turned_away.items():
+        line.append(f", no room for {count} {what}{'s' if count > 1 else ''}", "red")
     return line
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from typing import Final, TypeVar
 
 from rich.console import Console
@@ -23,13 +23,14 @@ _ANSWER_S: Final = 5.0
 _STYLES: Final = {"scheduler": "green", "kernel": "cyan", "paused": "yellow"}
 
 
-def running_tasks(status: control.BrokerStatus) -> list[TaskStatus]:
-    """All tasks, in the order in which they were added; none if no scheduler runs.
+def running_tasks(status: control.BrokerStatus, silent: Container[str] = ()) -> list[TaskStatus]:
+    """All tasks, in the order in which they were added; none if no scheduler runs, or it is one of
+    the ``silent`` endpoints, which are not asked.
 
     :raises CanError: the scheduler does not answer.
     """
     tasks: list[TaskStatus] = []
-    if status.scheduler.phase != "running":
+    if status.scheduler.phase != "running" or status.scheduler.control in silent:
         return tasks
     context = Context()
     try:
@@ -40,7 +41,7 @@ def running_tasks(status: control.BrokerStatus) -> list[TaskStatus]:
             if not listed.tasks or len(tasks) >= listed.total:
                 break
         if any(task.mode == "kernel" for task in tasks):
-            _count_repeated(context, status, tasks)
+            _count_repeated(context, status, tasks, silent)
     finally:
         context.close()
     return tasks
@@ -97,13 +98,16 @@ def _ask(
 
 
 def _count_repeated(
-    context: Context, status: control.BrokerStatus, tasks: Sequence[TaskStatus]
+    context: Context,
+    status: control.BrokerStatus,
+    tasks: Sequence[TaskStatus],
+    silent: Container[str],
 ) -> None:
     """What a driver repeats, its channel counts; not one that has gone down meanwhile."""
     by_key = {(task.client_id, task.task): task for task in tasks if task.mode == "kernel"}
     channels = {task.channel for task in by_key.values()}
     for channel in status.channels:
-        if channel.name in channels:
+        if channel.name in channels and channel.control not in silent:
             try:
                 counts = _ask(
                     context, channel.control, "repeat_counts", control.Params(), RepeatCounts

@@ -59,13 +59,13 @@ _SLOWEST_RATE: Final = 1000
 def run(trace: Path | None, speed: float = 1.0) -> int:
     """Replays a trace to five clients and checks every frame; 0 if the ledger is exact, else 1.
 
-    Prints as it goes, on standard output. Main thread only: takes SIGINT and SIGTERM meanwhile.
+    Prints as it goes, on standard output. Main thread only: takes SIGINT, SIGTERM and SIGHUP.
 
     :param trace: a candump log; ``None`` makes up a vehicle's traffic.
     :param speed: of the replay: 1 is that of the log, 0 is as fast as the adapter is read.
     :raises ValueError: the speed is below 0.
     :raises CanError: the trace is not readable, or something did not start or went away.
-    :raises KeyboardInterrupt: SIGINT or SIGTERM; everything has been ended.
+    :raises KeyboardInterrupt: one of these signals; everything has been ended.
     """
     if not (math.isfinite(speed) and speed >= 0):
         raise ValueError(f"speed must be 0 or above, got {speed}")
@@ -286,8 +286,11 @@ def _private_directory() -> Iterator[Path]:
 
 @contextmanager
 def _interrupted_once() -> Iterator[None]:
-    """SIGINT and SIGTERM raise KeyboardInterrupt, once: what ends then must come to its end."""
-    numbers = (signal.SIGINT, signal.SIGTERM)
+    """SIGINT, SIGTERM and SIGHUP raise KeyboardInterrupt, once: what ends then must come to its
+    end. A SIGHUP that is ignored stays so: ``nohup`` has asked for it."""
+    numbers = [signal.SIGINT, signal.SIGTERM]
+    if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
+        numbers.append(signal.SIGHUP)
 
     def interrupt(_number: int, _frame: FrameType | None) -> None:
         for number in numbers:

@@ -8,6 +8,7 @@ from typing import Final, Protocol, TypeAlias, cast
 import zmq
 
 from canbroker import clock
+from canbroker.descriptors import share
 from canbroker.errors import CanInitializationError
 from canbroker.fabric.gate import Gate
 from canbroker.wire import MAX_MESSAGE_BYTES
@@ -36,6 +37,9 @@ _SELECTABLE: Final = 1024
 
 #: What is due within this time is waited for exactly.
 _EXACT_NS: Final = 10 * clock.MILLISECOND
+
+#: Connections that wait until libzmq takes them.
+_BACKLOG: Final = 100
 
 _LINGER_MS: Final = 200
 _RECONNECT_MS: Final = 10
@@ -128,7 +132,10 @@ class Context:
         self._context.term()
 
     def _socket(self, kind: int, high_water: int) -> Socket:
-        socket = self._context.socket(kind)
+        try:
+            socket = self._context.socket(kind)
+        except zmq.ZMQError as error:  # no descriptors are left, say
+            raise CanInitializationError(f"cannot make a socket: {error}") from error
         socket.setsockopt(zmq.SNDHWM, high_water)
         socket.setsockopt(zmq.RCVHWM, high_water)
         socket.setsockopt(zmq.LINGER, _LINGER_MS)
@@ -142,6 +149,8 @@ class Context:
 
     def _bound(self, socket: Socket, endpoint: str) -> Socket:
         socket.setsockopt(zmq.ZAP_DOMAIN, b"canbroker")  # without one the gate is not asked
+        # They are made even when no more are wanted.
+        socket.setsockopt(zmq.BACKLOG, min(_BACKLOG, share() // 4))
         try:
             socket.bind(endpoint)
         except zmq.ZMQError as error:

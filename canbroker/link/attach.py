@@ -10,6 +10,8 @@ from typing import Any, Final, TypeGuard, TypeVar
 import msgspec
 
 from canbroker import clock
+from canbroker.descriptors import pipe
+from canbroker.devices import resolved
 from canbroker.errors import (
     CanError,
     CanInitializationError,
@@ -25,6 +27,9 @@ from canbroker.wire import WireError, control
 #: A broker answers at once; one that starts needs the time to start, on a busy machine, too.
 _START_S: Final = 15.0
 _ASK_NS: Final = 250 * clock.MILLISECOND
+
+#: What a broker that was started says when it serves; anything else is why it does not.
+READY: Final = "ready\n"
 
 #: Opening an adapter takes its time; the broker gives it 20 s.
 _OPEN_S: Final = 25.0
@@ -42,6 +47,7 @@ class BrokerLeavingError(CanOperationError):
 _ERRORS: Final[Mapping[str, type[CanError]]] = {
     "interface": CanInterfaceNotImplementedError,
     "initialization": CanInitializationError,
+    "limit": CanInitializationError,
     "malformed": CanInitializationError,
     "shutting-down": BrokerLeavingError,
     "timeout": CanTimeoutError,
@@ -78,7 +84,7 @@ def find_broker(
         if hello is not None:
             return hello
     raise CanInitializationError(
-        f"the broker at {runtime.address} does not answer; its log: {runtime.log_path}"
+        f"{runtime.describe_broker()} does not answer; its log: {runtime.log_path}"
     )
 
 
@@ -135,7 +141,7 @@ def _hello(context: Context, runtime: Runtime) -> control.HelloResult | None:
         )
     except (ControlError, WireError) as error:
         raise CanInitializationError(
-            f"what listens at {runtime.address} is no broker of this version: {error}"
+            f"{runtime.describe_broker()} is none of this version: {error}"
         ) from error
 
 
@@ -149,7 +155,16 @@ def _start_broker(runtime: Runtime, lock: BrokerLock, options: Sequence[str]) ->
     """
     import subprocess  # noqa: PLC0415 - most clients find a broker, and need not pay for this
 
-    ready, ready_end = os.pipe()
+    try:
+        if not sys.executable:
+            raise FileNotFoundError(
+                "this Python does not know its own program (sys.executable is empty); "
+                "start one with 'canbroker serve'"
+            )
+        ready, ready_end = pipe()
+    except OSError as error:
+        lock.release()
+        raise CanInitializationError(f"cannot start a broker: {error}") from error
     command = [
         *("/bin/sh", "-c", '"$@" &', "sh"),
         *(sys.executable, "-P", "-m", "canbroker.broker"),
@@ -177,8 +192,9 @@ def _start_broker(runtime: Runtime, lock: BrokerLock, options: Sequence[str]) ->
         os.close(ready_end)
         lock.hand_over()
     with os.fdopen(ready) as answers:
-        problem = answers.read()
-    if problem:
+        answer = answers.read()
+    if answer != READY:
+        problem = answer or f"it ended while it started; its log: {runtime.log_path}"
         raise CanInitializationError(f"the broker did not start: {problem}")
 
 
@@ -222,7 +238,7 @@ def request(
         client_id=client_id,
         pid=os.getpid(),
         program=program(),
-        channel=channel,
+        channel=resolved(interface, channel),
         interface=interface,
         parameters=dict(parameters),
     )

@@ -105,6 +105,7 @@ class Reception:
         :raises CanTimeoutError: the channel did not confirm them by ``deadline``.
         """
         self._check_open()
+        self._glance()
         ready = self.turns.take_soon(functools.partial(self._change, wanted, deadline))
         self._update_readiness()
         return ready
@@ -193,11 +194,22 @@ class Reception:
                 continue
             left = clock.remaining_ns(deadline)
             if left == 0:
+                self._glance()
                 self.subscriber.check_alive()
                 return True, self._take()
-            self._watch.glance()  # before the wait: what it waits for is received at once
+            self._glance()  # before the wait: what it waits for is received at once
             self.subscriber.wait(self.wake, left)
         return False, None
+
+    def _glance(self) -> None:
+        """Looks at the channel's state now and then.
+
+        :raises CanOperationError: its broker was told to end, and so the bus ends.
+        """
+        self._watch.glance()
+        if ended := self._watch.ended():
+            self._disconnect(ended)
+            self._check_open()
 
     def _enqueue(self) -> None:
         """Takes over what the subscriber has received."""

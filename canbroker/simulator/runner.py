@@ -28,7 +28,7 @@ _ANSWER_LIMIT = 16 * OUTPUT_LIMIT
 
 
 def run(options: SimulatorOptions, out: TextIO, control: TextIO | None) -> int:
-    """Simulates until told to quit, SIGTERM or SIGINT; returns the exit status.
+    """Simulates until told to quit, SIGTERM, SIGINT or SIGHUP; returns the exit status.
 
     The first line on ``out`` is the path to open; every other one is a JSON object, the last one
     the ledger. ``control`` brings one command a line. Main thread only.
@@ -256,7 +256,10 @@ class _Terminal:
 
 @contextmanager
 def _signals() -> Iterator[int]:
-    """A descriptor that becomes readable at SIGTERM and SIGINT."""
+    """A descriptor that becomes readable at SIGTERM, SIGINT and SIGHUP.
+
+    A SIGHUP that is ignored stays so: ``nohup`` has asked for it.
+    """
 
     def noted(_number: int, _frame: FrameType | None) -> None:
         """The interpreter has written to the descriptor already."""
@@ -267,6 +270,9 @@ def _signals() -> Iterator[int]:
         stack.callback(os.close, write)
         os.set_blocking(write, False)
         stack.callback(signal.set_wakeup_fd, signal.set_wakeup_fd(write))
-        for number in (signal.SIGTERM, signal.SIGINT):
+        numbers = [signal.SIGTERM, signal.SIGINT]
+        if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
+            numbers.append(signal.SIGHUP)
+        for number in numbers:
             stack.callback(signal.signal, number, signal.signal(number, noted))
         yield read

@@ -20,7 +20,7 @@ import canbroker
 from canbroker.candump import LogEntry, parse_log_line
 from canbroker.frame import describe
 from canbroker.runtime import Runtime
-from tests.conftest import status_of, wait_until
+from tests.conftest import processes_of, status_of, wait_until
 from tests.simulated import Simulated
 
 DEADLINE_S = 30.0
@@ -554,11 +554,34 @@ def test_no_broker_where_there_has_never_been_one(runtime: Runtime) -> None:
     assert not runtime.directory.exists()
 
 
-def test_ctrl_c_stops_a_broker_in_order(runtime: Runtime, tmp_path: Path, bench: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP])
+def test_ctrl_c_and_a_closed_terminal_stop_a_broker_in_order(
+    runtime: Runtime, tmp_path: Path, bench: Path, number: signal.Signals
+) -> None:
     with Running(tmp_path, "serve", "-c", str(bench)) as server:
         wait_until(lambda: "ready at ipc://" in server.err, "the broker is ready")
-        assert server.end(signal.SIGINT) == 0
+        wait_until(
+            lambda: all(c.phase == "running" for c in status_of(runtime).channels), "all are up"
+        )
+        # A terminal's signal goes to actors, too, which leave it to the broker.
+        for process in processes_of(runtime):
+            process.send_signal(number)
+        assert server.end(number) == 0
+    assert "Traceback" not in server.err
+    assert "restart in" not in server.err
     assert list(runtime.directory.iterdir()) == []
+
+
+def test_a_closed_terminal_does_not_end_what_nohup_has_started(
+    runtime: Runtime, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # inherited, as nohup does it
+    try:
+        with serving(tmp_path) as server:
+            server.process.send_signal(signal.SIGHUP)
+            succeed("status")
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 def test_a_second_broker_is_refused(runtime: Runtime, server: Running) -> None:

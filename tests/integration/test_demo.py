@@ -99,7 +99,7 @@ def test_exact(trace: Path, place: Path) -> None:
     assert len(re.findall(r"exact *$", out, re.MULTILINE)) == 6  # five clients and the verdict
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_interrupted(trace: Path, place: Path, number: signal.Signals) -> None:
     with _demo(trace, 0.1, place) as demo:
         _until_ready(demo)
