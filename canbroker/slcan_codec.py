@@ -181,15 +181,22 @@ class LineBuffer:
 
     A line ends in CR; in firmware that was written for terminals in CR LF, or CR CR LF. The
     second CR of the latter is none of the empty lines that acknowledge. Whether it is one shows
-    in the byte behind it. Until a frame has shown how the adapter ends its lines, an empty line
-    behind another one is :attr:`held` for that byte; :meth:`settle` says that none comes.
+    in the byte behind it, for which an empty line behind another one waits, until a frame has
+    shown that this adapter ends its lines otherwise. Before anything has shown how it ends them,
+    :attr:`held` says that one waits, and :meth:`settle` that the byte does not come.
     """
 
     def __init__(self) -> None:
         self._partial = b""
         self._behind_line = b""  # the line whose CR was the last byte; empty: it was none
+        self._waits = False  # an empty line does
         self._plain = False  # no frame's CR is followed by CR LF
-        self.held = False
+        self._doubled = False  # a line's CR was
+
+    @property
+    def held(self) -> bool:
+        """Whether an empty line waits for a byte that may not come."""
+        return self._waits and not self._doubled
 
     def feed(self, data: bytes) -> Iterator[tuple[bytes, bytes]]:
         """Every line that ``data`` completes: ``(line, terminator)``.
@@ -211,9 +218,9 @@ class LineBuffer:
         self._partial = (self._partial + data[end:])[: MAX_LINE + 1]
 
     def settle(self) -> Iterator[tuple[bytes, bytes]]:
-        """The empty line that was held, if any: no LF follows it."""
+        """The empty line that was :attr:`held`, if any: no LF follows it."""
         if self.held:
-            self.held = False
+            self._waits = False
             self._behind_line = b""
             yield b"", CR
 
@@ -221,24 +228,24 @@ class LineBuffer:
         """Forgets the unfinished line."""
         self._partial = b""
         self._behind_line = b""
-        self.held = False
+        self._waits = False
 
     def _token(self, line: bytes, terminator: bytes) -> Iterator[tuple[bytes, bytes]]:
         behind, self._behind_line = self._behind_line, b""
-        if self.held and (line or terminator != LF):
-            self.held = False
+        if self._waits:
+            self._waits = False
+            if not line and terminator == LF:
+                self._doubled = True
+                return
             self._plain = self._plain or behind[:1] in _KINDS
             yield b"", CR
             behind = b""
-        elif self.held:
-            self.held = False  # CR CR LF
-            return
         if not line and terminator == LF:
             self._plain = self._plain or behind[:1] in _KINDS  # CR LF
             return
         if not line and terminator == CR and behind and not self._plain:
             self._behind_line = behind
-            self.held = True
+            self._waits = True
             return
         self._plain = self._plain or behind[:1] in _KINDS
         if terminator == CR and not self._plain:
