@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Mapping, Sequence
-from typing import Any, Final, TypeGuard, TypeVar
+from typing import Any, Final, TypeVar
 
 import msgspec
 
@@ -211,10 +211,6 @@ def program() -> str:
     return command.encode(errors="replace").decode()
 
 
-def _is_text(value: Any) -> TypeGuard[str]:
-    return isinstance(value, str)
-
-
 def request(
     client_id: str, channel: str, interface: str | None, parameters: Mapping[str, Any]
 ) -> control.Attach:
@@ -229,10 +225,11 @@ def request(
             )
         if isinstance(value, int) and not -(1 << 63) <= value < 1 << 64:
             raise CanInitializationError(f"{key} is {value}, which is no number of any parameter")
-    for text in (channel, interface or "", *filter(_is_text, parameters.values())):
-        if len(text) > control.MAX_TEXT:
+    for name, value in {"channel": channel, "interface": interface, **parameters}.items():
+        if isinstance(value, str) and len(value) > control.MAX_TEXT:
             raise CanInitializationError(
-                f"{text[:32]!r}… has {len(text):,} characters; {control.MAX_TEXT:,} are the most"
+                f"{name} {value[:32]!r}… has {len(value):,} characters; "
+                f"{control.MAX_TEXT:,} are the most"
             )
     attach = control.Attach(
         client_id=client_id,

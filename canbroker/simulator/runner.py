@@ -15,7 +15,6 @@ from typing import TextIO
 
 from canbroker.clock import MILLISECOND, monotonic_ns
 from canbroker.errors import CanInitializationError
-from canbroker.priority import raise_priority
 from canbroker.simulator.opens import OpenWatch
 from canbroker.simulator.options import SimulatorOptions
 from canbroker.simulator.replay import Recording
@@ -36,7 +35,6 @@ def run(options: SimulatorOptions, out: TextIO, control: TextIO | None) -> int:
     :raises CanInitializationError: the log or the link is wrong.
     :raises ValueError: a fault is.
     """
-    raise_priority()  # hardware does not wait for a processor
     recording = Recording(options.replay) if options.replay else None
     simulation = Simulation(options, recording or [])
     for fault in options.faults:

@@ -306,7 +306,7 @@ def test_parameters_of_who_has_left_do_not_hold_while_the_adapter_is_away(
             wait_until(lambda: other.state is BusState.ACTIVE, "it goes on for others")
             (channel,) = status_of(runtime).channels
             assert channel.parameters["bitrate"] == 250_000
-            assert not channel.record, "nothing has crashed"
+            assert "crash" not in (channel.record or ""), "its process was replaced in order"
 
 
 @pytest.mark.parametrize(
