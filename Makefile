@@ -41,10 +41,10 @@ demo: $(READY)   ## the main job on simulated hardware, with a ledger at the end
 test: $(READY)   ## all tests, two files at a time: they wait for most of it
 	$(BIN)/python -m pytest -n 2 --dist loadfile
 
-test-newest:     ## all tests with the newest of what we depend on, in an environment of its own
+test-newest:     ## all tests, or TESTS, with the newest of what we depend on, in an environment of its own
 	$(PYTHON) -m venv --clear $(NEWEST)
 	$(NEWEST)/bin/python $(PIP_INSTALL) --editable '.[dev]'
-	$(NEWEST)/bin/python -m pytest -n 2 --dist loadfile
+	$(NEWEST)/bin/python -m pytest -n 2 --dist loadfile $(TESTS)
 
 # The oldest Python that we support: what installs there installs on later ones, too.
 lock:            ## the newest of what we depend on, into constraints.txt
