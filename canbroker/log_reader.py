@@ -29,6 +29,9 @@ _MAX_LINE: Final = 8192
 #: A clock that steps back further was set. Frames of several adapters may be a bit out of order.
 _MAX_DISORDER_NS: Final = 100 * clock.MILLISECOND
 
+#: A longer pause is a clock that was set.
+_MAX_PAUSE_NS: Final = 24 * 3600 * clock.SECOND
+
 #: Farther in the future than anybody waits; a time that is slept through has 63 bits.
 _FOREVER_NS: Final = 2**62
 
@@ -195,8 +198,9 @@ class RecordedTime:
     """When each frame of a log is due, in the nanoseconds after the first one.
 
     A step back of the recording clock starts timing anew, as canplayer does: the frame after it
-    follows at once, the others in their distance from it. Frames that are only a bit out of order,
-    as in a log that was merged from several, keep their order.
+    follows at once, the others in their distance from it. So does a step forward by more than a
+    day, as when a computer without a clock of its own learns the date. Frames that are only a bit
+    out of order, as in a log that was merged from several, keep their order.
 
     :param speed: times as fast as recorded; 0 makes everything due at once.
     """
@@ -211,7 +215,7 @@ class RecordedTime:
         """When the next frame is due; frames come in the order of the log."""
         if self._origin_ns is None:
             self._origin_ns = self._latest_ns = timestamp_ns
-        elif timestamp_ns < self._latest_ns - _MAX_DISORDER_NS:
+        elif not -_MAX_DISORDER_NS <= timestamp_ns - self._latest_ns <= _MAX_PAUSE_NS:
             self._origin_ns += timestamp_ns - self._latest_ns
             self._latest_ns = timestamp_ns
         else:

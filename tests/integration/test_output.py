@@ -38,7 +38,7 @@ def run(*arguments: str, stdout: int | IO[Any] = subprocess.PIPE, **environment:
         stdin=subprocess.DEVNULL,
         stdout=stdout,
         stderr=subprocess.PIPE,
-        env=os.environ | environment,
+        env=os.environ | {"COLUMNS": "200"} | environment,
         timeout=DEADLINE_S,
         check=False,
     )

@@ -308,3 +308,10 @@ def test_readings_follow_each_other() -> None:
 def test_entries_are_those_of_their_lines() -> None:
     [entry, _] = reader(f"{FIRST}\n{LAST}\n")
     assert entry == LogEntry(SECOND, "can0", parse_log_line(FIRST).frame)
+
+
+def test_a_clock_that_learns_the_date_starts_timing_anew() -> None:
+    """As on a computer without a clock of its own, which the network sets while it records."""
+    timing = RecordedTime(1)
+    stamps = [10 * SECOND, 11 * SECOND, 1_700_000_000 * SECOND, 1_700_000_002 * SECOND]
+    assert [timing.due_ns(stamp) // SECOND for stamp in stamps] == [0, 1, 1, 3]

@@ -95,10 +95,10 @@ def test_identity_is_the_device_behind_links_without_its_baud_rate(tmp_path: Pat
 
 def test_adapter_time_has_the_least_latency_seen() -> None:
     adapter, start = AdapterClock(), 1_000 * SECOND
-    adapter.wall_ns(0, start + 9 * MILLISECOND)  # 9 ms under way
-    assert adapter.wall_ns(100, start + 101 * MILLISECOND) == start + 101 * MILLISECOND
+    adapter.host_ns(0, start + 9 * MILLISECOND)  # 9 ms under way
+    assert adapter.host_ns(100, start + 101 * MILLISECOND) == start + 101 * MILLISECOND
     # From now on the offset is 1 ms, whatever the latency (drift in 100 ms: below 100 µs).
-    late = adapter.wall_ns(200, start + 250 * MILLISECOND)
+    late = adapter.host_ns(200, start + 250 * MILLISECOND)
     assert abs(late - (start + 201 * MILLISECOND)) < MILLISECOND // 10
 
 
@@ -106,7 +106,7 @@ def test_adapter_time_goes_on_across_the_wrap_and_long_silence() -> None:
     adapter, start = AdapterClock(), 1_000 * SECOND
     for after_ms in (0, 59_999, 60_000, 60_001, 200_000, 3_600_000, 3_600_001):
         now = start + after_ms * MILLISECOND
-        assert adapter.wall_ns((5_000 + after_ms) % 60_000, now) == now
+        assert adapter.host_ns((5_000 + after_ms) % 60_000, now) == now
 
 
 def test_adapter_time_never_goes_backwards_nor_ahead_of_now() -> None:
@@ -114,7 +114,7 @@ def test_adapter_time_never_goes_backwards_nor_ahead_of_now() -> None:
     for step in range(2_000):
         now += 3 * MILLISECOND
         latency = (step * 7919 % 13) * MILLISECOND
-        stamp = adapter.wall_ns((now - latency) // MILLISECOND % 60_000, now)
+        stamp = adapter.host_ns((now - latency) // MILLISECOND % 60_000, now)
         assert last <= stamp <= now
         last = stamp
 
@@ -124,15 +124,15 @@ def test_adapter_time_follows_a_slow_adapter() -> None:
     for second in range(7_200):
         true = start + second * SECOND
         counter = int(second * 1000 * (1 - 100e-6))  # loses 720 ms in these two hours
-        stamp = adapter.wall_ns(counter % 60_000, true)
+        stamp = adapter.host_ns(counter % 60_000, true)
     assert abs(stamp - true) < 5 * MILLISECOND
 
 
 def test_adapter_time_follows_a_wall_clock_that_was_set() -> None:
     adapter = AdapterClock()
-    adapter.wall_ns(0, 10_000 * SECOND)
-    assert adapter.wall_ns(1_000, 5_000 * SECOND) == 5_000 * SECOND
-    assert adapter.wall_ns(2_000, 90_000 * SECOND) == 90_000 * SECOND
+    adapter.host_ns(0, 10_000 * SECOND)
+    assert adapter.host_ns(1_000, 5_000 * SECOND) == 5_000 * SECOND
+    assert adapter.host_ns(2_000, 90_000 * SECOND) == 90_000 * SECOND
 
 
 # ------------------------------------------------------------------------------------------ window

@@ -24,6 +24,7 @@ from canbroker.slcan_codec import (
     ACK,
     BEL,
     CR,
+    LF,
     LineError,
     decode,
     decode_candapter,
@@ -86,7 +87,7 @@ class SlcanBackend(Backend):
         self._decode = decode_candapter if self._is_candapter else decode
         self._lines = adapter.lines
         self._early = adapter.early
-        self._window = TransmitWindow(dialect.encode)
+        self._window = TransmitWindow(dialect.encode, max(ACKNOWLEDGE_NS, 2 * adapter.answer_ns))
         self._is_paced = dialect.loses
         rate = options.rate
         if rate is None and (dialect.loses or not adapter.acknowledges):
@@ -195,7 +196,7 @@ class SlcanBackend(Backend):
     def _line(
         self, line: bytes, terminator: bytes, wall_ns: int, happened: list[Frame | Transmit]
     ) -> None:
-        if terminator == CR and line not in _ACKNOWLEDGEMENTS:
+        if terminator in (CR, LF) and line not in _ACKNOWLEDGEMENTS:
             try:
                 frame, adapter_ms = self._decode(line)
             except LineError as error:
@@ -282,7 +283,7 @@ class SlcanBackend(Backend):
             return
         raise AdapterGoneError(
             f"adapter {self._port.name} did not acknowledge {describe(late.frame)}"
-            f" within {ACKNOWLEDGE_NS / clock.SECOND:g} s"
+            f" within {self._window.acknowledge_ns / clock.SECOND:g} s"
         )
 
     def _check_up(self, now_ns: int) -> None:

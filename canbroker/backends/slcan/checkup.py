@@ -44,11 +44,13 @@ class Checkup:
         self._version = adapter.version and adapter.version.encode("ascii")
         self._patience_ns = max(_ANSWER_NS, 2 * adapter.answer_ns)
         # Ignored while the channel is open; if it was closed, it is open again.
-        repeated = b"".join(adapter.commands) if adapter.dialect.repeatable else b""
+        is_mute = adapter.acknowledges is False  # else its answers would be taken for others
+        repeated = b"".join(adapter.commands) if adapter.dialect.repeatable and is_mute else b""
         self._question = b"F" + CR if adapter.status else repeated + b"V" + CR
         asks = bool(adapter.status or adapter.version)
         self.next_ns = now_ns + _QUIET_NS if asks else NEVER_NS
         self._heard = False  # since the question
+        self._missed = False  # the answer before
 
     def heard(self, now_ns: int) -> None:
         """A frame or an acknowledgement came, so the channel is open."""
@@ -74,7 +76,7 @@ class Checkup:
         if not self.is_waiting:
             return False
         if self._status is None:
-            if line != self._version:
+            if not self._version or line[:2] != self._version[:2]:  # some tell the time, too
                 return False
         else:
             kind = status_kind(line, terminator)
@@ -85,15 +87,20 @@ class Checkup:
                 self.problem = "closed its channel: something else has opened it, or it was reset"
             elif kind != self._status:
                 self.problem = f"answers F with {line!r}, and did not before"
+        self._missed = False
         self.postpone(now_ns)
         return True
 
     def expire(self, now_ns: int) -> None:
-        """No answer has come. It is no ``problem`` if others have come meanwhile: an adapter that
-        has no room for an answer beside its frames drops it."""
-        if not self._heard:
-            self.problem = f"has not answered for {self._patience_ns / SECOND:g} s"
+        """No answer has come. It is no ``problem`` the first time, nor if others have come
+        meanwhile: an adapter that has no room for an answer beside its frames drops it."""
         self.postpone(now_ns)
+        if self._heard:
+            return
+        if self._missed:
+            self.problem = f"has not answered for {2 * self._patience_ns / SECOND:g} s"
+        self._missed = True
+        self.next_ns = now_ns
 
 
 def condition_of(line: bytes) -> str:

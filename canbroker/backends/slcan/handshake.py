@@ -35,6 +35,12 @@ _FIRST_SIGN_NS: Final = 3 * SECOND
 _ASK_AGAIN_NS: Final = 250 * MILLISECOND
 #: An adapter that has answered C so many times, and V never, does not know V.
 _ANSWERED: Final = 3
+#: Bytes that are written at a time of what overruns a line buffer. NickTaormina/ESP32-SLCAN never
+#: reads again once its buffer of 64 is full; it drops what does not fit.
+_PIECE: Final = 33
+#: A version other than the manual's comes as often as it is asked for.
+_TIMES: Final = 3
+_VERSION: Final = re.compile(rb"[Vv][0-9A-Za-z]{1,8}")
 #: Text that is followed by nothing for so long is complete.
 _QUIET_NS: Final = 50 * MILLISECOND
 
@@ -135,7 +141,7 @@ class _Handshake:
         dialect = self._dialect(version)
         serial = self._catch_up(dialect) if answers else None
         commands = commands_of(self._options, dialect, self._named(version))
-        unanswered, is_silent = self._configure(commands, dialect)
+        unanswered, is_silent = self._configure(commands, dialect, version)
         dialect = self._dialect(version)  # a CANdapter shows itself by how it acknowledges
         status, early = self._settle(version) if is_silent else self._status()
         acknowledges: bool | None = None if unanswered else True
@@ -176,8 +182,8 @@ class _Handshake:
     def _greet(self) -> str | None:
         """Closes the channel and returns the answer to ``V``; ``None`` if it has none.
 
-        A line of text is the answer if a second ``V`` brings the same one: an adapter that boots
-        writes text, too.
+        A line of text is the answer if each further ``V`` brings the same one: an adapter that
+        boots writes text, too.
         """
         self._began_ns = monotonic_ns()
         deadline = self._began_ns + _FIRST_SIGN_NS
@@ -200,15 +206,36 @@ class _Handshake:
             line, terminator = answer
             if not _is_text(line, terminator):
                 continue
-            if line[:1] in b"Vv" or line in before:
+            if line.startswith(b"CCCC"):
+                raise self._echoes()
+            if _VERSION.fullmatch(line) or (line in before and self._confirmed(line)):
                 self._versions += 1
-                self._answer_ns = monotonic_ns() - self._began_ns
+                self._answer_ns = self._answer_ns or monotonic_ns() - self._began_ns
                 return line.decode("ascii")
             now.add(line)
             again_ns = monotonic_ns() + _QUIET_NS
 
+    def _confirmed(self, text: bytes) -> bool:
+        """Whether several ``V`` bring that text as often, and not only now and then."""
+        self._answer_ns = monotonic_ns() - self._began_ns
+        self._port.write((b"V" + CR) * _TIMES)
+        self._versions_asked += _TIMES
+        deadline = monotonic_ns() + max(3 * _QUIET_NS, 2 * self._answer_ns)
+        times = 0
+        while times < _TIMES and (answer := self._next(deadline)) is not None:
+            times += answer[0] == text
+        self._versions += times
+        return times == _TIMES
+
+    def _echoes(self) -> CanInitializationError:
+        return CanInitializationError(
+            f"{self._port.name} sends back what is written to it; is it an slcan adapter?"
+        )
+
     def _ask_version(self, first: bytes) -> None:
-        self._port.write(first + b"V" + CR)
+        for start in range(0, len(first), _PIECE):
+            self._port.write(first[start : start + _PIECE])
+        self._port.write(b"V" + CR)
         self._versions_asked += 1
         self._bare_before = self._bare
         self._asked_ns = monotonic_ns()
@@ -242,7 +269,9 @@ class _Handshake:
 
     # ----------------------------------------------------------------------- configuration
 
-    def _configure(self, commands: list[Command], dialect: Dialect) -> tuple[list[str], bool]:
+    def _configure(
+        self, commands: list[Command], dialect: Dialect, version: str | None
+    ) -> tuple[list[str], bool]:
         """Gives the commands; returns those without an answer, and whether it never answers."""
         unanswered = []
         is_silent = False
@@ -251,7 +280,9 @@ class _Handshake:
             patience_ns = min(patience_ns, max(_FORK_NS, 4 * self._answer_ns))
         for command in commands:
             self._port.write(command.line)
-            answer = None if is_silent else self._answer(patience_ns)
+            answer = None if is_silent else self._answer(patience_ns, command)
+            if answer is None and self._bare and version is not None:
+                answer = self._late_answer()
             if answer is None:
                 unanswered.append(command.text)
                 is_silent = not self._bare
@@ -267,14 +298,30 @@ class _Handshake:
                 )
         return unanswered, is_silent
 
-    def _answer(self, patience_ns: int) -> bytes | None:
+    def _answer(self, patience_ns: int, command: Command) -> bytes | None:
         """The terminator of the answer to a command; ``None`` if there is none."""
         deadline = monotonic_ns() + patience_ns
         while (answer := self._next(deadline)) is not None:
             line, terminator = answer
             if terminator == BEL or not line:
+                self._is_candapter = self._is_candapter or terminator == ACK
                 return terminator
+            if line == command.line[:-1]:
+                raise self._echoes()
         return None
+
+    def _late_answer(self) -> bytes | None:
+        """As :meth:`_answer`, of one that may be late: what comes before the answer to ``V``."""
+        self._port.write(b"V" + CR)
+        deadline = monotonic_ns() + _LONGEST_ANSWER_NS
+        late: bytes | None = None
+        while (answer := self._next(deadline)) is not None:
+            line, terminator = answer
+            if _is_text(line, terminator):
+                break
+            if terminator == BEL or not line:
+                late = terminator
+        return late
 
     def _settle(self, version: str | None) -> tuple[None, list[Line]]:
         """Waits until an adapter that acknowledges nothing has carried out its commands: answers
@@ -283,9 +330,12 @@ class _Handshake:
         if version is not None:
             self._port.write(b"V" + CR)
             deadline = monotonic_ns() + self._patience_ns()
-            while (answer := self._next(deadline)) is not None:
-                if answer == (version.encode("ascii"), CR):
-                    break
+            while (answer := self._next(deadline)) != (version.encode("ascii"), CR):
+                if answer is None:
+                    raise CanInitializationError(
+                        f"adapter {self._port.name} said {version!r} and does not answer V; "
+                        "was it starting?"
+                    )
                 early.append(answer)
         return None, [*early, *self._waiting]
 
@@ -311,7 +361,6 @@ class _Handshake:
         if not line or terminator in (BEL, ACK):
             self._first_bare_ns = self._first_bare_ns or monotonic_ns()
             self._bare += 1
-            self._is_candapter = self._is_candapter or terminator == ACK
         return line, terminator
 
 

@@ -13,6 +13,8 @@ from canbroker.backends.slcan.dialects import BITRATES, DATA_BITRATES
 from canbroker.bit_timing import rate_of_btr
 
 _PORT_AND_BAUD: Final = re.compile(r"(.+)@(\d+)")
+#: Of serial lines, in bit/s: what systems take for a rate, with room to spare.
+_FASTEST: Final = 100_000_000
 #: Longest ``sleep_after_open``: clients give up on a channel that takes longer to open.
 _PATIENCE_S: Final = 10
 
@@ -56,8 +58,8 @@ class SlcanOptions(Options, kw_only=True, frozen=True, forbid_unknown_fields=Tru
             raise ValueError(f"btr must be 4 hexadecimal digits (BTR0, BTR1), got {self.btr!r}")
         if self.bitrate is not None and self.btr is not None:
             raise ValueError("give either bitrate or btr, not both")
-        if self.baudrate <= 0:
-            raise ValueError(f"tty_baudrate must be above 0, got {self.baudrate}")
+        if not 0 < self.baudrate <= _FASTEST:
+            raise ValueError(f"tty_baudrate must be 1 to {_FASTEST}, got {self.baudrate}")
         if self.data_bitrate is not None and not self.fd:
             raise ValueError("data_bitrate needs fd=True")
         if self.data_bitrate is not None and self.data_bitrate not in DATA_BITRATES:

@@ -250,6 +250,9 @@ def _open(name: str, baudrate: int, rtscts: bool) -> serial.Serial:
         )
     except _FOREIGN as error:
         raise CanInitializationError(f"cannot open {name}: {_reason(name, error)}") from error
+    except Exception as error:  # pyserial's URLs are modules, each with errors of its own
+        text = f"{type(error).__name__}: {error}"
+        raise CanInitializationError(f"cannot open {name}: {text}") from error
     _claim(opened)
     return opened
 

@@ -7,8 +7,7 @@ from canbroker.frame import HARDWARE_TIMESTAMP, REMOTE, Frame
 from canbroker.slcan_codec import is_ambiguous
 
 _WRAP_MS = 60_000
-#: A crystal is good to some 100 ppm; the estimate follows a slower adapter at twice that.
-_DRIFT_PPM = 200
+_WINDOW_NS = 5 * SECOND
 #: A disagreement above this is a clock that was set or an adapter that restarted, not latency.
 _RESYNC_NS = 5 * SECOND
 _STRETCH_NS = SECOND // 2
@@ -18,34 +17,42 @@ _UNPROVEN_NS = 250 * MILLISECOND
 
 
 class AdapterClock:
-    """Maps an adapter's counter, which wraps at 60,000 ms, to the wall clock. One thread.
+    """Maps an adapter's counter, which wraps at 60,000 ms, to a clock of the host's. One thread.
 
-    A frame cannot arrive before it was received, so the smallest ``arrival - counter`` seen is the
-    best estimate of the offset between both clocks: it contains the least latency. It may rise
-    slowly, to follow drift. Times never go backwards, except after the wall clock was set.
+    A frame cannot arrive before it was received, so the smallest ``arrival - counter`` is the best
+    estimate of the offset between both clocks: it contains the least latency. It is that of the
+    last 5 to 10 s, to follow clocks that drift apart. Times never go backwards, except after one
+    of the clocks was set.
     """
 
     def __init__(self) -> None:
-        self._offset: int | None = None  # wall clock - adapter, ns
+        self._offset: int | None = None  # host's clock - adapter, ns
+        self._least = 0  # of this window
+        self._before = 0  # of the window before
+        self._ends_ns = 0
         self._adapter_ms = 0  # unwrapped
         self._arrived_ns = 0
         self._latest_ns = 0
 
-    def wall_ns(self, adapter_ms: int, now_ns: int) -> int:
-        """Wall-clock time in ns at which a frame got its ``adapter_ms``; ``now_ns`` is now."""
-        elapsed_ns = now_ns - self._arrived_ns
+    def host_ns(self, adapter_ms: int, now_ns: int) -> int:
+        """The host's time in ns at which a frame got its ``adapter_ms``; ``now_ns`` is now."""
         # The whole minutes come from the host: the value nearest to where the adapter must be.
-        expected = self._adapter_ms + elapsed_ns // MILLISECOND
+        expected = self._adapter_ms + (now_ns - self._arrived_ns) // MILLISECOND
         half = _WRAP_MS // 2
         self._adapter_ms = expected + (adapter_ms - expected + half) % _WRAP_MS - half
         self._arrived_ns = now_ns
         sample = now_ns - self._adapter_ms * MILLISECOND
         if self._offset is None or abs(sample - self._offset) > _RESYNC_NS:
-            self._offset = sample
+            self._least = self._before = sample
+            self._ends_ns = now_ns + _WINDOW_NS
             self._latest_ns = 0
-        else:
-            leak = max(0, elapsed_ns) * _DRIFT_PPM // 1_000_000
-            self._offset = min(sample, self._offset + leak)
+        elif now_ns >= self._ends_ns:
+            is_old = now_ns >= self._ends_ns + _WINDOW_NS
+            self._before = sample if is_old else self._least
+            self._least = sample
+            self._ends_ns = now_ns + _WINDOW_NS
+        self._least = min(self._least, sample)
+        self._offset = min(self._least, self._before)
         self._latest_ns = max(self._latest_ns, self._adapter_ms * MILLISECOND + self._offset)
         return self._latest_ns
 
@@ -129,5 +136,7 @@ class Stamps:
                 self.problem = "its time stamps are not those of a clock"
                 return
             earliest_ns = 0 if timekeeping.is_proven else wall_ns - _UNPROVEN_NS
-        frame.timestamp_ns = max(earliest_ns, self._clock.wall_ns(adapter_ms, wall_ns))
+        # By the monotonic clock: the wall clock may be set.
+        stamp_ns = wall_ns - now_ns + self._clock.host_ns(adapter_ms, now_ns)
+        frame.timestamp_ns = max(earliest_ns, stamp_ns)
         frame.flags |= HARDWARE_TIMESTAMP

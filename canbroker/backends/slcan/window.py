@@ -59,8 +59,11 @@ class TransmitWindow:
     Lines that methods return are to be written, in this order, by whoever called.
     """
 
-    def __init__(self, encode: Callable[[Frame], bytes]) -> None:
+    def __init__(
+        self, encode: Callable[[Frame], bytes], acknowledge_ns: int = ACKNOWLEDGE_NS
+    ) -> None:
         self._encode = encode
+        self.acknowledge_ns = acknowledge_ns
         self._lock = threading.Lock()
         self._outstanding: deque[_Entry] = deque()  # written, not answered
         self._waiting: list[_Entry] = []  # refused, or behind a refused one; in order
@@ -177,7 +180,7 @@ class TransmitWindow:
     def overdue(self, now_ns: int) -> Transmit | None:
         """The oldest transmit, if its answer is overdue."""
         with self._lock:
-            if self._outstanding and now_ns >= self._outstanding[0].sent_ns + ACKNOWLEDGE_NS:
+            if self._outstanding and now_ns >= self._outstanding[0].sent_ns + self.acknowledge_ns:
                 return self._outstanding[0].transmit
             return None
 
@@ -186,7 +189,7 @@ class TransmitWindow:
         with self._lock:
             times = [until for entry in self._waiting if (until := entry.gives_up_ns()) is not None]
             if self._outstanding:
-                times.append(self._outstanding[0].sent_ns + ACKNOWLEDGE_NS)
+                times.append(self._outstanding[0].sent_ns + self.acknowledge_ns)
             elif self._waiting and not self._asking:
                 times.append(self._retry_ns)
             return min(times, default=None)
