@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import fcntl
+import os
 import select
 import threading
 from array import array
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from canbroker.backends.slcan.dialects import BITRATES, DIALECTS, UNKNOWN, Diale
 from canbroker.backends.slcan.handshake import closing
 from canbroker.backends.slcan.options import AnsweringOptions
 from canbroker.backends.slcan.port import Port
-from canbroker.backends.slcan.timestamps import AdapterClock
+from canbroker.backends.slcan.timestamps import AdapterClock, Stamps
 from canbroker.backends.slcan.window import ACKNOWLEDGE_NS, RETRY_FOR_NS, WINDOW, TransmitWindow
 from canbroker.clock import MILLISECOND, SECOND, monotonic_ns, wall_ns
 from canbroker.errors import CanInitializationError
@@ -680,3 +681,144 @@ def test_error_frames_and_fd_frames_are_refused_by_name(backend: Backend) -> Non
     assert "error frames" in str(backend.fault(Frame(0, 4, ERROR, bytes(8))))
     assert "fd=True" in str(backend.fault(Frame(0, 4, FD, b"")))
     assert backend.fault(frame(1)) is None
+
+
+# ------------------------------------------------------------------------------- odd adapters
+
+
+class Odd:
+    """An adapter that answers each line by a function, from a thread. A context manager."""
+
+    def __init__(self, answer: Callable[[bytes], bytes], greeting: bytes = b"") -> None:
+        self.lines: list[bytes] = []
+        self._answer = answer
+        self._peer = Peer()
+        self.path = self._peer.path
+        self._end = threading.Event()
+        self._peer.say(greeting)
+        self._thread = threading.Thread(target=self._run)
+        self._thread.start()
+
+    def __enter__(self) -> Odd:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._end.set()
+        self._thread.join()
+        self._peer.unplug()
+
+    def _run(self) -> None:
+        rest = b""
+        while not self._end.is_set():
+            if not select.select([self._peer.master], [], [], 0.02)[0]:
+                continue
+            *lines, rest = (rest + os.read(self._peer.master, 4096)).split(b"\r")
+            for line in lines:
+                self.lines.append(line)
+                self._peer.say(self._answer(line))
+
+
+def by_the_manual(line: bytes) -> bytes:
+    known = {b"V": b"V1013\r", b"N": b"NA123\r", b"F": b"F00\r"}
+    if line[:1] in (b"t", b"T"):
+        return b"z\r" if line[:1] == b"t" else b"Z\r"
+    return b"\a" if line.startswith(b"CC") else known.get(line, b"\r")
+
+
+@contextmanager
+def opened_odd(adapter: Odd, **parameters: Any) -> Iterator[Backend]:
+    options = parse_options("slcan", {"channel": adapter.path, "bitrate": 500_000} | parameters)
+    backend = open_backend("slcan", options)
+    try:
+        yield backend
+    finally:
+        backend.close()
+
+
+def test_what_is_said_while_booting_is_no_version() -> None:
+    boots_until = monotonic_ns() + SECOND // 2
+
+    def answer(line: bytes) -> bytes:
+        return b"" if monotonic_ns() < boots_until else by_the_manual(line)
+
+    boot = b"Version 1.2 starts\r\nwaiting\r\nwaiting\r\n"
+    with Odd(answer, boot) as adapter, opened_odd(adapter) as backend:
+        assert "version V1013" in backend.info
+        assert b"S6" in adapter.lines
+
+
+def test_a_refusal_that_comes_late_is_fatal() -> None:
+    def answer(line: bytes) -> bytes:
+        if line == b"S6":
+            threading.Event().wait(0.7)  # longer than it took for anything before
+            return b"\a"
+        return by_the_manual(line)
+
+    with (
+        Odd(answer) as adapter,
+        pytest.raises(CanInitializationError, match="refused 'S6'"),
+        opened_odd(adapter),
+    ):
+        pass
+
+
+def test_an_opening_that_takes_longer_is_not_the_answer_to_something_else() -> None:
+    def answer(line: bytes) -> bytes:
+        if line == b"O":
+            threading.Event().wait(0.7)
+        return by_the_manual(line)
+
+    with Odd(answer) as adapter, opened_odd(adapter) as backend:
+        assert backend._adapter.status == "status"  # type: ignore[attr-defined]
+
+
+def test_noise_makes_no_candapter() -> None:
+    with Odd(by_the_manual, b"\x06\x06") as adapter, opened_odd(adapter) as backend:
+        long = [Transmit(Frame(0, 0x123, EXTENDED, b""), "me", None, 0)]
+        backend.send(long)
+        assert read_count(backend, 1) == long
+        assert adapter.lines[-1] == b"T000001230"
+
+
+def test_an_echo_is_no_adapter() -> None:
+    with (
+        Odd(lambda line: line + b"\r") as adapter,
+        pytest.raises(CanInitializationError, match="sends back what is written"),
+        opened_odd(adapter),
+    ):
+        pass
+
+
+def test_a_fork_that_acknowledges_is_asked_for_its_version_alone() -> None:
+    def answer(line: bytes) -> bytes:
+        if line == b"V":
+            return b"0123456 github.com/somebody/canable-fw\r"
+        return b"" if line in (b"F", b"N") else b"\r"
+
+    with Odd(answer) as adapter, opened_odd(adapter) as backend:
+        adapter.lines.clear()
+        happened: list[Frame | Transmit] = []
+        collect(backend, lambda _: b"V" in adapter.lines, happened)
+        assert adapter.lines == [b"V"]
+        assert happened == []
+
+
+def test_a_clock_of_ceramic_is_followed() -> None:
+    stamps = Stamps("auto")
+    start = monotonic_ns()
+    for step in range(3_000):  # ten frames a second
+        now = start + step * SECOND // 10
+        frame = Frame(0, 1, 0, b"")
+        stamps.stamp(frame, int(step * 100 * 0.995) % 60_000, now, now)
+    assert not stamps.problem
+    assert abs(frame.timestamp_ns - now) < 100 * MILLISECOND
+
+
+def test_a_wall_clock_that_is_set_sets_the_stamps_at_once() -> None:
+    stamps = Stamps("auto")
+    for step in range(100):
+        now = step * SECOND // 10
+        wall = now + (10_000 if step < 50 else 10_003) * SECOND
+        frame = Frame(0, 1, 0, b"")
+        stamps.stamp(frame, step * 100 % 60_000, wall, now)
+        assert abs(frame.timestamp_ns - wall) < 2 * MILLISECOND
