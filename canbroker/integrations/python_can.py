@@ -57,6 +57,8 @@ class CanbrokerBus(can.BusABC):
     process, periodic tasks in the broker's scheduler. Errors are python-can's.
     """
 
+    _shutting_down = False
+
     def __init__(
         self,
         channel: Any = None,
@@ -106,6 +108,22 @@ class CanbrokerBus(can.BusABC):
             raise
 
     # ---------------------------------------------------------------------- receiving, sending
+
+    def recv(self, timeout: float | None = None) -> can.Message | None:
+        """Returns the next message, or ``None`` when ``timeout`` seconds are over.
+
+        ``None`` also when the bus is shut down meanwhile, as with python-can's ``virtual``: a
+        Notifier that was told to stop may still be waiting in this call.
+
+        :raises can.CanOperationError: the bus was closed before, or its channel is gone.
+        """
+        was_open = not self._shutting_down
+        try:
+            return super().recv(timeout)
+        except can.CanOperationError:
+            if was_open and self._shutting_down:
+                return None
+            raise
 
     def _recv_internal(self, timeout: float | None) -> tuple[can.Message | None, bool]:
         with _THEIRS:
@@ -191,6 +209,7 @@ class CanbrokerBus(can.BusABC):
 
         :raises can.CanOperationError: a frame was not sent. The bus is closed all the same.
         """
+        self._shutting_down = True
         try:
             with _THEIRS:
                 self._bus.shutdown()  # and all its tasks at once
