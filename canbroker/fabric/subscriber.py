@@ -231,7 +231,10 @@ class Subscriber:
             if message is None:
                 waiter.wait(left)
             elif message[0] == self._route:
-                batch = stream.decode_batch(message[1])
+                try:
+                    batch = stream.decode_batch(message[1])
+                except WireError as error:
+                    raise CanOperationError(f"channel {self._channel!r}: {error}") from error
                 # Its frames come with the new route, too, as far as they are wanted.
                 self.order.add(Part(batch.epoch, batch.first_seq, ()))
                 return

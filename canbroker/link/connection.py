@@ -22,7 +22,7 @@ from canbroker.link.values import Receiving
 from canbroker.link.watch import ChannelWatch
 from canbroker.runtime import Runtime
 from canbroker.wake import Wake
-from canbroker.wire import control
+from canbroker.wire import WireError, control
 from canbroker.wire.stream import Holder, StateEvent, locked_by
 from canbroker.wire.tasks import TaskTrouble
 
@@ -150,6 +150,8 @@ class Connection:
             answer = call(self._context, self.attached.control, method, params, result, deadline)
         except ControlError as error:
             raise CanOperationError(str(error)) from error
+        except WireError as error:
+            raise CanOperationError(f"channel {self.attached.name!r}: {error}") from error
         if answer is None:
             raise CanOperationError(f"channel {self.attached.name!r} does not answer")
         return answer

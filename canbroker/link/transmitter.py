@@ -163,13 +163,16 @@ class Transmitter:
         return self.unanswered
 
     def collect(self) -> None:
-        """Takes the answers that have arrived."""
+        """Takes the answers that have arrived.
+
+        :raises CanOperationError: one of them does not follow the protocol.
+        """
         while (body := self._link.receive()) is not None:
             try:
                 reply = decode_reply(body)
-            except WireError:
+            except WireError as error:
                 self._link.done()
-                raise
+                raise CanOperationError(f"the channel: {error}") from error
             self._book(reply)
             self._link.done()
 

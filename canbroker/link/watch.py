@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Callable
 from typing import Final
@@ -11,11 +12,14 @@ from canbroker.errors import CanOperationError
 from canbroker.fabric.requests import StateFeed
 from canbroker.fabric.sockets import Context, Waiter
 from canbroker.fabric.subscriber import CATCH_UP_NS, SILENCE_NS
-from canbroker.wire import topics
+from canbroker.throttle import Throttle
+from canbroker.wire import WireError, topics
 from canbroker.wire.stream import Holder, StateEvent, decode_event
 
 #: Who receives frame by frame looks at the state this often: it costs as much as the frame.
 _GLANCE_NS: Final = 10 * clock.MILLISECOND
+
+_logger = logging.getLogger("canbroker.bus")
 
 
 class ChannelWatch:
@@ -35,6 +39,7 @@ class ChannelWatch:
         self._waiter.add(self._feed.socket)
         self._channel = channel
         self._closed = False
+        self._refused = Throttle(_logger)
 
     def begin(self, epoch: int, state: StateEvent) -> None:
         """Starts from what the channel has said in its ready event."""
@@ -128,7 +133,11 @@ class ChannelWatch:
         taken = False
         while not self._closed and (body := self._feed.receive()) is not None:
             taken = True
-            event = decode_event(body)
+            try:
+                event = decode_event(body)
+            except WireError as error:  # as if it had not been said: the next one may be better
+                self._refused.note(f"state of channel {self._channel!r} refused", str(error))
+                continue
             self._heard_ns = clock.monotonic_ns()
             if isinstance(event.payload, StateEvent):
                 self._said_ns = event.payload.monotonic_ns
