@@ -14,6 +14,7 @@ import canbroker
 from canbroker import clock, settings
 from canbroker.aio import AwaitedBus
 from canbroker.errors import (
+    CanError,
     CanInitializationError,
     CanInterfaceNotImplementedError,
     CanLossError,
@@ -27,6 +28,7 @@ from canbroker.link.directory import channel_names
 from canbroker.link.lease import Lease, lease
 from canbroker.link.values import BusState, BusStats, CanProtocol, Receiving
 from canbroker.message import Message, to_frame, to_stamped_frame
+from canbroker.ownership import Uncopyable, end_block
 from canbroker.periodic.registry import Periodic
 from canbroker.periodic.task import OnError, PeriodicTask
 from canbroker.protection import Checksum, Counter
@@ -47,7 +49,7 @@ __all__ = [
 ]
 
 
-class Bus(AwaitedBus):
+class Bus(Uncopyable, AwaitedBus):
     """A channel, shared with every other process that opens it.
 
     One thread may receive while another one sends; see :class:`ThreadSafeBus` for more.
@@ -433,7 +435,7 @@ class Bus(AwaitedBus):
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self.shutdown()
+        end_block(self.shutdown, exc, CanError)
 
     def __del__(self) -> None:
         connection = getattr(self, "_connection", None)  # there is none if opening it failed
@@ -441,11 +443,18 @@ class Bus(AwaitedBus):
             return
         if connection.closed is None:
             self._abandon()
-            connection.close()  # a subclass may have a shutdown() that does not
-        connection.finish()
+        else:
+            connection.finish()
 
     def _abandon(self) -> None:
-        lifetime.end(self, self.shutdown, "shut down")
+        lifetime.end(self, self._end, "shut down")
+
+    def _end(self) -> None:
+        try:
+            self.shutdown()
+        finally:  # a subclass may have a shutdown() that does not
+            self._connection.close()
+            self._connection.finish()
 
     def _forked(self) -> None:
         """[forked child]"""

@@ -7,8 +7,9 @@ import threading
 import time
 from collections.abc import Callable, Coroutine, Iterable, Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, Self, TypeAlias
 
+from canbroker.ownership import Uncopyable, add_report
 from canbroker.readers import LoopReader, Reader, Source, ThreadReader, descriptor_of
 from canbroker.throttle import Throttle
 
@@ -17,12 +18,15 @@ if TYPE_CHECKING:
 
 _logger = logging.getLogger("canbroker.notifier")
 
+#: Seconds that listeners at work are waited for.
+_STOP_S: Final = 5.0
+
 #: What is called with each message. Ours take a :class:`canbroker.Message`, python-can's writers
 #: expect a ``can.Message``, and both are content with the other.
 Recipient: TypeAlias = Callable[[Any], object]
 
 
-class Notifier:
+class Notifier(Uncopyable):
     """Hands each message of one or several buses to all listeners, in the order they came.
 
     Each bus has a thread; listeners are called on it, by one thread at a time. With ``loop``
@@ -101,7 +105,7 @@ class Notifier:
                 self.stop()
                 raise
 
-    def stop(self, timeout: float = 5.0) -> None:
+    def stop(self, timeout: float = _STOP_S) -> None:
         """Ends the threads, then stops each listener that has a ``stop()``. Idempotent.
 
         Messages that were not received yet stay in the bus. May be called by a listener, which
@@ -111,8 +115,14 @@ class Notifier:
         :raises Exception: the first one that a listener's ``stop()`` has raised, after all of
             them were stopped.
         """
+        failure = self._end(timeout)
+        if failure is not None:
+            raise failure
+
+    def _end(self, timeout: float) -> Exception | None:
+        """As :meth:`stop`; returns what that raises."""
         if self._stopped:
-            return
+            return None
         self._stopped = True
         deadline = time.monotonic() + timeout
         readers, self._readers = self._readers, []
@@ -124,7 +134,7 @@ class Notifier:
                     _logger.warning("%r is still at work", reader.bus)
         self._over = True
         _release(self)
-        self._stop_listeners()
+        return self._stop_listeners()
 
     def add_bus(self, bus: Source) -> None:
         """Receives from ``bus`` as well, now or when it is started.
@@ -155,7 +165,11 @@ class Notifier:
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self.stop()
+        failure = self._end(_STOP_S)
+        if failure is not None and exc is None:
+            raise failure
+        if failure is not None and exc is not None:
+            add_report(exc, failure)
 
     def _read(self, bus: Source, descriptor: int) -> None:
         loop = self._loop
@@ -209,7 +223,8 @@ class Notifier:
                 kind = f"a listener or a bus has raised {type(error).__name__}"
                 self._errors.note(kind, str(error), logging.ERROR, error)
 
-    def _stop_listeners(self) -> None:
+    def _stop_listeners(self) -> Exception | None:
+        """Stops each of them; returns the first exception that one has raised."""
         failure: Exception | None = None
         for listener in tuple(self.listeners):
             try:
@@ -218,8 +233,7 @@ class Notifier:
             except Exception as error:
                 _logger.exception("%r does not stop", listener)
                 failure = failure or error
-        if failure is not None:
-            raise failure
+        return failure
 
 
 def _handed_to(

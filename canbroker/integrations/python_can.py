@@ -20,6 +20,7 @@ from can.broadcastmanager import (
 )
 
 from canbroker import errors
+from canbroker.ownership import Uncopyable, end_block
 
 if TYPE_CHECKING:
     from can.typechecking import AutoDetectedConfig, CanFilters
@@ -50,7 +51,7 @@ _CONTENT: Final = (
 )
 
 
-class CanbrokerBus(can.BusABC):
+class CanbrokerBus(Uncopyable, can.BusABC):
     """A channel of a broker as a bus of python-can, shared with all others that open it.
 
     As thread-safe as :class:`canbroker.Bus`, which does the work: filters run in the adapter's
@@ -216,6 +217,14 @@ class CanbrokerBus(can.BusABC):
         finally:
             super().shutdown()
 
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc_val: BaseException | None,
+        exc_tb: TracebackType | None,
+    ) -> None:
+        end_block(self.shutdown, exc_val, can.CanError)
+
     @staticmethod
     def _detect_available_configs() -> Sequence[AutoDetectedConfig]:
         """The channels of this user's broker; none if it does not run."""
@@ -227,7 +236,10 @@ class CanbrokerBus(can.BusABC):
 
 
 class CanbrokerTask(
-    LimitedDurationCyclicSendTaskABC, ModifiableCyclicTaskABC, RestartableCyclicTaskABC
+    Uncopyable,
+    LimitedDurationCyclicSendTaskABC,
+    ModifiableCyclicTaskABC,
+    RestartableCyclicTaskABC,
 ):
     """A periodic task of a :class:`CanbrokerBus`, run by the broker's scheduler.
 

@@ -14,6 +14,7 @@ from canbroker.errors import CanError, CanOperationError, CanTimeoutError
 from canbroker.fabric.sockets import Context
 from canbroker.link import attach, lifetime
 from canbroker.link.directory import is_running
+from canbroker.ownership import Uncopyable, end_block
 from canbroker.runtime import Runtime
 from canbroker.wire import control
 
@@ -24,7 +25,7 @@ _ANSWER_S: Final = 2.0
 _ASK_AGAIN_S: Final = 5.0
 
 
-class Lease:
+class Lease(Uncopyable):
     """A channel that nobody else is given from its pool. Any thread; made by :func:`lease`.
 
     It is given back by :meth:`release`, the end of a ``with`` block or of the process, whatever
@@ -66,10 +67,10 @@ class Lease:
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self.release()
+        end_block(self.release, exc, CanError)
 
     def __del__(self) -> None:
-        if not self._released:
+        if not getattr(self, "_released", True):
             self._abandon()
 
     def _is_kept(self) -> bool:

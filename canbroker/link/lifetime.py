@@ -49,17 +49,29 @@ def closed(owned: Owned) -> None:
 
 
 def end(owned: Owned, end: Callable[[], None], done: str) -> None:
-    """Calls ``end``, with a :class:`ResourceWarning` that it was not ``done`` by the owner."""
-    warnings.warn(f"{owned!r} was not {done}", ResourceWarning, stacklevel=3, source=owned)
+    """Calls ``end``, then warns that it was not ``done`` by the owner.
+
+    :raises ResourceWarning: where warnings are errors; ``owned`` has been ended all the same.
+    """
+    name = repr(owned)
     try:
         end()
     except CanError:
-        _logger.exception("%r was not %s, and cannot be in order", owned, done)
+        _logger.exception("%s was not %s, and cannot be in order", name, done)
+    finally:
+        warnings.warn(f"{name} was not {done}", ResourceWarning, stacklevel=3, source=owned)
 
 
 def _end_all() -> None:
+    """Ends each of them, whatever another one raises."""
+    errors: list[Exception] = []
     for owned in reversed(list(_open)):
-        owned._abandon()
+        try:
+            owned._abandon()
+        except Exception as error:  # noqa: BLE001 - raised below
+            errors.append(error)
+    if errors:
+        raise ExceptionGroup("not ended by their owners", errors)
 
 
 def _forked() -> None:
