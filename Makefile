@@ -8,7 +8,7 @@ FUZZ := $(VENV)/.fuzz
 BENCH := $(VENV)/.bench
 DURATION ?= 60
 
-.PHONY: demo test test-socketcan test-socketcan-hw conformance ecosystem fuzz soak check bench bench-periodic bench-socketcan docs format clean
+.PHONY: demo test test-socketcan test-socketcan-hw conformance ecosystem fuzz soak interruptions check bench bench-periodic bench-socketcan docs format clean
 
 $(READY): pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -50,6 +50,9 @@ fuzz: $(FUZZ)  ## random input to every decoder, each its share of DURATION seco
 
 soak: $(READY)  ## full traffic with random faults for DURATION seconds: memory, descriptors, ledger
 	$(BIN)/python -m tests.soak --duration $(DURATION)
+
+interruptions: $(READY)  ## 200 opens, shutdowns and others, interrupted by exceptions of a signal handler
+	$(BIN)/python -m tests.interruptions --count 200
 
 check: $(READY)  ## format, lint, types, layers
 	$(BIN)/ruff format --check .

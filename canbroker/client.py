@@ -6,6 +6,7 @@ Follows the Bus API that python-can documents; what is ours beyond it says so.
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from types import TracebackType
 from typing import Any, Self
@@ -23,9 +24,10 @@ from canbroker.errors import (
 )
 from canbroker.filters import CanFilters, validate
 from canbroker.link import lifetime
-from canbroker.link.connection import ANSWER_S, Connection
+from canbroker.link.connection import ANSWER_S, Connection, Wanted, connect
 from canbroker.link.directory import channel_names
 from canbroker.link.lease import Lease, lease
+from canbroker.link.life import Life
 from canbroker.link.values import BusState, BusStats, CanProtocol, Receiving
 from canbroker.message import Message, to_frame, to_stamped_frame
 from canbroker.ownership import Uncopyable, end_block
@@ -113,32 +115,26 @@ class Bus(Uncopyable, AwaitedBus):
             given, canbroker.rc, config_context, ignore_config=ignore_config, channels=channel_names
         )
         self._channel = found.get("channel")
-        self._connection = self._connect(found)
-        self._to_frame = to_stamped_frame if found.get("preserve_timestamps") else to_frame
-        self._reception = self._connection.reception
-        self._sending = self._connection.sending
-        self._periodic = Periodic(self._connection)
-        opening = self._connection.opening
-        self.channel_info = f"{self._connection.attached.name}: {opening.info}"
-        self.protocol = CanProtocol.CAN_FD if opening.fd else CanProtocol.CAN_20
-        lifetime.opened(self)
-
-    def _connect(self, found: settings.Settings) -> Connection:
+        wanted = _wanted(found)
+        client_id = os.urandom(6).hex()
+        self._life = Life(self._channel, client_id)  # owns whatever is opened from here on
         try:
-            connection = Connection(
-                self._channel,
-                found.get("interface"),
-                found.parameters(),
-                wanted=validate(found.get("can_filters")),
-                receiving=Receiving(
-                    own=bool(found.get("receive_own_messages")),
-                    on_loss=found.get("on_loss") or "count",
-                    on_slow=found.get("on_slow") or "repair",
-                    history=found.get("history") or 0.0,
-                ),
-                broker=found.get("broker"),
-                exclusive=bool(found.get("exclusive")),
-            )
+            self._connection = self._connect(found, client_id, wanted)
+            self._to_frame = to_stamped_frame if found.get("preserve_timestamps") else to_frame
+            self._reception = self._connection.reception
+            self._sending = self._connection.sending
+            self._periodic = Periodic(self._connection)
+            opening = self._connection.opening
+            self.channel_info = f"{self._connection.attached.name}: {opening.info}"
+            self.protocol = CanProtocol.CAN_FD if opening.fd else CanProtocol.CAN_20
+            lifetime.opened(self)
+        except BaseException:
+            self._life.end()
+            raise
+
+    def _connect(self, found: settings.Settings, client_id: str, wanted: Wanted) -> Connection:
+        try:
+            connection = connect(self._life, client_id, wanted)
             if found.get("preserve_timestamps"):
                 _check_virtual(connection)
         except (CanInitializationError, CanInterfaceNotImplementedError) as error:
@@ -164,7 +160,7 @@ class Bus(Uncopyable, AwaitedBus):
         try:
             message = self._reception.receive(timeout)
         except CanOperationError:
-            self._connection.finish()
+            self._life.finish()
             raise
         if message is not None and _logger.isEnabledFor(self.RECV_LOGGING_LEVEL):
             _logger.log(self.RECV_LOGGING_LEVEL, "Received: %s", message)
@@ -220,7 +216,7 @@ class Bus(Uncopyable, AwaitedBus):
         try:
             return self._reception.fileno()
         finally:
-            self._connection.finish()
+            self._life.finish()
 
     # -------------------------------------------------------------------------------- sending
 
@@ -361,7 +357,7 @@ class Bus(Uncopyable, AwaitedBus):
         try:
             self._reception.subscribe(wanted, clock.deadline_after(ANSWER_S))
         finally:
-            self._connection.finish()
+            self._life.finish()
 
     @property
     def state(self) -> BusState:
@@ -416,15 +412,18 @@ class Bus(Uncopyable, AwaitedBus):
         :raises CanOperationError: a frame was not sent. The bus is closed all the same.
         :raises CanTimeoutError: frames were still on their way after 10 s. As above.
         """
-        self._periodic.close()
-        closing = self._connection.close()
-        if closing:
-            lifetime.closed(self)
         try:
-            self._connection.finish()  # which may have been left to us
-        finally:
+            self._periodic.close()
+            closing = self._life.close()
             if closing:
-                self._periodic.raise_troubles()
+                lifetime.closed(self)
+            try:
+                self._life.finish()  # which may have been left to us
+            finally:
+                if closing:
+                    self._periodic.raise_troubles()
+        finally:
+            self._life.end()
 
     def __enter__(self) -> Self:
         return self
@@ -438,13 +437,13 @@ class Bus(Uncopyable, AwaitedBus):
         end_block(self.shutdown, exc, CanError)
 
     def __del__(self) -> None:
-        connection = getattr(self, "_connection", None)  # there is none if opening it failed
-        if connection is None:
+        life = getattr(self, "_life", None)  # there is none if the configuration was wrong
+        if life is None or life.over:
             return
-        if connection.closed is None:
-            self._abandon()
+        if life.closed is None:
+            lifetime.forgotten(self, self._end, "shut down")
         else:
-            connection.finish()
+            lifetime.end_later(life.end_forgotten)
 
     def _abandon(self) -> None:
         lifetime.end(self, self._end, "shut down")
@@ -453,21 +452,36 @@ class Bus(Uncopyable, AwaitedBus):
         try:
             self.shutdown()
         finally:  # a subclass may have a shutdown() that does not
-            self._connection.close()
-            self._connection.finish()
+            self._life.end_forgotten()
 
     def _forked(self) -> None:
         """[forked child]"""
-        self._connection.forked()
+        self._life.forked()
         self._periodic.forget()
 
 
+def _wanted(found: settings.Settings) -> Wanted:
+    """:raises ValueError: a filter, or another argument, is not valid."""
+    return Wanted(
+        label=found.get("channel"),
+        interface=found.get("interface"),
+        parameters=found.parameters(),
+        filters=validate(found.get("can_filters")),
+        receiving=Receiving(
+            own=bool(found.get("receive_own_messages")),
+            on_loss=found.get("on_loss") or "count",
+            on_slow=found.get("on_slow") or "repair",
+            history=found.get("history") or 0.0,
+        ),
+        broker=found.get("broker"),
+        exclusive=bool(found.get("exclusive")),
+    )
+
+
 def _check_virtual(connection: Connection) -> None:
-    """:raises CanInitializationError: the channel is that of an adapter. It is closed, then."""
+    """:raises CanInitializationError: the channel is that of an adapter."""
     attached = connection.attached
     if attached.interface != "virtual":
-        connection.close()
-        connection.finish()
         raise CanInitializationError(
             f"preserve_timestamps is for interface virtual; {attached.name!r} is a channel of "
             f"{attached.interface}"

@@ -65,7 +65,13 @@ class Notifier(Uncopyable):
         self._delivery = threading.RLock()  # one thread at a time calls listeners
         self._tasks: set[asyncio.Task[object]] = set()  # asyncio itself would forget them
         self._errors = Throttle(_logger)
-        self.start()
+        self._unstopped: list[Recipient] = []  # listeners that have to be stopped
+        self._ended = True
+        try:
+            self.start()
+        except BaseException:
+            self._abort()
+            raise
 
     @property
     def bus(self) -> Source | tuple[Source, ...]:
@@ -93,16 +99,16 @@ class Notifier(Uncopyable):
             if not self._stopped:
                 return
             sources = [(bus, descriptor_of(bus)) for bus in self._buses]
-            _claim(self._buses, self)
-            self._stopped = self._over = False
             try:
+                _claim(self._buses, self)
+                self._stopped = self._over = self._ended = False
                 for listener in tuple(self.listeners):
                     if callable(start := getattr(listener, "start", None)):
                         start()
                 for bus, descriptor in sources:
                     self._read(bus, descriptor)
             except BaseException:
-                self.stop()
+                self._abort()
                 raise
 
     def stop(self, timeout: float = _STOP_S) -> None:
@@ -119,22 +125,39 @@ class Notifier(Uncopyable):
         if failure is not None:
             raise failure
 
+    def _abort(self) -> None:
+        """It was not started, or not wholly."""
+        _release(self)
+        if not self._ended:
+            self._end(_STOP_S)
+
     def _end(self, timeout: float) -> Exception | None:
-        """As :meth:`stop`; returns what that raises."""
-        if self._stopped:
+        """As :meth:`stop`; returns what that raises. A signal handler may raise in here once."""
+        try:
+            return self._end_readers(timeout)
+        finally:
+            self._end_readers(timeout)
+
+    def _end_readers(self, timeout: float) -> Exception | None:
+        if self._ended:
             return None
         self._stopped = True
         deadline = time.monotonic() + timeout
-        readers, self._readers = self._readers, []
+        readers = tuple(self._readers)
         for reader in readers:
             reader.stop()
         if not any(reader.is_current() for reader in readers):
             for reader in readers:
                 if not reader.join(max(0.0, deadline - time.monotonic())):
                     _logger.warning("%r is still at work", reader.bus)
+        if not self._over:
+            self._unstopped = list(self.listeners)
         self._over = True
         _release(self)
-        return self._stop_listeners()
+        failure = self._stop_listeners()
+        self._readers = []
+        self._ended = True
+        return failure
 
     def add_bus(self, bus: Source) -> None:
         """Receives from ``bus`` as well, now or when it is started.
@@ -226,13 +249,15 @@ class Notifier(Uncopyable):
     def _stop_listeners(self) -> Exception | None:
         """Stops each of them; returns the first exception that one has raised."""
         failure: Exception | None = None
-        for listener in tuple(self.listeners):
+        while self._unstopped:
+            listener = self._unstopped[0]
             try:
                 if callable(stop := getattr(listener, "stop", None)):
                     stop()
             except Exception as error:
                 _logger.exception("%r does not stop", listener)
                 failure = failure or error
+            del self._unstopped[:1]
         return failure
 
 
@@ -264,7 +289,7 @@ def _tell(listener: Recipient, error: Exception) -> bool:
 # --------------------------------------------------------------------------- one Notifier per bus
 
 _active: list[tuple[Source, Notifier]] = []
-_active_lock = threading.Lock()
+_active_lock = threading.RLock()  # a signal handler may stop another one
 
 
 def _claim(buses: Sequence[Source], notifier: Notifier) -> None:

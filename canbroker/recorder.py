@@ -8,7 +8,7 @@ from canbroker import clock
 from canbroker.candump import format_log_line
 from canbroker.errors import CanOperationError
 from canbroker.fabric.asking import Asker
-from canbroker.fabric.sockets import Context
+from canbroker.fabric.sockets import SharedContext
 from canbroker.filters import EVERYTHING
 from canbroker.frame import EchoFrame, Frame
 from canbroker.runtime import Runtime
@@ -32,7 +32,7 @@ def recent_frames(broker: str | None, channel: str, seconds: float) -> list[Echo
     :raises CanOperationError: the channel does not answer, or not as it should.
     """
     endpoint = Runtime.at(broker).channel_endpoint(channel, "ctl")
-    context = Context()
+    context = SharedContext()
     asker = Asker(context, endpoint)
     try:
         topic = route_topic(channel, EVERYTHING)

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import select
+import weakref
 from typing import Final, Protocol, TypeAlias, cast
 
 import zmq
 
-from canbroker import clock
-from canbroker.errors import CanInitializationError
+from canbroker import clock, handles
+from canbroker.errors import CanInitializationError, CanOperationError
 from canbroker.fabric.gate import Gate
+from canbroker.fabric.shared import QuietSocket, shared
 from canbroker.wire import MAX_MESSAGE_BYTES
 from canbroker.wire.topics import MAX_TOPIC_BYTES
 
@@ -38,6 +40,9 @@ _SELECTABLE: Final = 1024
 _EXACT_NS: Final = 10 * clock.MILLISECOND
 
 _LINGER_MS: Final = 200
+
+#: What an address of a Unix socket begins with; its path follows.
+IPC: Final = "ipc://"
 _RECONNECT_MS: Final = 10
 _RECONNECT_MAX_MS: Final = 100
 
@@ -83,7 +88,7 @@ class Descriptor(Protocol):
 
 
 class Context:
-    """The ZeroMQ context of one client or actor. Closing it needs all of its sockets closed.
+    """The ZeroMQ context of a process that listens. Closing it needs all of its sockets closed.
 
     ``gate``: of those that listen.
     """
@@ -127,8 +132,15 @@ class Context:
         self.gate.close()
         self._context.term()
 
+    def _open(self, kind: int) -> Socket:
+        return self._context.socket(kind, socket_class=QuietSocket)
+
     def _socket(self, kind: int, high_water: int) -> Socket:
-        socket = self._context.socket(kind)
+        try:
+            socket = self._open(kind)
+        except zmq.ZMQError as error:
+            what = f"cannot make a socket: {handles.explained(OSError(error.errno, str(error)))}"
+            raise CanOperationError(what) from error
         socket.setsockopt(zmq.SNDHWM, high_water)
         socket.setsockopt(zmq.RCVHWM, high_water)
         socket.setsockopt(zmq.LINGER, _LINGER_MS)
@@ -156,6 +168,35 @@ class Context:
             socket.close()
             raise CanInitializationError(f"cannot connect to {endpoint}: {error}") from error
         return socket
+
+
+class SharedContext(Context):
+    """The sockets of one client, in the context that all clients of this process share.
+
+    Any thread may close it, when no other one uses its sockets.
+    """
+
+    def __init__(self) -> None:
+        """Opens nothing."""
+        self._sockets: weakref.WeakSet[Socket] = weakref.WeakSet()
+
+    def close(self) -> None:
+        """Closes all of its sockets that are open still. Idempotent.
+
+        If a signal handler raises in it, once more does the rest.
+        """
+        for socket in list(self._sockets):
+            socket.close()
+        shared.leave(self)
+
+    def _open(self, kind: int) -> Socket:
+        socket = shared.open(self, kind)
+        self._sockets.add(socket)
+        return socket
+
+    def _connected(self, socket: Socket, endpoint: str) -> Socket:
+        shared.endpoints.add(endpoint.removeprefix(IPC))
+        return super()._connected(socket, endpoint)
 
 
 class Waiter:

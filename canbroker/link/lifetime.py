@@ -6,6 +6,7 @@ Importing does nothing, so the first one that is opened registers the end of all
 from __future__ import annotations
 
 import atexit
+import functools
 import logging
 import os
 import warnings
@@ -14,6 +15,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 from canbroker.errors import CanError
+from canbroker.undisturbed import in_background
 
 _logger = logging.getLogger("canbroker.bus")
 
@@ -31,6 +33,9 @@ class Owned(Protocol):
 #: In the order in which they were opened: a lease before the bus that is opened with it.
 _open: weakref.WeakKeyDictionary[Owned, None] = weakref.WeakKeyDictionary()
 _registered: list[bool] = []
+
+#: Of forgotten ones that are being ended: whether that is done, and what waits for it.
+_waits: list[tuple[list[bool], Callable[[], None]]] = []
 
 
 def opened(owned: Owned) -> None:
@@ -62,8 +67,42 @@ def end(owned: Owned, end: Callable[[], None], done: str) -> None:
         warnings.warn(f"{name} was not {done}", ResourceWarning, stacklevel=3, source=owned)
 
 
+def forgotten(owned: Owned, end: Callable[[], None], done: str) -> None:
+    """[finalizer] As :func:`end`, without waiting for it.
+
+    A finalizer may interrupt anything, and Python swallows what a signal handler raises in it.
+
+    :raises ResourceWarning: as :func:`end`.
+    """
+    end_later(functools.partial(_end_quietly, end, type(owned).__name__, done))
+    warnings.warn(f"{owned!r} was not {done}", ResourceWarning, stacklevel=3, source=owned)
+
+
+def end_later(job: Callable[[], None]) -> None:
+    """[finalizer] Does ``job`` on a thread of its own."""
+    ended: list[bool] = []
+    _waits[:] = [(over, wait) for over, wait in _waits if not over]
+    _waits.append((ended, in_background(functools.partial(_do, job, ended), "canbroker-cleanup")))
+
+
+def _do(job: Callable[[], None], ended: list[bool]) -> None:
+    try:
+        job()
+    finally:
+        ended.append(True)
+
+
+def _end_quietly(end: Callable[[], None], name: str, done: str) -> None:
+    try:
+        end()
+    except CanError:
+        _logger.exception("a %s was not %s, and cannot be in order", name, done)
+
+
 def _end_all() -> None:
     """Ends each of them, whatever another one raises."""
+    for _, wait in _waits:
+        wait()
     errors: list[Exception] = []
     for owned in reversed(list(_open)):
         try:
@@ -78,3 +117,4 @@ def _forked() -> None:
     for owned in list(_open):
         owned._forked()
     _open.clear()
+    _waits.clear()

@@ -101,6 +101,17 @@ class ChannelWatch:
             self._follow()
         return self.state.exclusive
 
+    def wait_until_listed(self, client_id: str, listed: bool, deadline: int | None) -> bool:
+        """Whether the channel says by ``deadline`` that a client is present, or is not."""
+        with self._lock:
+            self._follow()
+            while any(info.client_id == client_id for info in self.state.clients) != listed:
+                left = clock.remaining_ns(deadline)
+                if self._quiet() or not left or not self._waiter.wait(left):
+                    return False
+                self._follow()
+            return True
+
     def wait_for_holder(self, is_it: Callable[[Holder | None], bool], deadline: int | None) -> bool:
         """Whether the channel says by ``deadline`` that somebody holds it who ``is_it``."""
         with self._lock:
@@ -111,10 +122,22 @@ class ChannelWatch:
                 self._follow()
             return True
 
+    def mine(self) -> bool:
+        """Whether this thread is at it."""
+        return bool(self._lock._is_owned())  # type: ignore[attr-defined] # as threading.Condition
+
+    def wake_up(self) -> None:
+        """Nobody waits here for more than a moment."""
+
     def close(self) -> None:
         with self._lock:
             self._closed = True
             self._feed.close()
+
+    def forked(self) -> None:
+        """[forked child] The socket is the parent's, and so is the lock."""
+        self._lock = threading.RLock()
+        self._closed = True
 
     def _quiet(self) -> bool:
         return self._closed or clock.monotonic_ns() - self._heard_ns > SILENCE_NS
