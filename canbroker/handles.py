@@ -62,13 +62,16 @@ class Handle:
         """Idempotent."""
         with fork_lock:
             _close_all(self._numbers)
+            _handles.discard(self)  # here, not in a callback when it is collected
 
     def give_up(self) -> None:
         """Forgets the descriptor without closing it: somebody else does."""
-        self._numbers.clear()
+        with fork_lock:
+            self._numbers.clear()
+            _handles.discard(self)
 
     def __del__(self) -> None:
-        if self._numbers:
+        if getattr(self, "_numbers", None):
             self.close()
 
 

@@ -249,7 +249,7 @@ def main() -> int:
                 faulthandler.dump_traceback_later(3 * PATIENCE_S, exit=True)  # has a thread
                 before = resources_at_rest()
                 tries = 0
-                while signals.hits < count and tries < 10 * count:
+                while signals.hits < count and tries < (1 if name == "collect" else 5) * count:
                     tries += 1
                     faulthandler.dump_traceback_later(3 * PATIENCE_S, exit=True)
                     interrupt(make(), signals)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import select
 from collections.abc import Iterable
 from typing import cast
-from weakref import WeakSet
 
 import zmq
 
@@ -29,7 +28,7 @@ class Readiness:
         :raises CanOperationError: there is no descriptor left.
         """
         self._more = more
-        self._watched: WeakSet[Socket] = WeakSet()
+        self._watched: set[Socket] = set()
         self._epoll: select.epoll | None = None
         if hasattr(select, "epoll"):
             try:
@@ -42,6 +41,7 @@ class Readiness:
         """Looks at these, too. Those that are closed are forgotten by themselves."""
         for socket in sockets:
             if socket not in self._watched and self._epoll is not None:
+                self._watched = {other for other in self._watched if not other.closed}
                 self._watched.add(socket)
                 self._epoll.register(cast(int, socket.getsockopt(zmq.FD)), select.EPOLLIN)
 

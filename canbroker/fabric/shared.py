@@ -38,9 +38,18 @@ class QuietSocket(zmq.Socket[bytes]):
     One that a signal handler's exception has lost is found again by :func:`_lost`.
     """
 
+    #: Whose it is.
+    user: object = None
+
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        _sockets.add(self)
+        with handles.fork_lock:
+            _sockets.add(self)
         super().__init__(*args, **kwargs)
+
+    def close(self, linger: int | None = None) -> None:
+        super().close(linger)
+        with handles.fork_lock:  # here, not in a callback that calls Python when it is collected
+            _sockets.discard(self)
 
     # Not a function of Python's: a signal handler might raise in it, and nobody would hear of that.
     __del__ = zmq.backend.Socket.close
@@ -76,10 +85,16 @@ class Shared:
                 handles.require(_DESCRIPTORS + 1, "ZeroMQ")
                 context = self._context = _QuietContext(io_threads=1)
                 context.set(zmq.MAX_SOCKETS, _MAX_SOCKETS)
-            return context.socket(kind, socket_class=QuietSocket)
+            socket = context.socket(kind, socket_class=QuietSocket)
+            socket.user = user
+            return socket
 
     def leave(self, user: object) -> None:
-        """Ends the context, if it had no other users. Idempotent."""
+        """Closes the sockets of a user, and ends the context, if it had no others. Idempotent."""
+        with handles.fork_lock:
+            sockets_of_it = [socket for socket in _sockets if socket.user is user]
+        for socket in sockets_of_it:
+            socket.close()
         with handles.fork_lock:
             self._users.discard(user)
             over = not self._users and self._context is not None
@@ -104,9 +119,9 @@ class Shared:
                     return
                 context, self._context = self._context, None
                 self.endpoints.clear()
-            for socket in list(_sockets):  # those that an exception has lost
-                if socket.context is context:
-                    socket.close(linger=0)
+                lost = [socket for socket in _sockets if socket.context is context]
+            for socket in lost:  # by an exception
+                socket.close(linger=0)
             context.term()
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import select
-import weakref
 from typing import Final, Protocol, TypeAlias, cast
 
 import zmq
@@ -178,21 +177,16 @@ class SharedContext(Context):
 
     def __init__(self) -> None:
         """Opens nothing."""
-        self._sockets: weakref.WeakSet[Socket] = weakref.WeakSet()
 
     def close(self) -> None:
         """Closes all of its sockets that are open still. Idempotent.
 
         If a signal handler raises in it, once more does the rest.
         """
-        for socket in list(self._sockets):
-            socket.close()
         shared.leave(self)
 
     def _open(self, kind: int) -> Socket:
-        socket = shared.open(self, kind)
-        self._sockets.add(socket)
-        return socket
+        return shared.open(self, kind)
 
     def _connected(self, socket: Socket, endpoint: str) -> Socket:
         shared.endpoints.add(endpoint.removeprefix(IPC))

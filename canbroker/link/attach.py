@@ -194,7 +194,8 @@ def _start_broker(runtime: Runtime, lock: BrokerLock, options: Sequence[str]) ->
     ]
     descriptors = (lock.descriptor, ready_end.fileno())
     try:
-        with runtime.log_path.open("wb") as log:
+        # subprocess, too, reads a pipe whose other end a child would keep.
+        with handles.fork_lock, runtime.log_path.open("wb") as log:
             subprocess.run(
                 command,
                 stdin=subprocess.DEVNULL,

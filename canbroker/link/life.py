@@ -52,6 +52,8 @@ class Life:
     while it can.
     """
 
+    _ended = True  # as long as it is not made
+
     def __init__(self, label: object, client_id: str) -> None:
         """``label``: what the user calls the channel. Opens nothing."""
         self.closed: str | None = _NEVER_OPENED

@@ -9,6 +9,7 @@ import functools
 import random
 import sys
 import warnings
+from collections.abc import Callable
 from typing import Final
 
 import pytest
@@ -43,7 +44,7 @@ def test_nothing_is_left(runtime: Runtime, name: str, monkeypatch: pytest.Monkey
         for place in _some_of(places):
             operation = make()
             hits: list[bool] = []
-            interrupt(operation, lambda job, at=place, to=hits: to.append(struck(at, job)))
+            interrupt(operation, functools.partial(_strike, place, hits))
             del operation
             assert_as_before(before, f"{name} at {place} of {places}")
             heard += hits[0]
@@ -55,6 +56,10 @@ def _some_of(places: int) -> list[int]:
     """The first and last ones, where most goes wrong, and others."""
     edges = {*range(6), *range(max(0, places - 6), places)}
     return sorted(edges | {random.randrange(places) for _ in range(PLACES)})
+
+
+def _strike(place: int, hits: list[bool], job: Callable[[], None]) -> None:
+    hits.append(struck(place, job))
 
 
 def _uninterrupted(operation: Operation) -> int:
