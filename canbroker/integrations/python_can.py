@@ -6,6 +6,7 @@ opens interfaces, so what talks to a broker is imported by the first bus.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Sequence
 from copy import deepcopy
 from types import TracebackType
@@ -58,7 +59,7 @@ class CanbrokerBus(Uncopyable, can.BusABC):
     process, periodic tasks in the broker's scheduler. Errors are python-can's.
     """
 
-    _shutting_down = False
+    _closer: int | None = None  # thread that has shut it down
 
     def __init__(
         self,
@@ -89,6 +90,7 @@ class CanbrokerBus(Uncopyable, can.BusABC):
         """
         from canbroker.client import Bus  # noqa: PLC0415 - only who opens a bus pays for it
 
+        self._receiving: set[int] = set()  # threads
         with _THEIRS:
             self._bus = Bus(
                 channel,
@@ -113,16 +115,19 @@ class CanbrokerBus(Uncopyable, can.BusABC):
     def recv(self, timeout: float | None = None) -> can.Message | None:
         """Returns the next message, or ``None`` when ``timeout`` seconds are over.
 
-        ``None`` also when the bus is shut down meanwhile, as with python-can's ``virtual``: a
-        Notifier that was told to stop may still be waiting in this call.
+        ``None`` also when another thread shuts the bus down meanwhile, or has since the last call:
+        a Notifier that was told to stop may still be here, and looks when it has returned.
 
         :raises can.CanOperationError: the bus was closed before, or its channel is gone.
         """
-        was_open = not self._shutting_down
+        me = threading.get_ident()
+        if self._closer is None:
+            self._receiving.add(me)
         try:
             return super().recv(timeout)
         except can.CanOperationError:
-            if was_open and self._shutting_down:
+            if self._closer not in {None, me} and me in self._receiving:
+                self._receiving.discard(me)
                 return None
             raise
 
@@ -210,7 +215,7 @@ class CanbrokerBus(Uncopyable, can.BusABC):
 
         :raises can.CanOperationError: a frame was not sent. The bus is closed all the same.
         """
-        self._shutting_down = True
+        self._closer = threading.get_ident()
         try:
             with _THEIRS:
                 self._bus.shutdown()  # and all its tasks at once

@@ -160,6 +160,31 @@ def test_a_waiting_recv_returns_none_when_its_bus_is_shut_down(
         bus.recv(timeout)
 
 
+def test_between_two_recvs_of_a_thread_too(runtime: Runtime) -> None:
+    """A Notifier has looked whether it shall stop, and is about to receive again."""
+    bus = open_bus()
+    returned: list[object] = []
+    has_received, is_shut_down = threading.Event(), threading.Event()
+
+    def receive() -> None:
+        returned.append(bus.recv(0))
+        has_received.set()
+        assert is_shut_down.wait(PATIENCE_S)
+        for _ in range(2):
+            try:
+                returned.append(bus.recv(0))
+            except can.CanOperationError:
+                returned.append("error")
+
+    receiving = threading.Thread(target=receive)
+    receiving.start()
+    assert has_received.wait(PATIENCE_S)
+    bus.shutdown()
+    is_shut_down.set()
+    receiving.join(PATIENCE_S)
+    assert returned == [None, None, "error"]
+
+
 def _is_waiting(thread: threading.Thread) -> bool:
     """Whether a thread polls: all that it calls is on its stack."""
     frame = sys._current_frames().get(thread.ident or 0)
