@@ -441,7 +441,8 @@ class Bus(Uncopyable, AwaitedBus):
         if life is None or life.over:
             return
         if life.closed is None:
-            lifetime.forgotten(self, self._end, "shut down")
+            name = f"<{type(self).__name__} {self._channel!r}>"
+            lifetime.forgotten(self, name, self._end, "shut down")
         else:
             lifetime.end_later(life.end_forgotten)
 

@@ -79,7 +79,7 @@ class Lease(Uncopyable):
 
     def __del__(self) -> None:
         if not getattr(self, "_released", True):
-            lifetime.forgotten(self, self.release, "released")
+            lifetime.forgotten(self, repr(self), self.release, "released")
 
     def _is_kept(self) -> bool:
         """Whether there is a broker that knows of it, or a killed one has left word of it."""

@@ -67,15 +67,16 @@ def end(owned: Owned, end: Callable[[], None], done: str) -> None:
         warnings.warn(f"{name} was not {done}", ResourceWarning, stacklevel=3, source=owned)
 
 
-def forgotten(owned: Owned, end: Callable[[], None], done: str) -> None:
+def forgotten(owned: Owned, name: str, end: Callable[[], None], done: str) -> None:
     """[finalizer] As :func:`end`, without waiting for it.
 
-    A finalizer may interrupt anything, and Python swallows what a signal handler raises in it.
+    A finalizer may interrupt anything, and Python swallows what a signal handler raises in it. So
+    it does little: not even the state of ``owned`` is looked up.
 
     :raises ResourceWarning: as :func:`end`.
     """
-    end_later(functools.partial(_end_quietly, end, type(owned).__name__, done))
-    warnings.warn(f"{owned!r} was not {done}", ResourceWarning, stacklevel=3, source=owned)
+    end_later(functools.partial(_end_quietly, end, name, done))
+    warnings.warn(f"{name} was not {done}", ResourceWarning, stacklevel=3, source=owned)
 
 
 def end_later(job: Callable[[], None]) -> None:
@@ -96,7 +97,7 @@ def _end_quietly(end: Callable[[], None], name: str, done: str) -> None:
     try:
         end()
     except CanError:
-        _logger.exception("a %s was not %s, and cannot be in order", name, done)
+        _logger.exception("%s was not %s, and cannot be in order", name, done)
 
 
 def _end_all() -> None:
