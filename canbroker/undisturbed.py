@@ -88,5 +88,5 @@ class _Work:
     def _launch(self, thread: threading.Thread) -> None:
         try:
             thread.start()
-        except RuntimeError:  # there was room for one thread, and not for two
+        except BaseException:  # noqa: BLE001 - there was room for one thread, say, and not for two
             self.run()
