@@ -1,30 +1,38 @@
 # Everything sets itself up in a private virtual environment; Python 3.11 or later is all it needs.
+# The versions of constraints.txt go into it, so that today's environment is tomorrow's.
 PYTHON ?= python3
+OLDEST_PYTHON ?= python3.11
 VENV := .venv
+NEWEST := .venv-newest
+LOCK := .venv-lock
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 ECOSYSTEM := $(VENV)/.ecosystem
 FUZZ := $(VENV)/.fuzz
 BENCH := $(VENV)/.bench
 DURATION ?= 60
+PIP_INSTALL := -m pip install --quiet --disable-pip-version-check
+# In the environment, where the build of this package sees them, too; newer pips look at the second.
+LOCKED := PIP_CONSTRAINT=constraints.txt PIP_BUILD_CONSTRAINT=constraints.txt
+COUNT ?= 200
 
-.PHONY: demo test test-socketcan test-socketcan-hw conformance ecosystem fuzz soak interruptions check bench bench-periodic bench-socketcan docs format clean
+.PHONY: demo test test-newest lock test-socketcan test-socketcan-hw conformance ecosystem firmwares fuzz soak interruptions kills crowd check bench bench-periodic bench-socketcan bench-vendor docs format clean
 
-$(READY): pyproject.toml
+$(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	$(LOCKED) $(BIN)/python $(PIP_INSTALL) --editable '.[dev]'
 	touch $@
 
 $(ECOSYSTEM): $(READY)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[ecosystem]'
+	$(LOCKED) $(BIN)/python $(PIP_INSTALL) --editable '.[ecosystem]'
 	touch $@
 
 $(FUZZ): $(READY)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[fuzz]'
+	$(LOCKED) $(BIN)/python $(PIP_INSTALL) --editable '.[fuzz]'
 	touch $@
 
 $(BENCH): $(READY)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[bench]'
+	$(LOCKED) $(BIN)/python $(PIP_INSTALL) --editable '.[bench]'
 	touch $@
 
 demo: $(READY)   ## the main job on simulated hardware, with a ledger at the end
@@ -32,6 +40,20 @@ demo: $(READY)   ## the main job on simulated hardware, with a ledger at the end
 
 test: $(READY)   ## all tests, two files at a time: they wait for most of it
 	$(BIN)/python -m pytest -n 2 --dist loadfile
+
+test-newest:     ## all tests with the newest of what we depend on, in an environment of its own
+	$(PYTHON) -m venv --clear $(NEWEST)
+	$(NEWEST)/bin/python $(PIP_INSTALL) --editable '.[dev]'
+	$(NEWEST)/bin/python -m pytest -n 2 --dist loadfile
+
+# The oldest Python that we support: what installs there installs on later ones, too.
+lock:            ## the newest of what we depend on, into constraints.txt
+	$(OLDEST_PYTHON) -m venv --clear $(LOCK)
+	$(LOCK)/bin/python $(PIP_INSTALL) hatchling editables '.[dev,ecosystem,bench,docs,fuzz]'
+	{ echo "# The versions that the Makefile installs. Written by 'make lock'."; \
+	  $(LOCK)/bin/python -m pip freeze --disable-pip-version-check --exclude canbroker; } > $(LOCK)/new
+	mv $(LOCK)/new constraints.txt
+	rm -r $(LOCK)
 
 test-socketcan: $(READY)     ## those that need a kernel with CAN: this one, or one of its own
 	tools/test-socketcan
@@ -42,8 +64,11 @@ test-socketcan-hw: $(READY)  ## those that need controllers: emulated ones
 conformance: $(READY)  ## python-can's own tests against canbroker; CANBROKER_PYTHON_CAN names a checkout of it
 	$(BIN)/python -m tests.conformance
 
-ecosystem: $(ECOSYSTEM)  ## cantools, can-isotp, udsoncan, canopen, python-can's writers, with canbroker
+ecosystem: $(ECOSYSTEM)  ## cantools, can-isotp, udsoncan, canopen and their own tests, python-can's writers
 	$(BIN)/python -m pytest tests/ecosystem tests/docs
+
+firmwares: $(READY)  ## 5,000 frames out and 20,000 in through each simulated serial adapter, actors killed
+	CANBROKER_FIRMWARE_FRAMES=10 $(BIN)/python -m pytest tests/integration/test_firmwares.py --timeout 300
 
 fuzz: $(FUZZ)  ## random input to every decoder, each its share of DURATION seconds
 	$(BIN)/python -m tests.fuzz --duration $(DURATION)
@@ -53,6 +78,12 @@ soak: $(READY)  ## full traffic with random faults for DURATION seconds: memory,
 
 interruptions: $(READY)  ## 200 opens, shutdowns and others, interrupted by exceptions of a signal handler
 	$(BIN)/python -m tests.interruptions --count 200
+
+kills: $(READY)  ## COUNT brokers killed at random moments of their first two seconds
+	$(BIN)/python -m tests.kills --count $(COUNT)
+
+crowd: $(READY)  ## a thousand clients of one channel, at a soft limit of 1024 open files
+	CANBROKER_CROWD=1 $(BIN)/python -m pytest tests/integration/test_descriptors.py -k thousand_clients
 
 check: $(READY)  ## format, lint, types, layers
 	$(BIN)/ruff format --check .
@@ -69,9 +100,12 @@ bench-periodic: $(READY)   ## how regular periodic tasks are, beside python-can'
 bench-socketcan: $(READY)  ## python-can's SocketCAN beside canbroker; without CAN: tools/can-vm -- make bench-socketcan
 	$(BIN)/python -m benchmarks.socketcan
 
+bench-vendor: $(READY)     ## python-can's PCAN bus beside canbroker on one double of an adapter; needs gcc
+	$(BIN)/python -m benchmarks.vendor
+
 # Not --quiet, which hides warnings from --strict. The notice of the theme about MkDocs 2 is none.
 docs: $(READY)   ## the documentation, into site/
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[docs]'
+	$(LOCKED) $(BIN)/python $(PIP_INSTALL) --editable '.[docs]'
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 format: $(READY)
@@ -79,4 +113,4 @@ format: $(READY)
 	$(BIN)/ruff check --fix .
 
 clean:
-	rm -rf $(VENV) build dist site .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf $(VENV) $(NEWEST) $(LOCK) build dist site .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis

@@ -22,7 +22,7 @@ from canbroker import Bus
 from canbroker.backends import open_backend, parse_options
 from canbroker.demo.broker import BrokerView
 from canbroker.frame import Frame
-from canbroker.simulator.device import Device
+from canbroker.simulator.firmware import create
 from canbroker.simulator.options import SimulatorOptions
 from canbroker.slcan_codec import encode
 
@@ -87,7 +87,7 @@ def _adapter() -> Iterator[tuple[str, Inject]]:
 
 
 def _answer(master: int, stop: int) -> None:
-    device = Device(SimulatorOptions())
+    device = create(SimulatorOptions())
     while True:
         ready, _, _ = select.select([master, stop], [], [])
         if stop in ready:

@@ -13,8 +13,8 @@ from benchmarks.peers import Delivery, Peer, Sender
 from benchmarks.streams import cpu_per_frame, rate
 from benchmarks.team import Team
 from benchmarks.usage import resident_mb
-from canbroker.candump import read_log
 from canbroker.frame import EXTENDED
+from canbroker.log_reader import LogReader
 
 #: Bytes of a time stamp. Frames of this length carry when they were sent.
 _STAMP: Final = 8
@@ -44,8 +44,8 @@ def uniform(rate: int, seconds: float) -> list[Due]:
 
 def recorded(path: Path, speed: float) -> list[Due]:
     """The classic data frames of a candump log, so many times as fast."""
-    with path.open(encoding="utf-8") as file:
-        entries = list(read_log(file, str(path)))
+    with LogReader.open(path) as log:
+        entries = list(log)
     begin = entries[0].timestamp_ns
     return [
         Due(

@@ -1,6 +1,7 @@
 """Share CAN adapters between processes, through the Bus API that python-can documents.
 
-Importing does next to nothing: a name's module is imported when the name is first used.
+Importing does next to nothing: a name's module is imported when the name is first used. So is
+python-can, some of whose names are handed on as they are: ``import canbroker as can``.
 """
 
 from __future__ import annotations
@@ -9,6 +10,48 @@ import importlib
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
+    # isort: off
+    from can import (
+        VALID_INTERFACES as VALID_INTERFACES,
+        ASCReader as ASCReader,
+        ASCWriter as ASCWriter,
+        BitTiming as BitTiming,
+        BitTimingFd as BitTimingFd,
+        BLFReader as BLFReader,
+        BLFWriter as BLFWriter,
+        CanutilsLogReader as CanutilsLogReader,
+        CanutilsLogWriter as CanutilsLogWriter,
+        CSVReader as CSVReader,
+        CSVWriter as CSVWriter,
+        Logger as Logger,
+        LogReader as LogReader,
+        MessageSync as MessageSync,
+        MF4Reader as MF4Reader,
+        MF4Writer as MF4Writer,
+        SizedRotatingLogger as SizedRotatingLogger,
+        SqliteReader as SqliteReader,
+        SqliteWriter as SqliteWriter,
+        TRCFileVersion as TRCFileVersion,
+        TRCReader as TRCReader,
+        TRCWriter as TRCWriter,
+        io as io,
+        typechecking as typechecking,
+        util as util,
+    )
+
+    from canbroker import (
+        bit_timing as bit_timing,
+        broadcastmanager as broadcastmanager,
+        bus as bus,
+        exceptions as exceptions,
+        interface as interface,
+        interfaces as interfaces,
+        listener as listener,
+        message as message,
+        notifier as notifier,
+    )
+
+    # isort: on
     from canbroker.client import (
         Bus,
         BusABC,
@@ -124,18 +167,69 @@ _HOMES: Final = {
     "canbroker.periodic.task": ("PeriodicTask",),
     "canbroker.protection": ("E2E", "Counter", "Crc8"),
 }
+#: Names of python-can's own, which is imported when one of them is used.
+_PYTHON_CANS: Final = frozenset(
+    {
+        "ASCReader",
+        "ASCWriter",
+        "BLFReader",
+        "BLFWriter",
+        "BitTiming",
+        "BitTimingFd",
+        "CSVReader",
+        "CSVWriter",
+        "CanutilsLogReader",
+        "CanutilsLogWriter",
+        "LogReader",
+        "Logger",
+        "MF4Reader",
+        "MF4Writer",
+        "MessageSync",
+        "SizedRotatingLogger",
+        "SqliteReader",
+        "SqliteWriter",
+        "TRCFileVersion",
+        "TRCReader",
+        "TRCWriter",
+        "VALID_INTERFACES",
+        "io",
+        "typechecking",
+        "util",
+    }
+)
+#: Modules that are names here, as they are in python-can.
+_MODULES: Final = frozenset(
+    {
+        "bit_timing",
+        "broadcastmanager",
+        "bus",
+        "exceptions",
+        "interface",
+        "interfaces",
+        "listener",
+        "message",
+        "notifier",
+    }
+)
 _HOME_OF: Final = {name: home for home, names in _HOMES.items() for name in names}
 
 
 if not TYPE_CHECKING:  # where a name that is not there shall be an error
 
     def __getattr__(name: str) -> Any:
-        home = _HOME_OF.get(name)
-        if home is None:
+        if name in _MODULES:
+            return importlib.import_module(f"canbroker.{name}")
+        if name in _PYTHON_CANS:
+            from canbroker import borrowed  # noqa: PLC0415 - only who uses these pays for it
+
+            value = borrowed.from_python_can(name)
+        elif name in _HOME_OF:
+            value = getattr(importlib.import_module(_HOME_OF[name]), name)
+        else:
             raise AttributeError(f"module 'canbroker' has no attribute {name!r}")
-        value = globals()[name] = getattr(importlib.import_module(home), name)
+        globals()[name] = value
         return value
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    return sorted({*globals(), *__all__, *_MODULES})

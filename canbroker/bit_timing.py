@@ -10,6 +10,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
+from canbroker import borrowed
+from canbroker.plain_numbers import plain
+
 #: What python-can's BitTiming is made of, in its names; ``f_clock`` in Hz.
 CLASSIC: Final = ("f_clock", "brp", "tseg1", "tseg2", "sjw", "nof_samples")
 
@@ -90,6 +93,14 @@ def _rate(found: Mapping[str, int], kind: str) -> int:
 
 
 def _positive(name: str, value: Any) -> int:
+    value = plain(value)
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
         raise ValueError(f"{name} must be a whole number above 0, got {value!r}")
     return value
+
+
+def __getattr__(name: str) -> Any:
+    """python-can's classes, which this module has there."""
+    if name not in {"BitTiming", "BitTimingFd"}:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return borrowed.from_python_can(name)

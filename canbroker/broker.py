@@ -16,16 +16,22 @@ import msgspec
 from canbroker import clock
 from canbroker.backends import Options, identity_of, parse_options
 from canbroker.backends.configured import check
+from canbroker.callers import Callers
 from canbroker.config import BrokerConfig, Config, load
+from canbroker.descriptors import open_standard, raise_limit
 from canbroker.errors import CanError, CanInitializationError
 from canbroker.fabric.requests import Caller, Replier
 from canbroker.fabric.sockets import Context, Descriptor, Waiter
 from canbroker.flight_records import FlightRecords
 from canbroker.leases import Leases
 from canbroker.leftovers import Leftovers
+from canbroker.link.attach import READY
+from canbroker.log_file import LogFile
+from canbroker.premises import Premises
 from canbroker.process import Exit, Terminated, set_up_logging
+from canbroker.register import Register
 from canbroker.runtime import BrokerLock, Runtime
-from canbroker.slots import ChannelSlot, Client, SchedulerSlot
+from canbroker.slots import ChannelSlot, SchedulerSlot
 from canbroker.supervisor import ActorSlot, Phase
 from canbroker.throttle import Throttle
 from canbroker.wire import control
@@ -56,17 +62,21 @@ class Broker:
         self._autostarted = autostarted
         self._config = config.broker if config else BrokerConfig()
         self._records = FlightRecords(runtime)
+        self._log_file = LogFile(runtime.log_path)
         self._slots: dict[str, ChannelSlot] = {}
         self._scheduler = SchedulerSlot(runtime, self._config.log_level)
-        self._scheduling: list[Caller] = []  # ask for the scheduler, which starts
-        self._waiting: list[tuple[Caller, control.Attach, ChannelSlot]] = []
+        self._callers = Callers(self._reply, self._start)
         self._started_ns = clock.monotonic_ns()
         self._busy_ns = self._started_ns
         self._stop_reason: str | None = None
+        self._trouble: CanError | None = None  # that has ended us
         for name, (interface, options) in (check(config) if config else {}).items():
             self._add_slot(name, interface, options, configured=True)
         self._leftovers = Leftovers(runtime)
         self._leftovers.clear()
+        self._register = Register(runtime)
+        self._resume()
+        self._premises = Premises(runtime, lock)
         self._refused = Throttle(_logger)
         self._waiter = Waiter()
         self._leases = Leases(
@@ -93,17 +103,22 @@ class Broker:
             self._refused,
         )
         self._waiter.add(self._control.socket)
+        self._waiter.add(self._control.listening.monitor)
 
     def __repr__(self) -> str:
         return f"<Broker {self._runtime.address} channels={len(self._slots)}>"
 
     def run(self, *ends: Descriptor | int) -> None:
-        """Serves until one of ``ends`` becomes readable, it is told to stop, or it is idle."""
+        """Serves until one of ``ends`` becomes readable, it is told to stop, or it is idle.
+
+        :raises CanInitializationError: its runtime directory was removed or taken.
+        """
         for end in ends:
             self._waiter.add(end)
         try:
-            for slot in self._slots.values():
-                self._start(slot)
+            for slot in self._actors():
+                if slot.wanted:
+                    self._start(slot)
             while self._stop_reason is None:
                 ready = self._waiter.wait(max(0, self._due() - clock.monotonic_ns()))
                 if not ready.isdisjoint(ends):
@@ -111,25 +126,41 @@ class Broker:
                 self._step(ready)
         finally:
             self._end()
+        if self._trouble is not None:
+            raise self._trouble
 
     # ------------------------------------------------------------------------------- the loop
 
     def _step(self, ready: set[object]) -> None:
         if self._control.socket in ready:
             self._control.serve(self._waiter)
+        self._control.listening.attend(ready)
         self._serve_slots(ready)
-        self._serve_waiting()
-        self._serve_scheduling()
+        self._callers.serve(self._scheduler)
+        self._leftovers.record(self._actors())
+        self._register.record(self._slots.values())
         self._leases.step(ready)
         self._records.step()
+        self._log_file.step()
+        self._look_after_files()
         if self._autostarted and self._idle():
             self._stop_reason = "its last client has left"
+
+    def _look_after_files(self) -> None:
+        """Makes anew what somebody has removed of the runtime directory; ends if that cannot be."""
+        try:
+            if self._premises.step(clock.monotonic_ns()):
+                self._leftovers.record(self._actors(), anew=True)
+                self._register.record(self._slots.values(), anew=True)
+                self._leases.record()
+        except CanInitializationError as error:
+            self._trouble = error
+            self._stop_reason = str(error)
 
     def _serve_slots(self, ready: set[object]) -> None:
         for actor in self._actors():
             if actor.child is not None and actor.child in ready:
-                actor.answered(self._context, self._waiter)
-                self._leftovers.record(self._actors())
+                actor.reported(self._context, self._waiter)
         for slot in self._slots.values():
             if slot.feed is not None and slot.feed.socket in ready:
                 slot.take_state()
@@ -140,13 +171,13 @@ class Broker:
         due = min(now + clock.SECOND, self._leases.due_ns or now + clock.SECOND)
         for slot in list(self._slots.values()):
             due = min(due, slot.step(now, self._waiter))
-            if slot.idle and not any(waiting is slot for _, _, waiting in self._waiting):
+            if slot.idle and not self._callers.is_awaited(slot):
                 del self._slots[slot.name]
         return min(due, self._scheduler.step(now, self._waiter))
 
     def _idle(self) -> bool:
         now = clock.monotonic_ns()
-        if self._waiting or self._leases.busy or any(slot.clients for slot in self._slots.values()):
+        if self._callers or self._leases.busy or any(slot.clients for slot in self._slots.values()):
             self._busy_ns = now
         return now - self._busy_ns > IDLE_NS
 
@@ -155,20 +186,18 @@ class Broker:
 
     def _start(self, slot: ActorSlot) -> None:
         slot.begin(self._waiter)
-        self._leftovers.record(self._actors())
+        self._leftovers.record(self._actors())  # now: we may be killed at any time
 
     def _end(self) -> None:
         """Stops every actor, the ones that hang by force, then gives up socket and lock."""
         reason = self._stop_reason or "the broker ends"
         _logger.info("stopping: %s", reason)
         try:
-            for caller, _, _ in self._waiting:
-                self._control.reply(caller, control.ErrorResult("shutting-down", reason))
-            for caller in self._scheduling:
-                self._control.reply(caller, control.ErrorResult("shutting-down", reason))
+            self._callers.end(reason)
             self._leases.close(reason)
             for slot in self._actors():
-                slot.stop(reason)
+                # In trouble, another broker is there, or will be: the clients shall find it.
+                slot.stop(reason, for_good=self._trouble is None)
             while any(slot.child is not None for slot in self._actors()):
                 self._serve_slots(self._waiter.wait(max(0, self._due() - clock.monotonic_ns())))
         finally:
@@ -179,7 +208,8 @@ class Broker:
         self._records.close()
         self._control.close()
         self._context.close()
-        self._leftovers.remove_files()
+        if self._lock.is_in_place:  # else they are another broker's
+            self._leftovers.remove_files()
         self._lock.release()
 
     # -------------------------------------------------------------------------------- methods
@@ -203,27 +233,7 @@ class Broker:
             return control.ErrorResult(control.error_code(error), str(error))
         if slot.phase in {Phase.STOPPED, Phase.FAILED}:
             self._start(slot)
-        self._waiting.append((caller, request, slot))
-        self._serve_waiting()
-        return None
-
-    def _serve_waiting(self) -> None:
-        """Answers the attach requests whose channel has come up, or has not."""
-        still: list[tuple[Caller, control.Attach, ChannelSlot]] = []
-        for caller, request, slot in self._waiting:
-            match slot.phase:
-                case Phase.RUNNING:
-                    client = Client(request.pid, request.program, clock.monotonic_ns())
-                    slot.clients[request.client_id] = client
-                    self._control.reply(caller, slot.attached())
-                case Phase.FAILED:
-                    error = control.ErrorResult(slot.code, slot.reason)
-                    self._control.reply(caller, error)
-                case _:
-                    if slot.phase is Phase.STOPPED:  # it was closing when it was asked for
-                        self._start(slot)
-                    still.append((caller, request, slot))
-        self._waiting = still
+        return self._callers.await_channel(caller, request, slot)
 
     def _detach(self, _: Caller, request: control.Detach) -> control.Nothing:
         for slot in self._slots.values():
@@ -238,6 +248,8 @@ class Broker:
             autostarted=self._autostarted,
             uptime_s=(clock.monotonic_ns() - self._started_ns) / clock.SECOND,
             refused=self._refused.counts.total(),
+            waiting=len(self._callers),
+            turned_away=dict(self._callers.turned_away),
             channels=[slot.status() for slot in self._slots.values()],
             scheduler=self._scheduler.status(),
             pools={pool: list(names) for pool, names in self._leases.pools.items()},
@@ -249,23 +261,9 @@ class Broker:
             return control.ErrorResult("shutting-down", self._stop_reason)
         if self._scheduler.phase in {Phase.STOPPED, Phase.FAILED}:
             self._start(self._scheduler)
-        self._scheduling.append(caller)
-        self._serve_scheduling()
-        return None
-
-    def _serve_scheduling(self) -> None:
-        """Answers those who ask for the scheduler when it serves, or does not."""
-        result: msgspec.Struct
-        match self._scheduler.phase:
-            case Phase.RUNNING:
-                result = control.SchedulerAt(control=self._scheduler.endpoint)
-            case Phase.FAILED:
-                result = control.ErrorResult("scheduler", self._scheduler.reason)
-            case _:
-                return
-        for caller in self._scheduling:
-            self._control.reply(caller, result)
-        self._scheduling.clear()
+        refused = self._callers.await_scheduler(caller)
+        self._callers.serve(self._scheduler)
+        return refused
 
     def _reply(self, caller: Caller, result: msgspec.Struct) -> None:
         self._control.reply(caller, result)
@@ -306,6 +304,7 @@ class Broker:
     def _add_slot(
         self, name: str, interface: str, options: Options, *, configured: bool
     ) -> ChannelSlot:
+        self._callers.check_room(len(self._slots))
         slot = self._slots[name] = ChannelSlot(
             self._runtime,
             name,
@@ -317,28 +316,61 @@ class Broker:
         )
         return slot
 
+    def _resume(self) -> None:
+        """Goes on with the channels and tasks of a broker that was killed: its clients live on,
+        and find the sockets of ours where those of the other one were."""
+        for entry in self._register.load():
+            clients = entry.client_table()
+            slot = self._slots.get(entry.name)
+            if not clients or (slot is not None and slot.interface != entry.interface):
+                continue
+            try:
+                if slot is None:
+                    options = parse_options(entry.interface, entry.parameters)
+                    slot = self._add_slot(entry.name, entry.interface, options, configured=False)
+            except CanError as error:
+                _logger.warning("channel %r of the last broker: %s", entry.name, error)
+                continue
+            slot.resume(clients, entry.listen_only)
+            _logger.warning("channel %r has %d clients still", entry.name, len(clients))
+        self._scheduler.resume()
+
     def _agreed(self, slot: ChannelSlot, given: Mapping[str, Any]) -> ChannelSlot:
         """``slot``, if what the client says of it is so.
 
-        A channel that nobody uses is not bound to what its last client wanted.
+        A channel that nobody uses is not bound to what its last client wanted; nor is one whose
+        adapter is not open, unless whoever wanted that is still there.
         """
         options = parse_options(slot.interface, slot.parameters | dict(given))
-        asked, has = options.written(), slot.options.written()
-        conflict = next((key for key in given if asked.get(key) != has.get(key)), None)
-        if conflict is None:
+        has = slot.options.written()
+        conflicts = [key for key in given if _differs(key, options, slot.options)]
+        if not conflicts:
             return slot
-        if slot.configured or slot.clients or self._is_awaited(slot):
+        is_bound = slot.clients and (not slot.is_closed or slot.insists(conflicts))
+        if slot.configured or is_bound or self._callers.is_awaited(slot):
+            conflict = conflicts[0]
+            is_what = "wanted" if slot.is_closed else "open"
             raise CanInitializationError(
-                f"channel {slot.name!r} is open with {conflict}="
+                f"channel {slot.name!r} is {is_what} with {conflict}="
                 f"{has.get(conflict)!r}, not {conflict}={given[conflict]!r}"
             )
         slot.options = options
-        if slot.child is not None:
+        if slot.clients:
+            slot.replace()
+        elif slot.child is not None:
             slot.stop("it is opened with other parameters")
         return slot
 
-    def _is_awaited(self, slot: ChannelSlot) -> bool:
-        return any(waiting is slot for _, _, waiting in self._waiting)
+
+def _differs(key: str, asked: Options, has: Options) -> bool:
+    """Whether a parameter conflicts with what a channel has.
+
+    Where both name one adapter, one may give a name of it that the other leaves out.
+    """
+    ours, theirs = asked.written(), has.written()
+    if asked.identity == has.identity and key in asked.identifying and key not in theirs:
+        return False
+    return bool(ours.get(key) != theirs.get(key))
 
 
 def _pools(config: Config | None) -> dict[str, list[str]]:
@@ -354,8 +386,8 @@ def main() -> int:
     """Runs a broker in the background, for the client that started it; returns the exit code.
 
     One that has an owner, the process ``--owner``, ends with it instead of being idle. Linux.
-    The starter holds the lock and lets this process inherit it; what goes wrong before the
-    broker serves is written to the ready pipe, whose end of file means that it serves.
+    The starter holds the lock and lets this process inherit it; that the broker serves, or what
+    went wrong before, is written to the ready pipe.
     """
     parser = argparse.ArgumentParser(prog="python -m canbroker.broker")
     parser.add_argument("--address", required=True)
@@ -364,6 +396,8 @@ def main() -> int:
     parser.add_argument("--config")
     parser.add_argument("--owner", type=int)
     arguments = parser.parse_args()
+    open_standard()
+    raise_limit()
     set_up_logging("info", "broker")
     os.chdir("/")  # keep no file system of the client's busy
     runtime = Runtime.at(arguments.address)
@@ -378,7 +412,13 @@ def main() -> int:
             ready.write(str(error))
             lock.release()
             return Exit.REFUSED
-    broker.run(Terminated(signal.SIGTERM, signal.SIGINT), *owners)
+        ready.write(READY)
+    signals = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+    try:
+        broker.run(Terminated(*signals), *owners)
+    except CanError:
+        _logger.exception("the broker ends")
+        return Exit.REFUSED
     return Exit.OK
 
 

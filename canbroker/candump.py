@@ -6,7 +6,6 @@ Text in, objects out, and back. Written from the manual pages and the usage text
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
 from typing import Literal, NamedTuple
 
 from canbroker.clock import SECOND
@@ -17,15 +16,13 @@ from canbroker.frame import (
     ERROR_STATE_INDICATOR,
     EXTENDED,
     FD,
-    FD_LENGTHS,
     MAX_EXTENDED_ID,
     MAX_STANDARD_ID,
     REMOTE,
     Frame,
     describe,
-    dlc_to_length,
     frame_fault,
-    length_to_dlc,
+    padded_fd,
 )
 
 # The kernel keeps a frame's kind in the upper bits of its identifier; can-utils write them too.
@@ -61,7 +58,8 @@ def parse_log_line(line: str) -> LogEntry:
     """
     match = _LOG_LINE.fullmatch(line.strip())
     if match is None:
-        raise ValueError(f"{line.strip()!r} is not of the form (seconds.fraction) interface frame")
+        shown = quoted(line.strip())
+        raise ValueError(f"{shown} is not of the form (seconds.fraction) interface frame")
     seconds, fraction, interface, text = match.groups()
     timestamp_ns = int(seconds) * SECOND + int(fraction.ljust(9, "0"))
     frame = parse_frame(text)
@@ -69,29 +67,26 @@ def parse_log_line(line: str) -> LogEntry:
     return LogEntry(timestamp_ns, interface, frame)
 
 
-def read_log(lines: Iterable[str], name: str) -> Iterator[LogEntry]:
-    """Entries of a log, skipping blank lines and comments (``#`` or ``;`` at the beginning).
-
-    :param name: of the file, for messages.
-    :raises ValueError: names the file and the line.
-    """
-    for number, line in enumerate(lines, start=1):
-        text = line.strip()
-        if not text or text[0] in "#;":
-            continue
-        try:
-            yield parse_log_line(text)
-        except ValueError as error:
-            raise ValueError(f"{name}, line {number}: {error}") from None
-
-
 def format_log_line(
     frame: Frame, interface: str, direction: Literal["R", "T"] | None = None
 ) -> str:
-    """The frame as a line of ``candump -L``, with microseconds and no line end."""
+    """The frame as a line of ``candump -L``, with microseconds and no line end.
+
+    Blanks separate the fields, so that those in the interface's name become ``_``.
+    """
     seconds, rest = divmod(frame.timestamp_ns, SECOND)
+    name = "_".join(interface.split()) or "_"
     tail = f" {direction}" if direction else ""
-    return f"({seconds:010}.{rest // 1000:06}) {interface} {format_frame(frame)}{tail}"
+    text = format_frame(frame)
+    before, is_fd, after = text.partition("##")
+    if is_fd:  # the kernel marks FD frames by 4 (CANFD_FDF), which candump writes as it comes
+        text = f"{before}##{int(after[0], 16) | 4:X}{after[1:]}"
+    return f"({seconds:010}.{rest // 1000:06}) {name} {text}{tail}"
+
+
+def quoted(text: str, length: int = 160) -> str:
+    """The text as messages show it: of one that is longer than any frame, the beginning."""
+    return repr(text) if len(text) <= length else f"{text[:length]!r}..."
 
 
 def parse_frame(text: str) -> Frame:
@@ -104,13 +99,13 @@ def parse_frame(text: str) -> Frame:
     """
     match = _FRAME.fullmatch(text)
     if match is None:
-        raise ValueError(f"{text!r} is no CAN frame: {FRAME_FORMS}")
+        raise ValueError(f"{quoted(text)} is no CAN frame: {FRAME_FORMS}")
     digits, rest = match.groups()
     arbitration_id, flags = _identifier(text, digits)
     data: bytes | int
     if rest.startswith("#"):
         if flags & ERROR:
-            raise ValueError(f"{text!r} is no CAN frame: an error frame is never an FD frame")
+            raise ValueError(f"{quoted(text)} is no CAN frame: an error frame is never an FD frame")
         more, data = _fd_content(text, rest[1:])
         flags |= more
     elif remote := _REMOTE.fullmatch(rest):
@@ -119,15 +114,28 @@ def parse_frame(text: str) -> Frame:
         data = _bytes(text, rest)
     fault = frame_fault(arbitration_id, flags, data)
     if fault is not None:
-        raise ValueError(f"{text!r} is no CAN frame: {fault}")
+        raise ValueError(f"{quoted(text)} is no CAN frame: {fault}")
     return Frame(0, arbitration_id, flags, data)
 
 
 def format_frame(frame: Frame) -> str:
-    """The frame in cansend's notation."""
-    if frame.flags & ERROR and isinstance(frame.data, bytes):
-        return f"{frame.arbitration_id | _ERR_FLAG:08X}#{frame.data.hex().upper()}"
-    return describe(frame)
+    """The frame in cansend's notation, which :func:`parse_frame` reads whatever the frame is.
+
+    What no controller could send is written as the nearest frame that it could: an identifier
+    that does not fit 11 bits as one of 29, more than 8 bytes as an FD frame, an error frame as a
+    classic one, a remote frame's length as 8 at most.
+    """
+    identifier, flags, data = frame.arbitration_id, frame.flags, frame.data
+    if flags & ERROR:
+        content = b"" if isinstance(data, int) else data[:8]
+        return f"{identifier | _ERR_FLAG:08X}#{content.hex().upper()}"
+    if identifier > MAX_STANDARD_ID:
+        flags |= EXTENDED
+    if isinstance(data, int):
+        data = min(data, 8)
+    elif len(data) > 8:
+        flags |= FD
+    return describe(Frame(0, identifier, flags, data))
 
 
 def format_human(frame: Frame, interface: str, *, align: bool = False) -> str:
@@ -148,10 +156,10 @@ def format_human(frame: Frame, interface: str, *, align: bool = False) -> str:
     if isinstance(data, int):
         return f"  {interface}  {identifier}   [{data}]  remote request"
     length = f" [{len(data):02}]" if flags & FD else f"  [{len(data)}]"
-    content = data.hex(" ").upper()
+    content = "".join(f" {byte:02X}" for byte in data)
     if flags & ERROR:
-        content = f"{content:23}   ERRORFRAME"
-    return f"  {interface}  {identifier} {length}  {content}".rstrip()
+        content = f"{content:24}   ERRORFRAME"
+    return f"  {interface}  {identifier} {length} {content}"
 
 
 def parse_dump_filters(text: str) -> FilterSet:
@@ -162,8 +170,7 @@ def parse_dump_filters(text: str) -> FilterSet:
     - ``#mask`` passes error frames of these classes (``linux/can/error.h``). Without it, none.
 
     Numbers are hexadecimal. An identifier of eight digits is a 29-bit one; the format counts if
-    the mask has eight digits too or contains 80000000. Without any ``id`` all data and remote
-    frames pass.
+    the mask contains 80000000. Without any ``id`` all data and remote frames pass.
 
     :raises ValueError: names the filter that does not parse.
     """
@@ -189,18 +196,16 @@ def _identifier(text: str, digits: str) -> tuple[int, int]:
         error_class = number & MAX_EXTENDED_ID
         return error_class, ERROR | (EXTENDED if error_class > MAX_STANDARD_ID else 0)
     if number > MAX_EXTENDED_ID:
-        raise ValueError(f"{text!r} is no CAN frame: {digits} does not fit 29 bits")
+        raise ValueError(f"{quoted(text)} is no CAN frame: {digits} does not fit 29 bits")
     return number, EXTENDED
 
 
 def _fd_content(text: str, rest: str) -> tuple[int, bytes]:
     """Flags and data of what stands behind ``##``."""
     if not re.match("[0-9A-Fa-f]", rest):
-        raise ValueError(f"{text!r} is no CAN frame: one digit of flags must follow '##'")
+        raise ValueError(f"{quoted(text)} is no CAN frame: one digit of flags must follow '##'")
     bits = int(rest[0], 16)  # 4 is the kernel's mark for FD itself
-    data = _bytes(text, rest[1:])
-    if len(data) <= FD_LENGTHS[-1]:
-        data = data.ljust(dlc_to_length(length_to_dlc(len(data))), b"\0")
+    data = padded_fd(_bytes(text, rest[1:]))
     switch = BITRATE_SWITCH if bits & 1 else 0
     indicator = ERROR_STATE_INDICATOR if bits & 2 else 0
     return FD | switch | indicator, data
@@ -211,11 +216,12 @@ def _bytes(text: str, digits: str) -> bytes:
         return bytes.fromhex(digits.replace(".", ""))
     if "_" in digits:
         raise ValueError(
-            f"{text!r}: length codes above 8 of classic frames (the suffix _9 to _F) are not "
+            f"{quoted(text)}: length codes above 8 of classic frames (the suffix _9 to _F) are not "
             "supported"
         )
     raise ValueError(
-        f"{text!r} is no CAN frame: {digits!r} is not bytes of two digits; {FRAME_FORMS}"
+        f"{quoted(text)} is no CAN frame: {quoted(digits)} is not bytes of two digits; "
+        f"{FRAME_FORMS}"
     )
 
 
@@ -234,8 +240,8 @@ def _identifier_filters(part: str) -> list[Filter]:
             f"take the mask {can_mask & ~_RTR_FLAG:X}"
         )
     extended = bool(can_id & _EFF_FLAG) or len(match[1]) == 8
-    compares_format = bool(can_mask & _EFF_FLAG) or len(match[1]) == len(match[3]) == 8
-    can_mask &= MAX_EXTENDED_ID
+    compares_format = bool(can_mask & _EFF_FLAG)
+    can_mask &= MAX_STANDARD_ID if compares_format and not extended else MAX_EXTENDED_ID
     if match[2] == ":":
         return [Filter(can_id, can_mask, extended if compares_format else None, False)]
     differs = [Filter(~can_id & bit, bit, None, False) for bit in _bits(can_mask)]

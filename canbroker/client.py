@@ -22,13 +22,13 @@ from canbroker.errors import (
     CanOperationError,
     CanTimeoutError,
 )
-from canbroker.filters import CanFilters, validate
+from canbroker.filters import CanFilters, listed, validate
 from canbroker.link import lifetime
 from canbroker.link.connection import ANSWER_S, Connection, Wanted, connect
 from canbroker.link.directory import channel_names
 from canbroker.link.lease import Lease, lease
 from canbroker.link.life import Life
-from canbroker.link.values import BusState, BusStats, CanProtocol, Receiving
+from canbroker.link.values import BusState, BusStats, CanProtocol, FromFrames, Receiving
 from canbroker.message import Message, to_frame, to_stamped_frame
 from canbroker.ownership import Uncopyable, end_block
 from canbroker.periodic.registry import Periodic
@@ -58,6 +58,8 @@ class Bus(Uncopyable, AwaitedBus):
     """
 
     RECV_LOGGING_LEVEL = 9
+
+    _from_frames = staticmethod(Message.from_frames)  # what makes messages of received frames
 
     def __init__(
         self,
@@ -115,7 +117,7 @@ class Bus(Uncopyable, AwaitedBus):
             given, canbroker.rc, config_context, ignore_config=ignore_config, channels=channel_names
         )
         self._channel = found.get("channel")
-        wanted = _wanted(found)
+        wanted = _wanted(found, self._from_frames)
         client_id = os.urandom(6).hex()
         self._life = Life(self._channel, client_id)  # owns whatever is opened from here on
         try:
@@ -126,7 +128,7 @@ class Bus(Uncopyable, AwaitedBus):
             self._periodic = Periodic(self._connection)
             opening = self._connection.opening
             self.channel_info = f"{self._connection.attached.name}: {opening.info}"
-            self.protocol = CanProtocol.CAN_FD if opening.fd else CanProtocol.CAN_20
+            self.protocol = _protocol(found, self._connection)
             lifetime.opened(self)
         except BaseException:
             self._life.end()
@@ -353,7 +355,7 @@ class Bus(Uncopyable, AwaitedBus):
         :raises ValueError: names the filter that is not valid.
         :raises CanOperationError: the bus is closed, or its channel is gone.
         """
-        wanted = validate(can_filters)
+        wanted = self._connection.filters(can_filters)
         try:
             self._reception.subscribe(wanted, clock.deadline_after(ANSWER_S))
         finally:
@@ -461,22 +463,42 @@ class Bus(Uncopyable, AwaitedBus):
         self._periodic.forget()
 
 
-def _wanted(found: settings.Settings) -> Wanted:
+def _wanted(found: settings.Settings, from_frames: FromFrames) -> Wanted:
     """:raises ValueError: a filter, or another argument, is not valid."""
+    can_filters = listed(found.get("can_filters"))
+    validate(can_filters)  # before a broker is started for it
     return Wanted(
         label=found.get("channel"),
         interface=found.get("interface"),
         parameters=found.parameters(),
-        filters=validate(found.get("can_filters")),
+        can_filters=can_filters,
         receiving=Receiving(
             own=bool(found.get("receive_own_messages")),
             on_loss=found.get("on_loss") or "count",
             on_slow=found.get("on_slow") or "repair",
             history=found.get("history") or 0.0,
+            from_frames=from_frames,
         ),
         broker=found.get("broker"),
         exclusive=bool(found.get("exclusive")),
     )
+
+
+def _protocol(found: settings.Settings, connection: Connection) -> CanProtocol:
+    """What the channel was opened for.
+
+    A virtual channel accepts CAN FD frames by default. Programs decide by the protocol whether
+    to send them, and python-can's virtual bus reports CAN 2.0. So does ours, unless ``fd`` or
+    ``data_bitrate`` was given, or the channel was opened by its name.
+    """
+    attached = connection.attached
+    is_plain = (
+        attached.interface == "virtual"
+        and found.get("interface") is not None
+        and not found.get("fd")
+        and attached.parameters.get("data_bitrate") is None
+    )
+    return CanProtocol.CAN_FD if connection.opening.fd and not is_plain else CanProtocol.CAN_20
 
 
 def _check_virtual(connection: Connection) -> None:

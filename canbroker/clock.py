@@ -9,6 +9,8 @@ from __future__ import annotations
 import math
 import time
 
+from canbroker.plain_numbers import plain
+
 monotonic_ns = time.monotonic_ns
 wall_ns = time.time_ns
 
@@ -21,13 +23,17 @@ def deadline_after(timeout: float | None) -> int | None:
     """Monotonic time in ns at which ``timeout`` seconds from now are over; ``None`` is never.
 
     :raises ValueError: NaN, which is no time at all.
+    :raises TypeError: it is no number.
     """
     if timeout is None:
         return None
-    if math.isnan(timeout):
+    # Longer than the monotonic clock can count is the same as never. A comparison takes integers
+    # that no float has room for.
+    number = timeout if type(timeout) is float else plain(timeout)
+    seconds = min(max(number, -1.0), 4e9)
+    if math.isnan(seconds):
         raise ValueError("timeout must be a number of seconds or None, got NaN")
-    # Longer than the monotonic clock can count is the same as never.
-    return monotonic_ns() + int(min(max(timeout, 0.0), 4e9) * SECOND)
+    return monotonic_ns() + int(max(seconds, 0.0) * SECOND)
 
 
 def remaining_ns(deadline: int | None) -> int | None:

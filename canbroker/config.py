@@ -18,6 +18,7 @@ found, line.
 
 from __future__ import annotations
 
+import codecs
 import re
 import tomllib
 from pathlib import Path
@@ -26,6 +27,7 @@ from typing import Any, Final
 import msgspec
 
 from canbroker.errors import CanInitializationError
+from canbroker.wording import validation_fault
 
 #: A file that is larger was not written for this.
 MAX_FILE_BYTES: Final = 1 << 20
@@ -39,8 +41,6 @@ MAX_RING_S: Final = 86_400
 MAX_ERROR_RATE: Final = 100_000
 
 LOG_LEVELS: Final = ("debug", "info", "warning", "error", "critical")
-
-_MSGSPEC_PATH = re.compile(r" - at `\$\.?([^`]*)`")
 
 
 class Source(msgspec.Struct, frozen=True):
@@ -66,7 +66,7 @@ class Source(msgspec.Struct, frozen=True):
         named = {key: re.search(rf"(?<!\w){re.escape(key)}(?!\w)", message) for key in table}
         positions = {key: match.start() for key, match in named.items() if match}
         blamed = min(positions, key=lambda key: positions[key], default=None)
-        return self.fault(keys if blamed is None else (*keys, blamed), _plain(message))
+        return self.fault(keys if blamed is None else (*keys, blamed), message)
 
 
 class BrokerConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -100,6 +100,7 @@ class BrokerConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class ChannelConfig(msgspec.Struct, frozen=True):
     """One ``[channels.<name>]`` table; ``parameters`` is the rest of it, unchecked.
 
+    A device's relative path (``channel = "./adapter"``) is relative to the file's directory.
     ``pool``: it is leased under this name; ``None``: it is not.
     """
 
@@ -175,6 +176,7 @@ def _read(path: Path) -> str:
         ) from error
     if len(content) > MAX_FILE_BYTES:
         raise CanInitializationError(f"{path}: a configuration has {MAX_FILE_BYTES} bytes at most")
+    content = content.removeprefix(codecs.BOM_UTF8)  # as editors of Windows write it
     try:
         return content.decode()
     except UnicodeDecodeError as error:
@@ -187,7 +189,8 @@ def _broker(source: Source, table: dict[str, Any]) -> BrokerConfig:
     try:
         return msgspec.convert(table, BrokerConfig)
     except msgspec.ValidationError as error:
-        raise source.fault_in(("broker",), table, str(error)) from error
+        fault = validation_fault(error, table)
+        raise source.fault_in(("broker",), table, fault) from error
 
 
 def _channel(source: Source, name: str, value: object) -> ChannelConfig:
@@ -225,11 +228,6 @@ def _refuse_unknown(
     for key in table:
         if key not in known:
             raise source.fault((*keys, key), f"unknown key; known are {', '.join(known)}")
-
-
-def _plain(message: str) -> str:
-    """A message without msgspec's own notation of the path, which the error names before it."""
-    return _MSGSPEC_PATH.sub("", message)
 
 
 def _parse_line(line: str) -> dict[str, Any]:

@@ -20,9 +20,16 @@ from collections.abc import Iterable, Mapping
 from typing import Any, Final, NamedTuple, TypeAlias
 
 from canbroker.frame import ERROR, EXTENDED, MAX_EXTENDED_ID, MAX_STANDARD_ID
+from canbroker.plain_numbers import plain
 
 MAX_FILTERS: Final = 1024
 MAX_DRIVER_FILTERS: Final = 512  # CAN_RAW_FILTER_MAX of linux/can/raw.h
+
+# linux/can.h, in identifier and mask of a kernel's filter.
+_EFF_FLAG: Final = 0x80000000
+_RTR_FLAG: Final = 0x40000000
+_ERR_FLAG: Final = 0x20000000  # in a mask
+_INV_FILTER: Final = 0x20000000  # in an identifier
 
 CanFilters: TypeAlias = "Iterable[Mapping[str, Any]] | FilterSet | None"
 
@@ -135,16 +142,12 @@ EVERYTHING: Final = FilterSet()
 NOTHING: Final = FilterSet(nothing=True)
 
 
-def validate(can_filters: CanFilters) -> FilterSet:
-    """The set that python-can's ``can_filters`` describe; ``None`` or empty is everything.
+def listed(can_filters: CanFilters) -> list[Mapping[str, Any]] | FilterSet | None:
+    """The same, in a form that can be looked at more than once.
 
-    A :class:`FilterSet`, which can say more than they can, is taken as it is.
-
-    :raises ValueError: names the entry and what is wrong with it.
+    :raises ValueError: it is not a list of dicts, or too long.
     """
-    if can_filters is None:
-        return EVERYTHING
-    if isinstance(can_filters, FilterSet):
+    if can_filters is None or isinstance(can_filters, FilterSet):
         return can_filters
     if isinstance(can_filters, (str, bytes, Mapping)):
         raise ValueError(f"can_filters must be a list of dicts, got {can_filters!r}")
@@ -154,8 +157,33 @@ def validate(can_filters: CanFilters) -> FilterSet:
         raise ValueError(f"can_filters must be a list of dicts, got {can_filters!r}") from None
     if len(entries) > MAX_FILTERS:
         raise ValueError(f"at most {MAX_FILTERS} filters, got {len(entries)}")
+    return entries
+
+
+def validate(can_filters: CanFilters, *, socketcan: bool = False) -> FilterSet:
+    """The set that python-can's ``can_filters`` describe; ``None`` or empty is everything.
+
+    A :class:`FilterSet`, which can say more than they can, is taken as it is. With ``socketcan``
+    the bits above the identifier are the flags of ``linux/can.h``, which python-can's socketcan
+    hands to the kernel; elsewhere no identifier has them.
+
+    :raises ValueError: names the entry and what is wrong with it.
+    """
+    entries = listed(can_filters)
+    if entries is None:
+        return EVERYTHING
+    if isinstance(entries, FilterSet):
+        return entries
     filters = [_entry(index, entry) for index, entry in enumerate(entries)]
-    return FilterSet(filters, nothing=bool(filters))
+    if socketcan:
+        flagged = enumerate(filters)
+        filters = [meant for index, item in flagged for meant in _without_flags(index, item)]
+        if len(filters) > MAX_FILTERS:
+            raise ValueError(
+                f"at most {MAX_FILTERS} filters, got {len(filters)}: an inverted one counts as one"
+                " for each bit of its mask"
+            )
+    return FilterSet(filters, nothing=bool(entries))
 
 
 def parse(text: str) -> FilterSet:
@@ -196,16 +224,57 @@ def _entry(index: int, entry: object) -> Filter:
         raise ValueError(f"can_filters[{index}] has unknown keys: {names}")
     numbers = []
     for key in ("can_id", "can_mask"):
-        value = entry.get(key)
+        value = plain(entry.get(key))
         if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 1 << 32:
             raise ValueError(
                 f"can_filters[{index}][{key!r}] must be 0 to 0xffffffff, got {value!r}"
             )
         numbers.append(value)
-    extended = entry.get("extended")
+    extended = plain(entry.get("extended"))
     if extended is not None and not isinstance(extended, (bool, int)):
         raise ValueError(f"can_filters[{index}]['extended'] must be a bool, got {extended!r}")
     return Filter(numbers[0], numbers[1], None if extended is None else bool(extended))
+
+
+def _without_flags(index: int, item: Filter) -> list[Filter]:
+    """What the kernel takes an entry for, as ``Documentation/networking/can.rst`` and
+    ``net/can/af_can.c`` (find_rcv_list) say."""
+    can_id, can_mask, extended, _ = item
+    wanted = can_id & can_mask & MAX_EXTENDED_ID
+    if can_mask & _EFF_FLAG or extended is not None:
+        flagged = bool(can_id & _EFF_FLAG)
+        if extended is False and flagged:
+            raise ValueError(
+                f"can_filters[{index}] asks for 29-bit identifiers (can_id {can_id:#x}) and with"
+                " extended=False for 11-bit ones"
+            )
+        extended = flagged or bool(extended)
+    say = f"{{'can_id': {wanted:#x}, 'can_mask': {can_mask & MAX_EXTENDED_ID:#x}"
+    say += "}" if extended is None else f", 'extended': {extended}}}"
+    if can_mask & _ERR_FLAG:
+        raise ValueError(
+            f"can_filters[{index}]: SocketCAN takes can_mask {can_mask:#x} for one of error frames"
+            f" alone, by its bit 0x20000000; for identifiers say {say}"
+        )
+    if can_mask & _RTR_FLAG:
+        raise ValueError(
+            f"can_filters[{index}]: can_mask {can_mask:#x} tells remote frames from data frames"
+            f" (0x40000000), which filters here cannot; for both say {say}"
+        )
+    can_mask &= MAX_EXTENDED_ID if extended is not False else MAX_STANDARD_ID
+    if can_id & _INV_FILTER:
+        return _inverted(can_id, can_mask, extended)
+    return [Filter(can_id & can_mask, can_mask, extended)]
+
+
+def _inverted(can_id: int, can_mask: int, extended: bool | None) -> list[Filter]:
+    """The filters that together pass what differs from ``can_id`` in a bit of ``can_mask``, or, if
+    ``extended`` is given, in its format."""
+    bits = (1 << index for index in range(can_mask.bit_length()) if can_mask >> index & 1)
+    differs = [Filter(~can_id & bit, bit) for bit in bits]
+    if extended is not None:
+        differs.append(Filter(0, 0, not extended))
+    return differs
 
 
 def _parse_entry(text: str) -> Filter:

@@ -66,6 +66,16 @@ def length_to_dlc(length: int) -> int:
     return next(dlc for dlc, size in enumerate(FD_LENGTHS) if size >= length)
 
 
+def padded_fd(data: bytes) -> bytes:
+    """Data of an FD frame with zeros up to the next length that one can have.
+
+    A controller does so, which has four bits for the length. What is too long stays as it is.
+    """
+    if len(data) in _DLC_OF_LENGTH or len(data) > FD_LENGTHS[-1]:
+        return data
+    return data.ljust(dlc_to_length(length_to_dlc(len(data))), b"\0")
+
+
 def frame_fault(arbitration_id: int, flags: int, data: bytes | int) -> str | None:
     """Says why no controller could send this frame, or ``None`` if one could.
 
@@ -75,6 +85,8 @@ def frame_fault(arbitration_id: int, flags: int, data: bytes | int) -> str | Non
     if not 0 <= arbitration_id <= limit:
         bits = 29 if flags & EXTENDED else 11
         return f"arbitration_id {arbitration_id:#x} does not fit {bits} bits"
+    if flags & (BITRATE_SWITCH | ERROR_STATE_INDICATOR) and not flags & FD:
+        return "bitrate switch and error state indicator exist in FD frames only"
     if flags & REMOTE:
         if flags & (FD | ERROR):
             return "a remote frame can be neither an FD nor an error frame"
@@ -87,8 +99,6 @@ def frame_fault(arbitration_id: int, flags: int, data: bytes | int) -> str | Non
         if len(data) not in _DLC_OF_LENGTH:
             return f"{len(data)} bytes is no CAN FD length (0-8, 12, 16, 20, 24, 32, 48, 64)"
         return None
-    if flags & (BITRATE_SWITCH | ERROR_STATE_INDICATOR):
-        return "bitrate switch and error state indicator exist in FD frames only"
     if len(data) > 8:
         return f"{len(data)} bytes do not fit a classic CAN frame (8 at most)"
     return None

@@ -155,7 +155,7 @@ class Leases:
         self._waiting.clear()
         self._held.clear()
         self._watch()
-        self._record()
+        self.record()
 
     # -------------------------------------------------------------------------------- methods
 
@@ -203,7 +203,7 @@ class Leases:
                 self._held[channel] = _held(channel, waiting.request)
                 granted.append((waiting.caller, channel))
         if granted:
-            self._record()  # before anybody relies on it
+            self.record()  # before anybody relies on it
         for caller, channel in granted:
             self._reply(caller, control.Leased(channel=channel))
         now = clock.monotonic_ns()
@@ -231,7 +231,7 @@ class Leases:
         for channel in given_back:
             del self._held[channel]
         if given_back:
-            self._record()
+            self.record()
 
     # ------------------------------------------------------------------------------ processes
 
@@ -251,7 +251,7 @@ class Leases:
 
     # ----------------------------------------------------------------------------- the record
 
-    def _record(self) -> None:
+    def record(self) -> None:
         """Writes down what is held; no record says that nothing is."""
         fresh = self._path.with_suffix(".new")
         try:

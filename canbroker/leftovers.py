@@ -30,10 +30,15 @@ class Leftovers:
         self._runtime = runtime
         self._started: dict[int, _Started] = {}
 
-    def record(self, slots: Iterable[ActorSlot]) -> None:
-        """Writes down which processes run now, for a successor of ours."""
+    def record(self, slots: Iterable[ActorSlot], *, anew: bool = False) -> None:
+        """Writes down which processes run now, for a successor of ours.
+
+        Only if others did before, or ``anew``, as the file was removed.
+        """
         now = time.time()
         pids = {slot.child.pid for slot in slots if slot.child is not None}
+        if pids == self._started.keys() and not anew:
+            return
         self._started = {pid: self._started.get(pid, _Started(pid, now)) for pid in pids}
         path = self._runtime.processes_path
         fresh = path.with_suffix(".new")
@@ -44,7 +49,11 @@ class Leftovers:
             _logger.exception("cannot write down which processes run")
 
     def clear(self) -> None:
-        """Ends what a killed predecessor has left; needs the lock. Waits at most a few seconds."""
+        """Ends the processes that a killed predecessor has left, and removes their sockets.
+
+        What it has written down of channels and tasks stays. Needs the lock; waits at most a few
+        seconds.
+        """
         path = self._runtime.processes_path
         if path.exists():
             try:
@@ -53,14 +62,16 @@ class Leftovers:
                 _logger.warning("%s is not readable: %s", path, error)
                 started = []
             _end_processes(started)
-        self.remove_files()
+        for path in self._runtime.directory.iterdir():
+            if path.is_socket():
+                path.unlink(missing_ok=True)
 
     def remove_files(self) -> None:
         """Removes the records and every socket file; whoever holds the lock owns them all."""
+        records = {self._runtime.processes_path.name, self._runtime.channels_path.name}
         for path in self._runtime.directory.iterdir():
             journal = path.name.startswith(self._runtime.journal_path.name)
-            record = path.stem == self._runtime.processes_path.name  # a fresh one, too
-            if path.is_socket() or journal or record:
+            if path.is_socket() or journal or path.stem in records:  # a fresh record, too
                 path.unlink(missing_ok=True)
 
 

@@ -22,7 +22,9 @@ from canbroker.frame import (
     REMOTE,
     Frame,
     frame_fault,
+    padded_fd,
 )
+from canbroker.plain_numbers import plain
 
 #: Whole: a quotient of integers is rounded once, and a timestamp comes out as it went in.
 _SECOND: Final = 1_000_000_000
@@ -45,7 +47,9 @@ class Message:
     """A CAN message: mutable, compared and hashed by identity.
 
     ``timestamp`` is in seconds, ``dlc`` the length in bytes (0-8, FD 0-64; of a remote frame the
-    length that it asks for), ``data`` a bytearray. A given bytearray is used, not copied.
+    length that it asks for), ``data`` a bytearray. A given bytearray is used, not copied. FD data
+    of a length that no frame has (9 to 63, but 12, 16, 20, 24, 32, 48) is sent with zeros up to the
+    next one.
 
     :param data: bytes-like, an iterable of integers, or an integer: that many zeros. A remote
         frame has none, whatever is given.
@@ -274,20 +278,14 @@ def to_frame(message: Any) -> Frame:
 
     Takes every object with the attributes of a :class:`Message`, python-can's own included.
     ``dlc`` is the length on the bus: data that is shorter is filled up with zeros, as
-    python-can's drivers do; data that is longer is refused, where they cut it off silently.
+    python-can's drivers do; data that is longer is refused, where they cut it off silently. FD
+    data of 9 bytes, say, becomes 12: no frame has another length in between.
 
     :raises TypeError: it is no message.
     :raises CanOperationError: no controller could send it; the text names message and fault.
     """
     try:
-        flags = (
-            (EXTENDED if message.is_extended_id else 0)
-            | (REMOTE if message.is_remote_frame else 0)
-            | (ERROR if message.is_error_frame else 0)
-            | (FD if message.is_fd else 0)
-            | (BITRATE_SWITCH if message.bitrate_switch else 0)
-            | (ERROR_STATE_INDICATOR if message.error_state_indicator else 0)
-        )
+        flags = _flags(message)
         raw_id, raw_dlc, raw_data = message.arbitration_id, message.dlc, message.data
     except AttributeError as error:
         raise TypeError(f"{message!r} is no CAN message: {error}") from None
@@ -295,6 +293,8 @@ def to_frame(message: Any) -> Frame:
         arbitration_id = operator.index(raw_id)
         dlc = operator.index(raw_dlc)
         data = dlc if flags & REMOTE else _padded(raw_data, dlc)
+        if flags & FD and isinstance(data, bytes):
+            data = padded_fd(data)
     except (TypeError, ValueError) as error:
         raise CanOperationError(f"cannot send {_name(message)}: {error}") from None
     fault = frame_fault(arbitration_id, flags, data)
@@ -303,13 +303,19 @@ def to_frame(message: Any) -> Frame:
     return Frame(0, arbitration_id, flags, data)
 
 
+def received_frame(message: Message) -> Frame:
+    """The frame that a received message was, with its timestamp 0; nothing is checked."""
+    data = message.dlc if message.is_remote_frame else bytes(message.data)
+    return Frame(0, message.arbitration_id, _flags(message), data)
+
+
 def to_stamped_frame(message: Any) -> Frame:
     """As :func:`to_frame`, with the message's own timestamp, which is to be kept.
 
     :raises ValueError: its timestamp is negative, not finite, or later than the year 2262.
     """
     frame = to_frame(message)
-    timestamp = message.timestamp
+    timestamp = plain(message.timestamp)
     if not 0 <= timestamp < _MAX_TIMESTAMP:  # NaN is not, either
         allowed = f"0 to {_MAX_TIMESTAMP} seconds"
         raise ValueError(f"cannot send {_name(message)}: its timestamp must be {allowed}")
@@ -318,6 +324,17 @@ def to_stamped_frame(message: Any) -> Frame:
     frame.timestamp_ns = seconds * _SECOND + round((timestamp - seconds) * _SECOND)
     frame.flags |= HARDWARE_TIMESTAMP
     return frame
+
+
+def _flags(message: Any) -> int:
+    return (
+        (EXTENDED if message.is_extended_id else 0)
+        | (REMOTE if message.is_remote_frame else 0)
+        | (ERROR if message.is_error_frame else 0)
+        | (FD if message.is_fd else 0)
+        | (BITRATE_SWITCH if message.bitrate_switch else 0)
+        | (ERROR_STATE_INDICATOR if message.error_state_indicator else 0)
+    )
 
 
 def _padded(data: Any, dlc: int) -> bytes:
@@ -340,7 +357,8 @@ def _name(message: Any) -> str:
 
 
 def _hex(identifier: Any) -> str:
-    return f"{identifier:#x}" if isinstance(identifier, int) else repr(identifier)
+    number = plain(identifier)
+    return f"{number:#x}" if isinstance(number, int) else repr(identifier)
 
 
 def _bytearray(data: bytes | bytearray | memoryview | Iterable[int] | int) -> bytearray:

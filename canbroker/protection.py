@@ -17,6 +17,8 @@ from typing import Final, Literal, NamedTuple, TypeAlias
 
 import msgspec
 
+from canbroker.plain_numbers import plain
+
 _LAST_BYTE: Final = 63  # of the longest data, CAN FD's
 
 Profile: TypeAlias = Literal["P01", "P02", "P05", "P11", "P22"]
@@ -39,6 +41,7 @@ class Counter(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     last: int | None = None
 
     def __post_init__(self) -> None:
+        _make_plain(self)
         _check("byte of the counter", self.byte, 0, _LAST_BYTE)
         _check("bits of the counter", self.bits, 1, 8)
         _check("shift of the counter", self.shift, 0, 7)
@@ -68,6 +71,7 @@ class Crc8(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="k
     bytes: Sequence[int] | None = None
 
     def __post_init__(self) -> None:
+        _make_plain(self)
         _check("byte of the checksum", self.byte, 0, _LAST_BYTE)
         _check("polynomial", self.polynomial, 1, 0xFF)
         _check("init", self.init, 0, 0xFF)
@@ -115,6 +119,7 @@ class E2E(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="ki
     offset: int = 0
 
     def __post_init__(self) -> None:
+        _make_plain(self)
         if self.profile not in tuple(_MODES):  # which may be unhashable, too
             raise ValueError(f"profile is {self.profile!r}, but must be one of {', '.join(_MODES)}")
         if self.data_id_mode not in _MODES[self.profile]:
@@ -300,9 +305,16 @@ def _check(name: str, value: object, smallest: int, largest: int) -> None:
 def _numbers(name: str, values: object, largest: int) -> tuple[int, ...]:
     if not isinstance(values, Sequence):
         raise ValueError(f"{name} is {values!r}, but must be a list of numbers")
-    for value in values:
-        _check(f"a number in {name}", value, 0, largest)
-    return tuple(values)
+    numbers = tuple(map(plain, values))
+    for number in numbers:
+        _check(f"a number in {name}", number, 0, largest)
+    return numbers
+
+
+def _make_plain(asked: msgspec.Struct) -> None:
+    """Numbers of NumPy's travel to the scheduler as Python's own."""
+    for name in asked.__struct_fields__:
+        msgspec.structs.force_setattr(asked, name, plain(getattr(asked, name)))
 
 
 def _check_fits(name: str, last: int, length: int) -> None:

@@ -5,12 +5,11 @@ from __future__ import annotations
 from typing import Final
 
 from canbroker import clock
-from canbroker.candump import format_log_line
 from canbroker.errors import CanOperationError
 from canbroker.fabric.asking import Asker
 from canbroker.fabric.sockets import SharedContext
 from canbroker.filters import EVERYTHING
-from canbroker.frame import EchoFrame, Frame
+from canbroker.frame import EchoFrame
 from canbroker.runtime import Runtime
 from canbroker.wire import WireError
 from canbroker.wire.topics import route_topic
@@ -31,6 +30,8 @@ def recent_frames(broker: str | None, channel: str, seconds: float) -> list[Echo
     :param channel: the broker's name for it.
     :raises CanOperationError: the channel does not answer, or not as it should.
     """
+    if not channel or not channel.isprintable():
+        raise CanOperationError(f"no channel is called {channel!r}")
     endpoint = Runtime.at(broker).channel_endpoint(channel, "ctl")
     context = SharedContext()
     asker = Asker(context, endpoint)
@@ -47,8 +48,3 @@ def recent_frames(broker: str | None, channel: str, seconds: float) -> list[Echo
     if answer is None:
         raise CanOperationError(f"channel {channel!r} does not answer")
     return answer[0]
-
-
-def candump_line(frame: Frame, channel: str) -> str:
-    """A frame as a line of ``candump -L``."""
-    return format_log_line(frame, "_".join(channel.split()))  # blanks separate fields

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Collection
 from typing import Any, Final
 
 import msgspec
@@ -12,6 +13,7 @@ from canbroker.actors.specs import ChannelSpec, SchedulerSpec
 from canbroker.alive import is_alive
 from canbroker.backends import Options
 from canbroker.config import BrokerConfig
+from canbroker.errors import CanError
 from canbroker.fabric.requests import StateFeed
 from canbroker.fabric.ring import SharedMemory
 from canbroker.fabric.sockets import Context, Waiter
@@ -24,6 +26,10 @@ from canbroker.wire.stream import CHANGING, StateEvent, decode_event
 #: A client that was given a channel and never subscribed is forgotten after this long.
 _UNSEEN_NS: Final = 10 * clock.SECOND
 
+#: Then also if its process lives and is not connected: its bus was closed while no broker was
+#: there to be told, or it asks for channels without end.
+_GONE_NS: Final = 30 * clock.SECOND
+
 #: A channel that a client opened is closed this long after its last client.
 _IDLE_NS: Final = 2 * clock.SECOND
 
@@ -33,7 +39,8 @@ _logger = logging.getLogger(__name__)
 
 
 class Client(msgspec.Struct):
-    """A client of a channel, as it introduced itself; ``seen`` once its subscription was.
+    """A client of a channel, as it introduced itself; ``started``: when its process did, as
+    :func:`start_of` says; ``seen`` once its subscription was.
 
     ``replayed`` and ``gone`` as the channel counts them.
     """
@@ -41,10 +48,12 @@ class Client(msgspec.Struct):
     pid: int
     program: str
     since_ns: int
+    started: int | None = None
     seen: bool = False
     filters: str = ""
     replayed: int = 0
     gone: int = 0
+    given: dict[str, Any] = {}  # parameters that it has asked for
 
 
 class ChannelSlot(ActorSlot):
@@ -78,7 +87,8 @@ class ChannelSlot(ActorSlot):
         self._crashed_ns: int | None = None  # monotonic, of an actor that is not replaced yet
         self._ring: SharedMemory | None = None
         self._endpoints = {kind: runtime.channel_endpoint(name, kind) for kind in _KINDS}
-        self._listen_only: bool | None = None  # as the channel was, for the actor's successor
+        self.listen_only: bool | None = None  # as the channel was, for the actor's successor
+        self._resumes = False
         self._idle_ns: int | None = None
 
     def __repr__(self) -> str:
@@ -96,6 +106,18 @@ class ChannelSlot(ActorSlot):
     def is_up(self) -> bool:
         """Whether its adapter works, as far as is known."""
         return self.state is not None and self.state.state != "error"
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether its adapter is not open; on a bus that is off it is."""
+        if self.phase is Phase.FAILED:
+            return True
+        return self.state is not None and self.state.state == "error" and not self.state.info
+
+    def insists(self, keys: Collection[str]) -> bool:
+        """Whether a client that is there has asked for one of these parameters."""
+        there = (client for client in self.clients.values() if is_alive(client.pid))
+        return any(not client.given.keys().isdisjoint(keys) for client in there)
 
     @property
     def idle(self) -> bool:
@@ -142,9 +164,17 @@ class ChannelSlot(ActorSlot):
         )
 
     def begin(self, waiter: Waiter) -> None:
-        """As the base; the channel's mode is what its options say again."""
-        self._listen_only = None
+        """As the base; the channel's mode is what its options say again, unless it was resumed."""
+        if not self._resumes:
+            self.listen_only = None
+        self._resumes = False
         super().begin(waiter)
+
+    def resume(self, clients: dict[str, Client], listen_only: bool | None) -> None:
+        """Goes on for a broker that was killed: before the actor is begun."""
+        self.clients |= clients
+        self.listen_only = listen_only
+        self._resumes = True
 
     def take_state(self) -> None:
         """Follows the actor's state stream: that it lives, and who is subscribed."""
@@ -159,7 +189,7 @@ class ChannelSlot(ActorSlot):
                 self._note_error(event)
                 self.state = event
                 if event.state != "error":
-                    self._listen_only = event.state == "passive"
+                    self.listen_only = event.state == "passive"
                 self._note_clients(event)
 
     def _note_error(self, event: StateEvent) -> None:
@@ -173,8 +203,8 @@ class ChannelSlot(ActorSlot):
 
     def _spec(self) -> ChannelSpec:
         parameters = self.parameters
-        if self._listen_only is not None and hasattr(self.options, "listen_only"):
-            parameters["listen_only"] = self._listen_only  # a client may have changed it
+        if self.listen_only is not None and hasattr(self.options, "listen_only"):
+            parameters["listen_only"] = self.listen_only  # a client may have changed it
         if self._ring is None:
             self._ring = SharedMemory(self._broker.ring_mb << 20)
         return ChannelSpec(
@@ -192,7 +222,11 @@ class ChannelSlot(ActorSlot):
         )
 
     def _running(self, context: Context, waiter: Waiter) -> None:
-        self.feed = StateFeed(context, self._endpoints["rx"], topics.state_topic(self.name))
+        try:
+            self.feed = StateFeed(context, self._endpoints["rx"], topics.state_topic(self.name))
+        except CanError as error:  # no descriptors are left
+            self.stop(str(error))
+            return
         waiter.add(self.feed.socket)
         if self._crashed_ns is not None:
             self._records.take(self.name, "crash", self._crashed_ns)
@@ -239,9 +273,16 @@ class ChannelSlot(ActorSlot):
 
     def _forget_clients(self, now_ns: int) -> None:
         for client_id, client in list(self.clients.items()):
-            late = not client.seen and now_ns - client.since_ns > _UNSEEN_NS
-            if late and not is_alive(client.pid):
+            late_ns = 0 if client.seen else now_ns - client.since_ns
+            has_ended = late_ns > _UNSEEN_NS and not is_alive(client.pid)
+            if has_ended or (late_ns > _GONE_NS and not self._is_connected(client)):
                 del self.clients[client_id]
+
+    def _is_connected(self, client: Client) -> bool:
+        """Whether its process has a connection to the channel, as far as that is known: one that
+        does not use its bus has, and subscribes again when it next does."""
+        connected = self.state.connected if self.state is not None else []
+        return not connected or 0 in connected or client.pid in connected
 
     def _close_idle(self, now_ns: int) -> None:
         if self.wanted:
@@ -267,6 +308,10 @@ class SchedulerSlot(ActorSlot):
     @property
     def wanted(self) -> bool:
         return self._asked_for
+
+    def resume(self) -> None:
+        """Goes on for a broker that was killed, if there were tasks."""
+        self._asked_for = self._runtime.journal_path.exists()
 
     def begin(self, waiter: Waiter) -> None:
         """As the base; from now on it is wanted."""

@@ -6,6 +6,7 @@ is configured for us. Nothing of it is read before it is asked for.
 
 from __future__ import annotations
 
+import codecs
 import enum
 import logging
 import os
@@ -19,6 +20,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias
 import msgspec
 
 from canbroker.errors import CanInitializationError
+from canbroker.plain_numbers import plain
 
 if TYPE_CHECKING:
     import configparser
@@ -93,10 +95,11 @@ class _File:
 
 def from_mapping(values: Mapping[str, Any], place: Place, origin: str) -> Values:
     """What a program or a JSON text says, texts cast; arguments keep their channel as it is.
+    Numbers of NumPy's become Python's own.
 
     ``bustype`` is what python-can once called ``interface``.
     """
-    said = dict(values)
+    said = {key: value if key == "channel" else plain(value) for key, value in values.items()}
     former = said.pop("bustype", None)
     if said.get("interface") is None:
         said["interface"] = former
@@ -181,15 +184,17 @@ def _from_json(variable: str, place: Place) -> Values:
     origin = f"environment variable {variable}"
     try:
         values = msgspec.json.decode(text, type=dict[str, Any])
+    except msgspec.ValidationError as error:
+        raise CanInitializationError(f"{origin} must be a JSON object: {text[:80]!r}") from error
     except (msgspec.DecodeError, ValueError, RecursionError) as error:
         raise CanInitializationError(f"{origin} must be a JSON object: {error}") from error
     return from_mapping(values, place, origin)
 
 
 def _text(path: Path) -> str:
-    content = path.read_bytes()
+    content = path.read_bytes().removeprefix(codecs.BOM_UTF8)
     try:
-        return content.decode("utf-8-sig").replace("\r\n", "\n")
+        return content.decode().replace("\r\n", "\n")
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
         raise CanInitializationError(f"{path}, line {line}: not UTF-8") from error

@@ -13,7 +13,7 @@ from typing import Final
 from canbroker import clock
 from canbroker.actors.specs import Spec
 from canbroker.fabric.sockets import Context, Waiter
-from canbroker.process import Child, Exit, Ready
+from canbroker.process import Alive, Child, Exit, Ready, ReportError
 
 #: A restart waits this long, twice as long each time it did not help.
 _BACKOFF_FIRST_NS: Final = 50 * clock.MILLISECOND
@@ -38,8 +38,11 @@ _OPEN_NS: Final = 20 * clock.SECOND
 #: An actor that could not be started and that somebody wants is tried this often.
 _RETRY_NS: Final = 5 * clock.SECOND
 
-#: An actor that was told to leave is killed after this long.
+#: An actor that was told to leave, or has closed its pipe, is killed after this long.
 _LEAVE_NS: Final = 3 * clock.SECOND
+
+#: The end of a process follows that of its pipe at once, as a rule.
+_REAP_NS: Final = 5 * clock.MILLISECOND
 
 _logger = logging.getLogger(__name__)
 
@@ -71,10 +74,13 @@ class ActorSlot(ABC):
         self._logged = ""
         self._failures = 0
         self._ran = False  # since it was begun
+        self._replacing = False  # the process is to end, and another one to begin
         self._since_ns = clock.monotonic_ns()
         self._heard_ns = 0
         self._stepped_ns = self._since_ns
         self._retry_at = 0
+        self._closed_ns: int | None = None  # since the child has closed its pipe
+        self._killed = ""  # why we have killed it
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.name} {self.phase.value}>"
@@ -108,35 +114,47 @@ class ActorSlot(ABC):
         self._ran = False
         self._start(waiter)
 
-    def answered(self, context: Context, waiter: Waiter) -> None:
-        """Takes what the child has to say: that it is ready, lives, why not, or that it ended."""
+    def reported(self, context: Context, waiter: Waiter) -> None:
+        """Takes what the child reports: that it is ready, lives, why not, or that it ends."""
         child = self.child
         if child is None:
             return
-        answer = child.answer()
-        if answer is None:
-            self._ended(child, waiter)
-            return
-        self._heard_ns = clock.monotonic_ns()
-        if not isinstance(answer, Ready):
-            return
-        if answer.error:
-            self.reason, self.code = answer.error, answer.code
-        elif self.phase is Phase.STARTING:
+        reports = self._heard(child)
+        if reports is None:  # it ends, or what it says next would not be understood, either
+            waiter.remove(child)
+            self._closed_ns = clock.monotonic_ns()
+            self._reap(waiter)
+        elif Ready() in reports and self.phase is Phase.STARTING:
             self._enter(Phase.RUNNING)
             self._running(context, waiter)
 
-    def stop(self, reason: str) -> None:
-        """Tells the actor to leave; :meth:`step` kills it if it does not."""
+    def stop(self, reason: str, *, for_good: bool = False) -> None:
+        """Tells the actor to leave; :meth:`step` kills it if it does not.
+
+        ``for_good``: none will follow, which the actor tells its clients.
+        """
         self.reason = reason
         if self.child is not None:
-            self.child.release()
+            self.child.release(reason if for_good else "")
             self._enter(Phase.STOPPING)
         else:
             self._enter(Phase.STOPPED)
 
+    def replace(self) -> None:
+        """Starts the actor anew in a process that is told what the slot says now.
+
+        Its process is killed: one that ends in order tells its clients that the channel has ended.
+        """
+        if self.child is not None and self.phase is not Phase.STOPPING:
+            self._replacing = True
+            self.child.kill()
+            self._enter(Phase.STARTING)
+
     def step(self, now_ns: int, waiter: Waiter) -> int:
         """Does what is due; returns the monotonic time at which to call again."""
+        self._reap(waiter)
+        if self.child is not None and self._closed_ns is not None:
+            return now_ns + _REAP_NS
         since = now_ns - self._since_ns
         if now_ns - self._stepped_ns > _ASLEEP_NS:
             self._heard_ns = now_ns  # it was us who did not listen
@@ -161,52 +179,84 @@ class ActorSlot(ABC):
         return now_ns + clock.SECOND
 
     def _start(self, waiter: Waiter) -> None:
-        """Starts the actor; :meth:`answered` tells how that went."""
+        """Starts the actor; :meth:`reported` tells how that went."""
         self.code = "initialization"
         try:
             self.child = Child(self.name, self._spec())
         except OSError as error:  # no process, no descriptor, no memory
             self.reason = f"cannot start the {self._what}: {error}"
-            _logger.exception("%s", self._what)
-            self.phase = Phase.FAILED
+            self._fail()
             return
+        self._closed_ns = None
+        self._killed = ""
         waiter.add(self.child)
         self._enter(Phase.STARTING)
+
+    def _fail(self) -> None:
+        """The actor cannot be started."""
+        if self.reason != self._logged:  # a wanted one is tried for ever
+            self._logged = self.reason
+            _logger.error("%s cannot be started: %s", self._what, self.reason)
+        self._enter(Phase.FAILED)
+
+    def _heard(self, child: Child) -> list[Ready | Alive] | None:
+        """What a child has reported; ``None``: it reports nothing more."""
+        try:
+            reports = child.reports()
+        except ReportError as error:
+            self._kill(str(error))
+            return None
+        for report in reports or ():
+            self._heard_ns = clock.monotonic_ns()
+            if isinstance(report, Ready) and report.error:
+                self.reason, self.code = report.error, report.code
+        return reports
 
     def _kill(self, why: str) -> None:
         if self.child is not None:
             _logger.error("%s: process %d %s, killing it", self._what, self.child.pid, why)
-            self.reason = f"the {self._what} {why}"
+            self.reason = self._killed = f"the {self._what} {why}"
             self._since_ns = clock.monotonic_ns()
             self._heard_ns = self._since_ns
             self.child.kill()
 
-    def _ended(self, child: Child, waiter: Waiter) -> None:
-        """The child has closed its output: it ends now, or has."""
-        waiter.remove(child)
-        self._ending(waiter)
-        code = child.wait(_LEAVE_NS / clock.SECOND)
-        if code is None:
+    def _reap(self, waiter: Waiter) -> None:
+        """Sees whether the child has ended, which may have left its pipe to a child of its own."""
+        child = self.child
+        if child is None:
+            return
+        code = child.poll()
+        if code is not None:
+            self._ended(child, code, waiter)
+        elif self._closed_ns is not None and clock.monotonic_ns() - self._closed_ns > _LEAVE_NS:
             child.kill()
-            code = child.wait(None)
+
+    def _ended(self, child: Child, code: int, waiter: Waiter) -> None:
+        if self._closed_ns is None:
+            self._heard(child)  # its last words
+            waiter.remove(child)
+        self._closed_ns = None
+        self._ending(waiter)
         child.close()
         self.child = None
-        if self.phase is Phase.STOPPING:
+        replacing, self._replacing = self._replacing, False
+        if replacing and self.phase is Phase.STARTING:
+            self.restarts += 1
+            self.begin(waiter)
+        elif self.phase is Phase.STOPPING:
             self._enter(Phase.STOPPED)
         elif self.phase is Phase.STARTING and not self._ran:
             self.reason = self.reason or f"the {self._what} ended while it started ({code})"
-            if self.reason != self._logged:  # a wanted one is tried for ever
-                self._logged = self.reason
-                _logger.error("%s cannot be started: %s", self._what, self.reason)
-            self._enter(Phase.FAILED)
+            self._fail()
         else:
             self._back_off(child.pid, code)
 
-    def _back_off(self, pid: int, code: int | None) -> None:
+    def _back_off(self, pid: int, code: int) -> None:
         now = clock.monotonic_ns()
         lasted = self.phase is Phase.RUNNING and now - self._since_ns > _LASTED_NS
         self._failures = 0 if lasted else self._failures + 1
-        why = self.reason if code == Exit.REFUSED else f"process {pid} ended with {code}"
+        ended = self.reason if code == Exit.REFUSED else f"process {pid} ended with {code}"
+        why = self._killed or ended
         self.reason = why
         if self._failures > _GIVE_UP_AFTER:
             _logger.critical("%s: %s; giving it up", self._what, why)

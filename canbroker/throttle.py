@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 from collections import Counter
 from typing import Final
 
@@ -46,3 +47,39 @@ class Throttle:
         if len(detail) > _SHOWN:
             detail = f"{detail[:_SHOWN]}…"
         self._logger.log(level, "%s: %s%s", kind, detail, suffix, exc_info=error)
+
+
+class ForeignRecords(logging.Filter):
+    """Limits the log records of other packages, by the line of code that logs them.
+
+    Drivers may log at every read. A filter for handlers; canbroker's own records always pass.
+    """
+
+    def __init__(self, records: int = 5, interval_s: float = 5.0) -> None:
+        """Of each line of code, ``records`` pass in every ``interval_s``; the rest is counted."""
+        super().__init__()
+        self._records = records
+        self._interval_ns = int(interval_s * clock.SECOND)
+        self._lock = threading.Lock()
+        self._seen: dict[tuple[str, int], tuple[int, int]] = {}  # place -> (since, records)
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if record.name.partition(".")[0] in _OURS:
+            return True
+        place = (record.pathname, record.lineno)
+        now = clock.monotonic_ns()
+        with self._lock:
+            since, count = self._seen.get(place, (now, 0))
+            held = 0
+            if now - since >= self._interval_ns:
+                held = max(0, count - self._records)
+                since, count = now, 0
+            self._seen[place] = (since, count + 1)
+        if held:
+            record.msg = f"{record.getMessage()} (and {held} more of that kind)"
+            record.args = ()
+        return count < self._records
+
+
+#: First parts of the names of canbroker's own loggers.
+_OURS: Final = frozenset({"canbroker", "__main__"})

@@ -118,7 +118,7 @@ class GenOptions:
     :param identifier: ``r`` random, ``e`` random even, ``o`` random odd, ``i`` one more each
         frame, else a hexadecimal number.
     :param length: ``r`` random, ``i`` the next one each frame, else a number of bytes; an FD
-        frame takes the next length that exists.
+        frame takes the next length that exists, and more than fits is cut, as cangen does.
     :param data: ``r`` random, ``i`` a 64-bit little-endian counter (of 1 byte at least), else
         hexadecimal digits, where ``x`` is a random one; cut or filled with zeros to the length.
     :param bitrate_switch: and ``error_state_indicator`` imply ``fd``.
@@ -144,10 +144,8 @@ class GenOptions:
             limit = MAX_EXTENDED_ID if self.extended or self.mix else MAX_STANDARD_ID
             if int(self.identifier, 16) > limit:
                 raise ValueError(f"identifier {self.identifier} is above {limit:X}")
-        if self.length not in ("r", "i"):
-            limit = 64 if self.any_fd or self.mix else 8
-            if not re.fullmatch("[0-9]{1,2}", self.length) or int(self.length) > limit:
-                raise ValueError(f"length must be r, i or 0 to {limit}, got {self.length!r}")
+        if self.length not in ("r", "i") and not re.fullmatch("[0-9]{1,3}", self.length):
+            raise ValueError(f"length must be r, i or a number of bytes, got {self.length!r}")
         if self.data not in ("r", "i") and not re.fullmatch("(?:[0-9A-Fa-fx]{2}){0,64}", self.data):
             raise ValueError(f"data must be r, i or at most 64 bytes of hex, got {self.data!r}")
 
@@ -208,7 +206,7 @@ def _length(mode: str, number: int, fd: bool, rng: random.Random) -> int:
         case "i":
             code = number % (16 if fd else 9)
         case _:
-            code = length_to_dlc(int(mode))
+            code = length_to_dlc(min(int(mode), FD_LENGTHS[-1]))
     return FD_LENGTHS[code] if fd else min(code, 8)
 
 

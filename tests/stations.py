@@ -160,7 +160,12 @@ class Station:
 
     def crash(self) -> None:
         """Ends without a word."""
-        self.do(lambda publisher: publisher.socket.close())
+
+        def crash(publisher: Publisher) -> None:
+            publisher.listening.close()  # a process that ends closes all of its sockets
+            publisher.socket.close()
+
+        self.do(crash)
         self._end()
 
     def close(self) -> None:

@@ -52,14 +52,14 @@ def filters_of(interface: str, kind: str = "fil") -> list[tuple[int, int]]:
     return [(int(w[1], 16), int(w[2], 16)) for w in words if len(w) > 5 and w[0] == interface]
 
 
-def listeners() -> int:
-    """How many sockets receive everything on the shared interface."""
-    return len(filters_of(VCAN, "all"))
+def listeners(interface: str = VCAN) -> int:
+    """How many sockets receive everything on an interface."""
+    return len(filters_of(interface, "all"))
 
 
-def wait_for_listener(before: int) -> None:
+def wait_for_listener(before: int, interface: str = VCAN) -> None:
     """Waits until one more socket listens than ``before``."""
-    wait_until(lambda: listeners() > before, "another program listens")
+    wait_until(lambda: listeners(interface) > before, "another program listens")
 
 
 @contextmanager

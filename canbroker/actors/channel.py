@@ -68,6 +68,7 @@ class ChannelActor:
         self._spec = spec
         self._options = parse_options(spec.interface, spec.parameters)
         self._backend: Backend | None = open_backend(spec.interface, self._options)
+        self._options = self._backend.reopening or self._options
         self._inbox: Mailbox[KeeperMessage] = Mailbox()
         self._recv_inbox: Mailbox[ReceiverMessage] = Mailbox()
         self._send_inbox: Mailbox[SenderMessage] = Mailbox()
@@ -92,8 +93,10 @@ class ChannelActor:
         state = "up" if self._backend else self._down.reason
         return f"<ChannelActor {self._spec.name} {self._spec.interface} {state}>"
 
-    def run(self, *lifelines: Descriptor) -> None:
+    def run(self, *lifelines: Descriptor, last_words: Callable[[], str] = str) -> None:
         """Serves until one of ``lifelines`` becomes readable, then ends in order.
+
+        ``last_words``: what the broker says of that if it ends for good; else empty.
 
         :raises ActorCrashedError: one of the threads has crashed.
         """
@@ -107,7 +110,9 @@ class ChannelActor:
                 if self._stop is None and not ready.isdisjoint(lifelines):
                     for lifeline in lifelines:
                         waiter.remove(lifeline)
-                    self._stop = Stop("the channel was closed by the broker")
+                    said = last_words()
+                    reason = said or "the channel was closed by the broker, or that is gone"
+                    self._stop = Stop(reason, for_good=bool(said))
                     self._take_down(Down(self._stop.reason, Status.SHUTTING_DOWN))
                 for message in self._inbox.take():
                     self._handle(message)
@@ -263,7 +268,7 @@ class ChannelActor:
         change, self._change = self._change, None
         if backend is not None:
             _logger.info("channel %r is open: %s", self._spec.name, backend.info)
-            self._backend, self._options = backend, options
+            self._backend, self._options = backend, backend.reopening or options
             self._backoff_ns = _REOPEN_FIRST_NS
             self._bring_up()
         else:

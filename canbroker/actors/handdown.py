@@ -23,8 +23,6 @@ _AT_ONCE: Final = 64
 #: How often the channel is asked what it repeats. It ends everything when nobody asks.
 _ASK_NS: Final = clock.SECOND
 
-_MAX_COUNT: Final = 2**32 - 1
-
 _logger = logging.getLogger(__name__)
 
 _T = TypeVar("_T")
@@ -54,8 +52,7 @@ class _Handed:
         """The channel has sent so many; what is missing, the driver had no room for."""
         self.sent = sent
         task = self._task
-        until_ns = now_ns if task.end_ns is None else min(now_ns, task.end_ns)
-        due = self._before + max(0, until_ns - self.slot_ns) // self._period_ns
+        due = self._before + max(0, now_ns - self.slot_ns) // self._period_ns
         # The one that is due just now does not count.
         task.skipped = self._skipped + max(0, due - 1 - sent)
 
@@ -108,8 +105,10 @@ class HandDown:
         """Hands down a task that is due; ``False``: send its frame, as always."""
         if not self.supported or task.protections or task in self._refused:
             return False
-        if task.last or task.position or self._offers >= _AT_ONCE:
-            return False  # not worth it, not in turn, or not now
+        if task.end_ns is not None:
+            return False  # a number of frames is exact only when they are counted as they are sent
+        if task.position or self._offers >= _AT_ONCE:
+            return False  # not in turn, or not now
         return self._hand_down(task, _Handed(task, task.due_ns - task.period_ns))
 
     def change(self, task: Task, now_ns: int) -> None:
@@ -118,7 +117,7 @@ class HandDown:
         handed = self._handed.get(task)
         if handed is not None:
             handed.change()
-            if not self._repeat(task, handed, self._schedule.next_ns(task, now_ns)):
+            if not self._repeat(task, handed):
                 self._resume(task, now_ns)
 
     def stop(self, task: Task) -> None:
@@ -180,21 +179,19 @@ class HandDown:
         return self.token
 
     def _hand_down(self, task: Task, handed: _Handed) -> bool:
-        if not self._repeat(task, handed, handed.slot_ns):
+        if not self._repeat(task, handed):
             return False
         self._handed[task] = handed
         self._schedule.park(task)
         return True
 
-    def _repeat(self, task: Task, handed: _Handed, from_ns: int) -> bool:
-        left = 0 if task.end_ns is None else -(-(task.end_ns - from_ns) // task.period_ns)
+    def _repeat(self, task: Task, handed: _Handed) -> bool:
         params = Repeat(
             client_id=task.origin,
             task=task.task,
             messages=list(task.frames),
             period_ns=task.period_ns,
             due_ns=task.anchor_ns,
-            count=max(1, left) if task.end_ns is not None and left <= _MAX_COUNT else 0,
         )
         handed.request = self._ask("repeat", params, partial(self._repeated, task))
         self._offers += handed.request > 0

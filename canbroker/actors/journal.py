@@ -20,11 +20,13 @@ _logger = logging.getLogger(__name__)
 
 
 class Entry(msgspec.Struct):
-    """A task as it is now, and its rhythm (monotonic time)."""
+    """A task as it is now, its rhythm (monotonic time), and when its owner's process started: a
+    scheduler of another broker, maybe after the host was, finds another process of its number."""
 
     task: AddTask
     anchor_ns: int
     end_ns: int | None
+    started: int | None = None
 
 
 class Journal:
@@ -32,6 +34,7 @@ class Journal:
 
     def __init__(self, path: Path) -> None:
         """:raises sqlite3.Error: the file cannot be opened or is not a journal."""
+        self._path = path
         self._database = sqlite3.connect(path, isolation_level=None)
         self._database.execute("PRAGMA journal_mode = WAL")
         self._database.execute("PRAGMA synchronous = OFF")
@@ -43,6 +46,10 @@ class Journal:
             "CREATE TABLE IF NOT EXISTS owners "
             "(client_id TEXT, channel TEXT, epoch INTEGER, PRIMARY KEY (client_id, channel))"
         )
+
+    def is_in_place(self) -> bool:
+        """Whether a successor would find it: somebody may have removed the file."""
+        return self._path.exists()
 
     def load(self) -> Iterator[Entry]:
         """The tasks that ran when the last writer ended; what cannot be read is left out."""

@@ -110,9 +110,13 @@ class Answer:
 
 @dataclass(frozen=True)
 class Stop:
-    """End. To the threads it comes after :class:`Down`, when nobody waits for an answer."""
+    """End. To the threads it comes after :class:`Down`, when nobody waits for an answer.
+
+    ``for_good``: no successor will follow.
+    """
 
     reason: str
+    for_good: bool = False
 
 
 @dataclass(frozen=True)

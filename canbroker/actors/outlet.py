@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import ExitStack
 from itertools import groupby, islice
 from operator import itemgetter
 from typing import Final, NamedTuple
@@ -43,6 +44,9 @@ _PAUSED: Final = frozenset(
         Status.STALE,
     }
 )
+
+#: Descriptors of an outlet: three sockets, of each its signal and its connection.
+DESCRIPTORS: Final = 6
 
 _due: Final = itemgetter(1)  # of an item of what waits
 
@@ -85,7 +89,7 @@ class Outlet:
         """``schedule`` is that of all tasks. ``refused`` is told of each frame that its channel
         or driver did not take, and why.
 
-        :raises CanInitializationError: no such address can be.
+        :raises CanInitializationError: no such address can be, or no descriptors are left.
         """
         self.channel = channel
         self.tasks: set[Task] = set()
@@ -103,13 +107,14 @@ class Outlet:
         self._waiting: dict[Task, int] = {}  # due then, and there is no room
         self._unanswered: deque[_Unanswered] = deque()
         self._outstanding = 0  # frames
-        self._link = Link(context, runtime.channel_endpoint(channel, "tx"))
-        self._handdown = HandDown(
-            context, runtime.channel_endpoint(channel, "ctl"), schedule, self.tasks
-        )
-        self._feed = StateFeed(
-            context, runtime.channel_endpoint(channel, "rx"), topics.state_topic(channel)
-        )
+        ends = {kind: runtime.channel_endpoint(channel, kind) for kind in ("rx", "tx", "ctl")}
+        with ExitStack() as on_error:
+            self._link = Link(context, ends["tx"])
+            on_error.callback(self._link.close)
+            self._handdown = HandDown(context, ends["ctl"], schedule, self.tasks)
+            on_error.callback(self._handdown.close)
+            self._feed = StateFeed(context, ends["rx"], topics.state_topic(channel))
+            on_error.pop_all()
 
     def __repr__(self) -> str:
         return f"<Outlet {self.channel} tasks={len(self.tasks)} unanswered={self._outstanding}>"

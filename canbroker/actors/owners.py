@@ -9,7 +9,7 @@ from typing import Final
 from canbroker import clock
 from canbroker.actors.journal import Journal
 from canbroker.actors.schedule import Task
-from canbroker.alive import end_of, is_alive
+from canbroker.alive import end_of, is_alive, start_of
 from canbroker.fabric.sockets import Waiter
 
 #: A client has this long to connect to a scheduler that was started again. So often one that was
@@ -20,7 +20,17 @@ _RETURN_NS: Final = 10 * clock.SECOND
 class Owner:
     """A client that has tasks. ``seen``: the epoch in which it was last seen on each channel."""
 
-    __slots__ = ("client_id", "ended", "identity", "look_ns", "pid", "process", "seen", "tasks")
+    __slots__ = (
+        "client_id",
+        "ended",
+        "identity",
+        "look_ns",
+        "pid",
+        "process",
+        "seen",
+        "started",
+        "tasks",
+    )
 
     def __init__(self, client_id: str, pid: int, seen: dict[str, int]) -> None:
         self.client_id = client_id
@@ -29,6 +39,7 @@ class Owner:
         self.tasks: dict[int, Task] = {}
         self.seen = seen
         self.process = end_of(pid)  # readable when it has ended
+        self.started = start_of(pid)
         self.ended = self.process is None and not is_alive(pid)
         self.look_ns = clock.monotonic_ns() + _RETURN_NS
 
@@ -49,6 +60,9 @@ class Owners:
         self._waiter = waiter
         self._journal = journal
         self._is_connected = is_connected
+
+    def __len__(self) -> int:
+        return len(self._owners)
 
     def __iter__(self) -> Iterator[Owner]:
         return iter(list(self._owners.values()))
@@ -106,6 +120,13 @@ class Owners:
             return False
         owner.look_ns = now_ns + _RETURN_NS
         return not self._is_connected(owner.identity)
+
+    def use(self, journal: Journal) -> None:
+        """As of :meth:`TaskBook.use`."""
+        self._journal = journal
+        for owner in self:
+            for channel, epoch in owner.seen.items():
+                journal.saw(owner.client_id, channel, epoch)
 
     def _unwatch(self, owner: Owner) -> None:
         process, owner.process = owner.process, None

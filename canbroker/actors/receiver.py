@@ -85,6 +85,7 @@ class Receiver:
         self._sender_counts = sender_counts
         self._backend: Backend | None = None
         self._reason = "the adapter is not open"
+        self._ends = False  # for good
         self._condition = BusCondition()  # as last published
         self._clients: dict[str, list[FilterSet]] = {}
         self._infos: dict[str, ClientInfo] = {}  # of each of them, for the state
@@ -101,6 +102,7 @@ class Receiver:
         self._heartbeat_due: int | None = None  # None: there are no routes
         self._waiter = Waiter()
         self._waiter.add(self._publisher.socket)
+        self._waiter.add(self._publisher.listening.monitor)
         self._waiter.add(inbox)
 
     def step(self) -> bool:
@@ -122,6 +124,7 @@ class Receiver:
             self._heartbeat_due = self._publisher.heartbeat(now)
         if self._asked and now >= self._replay_due:
             self._replay(self._asked.pop(next(iter(self._asked))))
+        self._publisher.listening.attend(ready)
         return True
 
     def close(self) -> None:
@@ -172,8 +175,9 @@ class Receiver:
                 if dropped is not None:
                     busy = control.ErrorResult("busy", "too many ask for frames of the past")
                     self._sender.put(Answer(dropped.caller, busy))
-            case Stop(reason):
-                self._reason = reason
+            case Stop(reason, for_good):
+                self._reason, self._ends = reason, for_good
+                self._publish_state(clock.monotonic_ns())
                 return False
         return True
 
@@ -347,6 +351,8 @@ class Receiver:
             counters=backend.counters() if backend else {},
             held_errors=dict(self._storms.held),
             exclusive=self._holder,
+            ended=self._ends,
+            connected=self._publisher.listening.peers(),
         )
 
 

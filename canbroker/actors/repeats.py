@@ -78,7 +78,6 @@ class Repeats:
                 frames=params.messages,
                 period_ns=params.period_ns,
                 due_ns=params.due_ns,
-                count=params.count,
             )
         )
         return Repeating(repeating=reason is None, reason=reason or "")

@@ -164,12 +164,9 @@ class Schedule:
         self._put_until_end(task, task.anchor_ns)
 
     def park(self, task: Task) -> None:
-        """Somebody else sends the task from now on. Its end is still ours to see."""
+        """Somebody else sends the task, which has no end, from now on."""
         task.parked = True
-        if task.end_ns is None:
-            task.due_ns = _NEVER
-        else:
-            self._put(task, task.end_ns)
+        task.due_ns = _NEVER
 
     def step(self, now_ns: int, ahead_ns: int = 0) -> list[tuple[int, list[Task]]]:
         """The tasks that are due until ``ahead_ns`` from now: due times in order, and the tasks of
@@ -192,9 +189,6 @@ class Schedule:
         buckets = self._buckets
         for task in tasks:
             if task.ended or task.due_ns != time_ns:
-                continue
-            if task.parked:  # what was due is its end
-                task.ended = True
                 continue
             period_ns = task.period_ns
             if task.end_ns is not None and task.end_ns <= now_ns:  # gone by, to the last one

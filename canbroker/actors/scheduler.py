@@ -10,13 +10,15 @@ from typing import Final, NamedTuple
 import msgspec
 
 from canbroker import clock
+from canbroker.actors.held import HeldRequests
 from canbroker.actors.journal import Journal
-from canbroker.actors.outlet import Mark, Outlet, later
+from canbroker.actors.outlet import DESCRIPTORS, Mark, Outlet, later
 from canbroker.actors.owners import Owner, Owners
 from canbroker.actors.schedule import Task
 from canbroker.actors.specs import SchedulerSpec
 from canbroker.actors.task_book import TaskBook, has_room
-from canbroker.errors import CanInitializationError
+from canbroker.descriptors import share
+from canbroker.errors import CanError, CanInitializationError
 from canbroker.fabric.requests import Caller, Replier
 from canbroker.fabric.sockets import Context, Descriptor, Waiter
 from canbroker.runtime import Runtime
@@ -49,9 +51,6 @@ _SERVE: Final = 16
 #: How often it is looked whether a channel answers that a request waits for.
 _LOOK_NS: Final = 50 * clock.MILLISECOND
 
-#: A channel has this long to say how it is before a task there is refused.
-_ANSWER_NS: Final = 2 * clock.SECOND
-
 #: The owner of a task in trouble is told this often.
 _TELL_NS: Final = clock.SECOND
 
@@ -59,14 +58,6 @@ _TELL_NS: Final = clock.SECOND
 _KEEP_NS: Final = 5 * clock.SECOND
 
 _logger = logging.getLogger(__name__)
-
-
-class _Held(NamedTuple):
-    """A request that waits for what a channel has to say."""
-
-    caller: Caller
-    request: AddTask
-    until_ns: int
 
 
 class _Settling(NamedTuple):
@@ -86,7 +77,7 @@ class SchedulerActor:
     def __init__(self, spec: SchedulerSpec) -> None:
         self._runtime = Runtime.at(spec.address)
         self._outlets: dict[str, Outlet] = {}
-        self._held: list[_Held] = []
+        self._held = HeldRequests()
         self._settling: list[_Settling] = []
         self._look_at = 0
         self._beat_at = 0
@@ -116,6 +107,7 @@ class SchedulerActor:
             self._journal.close()
             raise
         self._waiter.add(self._control.socket)
+        self._waiter.add(self._control.listening.monitor)
         self._owners = Owners(self._waiter, self._journal, self._control.is_connected)
         self._book = TaskBook(self._journal, self._owners)
         self._restore()
@@ -188,11 +180,14 @@ class SchedulerActor:
             self._serve_settling()
         if self._control.socket in ready:
             self._control.serve(self._waiter, _SERVE)
+        self._control.listening.attend(ready)
 
     def _look_around(self, now: int) -> None:
         """Finds what nobody tells of: owners that are gone, channels that fell silent, tasks
         that have sent their last frame."""
         self._look_at = now + clock.SECOND
+        if not self._journal.is_in_place():
+            self._renew_journal()
         for task in self._book.tasks():
             if task.ended:
                 self._forget(task)
@@ -200,7 +195,7 @@ class SchedulerActor:
             outlet.check(now)
             if outlet.tasks:
                 outlet.idle_ns = now
-            elif now - outlet.idle_ns > _KEEP_NS and not self._is_held(channel):
+            elif now - outlet.idle_ns > _KEEP_NS and channel not in self._held.channels():
                 outlet.close(self._waiter)
                 del self._outlets[channel]
         for owner in self._owners:
@@ -209,6 +204,17 @@ class SchedulerActor:
             self._look_at = now + _LOOK_NS
             self._serve_held(now)
 
+    def _renew_journal(self) -> None:
+        try:
+            fresh = Journal(self._runtime.journal_path)
+        except sqlite3.Error as error:  # the directory is gone, and may be back the next time
+            self._refused.note("the journal of tasks was removed", str(error))
+            return
+        self._journal.close()
+        self._journal = fresh
+        self._book.use(fresh)
+        self._owners.use(fresh)
+
     def _look_for(self, owner: Owner, now: int) -> None:
         for channel in {task.channel for task in owner.tasks.values()}:
             outlet = self._outlets[channel]
@@ -216,8 +222,7 @@ class SchedulerActor:
                 continue
             if self._owners.is_gone(owner, now):
                 self._gone(owner.client_id, outlet)
-        held = any(held.request.client_id == owner.client_id for held in self._held)
-        if not owner.tasks and not held:
+        if not owner.tasks and owner.client_id not in self._held.clients():
             self._owners.remove(owner)
 
     def _end(self) -> None:
@@ -231,34 +236,53 @@ class SchedulerActor:
     # -------------------------------------------------------------------------------- methods
 
     def _add(self, caller: Caller, request: AddTask) -> msgspec.Struct | None:
+        refused = self._no_room(request)
+        if refused:
+            self._refused.note("task refused", refused)
+            return control.ErrorResult("limit", refused)
         owner = self._owners.of(request.client_id, request.pid)
         owner.identity = caller.identity
         if self._runs(request):
             return TaskAdded()
-        if not has_room(owner):
-            return control.ErrorResult("limit", f"a client may have {MAX_TASKS:,} tasks")
         try:
-            outlet = self._outlet(request.channel)
-        except CanInitializationError as error:
+            outlet = self._outlet_of(request.channel)
+        except CanError as error:
             return control.ErrorResult("invalid", str(error))
-        if outlet.state is None:
-            self._held.append(_Held(caller, request, clock.monotonic_ns() + _ANSWER_NS))
+        if outlet is None or outlet.state is None:
+            self._held.add(caller, request)
             return None
         return self._start(outlet, request)
 
+    def _no_room(self, request: AddTask) -> str:
+        """Why there is no room for a task; empty if there is."""
+        owner = self._owners.find(request.client_id)
+        if owner is None and len(self._owners) >= share():
+            return f"{len(self._owners)} clients have tasks, which is the most"
+        if owner is not None and request.task not in owner.tasks and not has_room(owner):
+            return f"a client may have {MAX_TASKS:,} tasks"
+        if self._held.full:
+            return f"{len(self._held)} requests wait for channels already"
+        if len(self._outlets) * DESCRIPTORS >= share() and request.channel not in self._outlets:
+            return f"there are tasks on {len(self._outlets)} channels, which is the most"
+        return ""
+
     def _serve_held(self, now: int) -> None:
-        held, self._held = self._held, []
-        for entry in held:
+        for entry in self._held:
             request = entry.request
-            outlet = self._outlet(request.channel)
-            if outlet.state is not None:
-                result = TaskAdded() if self._runs(request) else self._start(outlet, request)
-                self._control.reply(entry.caller, result)
-            elif now < entry.until_ns:
-                self._held.append(entry)
+            try:
+                outlet = self._outlet_of(request.channel)
+            except CanError as error:  # no descriptors are left
+                result: msgspec.Struct = control.ErrorResult("down", str(error))
             else:
-                reason = f"channel {request.channel!r} does not answer"
-                self._control.reply(entry.caller, control.ErrorResult("down", reason))
+                if outlet is not None and outlet.state is not None:
+                    result = TaskAdded() if self._runs(request) else self._start(outlet, request)
+                elif now < entry.until_ns:
+                    continue
+                else:
+                    reason = f"channel {request.channel!r} does not answer"
+                    result = control.ErrorResult("down", reason)
+            self._held.remove(entry)
+            self._control.reply(entry.caller, result)
 
     def _runs(self, request: AddTask) -> bool:
         task = self._book.find(request.client_id, request.task)
@@ -302,9 +326,7 @@ class SchedulerActor:
         return None
 
     def _stop(self, caller: Caller, request: StopTasks) -> msgspec.Struct | None:
-        given_up = [held for held in self._held if _concerns(request, held.request)]
-        for held in given_up:
-            self._held.remove(held)
+        for held in self._held.give_up(request):
             error = control.ErrorResult("unknown", "the task was stopped before it began")
             self._control.reply(held.caller, error)
         owner = self._owners.find(request.client_id)
@@ -344,6 +366,15 @@ class SchedulerActor:
 
     # ---------------------------------------------------------------------------------- tasks
 
+    def _outlet_of(self, channel: str) -> Outlet | None:
+        """The outlet to a channel, ``None`` while that has no socket: there may be none, and
+        an outlet costs descriptors.
+
+        :raises CanInitializationError: no such address can be.
+        """
+        known = channel in self._outlets or self._runtime.has_channel(channel)
+        return self._outlet(channel) if known else None
+
     def _outlet(self, channel: str) -> Outlet:
         """:raises CanInitializationError: no such address can be."""
         outlet = self._outlets.get(channel)
@@ -354,9 +385,6 @@ class SchedulerActor:
             self._outlets[channel] = outlet
             outlet.watch(self._waiter)
         return outlet
-
-    def _is_held(self, channel: str) -> bool:
-        return any(held.request.channel == channel for held in self._held)
 
     def _forget(self, task: Task) -> None:
         self._outlets[task.channel].stop(task)
@@ -394,7 +422,3 @@ class SchedulerActor:
             task.told_ns = now
             trouble = TaskTrouble(task=task.task, failed=task.failed, reason=reason)
             self._control.reply(Caller(owner.identity, 0), trouble)
-
-
-def _concerns(request: StopTasks, added: AddTask) -> bool:
-    return request.client_id == added.client_id and request.task in {None, added.task}

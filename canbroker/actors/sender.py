@@ -32,6 +32,7 @@ from canbroker.actors.messages import (
 )
 from canbroker.actors.repeats import Repeats
 from canbroker.backends import LISTEN_ONLY, AdapterGoneError, Backend, Transmit
+from canbroker.fabric.listening import LOOK_NS
 from canbroker.fabric.requests import Caller, Intake, Replier
 from canbroker.fabric.sockets import Context, Waiter, readable
 from canbroker.priority import RealTime
@@ -116,8 +117,11 @@ class Sender:
             self._intake.close()
             raise
         self._waiter = Waiter()
-        for source in (self._intake.socket, self._control.socket, inbox):
-            self._waiter.add(source)
+        self._listening = (self._intake.listening, self._control.listening)
+        self._waiter.add(inbox)
+        for router in (self._intake, self._control):
+            self._waiter.add(router.socket)
+            self._waiter.add(router.listening.monitor)
 
     def step(self) -> bool:
         """Waits for something to do and does it; ``False`` when told to stop."""
@@ -125,7 +129,8 @@ class Sender:
             self._real_time.want()
         else:
             self._real_time.update()
-        ready = self._waiter.wait(self._patience())
+        patience = self._patience()
+        ready = self._waiter.wait(LOOK_NS if patience is None else min(patience, LOOK_NS))
         if self._inbox in ready:
             for message in self._inbox.take():
                 if not self._handle(message):
@@ -141,6 +146,8 @@ class Sender:
                 self._let_go(account, now)
         self._hand_over()
         self._repeats.step()
+        for listening in self._listening:
+            listening.attend(ready)
         return True
 
     def close(self) -> None:
@@ -195,6 +202,8 @@ class Sender:
         self._serve_discards()
 
     def _status_of(self, transmit: Transmit, now: int) -> Status:
+        if transmit.unknown:
+            return Status.UNKNOWN
         if self._backend is None:
             return self._down[0]
         if self._backend.condition.off:

@@ -84,16 +84,25 @@ class TaskBook:
             task.anchor_ns, task.end_ns = entry.anchor_ns, entry.end_ns
             self.schedule.resume(task, now_ns)
             self._enter(task, request)
-            if task.ended or self._owners.of(request.client_id, request.pid).ended:
+            owner = self._owners.of(request.client_id, request.pid)
+            if task.ended or owner.ended or owner.started != entry.started:
                 self.forget(task)
         return self.tasks()
+
+    def use(self, journal: Journal) -> None:
+        """Writes everything down anew, as the journal so far was removed."""
+        self._journal = journal
+        for task in self._requests:
+            self._write(task)
 
     def _enter(self, task: Task, request: AddTask) -> None:
         self._owners.of(task.origin, request.pid).tasks[task.task] = task
         self._requests[task] = request
 
     def _write(self, task: Task) -> None:
-        self._journal.write(Entry(self._requests[task], task.anchor_ns, task.end_ns))
+        request = self._requests[task]
+        started = self._owners.of(task.origin, request.pid).started
+        self._journal.write(Entry(request, task.anchor_ns, task.end_ns, started))
 
 
 def has_room(owner: Owner) -> bool:

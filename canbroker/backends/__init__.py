@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import difflib
 import importlib
-import re
 from collections.abc import Mapping
 from typing import Any, Protocol, cast
 
@@ -21,6 +21,7 @@ from canbroker.backends.base import (
     Transmit,
 )
 from canbroker.errors import CanInitializationError, CanInterfaceNotImplementedError
+from canbroker.wording import validation_fault
 
 __all__ = [
     "BACKENDS",
@@ -47,9 +48,17 @@ BACKENDS: dict[str, str] = {
 #: Arguments that python-can's command line tools pass to every interface; meaningless here.
 IGNORED_PARAMETERS = frozenset({"single_handle"})
 
-
-#: How msgspec says where: `$.bitrate`.
-_AT_PARAMETER = re.compile(r" - at `\$\.(\w+)`")
+#: What python-can calls a parameter that is ours under another name, or none: what to do instead.
+#: Of an interface's own there is :attr:`Options.instead`.
+_PYTHON_CANS: dict[str, str] = {
+    "databitrate": "it is data_bitrate",
+    "dbitrate": "it is data_bitrate",
+    "tty_baudrate": "it is for serial adapters",
+    "ttyBaudrate": "it is for serial adapters, and tty_baudrate there",
+    "rx_queue_size": "a bus keeps what it has not received yet, and counts what it had to drop",
+    "protocol": "fd=True asks for CAN FD",
+    "timeout": "recv and send take one with each call",
+}
 
 
 class _BackendModule(Protocol):
@@ -69,6 +78,8 @@ def parse_options(interface: str, parameters: Mapping[str, Any]) -> Options:
     given = {key: value for key, value in parameters.items() if key not in IGNORED_PARAMETERS}
     if interface in BACKENDS:
         parsed = _convert(interface, _module(interface).OPTIONS, given)
+    elif interface.strip().casefold() in BACKENDS:
+        raise CanInterfaceNotImplementedError(_unknown(interface))
     elif python_can.is_installed():
         parsed = python_can.parse(interface, given)
     else:
@@ -108,17 +119,28 @@ def open_backend(interface: str, options: Options) -> Backend:
 
 def _convert(interface: str, options: type[Options], given: Mapping[str, Any]) -> Options:
     known = {field.name for field in msgspec.structs.fields(options)}
-    for key in given:
-        if key not in known:
+    named: dict[str, Any] = {}
+    for key, value in given.items():
+        name = options.renamed.get(key, key)
+        if name in options.without_effect:
+            continue
+        if name not in known:
+            hints = {**_PYTHON_CANS, **options.instead}
+            hint = hints.get(key, "python-can may ignore what an interface does not have")
             raise CanInitializationError(
-                f"interface {interface!r} has no parameter {key!r}; it has: "
+                f"interface {interface!r} has no parameter {key!r} ({hint}); it has: "
                 + ", ".join(sorted(known))
             )
+        if name in named:
+            raise CanInitializationError(
+                f"interface {interface!r}: {key!r} is another name of {name!r}; give one of them"
+            )
+        named[name] = value
     try:
-        return msgspec.convert(given, options)
-    except (msgspec.ValidationError, ValueError) as error:
-        text = _AT_PARAMETER.sub(r" for \1", str(error))
-        raise CanInitializationError(f"interface {interface!r}: {text}") from error
+        return msgspec.convert(named, options)
+    except msgspec.ValidationError as error:
+        fault = validation_fault(error, named)
+        raise CanInitializationError(f"interface {interface!r}: {fault}") from error
 
 
 def _module(interface: str) -> _BackendModule:
@@ -127,4 +149,6 @@ def _module(interface: str) -> _BackendModule:
 
 
 def _unknown(interface: str) -> str:
-    return f"unknown interface {interface!r}; canbroker has: {', '.join(sorted(BACKENDS))}"
+    close = difflib.get_close_matches(interface.strip().casefold(), BACKENDS, 1)
+    meant = f" (did you mean {close[0]!r}?)" if close else ""
+    return f"unknown interface {interface!r}{meant}; canbroker has: {', '.join(sorted(BACKENDS))}"

@@ -36,6 +36,12 @@ class Options(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=T
 
     #: Parameters that, beside ``channel``, say which adapter is meant.
     identifying: ClassVar[frozenset[str]] = frozenset()
+    #: Parameters of python-can's driver that are accepted and have no meaning here.
+    without_effect: ClassVar[frozenset[str]] = frozenset()
+    #: Other names of parameters, as python-can's driver has them -> ours.
+    renamed: ClassVar[dict[str, str]] = {}
+    #: Parameters of python-can's driver that are refused, and what to do instead.
+    instead: ClassVar[dict[str, str]] = {}
 
     channel: str
 
@@ -55,7 +61,8 @@ class Transmit:
     """One frame on its way to the bus. Returned by :meth:`Backend.read` when that has ended.
 
     The actor makes it; the backend sets ``timestamp_ns`` (wall clock, when the adapter took the
-    frame) or ``failure`` (a sentence), and touches nothing else.
+    frame) or ``failure`` (a sentence), and touches nothing else. With a ``failure`` it also sets
+    ``unknown`` when the driver took the frame and did not say what became of it: it may be sent.
     """
 
     __slots__ = (
@@ -67,6 +74,7 @@ class Transmit:
         "request",
         "sender",
         "timestamp_ns",
+        "unknown",
     )
 
     def __init__(
@@ -86,6 +94,7 @@ class Transmit:
         self.expires_ns = expires_ns  # monotonic; 0 is never
         self.timestamp_ns = 0
         self.failure: str | None = None
+        self.unknown = False
 
     def __repr__(self) -> str:
         return f"<Transmit {self.frame!r} from {self.origin}>"
@@ -98,15 +107,14 @@ RepeatKey = tuple[str, int]
 class Repetition(msgspec.Struct, frozen=True, kw_only=True):
     """What a driver shall send by itself: ``frames`` in turn, one every ``period_ns``.
 
-    ``count`` of them from now on; 0 is for ever. ``due_ns``: when one of them is due, on the
-    monotonic clock; all others are whole periods before or after that.
+    ``due_ns``: when one of them is due, on the monotonic clock; all others are whole periods before
+    or after that.
     """
 
     key: RepeatKey
     frames: Sequence[Frame]
     period_ns: int
     due_ns: int
-    count: int = 0
 
 
 class BusCondition(NamedTuple):
@@ -134,6 +142,9 @@ class Backend(ABC):
     info: str = ""
     #: Whether the driver can :meth:`repeat` frames by itself.
     repeats: bool = False
+
+    #: What to open the adapter with when it was lost, if not with what it was opened with.
+    reopening: Options | None = None
 
     #: Bit rates in bit/s where the backend knows them.
     bitrate: int | None = None

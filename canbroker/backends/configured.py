@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from canbroker.backends import Options, parse_options
 from canbroker.config import ChannelConfig, Config, Source
+from canbroker.devices import resolved
 from canbroker.errors import CanInitializationError, CanInterfaceNotImplementedError
 
 #: Interfaces without a device: the channel's own name will do for ``channel``.
@@ -12,6 +15,8 @@ _NEED_NO_CHANNEL = frozenset({"virtual"})
 
 def check(config: Config) -> dict[str, tuple[str, Options]]:
     """Interface and options of every channel, by the channel's name. Opens nothing.
+
+    A relative path of a device is relative to the file's directory.
 
     :raises CanInitializationError: an unknown interface, a parameter that it does not have or
         takes otherwise, or two channels with one adapter; names file, line and key path.
@@ -36,6 +41,10 @@ def _options(source: Source, channel: ChannelConfig) -> Options:
     parameters = channel.parameters
     if channel.interface in _NEED_NO_CHANNEL:
         parameters = {"channel": channel.name} | parameters
+    device = parameters.get("channel")
+    if isinstance(device, str):
+        directory = Path(source.path).absolute().parent
+        parameters = parameters | {"channel": resolved(channel.interface, device, directory)}
     try:
         return parse_options(channel.interface, parameters)
     except CanInterfaceNotImplementedError as error:

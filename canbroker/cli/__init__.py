@@ -8,7 +8,10 @@ from typing import Any, Final
 
 import click
 
+from canbroker.cli import output
+from canbroker.descriptors import open_standard
 from canbroker.errors import CanError
+from canbroker.wording import printable, set_up_one_line
 
 #: name -> where the command is, and its line in ``canbroker --help``; in the order of that page
 COMMANDS: Final[dict[str, tuple[str, str]]] = {
@@ -33,7 +36,7 @@ class Failure(click.ClickException):
     """What was asked for could not be done. Ends with exit code 1 and one line of text."""
 
     def show(self, file: Any = None) -> None:
-        click.echo(f"canbroker: {self.message}", file=file, err=file is None)
+        click.echo(printable(f"canbroker: {self.message}"), file=file, err=file is None)
 
 
 class CommandTable(click.Group):
@@ -81,12 +84,20 @@ def cli() -> None:
 
 def main() -> int:
     """Runs the command line of this process; returns its exit code."""
-    logging.basicConfig(format="canbroker: %(message)s", level=logging.WARNING)
+    open_standard()
+    output.escape_unencodable()
+    set_up_one_line("canbroker: %(message)s", logging.WARNING)
     try:
         result = cli.main(prog_name="canbroker", standalone_mode=False)
+        output.flush()
     except click.Abort:
         return INTERRUPTED
     except click.ClickException as error:
         error.show()
         return error.exit_code
+    except OSError as error:
+        problem = output.problem(error)
+        if problem is not None:
+            Failure(problem).show()
+        return 1
     return result if isinstance(result, int) else 0

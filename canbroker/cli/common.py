@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import functools
+import inspect
+import math
 import tomllib
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -18,14 +20,41 @@ from canbroker.frame import Frame
 from canbroker.link import attach
 from canbroker.message import Message
 from canbroker.runtime import BrokerLock, Runtime
+from canbroker.sources import OWN
 from canbroker.wire import control
 
-#: Arguments of ``Bus`` that are no parameters of an interface.
-_OWN_ARGUMENTS: Final = frozenset(
-    {"channel", "interface", "broker", "can_filters", "exclusive", "receive_own_messages"}
-)
+#: Arguments of ``Bus`` that are no parameters of an interface; ``self`` is the first.
+_OWN_ARGUMENTS: Final = OWN.union(inspect.signature(Bus.__init__).parameters)
 
 _T = TypeVar("_T")
+
+
+class NotNegative(click.FloatRange):
+    """A number of 0 or above, up to ``most``; neither infinity nor NaN."""
+
+    def __init__(self, most: float | None = None) -> None:
+        super().__init__(min=0, max=most)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        number = super().convert(value, param, ctx)
+        if not math.isfinite(number):
+            self.fail(f"{value!r} is not a finite number", param, ctx)
+        return number
+
+
+#: As many as Python counts; at any rate they take ages.
+_MANY: Final = 1 << 62
+
+
+class _Count(click.IntRange):
+    """A whole number above 0."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        number: int = super().convert(value, param, ctx)
+        return min(number, _MANY)
+
+
+COUNT: Final = _Count(min=1)
 
 broker_option = click.option(
     "--broker",
@@ -42,11 +71,13 @@ class Opener:
     parameters: dict[str, Any]
     broker: str | None
 
-    def open(self, channel: str, filters: FilterSet = EVERYTHING) -> Bus:
+    def open(self, channel: str, filters: FilterSet = EVERYTHING, kind: type[Bus] = Bus) -> Bus:
         """:raises CanError: the broker, the adapter or a parameter is at fault."""
-        return Bus(
-            channel, self.interface, can_filters=filters, broker=self.broker, **self.parameters
-        )
+        given = {"can_filters": filters, "broker": self.broker, **self.parameters}
+        try:
+            return kind(channel, self.interface, **given)
+        except ValueError as error:  # one of Bus's own arguments, which environment or files say
+            raise CanInitializationError(str(error)) from error
 
 
 def opens_channels(*bitrate_names: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
@@ -55,12 +86,17 @@ def opens_channels(*bitrate_names: str) -> Callable[[Callable[..., None]], Calla
     :param bitrate_names: of the option for the bitrate, which is no ``-b`` where that is taken.
     """
     options = (
-        click.option("-i", "--interface", metavar="NAME", help="slcan or virtual."),
+        click.option(
+            "-i",
+            "--interface",
+            metavar="NAME",
+            help="slcan, socketcan, virtual, or python-can's.",
+        ),
         click.option(
             *bitrate_names,
             "bitrate",
             metavar="BPS",
-            type=click.IntRange(min=1),
+            type=COUNT,
             help="Bits per second.",
         ),
         click.option(
@@ -140,7 +176,7 @@ def ask(runtime: Runtime, method: str, result: type[_T], timeout: float = 5.0) -
     finally:
         context.close()
     if answer is None:
-        raise CanTimeoutError(f"the broker at {runtime.address} does not answer")
+        raise CanTimeoutError(f"{runtime.describe_broker()} does not answer")
     return answer
 
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 
 import click
-from rich.text import Text
 
 from canbroker import settings
 from canbroker.cli.common import broker_option
-from canbroker.cli.tables import table, terminal
+from canbroker.cli.tables import cell, table, terminal
 from canbroker.link.directory import channel_names
+from canbroker.wording import printable
 
 
 @click.group()
@@ -52,8 +52,8 @@ def show(context: str | None, as_json: bool, broker: str | None) -> None:
     if found.values:
         made = table("configuration", "key", "value", "origin")
         for key, value in found.values.items():
-            made.add_row(Text(key), Text(str(value.value)), Text(value.origin))
+            made.add_row(cell(key), cell(str(value.value)), cell(value.origin))
         terminal().print(made)
     if not opens:
         looked_at = ", ".join(found.looked_at)
-        click.echo(f"no channel is configured; looked at: {looked_at}", err=True)
+        click.echo(printable(f"no channel is configured; looked at: {looked_at}"), err=True)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from canbroker.cli.common import NotNegative
 from canbroker.demo.run import run
 
 
@@ -19,7 +20,7 @@ from canbroker.demo.run import run
 @click.option(
     "--speed",
     metavar="X",
-    type=click.FloatRange(min=0),
+    type=NotNegative(),
     default=1.0,
     show_default=True,
     help="Times as fast as recorded; 0 is as fast as possible.",

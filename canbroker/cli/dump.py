@@ -12,12 +12,13 @@ import click
 
 from canbroker import clock
 from canbroker.candump import format_human, format_log_line, parse_dump_filters
-from canbroker.cli.common import Opener, opens_channels
+from canbroker.cli.common import COUNT, Opener, opens_channels
 from canbroker.cli.merging import Source, merge
+from canbroker.cli.timed import TimedBus, TimedMessage
 from canbroker.client import BusStats
 from canbroker.filters import EVERYTHING, FilterSet
 from canbroker.frame import EXTENDED, Frame
-from canbroker.message import Message, to_frame
+from canbroker.message import Message, received_frame
 
 _MICROSECOND: Final = 1000
 
@@ -52,14 +53,12 @@ def wanted_channel(text: str) -> Wanted:
     type=click.Choice(["a", "d", "z", "A"]),
     help="Timestamps: absolute, delta, from zero, Absolute with date.",
 )
-@click.option(
-    "-n", "count", metavar="N", type=click.IntRange(min=1), help="End after so many frames."
-)
+@click.option("-n", "count", metavar="N", type=COUNT, help="End after so many frames.")
 @click.option(
     "-T",
     "silence_ms",
     metavar="MS",
-    type=click.IntRange(min=1),
+    type=COUNT,
     help="End after so many milliseconds without a frame.",
 )
 @opens_channels("-b", "--bitrate")
@@ -81,7 +80,11 @@ def dump(
       id:mask   received & mask == id & mask
       id~mask   received & mask != id & mask
       #mask     error frames of these classes; without it there are none, but with no filter
-    A mask of 8 digits compares the format too.
+    An identifier of 8 digits is a 29-bit one; a mask with 80000000 compares the format.
+
+    Not as candump: no filter tells remote frames from data frames (40000000 in a mask) or is
+    joined with others (j); a channel is named, never "any"; -L writes to standard output, not
+    to a file (-l, -f); -x, -e, -a and its other options are missing.
 
     \b
     Examples:
@@ -93,7 +96,7 @@ def dump(
     lines = LogLines() if log_form else HumanLines(stamp, max(len(w.channel) for w in wanted))
     with ExitStack() as stack:
         sources = [
-            Source(channel, stack.enter_context(opener.open(channel, filters)))
+            Source(channel, stack.enter_context(opener.open(channel, filters, TimedBus)))
             for channel, filters in wanted
         ]
         try:
@@ -106,7 +109,7 @@ class LogLines:
     """Lines of ``candump -L``."""
 
     def line(self, channel: str, frame: Frame) -> str:
-        return format_log_line(frame, "_".join(channel.split()))  # blanks separate fields
+        return format_log_line(frame, channel)
 
 
 class HumanLines:
@@ -141,9 +144,13 @@ class HumanLines:
 
 
 def timed_frame(message: Message) -> Frame:
-    """The frame that a received message was, to the microsecond (a float holds no more)."""
-    frame = to_frame(message)
-    frame.timestamp_ns = round(message.timestamp * 1e6) * _MICROSECOND
+    """The frame that a received message was.
+
+    Unchecked, unlike a frame to send: whatever an adapter has received is shown.
+    """
+    frame = received_frame(message)
+    assert isinstance(message, TimedMessage), "of a TimedBus"  # noqa: S101
+    frame.timestamp_ns = message.timestamp_ns
     return frame
 
 

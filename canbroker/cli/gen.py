@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from canbroker import clock
-from canbroker.cli.common import Opener, opens_channels, outgoing
+from canbroker.cli.common import COUNT, NotNegative, Opener, opens_channels, outgoing
 from canbroker.cli.pacing import due_together
 from canbroker.traffic import GenOptions, random_frames
 
@@ -19,16 +19,16 @@ from canbroker.traffic import GenOptions, random_frames
     "-g",
     "gap_ms",
     metavar="MS",
-    type=click.FloatRange(min=0),
+    type=NotNegative(1e9),
     default=200.0,
     show_default=True,
     help="Milliseconds from frame to frame; 0 is as fast as the channel takes them.",
 )
-@click.option(
-    "-n", "count", metavar="N", type=click.IntRange(min=1), help="End after so many frames."
-)
+@click.option("-n", "count", metavar="N", type=COUNT, help="End after so many frames.")
 @click.option("-I", "identifier", metavar="ID", default="r", help="Hex, or r, e, o, i.")
-@click.option("-L", "length", metavar="LENGTH", default="r", help="Bytes, or r, i.")
+@click.option(
+    "-L", "length", metavar="LENGTH", default="r", help="Bytes (at most 8, FD 64), or r, i."
+)
 @click.option("-D", "data", metavar="DATA", default="r", help="Hex (x: any digit), or r, i.")
 @click.option("-e", "extended", is_flag=True, help="29-bit identifiers.")
 @click.option("-f", "fd", is_flag=True, help="CAN FD frames.")

@@ -34,7 +34,7 @@ def progress(title: str, total: int | None) -> Iterator[Callable[[int], None]]:
     """
     console = Console(stderr=True)
     bar = Progress(
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
         _Rate(),

@@ -6,9 +6,10 @@ from pathlib import Path
 
 import click
 
+from canbroker.candump import format_log_line
 from canbroker.cli import Failure
-from canbroker.cli.common import broker_option
-from canbroker.recorder import candump_line, recent_frames
+from canbroker.cli.common import NotNegative, broker_option
+from canbroker.recorder import recent_frames
 
 
 @click.command()
@@ -17,7 +18,7 @@ from canbroker.recorder import candump_line, recent_frames
     "--last",
     "seconds",
     metavar="SECONDS",
-    type=click.FloatRange(min=0, max=86_400),
+    type=NotNegative(86_400),
     default=10.0,
     show_default=True,
     help="How far back.",
@@ -44,12 +45,12 @@ def record(channel: str, seconds: float, output: Path | None, broker: str | None
       canbroker record virtual.x | grep 451#
     """
     frames = recent_frames(broker, channel, seconds)
-    text = "".join(f"{candump_line(frame, channel)}\n" for frame in frames)
+    text = "".join(f"{format_log_line(frame, channel)}\n" for frame in frames)
     if output is None:
         click.echo(text, nl=False)
         return
     try:
-        output.write_text(text)
+        output.write_text(text, encoding="utf-8")
     except OSError as error:
         raise Failure(f"cannot write {output}: {error.strerror}") from error
     click.echo(f"{len(frames)} frames in {output}", err=True)

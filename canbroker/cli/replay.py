@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator
+import os
+import sys
+from collections.abc import Callable, Iterable
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Final
@@ -11,26 +13,27 @@ from typing import Final
 import click
 
 from canbroker import clock
-from canbroker.candump import LogEntry, read_log
-from canbroker.cli.common import Opener, opens_channels, outgoing
-from canbroker.cli.pacing import due_together
+from canbroker.candump import LogEntry
+from canbroker.cli.common import NotNegative, Opener, opens_channels, outgoing
+from canbroker.cli.pacing import Pace
 from canbroker.cli.progress import progress
 from canbroker.client import Bus
 from canbroker.errors import CanInitializationError
 from canbroker.frame import ERROR
+from canbroker.log_reader import LogReader, RecordedTime
 from canbroker.message import Message
 
-#: Between the last frame of a log and its first one when it starts again.
-_LOOP_GAP_NS: Final = clock.MILLISECOND
+#: What stands for standard input, as a file.
+_STANDARD_INPUT: Final = Path("-")
 
 
 @click.command()
-@click.argument("path", metavar="FILE", type=click.Path(path_type=Path))
+@click.argument("path", metavar="FILE", type=click.Path(path_type=Path, allow_dash=True))
 @click.argument("targets", metavar="[CHANNEL | CHANNEL=LOGGED...]", nargs=-1)
 @click.option(
     "--speed",
     metavar="X",
-    type=click.FloatRange(min=0),
+    type=NotNegative(),
     default=1.0,
     show_default=True,
     help="Times as fast as recorded; 0 is as fast as possible.",
@@ -47,8 +50,13 @@ _LOOP_GAP_NS: Final = clock.MILLISECOND
     "-g",
     "gap_ms",
     metavar="MS",
-    type=click.FloatRange(min=0),
+    type=NotNegative(1e9),
     help="Ignore the timestamps: so many milliseconds from frame to frame.",
+)
+@click.option(
+    "--strict",
+    is_flag=True,
+    help="Refuse a log with lines that are not frames, before anything is sent.",
 )
 @opens_channels("-b", "--bitrate")
 def replay(
@@ -57,42 +65,44 @@ def replay(
     speed: float,
     loop: int | None,
     gap_ms: float | None,
+    strict: bool,
     opener: Opener,
 ) -> None:
     """Send the frames of a log in time, like canplayer.
 
-    FILE is what candump -L or canbroker dump -L has written. Its frames go to CHANNEL; or, for
-    each assignment, those of its interface LOGGED to CHANNEL, and no others; or, with neither,
-    to the channels that are named like its interfaces.
+    FILE is what candump -L or canbroker dump -L has written, - is standard input. Its frames go
+    to CHANNEL; or, for each assignment, those of its interface LOGGED to CHANNEL, and no others;
+    or, with neither, to the channels that are named like its interfaces.
+
+    Lines that are not frames are skipped, and counted on standard error at the end. Where the
+    recording clock steps back, timing starts anew.
 
     \b
     Examples:
       canbroker replay drive.log can0
       canbroker replay drive.log body=can0 virtual.x=can1 --speed 2 -l i
+      zcat drive.log.gz | canbroker replay - can0
     """
-    entries = read_entries(path)
-    channels = assignments(targets, entries, path)
-    playable = [e for e in entries if e.interface in channels and not e.frame.flags & ERROR]
-    errors = sum(1 for e in entries if e.interface in channels) - len(playable)
-    if errors:
-        click.echo(f"canbroker: replay: {errors} error frames are not sent", err=True)
-    if gap_ms is None:
-        offsets = recorded_offsets(playable, speed)
-    else:
-        offsets = [round(number * gap_ms * clock.MILLISECOND) for number in range(len(playable))]
+    route = Route(targets)
+    timing = EvenTime(gap_ms) if gap_ms is not None else RecordedTime(speed)
     with ExitStack() as stack:
-        opened = {
-            channel: stack.enter_context(opener.open(channel))
-            for channel in dict.fromkeys(channels.values())
-        }
-        buses = {logged: opened[channel] for logged, channel in channels.items()}
-        total = None if loop is None else loop * len(playable)
-        with progress(f"replay {path.name}", total) as advance:
-            for due in due_together(repeated(playable, offsets, loop)):
-                _send(due, buses)
-                advance(len(due))
-        for bus in opened.values():
-            bus.flush()
+        log = stack.enter_context(_opened(path, strict))
+        if not log.seekable and loop != 1:
+            raise click.UsageError(f"{log.name} can be played once only")
+        if log.seekable:
+            _look_through(log, route, strict)
+        player = stack.enter_context(Player(route, opener, timing))
+        stack.callback(_report, log, player)
+        with progress(f"replay {log.name}", None) as advance:
+            for number in itertools.count() if loop is None else range(loop):
+                if number:
+                    timing.restart()
+                for batch in log.batches():
+                    player.play(batch, advance)
+                player.end_reading(log.name)
+                if not player.sent:
+                    break
+        player.flush()
 
 
 def loop_count(text: str) -> int | None:
@@ -102,76 +112,157 @@ def loop_count(text: str) -> int | None:
     """
     if text in {"i", "infinite"}:
         return None
-    if not text.isascii() or not text.isdigit() or int(text) < 1:
+    if not text.isascii() or not text.isdigit() or len(text) > 18 or int(text) < 1:
         raise click.BadParameter(f"{text!r} is no number above 0, and not i (infinite)")
     return int(text)
 
 
-def read_entries(path: Path) -> list[LogEntry]:
-    """The entries of a log.
+class Route:
+    """Where the frames of a log go: one channel, one for each assigned interface, or by name."""
 
-    :raises CanInitializationError: it cannot be read or has none; or names the line that is wrong.
+    def __init__(self, targets: Iterable[str]) -> None:
+        """:raises click.UsageError: arguments that do not fit together."""
+        #: Channels by the interfaces of the log that are assigned to them.
+        self.assigned: dict[str, str] = {}
+        self._only: str | None = None
+        pairs = [target.rpartition("=") for target in targets]  # as canplayer: where to, what
+        if len(pairs) == 1 and not pairs[0][1]:
+            self._only = pairs[0][2]
+            return
+        for channel, _, interface in pairs:
+            if not interface or not channel:
+                raise click.UsageError("give one CHANNEL, or assignments CHANNEL=LOGGED")
+            self.assigned[interface] = channel
+
+    def channel(self, interface: str) -> str | None:
+        """Where the frames of an interface go; ``None``: they are not sent."""
+        if self._only is not None:
+            return self._only
+        return self.assigned.get(interface) if self.assigned else interface
+
+
+class EvenTime:
+    """When each frame is due that follows the one before it at a fixed distance."""
+
+    def __init__(self, gap_ms: float) -> None:
+        self._gap_ns = gap_ms * clock.MILLISECOND
+        self._count = 0
+
+    def due_ns(self, _timestamp_ns: int) -> int:
+        self._count += 1
+        return round((self._count - 1) * self._gap_ns)
+
+    def restart(self) -> None:
+        """The log starts again, at the same distance from its last frame."""
+
+
+class Player:
+    """Sends the entries of a log when they are due. One thread; closes the channels it opened."""
+
+    def __init__(self, route: Route, opener: Opener, timing: RecordedTime | EvenTime) -> None:
+        #: Those of the first reading, which are not sent.
+        self.error_frames = 0
+        self.sent = 0
+        self._route = route
+        self._opener = opener
+        self._timing = timing
+        self._pace = Pace()
+        self._opened = ExitStack()
+        self._buses: dict[str, Bus] = {}  # by channel
+        self._unseen = set(route.assigned)
+        self._is_first_reading = True
+
+    def __enter__(self) -> Player:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._opened.close()
+
+    def play(self, batch: list[LogEntry], advance: Callable[[int], None]) -> None:
+        """Returns when the last entry has been sent. Time stands still while channels are opened.
+
+        :param advance: is told how many frames have been sent.
+        :raises CanError: a channel cannot be opened, or does not take a frame.
+        """
+        playable: list[tuple[int, LogEntry]] = []
+        channels = dict.fromkeys(self._route.assigned.values())  # at once, used so far or not
+        for entry in batch:
+            channel = self._route.channel(entry.interface)
+            self._unseen.discard(entry.interface)
+            if channel is None:
+                continue
+            if entry.frame.flags & ERROR:
+                self.error_frames += self._is_first_reading
+                continue
+            channels[channel] = None
+            playable.append((self._timing.due_ns(entry.timestamp_ns), entry))
+        self._open(channels)
+        for due in self._pace.due_together(playable):
+            self._send(due)
+            self.sent += len(due)
+            advance(len(due))
+
+    def end_reading(self, name: str) -> None:
+        """The log ``name`` was read to its end.
+
+        :raises CanInitializationError: it has not had an interface that is assigned.
+        """
+        self._is_first_reading = False
+        if self._unseen:
+            raise CanInitializationError(f"{name} has no interface {min(self._unseen)!r}")
+
+    def flush(self) -> None:
+        """Returns when all has been sent."""
+        for bus in self._buses.values():
+            bus.flush()
+
+    def _open(self, channels: Iterable[str]) -> None:
+        missing = [channel for channel in channels if channel not in self._buses]
+        if missing:
+            with self._pace.standing_still():
+                for channel in missing:
+                    self._buses[channel] = self._opened.enter_context(self._opener.open(channel))
+
+    def _send(self, due: list[LogEntry]) -> None:
+        """Sends what is due, in one request for each bus."""
+        batches: dict[Bus, list[Message]] = {}
+        for entry in due:
+            channel = self._route.channel(entry.interface)
+            if channel is not None:
+                batches.setdefault(self._buses[channel], []).append(outgoing(entry.frame))
+        for bus, messages in batches.items():
+            bus.send_batch(messages)
+
+
+def _opened(path: Path, strict: bool) -> LogReader:
+    """:raises CanInitializationError: the file cannot be read."""
+    if path == _STANDARD_INPUT:
+        if sys.stdin is None:  # the descriptor was closed when the process began
+            raise CanInitializationError("standard input is closed")
+        file = os.fdopen(sys.stdin.fileno(), "rb", closefd=False)
+        return LogReader(file, "standard input", strict=strict)
+    return LogReader.open(path, strict=strict)
+
+
+def _look_through(log: LogReader, route: Route, strict: bool) -> None:
+    """Finds what can be found before anything is sent.
+
+    :raises click.UsageError: an assigned interface is not in the log.
+    :raises CanInitializationError: a line is not a frame, and ``strict``; or no line is one.
     """
-    try:
-        with path.open(encoding="utf-8", errors="replace") as file:
-            entries = list(read_log(file, str(path)))
-    except OSError as error:
-        raise CanInitializationError(f"cannot read {path}: {error.strerror}") from error
-    except ValueError as error:
-        raise CanInitializationError(str(error)) from error
-    if not entries:
-        raise CanInitializationError(f"{path} holds no frames")
-    return entries
+    if strict:
+        for _ in log.batches():
+            pass
+    if route.assigned:
+        missing, logged = log.missing(set(route.assigned))
+        if missing:
+            has = ", ".join(logged) or "none"
+            raise click.UsageError(f"{log.name} has no interface {min(missing)!r}; it has: {has}")
 
 
-def assignments(targets: Iterable[str], entries: Iterable[LogEntry], path: Path) -> dict[str, str]:
-    """Channels by the log's interfaces, as the arguments assign them.
-
-    :raises click.UsageError: arguments that do not fit together, or not the log.
-    """
-    logged = list(dict.fromkeys(entry.interface for entry in entries))
-    pairs = [target.rpartition("=") for target in targets]  # as canplayer: where to, what
-    if not pairs:
-        return {interface: interface for interface in logged}
-    if len(pairs) == 1 and not pairs[0][1]:
-        return dict.fromkeys(logged, pairs[0][2])
-    for channel, _, interface in pairs:
-        if not interface or not channel:
-            raise click.UsageError("give one CHANNEL, or assignments CHANNEL=LOGGED")
-        if interface not in logged:
-            raise click.UsageError(
-                f"{path} has no interface {interface!r}; it has: {', '.join(logged)}"
-            )
-    return {interface: channel for channel, _, interface in pairs}
-
-
-def recorded_offsets(entries: list[LogEntry], speed: float) -> list[int]:
-    """Nanoseconds after the first entry at which each is due.
-
-    A log that was merged from several may step back in time; its order is what counts.
-    """
-    if not speed or not entries:
-        return [0] * len(entries)
-    latest = itertools.accumulate((entry.timestamp_ns for entry in entries), max)
-    return [round((at_ns - entries[0].timestamp_ns) / speed) for at_ns in latest]
-
-
-def repeated(
-    entries: list[LogEntry], offsets: list[int], loops: int | None
-) -> Iterator[tuple[int, LogEntry]]:
-    """Every entry of every loop with the time at which it is due; ``None`` loops for ever."""
-    if not entries:
-        return
-    period_ns = offsets[-1] + _LOOP_GAP_NS if offsets[-1] else 0
-    for loop in itertools.count() if loops is None else range(loops):
-        for offset_ns, entry in zip(offsets, entries, strict=True):
-            yield loop * period_ns + offset_ns, entry
-
-
-def _send(due: list[LogEntry], buses: dict[str, Bus]) -> None:
-    """Sends what is due, in one request for each bus."""
-    batches: dict[Bus, list[Message]] = {}
-    for entry in due:
-        batches.setdefault(buses[entry.interface], []).append(outgoing(entry.frame))
-    for bus, messages in batches.items():
-        bus.send_batch(messages)
+def _report(log: LogReader, player: Player) -> None:
+    """Says once what of the log was not sent."""
+    if log.skipped and log.found:
+        click.echo(f"canbroker: replay: {log.name}: {log.skipped}", err=True)
+    if player.error_frames:
+        click.echo(f"canbroker: replay: {player.error_frames} error frames are not sent", err=True)

@@ -40,6 +40,7 @@ def send(channel: str, frames: tuple[Frame, ...], opener: Opener) -> None:
       18FEF100#11        data, 29-bit identifier (8 digits)
       123#R  123#R4      remote frame, and one that asks for 4 bytes
       123##1001122       CAN FD; the digit after ## is 1 for bitrate switch, 2 for error state
+    Not as cansend: no raw length codes (the suffix _9 to _F), no CAN XL.
 
     \b
     Examples:

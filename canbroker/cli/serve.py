@@ -11,6 +11,7 @@ import click
 from canbroker import config
 from canbroker.broker import Broker
 from canbroker.cli.common import broker_option
+from canbroker.descriptors import raise_limit
 from canbroker.errors import CanInitializationError
 from canbroker.process import Terminated, set_up_logging
 from canbroker.runtime import BrokerLock, Runtime
@@ -31,7 +32,7 @@ _logger = logging.getLogger(__name__)
 def serve(path: Path | None, broker: str | None) -> None:
     """Run a broker in the foreground.
 
-    It opens the channels of its configuration and keeps them open until Ctrl-C or SIGTERM.
+    It opens the channels of its configuration and keeps them open until Ctrl-C, SIGTERM or SIGHUP.
     The log goes to standard error. --broker comes before the configuration's own address.
 
     \b
@@ -39,10 +40,11 @@ def serve(path: Path | None, broker: str | None) -> None:
       canbroker serve -c bench.toml
     """
     loaded = config.load(path) if path else None
-    runtime = Runtime.at(broker or (loaded.broker.address if loaded else None))
+    runtime = _runtime(broker, loaded)
     runtime.prepare()
     _set_up_logging(loaded)
-    terminated = Terminated(signal.SIGINT, signal.SIGTERM)
+    raise_limit()
+    terminated = Terminated(signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
     lock = BrokerLock.take(runtime.lock_path)
     if lock is None:
         raise CanInitializationError(f"a broker runs at {runtime.address} already")
@@ -56,6 +58,21 @@ def serve(path: Path | None, broker: str | None) -> None:
         _logger.info("channel %s: %s %s", channel.name, channel.interface, given)
     _logger.info("ready at %s", runtime.address)
     server.run(terminated)
+
+
+def _runtime(broker: str | None, loaded: config.Config | None) -> Runtime:
+    """Where to serve.
+
+    :raises CanInitializationError: no broker can listen there; names file and line that say so.
+    """
+    if broker or loaded is None or loaded.broker.address is None:
+        return Runtime.at(broker)
+    try:
+        runtime = Runtime.at(loaded.broker.address)
+        _ = runtime.address  # which must not be too long, either
+    except CanInitializationError as error:
+        raise loaded.source.fault(("broker", "address"), str(error)) from error
+    return runtime
 
 
 def _set_up_logging(loaded: config.Config | None) -> None:

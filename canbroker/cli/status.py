@@ -4,18 +4,27 @@ from __future__ import annotations
 
 import json
 import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import Final
 
 import click
 import msgspec
 import psutil
 
+from canbroker import clock
 from canbroker.cli.common import ask, broker_option, running_broker
 from canbroker.cli.tables import ProcessUse, show, terminal
 from canbroker.cli.tasks import running_tasks, show_tasks
-from canbroker.wire import control
+from canbroker.errors import CanError
+from canbroker.fabric.requests import ControlError, call
+from canbroker.fabric.sockets import Context
+from canbroker.wire import WireError, control
+from canbroker.wire.tasks import ListTasks, RepeatCounts, TaskList
 
 _SAMPLE_S: Final = 0.2
+
+#: Actors answer at once; on a busy machine somewhat later.
+_ANSWER_S: Final = 0.7
 
 
 @click.command()
@@ -34,10 +43,12 @@ def status(with_tasks: bool, as_json: bool, broker: str | None) -> None:
       canbroker status --json | jq '.channels[].state.load'
     """
     answer = ask(running_broker(broker), "status", control.BrokerStatus)
+    silent = silent_actors(answer)
     processes = sample_processes(answer)
-    tasks = running_tasks(answer) if with_tasks else []
+    tasks = running_tasks(answer, silent) if with_tasks else []
     if as_json:
         everything = msgspec.to_builtins(answer)
+        everything["silent"] = list(silent.values())
         everything["processes"] = msgspec.to_builtins(processes)
         if with_tasks:
             everything["tasks"] = msgspec.to_builtins(tasks)
@@ -46,6 +57,43 @@ def status(with_tasks: bool, as_json: bool, broker: str | None) -> None:
         show(answer, processes)
         if with_tasks:
             show_tasks(answer, tasks, terminal())
+        for name in silent.values():
+            click.echo(f"{name} does not answer")
+
+
+def silent_actors(answer: control.BrokerStatus) -> dict[str, str]:
+    """The actors that do not answer now, as people call them, by their endpoints.
+
+    All are asked at once; one that hangs is killed by the broker some seconds later.
+    """
+    asked: dict[str, tuple[str, str, control.Params, type[object]]] = {}
+    for channel in answer.channels:
+        if channel.phase == "running":
+            name = f"the channel actor of {channel.name!r} (process {channel.pid})"
+            asked[channel.control] = name, "repeat_counts", control.Params(), RepeatCounts
+    if answer.scheduler.phase == "running":
+        name = f"the scheduler (process {answer.scheduler.pid})"
+        asked[answer.scheduler.control] = name, "task_list", ListTasks(), TaskList
+    if not asked:
+        return {}
+    deadline = clock.deadline_after(_ANSWER_S)
+    context = Context()
+
+    def is_silent(endpoint: str) -> bool:
+        _, method, params, result = asked[endpoint]
+        try:
+            return call(context, endpoint, method, params, result, deadline) is None
+        except (ControlError, WireError, CanError):  # it says something
+            return False
+
+    try:
+        with ThreadPoolExecutor(len(asked)) as threads:
+            silent = list(threads.map(is_silent, asked))
+    finally:
+        context.close()
+    return {
+        endpoint: asked[endpoint][0] for endpoint, is_it in zip(asked, silent, strict=True) if is_it
+    }
 
 
 def sample_processes(answer: control.BrokerStatus) -> list[ProcessUse]:

@@ -9,7 +9,7 @@ import click
 
 from canbroker import clock
 from canbroker.cli.common import ask, broker_option, running_broker
-from canbroker.errors import CanTimeoutError
+from canbroker.errors import CanError, CanOperationError, CanTimeoutError
 from canbroker.runtime import BrokerLock, Runtime
 from canbroker.wire import control
 
@@ -30,7 +30,12 @@ def stop(broker: str | None) -> None:
       canbroker stop
     """
     runtime = running_broker(broker)
-    ask(runtime, "shutdown", control.Nothing)
+    try:
+        ask(runtime, "shutdown", control.Nothing)
+    except CanTimeoutError:
+        raise
+    except CanError as error:  # it is of another version
+        raise CanOperationError(f"{runtime.describe_broker()} does not stop: {error}") from error
     _wait_for_end(runtime)
     click.echo(f"stopped the broker at {runtime.address}")
 
@@ -43,6 +48,6 @@ def _wait_for_end(runtime: Runtime) -> None:
     deadline = clock.deadline_after(_STOP_S)
     while (lock := BrokerLock.take(runtime.lock_path)) is None:
         if not clock.remaining_ns(deadline):
-            raise CanTimeoutError(f"the broker at {runtime.address} has not stopped in {_STOP_S} s")
+            raise CanTimeoutError(f"{runtime.describe_broker()} has not stopped in {_STOP_S} s")
         time.sleep(0.01)
     lock.release()

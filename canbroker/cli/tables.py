@@ -12,11 +12,11 @@ from typing import Final
 import msgspec
 from rich import box
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
 from canbroker.wire import control
+from canbroker.wording import printable
 
 #: Nobody wants a pipe's lines broken where a terminal of 80 columns would.
 _PIPE_COLUMNS: Final = 200
@@ -70,13 +70,25 @@ def terminal() -> Console:
     return Console(width=None if sys.stdout.isatty() else width, highlight=False)
 
 
-def _broker_line(status: control.BrokerStatus) -> str:
+def _broker_line(status: control.BrokerStatus) -> Text:
     started = "by a client" if status.autostarted else "by hand"
-    refused = f", [red]{status.refused} requests refused[/red]" if status.refused else ""
-    return (
-        f"[bold]broker[/bold] {escape(status.address)}  version {status.version}, "
-        f"pid {status.pid}, started {started}, up {duration(status.uptime_s)}{refused}"
+    line = Text.assemble(
+        ("broker", "bold"),
+        printable(f" {status.address}  version {status.version}, "),
+        f"pid {status.pid}, started {started}, up {duration(status.uptime_s)}",
     )
+    if status.refused:
+        line.append(f", {status.refused} requests refused", "red")
+    if status.waiting:
+        line.append(f", {status.waiting} requests wait")
+    for what, count in status.turned_away.items():
+        line.append(f", no room for {count} {what}{'s' if count > 1 else ''}", "red")
+    return line
+
+
+def cell(text: str, style: str = "") -> Text:
+    """A text of somebody else's, made harmless to tables and terminals."""
+    return Text(printable(text), style=style)
 
 
 def table(title: str, *columns: str, right: Sequence[str] = ()) -> Table:
@@ -109,9 +121,9 @@ def _channels(channels: Sequence[control.ChannelStatus]) -> Table:
             load = "-" if state.load is None else f"{state.load:.0%}"
             rates = (f"{state.received_rate:,.0f}", f"{state.transmitted_rate:,.0f}", load)
         made.add_row(
-            Text(channel.name),
-            Text(_adapter(channel)),
-            Text(word, style=_STYLES.get(word, "")),
+            cell(channel.name),
+            cell(_adapter(channel)),
+            cell(word, _STYLES.get(word, "")),
             bitrate(channel),
             *rates,
             str(len(channel.clients)),
@@ -148,7 +160,7 @@ def _notes(channel: control.ChannelStatus) -> list[Text]:
         notes.append((_storm(channel.state.held_errors), "red"))
     if channel.record:
         notes.append((f"recorded in {channel.record}", ""))
-    return [Text(f"{channel.name}: {note}", style=style) for note, style in notes]
+    return [cell(f"{channel.name}: {note}", style) for note, style in notes]
 
 
 def _storm(held: Mapping[str, int]) -> str:
@@ -165,13 +177,13 @@ def _clients(channels: Sequence[control.ChannelStatus]) -> Table:
     for channel in channels:
         for client in channel.clients:
             made.add_row(
-                Text(client.client_id),
+                cell(client.client_id),
                 str(client.pid or "?"),
-                Text(channel.name),
+                cell(channel.name),
                 str(client.replayed),
                 alarm(client.gone),
-                Text(program_name(client.program)),
-                Text(client.filters or "all"),
+                cell(program_name(client.program)),
+                cell(client.filters or "all"),
             )
     return made
 
@@ -185,7 +197,7 @@ def _leases(status: control.BrokerStatus) -> Table:
         for channel in channels:
             lease = held.pop(channel, None)
             if lease is None:
-                made.add_row(Text(pool), Text(channel), "", "", Text("free", style="green"))
+                made.add_row(cell(pool), cell(channel), "", "", Text("free", style="green"))
             else:
                 _add_lease(made, lease, channel)
         for lease in status.leases:
@@ -198,11 +210,11 @@ def _leases(status: control.BrokerStatus) -> Table:
 
 def _add_lease(made: Table, lease: control.LeaseStatus, channel: str) -> None:
     made.add_row(
-        Text(lease.pool),
-        Text(channel),
+        cell(lease.pool),
+        cell(channel),
         str(lease.pid),
         duration(lease.since_s),
-        Text(program_name(lease.program)),
+        cell(program_name(lease.program)),
     )
 
 
@@ -211,7 +223,7 @@ def _processes(processes: Sequence[ProcessUse]) -> Table:
     made = table("processes", "name", *numbers, right=numbers)
     for use in processes:
         made.add_row(
-            Text(use.name),
+            cell(use.name),
             str(use.pid),
             f"{use.cpu_percent:.1f}",
             f"{use.memory_bytes / 1e6:.1f}",

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from typing import Final, TypeVar
 
 from rich.console import Console
 from rich.table import Table
-from rich.text import Text
 
 from canbroker import clock
-from canbroker.cli.tables import alarm, table
+from canbroker.cli.tables import alarm, cell, table
 from canbroker.errors import CanOperationError, CanTimeoutError
 from canbroker.fabric.requests import ControlError, call
 from canbroker.fabric.sockets import Context, SharedContext
@@ -24,13 +23,14 @@ _ANSWER_S: Final = 5.0
 _STYLES: Final = {"scheduler": "green", "kernel": "cyan", "paused": "yellow"}
 
 
-def running_tasks(status: control.BrokerStatus) -> list[TaskStatus]:
-    """All tasks, in the order in which they were added; none if no scheduler runs.
+def running_tasks(status: control.BrokerStatus, silent: Container[str] = ()) -> list[TaskStatus]:
+    """All tasks, in the order in which they were added; none if no scheduler runs, or it is one of
+    the ``silent`` endpoints, which are not asked.
 
     :raises CanError: the scheduler does not answer.
     """
     tasks: list[TaskStatus] = []
-    if status.scheduler.phase != "running":
+    if status.scheduler.phase != "running" or status.scheduler.control in silent:
         return tasks
     context = SharedContext()
     try:
@@ -41,7 +41,7 @@ def running_tasks(status: control.BrokerStatus) -> list[TaskStatus]:
             if not listed.tasks or len(tasks) >= listed.total:
                 break
         if any(task.mode == "kernel" for task in tasks):
-            _count_repeated(context, status, tasks)
+            _count_repeated(context, status, tasks, silent)
     finally:
         context.close()
     return tasks
@@ -59,7 +59,7 @@ def tasks_table(status: control.BrokerStatus, tasks: Sequence[TaskStatus]) -> Ta
     for task in tasks:
         width = 8 if task.extended else 3
         made.add_row(
-            Text(task.channel),
+            cell(task.channel),
             programs.get(task.client_id, "?"),
             f"{task.arbitration_id:0{width}X}"
             + (f" x{task.messages}" if task.messages > 1 else ""),
@@ -68,7 +68,7 @@ def tasks_table(status: control.BrokerStatus, tasks: Sequence[TaskStatus]) -> Ta
             alarm(task.skipped),
             alarm(task.failed),
             *map(_milliseconds, (task.late_p50_ns, task.late_p99_ns, task.late_max_ns)),
-            Text(task.mode, style=_STYLES.get(task.mode, "")),
+            cell(task.mode, _STYLES.get(task.mode, "")),
         )
     return made
 
@@ -81,7 +81,7 @@ def show_tasks(status: control.BrokerStatus, tasks: Sequence[TaskStatus], consol
     console.print(tasks_table(status, tasks))
     for task in tasks:
         if task.reason:
-            console.print(f"{task.channel} {task.arbitration_id:X}: {task.reason}", markup=False)
+            console.print(cell(f"{task.channel} {task.arbitration_id:X}: {task.reason}"))
 
 
 def _ask(
@@ -98,13 +98,16 @@ def _ask(
 
 
 def _count_repeated(
-    context: Context, status: control.BrokerStatus, tasks: Sequence[TaskStatus]
+    context: Context,
+    status: control.BrokerStatus,
+    tasks: Sequence[TaskStatus],
+    silent: Container[str],
 ) -> None:
     """What a driver repeats, its channel counts; not one that has gone down meanwhile."""
     by_key = {(task.client_id, task.task): task for task in tasks if task.mode == "kernel"}
     channels = {task.channel for task in by_key.values()}
     for channel in status.channels:
-        if channel.name in channels:
+        if channel.name in channels and channel.control not in silent:
             try:
                 counts = _ask(
                     context, channel.control, "repeat_counts", control.Params(), RepeatCounts

@@ -22,6 +22,7 @@ from typing import Any, Final
 
 import msgspec
 from rich.console import Console
+from rich.markup import escape
 
 from canbroker import candump, traffic
 from canbroker.clock import SECOND
@@ -35,6 +36,7 @@ from canbroker.demo.screen import Screen
 from canbroker.errors import CanInitializationError, CanOperationError
 from canbroker.filters import FilterSet, validate
 from canbroker.frame import ERROR, FD, Frame
+from canbroker.log_reader import LogReader, RecordedTime, Skipped
 from canbroker.runtime import Runtime
 from canbroker.simulator import SimulatorOptions
 from canbroker.wire import topics
@@ -57,13 +59,13 @@ _SLOWEST_RATE: Final = 1000
 def run(trace: Path | None, speed: float = 1.0) -> int:
     """Replays a trace to five clients and checks every frame; 0 if the ledger is exact, else 1.
 
-    Prints as it goes, on standard output. Main thread only: takes SIGINT and SIGTERM meanwhile.
+    Prints as it goes, on standard output. Main thread only: takes SIGINT, SIGTERM and SIGHUP.
 
     :param trace: a candump log; ``None`` makes up a vehicle's traffic.
     :param speed: of the replay: 1 is that of the log, 0 is as fast as the adapter is read.
     :raises ValueError: the speed is below 0.
     :raises CanError: the trace is not readable, or something did not start or went away.
-    :raises KeyboardInterrupt: SIGINT or SIGTERM; everything has been ended.
+    :raises KeyboardInterrupt: one of these signals; everything has been ended.
     """
     if not (math.isfinite(speed) and speed >= 0):
         raise ValueError(f"speed must be 0 or above, got {speed}")
@@ -71,7 +73,7 @@ def run(trace: Path | None, speed: float = 1.0) -> int:
     with _interrupted_once(), _private_directory() as directory:
         if trace is None:
             trace = _made_up_trace(directory)
-        frames = _load(trace)
+        frames, skipped = _load(trace)
         roles = cast(frames)
         with ExitStack() as stack:
             # Left in reverse: the clients, the broker, and the directory at last.
@@ -79,6 +81,8 @@ def run(trace: Path | None, speed: float = 1.0) -> int:
             children = stack.enter_context(Children(directory))
             screen = stack.enter_context(Screen(console, roles))
             stage = _Stage(children, broker, screen, roles)
+            if skipped:
+                screen.say(escape(f"{trace}: {skipped}"))
             stage.start_adapter(trace, directory / "can", speed)
             stage.start_clients(directory / "can", frames)
             expected = {role: ledger.expect(role.can_filters, frames) for role in roles}
@@ -113,9 +117,17 @@ class _Stage:
         self._progress_at = 0.0
 
     def start_adapter(self, trace: Path, link: Path, speed: float) -> None:
-        """Starts the adapter, which waits with its traffic; ``link`` is what to open."""
+        """Starts the adapter, which waits with its traffic; ``link`` is what to open.
+
+        It is one that knows CAN FD, which the trace may contain.
+        """
         options = SimulatorOptions(
-            replay=str(trace.absolute()), rate=speed, paused=True, link=str(link), timestamps=False
+            firmware="canable2-lawicel",
+            replay=str(trace.absolute()),
+            rate=speed,
+            paused=True,
+            link=str(link),
+            timestamps=False,
         )
         self._adapter = self._children.start(_ADAPTER, _module("adapter", options))
         self._until(lambda: self._path is not None, "the adapter is there", _START_S)
@@ -240,29 +252,26 @@ def _made_up_trace(directory: Path) -> Path:
     return path
 
 
-def _load(trace: Path) -> list[Frame]:
-    """The frames that an adapter would pass on; error frames are its own observation.
+def _load(trace: Path) -> tuple[list[Frame], Skipped]:
+    """The frames that an adapter would pass on, and what was skipped.
 
-    :raises CanInitializationError: there are none, or the file is no log.
+    All at once, for the ledger. Error frames are an adapter's own observation.
+
+    :raises CanInitializationError: the file cannot be read, or contains no frames.
     """
-    try:
-        with trace.open(encoding="utf-8", errors="replace") as lines:
-            entries = list(candump.read_log(lines, str(trace)))
-    except OSError as error:
-        raise CanInitializationError(f"cannot read {trace}: {error.strerror}") from error
-    except ValueError as error:
-        raise CanInitializationError(str(error)) from error
-    frames = [entry.frame for entry in entries if not entry.frame.flags & ERROR]
+    with LogReader.open(trace) as log:
+        frames = [entry.frame for entry in log if not entry.frame.flags & ERROR]
     if not frames:
-        raise CanInitializationError(f"{trace} has no frames")
-    return frames
+        raise CanInitializationError(f"{trace} contains no frames but error frames")
+    return frames, log.skipped
 
 
 def _span_s(frames: list[Frame], speed: float) -> float:
     """About how long the replay takes, at least."""
     if not speed:
         return len(frames) / _SLOWEST_RATE
-    return (frames[-1].timestamp_ns - frames[0].timestamp_ns) / SECOND / speed
+    timing = RecordedTime(speed)
+    return max(timing.due_ns(frame.timestamp_ns) for frame in frames) / SECOND
 
 
 @contextmanager
@@ -277,8 +286,11 @@ def _private_directory() -> Iterator[Path]:
 
 @contextmanager
 def _interrupted_once() -> Iterator[None]:
-    """SIGINT and SIGTERM raise KeyboardInterrupt, once: what ends then must come to its end."""
-    numbers = (signal.SIGINT, signal.SIGTERM)
+    """SIGINT, SIGTERM and SIGHUP raise KeyboardInterrupt, once: what ends then must come to its
+    end. A SIGHUP that is ignored stays so: ``nohup`` has asked for it."""
+    numbers = [signal.SIGINT, signal.SIGTERM]
+    if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
+        numbers.append(signal.SIGHUP)
 
     def interrupt(_number: int, _frame: FrameType | None) -> None:
         for number in numbers:

@@ -11,6 +11,7 @@ import zmq
 
 from canbroker import clock
 from canbroker.fabric.guard import Guard
+from canbroker.fabric.listening import Listening
 from canbroker.fabric.ring import MAX_MARKS, Ring
 from canbroker.fabric.routes import Route, RouteTable, kind_of
 from canbroker.fabric.sockets import Context, Socket, readable
@@ -89,6 +90,7 @@ class Publisher:
         self._held: list[Presence] = []  # not told to anyone yet
         self._fresh: list[Route] = []  # whose subscribers do not know where it stands
         self.socket: Socket = context.publisher(endpoint)
+        self.listening = Listening(self.socket, endpoint)
         self._guard = Guard(context.gate, MAX_REFUSED, self.refused)
 
     def __len__(self) -> int:
@@ -208,6 +210,7 @@ class Publisher:
         for route in self._table.routes():
             body = stream.encode_end(self.epoch, route.next_seq, self.dropped_upstream, reason)
             self._send(route.topic, body)
+        self.listening.close()
         self.socket.close()
 
     def _beat(self, route: Route, now_ns: int) -> None:

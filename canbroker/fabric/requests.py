@@ -11,6 +11,7 @@ import zmq
 
 from canbroker import clock
 from canbroker.fabric.guard import Guard
+from canbroker.fabric.listening import Listening
 from canbroker.fabric.sockets import (
     REQUEST_HIGH_WATER,
     Context,
@@ -86,9 +87,11 @@ class _Router:
         self, context: Context, endpoint: str, refused: Throttle, unread: int = REQUEST_HIGH_WATER
     ) -> None:
         self.socket: Socket = context.replier(endpoint, unread)
+        self.listening = Listening(self.socket, endpoint)
         self._guard = Guard(context.gate, MAX_REFUSED, refused)
 
     def close(self) -> None:
+        self.listening.close()
         self.socket.close()
 
     def _refuse(self, message: zmq.Frame, size: int, waiter: Waiter) -> None:

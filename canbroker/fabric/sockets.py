@@ -8,7 +8,8 @@ from typing import Final, Protocol, TypeAlias, cast
 import zmq
 
 from canbroker import clock, handles
-from canbroker.errors import CanInitializationError, CanOperationError
+from canbroker.descriptors import share
+from canbroker.errors import CanError, CanInitializationError, CanOperationError
 from canbroker.fabric.gate import Gate
 from canbroker.fabric.shared import QuietSocket, shared
 from canbroker.wire import MAX_MESSAGE_BYTES
@@ -37,6 +38,9 @@ _SELECTABLE: Final = 1024
 
 #: What is due within this time is waited for exactly.
 _EXACT_NS: Final = 10 * clock.MILLISECOND
+
+#: Connections that wait until libzmq takes them.
+_BACKLOG: Final = 100
 
 _LINGER_MS: Final = 200
 
@@ -92,6 +96,8 @@ class Context:
     ``gate``: of those that listen.
     """
 
+    _refusal: type[CanError] = CanInitializationError
+
     def __init__(self) -> None:
         self._context: zmq.Context[Socket] = zmq.Context(io_threads=1)
         self.gate = Gate(self._context)
@@ -137,9 +143,9 @@ class Context:
     def _socket(self, kind: int, high_water: int) -> Socket:
         try:
             socket = self._open(kind)
-        except zmq.ZMQError as error:
-            what = f"cannot make a socket: {handles.explained(OSError(error.errno, str(error)))}"
-            raise CanOperationError(what) from error
+        except zmq.ZMQError as error:  # no descriptors are left, say
+            what = handles.explained(OSError(error.errno, str(error)))
+            raise self._refusal(f"cannot make a socket: {what}") from error
         socket.setsockopt(zmq.SNDHWM, high_water)
         socket.setsockopt(zmq.RCVHWM, high_water)
         socket.setsockopt(zmq.LINGER, _LINGER_MS)
@@ -153,6 +159,8 @@ class Context:
 
     def _bound(self, socket: Socket, endpoint: str) -> Socket:
         socket.setsockopt(zmq.ZAP_DOMAIN, b"canbroker")  # without one the gate is not asked
+        # They are made even when no more are wanted.
+        socket.setsockopt(zmq.BACKLOG, min(_BACKLOG, share() // 4))
         try:
             socket.bind(endpoint)
         except zmq.ZMQError as error:
@@ -174,6 +182,8 @@ class SharedContext(Context):
 
     Any thread may close it, when no other one uses its sockets.
     """
+
+    _refusal = CanOperationError
 
     def __init__(self) -> None:
         """Opens nothing."""

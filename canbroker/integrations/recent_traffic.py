@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Final
 
+from canbroker.candump import format_log_line
 from canbroker.errors import CanOperationError
 from canbroker.frame import HARDWARE_TIMESTAMP, EchoFrame
-from canbroker.recorder import candump_line, recent_frames
+from canbroker.recorder import recent_frames
 
 #: Nobody reads more in a report.
 _MAX_LINES: Final = 1000
@@ -26,7 +27,7 @@ def candump(broker: str, channel: str, seconds: float, since_ns: int) -> str:
         return f"cannot be read: {error}"
     frames = [frame for frame in frames if _is_since(frame, since_ns)]
     left_out = len(frames) - _MAX_LINES
-    lines = [candump_line(frame, channel) for frame in frames[-_MAX_LINES:]]
+    lines = [format_log_line(frame, channel) for frame in frames[-_MAX_LINES:]]
     if left_out > 0:
         lines.insert(0, f"({left_out} frames before these)")
     return "\n".join(lines) or "no frame"

@@ -11,6 +11,8 @@ from typing import Any, Final, TypeVar
 import msgspec
 
 from canbroker import clock, handles
+from canbroker.descriptors import pipe
+from canbroker.devices import resolved
 from canbroker.errors import (
     CanError,
     CanInitializationError,
@@ -28,6 +30,9 @@ from canbroker.wire import WireError, control
 _START_S: Final = 15.0
 _ASK_NS: Final = 250 * clock.MILLISECOND
 
+#: What a broker that was started says when it serves; anything else is why it does not.
+READY: Final = "ready\n"
+
 #: Opening an adapter takes its time; the broker gives it 20 s.
 _OPEN_S: Final = 25.0
 
@@ -44,6 +49,7 @@ class BrokerLeavingError(CanOperationError):
 _ERRORS: Final[Mapping[str, type[CanError]]] = {
     "interface": CanInterfaceNotImplementedError,
     "initialization": CanInitializationError,
+    "limit": CanInitializationError,
     "malformed": CanInitializationError,
     "shutting-down": BrokerLeavingError,
     "timeout": CanTimeoutError,
@@ -76,7 +82,7 @@ def find_broker(
         if hello is not None:
             return hello
     raise CanInitializationError(
-        f"the broker at {runtime.address} does not answer; its log: {runtime.log_path}"
+        f"{runtime.describe_broker()} does not answer; its log: {runtime.log_path}"
     )
 
 
@@ -143,7 +149,7 @@ def _hello(context: Context, runtime: Runtime) -> control.HelloResult | None:
         )
     except (ControlError, WireError) as error:
         raise CanInitializationError(
-            f"what listens at {runtime.address} is no broker of this version: {error}"
+            f"{runtime.describe_broker()} is none of this version: {error}"
         ) from error
 
 
@@ -177,8 +183,13 @@ def _start_broker(runtime: Runtime, lock: BrokerLock, options: Sequence[str]) ->
     import subprocess  # noqa: PLC0415 - most clients find a broker, and need not pay for this
 
     try:
+        if not sys.executable:
+            raise FileNotFoundError(
+                "this Python does not know its own program (sys.executable is empty); "
+                "start one with 'canbroker serve'"
+            )
         with handles.fork_lock:  # a child that has the other end keeps us waiting
-            ready, ready_end = map(handles.adopted, os.pipe())
+            ready, ready_end = map(handles.adopted, pipe())
     except OSError as error:
         lock.release()
         raise CanInitializationError(
@@ -214,10 +225,11 @@ def _start_broker(runtime: Runtime, lock: BrokerLock, options: Sequence[str]) ->
         lock.hand_over()
     try:
         with open(ready.fileno(), closefd=False) as answers:
-            problem = answers.read()
+            answer = answers.read()
     finally:
         ready.close()
-    if problem:
+    if answer != READY:
+        problem = answer or f"it ended while it started; its log: {runtime.log_path}"
         raise CanInitializationError(f"the broker did not start: {problem}")
 
 
@@ -246,11 +258,19 @@ def request(
             raise CanInitializationError(
                 f"parameter {key!r} must be a text, a number or a bool, got {value!r}"
             )
+        if isinstance(value, int) and not -(1 << 63) <= value < 1 << 64:
+            raise CanInitializationError(f"{key} is {value}, which is no number of any parameter")
+    for name, value in {"channel": channel, "interface": interface, **parameters}.items():
+        if isinstance(value, str) and len(value) > control.MAX_TEXT:
+            raise CanInitializationError(
+                f"{name} {value[:32]!r}… has {len(value):,} characters; "
+                f"{control.MAX_TEXT:,} are the most"
+            )
     attach = control.Attach(
         client_id=client_id,
         pid=os.getpid(),
         program=program(),
-        channel=channel,
+        channel=resolved(interface, channel),
         interface=interface,
         parameters=dict(parameters),
     )

@@ -9,7 +9,7 @@ from typing import Any, Final, NamedTuple, TypeVar
 from canbroker import clock, handles
 from canbroker.errors import CanError, CanInitializationError, CanOperationError
 from canbroker.fabric.requests import ControlError, call
-from canbroker.filters import FilterSet
+from canbroker.filters import CanFilters, FilterSet, validate
 from canbroker.link import attach
 from canbroker.link.life import Life
 from canbroker.link.reception import Reception
@@ -46,7 +46,7 @@ class Wanted(NamedTuple):
     label: Any
     interface: str | None
     parameters: Mapping[str, Any]
-    filters: FilterSet
+    can_filters: CanFilters
     receiving: Receiving
     broker: str | None
     exclusive: bool = False
@@ -87,6 +87,13 @@ class Connection:
     def closed(self) -> str | None:
         """Why it cannot be used any more; ``None`` while it can."""
         return self._life.closed
+
+    def filters(self, can_filters: CanFilters) -> FilterSet:
+        """What they mean to the channel's interface.
+
+        :raises ValueError: names the entry and what is wrong with it.
+        """
+        return _filters(self.attached, can_filters)
 
     def check_open(self) -> None:
         """:raises CanOperationError: it is closed."""
@@ -142,6 +149,7 @@ def connect(life: Life, client_id: str, wanted: Wanted) -> Connection:
     What it has opened belongs to ``life``, which the caller ends if this raises.
 
     :raises CanError: the broker, the adapter or a parameter is at fault.
+    :raises ValueError: so is a filter.
     """
     try:
         return _connect(life, client_id, wanted)
@@ -164,6 +172,7 @@ def _connect(life: Life, client_id: str, wanted: Wanted) -> Connection:
         autostart=attach.autostart_wanted(),
         attaching=life.attaching,
     )
+    filters = _filters(attached, wanted.can_filters)
     claim = f"process {request.pid}: {request.program}" if wanted.exclusive else None
     watch = life.keep(ChannelWatch(life.context, attached.stream, attached.name))
     reception = life.keep(
@@ -185,7 +194,7 @@ def _connect(life: Life, client_id: str, wanted: Wanted) -> Connection:
     life.on_leaving(functools.partial(_leave, client_id, wanted.exclusive, watch, reception))
     life.begin()
     try:
-        ready = reception.subscribe(wanted.filters, clock.deadline_after(ANSWER_S))
+        ready = reception.subscribe(filters, clock.deadline_after(ANSWER_S))
         reception.remember(clock.deadline_after(ANSWER_S))
     except CanError as error:
         raise CanInitializationError(str(error)) from error
@@ -200,6 +209,10 @@ def _connect(life: Life, client_id: str, wanted: Wanted) -> Connection:
     life.keep(connection.sending)
     life.on_finishing(connection.flush)
     return connection
+
+
+def _filters(attached: control.Attached, can_filters: CanFilters) -> FilterSet:
+    return validate(can_filters, socketcan=attached.interface == "socketcan")
 
 
 def _make_sure_of_claim(client_id: str, label: Any, watch: ChannelWatch) -> None:

@@ -105,6 +105,7 @@ class Reception:
         :raises CanTimeoutError: the channel did not confirm them by ``deadline``.
         """
         self._check_open()
+        self._glance()
         ready = self.turns.take_soon(functools.partial(self._change, wanted, deadline))
         self._update_readiness()
         return ready
@@ -207,11 +208,22 @@ class Reception:
                 continue
             left = clock.remaining_ns(deadline)
             if left == 0:
+                self._glance()
                 self.subscriber.check_alive()
                 return True, self._take()
-            self._watch.glance()  # before the wait: what it waits for is received at once
+            self._glance()  # before the wait: what it waits for is received at once
             self.subscriber.wait(self.wake, left)
         return False, None
+
+    def _glance(self) -> None:
+        """Looks at the channel's state now and then.
+
+        :raises CanOperationError: its broker was told to end, and so the bus ends.
+        """
+        self._watch.glance()
+        if ended := self._watch.ended():
+            self._disconnect(ended)
+            self._check_open()
 
     def _enqueue(self) -> None:
         """Takes over what the subscriber has received."""
@@ -265,9 +277,10 @@ class Reception:
 
     def _messages(self, frames: list[EchoFrame]) -> list[Message]:
         me, label = self._client_id, self._label
+        from_frames = self._receiving.from_frames
         if self._receiving.own:
-            return [Message.from_frame(frame, label, frame.origin != me) for frame in frames]
-        return Message.from_frames([frame for frame in frames if frame.origin != me], label)
+            return [from_frames((frame,), label, frame.origin != me)[0] for frame in frames]
+        return from_frames([frame for frame in frames if frame.origin != me], label, True)
 
     def _report(self, losses: list[tuple[int, Loss]]) -> None:
         for _, loss in losses:

@@ -280,7 +280,9 @@ class Transmitter:
                 if request.token == reply.token:
                     request.expired = reply.status == Status.EXPIRED
                     failed = [] if reply.status == Status.DISCARDED else reply.failed
-                    self._fail(index, reply.accepted, failed, f"was not sent: {reply.reason}")
+                    is_unknown = reply.status == Status.UNKNOWN
+                    what = "is not known to be sent" if is_unknown else "was not sent"
+                    self._fail(index, reply.accepted, failed, f"{what}: {reply.reason}")
                     return
 
     def _fail(self, index: int, sent: int, failed: Sequence[int], what: str) -> None:

@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 import enum
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 import msgspec
+
+from canbroker.frame import Frame
+from canbroker.message import Message
+
+#: As :meth:`Message.from_frames`.
+FromFrames: TypeAlias = Callable[[Iterable[Frame], Any, bool], list[Message]]
 
 ON_LOSS: Final = ("count", "raise")
 ON_SLOW: Final = ("repair", "latest", "disconnect")
@@ -22,7 +29,7 @@ class BusState(enum.Enum):
 
 
 class CanProtocol(enum.Enum):
-    """The protocol that the channel was opened for."""
+    """The protocol that the channel was opened for; of a ``virtual`` one, that was asked for."""
 
     CAN_20 = "CAN 2.0"
     CAN_FD = "CAN FD"
@@ -35,7 +42,7 @@ class Receiving:
     ``own``: also what it has sent. ``on_loss``: ``count`` what is lost, or ``raise``, too.
     ``on_slow``: when it has missed frames because it was slow, ``repair`` that, ``disconnect``,
     or have only the ``latest`` frame of each identifier, always. ``history``: seconds of the past
-    to begin with.
+    to begin with. ``from_frames`` makes messages as :meth:`Message.from_frames` does.
 
     :raises ValueError: one of them is something else.
     """
@@ -44,6 +51,7 @@ class Receiving:
     on_loss: Any = "count"
     on_slow: Any = "repair"
     history: Any = 0.0
+    from_frames: FromFrames = Message.from_frames
 
     def __post_init__(self) -> None:
         for name, known in (("on_loss", ON_LOSS), ("on_slow", ON_SLOW)):

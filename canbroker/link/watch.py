@@ -40,6 +40,7 @@ class ChannelWatch:
         self._channel = channel
         self._closed = False
         self._refused = Throttle(_logger)
+        self._ended = ""
 
     def begin(self, epoch: int, state: StateEvent) -> None:
         """Starts from what the channel has said in its ready event."""
@@ -64,9 +65,16 @@ class ChannelWatch:
 
     def problem(self) -> str | None:
         """Why frames cannot be sent now, as far as is known; ``None`` if they can."""
-        if self.silent():
+        silent = self.silent()
+        if self._ended:
+            return self._ended
+        if silent:
             return "its broker or channel actor is gone"
         return self.state.reason or "down" if self.state.state == "error" else None
+
+    def ended(self) -> str:
+        """Why the channel has ended for good, as far as was heard; empty if it has not."""
+        return self._ended
 
     def silent(self) -> bool:
         """Whether nothing has been heard of the channel for too long."""
@@ -164,6 +172,8 @@ class ChannelWatch:
             self._heard_ns = clock.monotonic_ns()
             if isinstance(event.payload, StateEvent):
                 self._said_ns = event.payload.monotonic_ns
+                if event.payload.ended:  # also if another broker is there by now
+                    self._ended = event.payload.reason
                 if event.epoch != self.epoch:  # its actor was replaced, and counts from 0
                     self._interruptions_before -= self.state.interruptions
                     self._held_before -= _held(self.state)

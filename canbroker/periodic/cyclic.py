@@ -10,6 +10,7 @@ from typing import Any, Final
 from canbroker.clock import MICROSECOND, SECOND
 from canbroker.frame import Frame
 from canbroker.message import Message, to_frame
+from canbroker.plain_numbers import plain
 from canbroker.protection import E2E, Checksum, Counter, Crc8, protection
 from canbroker.wire.tasks import MAX_MESSAGES, MAX_PERIOD_NS, MIN_PERIOD_NS
 
@@ -125,7 +126,7 @@ def frames_of(messages: Sequence[Message]) -> list[Frame]:
 def period_ns_of(period: float) -> int:
     """:raises ValueError: not above 0 s, shorter than a frame, or longer than a year."""
     # Compared before it is converted: not a number and infinity are no integers.
-    _check_number("period", period)
+    period = _number("period", period)
     if not 0 < period <= MAX_PERIOD_NS / SECOND:
         raise ValueError(f"period must be above 0 s and at most a year, got {period!r}")
     if round(period * SECOND) < MIN_PERIOD_NS:
@@ -140,7 +141,7 @@ def phase_ns_of(phase: float | None, period_ns: int) -> int | None:
     """:raises ValueError: not within the period."""
     if phase is None:
         return None
-    _check_number("phase", phase)
+    phase = _number("phase", phase)
     if not 0 <= phase < period_ns / SECOND or round(phase * SECOND) >= period_ns:
         raise ValueError(
             f"phase must be at least 0 s and less than the period "
@@ -163,15 +164,17 @@ def check_protection(
         protection(counter, checksum, length)
 
 
-def _check_number(what: str, value: object) -> None:
-    if not isinstance(value, Real):
+def _number(what: str, value: Any) -> float:
+    number = plain(value)
+    if not isinstance(number, Real):
         raise ValueError(f"{what} must be a number of seconds, got {value!r}")
+    return number  # type: ignore[return-value] # all that is compared and multiplied is a Real
 
 
 def _duration_ns_of(duration: float | None) -> int | None:
     if duration is None:
         return None
-    _check_number("duration", duration)
+    duration = _number("duration", duration)
     if duration == 0:
         return None
     if not duration > 0:

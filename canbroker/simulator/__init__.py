@@ -1,7 +1,8 @@
-"""A serial CAN adapter without hardware: a Lawicel device on a pseudo-terminal (POSIX).
+"""A serial CAN adapter without hardware, on a pseudo-terminal (POSIX).
 
-:mod:`.device` the adapter's state machine, :mod:`.replay` traffic from a log, :mod:`.simulation`
-both with their faults and the ledger, none of them doing I/O; :mod:`.runner` the process.
+:mod:`.firmware` what each kind of adapter does, :mod:`.replay` traffic from a log,
+:mod:`.simulation` both with their faults and the ledger, none of them doing I/O; :mod:`.runner`
+the process.
 """
 
 from canbroker.simulator.options import SimulatorOptions

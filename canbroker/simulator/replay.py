@@ -1,46 +1,52 @@
-"""A recorded log as traffic in time; no I/O after loading."""
+"""A recorded log as traffic in time; the log is read while it is replayed."""
 
 from __future__ import annotations
 
-from pathlib import Path
+from collections.abc import Iterable, Iterator
 
-from canbroker.candump import read_log
-from canbroker.clock import MILLISECOND
-from canbroker.errors import CanInitializationError
 from canbroker.frame import Frame
-
-#: Between the last frame of a log and its first one when it starts again.
-_LOOP_GAP_NS = 1 * MILLISECOND
+from canbroker.log_reader import LogReader, RecordedTime, Skipped
 
 
-def load(path: str) -> list[Frame]:
-    """The frames of a candump log, with their times.
+class Recording:
+    """The frames of a candump log, in the order of the file; each iteration reads it anew."""
 
-    :raises CanInitializationError: the file cannot be read, or names the line that is wrong.
-    """
-    try:
-        with Path(path).open(encoding="utf-8", errors="replace") as file:
-            return [entry.frame for entry in read_log(file, path)]
-    except OSError as error:
-        raise CanInitializationError(f"cannot read {path}: {error.strerror}") from error
-    except ValueError as error:
-        raise CanInitializationError(str(error)) from error
+    def __init__(self, path: str) -> None:
+        """:raises CanInitializationError: the file cannot be read, or contains no frames."""
+        self.path = path
+        #: What was not a frame when the log was read first.
+        self.skipped = Skipped()
+        self._is_counted = False
+        with LogReader.open(path) as log:
+            next(iter(log))
+
+    def __iter__(self) -> Iterator[Frame]:
+        with LogReader.open(self.path) as log:
+            if not self._is_counted:
+                self.skipped, self._is_counted = log.skipped, True
+            yield from (entry.frame for entry in log)
 
 
 class Replay:
-    """Says which frame is due when; stands still until :meth:`resume`. Monotonic ns."""
+    """Says which frame is due when; stands still until :meth:`resume`. Monotonic ns.
 
-    def __init__(self, frames: list[Frame], rate: float, loop: bool) -> None:
+    :param frames: are iterated once for each time that they are replayed.
+    """
+
+    def __init__(self, frames: Iterable[Frame], rate: float, loop: bool) -> None:
         self._frames = frames
-        self._rate = rate
-        self._loop = loop and bool(frames)
-        self._next = 0
-        self._origin_ns = 0  # when offset 0 of the log is due
+        self._loop = loop
+        self._timing = RecordedTime(rate)
+        self._upcoming: Iterator[Frame] = iter(())
+        self._next: Frame | None = None
+        self._next_ns = 0  # after the first frame
+        self._origin_ns = 0  # when the first frame is due
         self._still_since_ns: int | None = 0
+        self._rewind()
 
     @property
     def finished(self) -> bool:
-        return self._next >= len(self._frames)
+        return self._next is None
 
     def resume(self, now_ns: int) -> None:
         """Time goes on from where it stood still."""
@@ -56,23 +62,28 @@ class Replay:
         """When the next frame is due; ``None`` while it stands still, or after the last one."""
         if self._still_since_ns is not None or self.finished:
             return None
-        return self._origin_ns + self._offset_ns(self._next)
+        return self._origin_ns + self._next_ns
 
     def take(self, now_ns: int) -> Frame | None:
-        """The next frame if it is due."""
+        """The next frame if it is due.
+
+        :raises CanInitializationError: the log cannot be read any more.
+        """
         due = self.due_ns()
         if due is None or due > now_ns:
             return None
-        frame = self._frames[self._next]
-        self._next += 1
+        frame = self._next
+        self._advance()
         if self.finished and self._loop:
-            self._origin_ns = due + (int(_LOOP_GAP_NS / self._rate) if self._rate else 0)
-            self._next = 0
+            self._timing.restart()
+            self._rewind()
         return frame
 
-    def _offset_ns(self, index: int) -> int:
-        if not self._rate:
-            return 0
-        # A log that was merged from several may step back in time; its order is what counts.
-        offset = self._frames[index].timestamp_ns - self._frames[0].timestamp_ns
-        return int(max(0, offset) / self._rate)
+    def _rewind(self) -> None:
+        self._upcoming = iter(self._frames)
+        self._advance()
+
+    def _advance(self) -> None:
+        self._next = next(self._upcoming, None)
+        if self._next is not None:
+            self._next_ns = self._timing.due_ns(self._next.timestamp_ns)

@@ -15,8 +15,9 @@ from typing import TextIO
 
 from canbroker.clock import MILLISECOND, monotonic_ns
 from canbroker.errors import CanInitializationError
+from canbroker.simulator.opens import OpenWatch
 from canbroker.simulator.options import SimulatorOptions
-from canbroker.simulator.replay import load
+from canbroker.simulator.replay import Recording
 from canbroker.simulator.simulation import OUTPUT_LIMIT, Simulation
 
 _CHUNK = 65_536
@@ -26,7 +27,7 @@ _ANSWER_LIMIT = 16 * OUTPUT_LIMIT
 
 
 def run(options: SimulatorOptions, out: TextIO, control: TextIO | None) -> int:
-    """Simulates until told to quit, SIGTERM or SIGINT; returns the exit status.
+    """Simulates until told to quit, SIGTERM, SIGINT or SIGHUP; returns the exit status.
 
     The first line on ``out`` is the path to open; every other one is a JSON object, the last one
     the ledger. ``control`` brings one command a line. Main thread only.
@@ -34,11 +35,11 @@ def run(options: SimulatorOptions, out: TextIO, control: TextIO | None) -> int:
     :raises CanInitializationError: the log or the link is wrong.
     :raises ValueError: a fault is.
     """
-    frames = load(options.replay) if options.replay else []
-    simulation = Simulation(options, frames)
+    recording = Recording(options.replay) if options.replay else None
+    simulation = Simulation(options, recording or [])
     for fault in options.faults:
         simulation.command(fault, monotonic_ns())
-    with _signals() as stop, _Terminal(options.link) as terminal:
+    with _signals() as stop, _Terminal(options.link, simulation.boots) as terminal:
         out.write(f"{terminal.path}\n")
         out.flush()
         runner = _Runner(simulation, terminal, out, control, stop)
@@ -46,6 +47,8 @@ def run(options: SimulatorOptions, out: TextIO, control: TextIO | None) -> int:
             runner.step()
     simulation.report("exit")
     runner.print_reports()
+    if recording and recording.skipped:
+        sys.stderr.write(f"{recording.path}: {recording.skipped}\n")
     return 0
 
 
@@ -66,19 +69,38 @@ class _Runner:
         self._control = control
         self._commands = b""
         self._stop = stop
+        self._empty_ns = monotonic_ns()  # the host had written nothing that was not read
 
     def step(self) -> None:
+        was_there = self._simulation.plugged and self._terminal.has_data()
         ready = self._wait()
+        if not was_there:
+            self._empty_ns = monotonic_ns()
         if self._stop in ready:
             self._simulation.quitting = True
         if self._control is not None and self._control.fileno() in ready:
             self._read_control(self._control)
         self._plug()
-        if self._terminal.descriptor in ready and self._simulation.plugged:
-            self._simulation.receive(self._terminal.read(), monotonic_ns())
+        if self._simulation.plugged:
+            self._reset_if_opened()
+            if self._terminal.descriptor in ready:
+                self._receive()
         self._simulation.step(monotonic_ns())
         self._flush()
         self.print_reports()
+
+    def _receive(self) -> None:
+        data = self._terminal.read()
+        # A program that opened the port and wrote between two lines of this one: the reset comes
+        # before the bytes.
+        self._reset_if_opened()
+        now_ns = monotonic_ns()
+        self._simulation.receive(data, now_ns, self._empty_ns)
+        self._empty_ns = now_ns
+
+    def _reset_if_opened(self) -> None:
+        if self._terminal.was_opened():
+            self._simulation.port_opened(monotonic_ns())
 
     def print_reports(self) -> None:
         for line in self._simulation.reports:
@@ -101,6 +123,8 @@ class _Runner:
                 else:
                     events |= select.POLLOUT
             poll.register(self._terminal.descriptor, events)
+            if self._terminal.watch is not None:
+                poll.register(self._terminal.watch.fileno(), select.POLLIN)
         # Rounded up: rounding down would poll through the last millisecond.
         timeout = None if due is None else max(0, -(-(due - now) // MILLISECOND))
         # Writing needs no permission: what finds no room stays in the output.
@@ -146,9 +170,11 @@ class _Terminal:
     Its slave end stays open here too: else the last host that closes it would hang up the master.
     """
 
-    def __init__(self, link: str | None) -> None:
+    def __init__(self, link: str | None, watched: bool) -> None:
         self.path = ""
         self.descriptor = -1
+        self.watch: OpenWatch | None = None
+        self._watched = watched
         self._slave = -1
         self._link = Path(link) if link else None
         if self._link and self._link.exists() and not self._link.is_symlink():
@@ -170,6 +196,14 @@ class _Terminal:
         tty.setraw(self._slave)
         os.set_blocking(self.descriptor, False)
         self.path = os.ttyname(self._slave)
+        if self._watched:
+            try:
+                self.watch = OpenWatch(self.path)
+            except OSError as error:
+                self.close()
+                raise CanInitializationError(
+                    f"cannot see when a program opens {self.path}: {error.strerror}"
+                ) from error
         if self._link:
             try:
                 self._point(self._link)
@@ -182,14 +216,28 @@ class _Terminal:
     def close(self) -> None:
         if self.closed:
             return
+        if self.watch is not None:
+            self.watch.close()
+            self.watch = None
         os.close(self.descriptor)
         os.close(self._slave)
         self.descriptor = self._slave = -1
         if self._link:
             self._link.unlink(missing_ok=True)
 
+    def was_opened(self) -> bool:
+        """Whether a program has opened it since this was asked last; ``False`` if unwatched."""
+        return self.watch is not None and self.watch.seen()
+
+    def has_data(self) -> bool:
+        return bool(select.select([self.descriptor], [], [], 0)[0])
+
     def read(self) -> bytes:
-        return os.read(self.descriptor, _CHUNK)
+        """All that the host has written; a system hands out some thousand bytes at a time."""
+        data = os.read(self.descriptor, _CHUNK)
+        while len(data) < _CHUNK and self.has_data():
+            data += os.read(self.descriptor, _CHUNK)
+        return data
 
     def write(self, data: bytes) -> int:
         """Number of bytes that the host has room for."""
@@ -206,7 +254,10 @@ class _Terminal:
 
 @contextmanager
 def _signals() -> Iterator[int]:
-    """A descriptor that becomes readable at SIGTERM and SIGINT."""
+    """A descriptor that becomes readable at SIGTERM, SIGINT and SIGHUP.
+
+    A SIGHUP that is ignored stays so: ``nohup`` has asked for it.
+    """
 
     def noted(_number: int, _frame: FrameType | None) -> None:
         """The interpreter has written to the descriptor already."""
@@ -217,6 +268,9 @@ def _signals() -> Iterator[int]:
         stack.callback(os.close, write)
         os.set_blocking(write, False)
         stack.callback(signal.set_wakeup_fd, signal.set_wakeup_fd(write))
-        for number in (signal.SIGTERM, signal.SIGINT):
+        numbers = [signal.SIGTERM, signal.SIGINT]
+        if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
+            numbers.append(signal.SIGHUP)
+        for number in numbers:
             stack.callback(signal.signal, number, signal.signal(number, noted))
         yield read

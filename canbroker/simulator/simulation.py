@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import json
 import random
-from collections import Counter
-from collections.abc import Callable
+from collections import Counter, deque
+from collections.abc import Callable, Iterable
 
+from canbroker.candump import parse_frame
 from canbroker.clock import SECOND
 from canbroker.frame import ERROR, EXTENDED, Frame
-from canbroker.simulator.device import Device, State
+from canbroker.simulator.firmware import create
 from canbroker.simulator.options import SimulatorOptions
 from canbroker.simulator.replay import Replay
 
 #: What the adapter's own output buffer holds, in bytes; lines that come when it is full are lost.
 OUTPUT_LIMIT = 4096
+#: Of USB at full speed, in bytes.
+_PACKET = 64
 #: Between two looks at what the host wants.
 _FRAMES_A_STEP = 1000
 
@@ -25,7 +28,7 @@ class Simulation:
     The ledger: every frame of the log is replayed, dropped, garbled, overrun or skipped.
     """
 
-    def __init__(self, options: SimulatorOptions, frames: list[Frame]) -> None:
+    def __init__(self, options: SimulatorOptions, frames: Iterable[Frame]) -> None:
         self.output = bytearray()
         self.reports: list[str] = []  # lines to print
         self.plugged = True
@@ -33,10 +36,12 @@ class Simulation:
         self.split = False
         self.random = random.Random(options.seed)  # noqa: S311 - faults, not secrets
         self._options = options
-        self._device = Device(options)
+        self._device = create(options)
+        self._late: deque[tuple[int, bytes]] = deque()  # on the way to the host, and until when
+        self._late_bytes = 0
         self._replay = Replay(frames, options.rate, options.loop)
         self._may_start = not options.paused
-        self._reported_end = not frames
+        self._reported_end = self._replay.finished
         self._drop = self._garble = 0.0
         self._hangs_until_ns = 0
         self._counts = Counter[str]()
@@ -44,14 +49,42 @@ class Simulation:
 
     # ------------------------------------------------------------------------------- the host
 
-    def receive(self, data: bytes, now_ns: int) -> None:
-        """Bytes from the host; lost on an adapter that hangs."""
-        if not self.hangs(now_ns):
-            self.output += self._device.receive(data, now_ns)
+    def receive(self, data: bytes, now_ns: int, since_ns: int | None = None) -> None:
+        """Bytes that the host wrote after ``since_ns``, or now. An adapter that hangs loses them.
+
+        An adapter takes them when they come. This one may have had something else to do, or no
+        processor, and finds more at a time than a host had written at a time: it takes them as if
+        they had come evenly.
+        """
+        if self.hangs(now_ns):
+            return
+        since_ns = now_ns if since_ns is None else since_ns
+        count = -(-len(data) // _PACKET)
+        for index in range(count):
+            piece = data[index * _PACKET : (index + 1) * _PACKET]
+            at_ns = since_ns + (now_ns - since_ns) * (index + 1) // count
+            self._say(self._device.receive(piece, at_ns), now_ns)
+
+    @property
+    def boots(self) -> bool:
+        """Whether :meth:`port_opened` does anything."""
+        return self._device.boot_ns > 0
+
+    def port_opened(self, now_ns: int) -> None:
+        """A program has opened the port; a board that this resets forgets what it has to say."""
+        self.output.clear()
+        self._late.clear()
+        self._late_bytes = 0
+        self._device.port_opened(now_ns)
 
     def step(self, now_ns: int) -> None:
         """Puts the frames that are due into ``output``; reports the end of the replay."""
-        if self.plugged and self._may_start and self._device.state is not State.CLOSED:
+        self._say(self._device.poll(now_ns), now_ns)
+        while self._late and self._late[0][0] <= now_ns:
+            _, data = self._late.popleft()
+            self._late_bytes -= len(data)
+            self.output += data
+        if self.plugged and self._may_start and self._device.receives:
             self._replay.resume(now_ns)
         else:
             self._replay.pause(now_ns)
@@ -67,7 +100,10 @@ class Simulation:
         """When :meth:`step` has something to do again; ``None`` if time alone brings nothing."""
         if self.hangs(now_ns):
             return self._hangs_until_ns
-        return None if self._held_back(now_ns) else self._replay.due_ns()
+        times = [self._device.due_ns(), self._late[0][0] if self._late else None]
+        if not self._held_back(now_ns):
+            times.append(self._replay.due_ns())
+        return min((time for time in times if time is not None), default=None)
 
     def hangs(self, now_ns: int) -> bool:
         return now_ns < self._hangs_until_ns
@@ -76,33 +112,47 @@ class Simulation:
         """The adapter loses its power, and with it its state."""
         self.plugged = False
         self.output.clear()
-        self._device.state = State.CLOSED
+        self._late.clear()
+        self._late_bytes = 0
+        self._device.power_off()
+
+    @property
+    def _unread(self) -> int:
+        return len(self.output) + self._late_bytes
+
+    def _say(self, data: bytes, now_ns: int) -> None:
+        if not self._options.answer_delay:
+            self.output += data
+        elif data:
+            self._late.append((now_ns + int(self._options.answer_delay * SECOND), data))
+            self._late_bytes += len(data)
 
     def _held_back(self, now_ns: int) -> bool:
         """Whether a replay as fast as the host reads waits for the host."""
-        full = len(self.output) >= OUTPUT_LIMIT
+        full = self._unread >= OUTPUT_LIMIT
         return not self._options.rate and (full or self.hangs(now_ns))
 
     def _from_bus(self, frame: Frame, now_ns: int) -> None:
         outcome = self._outcome(frame, now_ns)
         self._counts[outcome] += 1
+        if outcome not in ("replayed", "garbled"):
+            return
+        line = bytearray(self._device.line(frame, now_ns))
         if outcome == "replayed":
             digits = 8 if frame.flags & EXTENDED else 3
             self._frames[f"{frame.arbitration_id:0{digits}X}"] += 1
-            self.output += self._device.line(frame, now_ns)
-        elif outcome == "garbled":
-            line = bytearray(self._device.line(frame, now_ns))
+        elif line:  # nothing yet from an adapter that waits until it is polled
             # No letter of the protocol: there is no checksum by which a host could tell
             # another hexadecimal digit.
             line[self.random.randrange(len(line) - 1)] = self.random.randrange(0x80, 0x100)
-            self.output += line
+        self._say(bytes(line), now_ns)
 
     def _outcome(self, frame: Frame, now_ns: int) -> str:
         if frame.flags & ERROR or not self._device.carries(frame):
             return "skipped"
         if self.hangs(now_ns) or self.random.random() < self._drop:
             return "dropped"
-        if len(self.output) >= OUTPUT_LIMIT:
+        if self._unread >= OUTPUT_LIMIT:
             return "overruns"
         return "garbled" if self.random.random() < self._garble else "replayed"
 
@@ -114,11 +164,15 @@ class Simulation:
         :raises ValueError: says what is wrong with it, and which commands there are.
         """
         name, _, argument = text.strip().partition(" ")
+        self._say(self._device.poll(now_ns), now_ns)
         commands: dict[str, Callable[[], None]] = {
             "start": self._start,
             "stats": lambda: self.report("stats"),
-            "accepted": lambda: self._print(event="accepted", frames=[*self._device.accepted]),
-            "inject": lambda: self._inject(argument),
+            "accepted": lambda: self._print(
+                event="accepted", frames=[*self._device.ledger.accepted]
+            ),
+            "inject": lambda: self._inject(argument, now_ns),
+            "receive": lambda: self._receive(argument, now_ns),
             "drop": lambda: self._set_drop(_probability(argument)),
             "garble": lambda: self._set_garble(_probability(argument)),
             "split": lambda: self._set_split(argument),
@@ -136,13 +190,16 @@ class Simulation:
     def report(self, event: str) -> None:
         """Adds the ledger to ``reports``."""
         names = ("replayed", "dropped", "garbled", "overruns", "skipped", "injected")
+        ledger = self._device.ledger
         self._print(
             event=event,
+            firmware=self._options.firmware,
             state=self._device.state.value,
             opened=self._device.opened,
-            accepted=self._device.accepted_count,
-            refused=self._device.refused_count,
-            refused_commands=self._device.refused_commands,
+            accepted=ledger.accepted_count,
+            refused=ledger.refused_count,
+            lost=ledger.lost_count,
+            refused_commands=ledger.refused_commands,
             **{name: self._counts[name] for name in names},
             frames=dict(sorted(self._frames.items())),
         )
@@ -157,9 +214,16 @@ class Simulation:
     def _start(self) -> None:
         self._may_start = True
 
-    def _inject(self, line: str) -> None:
-        self.output += line.encode() + b"\r"
+    def _inject(self, line: str, now_ns: int) -> None:
+        self._say(line.encode() + b"\r", now_ns)
         self._counts["injected"] += 1
+
+    def _receive(self, frame: str, now_ns: int) -> None:
+        parsed = parse_frame(frame)
+        if self._device.receives:
+            self._from_bus(parsed, now_ns)
+        else:
+            self._counts["dropped"] += 1
 
     def _set_drop(self, probability: float) -> None:
         self._drop = probability
@@ -173,10 +237,16 @@ class Simulation:
         self.split = argument == "on"
 
     def _refuse(self, count: int) -> None:
+        self._check_acknowledges("bel")
         self._device.refuse_next = count
 
     def _mute(self, count: int) -> None:
+        self._check_acknowledges("noack")
         self._device.mute_next = count
+
+    def _check_acknowledges(self, command: str) -> None:
+        if not self._device.acknowledges:
+            raise ValueError(f"{command}: {self._options.firmware} answers no transmit anyway")
 
     def _hang(self, until_ns: int) -> None:
         self._hangs_until_ns = until_ns

@@ -15,7 +15,8 @@ from canbroker.errors import CanError, CanInterfaceNotImplementedError
 from canbroker.wire import DECODE_ERRORS, VERSION, ClientId, WireError, decode
 from canbroker.wire.stream import StateEvent
 
-_Text = Annotated[str, msgspec.Meta(max_length=4096)]
+MAX_TEXT = 4096
+_Text = Annotated[str, msgspec.Meta(max_length=MAX_TEXT)]
 _Scalar = _Text | int | float | bool | None
 
 
@@ -160,7 +161,9 @@ class LeaseStatus(msgspec.Struct, kw_only=True):
 
 
 class BrokerStatus(msgspec.Struct, kw_only=True):
-    """``pools``: the channels of each; ``leases``: those that are held, then those that wait."""
+    """``pools``: the channels of each; ``leases``: those that are held, then those that wait;
+    ``waiting``: requests for a channel or the scheduler that are not answered yet;
+    ``turned_away``: how many clients, requests and channels there was no room for."""
 
     version: str
     pid: int
@@ -172,6 +175,8 @@ class BrokerStatus(msgspec.Struct, kw_only=True):
     scheduler: SchedulerStatus
     pools: dict[str, list[str]] = {}
     leases: list[LeaseStatus] = []
+    waiting: int = 0
+    turned_away: dict[str, int] = {}
 
 
 class Discarded(msgspec.Struct):

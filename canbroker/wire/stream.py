@@ -67,7 +67,9 @@ class StateEvent(msgspec.Struct, tag_field="event", tag="state", kw_only=True):
     since the epoch; ``*_rate`` are frames per second and ``load`` the share of the bus's time
     (0 to 1, nominal bits without stuff bits) over the last period; ``None`` if not known.
     ``held_errors``: error frames that were counted instead of passed on, by what they say.
-    ``exclusive`` alone may transmit; ``None``: everyone.
+    ``exclusive`` alone may transmit; ``None``: everyone. ``ended``: the broker was told to end;
+    else a channel that falls silent may come back, with another broker, too. ``connected``: numbers
+    of the processes that are connected to the stream, on Linux; 0 is one of another container.
     """
 
     state: str
@@ -93,6 +95,8 @@ class StateEvent(msgspec.Struct, tag_field="event", tag="state", kw_only=True):
     counters: dict[str, int] = {}
     held_errors: dict[str, int] = {}
     exclusive: Holder | None = None
+    ended: bool = False
+    connected: list[int] = []
 
 
 class ReadyEvent(msgspec.Struct, tag_field="event", tag="ready"):

@@ -152,7 +152,7 @@ class TaskList(msgspec.Struct, kw_only=True):
 class Repeat(TaskKey):
     """Have the driver send ``messages`` in turn every ``period_ns``, at once the first.
 
-    ``count`` of them; 0 is for ever. The one that is due now was due at ``due_ns`` of the host's
+    The one that is due now was due at ``due_ns`` of the host's
     monotonic clock; the driver keeps to that rhythm. A task that is repeated already gets these
     messages and this period from its next frame on.
     """
@@ -160,7 +160,6 @@ class Repeat(TaskKey):
     messages: _Messages
     period_ns: _Period
     due_ns: Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
-    count: Annotated[int, msgspec.Meta(ge=0, le=2**32 - 1)] = 0
 
 
 class Repeating(msgspec.Struct, kw_only=True):

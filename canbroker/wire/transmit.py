@@ -40,6 +40,7 @@ class Status(enum.IntEnum):
     DISCARDED = 10  # by the client itself
     STALE = 11  # addressed to an earlier epoch
     MALFORMED = 12
+    UNKNOWN = 13  # the driver took it and did not say what became of it
 
 
 class Request(msgspec.Struct, array_like=True):
@@ -67,7 +68,8 @@ class Reply(msgspec.Struct, array_like=True):
     """What became of request ``token`` and, if OK, of all unanswered ones before it.
 
     ``accepted`` frames of the request were taken by the driver; those at the indexes ``failed``
-    were not and never will be. ``timestamp_ns``: wall clock, when the last one was taken.
+    were not and never will be (``UNKNOWN``: may have been sent). ``timestamp_ns``: wall
+    clock, when the last one was taken.
     """
 
     version: int

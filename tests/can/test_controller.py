@@ -3,13 +3,14 @@ report. Run with ``tools/can-vm --slcan``."""
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
 
 from canbroker import Bus, BusState, CanInitializationError, CanOperationError, Message
-from canbroker.backends.base import BusCondition
+from canbroker.backends.base import BusCondition, Repetition
 from canbroker.backends.socketcan.error_frames import describe_error
 from canbroker.frame import ERROR, Frame
 from canbroker.runtime import Runtime
@@ -39,7 +40,11 @@ def healthy() -> Iterator[None]:
 
 
 def has_error(items: list[Item]) -> bool:
-    return any(isinstance(item, Frame) and item.flags & ERROR for item in items)
+    return any(map(is_error, items))
+
+
+def is_error(item: Item) -> bool:
+    return isinstance(item, Frame) and bool(item.flags & ERROR)
 
 
 @pytest.mark.parametrize(
@@ -106,6 +111,33 @@ def test_bus_off_refuses_sends_and_is_over_when_the_interface_is_reset(
     assert collect(backend, bool) == [refused]
     assert refused.failure == "bus-off"
     assert open_interface("can0").condition.off, "an open asks the kernel"
+
+
+def test_an_error_frame_of_a_local_program_is_not_the_controllers_word(
+    open_interface: Open,
+) -> None:
+    """As from ``cansend can0 20000040#`` or a log that canplayer replays."""
+    backend = open_interface("can0")
+    frames = [Frame(0, 1, 0, b"")]
+    repetition = Repetition(key=("c", 1), frames=frames, period_ns=50_000_000, due_ns=0)
+    assert backend.repeat(repetition) is None
+    with Node("can0") as node:
+        for number in (0x20000040, 0x20000004):  # bus-off; receive overrun
+            node.socket.send(struct.pack("=IB3x8s", number, 8, b"\0\1"))
+    errors = [
+        item
+        for item in collect(backend, lambda items: len(list(filter(is_error, items))) == 2)
+        if is_error(item)
+    ]
+    assert [item.arbitration_id for item in errors if isinstance(item, Frame)] == [0x40, 0x4]
+    assert backend.condition == BusCondition()
+    assert backend.dropped == 0
+    assert backend.counters() == {}
+    assert backend.repeated()
+    sent = transmit(Frame(0, 2, 0, b""))
+    backend.send([sent])
+    collect(backend, lambda items: sent in items)
+    assert sent.failure is None
 
 
 def test_clients_of_a_broker_are_told_of_bus_off(runtime: Runtime) -> None:

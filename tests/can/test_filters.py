@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import can
+
+from canbroker import Bus
 from canbroker.filters import EVERYTHING, NOTHING, Filter, FilterSet, parse
-from canbroker.frame import Frame
+from canbroker.frame import EXTENDED, Frame
+from canbroker.runtime import Runtime
 from tests.can.conftest import Open
 from tests.contract.benches import collect, content, transmit
 from tests.vcan import VCAN, Node, filters_of, listeners, needs_can
@@ -76,3 +82,42 @@ def test_a_filter_that_changes_under_way_loses_no_confirmation(
     assert collect(backend, lambda items: len(items) >= 100) == sent
     backend.filter(NOTHING)
     assert filters_of(VCAN) == [], "what has come back passes no longer"
+
+
+#: Filters with the flags of linux/can.h: 29-bit, 11-bit and inverted ones, and of some bits.
+FLAGGED: list[list[Any]] = [
+    [{"can_id": 0x80000123, "can_mask": 0x9FFFFFFF}],
+    [{"can_id": 0x123, "can_mask": 0x9FFFFFFF}],
+    [{"can_id": 0x20000123, "can_mask": 0x7FF}],
+    [{"can_id": 0x20000123, "can_mask": 0x800007FF}],
+    [{"can_id": 0xA0000123, "can_mask": 0x9FFFFFFF}],
+    [{"can_id": 0x20000100, "can_mask": 0x700}, {"can_id": 0x123, "can_mask": 0x7FF}],
+    [{"can_id": 0x80000123, "can_mask": 0x1FFFFFFF}],
+    [{"can_id": 0x20000123, "can_mask": 0x7FF, "extended": True}],
+]
+
+
+def test_flags_mean_what_they_mean_to_python_cans_socketcan(runtime: Runtime, node: Node) -> None:
+    numbers = (0, 0x123, 0x122, 0x124, 0x323, 0x7FE)
+    frames = [Frame(0, number, flags, b"") for number in numbers for flags in (0, EXTENDED)]
+    frames += [Frame(0, 0x12345, EXTENDED, b""), Frame(0, 0x800123, EXTENDED, b"")]
+    end = [Frame(0, 0x7FF, 0, b""), Frame(0, 0x7FF, EXTENDED, b"")]
+    ends: list[Any] = [
+        {"can_id": 0x7FF, "can_mask": 0x7FF, "extended": extended} for extended in (False, True)
+    ]
+    with Bus(VCAN, "socketcan") as ours, can.Bus(VCAN, "socketcan") as theirs:
+        for flagged in FLAGGED:
+            ours.set_filters([*flagged, *ends])
+            theirs.set_filters([*flagged, *ends])
+            node.send(frames + end)
+            assert received(ours) == received(theirs), flagged
+
+
+def received(bus: Bus | can.BusABC) -> list[tuple[int, bool]]:
+    """What comes until both last frames have."""
+    got: list[tuple[int, bool]] = []
+    while got[-2:] != [(0x7FF, False), (0x7FF, True)]:
+        message = bus.recv(10)
+        assert message is not None, got
+        got.append((message.arbitration_id, message.is_extended_id))
+    return got

@@ -62,7 +62,7 @@ def main() -> int:
         if options.checkout is not None:
             tests = source.checkout(Path(options.checkout))
         else:
-            tests = source.fetch(directory)
+            tests = source.fetch("python-can", "test", directory)
         failed = False
         for way in options.ways or ("plugin", "names"):
             failed |= run(way, tests, directory / way, options.arguments) != 0

@@ -1,4 +1,4 @@
-"""Where python-can's tests come from: its source distribution, or a checkout."""
+"""Where other projects' tests come from: a source distribution, or a checkout of python-can."""
 
 from __future__ import annotations
 
@@ -9,28 +9,28 @@ import tarfile
 from pathlib import Path
 
 
-def fetch(directory: Path) -> Path:
-    """Downloads python-can's source distribution, of the version that is installed.
+def fetch(distribution: str, folder: str, directory: Path) -> Path:
+    """Downloads a source distribution, of the version that is installed.
 
-    Returns ``directory``, with the package ``test`` in it and nothing else of python-can.
+    Returns ``directory``, with the distribution's ``folder`` in it and nothing else of it.
 
     :raises subprocess.CalledProcessError: pip cannot get it; it has said why.
     """
-    version = importlib.metadata.version("python-can")
+    version = importlib.metadata.version(distribution)
     subprocess.run(
         [
             *(sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check"),
             *("--no-deps", "--no-binary", ":all:", "--dest", str(directory)),
-            f"python-can=={version}",
+            f"{distribution}=={version}",
         ],
         check=True,
     )
-    [archive] = directory.glob("python_can-*.tar.gz")
+    [archive] = directory.glob("*.tar.gz")
     with tarfile.open(archive) as content:
-        top = f"python_can-{version}/"
         for member in content.getmembers():
-            if member.isfile() and member.name.startswith(f"{top}test/"):
-                member.name = member.name.removeprefix(top)
+            _, _, path = member.name.partition("/")
+            if member.isfile() and path.startswith(f"{folder}/"):
+                member.name = path
                 content.extract(member, directory, filter="data")
     archive.unlink()
     return directory

@@ -20,9 +20,9 @@ from canbroker import Bus
 from canbroker.backends.python_can.messages import to_frame, to_message
 from canbroker.frame import EXTENDED, REMOTE, Frame, describe
 from canbroker.message import to_frame as frame_of
-from canbroker.slcan_codec import encode
 from tests import vcan
 from tests.simulated import Peer, Simulated
+from tests.vendor.bus import vendor_bus
 
 
 class Adapter(ABC):
@@ -30,6 +30,7 @@ class Adapter(ABC):
 
     interface: ClassVar[str]
     fd: ClassVar[bool] = False
+    remote: ClassVar[bool] = True  # it knows remote frames
 
     def __init__(self) -> None:
         self.cleanup = ExitStack()
@@ -110,18 +111,26 @@ class VirtualAdapter(Adapter):
 
 
 class SlcanAdapter(Removable):
-    """A simulated serial adapter."""
+    """A simulated serial adapter; its subclasses have other firmware."""
 
     interface = "slcan"
     fd = True
     burst = 300
     slow: ClassVar = {"bitrate": 10_000, "data_bitrate": None}
+    firmware: ClassVar = "canable2-lawicel"
+    bitrates: ClassVar = {"bitrate": 1_000_000, "fd": True, "data_bitrate": 5_000_000}
 
     def __init__(self) -> None:
         super().__init__()
         self._link = str(_directory(self.cleanup) / "ttyCAN")
-        self._adapter = self.cleanup.enter_context(Simulated(link=self._link))
+        self._adapter = self.cleanup.enter_context(
+            Simulated(link=self._link, firmware=self.firmware, **self.shortened)
+        )
         self._before = 0  # frames that it had accepted when it was unplugged
+
+    @property
+    def shortened(self) -> dict[str, Any]:
+        return {}
 
     @property
     def channel(self) -> str:
@@ -129,11 +138,10 @@ class SlcanAdapter(Removable):
 
     @property
     def parameters(self) -> dict[str, Any]:
-        return {"bitrate": 1_000_000, "fd": True, "data_bitrate": 5_000_000}
+        return self.bitrates
 
     def inject(self, frames: Sequence[Frame]) -> None:
-        lines = [encode(frame).decode().removesuffix("\r") for frame in frames]
-        self._adapter.command("\n".join(f"inject {line}" for line in lines))
+        self._adapter.command("\n".join(f"receive {describe(frame)}" for frame in frames))
 
     def seen(self) -> list[str]:
         return self._adapter.accepted()[self._before :]
@@ -144,6 +152,40 @@ class SlcanAdapter(Removable):
 
     def replug(self) -> None:
         self._adapter.replug()
+
+
+class LawicelAdapter(SlcanAdapter):
+    fd = False
+    firmware = "lawicel"
+    slow: ClassVar = {"bitrate": 10_000}
+    bitrates: ClassVar = {"bitrate": 1_000_000}
+
+
+class CanableAdapter(LawicelAdapter):
+    firmware = "canable"
+
+
+class Canable2Adapter(SlcanAdapter):
+    firmware = "canable2"
+    slow: ClassVar = {"bitrate": 20_000, "data_bitrate": None}
+
+
+class CandapterAdapter(LawicelAdapter):
+    firmware = "candapter"
+    remote = False
+
+
+class ArduinoAdapter(LawicelAdapter):
+    firmware = "arduino"
+    slow: ClassVar = {"bitrate": 100_000}
+
+    @property
+    def shortened(self) -> dict[str, Any]:
+        return {"boot": 0.3}  # 2 s, which would be waited for in each test
+
+
+class Esp32Adapter(ArduinoAdapter):
+    firmware = "esp32"
 
 
 class SocketcanAdapter(Removable):
@@ -308,23 +350,100 @@ class MulticastAdapter(Adapter):
         return self._seen
 
 
+class VendorAdapter(Removable):
+    """An adapter whose vendor's library is a double, under python-can's driver for it."""
+
+    fd = True
+    burst = 1500  # three times what waits in the library
+    #: Of all that are on the bus; the other node is the test.
+    timing: ClassVar[dict[str, Any]] = {}
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._bus = self.cleanup.enter_context(vendor_bus())
+        self._bus.channel(self.interface, self.channel).frame_us = 300
+        self._before = 0  # frames that were seen when it was unplugged
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        return {"fd": True, **self.timing}
+
+    def inject(self, frames: Sequence[Frame]) -> None:
+        self._bus.send(frames)
+
+    def seen(self) -> list[str]:
+        return [describe(frame) for frame in self._bus.seen()[self._before :]]
+
+    def unplug(self) -> None:
+        self._bus.unplug(self.interface, self.channel)
+        self._before = len(self._bus.seen())
+
+    def replug(self) -> None:
+        self._bus.replug(self.interface, self.channel)
+
+
+class PcanAdapter(VendorAdapter):
+    """One channel of a PCAN-USB Pro FD."""
+
+    interface = "pcan"
+    channel = "PCAN_USBBUS2"
+    timing: ClassVar = {
+        "f_clock": 80_000_000,
+        "nom_brp": 10,
+        "nom_tseg1": 5,
+        "nom_tseg2": 2,
+        "nom_sjw": 1,
+        "data_brp": 4,
+        "data_tseg1": 7,
+        "data_tseg2": 2,
+        "data_sjw": 1,
+    }
+
+
+class KvaserAdapter(VendorAdapter):
+    """One channel of a Kvaser Leaf Pro."""
+
+    interface = "kvaser"
+    channel = "1"
+    timing: ClassVar = {"bitrate": 500_000, "data_bitrate": 2_000_000}
+
+
 def _directory(cleanup: ExitStack) -> Path:
     directory = tempfile.mkdtemp(prefix="cb-", dir="/tmp")
     cleanup.callback(shutil.rmtree, directory, ignore_errors=True)
     return Path(directory)
 
 
+#: What serial adapters run.
+FIRMWARES: dict[str, type[SlcanAdapter]] = {
+    f"slcan-{kind.firmware}": kind
+    for kind in (
+        LawicelAdapter,
+        CanableAdapter,
+        Canable2Adapter,
+        CandapterAdapter,
+        ArduinoAdapter,
+        Esp32Adapter,
+    )
+}
+
 REMOVABLE: dict[str, type[Removable]] = {
     "slcan": SlcanAdapter,
+    **FIRMWARES,
     "socketcan": SocketcanAdapter,
     "socketcan-deleted": VanishingAdapter,
     "python-can": SerialAdapter,
+    "pcan": PcanAdapter,
+    "kvaser": KvaserAdapter,
 }
 
 ADAPTERS: dict[str, type[Adapter]] = {
     "virtual": VirtualAdapter,
     "slcan": SlcanAdapter,
+    **FIRMWARES,
     "socketcan": SocketcanAdapter,
     "python-can": SerialAdapter,
     "python-can-multicast": MulticastAdapter,
+    "pcan": PcanAdapter,
+    "kvaser": KvaserAdapter,
 }

@@ -16,8 +16,7 @@ from canbroker import clock
 from canbroker.backends import open_backend, parse_options, python_can
 from canbroker.backends.base import Backend, Transmit
 from canbroker.backends.python_can.messages import to_frame, to_message
-from canbroker.frame import HARDWARE_TIMESTAMP, Frame, describe
-from canbroker.slcan_codec import encode
+from canbroker.frame import FD, HARDWARE_TIMESTAMP, REMOTE, Frame, describe
 from tests import vcan
 from tests.simulated import Simulated
 
@@ -84,6 +83,8 @@ class Bench(ABC):
     #: Parameters that cannot be opened, and what the error names.
     unusable: ClassVar[Sequence[tuple[dict[str, object], str]]]
     has_listen_only: ClassVar[bool] = False
+    carries_fd: ClassVar[bool] = True
+    carries_remote: ClassVar[bool] = True
     #: The error state indicator survives the way to the bus and back.
     carries_error_state: ClassVar[bool] = True
 
@@ -99,7 +100,12 @@ class Bench(ABC):
     @property
     @abstractmethod
     def parameters(self) -> dict[str, object]:
-        """What a user would write, with CAN FD."""
+        """What a user would write, with CAN FD where it is carried."""
+
+    def carries(self, frame: Frame) -> bool:
+        """Whether the adapter knows frames of this kind."""
+        is_carried = self.carries_fd or not frame.flags & FD
+        return is_carried and (self.carries_remote or not frame.flags & REMOTE)
 
     @abstractmethod
     def inject(self, frames: Sequence[Frame]) -> None:
@@ -166,10 +172,14 @@ class SlcanBench(Bench):
     ]
     has_listen_only = True
     carries_error_state = False
+    firmware: ClassVar = "canable2-lawicel"
+    bitrates: ClassVar = {"bitrate": 1_000_000, "fd": True, "data_bitrate": 5_000_000}
 
     def __init__(self) -> None:
         with ExitStack() as stack:
-            self._adapter = stack.enter_context(Simulated())
+            # A board boots for 2 s, which each test would wait for.
+            boot = 0.1 if self.firmware in ("arduino", "esp32") else None
+            self._adapter = stack.enter_context(Simulated(firmware=self.firmware, boot=boot))
             super().__init__()
             self._cleanup = stack.pop_all()
 
@@ -179,22 +189,50 @@ class SlcanBench(Bench):
 
     @property
     def parameters(self) -> dict[str, object]:
-        return {
-            "channel": self._adapter.path,
-            "bitrate": 1_000_000,
-            "fd": True,
-            "data_bitrate": 5_000_000,
-        }
+        return {"channel": self._adapter.path, **self.bitrates}
 
     def inject(self, frames: Sequence[Frame]) -> None:
-        lines = [encode(frame).decode().removesuffix("\r") for frame in frames]
-        self._adapter.command("\n".join(f"inject {line}" for line in lines))
+        self._adapter.command("\n".join(f"receive {describe(frame)}" for frame in frames))
 
     def arrived(self, items: Sequence[Item]) -> list[Frame]:
         return [item for item in items if isinstance(item, Frame)]
 
     def seen(self) -> list[str]:
         return self._adapter.accepted()
+
+
+class ClassicSlcanBench(SlcanBench):
+    carries_fd = False
+    firmware = "lawicel"
+    # Slow enough for a process that has to wait for a processor, which hardware has to itself.
+    bitrates: ClassVar = {"bitrate": 250_000}
+
+
+class CanableBench(ClassicSlcanBench):
+    firmware = "canable"
+    has_listen_only = False
+
+
+class Canable2Bench(SlcanBench):
+    firmware = "canable2"
+    has_listen_only = False
+    bitrates: ClassVar = {"bitrate": 250_000, "fd": True, "data_bitrate": 2_000_000}
+
+
+class CandapterBench(ClassicSlcanBench):
+    firmware = "candapter"
+    has_listen_only = False
+    carries_remote = False
+
+
+class ArduinoBench(ClassicSlcanBench):
+    firmware = "arduino"
+    has_listen_only = False
+
+
+class Esp32Bench(ClassicSlcanBench):
+    firmware = "esp32"
+    has_listen_only = False
 
 
 class PythonCanBench(Bench):
@@ -282,6 +320,12 @@ BENCHES: dict[str, type[Bench]] = {
     "virtual": VirtualBench,
     "virtual-bitrate": TimedVirtualBench,
     "slcan": SlcanBench,
+    "slcan-lawicel": ClassicSlcanBench,
+    "slcan-canable": CanableBench,
+    "slcan-canable2": Canable2Bench,
+    "slcan-candapter": CandapterBench,
+    "slcan-arduino": ArduinoBench,
+    "slcan-esp32": Esp32Bench,
     "socketcan": SocketcanBench,
     "python-can": PythonCanBench,
 }

@@ -84,6 +84,8 @@ def receive(bench: Bench, count: int) -> list[Frame]:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_frame_that_another_node_sends_is_read_as_it_was(bench: Bench, kind: str) -> None:
+    if not bench.carries(KINDS[kind]):
+        return
     bench.inject([KINDS[kind]])
     assert [content(frame) for frame in receive(bench, 1)] == [content(KINDS[kind])]
 
@@ -91,6 +93,9 @@ def test_a_frame_that_another_node_sends_is_read_as_it_was(bench: Bench, kind: s
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_frame_that_is_sent_reaches_the_other_node(bench: Bench, kind: str) -> None:
     sent = transmit(KINDS[kind])
+    if not bench.carries(sent.frame):
+        assert bench.backend.fault(sent.frame), "it is refused"
+        return
     assert bench.backend.fault(sent.frame) is None
     assert exchange(bench.backend, [sent]) == [sent]
     assert sent.failure is None
@@ -109,6 +114,8 @@ def test_the_time_of_a_frame_is_its_senders_on_virtual_channels_only(bench: Benc
 
 def test_the_error_state_indicator_is_carried_where_the_line_has_it(bench: Bench) -> None:
     frame = Frame(0, 0x1, FD | ERROR_STATE_INDICATOR, b"\x01")
+    if not bench.carries(frame):
+        return
     bench.inject([frame])
     [received] = receive(bench, 1)
     assert bool(received.flags & ERROR_STATE_INDICATOR) == bench.carries_error_state
@@ -120,7 +127,10 @@ def test_the_error_state_indicator_is_carried_where_the_line_has_it(bench: Bench
 def test_nothing_is_read_where_nothing_happens(bench: Bench) -> None:
     assert bench.backend.read() == []
     assert not is_readable(bench.backend)
-    assert bench.backend.due_ns() is None
+    due_ns = bench.backend.due_ns()
+    assert due_ns is None or due_ns > clock.monotonic_ns() + clock.SECOND, (
+        "nor is anything due soon"
+    )
 
 
 def test_after_traffic_there_is_silence_again(bench: Bench) -> None:
@@ -229,7 +239,7 @@ def test_a_frame_that_no_controller_could_send_is_a_fault(
 
 
 def test_an_fd_frame_is_a_fault_where_fd_was_not_asked_for(bench: Bench) -> None:
-    backend = bench.reopen(fd=False, data_bitrate=None)
+    backend = bench.reopen(**({"fd": False, "data_bitrate": None} if bench.carries_fd else {}))
     assert not backend.fd
     assert "fd" in (backend.fault(KINDS["fd"]) or "")
     assert backend.fault(KINDS["standard"]) is None
@@ -237,7 +247,7 @@ def test_an_fd_frame_is_a_fault_where_fd_was_not_asked_for(bench: Bench) -> None
 
 def test_a_listen_only_channel_sends_nothing(bench: Bench) -> None:
     if not bench.has_listen_only:
-        with pytest.raises(CanInitializationError, match="listen_only"):
+        with pytest.raises(CanInitializationError, match=r"listen[-_]only"):
             bench.reopen(listen_only=True)
         return
     backend = bench.reopen(listen_only=True)
@@ -277,7 +287,7 @@ def test_filters_are_a_hint_that_loses_nothing_wanted(bench: Bench) -> None:
 
 def test_an_open_backend_says_what_it_is(bench: Bench) -> None:
     assert bench.backend.info
-    assert bench.backend.fd
+    assert bench.backend.fd == bench.carries_fd
     assert bench.backend.dropped == 0
     assert sum(bench.backend.counters().values()) == 0
 

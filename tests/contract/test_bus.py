@@ -14,6 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import can
+import numpy  # noqa: ICN001 - see below
 import pytest
 
 from canbroker import (
@@ -22,12 +23,15 @@ from canbroker import (
     CanOperationError,
     CanProtocol,
     CanTimeoutError,
+    Counter,
     Message,
     ThreadSafeBus,
 )
 from canbroker.runtime import Runtime
 from tests.conftest import status_of, wait_until
 from tests.processes import Program
+
+np: Any = numpy  # its numbers are no int and no float for a type checker, either
 
 Open = Callable[..., Bus]
 
@@ -125,7 +129,7 @@ def test_python_cans_messages_are_taken(open_bus: Open) -> None:
     [
         (Message(arbitration_id=0x800, is_extended_id=False), "0x800.*11 bits"),
         (frame(data=bytes(9)), "9 bytes"),
-        (frame(data=bytes(9), is_fd=True), "9 bytes"),
+        (frame(data=bytes(65), is_fd=True), "65 bytes"),
         (frame(data=b"\1", bitrate_switch=True), "FD"),
     ],
 )
@@ -137,6 +141,49 @@ def test_an_impossible_message_is_refused(open_bus: Open, message: Message, name
         bus.send_batch([frame(), message])
     bus.flush(10)
     assert bus.stats.sent == 0
+
+
+@pytest.mark.parametrize("length", [9, 13, 22])
+def test_an_fd_message_of_any_length_goes_round_and_round(open_bus: Open, length: int) -> None:
+    one, other = open_bus(fd=True), open_bus(fd=True)
+    message = frame(data=bytes(range(length)), is_fd=True, check=True)
+    one.send(message, timeout=10)
+    received = other.recv(10)
+    assert received is not None
+    assert bytes(received.data[:length]) == bytes(range(length))
+    assert not any(received.data[length:])
+    assert received.dlc == {9: 12, 13: 16, 22: 24}[length]
+    other.send(received, timeout=10)
+    again = one.recv(10)
+    assert again is not None
+    assert again.data == received.data
+    task = one.send_periodic(message, 10)
+    periodic = other.recv(10)
+    task.stop()
+    assert periodic is not None
+    assert periodic.data == received.data
+
+
+def test_numbers_of_numpy(open_bus: Open) -> None:
+    listener = open_bus(
+        can_filters=[{"can_id": np.uint32(5), "can_mask": np.int64(0x7FF)}],
+        bitrate=np.int64(500_000),
+        fd=np.bool_(True),
+        history=np.float32(0),
+    )
+    sender = open_bus(bitrate=500_000)
+    message = Message(arbitration_id=np.int64(5), is_extended_id=np.bool_(False), data=bytes(8))
+    sender.send(message, timeout=np.int32(10))
+    sender.flush(np.int8(100))
+    task = sender.send_periodic(
+        message, np.int8(100), np.int16(1000), counter=Counter(byte=np.int8(7))
+    )
+    assert len(listener.recv_batch(np.int64(1), np.int8(100))) == 1
+    assert listener.recv(np.int32(100)) is not None
+    task.update(period=np.float32(50))
+    task.stop()
+    listener.set_filters([{"can_id": 6, "can_mask": 0x7FF, "extended": np.bool_(False)}])
+    assert listener.filters == [{"can_id": 6, "can_mask": 0x7FF, "extended": False}]
 
 
 def test_what_is_no_message_is_a_type_error(open_bus: Open) -> None:
@@ -513,13 +560,26 @@ def test_a_forked_child_gets_a_clear_error(open_bus: Open) -> None:
 def test_state_and_info(open_bus: Open) -> None:
     bus = open_bus()
     assert bus.state is BusState.ACTIVE
-    assert bus.protocol is CanProtocol.CAN_FD
     assert "virtual" in bus.channel_info
     bus.state = BusState.ACTIVE
     with pytest.raises(CanOperationError, match="listen-only"):
         bus.state = BusState.PASSIVE
     with pytest.raises(ValueError, match="ERROR"):
         bus.state = BusState.ERROR
+
+
+def test_a_virtual_bus_reports_can_fd_only_when_asked(open_bus: Open) -> None:
+    bus = open_bus()  # as python-can's: programs decide by it which frames to send
+    assert bus.protocol is CanProtocol.CAN_20
+    other = open_bus(fd=True)
+    assert other.protocol is CanProtocol.CAN_FD
+    bus.send(frame(data=bytes(64), is_fd=True), timeout=10)
+    received = other.recv(10)
+    assert received is not None
+    assert received.dlc == 64
+    fast = open_bus("fast", bitrate=500_000, data_bitrate=2_000_000)
+    assert fast.protocol is CanProtocol.CAN_FD
+    assert open_bus("fast").protocol is CanProtocol.CAN_FD
 
 
 def test_a_clean_shutdown_says_nothing(open_bus: Open, caplog: pytest.LogCaptureFixture) -> None:

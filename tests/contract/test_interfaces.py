@@ -36,7 +36,8 @@ FD_FRAMES = [
 
 
 def carried(adapter: Adapter) -> list[Frame]:
-    return FRAMES + (FD_FRAMES if adapter.fd else [])
+    frames = FRAMES + (FD_FRAMES if adapter.fd else [])
+    return [frame for frame in frames if adapter.remote or not frame.flags & REMOTE]
 
 
 def message(frame: Frame) -> Message:

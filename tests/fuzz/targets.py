@@ -26,6 +26,7 @@ TARGETS: Final[Mapping[str, Target]] = {
     **PACKED,
     "topic": wire.topic,
     "filters": texts.filter_set,
+    "log": texts.log,
     "log-line": texts.log_line,
     "frame-text": texts.frame_text,
     "dump-filters": texts.dump_filters,

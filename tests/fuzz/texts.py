@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import io
 import itertools
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
-from canbroker import candump, config, filters, settings, sources
+from canbroker import candump, config, filters, log_reader, settings, sources
 from canbroker.backends.configured import check
 from canbroker.errors import CanError
 from canbroker.filters import Filter, FilterSet
-from canbroker.frame import ERROR, EXTENDED
+from canbroker.frame import ERROR, EXTENDED, frame_fault
 
 #: Identifiers and flags that tell most sets of filters apart.
 _PROBES: Final = (
@@ -47,6 +48,31 @@ def log_line(data: bytes) -> None:
     entry.frame.timestamp_ns -= entry.frame.timestamp_ns % 1000  # a log has microseconds
     assert again.frame == entry.frame, line
     assert candump.format_human(entry.frame, entry.interface)
+
+
+class _Dribble(io.BytesIO):
+    """Gives some bytes at a time, as a pipe does."""
+
+    def read1(self, size: int | None = -1, /) -> bytes:
+        return super().read1(min(7, size or 7))
+
+
+def log(data: bytes) -> None:
+    """Whatever a file is, its frame lines are read, however it comes; the others are counted."""
+    whole = log_reader.LogReader(io.BytesIO(data), "f.log")
+    parts = log_reader.LogReader(_Dribble(data), "f.log")
+    entries: list[candump.LogEntry] = []
+    with suppress(CanError):
+        entries += whole
+    with suppress(CanError):
+        assert list(parts) == entries
+    for entry in entries:
+        frame = entry.frame
+        assert frame_fault(frame.arbitration_id, frame.flags, frame.data) is None
+    assert parts.skipped.counts == whole.skipped.counts
+    lines = data.count(b"\n") + (not data.endswith(b"\n") and bool(data))
+    assert len(entries) + whole.skipped.counts.total() == lines
+    assert len(str(whole.skipped)) < 2000
 
 
 def frame_text(data: bytes) -> None:

@@ -14,6 +14,7 @@ import pytest
 
 from canbroker import (
     Bus,
+    BusState,
     CanInitializationError,
     CanInterfaceNotImplementedError,
     CanOperationError,
@@ -284,6 +285,28 @@ def test_nobody_is_bound_to_what_the_last_client_wanted(runtime: Runtime) -> Non
     with Bus("x", "virtual", bitrate=250_000):
         (channel,) = status_of(runtime).channels
         assert channel.parameters["bitrate"] == 250_000
+
+
+def test_parameters_of_who_has_left_do_not_hold_while_the_adapter_is_away(
+    runtime: Runtime, tmp_path: Path
+) -> None:
+    link = str(tmp_path / "ttyCAN")
+    with Simulated(link=link) as adapter, ExitStack() as stack:
+        opener = stack.enter_context(Bus(link, "slcan", bitrate=500_000))
+        other = stack.enter_context(Bus(link, "slcan"))
+        adapter.command("unplug")
+        wait_until(lambda: other.state is BusState.ERROR, "it is away")
+        with pytest.raises(CanInitializationError, match="is wanted with bitrate=500000"):
+            Bus(link, "slcan", bitrate=250_000)
+        opener.shutdown()
+        with pytest.raises(CanInitializationError, match=link):  # tried, but it is away
+            Bus(link, "slcan", bitrate=250_000)
+        adapter.replug()
+        with Bus(link, "slcan", bitrate=250_000):
+            wait_until(lambda: other.state is BusState.ACTIVE, "it goes on for others")
+            (channel,) = status_of(runtime).channels
+            assert channel.parameters["bitrate"] == 250_000
+            assert "crash" not in (channel.record or ""), "its process was replaced in order"
 
 
 @pytest.mark.parametrize(

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import signal
 import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 
 import pytest
 
+import canbroker
 from canbroker.candump import LogEntry, parse_log_line
 from canbroker.frame import describe
 from canbroker.runtime import Runtime
-from tests.conftest import status_of, wait_until
+from tests.conftest import processes_of, status_of, wait_until
 from tests.simulated import Simulated
 
 DEADLINE_S = 30.0
@@ -319,6 +323,159 @@ def test_a_replay_without_end_ends_with_ctrl_c(
     assert replay.err.strip() == ""
 
 
+#: As the world has them: a mark of Windows, other text first, lost frames, a line that is cut.
+WORLDLY = b"\xef\xbb\xbf# bench 3\r\n" + b"\r\n".join(
+    [
+        b"hello",
+        b"(100.0) can0 001#",
+        b"DROPCOUNT: dropped 3 CAN frames on 'can0' socket (total drops 3)",
+        b"candump: interface can0 down",
+        b"",
+        b"(100.0)  can0 002#11 R",
+        b"(100.0) can0 00123#81:00:12345678#1122",
+        b"(100.0) can0 003#R8 T",
+        b"(100.0) can0 004#2",
+    ]
+)
+TOLD = (
+    "skipped 7 lines without a frame to send: 1 comments (line 1: '# bench 3'), "
+    "2 of other text (line 2: 'hello'), 1 of DROPCOUNT (line 4: "
+)
+
+
+def test_a_log_of_the_world_is_played_and_the_rest_counted(
+    runtime: Runtime, server: Running, tmp_path: Path
+) -> None:
+    log = tmp_path / "world.log"
+    log.write_bytes(WORLDLY)
+    with dumping(runtime, tmp_path, "-L", "-n", "6", "rest") as dump:
+        done = run("replay", str(log), "rest", "--loop", "2")
+        assert (done.returncode, done.stdout) == (0, "")
+        assert done.stderr.startswith(f"canbroker: replay: {log}: {TOLD}")
+        assert done.stderr.endswith("; candump had lost 3 frames when it recorded\n")
+        assert done.stderr.count("\n") == 1
+        assert dump.end() == 0
+    assert content(logged(dump.out)) == ["001#", "002#11", "003#R8"] * 2
+
+
+def test_a_strict_replay_sends_nothing_of_a_log_with_other_lines(
+    runtime: Runtime, server: Running, tmp_path: Path
+) -> None:
+    log = tmp_path / "world.log"
+    log.write_text("(1.0) can0 001#\n(1.0) can0 002#\n(1.")
+    with dumping(runtime, tmp_path, "-L", "-n", "1", "rest") as dump:
+        assert f"{log}, line 3: '(1.'" in fail("replay", "--strict", str(log), "rest")
+        succeed("send", "rest", "7FF#")
+        assert dump.end() == 0
+    assert content(logged(dump.out)) == ["7FF#"]
+    log.write_text("(1.0) can0 001#\n(1.0) can0 002#\n")
+    assert succeed("replay", "--strict", str(log), "rest") == ""
+
+
+@contextmanager
+def replaying(*arguments: str) -> Iterator[subprocess.Popen[bytes]]:
+    """A replay of standard input."""
+    pipe = subprocess.PIPE
+    command = [*COMMAND, "replay", "-", *arguments]
+    with subprocess.Popen(command, stdin=pipe, stderr=pipe, bufsize=0) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def is_in(text: str, dump: Running) -> bool:
+    return text in dump.out
+
+
+def test_a_replay_sends_what_a_pipe_has_at_once(
+    runtime: Runtime, server: Running, tmp_path: Path
+) -> None:
+    with dumping(runtime, tmp_path, "-L", "rest") as dump, replaying("rest") as replay:
+        assert replay.stdin is not None
+        for number in range(3):
+            replay.stdin.write(f"({number * 1e-3:f}) can0 00{number}#\n(9.0".encode())
+            wait_until(partial(is_in, f" 00{number}#", dump), "it is sent while the pipe is open")
+            replay.stdin.write(f") can0 rubbish {number}\n".encode())
+        _, said = replay.communicate(timeout=DEADLINE_S)
+        assert replay.returncode == 0
+        assert dump.end(signal.SIGINT) == 130
+    assert said.startswith(b"canbroker: replay: standard input: skipped 3 lines")
+    assert content(logged(dump.out)) == ["000#", "001#", "002#"]
+
+
+def test_standard_input_is_played_once_and_must_have_what_is_assigned(server: Running) -> None:
+    with replaying("body=can1", "rest=can0") as replay:
+        _, said = replay.communicate(b"(1.0) can0 123#\n", timeout=DEADLINE_S)
+        assert replay.returncode == 1
+    assert said == b"canbroker: replay: standard input has no interface 'can1'\n"
+    with replaying("rest", "--loop", "2") as replay:
+        _, said = replay.communicate(b"(1.0) can0 123#\n", timeout=DEADLINE_S)
+        assert replay.returncode == 2
+    assert b"standard input can be played once only" in said
+
+
+def test_an_endless_replay_of_nothing_to_send_ends(server: Running, tmp_path: Path) -> None:
+    log = tmp_path / "errors.log"
+    log.write_text("(0.0) can0 20000004#0004000000000000\n")
+    done = run("replay", str(log), "rest", "--loop", "i")
+    assert done.returncode == 0
+    assert done.stderr == "canbroker: replay: 1 error frames are not sent\n"
+
+
+def test_a_recording_clock_that_steps_back_starts_timing_anew(
+    runtime: Runtime, server: Running, tmp_path: Path
+) -> None:
+    log = tmp_path / "set.log"
+    log.write_text("(5000.0) can0 001#\n(1.0) can0 002#\n(1.3) can0 003#\n(1.6) can0 004#\n")
+    with dumping(runtime, tmp_path, "-L", "-n", "4", "rest") as dump:
+        succeed("replay", str(log), "rest")
+        assert dump.end() == 0
+    entries = logged(dump.out)
+    assert content(entries) == ["001#", "002#", "003#", "004#"]
+    # A busy machine makes frames late, which takes from this; in a burst there is nothing.
+    assert entries[3].timestamp_ns - entries[1].timestamp_ns > 0.3e9
+
+
+def test_a_channel_that_appears_late_in_a_log_is_opened_then(
+    runtime: Runtime, server: Running, tmp_path: Path
+) -> None:
+    log = tmp_path / "late.log"
+    lines = [f"({number}.0) rest {number % 0x800:03X}#" for number in range(5000)]
+    log.write_text("\n".join([*lines, "(5000.0) body 00000123#", ""]))
+    with dumping(runtime, tmp_path, "-L", "-n", "1", "body") as dump:
+        succeed("replay", str(log), "--speed", "0")
+        assert dump.end() == 0
+    assert content(logged(dump.out)) == ["00000123#"]
+
+
+def test_a_dump_of_error_frames_can_be_played(
+    runtime: Runtime, server: Running, tmp_path: Path
+) -> None:
+    log = tmp_path / "errors.log"
+    with (
+        dumping(runtime, tmp_path, "-L", "-n", "3", "rest") as dump,
+        canbroker.Bus("rest", broker=runtime.address) as bus,
+    ):
+        for identifier, extended in ((0x4, False), (0x1000, True)):
+            error = canbroker.Message(
+                arbitration_id=identifier,
+                is_extended_id=extended,
+                is_error_frame=True,
+                data=bytes(8),
+            )
+            bus.send(error)
+        bus.send(canbroker.Message(arbitration_id=0x123, is_extended_id=False))
+        assert dump.end() == 0
+    log.write_text(dump.out)
+    assert "20001000#0000000000000000" in dump.out
+    done = run("replay", "--strict", str(log), "rest")
+    assert (done.returncode, done.stderr) == (
+        0,
+        "canbroker: replay: 2 error frames are not sent\n",
+    )
+
+
 def test_error_frames_of_a_log_are_left_out_and_counted(
     runtime: Runtime, server: Running, tmp_path: Path
 ) -> None:
@@ -397,11 +554,34 @@ def test_no_broker_where_there_has_never_been_one(runtime: Runtime) -> None:
     assert not runtime.directory.exists()
 
 
-def test_ctrl_c_stops_a_broker_in_order(runtime: Runtime, tmp_path: Path, bench: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP])
+def test_ctrl_c_and_a_closed_terminal_stop_a_broker_in_order(
+    runtime: Runtime, tmp_path: Path, bench: Path, number: signal.Signals
+) -> None:
     with Running(tmp_path, "serve", "-c", str(bench)) as server:
         wait_until(lambda: "ready at ipc://" in server.err, "the broker is ready")
-        assert server.end(signal.SIGINT) == 0
+        wait_until(
+            lambda: all(c.phase == "running" for c in status_of(runtime).channels), "all are up"
+        )
+        # A terminal's signal goes to actors, too, which leave it to the broker.
+        for process in processes_of(runtime):
+            process.send_signal(number)
+        assert server.end(number) == 0
+    assert "Traceback" not in server.err
+    assert "restart in" not in server.err
     assert list(runtime.directory.iterdir()) == []
+
+
+def test_a_closed_terminal_does_not_end_what_nohup_has_started(
+    runtime: Runtime, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # inherited, as nohup does it
+    try:
+        with serving(tmp_path) as server:
+            server.process.send_signal(signal.SIGHUP)
+            succeed("status")
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 def test_a_second_broker_is_refused(runtime: Runtime, server: Running) -> None:
@@ -482,7 +662,7 @@ def test_what_users_get_wrong_is_named(runtime: Runtime, server: Running, tmp_pa
     assert "bitrate must be 1000 to" in fail("dump", "-i", "virtual", "x", "-b", "3")
     assert "is open with bitrate=500000, not bitrate=250000" in fail("dump", "body", "-b", "250000")
     assert "/dev/no-such-tty" in fail("dump", "-i", "slcan", "/dev/no-such-tty")
-    assert "no-such.log: No such file" in fail("replay", "no-such.log", "body")
+    assert f"no-such.log: {os.strerror(errno.ENOENT)}" in fail("replay", "no-such.log", "body")
     assert "has no interface 'can1'" in fail("replay", str(log), "body=can1", code=2)
     assert "is no CAN frame" in fail("send", "body", "xyz", code=2)
     assert "is not id:mask" in fail("dump", "body,xyz", code=2)

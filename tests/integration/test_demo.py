@@ -99,7 +99,7 @@ def test_exact(trace: Path, place: Path) -> None:
     assert len(re.findall(r"exact *$", out, re.MULTILINE)) == 6  # five clients and the verdict
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_interrupted(trace: Path, place: Path, number: signal.Signals) -> None:
     with _demo(trace, 0.1, place) as demo:
         _until_ready(demo)
@@ -133,11 +133,22 @@ def test_client_that_dies_is_named(trace: Path, place: Path) -> None:
 
 def test_trace_that_is_none(tmp_path: Path, place: Path) -> None:
     bad = tmp_path / "bad.log"
-    bad.write_text("(1.5) can0 123#00\nno frame\n")
+    bad.write_text("(1.5) can0 123#0\nno frame\n")
     with _demo(bad, 1.0, place) as demo:
         _, err = demo.communicate(timeout=50)
     assert demo.returncode != 0
-    assert "bad.log, line 2" in err
+    assert "bad.log contains no frames: skipped 2 lines" in err
+
+
+def test_what_of_a_trace_is_not_a_frame_is_said(tmp_path: Path, place: Path) -> None:
+    trace = tmp_path / "world.log"
+    trace.write_bytes(b"\xef\xbb\xbfhello [/bold]\r\n(1.5) can0 123#00\r\n(1.6) can0 124#\r\n(1.")
+    with _demo(trace, 1.0, place) as demo:
+        out, err = demo.communicate(timeout=50)
+    assert (demo.returncode, err) == (0, "")
+    assert (
+        "skipped 2 lines without a frame to send: 1 of other text (line 1: 'hello [/bold]'" in out
+    )
 
 
 # ------------------------------------------------------------------------------------- the ledger

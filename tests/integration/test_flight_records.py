@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from canbroker import Bus, BusState, CanError, Message, clock
-from canbroker.candump import read_log
 from canbroker.flight_records import MAX_RECORDS, FlightRecords
+from canbroker.log_reader import LogReader
 from canbroker.runtime import Runtime
 from tests.conftest import status_of, wait_until
 from tests.simulated import Simulated
@@ -34,8 +34,8 @@ def record_of(runtime: Runtime) -> Path:
 
 
 def numbers_in(path: Path) -> list[int]:
-    entries = read_log(path.read_text().splitlines(), str(path))
-    return [int.from_bytes(bytes(entry.frame.data), "big") for entry in entries]
+    with LogReader.open(path, strict=True) as log:
+        return [int.from_bytes(bytes(entry.frame.data), "big") for entry in log]
 
 
 def numbered(count: int) -> list[Message]:

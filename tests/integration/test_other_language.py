@@ -157,4 +157,4 @@ def test_it_is_told_that_the_stream_ends(runtime: Runtime, program: list[str]) -
         assert stop_broker(runtime)
         _, errors = process.communicate(timeout=DEADLINE_S)
         assert process.returncode == 1
-        assert errors == "the channel was closed by the broker\n"
+        assert errors == "the broker was told to stop\n"

@@ -61,7 +61,7 @@ def filters_of_clients(runtime: Runtime) -> set[str]:
 def test_a_bus_of_python_can_shared_with_one_of_ours(runtime: Runtime) -> None:
     with open_bus() as bus, canbroker.Bus("bench", "virtual") as other:
         assert isinstance(bus, CanbrokerBus)
-        assert bus.protocol is can.CanProtocol.CAN_FD
+        assert bus.protocol is can.CanProtocol.CAN_20
         assert bus.state is can.BusState.ACTIVE
         assert bus.channel_info == other.channel_info == str(bus)
         sent = can.Message(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import shutil
 import signal
 import tempfile
@@ -87,11 +89,11 @@ def test_a_suite_that_does_not_use_it_pays_nothing(
 def test_fixtures_are_described(pytester: pytest.Pytester) -> None:
     result = pytester.runpytest_subprocess(*PLAIN, "--fixtures")
     for line in (
-        "canbroker_broker [[]session scope[]] -- *",
+        "canbroker_broker*session*",
         "    ``canbroker_config`` names *",
-        "canbroker_channel -- *",
+        "canbroker_channel*",
         '    ``canbroker_channel(pool="bench", timeout=30)`` *',
-        "canbroker_bus -- *",
+        "canbroker_bus*",
     ):
         result.stdout.fnmatch_lines([line])
 
@@ -185,7 +187,7 @@ def test_the_broker_opens_what_is_configured(pytester: pytest.Pytester) -> None:
     ("text", "fault"),
     [
         (TWO_ADAPTERS.replace("500_000", "'fast'"), "*broker.toml, line 7, *bitrate*"),
-        (None, "*cannot read the configuration */broker.toml: No such file*"),
+        (None, f"*cannot read the configuration */broker.toml: {os.strerror(errno.ENOENT)}"),
     ],
 )
 def test_a_wrong_configuration_is_an_error_of_each_test(
@@ -349,7 +351,7 @@ def test_eight_workers_share_three_channels(
     result = pytester.runpytest_subprocess(*PLAIN, "-p", "xdist", "-n", "8")
     result.assert_outcomes(passed=200 - len(deadly), failed=len(deadly))
     for number in deadly:
-        result.stdout.fnmatch_lines([f"worker *crashed while running *test_alone[[]{number}[]]*"])
+        result.stdout.fnmatch_lines([f"*test_alone[[]{number}[]]*"])
     assert (pytester.path / "free").read_text() == "can0 can1 can2"
 
 

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 from canbroker import Bus, Message
-from canbroker.candump import read_log
+from canbroker.candump import parse_log_line
 from canbroker.runtime import Runtime
 from tests.conftest import status_of, wait_until
 
@@ -25,7 +25,7 @@ def record(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def identifiers(text: str) -> list[int]:
-    return [entry.frame.arbitration_id for entry in read_log(text.splitlines(), "record")]
+    return [parse_log_line(line).frame.arbitration_id for line in text.splitlines()]
 
 
 def test_what_was_on_a_channel_as_candump_writes_it(runtime: Runtime, tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import select
 import signal
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,6 +20,7 @@ from canbroker.backends import AdapterGoneError, Backend, Transmit, open_backend
 from canbroker.backends.slcan.window import WINDOW
 from canbroker.errors import CanInitializationError
 from canbroker.frame import BITRATE_SWITCH, EXTENDED, FD, HARDWARE_TIMESTAMP, REMOTE, Frame
+from canbroker.simulator.firmware import FIRMWARES
 from tests.conftest import wait_until
 from tests.simulated import Simulated, collect, descriptors, read_count
 
@@ -148,7 +150,7 @@ def test_every_kind_of_frame_goes_out_and_comes_in() -> None:
     lines = ["t7FF20102", "T1FFFFFFF8" + "00" * 8, "r1234", "R000001230"]
     lines += ["d1239" + "00" * 12, "B00000123F" + "00" * 64]
     with (
-        Simulated() as adapter,
+        Simulated(firmware="canable2-lawicel") as adapter,
         opened(adapter.path, bitrate=500_000, fd=True, data_bitrate=2_000_000) as backend,
     ):
         sent = [Transmit(frame, "me", None, 0) for frame in frames]
@@ -284,7 +286,7 @@ def test_an_adapter_that_acknowledges_nothing(trace: str) -> None:
 
 def test_fd_that_the_adapter_does_not_have() -> None:
     before = descriptors()
-    with Simulated(fd=False) as adapter:
+    with Simulated() as adapter:
         with (
             pytest.raises(CanInitializationError, match=r"refused 'Y5' \(data bitrate 5000000\)"),
             opened(adapter.path, fd=True, data_bitrate=5_000_000),
@@ -294,19 +296,28 @@ def test_fd_that_the_adapter_does_not_have() -> None:
     assert descriptors() == before
 
 
-def test_the_reference_implementation_gets_on_with_the_simulator() -> None:
+@pytest.mark.parametrize("firmware", FIRMWARES)
+def test_the_reference_implementation_gets_on_with_the_simulator(
+    firmware: str, tmp_path: Path
+) -> None:
+    log = tmp_path / "trace.log"
+    log.write_text("(1.0) can0 00000455#\n(1.0) can0 00000456#AABB\n")
+    expected = [(0x455, b""), (0x456, b"\xaa\xbb")]
     with (
-        Simulated() as adapter,
+        Simulated(firmware=firmware, replay=str(log), paused=True, boot=0.0) as adapter,
         can.Bus(
             interface="slcan", channel=adapter.path, bitrate=500_000, sleep_after_open=0
         ) as bus,
     ):
         bus.send(can.Message(arbitration_id=0x123, is_extended_id=False, data=[1, 2]))
-        adapter.command("inject T000004562AABB")
-        message = bus.recv(20)
-        assert message is not None
-        assert (message.arbitration_id, bytes(message.data)) == (0x456, b"\xaa\xbb")
-        assert adapter.accepted() == ["123#0102"]
+        wait_until(lambda: adapter.accepted() == ["123#0102"], "the frame is on the bus")
+        adapter.command("start")
+        # python-can takes a CANdapter's ACK, behind which is no CR, for the first frame's letter.
+        for number, data in expected[firmware == "candapter" :]:
+            message = bus.recv(20)
+            assert message is not None
+            assert (message.arbitration_id, message.is_extended_id) == (number, True)
+            assert bytes(message.data) == data
 
 
 # -------------------------------------------------------------------------------------------- URLs
@@ -393,6 +404,19 @@ def test_wrong_commands_are_answered_and_change_nothing() -> None:
         ]
 
 
+def test_what_of_its_log_is_not_a_frame_is_said_at_the_end(tmp_path: Path) -> None:
+    log = tmp_path / "world.log"
+    log.write_bytes(b"\xef\xbb\xbf(1.0) can0 123#11\r\nhello\r\n(1.1) can0 124#\r\n(1.")
+    with Simulated(replay=str(log), rate=0) as adapter:
+        with opened(adapter.path):
+            assert adapter.event("replay_done")["replayed"] == 2
+        adapter.stop()
+        assert adapter.stderr() == (
+            f"{log}: skipped 2 lines without a frame to send: "
+            "1 of other text (line 2: 'hello'), 1 damaged (line 4: '(1.')\n"
+        )
+
+
 def test_it_does_not_overwrite_a_file_with_its_link(tmp_path: Path) -> None:
     precious = tmp_path / "precious"
     precious.write_text("data")
@@ -414,3 +438,67 @@ def _switches(pid: int) -> int:
     status = Path(f"/proc/{pid}/status").read_text()
     (line,) = (line for line in status.splitlines() if line.startswith("voluntary_ctxt"))
     return int(line.split()[1])
+
+
+# ---------------------------------------------------------------------------------------- firmware
+
+
+def ask(port: serial.Serial, question: bytes, answer: bytes) -> bytes:
+    """Asks until the answer has come; returns all that was read."""
+    heard = b""
+
+    def answered() -> bool:
+        nonlocal heard
+        port.write(question)
+        heard += port.read(4096)
+        return answer in heard
+
+    wait_until(answered, f"{answer!r} comes")
+    return heard
+
+
+@pytest.mark.parametrize("firmware", ["arduino", "esp32"])
+def test_a_board_is_reset_whenever_a_program_opens_its_port(firmware: str) -> None:
+    with Simulated(firmware=firmware, boot=0.3) as adapter:
+        for _ in range(2):
+            with serial.Serial(adapter.path, timeout=0.02) as port:
+                heard = ask(port, b"V\r", b"V1234\r")
+                assert heard.startswith(b"ets ") == (firmware == "esp32")
+                assert adapter.stats()["state"] == "closed"
+                assert ask(port, b"O\r", b"\r")
+                wait_until(lambda: adapter.stats()["state"] == "open", "it is open")
+                # While it is open, a second program resets it.
+                with serial.Serial(adapter.path, timeout=0.02) as other:
+                    wait_until(lambda: adapter.stats()["state"] == "closed", "it was reset")
+                    ask(other, b"V\r", b"V1234\r")
+
+
+def test_other_adapters_do_not_notice_that_a_port_is_opened() -> None:
+    with Simulated() as adapter:
+        with serial.Serial(adapter.path, timeout=20) as port:
+            port.write(b"O\r")
+            assert port.read(1) == b"\r"
+        with serial.Serial(adapter.path, timeout=20) as port:
+            port.write(b"t1230\r")
+            assert port.read(2) == b"z\r"
+
+
+def test_what_an_adapter_says_can_arrive_late() -> None:
+    delay = 0.3
+    with (
+        Simulated(answer_delay=delay) as adapter,
+        serial.Serial(adapter.path, timeout=20) as port,
+    ):
+        began = time.monotonic()
+        port.write(b"V\rO\r")
+        assert port.read(7) == b"V1013\r\r"
+        assert time.monotonic() - began >= delay
+        adapter.command("inject t1230")
+        assert port.read(6) == b"t1230\r"
+
+
+def test_an_adapter_without_acknowledgements_cannot_be_told_to_give_wrong_ones() -> None:
+    with Simulated(firmware="canable", faults=[]) as adapter:
+        adapter.command("bel 1")
+        adapter.stop()
+        assert "canable answers no transmit anyway" in adapter.stderr()

@@ -36,6 +36,11 @@ class NastyBus(can.BusABC):
             raise LookupError("no such device")
         if channel == "exits":
             raise SystemExit("the driver has had enough")
+        if channel == "waits":
+            threading.Event().wait()
+        if channel == "leaves a thread":
+            threading.Thread(target=threading.Event().wait, name="a driver's").start()
+            raise LookupError("no such device")
         if timing is not None:
             self.channel_info = repr(timing)
         self.ways = {"recv": recv, "send": send, "shutdown": shutdown}

@@ -20,8 +20,8 @@ from canbroker.wire import control
 from canbroker.wire.tasks import TaskKey
 
 
-def operation(*frames: Frame, period_ns: int = SECOND * 5 // 2, count: int = 0) -> Operation:
-    repetition = Repetition(key=("c", 1), frames=frames, period_ns=period_ns, due_ns=0, count=count)
+def operation(*frames: Frame, period_ns: int = SECOND * 5 // 2) -> Operation:
+    repetition = Repetition(key=("c", 1), frames=frames, period_ns=period_ns, due_ns=0)
     return Operation(7, repetition, [encode(frame) for frame in frames])
 
 
@@ -36,14 +36,6 @@ def test_an_endless_task_has_the_second_interval() -> None:
     assert head_of(message) == (1, 3, 0, 0, 0, 2, 500_000, 7, 2)
     assert message.endswith(2 * struct.pack("=IB3x8s", 0x123, 2, b"\1\2"))
     assert (len(message) - 2 * 16) % 8 == 0, "frames are aligned"
-
-
-def test_another_has_the_first_and_a_count() -> None:
-    task = operation(Frame(0, 1, 0, b""), count=9)
-    task.seen = 2
-    assert head_of(setup_message(task, 3)) == (1, 3, 7, 2, 500_000, 0, 0, 7, 1)
-    task.seen = 9
-    assert head_of(setup_message(task, 1)) == (1, 1, 0, 0, 0, 0, 0, 7, 1), "its timer ends"
 
 
 def test_fd_frames_are_marked() -> None:

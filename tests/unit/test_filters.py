@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import itertools
 import random
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -22,6 +23,8 @@ from canbroker.filters import (
 )
 from canbroker.frame import ERROR, EXTENDED, FD, REMOTE
 from canbroker.message import Message
+
+EFF = 0x80000000
 
 # Few distinct bits at the places that matter, so that filters meet, overlap and imply each other.
 numbers = st.one_of(
@@ -245,6 +248,56 @@ def test_can_filters_gives_the_set_back(given_filters: list[Any]) -> None:
     built = validate(given_filters)
     if built != NOTHING:
         assert validate(built.can_filters()) == built
+
+
+def kernel_passes(can_id: int, can_mask: int, received: int) -> bool:
+    """As ``find_rcv_list`` and ``can_rcv_filter`` of ``net/can/af_can.c`` do it."""
+    if can_mask & EFF and not can_id & EFF:
+        can_mask &= 0x7FF | EFF | 0x40000000
+    differs = bool((received ^ can_id) & can_mask & ~0x20000000)
+    return differs == bool(can_id & 0x20000000)
+
+
+flagged_numbers = st.builds(
+    lambda number, flags: number | sum(flags),
+    numbers.map(lambda number: number & 0x1FFFFFFF),
+    st.lists(st.sampled_from([EFF, 0x20000000]), max_size=2, unique=True),
+)
+
+
+@given(flagged_numbers, flagged_numbers, st.sampled_from([None, True]), st.data())
+def test_socketcans_flags_mean_what_the_kernel_takes_them_for(
+    can_id: int, mask: int, extended: bool | None, data: st.DataObject
+) -> None:
+    mask &= ~0x20000000
+    entry = {"can_id": can_id, "can_mask": mask} | ({"extended": True} if extended else {})
+    built = validate([entry], socketcan=True)
+    arbitration_id, flags = data.draw(frames_near([Filter(can_id, mask)]))
+    flags &= EXTENDED
+    if extended:  # as pack_filters of python-can's socketcan
+        can_id, mask = can_id | EFF, mask | EFF
+    expected = kernel_passes(can_id, mask, arbitration_id | (EFF if flags else 0))
+    assert built.matches(arbitration_id, flags) == expected
+
+
+@pytest.mark.parametrize(
+    ("entry", "words"),
+    [
+        ({"can_id": 0x40000123, "can_mask": 0x400007FF}, "'can_id': 0x123, 'can_mask': 0x7ff}"),
+        ({"can_id": 0x123, "can_mask": 0xDFFFFFFF}, "0x1fffffff, 'extended': False}"),
+        ({"can_id": 0x123, "can_mask": 0xFFFFFFFF}, "error frames alone"),
+        ({"can_id": 0x80000123, "can_mask": 0x7FF, "extended": False}, "11-bit"),
+    ],
+)
+def test_what_socketcan_means_and_filters_cannot_say(entry: dict[str, Any], words: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(words)):
+        validate([entry], socketcan=True)
+
+
+def test_inverted_filters_count_with_all_that_they_stand_for() -> None:
+    entry = {"can_id": 0x20000000, "can_mask": 0x1FFFFFFF}
+    with pytest.raises(ValueError, match=f"at most {MAX_FILTERS} filters, got 1044: an"):
+        validate([entry] * 36, socketcan=True)
 
 
 def test_none_and_empty_are_everything() -> None:

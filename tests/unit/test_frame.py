@@ -226,6 +226,7 @@ def test_frames_without_fault(arbitration_id: int, flags: int, data: bytes | int
         (1, 0, 4, "only a remote frame has a length"),
         (1, FD, bytes(9), "9 bytes is no CAN FD length"),
         (1, FD, bytes(65), "65 bytes is no CAN FD length"),
+        (1, REMOTE | BITRATE_SWITCH, 0, "FD frames only"),
         (1, BITRATE_SWITCH, b"", "FD frames only"),
         (1, ERROR_STATE_INDICATOR, b"", "FD frames only"),
         (1, 0, bytes(9), "9 bytes do not fit a classic CAN frame"),

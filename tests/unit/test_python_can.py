@@ -157,6 +157,11 @@ def test_messages_and_frames_are_the_same(frame: Frame) -> None:
     assert to_frame(message, NOW_NS + 1) == frame
 
 
+def test_fd_data_that_no_wire_could_carry_is_filled_up() -> None:
+    message = can.Message(is_fd=True, data=bytes(range(13)))
+    assert to_frame(message, NOW_NS).data == bytes(range(13)) + bytes(3)
+
+
 def test_an_error_frame_has_its_classes_as_identifier() -> None:
     message = can.Message(arbitration_id=0x1004, is_error_frame=True, is_extended_id=False)
     assert to_frame(message, NOW_NS).flags == ERROR
@@ -184,10 +189,10 @@ def test_attributes_of_the_wrong_type_are_named(attribute: str, value: object) -
 def test_an_exchange_is_bounded_and_counts_what_it_drops() -> None:
     exchange = Exchange("nasty x")
     for _ in range(MAX_FRAMES + 3):
-        exchange.received(FRAME)
+        exchange.received([FRAME])
     assert exchange.dropped == 3
     assert len(exchange.take()) == MAX_FRAMES
-    exchange.received(FRAME)
+    exchange.received([FRAME])
     assert len(exchange.take()) == 1
     exchange.close()
 
@@ -207,7 +212,7 @@ def test_what_the_driver_finishes_after_it_was_abandoned_is_nobodys() -> None:
 
 def test_the_end_comes_after_what_was_received_and_stops_what_waits() -> None:
     exchange = Exchange("nasty x")
-    exchange.received(FRAME)
+    exchange.received([FRAME])
     waiting = transmit(FRAME)
     exchange.put([waiting])
     exchange.lose("unplugged")

@@ -10,7 +10,8 @@ import pytest
 from canbroker import clock
 from canbroker.backends.python_can import PythonCanOptions
 from canbroker.backends.python_can.backend import PythonCanBackend
-from canbroker.backends.python_can.driver import DriverError, foreign
+from canbroker.backends.python_can.failures import DriverError, foreign
+from canbroker.backends.python_can.known import Meaning, driver
 from canbroker.frame import Frame
 from tests.contract.benches import Item, collect, transmit, wait_until
 from tests.plugins.nasty_can import NastyBus, refuse
@@ -96,6 +97,7 @@ def test_a_timeout_of_the_driver_is_no_full_queue(opened: Open) -> None:
     backend.send([sent])
     assert ended(backend) == [sent]
     assert sent.failure == "send failed: CanTimeoutError: not acknowledged"
+    assert sent.unknown
     assert bus.attempts == 1
 
 
@@ -113,11 +115,11 @@ def test_a_timeout_of_the_driver_is_no_full_queue(opened: Open) -> None:
 def test_the_vendors_numbers_for_a_full_queue(interface: str, code: int | None, full: bool) -> None:
     with pytest.raises(DriverError) as raised, foreign("send"):
         raise can.CanOperationError("refused", code)
-    assert raised.value.queue_is_full(interface) == full
+    assert (raised.value.meaning(driver(interface)) is Meaning.FULL) == full
 
 
 def test_the_systems_number_holds_for_every_driver() -> None:
     with pytest.raises(DriverError, match="Failed to transmit") as raised, foreign("send"):
         refuse()
-    assert raised.value.queue_is_full("nasty")
+    assert raised.value.meaning(driver("nasty")) is Meaning.FULL
     assert not raised.value.fatal

@@ -137,6 +137,47 @@ def test_the_default_directory_is_this_users(monkeypatch: pytest.MonkeyPatch) ->
     assert Runtime.at().directory == expected
 
 
+def test_a_relative_session_directory_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_RUNTIME_DIR", "run/user")
+    with pytest.raises(CanInitializationError, match="XDG_RUNTIME_DIR is 'run/user'"):
+        Runtime.at()
+
+
+def test_another_users_session_directory_is_not_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    owner = tmp_path.stat().st_uid
+    monkeypatch.setattr(os, "getuid", lambda: owner + 1)
+    assert Runtime.at().directory == Path(tempfile.gettempdir()) / f"canbroker-{owner + 1}"
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a directory away")
+def test_nothing_is_made_in_another_users_directory(tmp_path: Path) -> None:
+    os.chown(tmp_path, 65_534, 65_534)
+    with pytest.raises(CanInitializationError, match=f"{tmp_path} belongs to user 65534"):
+        Runtime(tmp_path / "below" / "canbroker").prepare()
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a directory away")
+def test_a_directory_for_all_is_for_us_too(tmp_path: Path) -> None:
+    """In a user's own name space ``/tmp`` belongs to nobody that is known there."""
+    os.chown(tmp_path, 65_534, 65_534)
+    tmp_path.chmod(0o1777)
+    Runtime(tmp_path / "canbroker").prepare()
+
+
+def test_what_is_touched_may_be_removed_meanwhile(tmp_path: Path) -> None:
+    runtime = Runtime(tmp_path / "canbroker")
+    runtime.touch()  # it is not there
+    runtime.prepare()
+    (runtime.directory / "gone").symlink_to("nowhere")
+    os.utime(runtime.directory, (0, 0))
+    runtime.touch()
+    assert runtime.directory.stat().st_mtime > 0
+
+
 def test_the_environment_may_name_another_broker(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_RUNTIME_DIR", "/run/user/7")
     monkeypatch.setenv("CANBROKER_ADDRESS", "ipc:///run/bench/broker")
@@ -166,6 +207,8 @@ def test_an_address_leads_back_to_its_directory() -> None:
         "ipc:///run/canbroker",
         "ipc:///run/canbroker/can0.rx",
         "IPC:///run/canbroker/broker",
+        "ipc:///run/a\0b/broker",
+        "ipc:///run/a\nb/broker",
         "tcp://127.0.0.1:5555",
     ],
 )

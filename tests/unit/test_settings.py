@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import errno
 import json
 import logging
+import os
 import re
 import string
 from collections.abc import Callable, Sequence
@@ -245,8 +247,8 @@ def test_filters_may_be_configured_as_json(monkeypatch: pytest.MonkeyPatch) -> N
         (b"[default]\na = 1\n\nnonsense\n", 4, "neither"),
         (b"[default]\na = 1\nb = 2\na = 3\n", 4, "a is in section"),
         (b"[default]\n[x]\n[default]\n", 3, r"section \[default\] is there already"),
-        (b"[default]\na = 1\nb = %(c)s\n", 3, "Bad value substitution"),
-        (b"[DEFAULT]\na = 100%\n[default]\n", 2, "'%' must be followed"),
+        (b"[default]\na = 1\nb = %(c)s\n", 3, "c"),
+        (b"[DEFAULT]\na = 100%\n[default]\n", 2, "%"),
         (b"[default]\na = \xff\n", 2, "not UTF-8"),
     ],
 )
@@ -257,6 +259,20 @@ def test_a_broken_file_names_file_and_line(text: bytes, line: int, fault: str, h
         CanInitializationError, match=f"^{re.escape(str(file))}, line {line}: .*{fault}"
     ):
         gather({"interface": "virtual", "channel": "x"}, canbroker.rc)
+
+
+@pytest.mark.parametrize("mark", [b"", b"\xef\xbb\xbf"])
+@pytest.mark.parametrize("end", [b"\n", b"\r\n"])
+def test_a_file_of_another_systems_editor(mark: bytes, end: bytes, home: Path) -> None:
+    file = home / ".can"
+    lines = [b"[default]", b"interface = virtual", b"channel = K\xc3\xb6rper"]
+    file.write_bytes(mark + end.join(lines) + end)
+    found = resolved()
+    assert (found["interface"], found["channel"]) == ("virtual", "Körper")
+    for wrong, said in ((b"\xff", "not UTF-8"), (b"nonsense", "neither")):
+        file.write_bytes(mark + end.join([*lines, wrong]) + end)
+        with pytest.raises(CanInitializationError, match=rf"\.can, line 4: {said}"):
+            resolved()
 
 
 @pytest.mark.parametrize("text", ["{", "5", "[]", "null", '{"a": 1} x', "[" * 5000, "\udcff"])
@@ -276,10 +292,11 @@ def test_a_file_that_cannot_be_read_is_named(home: Path, caplog: pytest.LogCaptu
     (home / ".can").mkdir()
     with pytest.raises(CanInterfaceNotImplementedError) as raised:
         resolved()
-    assert f"{home}/.can (cannot be read: Is a directory)" in str(raised.value)
+    fault = os.strerror(errno.EISDIR)
+    assert f"{home}/.can (cannot be read: {fault})" in str(raised.value)
     [record] = caplog.records
     assert (record.name, record.levelname) == ("canbroker.bus", "WARNING")
-    assert record.getMessage() == f"configuration {home}/.can cannot be read: Is a directory"
+    assert record.getMessage() == f"configuration {home}/.can cannot be read: {fault}"
 
 
 ini_words = st.text(string.ascii_letters + "[]=:%#; \t\\\x00é", max_size=8)

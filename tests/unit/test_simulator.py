@@ -11,13 +11,13 @@ import pytest
 from canbroker.clock import MILLISECOND, SECOND
 from canbroker.errors import CanInitializationError
 from canbroker.frame import ERROR, FD, Frame, bus_time_ns
-from canbroker.simulator.device import Device
+from canbroker.simulator.firmware import Firmware, create
 from canbroker.simulator.options import SimulatorOptions
-from canbroker.simulator.replay import Replay, load
+from canbroker.simulator.replay import Recording, Replay
 from canbroker.simulator.simulation import OUTPUT_LIMIT, Simulation
 
 
-def say(device: Device, *commands: bytes, now_ns: int = 0) -> bytes:
+def say(device: Firmware, *commands: bytes, now_ns: int = 0) -> bytes:
     return b"".join(device.receive(command + b"\r", now_ns) for command in commands)
 
 
@@ -44,42 +44,51 @@ def log(*offsets_ms: int) -> list[Frame]:
         ([b"S9"], b"\a"),
         ([b"s001C"], b"\r"),
         ([b"s00_1"], b"\a"),
-        ([b"Y2", b"Y5", b"Y3"], b"\r\r\a"),
         ([b"V", b"N"], b"V1013\rNA123\r"),
         ([b"F", b"O", b"F"], b"\a\rF00\r"),
         ([b"t1230"], b"\a"),
         ([b"L", b"t1230"], b"\r\a"),
         ([b"O", b"t1230", b"r1230", b"T000001230", b"R000001230"], b"\rz\rz\rZ\rZ\r"),
-        ([b"O", b"d1239" + b"00" * 12, b"B000001230"], b"\rz\rZ\r"),
         ([b"O", b"t12", b"t1230EA5F", b"t123x"], b"\r\a\a\a"),
-        ([b"", b"?", b"\xff"], b"\a\a\a"),
+        ([b"", b"?", b"\xff"], b"\r\a\a"),
     ],
 )
 def test_device_answers(commands: list[bytes], answers: bytes) -> None:
-    assert say(Device(SimulatorOptions()), *commands) == answers
+    assert say(create(SimulatorOptions()), *commands) == answers
+
+
+@pytest.mark.parametrize(
+    ("commands", "answers"),
+    [
+        ([b"Y2", b"Y5", b"Y3"], b"\r\r\a"),
+        ([b"O", b"d1239" + b"00" * 12, b"B000001230"], b"\rz\rZ\r"),
+    ],
+)
+def test_device_answers_with_fd(commands: list[bytes], answers: bytes) -> None:
+    assert say(create(SimulatorOptions(firmware="canable2-lawicel")), *commands) == answers
 
 
 def test_device_with_less() -> None:
-    classic = Device(SimulatorOptions(fd=False, timestamps=False))
+    classic = create(SimulatorOptions(timestamps=False))
     assert say(classic, b"Y2", b"Z1", b"O", b"d1230", b"b1230") == b"\a\a\r\a\a"
     assert not classic.carries(Frame(0, 1, FD, b""))
-    silent = Device(SimulatorOptions(silent=True))
+    silent = create(SimulatorOptions(silent=True))
     assert say(silent, b"", b"C", b"V", b"S6", b"O", b"t1230") == b"V1013\r"
-    assert list(silent.accepted) == ["123#"]
+    assert list(silent.ledger.accepted) == ["123#"]
 
 
 def test_device_queue_fills_and_drains_with_the_bus() -> None:
-    device = Device(SimulatorOptions(queue=2))
+    device = create(SimulatorOptions(queue=2))
     say(device, b"S3", b"O")
     frame_ns = bus_time_ns(Frame(0, 0x123, 0, b""), 100_000)
     assert say(device, b"t1230", b"t1230", b"t1230") == b"z\rz\r\a"
     assert say(device, b"t1230", now_ns=frame_ns - 1) == b"\a"
     assert say(device, b"t1230", b"t1230", now_ns=frame_ns) == b"z\r\a"
-    assert (device.accepted_count, device.refused_count) == (3, 3)
+    assert (device.ledger.accepted_count, device.ledger.refused_count) == (3, 3)
 
 
 def test_device_stamps_frames_only_after_z1() -> None:
-    device = Device(SimulatorOptions())
+    device = create(SimulatorOptions())
     frame = Frame(0, 0x123, 0, b"")
     assert device.line(frame, 61 * SECOND) == b"t1230\r"
     say(device, b"Z1")
@@ -120,19 +129,38 @@ def test_replay_loops() -> None:
     assert not replay.finished
 
 
-def test_replay_of_a_log_that_steps_back_keeps_its_order() -> None:
+def test_replay_keeps_what_is_a_bit_out_of_order() -> None:
     replay = Replay(log(10, 0, 20), rate=1.0, loop=False)
     replay.resume(0)
     assert taken(replay, 0) == [0, 1]
 
 
-def test_an_unreadable_log_names_file_and_line(tmp_path: Path) -> None:
+def test_replay_of_a_clock_that_steps_back_starts_timing_anew() -> None:
+    replay = Replay(log(5000, 5010, 1000, 1020), rate=1.0, loop=True)
+    replay.resume(0)
+    assert taken(replay, 10 * MILLISECOND) == [0, 1, 2]
+    assert replay.due_ns() == 30 * MILLISECOND
+    assert taken(replay, 41 * MILLISECOND) == [3, 0, 1, 2]
+
+
+def test_a_recording_is_read_anew_each_time_and_its_odd_lines_counted_once(tmp_path: Path) -> None:
+    path = tmp_path / "trace.log"
+    path.write_text("DROPCOUNT: dropped 2 CAN frames on 'can0' socket\r\n(1.0) can0 123#\r\n(1.")
+    recording = Recording(str(path))
+    replay = Replay(recording, rate=1.0, loop=True)
+    replay.resume(0)
+    assert taken(replay, 5 * MILLISECOND) == [0x123] * 6, "a millisecond from one to the next"
+    assert recording.skipped.counts.total() == 2
+    assert recording.skipped.lost == 2
+
+
+def test_an_unreadable_log_is_named(tmp_path: Path) -> None:
     path = tmp_path / "trace.log"
     with pytest.raises(CanInitializationError, match=r"trace\.log"):
-        load(str(path))
-    path.write_text("(1.0) can0 123#\n(1.1) can0 nonsense\n")
-    with pytest.raises(CanInitializationError, match=r"trace\.log.*2"):
-        load(str(path))
+        Recording(str(path))
+    path.write_text("(1.1) can0 nonsense\n")
+    with pytest.raises(CanInitializationError, match=r"trace\.log contains no frames.*line 1"):
+        Recording(str(path))
 
 
 # -------------------------------------------------------------------------------------- simulation
@@ -172,7 +200,7 @@ def test_traffic_waits_for_the_channel_and_for_start() -> None:
 
 def test_every_frame_of_the_log_is_in_the_ledger() -> None:
     frames = [*log(*range(200)), Frame(0, 4, ERROR, bytes(8)), Frame(0, 5, FD, b"")]
-    simulated = opened(frames, "drop 0.3", "garble 0.3", rate=0, fd=False)
+    simulated = opened(frames, "drop 0.3", "garble 0.3", rate=0)
     while not simulated.reports:
         simulated.step(0)
         simulated.output.clear()
@@ -217,6 +245,16 @@ def test_faults_of_the_device() -> None:
     assert simulated.output == b"z\r"
 
 
+def test_an_adapter_that_is_polled_says_nothing_by_itself() -> None:
+    simulated = simulation(log(0, 0), "garble 0.5", rate=0)
+    simulated.receive(b"X0\rO\r", 0)
+    simulated.output.clear()
+    simulated.step(0)
+    assert simulated.output == b""
+    simulated.receive(b"A\r", 0)
+    assert simulated.output == b"t0000\rt0010\rA\r"
+
+
 def test_losing_power_closes_the_channel() -> None:
     simulated = opened(log(0), "inject t1230")
     assert simulated.output == b""  # opened() cleared it
@@ -249,3 +287,8 @@ def test_a_wrong_command_says_so(command: str, argument: str) -> None:
 def test_wrong_options_are_named(options: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=next(iter(options))):
         SimulatorOptions(**options)
+
+
+def test_variants_of_one_firmware_are_not_variants_of_another() -> None:
+    with pytest.raises(ValueError, match=r"variants of lawicel and canable2-lawicel, not of esp32"):
+        SimulatorOptions(firmware="esp32", silent=True)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import fcntl
 import select
 import threading
+from array import array
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,6 +14,9 @@ from typing import Any
 import pytest
 
 from canbroker.backends import AdapterGoneError, Backend, Transmit, open_backend, parse_options
+from canbroker.backends.slcan import port as port_module
+from canbroker.backends.slcan.handshake import closing
+from canbroker.backends.slcan.options import AnsweringOptions
 from canbroker.backends.slcan.port import Port
 from canbroker.backends.slcan.timestamps import AdapterClock
 from canbroker.backends.slcan.window import ACKNOWLEDGE_NS, RETRY_FOR_NS, WINDOW, TransmitWindow
@@ -25,7 +30,11 @@ from canbroker.frame import (
     HARDWARE_TIMESTAMP,
     Frame,
 )
+from canbroker.slcan_codec import encode
 from tests.simulated import Peer, collect, descriptors, read_count
+
+#: linux/asm-generic/ioctls.h
+_TIOCGEXCL = 0x80045440
 
 
 def frame(number: int) -> Frame:
@@ -122,7 +131,7 @@ def test_adapter_time_follows_a_wall_clock_that_was_set() -> None:
 
 
 def test_window_matches_answers_in_order() -> None:
-    window = TransmitWindow()
+    window = TransmitWindow(encode)
     assert window.room() == WINDOW
     assert window.add(transmits(1, 2, 3), 0) == b"t0010\rt0020\rt0030\r"
     assert window.room() == WINDOW - 3
@@ -133,7 +142,7 @@ def test_window_matches_answers_in_order() -> None:
 
 
 def test_refused_transmits_are_sent_again_alone_and_in_order() -> None:
-    window = TransmitWindow()
+    window = TransmitWindow(encode)
     window.add(transmits(1, 2, 3), 0)
     assert numbers(window.taken()) == [1]
     assert window.refused(0)
@@ -156,7 +165,7 @@ def test_refused_transmits_are_sent_again_alone_and_in_order() -> None:
 
 
 def test_a_refused_transmit_fails_when_a_later_one_was_taken() -> None:
-    window = TransmitWindow()
+    window = TransmitWindow(encode)
     sent = transmits(1, 2, 3, 4)
     window.add(sent, 0)
     window.refused(0)
@@ -169,7 +178,7 @@ def test_a_refused_transmit_fails_when_a_later_one_was_taken() -> None:
 
 
 def test_what_comes_too_late_for_the_room_waits_behind_the_refused() -> None:
-    window = TransmitWindow()
+    window = TransmitWindow(encode)
     window.add(transmits(1, 2), 0)
     window.refused(0)
     assert window.add(transmits(3), 0) == b""
@@ -182,7 +191,7 @@ def test_what_comes_too_late_for_the_room_waits_behind_the_refused() -> None:
 
 
 def test_the_window_opens_again_slowly() -> None:
-    window = TransmitWindow()
+    window = TransmitWindow(encode)
     window.add(transmits(1), 0)
     window.refused(0)
     window.retry(SECOND // 2)
@@ -195,7 +204,7 @@ def test_the_window_opens_again_slowly() -> None:
 
 
 def test_retries_end_after_a_while_or_when_the_transmit_expires() -> None:
-    window = TransmitWindow()
+    window = TransmitWindow(encode)
     window.add([*transmits(1), *transmits(2, expires_ns=SECOND // 2)], 0)
     window.refused(7)
     window.refused(7)
@@ -210,7 +219,7 @@ def test_retries_end_after_a_while_or_when_the_transmit_expires() -> None:
 
 
 def test_a_missing_answer_is_overdue() -> None:
-    window = TransmitWindow()
+    window = TransmitWindow(encode)
     assert window.overdue(10**18) is None
     (sent,) = transmits(1)
     window.add([sent], 5)
@@ -220,7 +229,7 @@ def test_a_missing_answer_is_overdue() -> None:
 
 
 def test_abandon_returns_everything_in_order() -> None:
-    window = TransmitWindow()
+    window = TransmitWindow(encode)
     window.add(transmits(1, 2, 3), 0)
     window.refused(0)
     window.add(transmits(4), 0)
@@ -252,8 +261,11 @@ def opening(peer: Peer, **parameters: Any) -> Iterator[list[Backend | BaseExcept
         thread.join()
 
 
+GREETING = closing() + b"V\r"
+
+
 def greet(peer: Peer) -> None:
-    peer.hear(b"\rC\rV\r")
+    peer.hear(GREETING)
     peer.say(b"\a\aV1013\r")
     peer.hear(b"N\r")
     peer.say(b"NA123\r")
@@ -265,7 +277,9 @@ def opened(peer: Peer, early: bytes = b"") -> Backend:
         peer.hear(b"Z1\r")
         peer.say(b"\a")
         peer.hear(b"O\r")
-        peer.say(b"\r" + early)
+        peer.say(b"\r")
+        peer.hear(b"F\r")
+        peer.say(b"F00\r" + early)
     backend = result[0]
     assert isinstance(backend, Backend), backend
     return backend
@@ -287,13 +301,15 @@ def backend(peer: Peer) -> Iterator[Backend]:
 def test_open_configures_in_order_and_ignores_traffic(peer: Peer) -> None:
     parameters = {"bitrate": 500_000, "fd": True, "data_bitrate": 2_000_000}
     with opening(peer, **parameters) as result:
-        peer.hear(b"\rC\rV\r")
+        peer.hear(GREETING)
         peer.say(b"3AABB\rt1230\r\rt1230\r\rV2\rt1230\r")
         peer.hear(b"N\r")
         peer.say(b"\a")
         for command in (b"S6", b"Y2", b"Z1", b"O"):
             peer.hear(command + b"\r")
             peer.say(b"t1230\r\r")
+        peer.hear(b"F\r")
+        peer.say(b"F00\r")
     (backend,) = result
     assert isinstance(backend, Backend)
     assert backend.info == f"slcan {peer.path} version V2"
@@ -315,9 +331,8 @@ def test_open_configures_in_order_and_ignores_traffic(peer: Peer) -> None:
         ({"listen_only": True}, b"L", "listen-only"),
     ],
 )
-@pytest.mark.parametrize(("answer", "verb"), [(b"\a", "refused"), (b"", "did not answer")])
-def test_a_configuration_that_is_not_acknowledged_fails_the_open(
-    peer: Peer, parameters: dict[str, Any], command: bytes, meaning: str, answer: bytes, verb: str
+def test_a_configuration_that_is_refused_fails_the_open(
+    peer: Peer, parameters: dict[str, Any], command: bytes, meaning: str
 ) -> None:
     before = descriptors()
     with opening(peer, **parameters) as result:
@@ -326,35 +341,123 @@ def test_a_configuration_that_is_not_acknowledged_fails_the_open(
             peer.hear(b"Z1\r")
             peer.say(b"\r")
         peer.hear(command + b"\r")
-        peer.say(answer)
+        peer.say(b"\a")
     (error,) = result
     assert isinstance(error, CanInitializationError)
-    for word in (peer.path, verb, f"'{command.decode()}'", meaning):
+    for word in (peer.path, "refused", f"'{command.decode()}'", meaning):
         assert word in str(error)
     peer.hear(b"C\r")
     assert descriptors() == before
 
 
-def test_no_answer_at_all(peer: Peer) -> None:
-    before = descriptors()
-    with opening(peer) as result:
-        pass
+def test_whether_it_listens_only_has_to_be_known(peer: Peer) -> None:
+    with opening(peer, listen_only=True) as result:
+        greet(peer)
+        peer.hear(b"Z1\r")
+        peer.say(b"\r")
+        peer.hear(b"L\r")
     (error,) = result
     assert isinstance(error, CanInitializationError)
-    assert f"no answer from {peer.path}" in str(error)
+    assert "did not answer 'L'" in str(error)
+    assert "dialect=" in str(error)
+
+
+def test_what_was_not_answered_is_named(peer: Peer, caplog: pytest.LogCaptureFixture) -> None:
+    with opening(peer, bitrate=500_000) as result:
+        greet(peer)
+        peer.hear(b"S6\r")
+        peer.hear(b"Z1\r")
+        peer.say(b"\r")
+        peer.hear(b"O\r")
+        peer.say(b"\r")
+        peer.hear(b"F\r")
+        peer.say(b"F00\r")
+    (backend,) = result
+    assert isinstance(backend, Backend)
+    assert f"{peer.path} did not answer S6:" in caplog.text
+    backend.close()
+
+
+def test_an_adapter_that_never_answers(peer: Peer, caplog: pytest.LogCaptureFixture) -> None:
+    """It opens: some sketches report frames and answer nothing. A transmit tells whether it
+    acknowledges those."""
+    with opening(peer, bitrate=500_000) as result:
+        pass
+    (backend,) = result
+    assert isinstance(backend, Backend)
+    assert "did not answer S6, Z1, O:" in caplog.text
+    peer.heard = b""
+    peer.say(b"t1230\r")
+    read_count(backend, 1)
+    sent = transmits(1)
+    assert backend.room("me") == 1
+    backend.send(sent)
+    peer.hear(b"t0010\r")
+    assert backend.room("me") == 0
+    assert read_count(backend, 1) == sent
+    assert sent[0].failure is None
+    assert 'acknowledges nothing, so "sent" means written' in backend.info
+    more = transmits(2, 3)
+    backend.send(more)
+    peer.hear(b"t0020\rt0030\r")
+    assert read_count(backend, 2) == more
+    backend.close()
+
+
+def test_an_adapter_that_acknowledges_some_commands(
+    peer: Peer, caplog: pytest.LogCaptureFixture
+) -> None:
+    """NickTaormina/ESP32-SLCAN: C, O, S and t; of others it says nothing, V among them."""
+    with opening(peer, bitrate=500_000) as result:
+        for _ in range(3):
+            peer.hear(b"C\rV\r")
+            peer.say(b"\r\r")
+        for command, answer in ((b"N", b""), (b"S6", b"\r"), (b"Z1", b""), (b"O", b"\r")):
+            peer.hear(command + b"\r")
+            peer.say(answer)
+    (backend,) = result
+    assert isinstance(backend, Backend)
+    assert "did not answer Z1:" in caplog.text
+    sent = transmits(1)
+    assert backend.room("me") == 1, "the first one tells whether they are acknowledged"
+    backend.send(sent)
+    peer.hear(b"t0010\r")
+    peer.say(b"\r")
+    assert read_count(backend, 1) == sent
+    assert backend.room("me") > 1
+    backend.close()
+
+
+@pytest.mark.parametrize("answered_before", [True, False])
+def test_no_answer_at_all_of_one_that_is_known_to_answer(peer: Peer, answered_before: bool) -> None:
+    before = descriptors()
+    options = parse_options("slcan", {"channel": peer.path, "dialect": "lawicel"})
+    if answered_before:
+        options = AnsweringOptions(channel=peer.path)
+    with pytest.raises(CanInitializationError, match=f"no answer from {peer.path}"):
+        open_backend("slcan", options)
     assert descriptors() == before
+
+
+def test_an_adapter_that_has_answered_is_to_answer_when_it_is_opened_again(
+    backend: Backend,
+) -> None:
+    assert isinstance(backend.reopening, AnsweringOptions)
 
 
 def test_an_adapter_without_version_and_serial_number(peer: Peer) -> None:
     with opening(peer) as result:
-        peer.hear(b"V\r")
-        peer.say(b"\a\a\a")
+        for _ in range(3):
+            peer.hear(b"C\rV\r")
+            peer.say(b"\a\a")
         peer.hear(b"N\r")
         peer.say(b"\a")
         peer.hear(b"Z1\r")
         peer.say(b"\a")
         peer.hear(b"O\r")
         peer.say(b"\r")
+        peer.hear(b"F\r")
+        peer.say(b"\a")
     (backend,) = result
     assert isinstance(backend, Backend)
     assert backend.info == f"slcan {peer.path}"
@@ -382,6 +485,20 @@ def test_a_device_in_use_says_so(peer: Peer, backend: Backend) -> None:
     with pytest.raises(CanInitializationError, match=f"{peer.path}: in use"):
         open_backend("slcan", parse_options("slcan", {"channel": peer.path}))
     assert descriptors() == before
+
+
+@pytest.mark.parametrize("is_pseudo", [True, False])
+def test_other_programs_are_kept_out_by_the_system(
+    peer: Peer, monkeypatch: pytest.MonkeyPatch, is_pseudo: bool
+) -> None:
+    """The flag of a pseudo-terminal would outlive us: its other end keeps it open."""
+    if not is_pseudo:
+        monkeypatch.setattr(port_module, "_PSEUDO_TERMINALS", range(0))
+    port = Port(peer.path, 115_200, rtscts=False)
+    flag = array("i", [0])
+    fcntl.ioctl(port.fileno(), _TIOCGEXCL, flag)
+    port.close(b"")
+    assert flag[0] == (not is_pseudo)
 
 
 def test_a_line_without_a_descriptor_gets_one_from_a_thread_of_its_own() -> None:
@@ -437,7 +554,7 @@ def test_bad_lines_are_counted_and_poison_nothing(
     peer: Peer, backend: Backend, caplog: pytest.LogCaptureFixture
 ) -> None:
     for _ in range(50):
-        peer.say(b"t12\rx\rt1\xff30\r" + b"0" * 300 + b"\rt1230\r")
+        peer.say(b"t12\rq\rt1\xff30\r" + b"0" * 300 + b"\rt1230\r")
         read_count(backend, 1)
     assert backend.counters() == {
         "truncated": 50,

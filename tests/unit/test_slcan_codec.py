@@ -17,7 +17,16 @@ from canbroker.frame import (
     REMOTE,
     Frame,
 )
-from canbroker.slcan_codec import MAX_LINE, LineBuffer, LineError, decode, encode
+from canbroker.slcan_codec import (
+    MAX_LINE,
+    LineBuffer,
+    LineError,
+    decode,
+    decode_candapter,
+    encode,
+    encode_candapter,
+    is_ambiguous,
+)
 
 GOLDEN = [
     (b"t1230", Frame(0, 0x123, 0, b"")),
@@ -61,7 +70,8 @@ def test_hexadecimal_digits_in_either_case() -> None:
 @pytest.mark.parametrize(
     ("line", "kind"),
     [
-        (b"x1230", "malformed"),
+        (b"q1230", "malformed"),
+        (b"x1230", "truncated"),
         (b"t8000", "malformed"),  # 11 bits
         (b"T200000000", "malformed"),  # 29 bits
         (b"t1239" + b"00" * 9, "malformed"),  # a classic frame has 8 bytes at most
@@ -108,7 +118,11 @@ def test_garbage_is_a_frame_or_a_line_error(line: bytes) -> None:
         frame, adapter_ms = decode(line)
     except LineError:
         return
-    assert encode(frame, adapter_ms)[:-1].lower() == line.lower()
+    again = encode(frame, adapter_ms)[:-1].lower()
+    if frame.flags & REMOTE:  # whose bytes are not kept
+        assert again[:5] == line[:5].lower()
+    else:
+        assert again == line.lower().replace(b"x", b"t")
 
 
 @given(st.binary(max_size=600), frames(), st.lists(st.integers(0, 900), max_size=8))
@@ -121,16 +135,93 @@ def test_garbage_never_poisons_the_next_line(noise: bytes, frame: Frame, cuts: l
     last, terminator = lines[-1]
     assert terminator == b"\r"
     assert decode(last).frame == frame
-    assert len(lines) == sum(stream.count(mark) for mark in (b"\r", b"\a"))
+    assert len(lines) >= sum(stream.count(mark) for mark in (b"\a", b"\x06"))
 
 
-def test_both_terminators_end_a_line() -> None:
-    assert list(LineBuffer().feed(b"z\r\a\rt1230\rt12")) == [
+def test_each_terminator_ends_a_line() -> None:
+    assert list(LineBuffer().feed(b"z\r\a\rt1230\r\x06text\nt12")) == [
         (b"z", b"\r"),
         (b"", b"\a"),
         (b"", b"\r"),
         (b"t1230", b"\r"),
+        (b"", b"\x06"),
+        (b"text", b"\n"),
     ]
+
+
+DONE = (b"", b"\r")
+FRAME = (b"t1230", b"\r")
+
+
+@pytest.mark.parametrize("together", [True, False], ids=["in one read", "byte by byte"])
+@pytest.mark.parametrize(
+    ("stream", "lines"),
+    [
+        # CR: slcanuino and Lawicel; each empty line acknowledges.
+        (b"t1230\rt1230\r\rt1230\r\r\r", [FRAME, FRAME, DONE, FRAME, DONE, DONE]),
+        # CR LF
+        (b"t1230\r\nt1230\r\n\r\nt1230\r\n\r\n", [FRAME, FRAME, DONE, FRAME, DONE]),
+        # CR CR LF: esp32-slcan after its command l; it acknowledges by CR.
+        (b"t1230\r\r\n\rt1230\r\r\nt1230\r\r\n\r\r", [FRAME, DONE, FRAME, FRAME, DONE, DONE]),
+        (b"V1234\r\r\nt1230\r\r\n", [(b"V1234", b"\r"), FRAME]),
+    ],
+)
+def test_ends_of_lines(stream: bytes, lines: list[tuple[bytes, bytes]], together: bool) -> None:
+    buffer = LineBuffer()
+    pieces = [stream] if together else [stream[at : at + 1] for at in range(len(stream))]
+    assert [line for piece in pieces for line in buffer.feed(piece)] == lines
+    assert not buffer.held
+
+
+def test_an_empty_line_that_may_be_part_of_an_end_is_held() -> None:
+    buffer = LineBuffer()
+    assert list(buffer.feed(b"t1230\r\r")) == [FRAME]
+    assert buffer.held
+    assert list(buffer.settle()) == [DONE]
+    assert list(buffer.settle()) == []
+    assert list(buffer.feed(b"t1230\rt1230\r\r")) == [FRAME, FRAME, DONE]
+    assert not buffer.held, "a frame has shown how this adapter ends its lines"
+
+
+def test_one_that_is_part_of_an_end_waits_for_as_long_as_it_takes() -> None:
+    buffer = LineBuffer()
+    assert list(buffer.feed(b"t1230\r\r\nt1230\r\r")) == [FRAME, FRAME]
+    assert not buffer.held
+    assert list(buffer.settle()) == []
+    assert list(buffer.feed(b"\n\r")) == [DONE]
+
+
+@pytest.mark.parametrize(
+    ("line", "dlc", "adapter_ms"),
+    [
+        (b"r1232A1B2", 2, 0xA1B2),  # or its data: see is_ambiguous
+        (b"r1232A1B20003", 2, 3),
+        (b"r12380000000000000000", 8, None),
+        (b"r123800000000000000000004", 8, 4),
+        (b"R12345678400000000", 4, None),
+        (b"R123456784000000000005", 4, 5),
+        (b"r12310003", 1, 3),
+        (b"r1231AA", 1, None),
+        (b"r12300003", 0, 3),
+    ],
+)
+def test_remote_frames_with_as_many_bytes_as_they_ask_for(
+    line: bytes, dlc: int, adapter_ms: int | None
+) -> None:
+    frame, stamp = decode(line)
+    assert (frame.data, frame.flags & REMOTE, stamp) == (dlc, REMOTE, adapter_ms)
+    assert is_ambiguous(frame) == (dlc == 2)
+
+
+def test_a_candapter_has_other_letters() -> None:
+    long, short = Frame(0, 0x12ABCDEF, EXTENDED, b"\xaa\x55"), Frame(0, 0x123, 0, b"\x01")
+    assert encode_candapter(long) == b"x12ABCDEF2AA55\r"
+    assert encode_candapter(short) == b"t123101\r"
+    for line, frame in [(b"x12ABCDEF2AA55", long), (b"t123101", short), (b"T123101", short)]:
+        assert decode_candapter(line) == (frame, None)
+    assert decode(b"x12ABCDEF2AA55").frame == long
+    with pytest.raises(ValueError, match="remote"):
+        encode_candapter(Frame(0, 1, REMOTE, 0))
 
 
 def test_an_unfinished_line_stays_bounded() -> None:

@@ -31,6 +31,7 @@ def bittiming(bitrate: int) -> bytes:
 CONTROLLER = link_message(
     attribute(3, b"can0\0"),
     attribute(4, struct.pack("=I", 72)),
+    attribute(23, struct.pack("=24Q", 10, 20, *range(22))),
     attribute(56, b"1-2:1.0\0"),
     attribute(
         18 | 0x8000,  # nested
@@ -44,6 +45,7 @@ CONTROLLER = link_message(
             + attribute(6, struct.pack("=I", 100)),
         ),
     ),
+    flags=0x50041,
 )
 
 CAN0 = Link(
@@ -52,6 +54,8 @@ CAN0 = Link(
     kind="can",
     up=True,
     mtu=72,
+    echoes=True,
+    transmitted=20,
     bitrate=500_000,
     data_bitrate=2_000_000,
     fd=True,
@@ -149,7 +153,7 @@ def test_the_command_says_all_that_was_asked_for() -> None:
     ("parameters", "words"),
     [
         ({"channel": ""}, "channel"),
-        ({"channel": "a" * 16}, "channel"),
+        ({"channel": "a" * 128}, "channel"),
         ({"channel": "a/b"}, "channel"),
         ({"channel": "can 0"}, "channel"),
         ({"channel": "can0", "bitrate": 0}, "bitrate"),
@@ -166,6 +170,7 @@ def test_the_kernel_of_this_machine_answers() -> None:
     """Any Linux has the loopback interface, which is no CAN interface."""
     assert find_link("lo") is None
     assert find_link("nosuch0") is None
+    assert find_link("a-name-that-only-an-altname-can-have") is None
     assert all(link.name and link.index for link in interfaces())
 
 

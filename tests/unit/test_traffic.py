@@ -172,14 +172,23 @@ def test_kinds() -> None:
 
 
 @pytest.mark.parametrize(
+    ("options", "length"),
+    [({"length": "12"}, 8), ({"length": "65", "fd": True}, 64), ({"length": "9", "fd": True}, 12)],
+)
+def test_a_length_that_does_not_fit_is_cut(options: dict[str, Any], length: int) -> None:
+    frame = next(random_frames(GenOptions(**options)))
+    assert isinstance(frame.data, bytes)
+    assert len(frame.data) == length
+
+
+@pytest.mark.parametrize(
     ("options", "expected"),
     [
         ({"identifier": "800"}, "identifier 800 is above 7FF"),
         ({"identifier": "20000000", "extended": True}, "above 1FFFFFFF"),
         ({"identifier": "x"}, "identifier must be"),
         ({"identifier": ""}, "identifier must be"),
-        ({"length": "9"}, "length must be r, i or 0 to 8"),
-        ({"length": "65", "fd": True}, "length must be r, i or 0 to 64"),
+        ({"length": "1000"}, "length must be r, i or a number of bytes"),
         ({"length": "-1"}, "length must be"),
         ({"data": "1"}, "data must be"),
         ({"data": "zz"}, "data must be"),

@@ -1,4 +1,8 @@
-"""What is not of the protocol is refused, saying why, and nothing but WireError escapes."""
+"""What is not of the protocol is refused, saying why, and nothing but WireError escapes.
+
+What msgspec finds wrong is told in its words, which differ from version to version: of those the
+tests check the kind and the names that are ours.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 import msgpack
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -63,6 +68,13 @@ def refused(decode: Callable[[bytes], object], message: Any, match: str) -> None
         decode(msgpack.packb(message))
 
 
+def invalid(decode: Callable[[bytes], object], message: Any, named: str = ".") -> None:
+    """Refused because a value is of another type or out of bounds, as msgspec finds."""
+    with pytest.raises(WireError, match=named) as raised:
+        decode(msgpack.packb(message))
+    assert isinstance(raised.value.__cause__, msgspec.ValidationError)
+
+
 @each_decoder
 def test_good_messages_are_good(decode: Callable[[bytes], object]) -> None:
     decode(msgpack.packb(GOOD[decode]))
@@ -78,7 +90,7 @@ def test_another_version_is_refused_by_its_number(decode: Callable[[bytes], obje
 @each_decoder
 @pytest.mark.parametrize("version", [1.0, True, None, "1", [1], b"1"])
 def test_a_version_is_an_integer(decode: Callable[[bytes], object], version: Any) -> None:
-    refused(decode, changed(GOOD[decode], 0, to=version), "Expected `int`")
+    invalid(decode, changed(GOOD[decode], 0, to=version))
 
 
 @each_decoder
@@ -163,7 +175,7 @@ def try_decoding(decode: Callable[[bytes], object], body: bytes) -> None:
 def test_a_batch_has_1024_frames_at_most() -> None:
     most = changed(GOOD[stream.decode_batch], 5, to=[ROW] * 1024)
     assert len(stream.decode_batch(msgpack.packb(most)).payload) == 1024
-    refused(stream.decode_batch, changed(most, 5, to=[ROW] * 1025), "length <= 1024")
+    invalid(stream.decode_batch, changed(most, 5, to=[ROW] * 1025))
 
 
 @pytest.mark.parametrize(
@@ -177,13 +189,13 @@ def test_a_batch_has_1024_frames_at_most() -> None:
 )
 def test_a_frame_out_of_bounds(index: int, value: Any) -> None:
     batch, request = GOOD[stream.decode_batch], GOOD[transmit.decode_request]
-    refused(stream.decode_batch, changed(batch, 5, 0, index, to=value), r"\$\[5\]\[0\]")
-    refused(transmit.decode_request, changed(request, 5, 0, index, to=value), r"\$\[5\]\[0\]")
+    invalid(stream.decode_batch, changed(batch, 5, 0, index, to=value))
+    invalid(transmit.decode_request, changed(request, 5, 0, index, to=value))
 
 
 def test_a_frame_with_too_few_and_with_new_elements() -> None:
     batch = GOOD[stream.decode_batch]
-    refused(stream.decode_batch, changed(batch, 5, to=[ROW[:3]]), "at least length 4")
+    invalid(stream.decode_batch, changed(batch, 5, to=[ROW[:3]]))
     newer = changed(batch, 5, to=[[*ROW, "c1", {"new": 1}]])
     assert stream.decode_batch(msgpack.packb(newer)).payload == [
         ReceivedFrame(1, 0x123, 0, bytearray(b"\x01"), "c1")
@@ -192,13 +204,13 @@ def test_a_frame_with_too_few_and_with_new_elements() -> None:
 
 @pytest.mark.parametrize("origin", ["x" * 33, 5, b"c1"])
 def test_an_origin_out_of_bounds(origin: Any) -> None:
-    refused(stream.decode_batch, changed(GOOD[stream.decode_batch], 5, 0, to=[*ROW, origin]), ".")
+    invalid(stream.decode_batch, changed(GOOD[stream.decode_batch], 5, 0, to=[*ROW, origin]))
 
 
 @pytest.mark.parametrize("index", [2, 3, 4])
 @pytest.mark.parametrize("value", [-1, 1.0, None, "1"])
 def test_counters_of_a_batch_are_not_negative(index: int, value: Any) -> None:
-    refused(stream.decode_batch, changed(GOOD[stream.decode_batch], index, to=value), ".")
+    invalid(stream.decode_batch, changed(GOOD[stream.decode_batch], index, to=value))
 
 
 @pytest.mark.parametrize("kind", [-1, 2, 3, 4, 5, U64])
@@ -231,15 +243,15 @@ def test_an_event_is_known_by_its_tag_and_kind() -> None:
 def test_a_client_id_that_is_none(client_id: Any) -> None:
     refused(transmit.decode_request, changed(GOOD[transmit.decode_request], 1, to=client_id), ".")
     attach = ATTACH | {"client_id": client_id}
-    refused(decode_control, [1, 2, "attach", attach], "client_id")
+    invalid(decode_control, [1, 2, "attach", attach], "client_id")
     detach = {"client_id": client_id}
-    refused(decode_control, [1, 2, "detach", detach], "client_id")
+    invalid(decode_control, [1, 2, "detach", detach], "client_id")
 
 
 def test_a_request_has_1_to_1024_frames() -> None:
     request = changed(GOOD[transmit.decode_request], 7, to=[])
-    refused(transmit.decode_request, changed(request, 5, to=[]), "length >= 1")
-    refused(transmit.decode_request, changed(request, 5, to=[ROW] * 1025), "length <= 1024")
+    invalid(transmit.decode_request, changed(request, 5, to=[]))
+    invalid(transmit.decode_request, changed(request, 5, to=[ROW] * 1025))
     most = transmit.decode_request(msgpack.packb(changed(request, 5, to=[ROW] * 1024)))
     assert len(most.frames) == 1024
 
@@ -255,21 +267,21 @@ def test_origins_are_one_for_each_frame_or_none() -> None:
     assert transmit.decode_request(msgpack.packb(changed(request, 7, to=[]))).origins == []
     assert transmit.decode_request(msgpack.packb(request[:-2])).origins == []
     refused(transmit.decode_request, changed(request, 7, to=["a", "b"]), "2 origins for 1 frames")
-    refused(transmit.decode_request, changed(request, 7, to=["no id"]), r"\$\[7\]\[0\]")
+    refused(transmit.decode_request, changed(request, 7, to=["no id"]), "no id")
 
 
 @pytest.mark.parametrize("index", [2, 4, 6])
 @pytest.mark.parametrize("value", [-1, 1.0, None, "1"])
 def test_numbers_of_a_request(index: int, value: Any) -> None:
-    refused(transmit.decode_request, changed(GOOD[transmit.decode_request], index, to=value), ".")
+    invalid(transmit.decode_request, changed(GOOD[transmit.decode_request], index, to=value))
     largest = changed(GOOD[transmit.decode_request], index, to=U64)
     transmit.decode_request(msgpack.packb(largest))
 
 
 def test_a_reply_is_bounded() -> None:
     reply = GOOD[transmit.decode_reply]
-    refused(transmit.decode_reply, changed(reply, 5, to="x" * 4097), "length <= 4096")
-    refused(transmit.decode_reply, changed(reply, 6, to=[0] * 1025), "length <= 1024")
+    invalid(transmit.decode_reply, changed(reply, 5, to="x" * 4097))
+    invalid(transmit.decode_reply, changed(reply, 6, to=[0] * 1025))
     body = transmit.encode_reply(1, transmit.Status.REFUSED, 0, 0, "x" * 10_000)
     assert len(transmit.decode_reply(body).reason) == 4096
 
@@ -295,43 +307,49 @@ LEASE = {"lease_id": "a", "pid": 1, "started": 1, "program": "", "pool": "p"}
             "unknown method 'halt'; there are: hello, attach, detach, status, scheduler, lease,"
             " release, shutdown",
         ),
-        ("lease", LEASE | {"pid": 0}, r"`int` >= 1 - at `\$\.pid`"),
-        ("lease", LEASE | {"timeout_ns": -1}, r"`int` >= 0 - at `\$\.timeout_ns`"),
-        ("lease", LEASE | {"lease_id": "a b"}, r"`\$\.lease_id`"),
-        ("lease", LEASE | {"pool": "p" * 4097}, r"`\$\.pool`"),
-        ("release", {}, "missing required field `lease_id`"),
+        ("lease", LEASE | {"pid": 0}, "pid"),
+        ("lease", LEASE | {"timeout_ns": -1}, "timeout_ns"),
+        ("lease", LEASE | {"lease_id": "a b"}, "lease_id"),
+        ("lease", LEASE | {"pool": "p" * 4097}, "pool"),
+        ("release", {}, "lease_id"),
         ("set_state", {"state": "active"}, "unknown method 'set_state'"),
         ("__class__", {}, "unknown method"),
         ("", {}, "unknown method"),
-        ("x" * 4097, {}, "length <= 4096"),
-        ("hello", {"colour": "red"}, "unknown field `colour`"),
-        ("hello", [], "Expected `object`"),
-        ("hello", None, "Expected `object`"),
-        ("attach", {}, "missing required field"),
-        ("attach", ATTACH | {"pid": "1"}, r"\$.pid"),
-        ("attach", ATTACH | {"pid": 1.0}, r"\$.pid"),
-        ("attach", ATTACH | {"channel": 7}, r"\$.channel"),
-        ("attach", ATTACH | {"channel": "x" * 4097}, r"\$.channel"),
-        ("attach", ATTACH | {"parameters": {"a": {}}}, r"\$.parameters"),
+        ("x" * 4097, {}, "control request"),
+        ("hello", {"colour": "red"}, "colour"),
+        ("hello", [], "hello"),
+        ("hello", None, "hello"),
+        ("attach", {}, "attach"),
+        ("attach", ATTACH | {"pid": "1"}, "pid"),
+        ("attach", ATTACH | {"pid": 1.0}, "pid"),
+        ("attach", ATTACH | {"channel": 7}, "channel"),
+        ("attach", ATTACH | {"channel": "x" * 4097}, "channel"),
+        ("attach", ATTACH | {"parameters": {"a": {}}}, "parameters"),
         ("attach", ATTACH | {"parameters": {1: 1}}, "parameters"),
-        ("attach", ATTACH | {"exec": "rm"}, "unknown field `exec`"),
-        ("attach", {1: 2}, "Expected `str`"),
+        ("attach", ATTACH | {"exec": "rm"}, "exec"),
+        ("attach", {1: 2}, "attach"),
     ],
 )
 def test_a_method_that_is_wrong_is_named(method: str, params: Any, match: str) -> None:
     refused(decode_control, [1, 2, method, params], match)
 
 
-def test_text_that_is_not_utf8_is_refused() -> None:
-    body = msgpack.packb([1, 2, "attach", ATTACH | {"program": "MARK"}])
-    with pytest.raises(WireError, match="utf-8"):
-        decode_control(body.replace(b"MARK", b"\xff\xfe\xfd\xfc"))
-    body = msgpack.packb([1, 2, "MARK", {}])
-    with pytest.raises(WireError, match="utf-8"):
-        decode_control(body.replace(b"MARK", b"\xff\xfe\xfd\xfc"))
-    body = msgpack.packb([1, 2, 5, 6, 0, "MARK"])
-    with pytest.raises(WireError, match="utf-8"):
-        stream.decode_batch(body.replace(b"MARK", b"\xff\xfe\xfd\xfc"))
+@pytest.mark.parametrize(
+    ("decode", "message", "named"),
+    [
+        (decode_control, [1, 2, "attach", ATTACH | {"program": "MARK"}], "attach"),
+        (control.decode_request, [1, 2, "MARK", {}], "control request"),
+        (stream.decode_batch, [1, 2, 5, 6, 0, "MARK"], "batch"),
+    ],
+)
+def test_text_that_is_not_utf8_is_refused(
+    decode: Callable[[bytes], object], message: list[Any], named: str
+) -> None:
+    body = msgpack.packb(message)
+    decode(body)
+    with pytest.raises(WireError, match=named) as raised:
+        decode(body.replace(b"MARK", b"\xff\xfe\xfd\xfc"))
+    assert isinstance(raised.value.__cause__, (msgspec.MsgspecError, UnicodeDecodeError))
 
 
 @pytest.mark.parametrize("request_id", [-1, 1.0, "1", None, True])

@@ -53,6 +53,7 @@ STATE = stream.StateEvent(
     routes=1,
     clients=[stream.ClientInfo("c1", "451:7ff")],
     exclusive=stream.Holder("c1", "process 4712: logger"),
+    connected=[4712],
 )
 SENT = [Frame(0, 0x451, 0, b"\x11\x22"), Frame(0, 0x18DAF110, EXTENDED, b"")]
 HELLO = control.HelloResult(

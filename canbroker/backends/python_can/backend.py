@@ -11,7 +11,7 @@ import can
 
 from canbroker import clock
 from canbroker.backends.base import Backend, Transmit
-from canbroker.backends.python_can.driver import close_driver, open_driver
+from canbroker.backends.python_can.driver import FD_PROTOCOLS, close_driver, open_driver
 from canbroker.backends.python_can.exchange import Exchange
 from canbroker.backends.python_can.options import PythonCanOptions
 from canbroker.backends.python_can.receiving import Reception
@@ -24,8 +24,6 @@ _log = logging.getLogger("canbroker.python_can")
 #: The driver's calls may take this long to return at the end, shutdown included; the broker is
 #: patient for 3 s.
 _CLOSE_NS: Final = 2 * clock.SECOND
-
-_FD: Final = frozenset({can.CanProtocol.CAN_FD, can.CanProtocol.CAN_FD_NON_ISO})
 
 
 def open_bus(options: PythonCanOptions) -> PythonCanBackend:
@@ -46,9 +44,10 @@ class PythonCanBackend(Backend):
         self.info = f"python-can {options.interface}: {getattr(bus, 'channel_info', 'open')}"
         self.bitrate = _rate(parameters.get("bitrate"))
         self.data_bitrate = _rate(parameters.get("data_bitrate"))
-        # Not every interface that can FD says so afterwards.
-        self.fd = parameters.get("fd") is True or bus.protocol in _FD
+        # A plugin that can FD may not say so afterwards.
+        self.fd = parameters.get("fd") is True or bus.protocol in FD_PROTOCOLS
         self._bus = bus
+        self._interface = options.interface
         self._exchange = Exchange(self._name)
         self._reception = Reception(bus, self._exchange, options.interface)
         self._closing = threading.Lock()
@@ -67,6 +66,7 @@ class PythonCanBackend(Backend):
 
     def read(self) -> Sequence[Frame | Transmit]:
         self.dropped = self._exchange.dropped
+        self.condition = self._exchange.condition
         return self._exchange.take()
 
     def room(self, sender: str) -> int:
@@ -97,7 +97,7 @@ class PythonCanBackend(Backend):
             # Half of the time: shutting down may wake a call that blocks.
             thread.join(max(0, deadline - _CLOSE_NS // 2 - clock.monotonic_ns()) / clock.SECOND)
         failed: list[str] = []
-        threads = [close_driver(self._bus, failed), *self._threads]
+        threads = [close_driver(self._bus, self._interface, failed), *self._threads]
         for thread in threads:
             thread.join(max(0, deadline - clock.monotonic_ns()) / clock.SECOND)
         self._exchange.close()

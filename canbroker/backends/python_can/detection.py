@@ -10,12 +10,13 @@ import json
 import os
 import sys
 import threading
-from typing import TextIO
+from typing import Any, TextIO
 
 import can
 from can.interfaces import BACKENDS as KNOWN
 
-from canbroker.backends.python_can.driver import DriverError, foreign
+from canbroker.backends.python_can.failures import DriverError, foreign
+from canbroker.backends.python_can.known import driver
 
 
 def main() -> int:
@@ -45,13 +46,25 @@ def _ask(interface: str, results: TextIO, lock: threading.Lock) -> None:
         sys.stderr.write(f"{interface}: {error}\n")
         return
     for config in found:
-        # What is no scalar cannot be written in a configuration, and is not needed to open it.
-        plain = {key: value for key, value in config.items() if type(value) in _SCALARS}
+        plain = _opening(interface, config)
         if "channel" in plain:
             line = json.dumps({"interface": interface, **plain})
             with lock:
                 results.write(f"{line}\n")
                 results.flush()
+
+
+def _opening(interface: str, config: dict[str, Any]) -> dict[str, Any]:
+    """What of it opens that very adapter again.
+
+    Drivers also tell what the adapter is. What is no scalar cannot be written in a configuration.
+    """
+    needed = driver(interface).needed
+    return {
+        key: value
+        for key, value in config.items()
+        if type(value) in _SCALARS and (needed is None or key in needed or key == "channel")
+    }
 
 
 _SCALARS = frozenset({str, int, float, bool})

@@ -1,108 +1,68 @@
-"""The edge to python-can: opens a bus, and turns whatever its drivers raise into our errors."""
+"""Opens and closes a bus of python-can's, and checks that it is what was asked for."""
 
 from __future__ import annotations
 
-import errno
-import re
+import socket
 import threading
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from typing import Any, Final
 
 import can
 from can.interfaces import BACKENDS as KNOWN
 
 from canbroker import bit_timing
+from canbroker.backends.python_can.failures import DriverError, foreign, told
+from canbroker.backends.python_can.known import driver, is_pcan_name
 from canbroker.backends.python_can.options import PythonCanOptions
 from canbroker.errors import CanInitializationError, CanInterfaceNotImplementedError
 from canbroker.settings import PLUGIN
 
-#: What the system says when a device has been unplugged, or its descriptor closed.
-_GONE: Final = frozenset({errno.ENODEV, errno.ENXIO, errno.EIO, errno.EBADF, errno.ENOTCONN})
+FD_PROTOCOLS: Final = frozenset({can.CanProtocol.CAN_FD, can.CanProtocol.CAN_FD_NON_ISO})
 
-
-#: What the system says when a transmit queue has no room.
-_FULL: Final = frozenset({errno.ENOBUFS, errno.EAGAIN})
-
-#: What vendors' libraries say then, as python-can passes it on in ``error_code``.
-_FULL_CODES: Final[Mapping[str, int]] = {
-    "kvaser": -13,  # canERR_TXBUFOFL (Kvaser CANlib, canstat.h)
-    "vector": 11,  # XL_ERR_QUEUE_IS_FULL (Vector XL driver library, vxlapi.h)
-}
-
-_ERRNO: Final = re.compile(r"\[Errno -?\d+\] ")
-
-
-class DriverError(Exception):
-    """A driver raised something. ``fatal``: trying again is of no use."""
-
-    def __init__(self, doing: str, error: BaseException) -> None:
-        super().__init__(f"{doing} failed: {told(error)}")
-        self._codes = {getattr(cause, "errno", None) for cause in _causes(error)}
-        self._vendors = getattr(error, "error_code", None)
-        self.fatal = not self._codes.isdisjoint(_GONE)
-
-    def queue_is_full(self, interface: str) -> bool:
-        """Whether the driver of ``interface`` took nothing, because its queue is full.
-
-        Not every driver can be understood. A CanTimeoutError does not say it: python-can lets
-        drivers wait for the acknowledgement by then, of a frame that may still be sent.
-        """
-        return not self._codes.isdisjoint(_FULL) or (
-            self._vendors is not None and self._vendors == _FULL_CODES.get(interface)
-        )
-
-
-@contextmanager
-def foreign(doing: str) -> Iterator[None]:
-    """Maps what a driver raises while ``doing``; a plugin may raise anything at all.
-
-    For threads that only serve drivers: it leaves nobody else's SystemExit through.
-
-    :raises DriverError: whatever was raised.
-    """
-    try:
-        yield
-    except BaseException as error:
-        raise DriverError(doing, error) from error
-
-
-def told(error: BaseException) -> str:
-    """Type and text of a foreign exception, in one line and without the system's numbers."""
-    text = _ERRNO.sub("", f"{type(error).__name__}: {error}")
-    return " ".join(text.split()).removesuffix(":")
+#: How long a socketcand server is waited for, before its driver is asked to connect.
+_CONNECT_S: Final = 2.0
 
 
 def open_driver(options: PythonCanOptions) -> can.BusABC:
     """Opens python-can's bus; own messages are off, and no configuration is read.
 
     :raises CanInterfaceNotImplementedError: python-can does not know the interface.
-    :raises CanInitializationError: the driver is not installed or refuses; its own words.
+    :raises CanInitializationError: the driver is not installed or refuses, in its own words; or
+        it would open something else than was asked for.
     """
     if options.interface not in KNOWN:
         raise CanInterfaceNotImplementedError(
             f"python-can does not have it either, but {', '.join(sorted(KNOWN.keys() - {PLUGIN}))}"
         )
+    where = f"{options.interface} {options.identity}"
+    fault = _fault(options)
+    if fault is not None:
+        raise CanInitializationError(f"python-can cannot open {where}: {fault}")
+    channel = _channel(options.channel)
     try:
         bus = can.Bus(
-            channel=_channel(options.channel),
+            channel=channel,
             interface=options.interface,
             ignore_config=True,
             receive_own_messages=False,
             **_with_timing(options.parameters),
         )
     except (Exception, SystemExit) as error:
-        raise CanInitializationError(
-            f"python-can cannot open {options.interface} {options.identity}: {told(error)}"
-        ) from error
+        unknown = isinstance(error, KeyError) and error.args == (channel,)
+        text = f"its driver knows no channel {channel!r}" if unknown else told(error)
+        raise CanInitializationError(f"python-can cannot open {where}: {text}") from error
     if not isinstance(bus, can.BusABC):
         raise CanInitializationError(
             f"python-can opened {options.interface} as {type(bus).__name__}, which is no can.BusABC"
         )
+    fault = _misfit(bus, options)
+    if fault is not None:
+        close_driver(bus, options.interface, []).join(_CONNECT_S)
+        raise CanInitializationError(f"python-can cannot open {where}: {fault}")
     return bus
 
 
-def close_driver(bus: can.BusABC, failed: list[str]) -> threading.Thread:
+def close_driver(bus: can.BusABC, interface: str, failed: list[str]) -> threading.Thread:
     """Starts to shut the bus down, in a thread because a driver may never return.
 
     What it raises is appended to ``failed``.
@@ -114,10 +74,27 @@ def close_driver(bus: can.BusABC, failed: list[str]) -> threading.Thread:
                 bus.shutdown()
         except DriverError as error:
             failed.append(str(error))
+            if interface == "kvaser":
+                failed.extend(_close_kvaser(bus))
 
     thread = threading.Thread(target=shut_down, name="python-can shutdown", daemon=True)
     thread.start()
     return thread
+
+
+def _close_kvaser(bus: Any) -> list[str]:
+    """Closes the handles of a device that is gone: python-can's ``shutdown`` takes them off the
+    bus before, and when that fails leaves them open. Returns what went wrong."""
+    from can.interfaces.kvaser import canlib  # noqa: PLC0415 - of this driver alone
+
+    failed: list[str] = []
+    for handle in (bus._read_handle, bus._write_handle):
+        try:
+            with foreign("canClose"):
+                canlib.canClose(handle)
+        except DriverError as error:
+            failed.append(str(error))
+    return failed
 
 
 def filters_itself(bus: can.BusABC) -> bool:
@@ -126,6 +103,72 @@ def filters_itself(bus: can.BusABC) -> bool:
     The ones that do not are filtered by python-can, message by message, which we do better.
     """
     return type(bus)._apply_filters is not can.BusABC._apply_filters
+
+
+# ------------------------------------------------------------------------- before it is opened
+
+
+def _fault(options: PythonCanOptions) -> str | None:
+    """Why the driver cannot open what was asked for, where it would not say so itself."""
+    parameters = options.parameters
+    bitrate = parameters.get("bitrate")
+    timed = parameters.get("fd") is True or bit_timing.complete(parameters)
+    if bitrate is not None and not timed:
+        check = _BITRATE_FAULTS.get(options.interface)
+        if check is not None and (fault := check(int(bitrate))) is not None:
+            return f"no bit rate of {bitrate} bit/s; {fault}"
+    if options.interface == "socketcand" and {"host", "port"} <= parameters.keys():
+        return _no_server(str(parameters["host"]), int(parameters["port"]))
+    return None
+
+
+def _pcan_fault(bitrate: int) -> str | None:
+    """The driver takes 500 kbit/s for every rate that is not in its table."""
+    from can.interfaces.pcan.basic import PCAN_BITRATES  # noqa: PLC0415 - of this driver alone
+
+    if bitrate in PCAN_BITRATES:
+        return None
+    return f"its driver has {', '.join(map(str, sorted(PCAN_BITRATES)))}"
+
+
+def _usb2can_fault(bitrate: int) -> str | None:
+    """The driver rounds down to kbit/s, and takes 1,000 of them for more."""
+    if bitrate % 1000 == 0 and bitrate <= 1_000_000:
+        return None
+    return "its driver has whole kbit/s, 1000 at most"
+
+
+_BITRATE_FAULTS: Final = {"pcan": _pcan_fault, "usb2can": _usb2can_fault}
+
+
+def _no_server(host: str, port: int) -> str | None:
+    """Why nothing listens there: the driver tries to connect for 10 s without a pause."""
+    try:
+        socket.create_connection((host, port), _CONNECT_S).close()
+    except OSError as error:
+        return f"{host}:{port}: {told(error)}"
+    return None
+
+
+# -------------------------------------------------------------------------- after it was opened
+
+
+def _misfit(bus: can.BusABC, options: PythonCanOptions) -> str | None:
+    """Why the bus is not what was asked for."""
+    is_fd = bus.protocol in FD_PROTOCOLS or not driver(options.interface).tells_protocol
+    if options.parameters.get("fd") is True and not is_fd:
+        return "its driver has no CAN FD (fd=True)"
+    serial = options.parameters.get("serial")
+    if options.interface == "kvaser" and serial is not None:  # its driver does not look at it
+        found = str(getattr(bus, "channel_info", ""))
+        if f"S/N {serial} " not in found:
+            return f"channel {options.channel} is {found}, not S/N {serial}"
+    if options.interface == "pcan" and "device_id" in options.parameters:
+        # The driver has opened the first channel with that number, whichever was named.
+        found = str(getattr(bus, "channel_info", ""))
+        if is_pcan_name(options.channel) and options.channel != found:
+            return f"device_id {options.parameters['device_id']} is {found}; name one of the two"
+    return None
 
 
 def _with_timing(parameters: Mapping[str, Any]) -> dict[str, Any]:
@@ -144,11 +187,3 @@ def _with_timing(parameters: Mapping[str, Any]) -> dict[str, Any]:
 def _channel(text: str) -> str | int:
     """Drivers that number their channels want a number, which a client's word is not any more."""
     return int(text) if text.isdecimal() and text.isascii() else text
-
-
-def _causes(error: BaseException | None) -> Iterator[BaseException]:
-    seen: set[int] = set()
-    while error is not None and id(error) not in seen:
-        seen.add(id(error))
-        yield error
-        error = error.__cause__ or error.__context__

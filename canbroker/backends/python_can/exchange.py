@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from canbroker import clock
-from canbroker.backends.base import AdapterGoneError, Transmit
+from canbroker.backends.base import AdapterGoneError, BusCondition, Transmit
 from canbroker.frame import Frame
 from canbroker.wake import Wake
 
@@ -23,14 +23,16 @@ class Exchange:
     """Transmits on their way to the driver; frames and finished transmits on their way back.
 
     The actor's side: :meth:`take`, :meth:`put`, :meth:`room`, :meth:`abandon`, :meth:`close`. The
-    driver's side: :meth:`next_transmit`, :meth:`finished`, :meth:`received`, :meth:`lose`. Either
-    side may end it, for both.
+    driver's side: :meth:`next_transmit`, :meth:`finished`, :meth:`received`, :meth:`lost_frames`,
+    :meth:`tell`, :meth:`lose`. Either side may end it, for both.
     """
 
     def __init__(self, adapter: str) -> None:
         """``adapter`` is its name in errors."""
         self._adapter = adapter
-        self.dropped = 0  # frames that came while MAX_FRAMES were unread
+        #: Frames that came while MAX_FRAMES were unread, and those that the driver says it lost.
+        self.dropped = 0
+        self.condition = BusCondition()  # what the controller last said
         self._changed = threading.Condition()
         self._happened: deque[Frame | Transmit] = deque()
         self._queue: deque[Transmit] = deque()
@@ -120,13 +122,25 @@ class Exchange:
             self._happened.append(transmit)
         self._wake.set()
 
-    def received(self, frame: Frame) -> None:
+    def received(self, frames: Sequence[Frame]) -> None:
+        """Frames from the bus, in its order."""
         with self._changed:
-            if len(self._happened) >= MAX_FRAMES:
-                self.dropped += 1
-                return
-            self._happened.append(frame)
+            room = max(0, MAX_FRAMES - len(self._happened))
+            self._happened.extend(frames[:room])
+            self.dropped += len(frames) - len(frames[:room])
         self._wake.set()
+
+    def lost_frames(self, count: int) -> None:
+        """Counts received frames that the driver reports as lost."""
+        with self._changed:
+            self.dropped += count
+        self._wake.set()
+
+    def tell(self, condition: BusCondition) -> None:
+        """Sets the condition of the bus."""
+        if condition != self.condition:
+            self.condition = condition
+            self._wake.set()
 
     def wait_for_end(self, timeout_s: float) -> bool:
         """Waits until it has ended, ``timeout_s`` at most; returns whether it has."""

@@ -8,6 +8,8 @@ from typing import Final
 import can
 
 from canbroker import clock
+from canbroker.backends.python_can.adapter_clock import AdapterClock
+from canbroker.backends.python_can.known import ErrorFrames
 from canbroker.frame import (
     BITRATE_SWITCH,
     ERROR,
@@ -17,9 +19,10 @@ from canbroker.frame import (
     REMOTE,
     Frame,
     frame_fault,
+    padded_fd,
 )
 
-#: Some drivers count from when the adapter was opened. A stamp so far from now is none.
+#: A stamp so far from now is none: some drivers have no clock, or one that began with them.
 _PLAUSIBLE_NS: Final = 60 * clock.SECOND
 
 
@@ -27,8 +30,16 @@ class MessageError(ValueError):
     """What a driver returned is no message that a bus can carry."""
 
 
-def to_frame(message: object, wall_ns: int) -> Frame:
+def to_frame(
+    message: object,
+    wall_ns: int,
+    error_frames: ErrorFrames = ErrorFrames.SOCKETCAN,
+    adapter_clock: AdapterClock | None = None,
+) -> Frame:
     """The frame that a driver's message is; ``wall_ns`` is when it was returned.
+
+    ``error_frames``: what its driver's are. ``adapter_clock`` reads its time stamp; without one
+    a stamp near ``wall_ns`` is kept.
 
     :raises MessageError: says what is wrong with it.
     """
@@ -45,14 +56,47 @@ def to_frame(message: object, wall_ns: int) -> Frame:
             raise MessageError(f"dlc is {type(data).__name__}")
     elif isinstance(message.data, (bytes, bytearray)):
         data = bytes(message.data)
+        if flags & FD:  # python-can's virtual and network buses pass on what no wire could
+            data = padded_fd(data)
     else:
         raise MessageError(f"data is {type(message.data).__name__}")
+    if flags & ERROR and error_frames is not ErrorFrames.SOCKETCAN:
+        identifier, flags = _BUS_ERROR, ERROR
+        data = bytes(8)
+        if error_frames is ErrorFrames.PCAN:
+            identifier, data = _pcan_error(message)
     # The identifier of an error frame is made of its classes, 29 bits without being extended.
     as_sent = flags | EXTENDED if flags & ERROR else flags
     fault = frame_fault(identifier, as_sent, data)
     if fault is not None:
         raise MessageError(fault)
-    return Frame(_timestamp(message.timestamp, wall_ns), identifier, flags, data)
+    when = _timestamp if adapter_clock is None else adapter_clock.wall_ns
+    return Frame(when(message.timestamp, wall_ns), identifier, flags, data)
+
+
+#: Error classes of Linux (linux/can/error.h): a bus error; a violation of the protocol, of which
+#: the third byte says more; and the last two bytes are the controller's error counters.
+_BUS_ERROR: Final = 0x80
+_PROTOCOL: Final = 0x08
+_COUNTERS: Final = 0x200
+_TRANSMITTING: Final = 0x80
+
+#: PCAN's kinds of error (its manual: Error Frames), and Linux's: bit, form, stuff; 8 is any other.
+_PCAN_KINDS: Final = {1: 0x01, 2: 0x02, 4: 0x04}
+
+
+def _pcan_error(message: can.Message) -> tuple[int, bytes]:
+    """A PCAN error frame as Linux would tell it.
+
+    Its data: direction (0: while transmitting), the SJA1000's error code capture, of which the
+    lower five bits are the place as Linux has it, receive and transmit error counters.
+    """
+    direction, capture, receiving, transmitting = bytes(message.data[:4]).ljust(4, b"\0")
+    kind = _PCAN_KINDS.get(message.arbitration_id, 0)
+    if direction == 0:
+        kind |= _TRANSMITTING
+    detail = bytes((0, 0, kind, capture & 0x1F, 0, 0, transmitting, receiving))
+    return _BUS_ERROR | _PROTOCOL | _COUNTERS, detail
 
 
 def to_message(frame: Frame) -> can.Message:

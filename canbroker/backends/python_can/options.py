@@ -9,6 +9,7 @@ from typing import Any, ClassVar, Final, TypeAlias
 import msgspec
 
 from canbroker.backends.base import Options
+from canbroker.backends.python_can.known import DRIVERS, Driver, driver
 from canbroker.errors import CanInitializationError
 from canbroker.settings import PLUGIN
 
@@ -25,6 +26,13 @@ _NOT_TAKEN: Final[Mapping[str, str]] = {
 }
 
 
+#: Where ``None`` is not the same as not written: Vector's channel is a global one then.
+_NONE_COUNTS: Final = frozenset({("vector", "app_name")})
+
+#: In bit/s, wherever they are given; drivers take other things for a rate of their own.
+_RATES: Final = ("bitrate", "data_bitrate")
+
+
 class PythonCanOptions(Options, kw_only=True, frozen=True, forbid_unknown_fields=True):
     """``channel`` and ``parameters`` of one of python-can's interfaces, as it documents them.
 
@@ -32,13 +40,9 @@ class PythonCanOptions(Options, kw_only=True, frozen=True, forbid_unknown_fields
     ones an interface has is known to its driver alone.
     """
 
-    #: By these python-can's drivers tell adapters apart whose channels have the same name.
-    identifying: ClassVar[frozenset[str]] = frozenset(
-        {
-            *("serial", "unique_hardware_id", "device_id", "device_number", "device"),  # vendors
-            *("index", "bus", "address"),  # gs_usb
-            *("host", "port"),  # socketcand, udp_multicast
-        }
+    #: Of all drivers together; which of them count, each driver says.
+    identifying: ClassVar[frozenset[str]] = frozenset().union(
+        *(one.identifying for one in (Driver(), *DRIVERS.values()))
     )
 
     interface: str
@@ -46,7 +50,10 @@ class PythonCanOptions(Options, kw_only=True, frozen=True, forbid_unknown_fields
 
     @property
     def identity(self) -> str:
-        which = sorted(self.identifying & self.parameters.keys())
+        known = driver(self.interface)
+        if known.identity is not None:
+            return known.identity(self.channel, self.parameters)
+        which = sorted(known.identifying & self.parameters.keys())
         return ",".join([self.channel, *(f"{key}={self.parameters[key]}" for key in which)])
 
     def written(self) -> dict[str, Any]:
@@ -61,6 +68,8 @@ def is_installed() -> bool:
 def parse(interface: str, given: Mapping[str, Any]) -> PythonCanOptions:
     """Options of an interface from what a user wrote; ``None`` is the same as not written.
 
+    But for Vector's ``app_name``, for which it is the same as an empty text.
+
     :raises CanInitializationError: a parameter that no interface may be given, or no scalar; or
         the interface is our own plugin of python-can.
     """
@@ -68,7 +77,11 @@ def parse(interface: str, given: Mapping[str, Any]) -> PythonCanOptions:
         raise CanInitializationError(
             f"interface {interface!r} is canbroker itself: name the interface of the adapter"
         )
-    written = {key: value for key, value in given.items() if value is not None}
+    written = {
+        key: "" if value is None else value  # "" is how a file says None
+        for key, value in given.items()
+        if value is not None or (interface, key) in _NONE_COUNTS
+    }
     for key in written:
         if key in _NOT_TAKEN:
             raise CanInitializationError(
@@ -86,5 +99,19 @@ def parse(interface: str, given: Mapping[str, Any]) -> PythonCanOptions:
             raise CanInitializationError(
                 f"interface {interface!r}: {key} must be a text, a number or a bool, got {value!r}"
             )
+    _check_rates(interface, written)
     fields = {"channel": str(channel), "interface": interface, "parameters": written}
     return msgspec.convert(fields, PythonCanOptions)
+
+
+def _check_rates(interface: str, written: Mapping[str, Any]) -> None:
+    for key in _RATES:
+        value = written.get(key, 1)
+        if type(value) is not int or value <= 0:
+            raise CanInitializationError(
+                f"interface {interface!r}: {key} must be a number of bit/s, got {value!r}"
+            )
+    if not isinstance(written.get("fd", False), bool):
+        raise CanInitializationError(
+            f"interface {interface!r}: fd must be true or false, got {written['fd']!r}"
+        )

@@ -1,4 +1,4 @@
-"""The thread that reads a driver, and alone sets its filters."""
+"""The thread that reads a driver, alone sets its filters, and asks how its controller is."""
 
 from __future__ import annotations
 
@@ -6,14 +6,20 @@ import logging
 import threading
 import time
 from collections import deque
-from typing import Final
+from collections.abc import Callable
+from typing import Any, Final
 
 import can
 
 from canbroker import clock
-from canbroker.backends.python_can.driver import DriverError, filters_itself, foreign
+from canbroker.backends.base import BusCondition
+from canbroker.backends.python_can.adapter_clock import AdapterClock
+from canbroker.backends.python_can.driver import filters_itself
 from canbroker.backends.python_can.exchange import Exchange
+from canbroker.backends.python_can.failures import DriverError, foreign
+from canbroker.backends.python_can.known import Meaning, driver
 from canbroker.backends.python_can.messages import MessageError, to_frame
+from canbroker.backends.python_can.watch import Watch
 from canbroker.filters import EVERYTHING, Filter, FilterSet, union
 from canbroker.frame import MAX_STANDARD_ID, Frame
 from canbroker.throttle import Throttle
@@ -22,6 +28,9 @@ _log = logging.getLogger("canbroker.python_can")
 
 #: How long a driver is asked to wait for a frame: how long filters and the end wait for us.
 RECV_S: Final = 0.05
+
+#: A driver that is back before has not waited.
+_EARLY_NS: Final = round(RECV_S * clock.SECOND / 2)
 
 #: A driver that is not back by then ignores its timeout.
 _LATE_S: Final = 0.5
@@ -32,6 +41,14 @@ _PAUSE_MAX_S: Final = 0.02
 
 #: A driver that fails for so long, and does nothing else, has lost its adapter.
 _FAILING_NS: Final = clock.SECOND // 2
+
+#: The most messages to read in one go.
+_BATCH: Final = 256
+
+#: Above this rate frames are gathered for a while and passed on together, as USB adapters do:
+#: waking three threads for one frame costs several times as much as reading it.
+_DENSE_PER_S: Final = 2_000
+_GATHER_S: Final = 0.0008
 
 #: More filters than this no driver has; python-can would go through them for each message.
 _MAX_FILTERS: Final = 32
@@ -47,10 +64,15 @@ class Reception:
     def __init__(self, bus: can.BusABC, exchange: Exchange, interface: str) -> None:
         self.throttle = Throttle(_log)
         self._bus = bus
+        self._driver = driver(interface)
         self._exchange = exchange
+        self._read = _reader(bus)
+        self._watch = Watch(exchange, interface, bus, self.throttle)
+        self._clock = AdapterClock() if self._driver.own_clock else None
         self._own = _OwnFrames() if interface in _RETURN_OWN else None
         self._pause_s = _PAUSE_FIRST_S
         self._failing_since: int | None = None
+        self._told_ns = 0  # when frames were told of
         self._changed = threading.Condition()
         self._filtering = filters_itself(bus)  # False for good once that went wrong
         self._wanted = EVERYTHING
@@ -65,6 +87,15 @@ class Reception:
         """It was not: the driver has refused it."""
         if self._own is not None:
             self._own.remove(frame)
+
+    def suspect(self) -> None:
+        """Something failed: the controller is queried soon."""
+        self._watch.suspect()
+
+    @property
+    def can_ask(self) -> bool:
+        """Whether the controller can be queried, and thus will report its recovery."""
+        return self._watch.can_ask
 
     def want(self, filters: FilterSet) -> None:
         """Has the driver filter, if it can. On return it withholds nothing of ``filters``.
@@ -87,42 +118,97 @@ class Reception:
         while not self._exchange.ended:
             self._follow_filters()
             self._step()
+            self._watch.step()
 
     # --------------------------------------------------------------------------------- frames
 
     def _step(self) -> None:
         started_ns = clock.monotonic_ns()
+        frames: list[Frame] = []
+        count, valid = 0, True
         try:
             with foreign("recv"):
-                message = self._bus.recv(RECV_S)
+                message = self._read(RECV_S)
+                while message is not None:
+                    count += 1
+                    valid = self._take(message, frames)
+                    if not self._driver.drains or count == _BATCH:
+                        break
+                    message = self._read(0)
         except DriverError as error:
-            self._failed(error)
+            self._came(count, frames)
+            self._failed(error, clock.monotonic_ns() - started_ns)
             return
         self._failing_since = None
-        if message is None:
-            if clock.monotonic_ns() - started_ns < RECV_S * clock.SECOND / 2:
-                self._pause()
-        elif self._take(message):
+        if not count:
+            self._nothing(clock.monotonic_ns() - started_ns)
+            return
+        self._came(count, frames)
+        if valid:
             self._pause_s = _PAUSE_FIRST_S
         else:
             self._pause()
 
-    def _take(self, message: can.Message) -> bool:
-        """Passes a message on; ``False`` if it is none."""
+    def _take(self, message: can.Message, frames: list[Frame]) -> bool:
+        """Adds the frame that a message is; ``False`` if it is none."""
         try:
-            frame = to_frame(message, clock.wall_ns())
+            frame = to_frame(message, clock.wall_ns(), self._driver.error_frames, self._clock)
         except MessageError as error:
             self.throttle.note("invalid_message", f"from the driver: {error}")
             return False
         # What we sent is echoed by the actor, at its place among the rest.
         if message.is_rx and not (self._own is not None and self._own.remove(frame)):
-            self._exchange.received(frame)
+            frames.append(frame)
         return True
 
-    def _failed(self, error: DriverError) -> None:
+    def _came(self, count: int, frames: list[Frame]) -> None:
+        """Passes on the frames of ``count`` messages; pauses after that at a high rate."""
+        if count:
+            self._watch.came()
+        if not frames:
+            return
+        self._exchange.received(frames)
         now_ns = clock.monotonic_ns()
+        since_ns, self._told_ns = now_ns - self._told_ns, now_ns
+        if self._driver.drains and len(frames) * clock.SECOND > _DENSE_PER_S * since_ns:
+            time.sleep(_GATHER_S)
+
+    def _nothing(self, waited_ns: int) -> None:
+        if waited_ns >= _EARLY_NS:
+            self._watch.waited()
+            return
+        reason = self._watch.came_early()
+        if reason:
+            self._exchange.lose(reason)
+        else:
+            self._pause()
+
+    def _failed(self, error: DriverError, took_ns: int) -> None:
+        now_ns = clock.monotonic_ns()
+        match error.meaning(self._driver):
+            case Meaning.GONE:
+                self._exchange.lose(str(error))
+                return
+            case Meaning.OVERRUN:
+                if self._watch.overrun():
+                    self.throttle.note("overruns", str(error))
+                    self._exchange.lost_frames(1)  # its queue is full: no pause
+                else:
+                    self._pause()
+                self._failing_since = None
+                return
+            case Meaning.DONE:
+                self.throttle.note("warnings", str(error))
+                return
+            case Meaning.BUS_OFF | Meaning.WARNING as meaning:
+                self._watch.raised(BusCondition(meaning is Meaning.BUS_OFF, str(error)))
+                self._failing_since = None
+                if took_ns < _EARLY_NS:
+                    self._pause()
+                return
+        self._watch.suspect()
         self._failing_since = self._failing_since or now_ns
-        if error.fatal or now_ns - self._failing_since > _FAILING_NS:
+        if now_ns - self._failing_since > _FAILING_NS:
             self._exchange.lose(str(error))
             return
         self.throttle.note("recv_failed", str(error))
@@ -155,6 +241,19 @@ class Reception:
         with self._changed:
             self._in_force = wanted
             self._changed.notify_all()
+
+
+def _reader(bus: can.BusABC) -> Callable[[float], Any]:
+    """Returns the function that reads one message, or ``None`` after its timeout.
+
+    ``BusABC.recv`` calls the driver again until the timeout is over. A driver whose device is
+    gone may return at once, which would be hidden and cost a whole processor. So the driver's
+    ``_recv_internal`` is called directly, unless a plugin overrides ``recv``.
+    """
+    if type(bus).recv is not can.BusABC.recv:
+        return bus.recv
+    receive = bus._recv_internal
+    return lambda timeout: receive(timeout)[0]
 
 
 class _OwnFrames:

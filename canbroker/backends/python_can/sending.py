@@ -7,13 +7,14 @@ from typing import Final
 import can
 
 from canbroker import clock
-from canbroker.backends.base import Transmit
-from canbroker.backends.python_can.driver import DriverError, foreign
+from canbroker.backends.base import BusCondition, Transmit
 from canbroker.backends.python_can.exchange import Exchange
+from canbroker.backends.python_can.failures import DriverError, foreign
+from canbroker.backends.python_can.known import ROOM, Meaning, driver
 from canbroker.backends.python_can.messages import to_message
 from canbroker.backends.python_can.receiving import Reception
 
-#: How long a driver may wait for room, or for the frame to be on the bus, as it pleases.
+#: How long a driver may wait for room.
 _SEND_NS: Final = 1 * clock.SECOND
 
 #: Pauses after a driver said that its queue is full; longer each time.
@@ -31,26 +32,43 @@ class Sending:
         self._bus = bus
         self._exchange = exchange
         self._reception = reception
-        self._interface = interface
+        self._driver = driver(interface)
 
     def run(self) -> None:
         """Sends until the exchange ends."""
         while (transmit := self._exchange.next_transmit()) is not None:
             failure = self._send(transmit)
-            if isinstance(failure, DriverError) and failure.fatal:
-                self._exchange.lose(str(failure))  # and with it this frame, and all behind it
-            else:
-                self._exchange.finished(transmit, None if failure is None else str(failure))
+            if isinstance(failure, DriverError):
+                self._reception.suspect()
+                if failure.meaning(self._driver) is Meaning.GONE:
+                    # And with it this frame, and all behind it.
+                    self._exchange.lose(str(failure))
+                    continue
+                transmit.unknown = failure.meaning(self._driver) is Meaning.LATE
+            self._exchange.finished(transmit, None if failure is None else str(failure))
 
     def _send(self, transmit: Transmit) -> DriverError | str | None:
         """Why the driver has not taken it, waiting for room in its queue; ``None`` if it has."""
         pause_ns = _RETRY_FIRST_NS
         late = "expired before the driver took it"
         while not _is_late(transmit):
+            condition = self._exchange.condition
+            if condition.off:
+                return condition.reason
             error = self._try(transmit)
-            if error is None or not error.queue_is_full(self._interface):
-                return error
-            late = "expired while the driver's transmit queue was full"
+            if error is None:
+                return None
+            match error.meaning(self._driver):
+                case Meaning.DONE:
+                    return None
+                case Meaning.FULL:
+                    late = "expired while the driver's transmit queue was full"
+                case Meaning.BUS_OFF if self._reception.can_ask:
+                    self._exchange.tell(BusCondition(off=True, reason=str(error)))
+                    return error
+                case _:
+                    return error
+            self._reception.suspect()
             if self._exchange.wait_for_end(_no_longer_than(transmit, pause_ns) / clock.SECOND):
                 return error
             pause_ns = min(2 * pause_ns, _RETRY_MAX_NS)
@@ -58,14 +76,21 @@ class Sending:
 
     def _try(self, transmit: Transmit) -> DriverError | None:
         self._reception.note_sent(transmit.frame)
-        timeout_s = _no_longer_than(transmit, _SEND_NS) / clock.SECOND
         try:
             with foreign("send"):
-                self._bus.send(to_message(transmit.frame), timeout=timeout_s)
+                self._bus.send(to_message(transmit.frame), timeout=self._timeout_s(transmit))
         except DriverError as error:
             self._reception.note_not_sent(transmit.frame)
             return error
         return None
+
+    def _timeout_s(self, transmit: Transmit) -> float | None:
+        """How long the driver may wait; not at all for an acknowledgement, which may never come
+        and would keep every other frame waiting."""
+        timeout = self._driver.send_timeout
+        if timeout is ROOM:
+            return _no_longer_than(transmit, _SEND_NS) / clock.SECOND
+        return timeout
 
 
 def _is_late(transmit: Transmit) -> bool:

@@ -7,27 +7,41 @@ from collections import deque
 from collections.abc import Sequence
 from itertools import chain
 
+import msgspec
+
 from canbroker import clock
-from canbroker.backends.base import AdapterGoneError, Backend, Transmit
+from canbroker.backends.base import AdapterGoneError, Backend, BusCondition, Transmit
 from canbroker.backends.slcan.backlog import Backlog
-from canbroker.backends.slcan.handshake import Adapter, handshake
-from canbroker.backends.slcan.options import SlcanOptions
+from canbroker.backends.slcan.checkup import NEVER_NS, Checkup
+from canbroker.backends.slcan.handshake import Adapter, closing, handshake
+from canbroker.backends.slcan.options import AnsweringOptions, SlcanOptions
 from canbroker.backends.slcan.port import Port
-from canbroker.backends.slcan.timestamps import AdapterClock
+from canbroker.backends.slcan.timestamps import Stamps
 from canbroker.backends.slcan.window import ACKNOWLEDGE_NS, TransmitWindow
 from canbroker.errors import CanInitializationError
-from canbroker.frame import HARDWARE_TIMESTAMP, Frame, describe
-from canbroker.slcan_codec import BEL, LineError, decode
+from canbroker.frame import REMOTE, Frame, describe
+from canbroker.slcan_codec import (
+    ACK,
+    BEL,
+    CR,
+    LineError,
+    decode,
+    decode_candapter,
+)
 from canbroker.throttle import Throttle
 
 _log = logging.getLogger("canbroker.slcan")
 
 _CLOSE = b"C\r"
 _ACKNOWLEDGEMENTS = frozenset({b"", b"z", b"Z"})
+#: For pacing an adapter that tells neither its rate nor that its queue is full.
+_ASSUMED_BITRATE = 125_000
+#: When no LF has followed for so long, none does.
+_SETTLE_NS = 20 * clock.MILLISECOND
 
 
 def open_adapter(options: SlcanOptions) -> SlcanBackend:
-    """Opens the device, configures the adapter, opens its channel. No fixed waiting times.
+    """Opens the device, configures the adapter, opens its channel.
 
     :raises CanInitializationError: names the device, and the command if one was refused. Leaves
         the adapter's channel and the device closed.
@@ -37,38 +51,56 @@ def open_adapter(options: SlcanOptions) -> SlcanBackend:
         adapter = handshake(port, options)
         port.start(pumped=not adapter.acknowledges)
     except AdapterGoneError as error:
-        port.close(_CLOSE)
+        _close(port)
         raise CanInitializationError(str(error)) from error
     except BaseException:
-        port.close(_CLOSE)
+        _close(port)
         raise
     return SlcanBackend(port, adapter, options)
+
+
+def _close(port: Port) -> None:
+    port.close(closing() if port.is_torn else _CLOSE)
 
 
 class SlcanBackend(Backend):
     """An open serial adapter; :func:`open_adapter` makes it.
 
     An adapter that acknowledges nothing has no window: its transmits are finished when written.
+    Of one that may be of that kind, the first transmit tells. One that loses frames when its queue
+    is full is given no more than it can hold, by the time that frames take on the bus.
     """
 
     def __init__(self, port: Port, adapter: Adapter, options: SlcanOptions) -> None:
-        said = [("version", adapter.version), ("serial", adapter.serial)]
-        told = "".join(f" {what} {value}" for what, value in said if value)
-        self.info = f"slcan {options.port}{told}"
         self.bitrate = options.rate
         self.data_bitrate = options.data_bitrate
         self.fd = options.fd
         self.listen_only = options.listen_only
+        if adapter.answers:
+            self.reopening = AnsweringOptions(**msgspec.structs.asdict(options))
         self._port = port
+        self._adapter = adapter
         self._acknowledges = adapter.acknowledges
+        dialect = adapter.dialect
+        self._is_candapter = dialect.is_candapter
+        self._decode = decode_candapter if self._is_candapter else decode
         self._lines = adapter.lines
         self._early = adapter.early
-        self._window = TransmitWindow()
-        self._backlog = Backlog(options.rate, options.data_bitrate)
-        self._written: deque[Transmit] = deque()  # finished by send(), for read() to return
-        self._clock = AdapterClock()
+        self._window = TransmitWindow(dialect.encode)
+        self._is_paced = dialect.loses
+        rate = options.rate
+        if rate is None and (dialect.loses or not adapter.acknowledges):
+            rate = dialect.power_up_bitrate or _ASSUMED_BITRATE
+        self._backlog = Backlog(rate, options.data_bitrate, dialect.depth)
+        self._one_by_one = dialect.depth == 0
+        self._written: deque[Transmit] = deque()  # done, but for the time they take on the bus
+        self._stamps = Stamps(options.timestamps)
         self._throttle = Throttle(_log)
+        self._checkup = Checkup(adapter, clock.monotonic_ns())
+        self._settle_ns: int | None = None
         self._gone: AdapterGoneError | None = None
+        self._warn()
+        self._describe()
 
     def __repr__(self) -> str:
         return f"<SlcanBackend {self._port.name}{' closed' if self._port.closed else ''}>"
@@ -88,12 +120,18 @@ class SlcanBackend(Backend):
         for line, terminator in chain(early, self._lines.feed(data)):
             self._line(line, terminator, wall_ns, happened)
         now_ns = clock.monotonic_ns()
-        while self._written and self._keeps_up(now_ns):
+        if self._lines.held or self._settle_ns is not None:
+            self._settle(bool(data), now_ns, wall_ns, happened)
+        if happened:
+            self._checkup.heard(now_ns)
+        while self._written and not self._backlog.deep(now_ns):
             happened.append(self._written.popleft())
         happened.extend(self._window.give_up(now_ns))
         try:
             self._retry(now_ns)
-            self._check_deadline(now_ns)
+            self._check_deadline(now_ns, wall_ns, happened)
+            if now_ns >= self._checkup.next_ns or self._checkup.problem:
+                self._check_up(now_ns)
         except AdapterGoneError as error:
             if not happened:
                 raise
@@ -105,32 +143,40 @@ class SlcanBackend(Backend):
         so ask again at least that often."""
         if self._early or self._gone:
             return clock.monotonic_ns()
-        return self._backlog.shallow_ns() if self._written else self._window.due_ns()
+        transmits = self._backlog.shallow_ns() if self._written else self._window.due_ns()
+        times = (transmits, self._settle_ns, self._checkup.next_ns)
+        due_ns = min(time for time in times if time is not None)
+        return None if due_ns == NEVER_NS else due_ns
 
     def room(self, sender: str) -> int:
         del sender  # the adapter has one queue, whoever sends
         if self.listen_only:
             return 0
-        alone = self._acknowledges and self._backlog.deep(clock.monotonic_ns())
+        alone = (
+            self._acknowledges is None
+            or self._one_by_one
+            or (self._acknowledges and self._backlog.deep(clock.monotonic_ns()))
+        )
         return max(0, self._window.room(alone=alone) - len(self._written))
 
     def send(self, transmits: Sequence[Transmit]) -> None:
         now_ns = clock.monotonic_ns()
-        for transmit in transmits:
-            self._backlog.sent(transmit.frame, now_ns)
+        if not self._one_by_one:
+            for transmit in transmits:
+                self._backlog.sent(transmit.frame, now_ns)
         lines = self._window.add(transmits, now_ns)
         if lines:
             self._port.write(lines)
-        if not self._acknowledges:
+        if self._acknowledges is False:
             wall_ns = clock.wall_ns()
             for _ in transmits:
                 self._written.extend(_confirmed(self._window.taken() or [], wall_ns))
             self._port.wake()
 
-    def _keeps_up(self, now_ns: int) -> bool:
-        """Whether an adapter that never answers can be given more: its silence says nothing of
-        its queue, so the next frames wait for the time that these take."""
-        return self.bitrate is None or not self._backlog.deep(now_ns)
+    def fault(self, frame: Frame) -> str | None:
+        if self._is_candapter and frame.flags & REMOTE:
+            return "a CANdapter cannot send remote frames"
+        return super().fault(frame)
 
     def abandon(self) -> Sequence[Transmit]:
         written = list(self._written)
@@ -141,33 +187,64 @@ class SlcanBackend(Backend):
         return dict(self._throttle.counts)
 
     def close(self) -> None:
-        self._port.close(_CLOSE)
+        _close(self._port)
+
+    # ------------------------------------------------------------------------------- lines
 
     def _line(
         self, line: bytes, terminator: bytes, wall_ns: int, happened: list[Frame | Transmit]
     ) -> None:
-        if terminator == BEL:
+        if terminator == CR and line not in _ACKNOWLEDGEMENTS:
+            try:
+                frame, adapter_ms = self._decode(line)
+            except LineError as error:
+                if not self._answers(line, terminator):
+                    self._throttle.note(error.kind, f"{self._port.name}: {error}")
+                return
+            now_ns = clock.monotonic_ns()
+            self._backlog.received(frame, now_ns)
+            frame.timestamp_ns = wall_ns
+            if adapter_ms is not None or self._stamps.expected:
+                self._stamps.stamp(frame, adapter_ms, wall_ns, now_ns)
+                if self._stamps.problem:
+                    self._drop_clock()
+            happened.append(frame)
+        elif self._answers(line, terminator):
+            return
+        elif terminator == BEL:
             if line:
                 self._throttle.note("truncated", f"{line[:40]!r} before an answer")
             self._refused()
-        elif line in _ACKNOWLEDGEMENTS:
-            ended = self._window.taken()
-            if ended is None:
-                self._throttle.note("unexpected_answer", f"{line!r} answers nothing", logging.DEBUG)
-            else:
-                happened.extend(_confirmed(ended, wall_ns))
+        elif terminator == CR or (terminator == ACK and self._is_candapter and not line):
+            self._taken(line, wall_ns, happened)
         else:
-            try:
-                frame, adapter_ms = decode(line)
-            except LineError as error:
-                self._throttle.note(error.kind, f"{self._port.name}: {error}")
-                return
-            self._backlog.received(frame, clock.monotonic_ns())
-            frame.timestamp_ns = wall_ns
-            if adapter_ms is not None:
-                frame.timestamp_ns = self._clock.wall_ns(adapter_ms, wall_ns)
-                frame.flags |= HARDWARE_TIMESTAMP
-            happened.append(frame)
+            self._throttle.note("malformed", f"{self._port.name}: {line[:40]!r}")
+
+    def _settle(
+        self, is_news: bool, now_ns: int, wall_ns: int, happened: list[Frame | Transmit]
+    ) -> None:
+        """Takes an empty line for an acknowledgement once it is clear that no LF follows it."""
+        if not self._lines.held:
+            self._settle_ns = None
+        elif is_news or self._settle_ns is None:
+            self._settle_ns = now_ns + _SETTLE_NS
+        elif now_ns >= self._settle_ns:
+            self._settle_ns = None
+            for line, terminator in self._lines.settle():
+                self._line(line, terminator, wall_ns, happened)
+
+    def _taken(self, line: bytes, wall_ns: int, happened: list[Frame | Transmit]) -> None:
+        ended = self._window.taken()
+        if ended is None:
+            self._throttle.note("unexpected_answer", f"{line!r} answers nothing", logging.DEBUG)
+            return
+        if self._acknowledges is None:
+            self._acknowledges = True
+        if self._one_by_one:
+            # Its time on the bus begins now: before, it was on the serial line.
+            self._backlog.sent(ended[-1].frame, clock.monotonic_ns())
+        done = self._written if self._is_paced else happened
+        done.extend(_confirmed(ended, wall_ns))
 
     def _refused(self) -> None:
         if self._window.refused(clock.monotonic_ns()):
@@ -175,18 +252,86 @@ class SlcanBackend(Backend):
         else:
             self._throttle.note("unexpected_answer", "BEL answers nothing", logging.DEBUG)
 
+    def _drop_clock(self) -> None:
+        _log.warning(
+            "adapter %s: %s; frames have the time of their arrival (timestamps=on overrides)",
+            self._port.name,
+            self._stamps.problem,
+        )
+        self._stamps.problem = ""
+
+    # --------------------------------------------------------------------------- deadlines
+
     def _retry(self, now_ns: int) -> None:
         if line := self._window.retry(now_ns):
             self._port.write(line)
+            if self._acknowledges is False:
+                self._written.extend(_confirmed(self._window.taken() or [], clock.wall_ns()))
 
-    def _check_deadline(self, now_ns: int) -> None:
+    def _check_deadline(self, now_ns: int, wall_ns: int, happened: list[Frame | Transmit]) -> None:
         late = self._window.overdue(now_ns)
         # An answer may still lie in the driver, when it was this process that was slow.
-        if late is not None and self._port.drained:
-            raise AdapterGoneError(
-                f"adapter {self._port.name} did not acknowledge {describe(late.frame)}"
-                f" within {ACKNOWLEDGE_NS / clock.SECOND:g} s"
+        if late is None or not self._port.drained:
+            return
+        if self._acknowledges is None:
+            self._acknowledges = False
+            _log.warning("adapter %s: %s", self._port.name, _NO_ACKNOWLEDGEMENT)
+            self._describe()
+            happened.extend(_confirmed(self._window.taken() or [], wall_ns))
+            return
+        raise AdapterGoneError(
+            f"adapter {self._port.name} did not acknowledge {describe(late.frame)}"
+            f" within {ACKNOWLEDGE_NS / clock.SECOND:g} s"
+        )
+
+    def _check_up(self, now_ns: int) -> None:
+        """Asks an adapter that is quiet whether it still is as it was."""
+        checkup = self._checkup
+        if checkup.problem is None and not checkup.is_waiting:
+            question = checkup.question(now_ns)
+            if checkup.is_answered_in_turn and not self._window.ask():
+                checkup.postpone(now_ns)
+            else:
+                self._port.write(question)
+        elif checkup.is_waiting and self._port.drained:
+            checkup.expire(now_ns)
+            self._window.answered()
+        if checkup.problem:
+            raise AdapterGoneError(f"adapter {self._port.name} {checkup.problem}")
+
+    def _answers(self, line: bytes, terminator: bytes) -> bool:
+        if not self._checkup.answers(line, terminator, clock.monotonic_ns()):
+            return False
+        self._window.answered()
+        reason = self._checkup.condition
+        if reason != self.condition.reason:
+            self.condition = BusCondition(reason=reason and f"the adapter says: {reason}")
+        return True
+
+    # ------------------------------------------------------------------------- what it says
+
+    def _describe(self) -> None:
+        said = [("version", self._adapter.version), ("serial", self._adapter.serial)]
+        told = "".join(f" {what} {value}" for what, value in said if value)
+        silent = f"; {_NO_ACKNOWLEDGEMENT}" if self._acknowledges is False else ""
+        self.info = f"slcan {self._port.name}{told}{silent}"
+
+    def _warn(self) -> None:
+        """Says once what a user may not expect of this adapter."""
+        adapter = self._adapter
+        if adapter.acknowledges is False:
+            _log.warning("adapter %s: %s", self._port.name, _NO_ACKNOWLEDGEMENT)
+        elif adapter.unanswered:
+            _log.warning(
+                "adapter %s did not answer %s: whether it has done that is not known",
+                self._port.name,
+                ", ".join(adapter.unanswered),
             )
+        if self.listen_only and adapter.dialect.listen_caveat:
+            _log.warning("adapter %s: %s", self._port.name, adapter.dialect.listen_caveat)
+
+
+_NO_ACKNOWLEDGEMENT = 'it acknowledges nothing, so "sent" means written to it'
 
 
 def _confirmed(ended: list[Transmit], wall_ns: int) -> list[Transmit]:

@@ -10,20 +10,22 @@ from typing import Final
 
 from canbroker.frame import Frame, nominal_time_ns
 
-#: Frames that every adapter's queue holds; beyond, one transmit at a time is under way.
-_DEEP: Final = 8
-
 #: However long a burst or a busy bus: the queue itself is not longer than this.
 _LONGEST: Final = 64
 
-#: Stuff bits make a frame longer; the estimate shall not run ahead of the bus.
-_STUFFING: Final = 1.2
+#: A frame is longer by stuff bits, at most one for each four (ISO 11898-1). The estimate shall not
+#: run ahead of the bus.
+_STUFFING: Final = 1.25
 
 
 class Backlog:
-    """Pure; times are monotonic ns. Without a known ``bitrate`` it is always :meth:`deep`."""
+    """Pure; times are monotonic ns. Without a known ``bitrate`` it is always :meth:`deep`.
 
-    def __init__(self, bitrate: int | None, data_bitrate: int | None) -> None:
+    ``depth`` is the number of frames that the adapter's queue certainly holds.
+    """
+
+    def __init__(self, bitrate: int | None, data_bitrate: int | None, depth: int) -> None:
+        self._depth = depth
         self._bitrate = bitrate
         self._data_bitrate = data_bitrate
         self._until_ns = 0  # when the adapter will have sent all that it was given
@@ -42,12 +44,12 @@ class Backlog:
             self._until_ns += self._time(self._bitrate, frame)
 
     def deep(self, now_ns: int) -> bool:
-        """Whether the queue may be as full as the smallest adapter's can be."""
+        """Whether more than ``depth`` frames may be in the queue."""
         return not self._bitrate or now_ns < self.shallow_ns()
 
     def shallow_ns(self) -> int:
         """When it will no longer be deep."""
-        return self._until_ns - _DEEP * self._frame_ns
+        return self._until_ns - self._depth * self._frame_ns
 
     def _time(self, bitrate: int, frame: Frame) -> int:
         return int(_STUFFING * nominal_time_ns(frame, bitrate, self._data_bitrate))

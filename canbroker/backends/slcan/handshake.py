@@ -1,39 +1,108 @@
 """From a serial line to an adapter that is configured and open.
 
-Clean-up first: whoever used the adapter before may have crashed with its channel open. Bytes until
-the answer to ``V`` belong to that time. Then each command waits for CR (done) or BEL (refused).
+Adapters differ in what they answer. One that says ``V1013`` and acknowledges each command is the
+manual's; others answer ``V`` with a line of text and nothing else, know no ``V``, boot for two
+seconds when the port is opened, or never say anything. So nothing but a refusal (BEL) is fatal.
 """
 
 from __future__ import annotations
 
+import re
 from collections import deque
-from typing import NamedTuple
+from dataclasses import dataclass, field
+from typing import Final, NamedTuple
 
-from canbroker.backends.slcan.options import BITRATES, DATA_BITRATES, SlcanOptions
+from canbroker.backends.slcan.dialects import (
+    CANDAPTER,
+    DATA_BITRATES,
+    DIALECTS,
+    UNKNOWN,
+    Dialect,
+    dialect_of,
+)
+from canbroker.backends.slcan.options import AnsweringOptions, SlcanOptions
 from canbroker.backends.slcan.port import Port
-from canbroker.clock import MILLISECOND, monotonic_ns
+from canbroker.clock import MILLISECOND, SECOND, monotonic_ns
 from canbroker.errors import CanInitializationError
-from canbroker.slcan_codec import BEL, CR, LineBuffer
+from canbroker.slcan_codec import ACK, BEL, CR, LF, LineBuffer
 
-_ANSWER_NS = 500 * MILLISECOND
+#: For a command, if the adapter has answered faster than that.
+_ANSWER_NS: Final = 500 * MILLISECOND
+_LONGEST_ANSWER_NS: Final = 1500 * MILLISECOND
+_FORK_NS: Final = 100 * MILLISECOND
+#: For the first sign of life: an Arduino's boot loader takes 2 s.
+_FIRST_SIGN_NS: Final = 3 * SECOND
+_ASK_AGAIN_NS: Final = 250 * MILLISECOND
+#: An adapter that has answered C so many times, and V never, does not know V.
+_ANSWERED: Final = 3
+#: Text that is followed by nothing for so long is complete.
+_QUIET_NS: Final = 50 * MILLISECOND
+
+#: What an adapter answers to F, as far as it tells an open channel from a closed one.
+STATUS, REFUSED, DONE = "status", "refused", "done"
+
+#: Also what is left of a frame after bytes were lost.
+_FRAME_LIKE: Final = re.compile(rb"[trdbTRDBx][0-9A-Fa-f]*")
+
+Line = tuple[bytes, bytes]
 
 
-class Adapter(NamedTuple):
-    """What an open adapter said of itself."""
+@dataclass(frozen=True)
+class Adapter:
+    """What an open adapter said of itself.
+
+    ``answers``: it has said anything. ``acknowledges`` transmits: yes, no, or (``None``) nobody
+    knows before the first one. ``unanswered``: commands that were given and not answered.
+    ``status``: what it answered to F once it was open: :data:`STATUS`, :data:`REFUSED`,
+    :data:`DONE` or nothing. ``answer_ns``: no answer took longer. ``commands`` have configured and
+    opened it. ``lines`` has the beginning of a line that was not complete yet; ``early`` are lines
+    that came behind the answer to the last command.
+    """
 
     version: str | None
     serial: str | None
-    acknowledges: bool
-    lines: LineBuffer  # with the beginning of a line that was not complete yet
-    early: list[tuple[bytes, bytes]]  # lines that came right behind the last answer
+    dialect: Dialect
+    answers: bool
+    acknowledges: bool | None
+    unanswered: list[str]
+    status: str | None
+    answer_ns: int
+    commands: list[bytes]
+    lines: LineBuffer
+    early: list[Line] = field(default_factory=list)
+
+
+class Command(NamedTuple):
+    """``needed``: a refusal is fatal; ``proven``: so is no answer."""
+
+    text: str
+    meaning: str
+    needed: bool = True
+    proven: bool = False
+
+    @property
+    def line(self) -> bytes:
+        return self.text.encode("ascii") + CR
+
+
+def closing(line_buffer: int = UNKNOWN.line_buffer) -> bytes:
+    """Closes the channel, whatever was written before, and transmits nothing.
+
+    A program that was killed may have left half a line behind, and some firmwares take ``C`` and
+    CR for the end of it: they transmit a frame as soon as its length code is there. Nor may the
+    half line be ended by CR alone, because the same firmwares then carry out the last command once
+    more, transmits included. So the line buffer is overrun, and what remains in it begins with C.
+    """
+    return b"C" * (line_buffer + 1) + CR + b"C" + CR
 
 
 def handshake(port: Port, options: SlcanOptions) -> Adapter:
-    """Configures the adapter and opens its channel. Blocks, 0.5 s for each answer that is missing.
+    """Configures the adapter and opens its channel. Blocks for 3 s at most if nothing answers.
 
     Frames that arrive meanwhile are ignored.
 
-    :raises CanInitializationError: nothing answers, or a command was refused; names it.
+    :raises CanInitializationError: a command was refused, the adapter does not have what is asked
+        for, or it is silent now and was not when it was opened before; says which.
     :raises AdapterGoneError: the device went away.
     """
     return _Handshake(port, options).run()
@@ -44,85 +113,273 @@ class _Handshake:
         self._port = port
         self._options = options
         self._buffer = LineBuffer()
-        self._answers: deque[tuple[bytes, bytes]] = deque()
-        self._heard = False  # anything at all
-        self._acknowledged = False  # a bare CR or BEL, as an answer has it
+        self._waiting: deque[Line] = deque()
+        self._began_ns = 0
+        self._answer_ns = 0  # the longest that an answer may have taken
+        self._asked_ns = 0  # when the last question was asked
+        self._versions_asked = 0
+        self._versions = 0  # answers to V
+        self._bare = 0  # answers that say nothing but done or refused
+        self._bare_before = 0  # the last question
+        self._first_bare_ns = 0
+        self._is_candapter = False
 
     def run(self) -> Adapter:
-        self._port.write(b"\rC\r")
-        version = self._ask(b"V", until_refused=False)
-        if not self._heard:
+        self._rest()
+        version = self._greet()
+        answers = bool(version or self._bare)
+        if not answers and self._must_answer():
             raise CanInitializationError(
                 f"no answer from {self._port.name}; is it an slcan adapter?"
             )
-        serial = self._ask(b"N", until_refused=True)
-        silent = False
-        for command, meaning, needed in _commands(self._options):
-            if silent:
-                self._port.write(command + CR)
-                continue
-            answer = self._command(command)
-            if answer is None and version is not None and not self._acknowledged:
-                silent = True  # firmware that answers questions and acknowledges nothing
-            elif answer is None:
-                raise self._failed("did not answer", command, meaning)
-            elif answer == BEL and needed:
-                raise self._failed("refused", command, meaning)
-        return Adapter(version, serial, not silent, self._buffer, list(self._answers))
-
-    def _failed(self, what: str, command: bytes, meaning: str) -> CanInitializationError:
-        return CanInitializationError(
-            f"adapter {self._port.name} {what} '{command.decode('ascii')}' ({meaning})"
+        dialect = self._dialect(version)
+        serial = self._catch_up(dialect) if answers else None
+        commands = commands_of(self._options, dialect, self._named(version))
+        unanswered, is_silent = self._configure(commands, dialect)
+        dialect = self._dialect(version)  # a CANdapter shows itself by how it acknowledges
+        status, early = self._settle(version) if is_silent else self._status()
+        acknowledges: bool | None = None if unanswered else True
+        if is_silent and version is not None:
+            acknowledges = False
+        return Adapter(
+            version=version,
+            serial=serial,
+            dialect=dialect,
+            answers=answers,
+            acknowledges=acknowledges,
+            unanswered=unanswered,
+            status=status,
+            answer_ns=self._patience_ns(),
+            commands=[command.line for command in commands],
+            lines=self._buffer,
+            early=early,
         )
 
-    def _ask(self, question: bytes, until_refused: bool) -> str | None:
-        """The answer to a question: the line that begins with its letter."""
-        self._port.write(question + CR)
-        deadline = monotonic_ns() + _ANSWER_NS
+    # ---------------------------------------------------------------------- who is there
+
+    def _rest(self) -> None:
+        until = monotonic_ns() + int(self._options.sleep_after_open * SECOND)
+        while monotonic_ns() < until:
+            self._port.wait()
+
+    def _must_answer(self) -> bool:
+        return isinstance(self._options, AnsweringOptions) or self._options.dialect != "auto"
+
+    def _dialect(self, version: str | None) -> Dialect:
+        if self._options.dialect != "auto":
+            return DIALECTS[self._options.dialect]
+        return CANDAPTER if self._is_candapter else dialect_of(version)
+
+    def _named(self, version: str | None) -> str:
+        return f"adapter {self._port.name}" + (f" ({version})" if version else "")
+
+    def _greet(self) -> str | None:
+        """Closes the channel and returns the answer to ``V``; ``None`` if it has none.
+
+        A line of text is the answer if a second ``V`` brings the same one: an adapter that boots
+        writes text, too.
+        """
+        self._began_ns = monotonic_ns()
+        deadline = self._began_ns + _FIRST_SIGN_NS
+        self._ask_version(closing(self._dialect(None).line_buffer))
+        before: set[bytes] = set()  # text that earlier questions have brought
+        now: set[bytes] = set()
+        again_ns = self._asked_ns + _ASK_AGAIN_NS
+        answered = 0  # questions in a row that brought an answer to C, and none to V
+        while True:
+            answer = self._next(min(again_ns, deadline))
+            if answer is None:
+                answered = answered + 1 if self._bare > self._bare_before else 0
+                if answered == _ANSWERED or monotonic_ns() >= deadline:
+                    self._answer_ns = max(0, self._first_bare_ns - self._began_ns)
+                    return None
+                self._ask_version(b"" if now else b"C" + CR)
+                before, now = before | now, set()
+                again_ns = self._asked_ns + _ASK_AGAIN_NS
+                continue
+            line, terminator = answer
+            if not _is_text(line, terminator):
+                continue
+            if line[:1] in b"Vv" or line in before:
+                self._versions += 1
+                self._answer_ns = monotonic_ns() - self._began_ns
+                return line.decode("ascii")
+            now.add(line)
+            again_ns = monotonic_ns() + _QUIET_NS
+
+    def _ask_version(self, first: bytes) -> None:
+        self._port.write(first + b"V" + CR)
+        self._versions_asked += 1
+        self._bare_before = self._bare
+        self._asked_ns = monotonic_ns()
+
+    def _catch_up(self, dialect: Dialect) -> str | None:
+        """Waits for the answers to whatever was asked more than once; returns the serial number.
+
+        Answers come in order: behind the one to ``N``, or the last one to ``V``, nothing is late.
+        """
+        if dialect.has_serial_number:
+            self._port.write(b"N" + CR)
+            self._asked_ns = monotonic_ns()
+        elif self._versions == self._versions_asked:
+            return None
+        deadline = self._asked_ns + self._patience_ns()
         while (answer := self._next(deadline)) is not None:
             line, terminator = answer
-            if line.startswith(question) and terminator == CR and line.isascii():
+            if line[:1] in b"Vv" and _is_text(line, terminator):
+                self._versions += 1
+            elif line[:1] == b"N" and _is_text(line, terminator):
                 return line.decode("ascii")
-            if terminator == BEL and until_refused:
+            if self._versions < self._versions_asked:
+                continue
+            if terminator == BEL or not dialect.has_serial_number:
                 return None
         return None
 
-    def _command(self, command: bytes) -> bytes | None:
-        """The terminator that answers a command; ``None`` if nothing does."""
-        self._port.write(command + CR)
-        deadline = monotonic_ns() + _ANSWER_NS
+    def _patience_ns(self) -> int:
+        """How long to wait for an answer."""
+        return min(max(_ANSWER_NS, 2 * self._answer_ns), _LONGEST_ANSWER_NS)
+
+    # ----------------------------------------------------------------------- configuration
+
+    def _configure(self, commands: list[Command], dialect: Dialect) -> tuple[list[str], bool]:
+        """Gives the commands; returns those without an answer, and whether it never answers."""
+        unanswered = []
+        is_silent = False
+        patience_ns = self._patience_ns()
+        if dialect.repeatable:  # only a fork of it would answer, as fast as it answers V
+            patience_ns = min(patience_ns, max(_FORK_NS, 4 * self._answer_ns))
+        for command in commands:
+            self._port.write(command.line)
+            answer = None if is_silent else self._answer(patience_ns)
+            if answer is None:
+                unanswered.append(command.text)
+                is_silent = not self._bare
+                if command.proven:
+                    raise CanInitializationError(
+                        f"adapter {self._port.name} did not answer '{command.text}' "
+                        f"({command.meaning}), so nobody knows whether it does; "
+                        f"if its firmware is one of {_listed()}, say so with dialect="
+                    )
+            elif answer == BEL and command.needed:
+                raise CanInitializationError(
+                    f"adapter {self._port.name} refused '{command.text}' ({command.meaning})"
+                )
+        return unanswered, is_silent
+
+    def _answer(self, patience_ns: int) -> bytes | None:
+        """The terminator of the answer to a command; ``None`` if there is none."""
+        deadline = monotonic_ns() + patience_ns
         while (answer := self._next(deadline)) is not None:
             line, terminator = answer
             if terminator == BEL or not line:
                 return terminator
         return None
 
-    def _next(self, deadline: int) -> tuple[bytes, bytes] | None:
+    def _settle(self, version: str | None) -> tuple[None, list[Line]]:
+        """Waits until an adapter that acknowledges nothing has carried out its commands: answers
+        come in order. Returns the lines that came before that."""
+        early: list[Line] = []
+        if version is not None:
+            self._port.write(b"V" + CR)
+            deadline = monotonic_ns() + self._patience_ns()
+            while (answer := self._next(deadline)) is not None:
+                if answer == (version.encode("ascii"), CR):
+                    break
+                early.append(answer)
+        return None, [*early, *self._waiting]
+
+    def _status(self) -> tuple[str | None, list[Line]]:
+        """What an open channel answers to ``F``, and the lines that came before that."""
+        self._port.write(b"F" + CR)
+        deadline = monotonic_ns() + self._patience_ns()
+        early: list[Line] = []
+        while (answer := self._next(deadline)) is not None:
+            if (kind := status_kind(*answer)) is not None:
+                return kind, [*early, *self._waiting]
+            early.append(answer)
+        return None, early
+
+    def _next(self, deadline: int) -> Line | None:
         """The next line; ``None`` if there is none until ``deadline``."""
-        while not self._answers:
+        while not self._waiting:
             if monotonic_ns() >= deadline:
                 return None
             data = self._port.wait()
-            self._heard = self._heard or bool(data)
-            self._answers.extend(self._buffer.feed(data))
-        line, terminator = self._answers.popleft()
-        self._acknowledged = self._acknowledged or not line
+            self._waiting.extend(self._buffer.feed(data) if data else self._buffer.settle())
+        line, terminator = self._waiting.popleft()
+        if not line or terminator in (BEL, ACK):
+            self._first_bare_ns = self._first_bare_ns or monotonic_ns()
+            self._bare += 1
+            self._is_candapter = self._is_candapter or terminator == ACK
         return line, terminator
 
 
-def _commands(options: SlcanOptions) -> list[tuple[bytes, str, bool]]:
-    """``(command, what it means, whether a refusal fails the open)``, in order."""
+def commands_of(options: SlcanOptions, dialect: Dialect, named: str) -> list[Command]:
+    """What configures an adapter of this dialect and opens its channel, in order.
+
+    :raises CanInitializationError: the dialect does not have what is asked for.
+    """
     commands = []
     if options.bitrate is not None:
-        commands.append((f"S{BITRATES[options.bitrate]}", f"bitrate {options.bitrate}", True))
+        digit = dialect.bitrates.get(options.bitrate)
+        if digit is None:
+            advice = "give btr=" if dialect.has_registers else "give another bitrate"
+            raise CanInitializationError(
+                f"{named} cannot be set to {options.bitrate} bit/s by a command that is known to "
+                f"mean that: {dialect.without[options.bitrate]}; {advice}, or, if its firmware is "
+                f"one of {_listed()}, say so with dialect="
+            )
+        commands.append(Command(f"S{digit}", f"bitrate {options.bitrate}"))
     if options.btr is not None:
-        commands.append((f"s{options.btr}", f"bit timing registers {options.btr}", True))
+        if not dialect.has_registers:
+            raise CanInitializationError(f"{named} takes no bit timing registers (btr)")
+        commands.append(Command(f"s{options.btr}", f"bit timing registers {options.btr}"))
+    if options.fd and not dialect.has_fd:
+        raise CanInitializationError(f"{named} has no CAN FD")
     if options.data_bitrate is not None:
         rate = options.data_bitrate
-        commands.append((f"Y{DATA_BITRATES[rate]}", f"data bitrate {rate}", True))
-    commands.append(("Z1", "timestamps", False))
-    if options.listen_only:
-        commands.append(("L", "open the channel listen-only", True))
-    else:
-        commands.append(("O", "open the channel", True))
-    return [(command.encode("ascii"), meaning, needed) for command, meaning, needed in commands]
+        commands.append(Command(f"Y{DATA_BITRATES[rate]}", f"data bitrate {rate}"))
+    if dialect.timestamps is not None:
+        off, on = dialect.timestamps
+        is_off = options.timestamps == "off"
+        commands.append(Command(off if is_off else on, "timestamps", needed=False))
+    return commands + _opening(options, dialect, named)
+
+
+def _opening(options: SlcanOptions, dialect: Dialect, named: str) -> list[Command]:
+    if not options.listen_only:
+        *modes, last = dialect.normal
+        return [
+            *(Command(text, "normal mode", needed=False) for text in modes),
+            Command(last, "open the channel"),
+        ]
+    if dialect.listen_caveat and options.dialect == "auto":
+        raise CanInitializationError(
+            f"{named} cannot be opened listen-only: {dialect.listen_caveat}; "
+            f"dialect={dialect.name} opens it all the same"
+        )
+    meaning = "open the channel listen-only"
+    if dialect.listen is None:
+        return [Command("L", meaning, proven=True)]
+    return [Command(text, meaning, proven=not dialect.repeatable) for text in dialect.listen]
+
+
+def status_kind(line: bytes, terminator: bytes) -> str | None:
+    """What kind of answer to ``F`` a line is, if it is one."""
+    if terminator == BEL:
+        return REFUSED
+    if len(line) == 3 and line[:1] in b"Ff":
+        return STATUS
+    return None if line else DONE
+
+
+def _is_text(line: bytes, terminator: bytes) -> bool:
+    """Whether a line is in words: neither a frame nor an acknowledgement."""
+    if terminator not in (CR, LF) or not line.isascii() or not line.decode("ascii").isprintable():
+        return False
+    return len(line) > 1 and not _FRAME_LIKE.fullmatch(line)
+
+
+def _listed() -> str:
+    return ", ".join(DIALECTS)

@@ -2,29 +2,21 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
+from collections.abc import Iterable
+from typing import ClassVar, Final, Literal
 
 from canbroker.backends.base import Options
+from canbroker.backends.slcan.dialects import BITRATES, DATA_BITRATES
 from canbroker.bit_timing import rate_of_btr
 
-#: bit/s -> digit of the command S (CANUSB manual)
-BITRATES = {
-    10_000: 0,
-    20_000: 1,
-    50_000: 2,
-    100_000: 3,
-    125_000: 4,
-    250_000: 5,
-    500_000: 6,
-    800_000: 7,
-    1_000_000: 8,
-}
-#: bit/s -> digit of the command Y (CANable 2.0 firmware)
-DATA_BITRATES = {2_000_000: 2, 5_000_000: 5}
+_PORT_AND_BAUD: Final = re.compile(r"(.+)@(\d+)")
+#: Longest ``sleep_after_open``: clients give up on a channel that takes longer to open.
+_PATIENCE_S: Final = 10
 
-_PORT_AND_BAUD = re.compile(r"(.+)@(\d+)")
-_BTR = re.compile(r"[0-9A-Fa-f]{4}")
+_BTR: Final = re.compile(r"[0-9A-Fa-f]{4}")
 
 
 class SlcanOptions(Options, kw_only=True, frozen=True, forbid_unknown_fields=True):
@@ -33,7 +25,16 @@ class SlcanOptions(Options, kw_only=True, frozen=True, forbid_unknown_fields=Tru
     ``channel`` is a device, a pty or a pyserial URL; ``device@baud`` sets ``tty_baudrate`` too.
     With neither ``bitrate`` nor ``btr`` the adapter keeps its own setting. ``btr`` holds the
     registers BTR0 and BTR1 in four hex digits. Rates in bit/s.
+
+    ``dialect`` is the adapter's firmware family, which ``auto`` takes from what the adapter says
+    of itself. ``timestamps``: ``auto`` uses the adapter's clock as long as it keeps time with the
+    host's, ``on`` whatever it says, ``off`` takes the host's. ``sleep_after_open`` seconds pass
+    before the adapter is first asked; it is asked again for 3 s anyway.
     """
+
+    #: python-can reads in a loop, with these as pauses. Nothing here polls.
+    without_effect: ClassVar[frozenset[str]] = frozenset({"poll_interval", "timeout"})
+    renamed: ClassVar[dict[str, str]] = {"ttyBaudrate": "tty_baudrate"}
 
     bitrate: int | None = None
     btr: str | None = None
@@ -42,6 +43,9 @@ class SlcanOptions(Options, kw_only=True, frozen=True, forbid_unknown_fields=Tru
     listen_only: bool = False
     fd: bool = False
     data_bitrate: int | None = None
+    dialect: Literal["auto", "lawicel", "canable", "canable2", "candapter", "sketch"] = "auto"
+    timestamps: Literal["auto", "on", "off"] = "auto"
+    sleep_after_open: float = 0.0
 
     def __post_init__(self) -> None:
         if not self.port:
@@ -59,6 +63,10 @@ class SlcanOptions(Options, kw_only=True, frozen=True, forbid_unknown_fields=Tru
         if self.data_bitrate is not None and self.data_bitrate not in DATA_BITRATES:
             accepted = _listed(DATA_BITRATES)
             raise ValueError(f"data_bitrate must be one of {accepted}, got {self.data_bitrate}")
+        if not (math.isfinite(self.sleep_after_open) and 0 <= self.sleep_after_open <= _PATIENCE_S):
+            raise ValueError(
+                f"sleep_after_open must be 0 to {_PATIENCE_S} s, got {self.sleep_after_open}"
+            )
 
     @property
     def port(self) -> str:
@@ -84,5 +92,12 @@ class SlcanOptions(Options, kw_only=True, frozen=True, forbid_unknown_fields=Tru
         return os.path.realpath(self.port) if is_path else self.port
 
 
-def _listed(table: dict[int, int]) -> str:
+class AnsweringOptions(SlcanOptions, kw_only=True, frozen=True, forbid_unknown_fields=True):
+    """Parameters of an adapter that has answered when it was opened before.
+
+    One that is silent now is not taken for a firmware that never says anything.
+    """
+
+
+def _listed(table: Iterable[int]) -> str:
     return ", ".join(map(str, table))

@@ -11,7 +11,8 @@ import os
 import select
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from typing import Final
 
 import serial
 
@@ -27,11 +28,15 @@ _PUMP_LIMIT = 1 << 20
 
 _FOREIGN: tuple[type[Exception], ...] = (OSError, ValueError)  # SerialException is an OSError
 try:
+    import fcntl
     import termios
 except ImportError:  # Windows
     pass
 else:
     _FOREIGN += (termios.error,)
+
+#: Majors of Linux's pseudo-terminals (UNIX98_PTY_SLAVE_MAJOR of linux/major.h, and the seven next)
+_PSEUDO_TERMINALS: Final = range(136, 144)
 
 _IN_USE = {errno.EAGAIN, errno.EBUSY}
 
@@ -49,6 +54,7 @@ class Port:
         self.name = name
         self._write_lock = threading.Lock()
         self._closed = False
+        self._is_torn = False
         self._pump: _Pump | None = None
         self._serial: serial.Serial = _open(name, baudrate, rtscts)
         try:
@@ -101,6 +107,11 @@ class Port:
             return b""
 
     @property
+    def is_torn(self) -> bool:
+        """Whether a write ended before all of it was written, perhaps amid a line."""
+        return self._is_torn
+
+    @property
     def drained(self) -> bool:
         """Whether everything that has arrived was read."""
         if self._pump is not None:
@@ -114,10 +125,12 @@ class Port:
         :raises AdapterGoneError: the device is gone, or did not take it all.
         """
         with self._write_lock, self._mapped("write"):
+            self._is_torn = True
             if type(self._serial) is serial.Serial and self._descriptor is not None:
                 self._write_out(memoryview(data))
             else:
                 self._serial.write(data)
+            self._is_torn = False
 
     def _write_out(self, rest: memoryview) -> None:
         # pyserial's own looks at the clock only: a process that was stopped meanwhile would blame
@@ -138,6 +151,7 @@ class Port:
             self._discard_output()
         if self._pump is not None:
             self._pump.stop()
+        _claim(self._serial, "TIOCNXCL")  # who had it open before us, may keep it
         self._serial.close()
 
     @property
@@ -226,7 +240,7 @@ class _Pump:
 
 def _open(name: str, baudrate: int, rtscts: bool) -> serial.Serial:
     try:
-        return serial.serial_for_url(
+        opened = serial.serial_for_url(
             name,
             baudrate=baudrate,
             rtscts=rtscts,
@@ -236,6 +250,21 @@ def _open(name: str, baudrate: int, rtscts: bool) -> serial.Serial:
         )
     except _FOREIGN as error:
         raise CanInitializationError(f"cannot open {name}: {_reason(name, error)}") from error
+    _claim(opened)
+    return opened
+
+
+def _claim(line: serial.Serial, request: str = "TIOCEXCL") -> None:
+    """Has the system refuse the device to other programs; pyserial's lock asks them to heed it.
+
+    Not a pseudo-terminal: the flag goes with the last one who has it open, and there the program
+    at its other end usually keeps it open.
+    """
+    if os.name != "posix" or type(line) is not serial.Serial:
+        return
+    with suppress(*_FOREIGN):  # a device without it is shared as it was
+        if os.major(os.fstat(line.fileno()).st_rdev) not in _PSEUDO_TERMINALS:
+            fcntl.ioctl(line.fileno(), getattr(termios, request))
 
 
 def _code(error: BaseException | None) -> int | None:

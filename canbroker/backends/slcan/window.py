@@ -13,11 +13,11 @@ from __future__ import annotations
 import threading
 from bisect import insort
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from canbroker.backends.base import Transmit
 from canbroker.clock import MILLISECOND, SECOND
-from canbroker.slcan_codec import encode
+from canbroker.frame import Frame
 
 WINDOW = 8
 ACKNOWLEDGE_NS = 1 * SECOND
@@ -30,10 +30,10 @@ _GROW_AFTER = 64
 class _Entry:
     __slots__ = ("line", "number", "refused_ns", "sent_ns", "transmit")
 
-    def __init__(self, number: int, transmit: Transmit) -> None:
+    def __init__(self, number: int, transmit: Transmit, line: bytes) -> None:
         self.number = number  # position in the order of transmission
         self.transmit = transmit
-        self.line = encode(transmit.frame)
+        self.line = line
         self.sent_ns = 0
         self.refused_ns = 0  # the first time; 0 is never
 
@@ -59,7 +59,8 @@ class TransmitWindow:
     Lines that methods return are to be written, in this order, by whoever called.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, encode: Callable[[Frame], bytes]) -> None:
+        self._encode = encode
         self._lock = threading.Lock()
         self._outstanding: deque[_Entry] = deque()  # written, not answered
         self._waiting: list[_Entry] = []  # refused, or behind a refused one; in order
@@ -68,6 +69,23 @@ class TransmitWindow:
         self._next_number = 0
         self._retry_ns = 0
         self._retrying = False  # the one outstanding is being sent again
+        self._asking = False
+
+    def ask(self) -> bool:
+        """Keeps transmits back, so that the next answer is to a question and not to one of them.
+
+        ``False`` if some are under way. :meth:`answered` ends it.
+        """
+        with self._lock:
+            if self._outstanding or self._waiting:
+                return False
+            self._asking = True
+            return True
+
+    def answered(self) -> None:
+        """The question that :meth:`ask` was for is over; what waits is for :meth:`retry`."""
+        with self._lock:
+            self._asking = False
 
     def room(self, *, alone: bool = False) -> int:
         """How many transmits :meth:`add` would have written at once.
@@ -86,7 +104,10 @@ class TransmitWindow:
         for :meth:`retry`.
         """
         with self._lock:
-            entries = [_Entry(self._next_number + i, item) for i, item in enumerate(transmits)]
+            entries = [
+                _Entry(self._next_number + i, item, self._encode(item.frame))
+                for i, item in enumerate(transmits)
+            ]
             self._next_number += len(entries)
             room = self._room()
             self._waiting.extend(entries[room:])
@@ -148,7 +169,7 @@ class TransmitWindow:
         One at a time and only when nothing else is under way: what is alone cannot be overtaken.
         """
         with self._lock:
-            if self._outstanding or not self._waiting or now_ns < self._retry_ns:
+            if self._outstanding or self._asking or not self._waiting or now_ns < self._retry_ns:
                 return b""
             self._retrying = True
             return self._under_way([self._waiting.pop(0)], now_ns)
@@ -166,7 +187,7 @@ class TransmitWindow:
             times = [until for entry in self._waiting if (until := entry.gives_up_ns()) is not None]
             if self._outstanding:
                 times.append(self._outstanding[0].sent_ns + ACKNOWLEDGE_NS)
-            elif self._waiting:
+            elif self._waiting and not self._asking:
                 times.append(self._retry_ns)
             return min(times, default=None)
 
@@ -182,7 +203,7 @@ class TransmitWindow:
     def _room(self) -> int:
         # A frame that is being sent again holds the others back too: this keeps the order, and
         # keeps two threads from writing at the same time.
-        if self._waiting or self._retrying:
+        if self._waiting or self._retrying or self._asking:
             return 0
         return max(0, self._size - len(self._outstanding))
 

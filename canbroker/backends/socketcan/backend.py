@@ -22,21 +22,21 @@ from canbroker.backends.base import (
     Transmit,
 )
 from canbroker.backends.socketcan.bcm import Repeater
-from canbroker.backends.socketcan.codec import CAN_MTU, CANFD_MTU, can_id_of, decode
+from canbroker.backends.socketcan.codec import CANFD_MTU, can_id_of, decode
 from canbroker.backends.socketcan.error_frames import (
     condition_after,
     describe_error,
     error_causes,
     is_overrun,
 )
-from canbroker.backends.socketcan.interface import prepare
+from canbroker.backends.socketcan.interface import condition_of, describe, prepare, sent_since
 from canbroker.backends.socketcan.netlink import Link
 from canbroker.backends.socketcan.options import SocketcanOptions
 from canbroker.backends.socketcan.passing import PassList, pack_entries
-from canbroker.backends.socketcan.queue import WINDOW, TransmitQueue
+from canbroker.backends.socketcan.queue import STALL_NS, STALLED, WINDOW, TransmitQueue
 from canbroker.backends.socketcan.sockets import (
-    SO_RXQ_OVFL,
     SO_TIMESTAMPING,
+    drops,
     open_socket,
     set_filter,
 )
@@ -52,8 +52,7 @@ _log = logging.getLogger("canbroker.socketcan")
 _MAX_READ: Final = 512
 
 _TIMES = struct.Struct("@6l")  # struct scm_timestamping: software, unused, raw hardware
-_U32 = struct.Struct("=I")
-_ANCILLARY: Final = socket.CMSG_SPACE(_TIMES.size) + socket.CMSG_SPACE(_U32.size)
+_ANCILLARY: Final = socket.CMSG_SPACE(_TIMES.size)
 
 # linux/socket.h: sent by this socket, sent by this host. Numbers, as "&" with the enum that the
 # module socket has for them took longer than all the rest that is done with a frame here.
@@ -74,7 +73,13 @@ def open_interface(options: SocketcanOptions) -> SocketcanBackend:
     if not hasattr(socket, "AF_CAN") or not hasattr(select, "epoll"):
         raise CanInitializationError("interface 'socketcan' needs Linux")
     link = prepare(options)
-    raw = open_socket(link.name, fd=options.fd, bitrate=link.bitrate)
+    raw = open_socket(link.name, fd=link.mtu >= CANFD_MTU, bitrate=link.bitrate)
+    if link.mtu >= CANFD_MTU and not options.fd:
+        _log.warning(
+            "interface %s has CAN FD (MTU %d), but was opened without fd=True: FD frames of others"
+            " are counted (fd_frame), not received",
+            link.name, link.mtu,
+        )  # fmt: skip
     try:
         return SocketcanBackend(raw, link, options)
     except BaseException:
@@ -90,23 +95,21 @@ class SocketcanBackend(Backend):
     """
 
     def __init__(self, raw: socket.socket, link: Link, options: SocketcanOptions) -> None:
-        self.info = _info(link)
+        self.info = describe(link)
         self.bitrate = link.bitrate
         self.data_bitrate = link.data_bitrate if options.fd else None
         self.fd = options.fd
         self.listen_only = options.listen_only or link.listen_only
-        if link.state == "bus-off":
-            self.condition = BusCondition(off=True, reason="bus-off")
-        elif link.state in {"warning", "passive"}:
-            self.condition = BusCondition(reason=f"error {link.state}")
+        self.condition = self._controller = condition_of(link)
+        self._link = link
         self._name = link.name
         self._socket = raw
-        self._mtu = CANFD_MTU if options.fd else CAN_MTU
         self._lock = threading.Lock()  # guards queue, pass list, repeater and writing
         self._queue = TransmitQueue()
         self._passing = PassList()
         self._repeater = Repeater(link)
         self.repeats = self._repeater.available
+        self._has_echoed = not link.echoes  # whether it is known that what is sent comes back
         self._overflows = 0  # as the kernel counts them, modulo 2^32
         self._throttle = Throttle(_log)
         self._gone: AdapterGoneError | None = None
@@ -128,18 +131,25 @@ class SocketcanBackend(Backend):
         if self._gone is not None:
             raise self._gone
         self._wake.clear()
+        asked_ns = clock.monotonic_ns()  # before: what this process sleeps from here is no stall
         received, lost = self._receive()
         now_ns = clock.monotonic_ns()
         with self._lock:
             happened = [item for one in received if (item := self._item(one, now_ns)) is not None]
+            self._count_drops(now_ns)
             confirmed = any(isinstance(item, Transmit) for item in happened)
             self._queue.give_up(now_ns)
+            stall_ns = self._stall_ns()
+            has_all = lost is None and len(received) < _MAX_READ
+            if has_all and stall_ns is not None and stall_ns <= asked_ns:
+                self._stall(now_ns)
             if lost is None and self._queue.should_retry(now_ns, confirmed=confirmed):
                 try:
                     self._write()
                 except AdapterGoneError as error:
                     lost = error
-            happened.extend(self._queue.take_failed())
+            happened.extend(self._queue.take_ended())
+            self.condition = self._condition()
         if lost is not None and not happened:
             raise lost
         self._gone = lost  # for the next call, after what was read before
@@ -149,7 +159,8 @@ class SocketcanBackend(Backend):
         if self._gone is not None:
             return clock.monotonic_ns()
         with self._lock:
-            return self._queue.due_ns()
+            times = (self._queue.due_ns(), self._stall_ns())
+        return min((time for time in times if time is not None), default=None)
 
     def room(self, sender: str) -> int:
         del sender  # the interface has one queue, whoever sends
@@ -161,7 +172,7 @@ class SocketcanBackend(Backend):
     def send(self, transmits: Sequence[Transmit]) -> None:
         with self._lock:
             idle = self._queue.head() is None
-            self._queue.add(transmits)
+            self._queue.add(transmits, clock.monotonic_ns())
             self._admit({can_id_of(t.frame.arbitration_id, t.frame.flags) for t in transmits})
             if self.condition.off:
                 # The kernel would take them, and drop them without a word.
@@ -179,11 +190,13 @@ class SocketcanBackend(Backend):
             if problem is None:
                 ids = {can_id_of(f.arbitration_id, f.flags) for f in repetition.frames}
                 self._admit(ids)
+                if self._stall_ns() is None:
+                    self._queue.progress_ns = now_ns  # nothing was to come back so far
                 problem = self._repeater.repeat(repetition, now_ns)
             else:
                 self._repeater.stop(repetition.key, now_ns)
             self._share_queue()
-            self.repeats = self._repeater.available
+            self.repeats = self._repeater.available and self._queue.confirms
         return problem
 
     def stop_repeating(self, key: RepeatKey) -> None:
@@ -222,7 +235,7 @@ class SocketcanBackend(Backend):
         """What the socket has, as it is, and why there will be no more, if so."""
         received: list[_Received] = []
         lost: AdapterGoneError | None = None
-        receive, size = self._socket.recvmsg, self._mtu
+        receive, size = self._socket.recvmsg, CANFD_MTU
         while len(received) < _MAX_READ or lost is not None:
             try:
                 received.append(receive(size, _ANCILLARY))
@@ -236,7 +249,7 @@ class SocketcanBackend(Backend):
         return received, lost
 
     def _item(self, received: _Received, now_ns: int) -> Frame | Transmit | None:
-        """The frame or the confirmed transmit; ``None`` for a confirmation of nothing."""
+        """The frame or the confirmed transmit; ``None`` for what nobody is told of."""
         wire, ancillary, message_flags, _ = received
         timestamp_ns = host_ns = flags = 0
         for _, kind, value in ancillary:
@@ -246,21 +259,28 @@ class SocketcanBackend(Backend):
                 if hardware_s or hardware_ns:
                     timestamp_ns = hardware_s * clock.SECOND + hardware_ns
                     flags = HARDWARE_TIMESTAMP
-            elif kind == SO_RXQ_OVFL:
-                self._overflow(_U32.unpack(value)[0], now_ns)
         if message_flags & _MSG_CONFIRM:
-            transmit = self._queue.confirm(wire, timestamp_ns, now_ns)
-            if transmit is None:
+            self._has_echoed = self._queue.confirms = True
+            confirmed = self._queue.confirm(wire, timestamp_ns, now_ns)
+            if confirmed is None:
                 self._throttle.note("unexpected_confirmation", f"{self._name}: {wire.hex()}")
-            return transmit
+            return confirmed
+        if len(wire) == CANFD_MTU and not self.fd:
+            self._throttle.note("fd_frame", f"{self._name} was opened without fd=True")
+            return None
         frame = decode(wire, timestamp_ns, flags)
-        if frame.flags & ERROR:
-            self._error_frame(frame)
-        elif message_flags & _MSG_DONTROUTE:
+        if message_flags & _MSG_DONTROUTE:
+            # Error frames, too: a program may send those, and they are not the controller's.
+            if not frame.flags & ERROR:
+                self._has_echoed = True
+                self._queue.progress(now_ns)
             if self._repeater:
                 return self._of_repeater(wire, frame, host_ns, now_ns)
-        elif self.condition.off:
-            self.condition = BusCondition()  # its restart was missed, but the bus is heard
+        elif frame.flags & ERROR:
+            if self._link.kind == "can":  # from a vxcan's other end it is no controller's either
+                self._error_frame(frame)
+        elif self._controller.off:
+            self._controller = BusCondition()  # its restart was missed, but the bus is heard
         return frame
 
     def _of_repeater(self, wire: bytes, frame: Frame, host_ns: int, now_ns: int) -> Frame:
@@ -272,10 +292,12 @@ class SocketcanBackend(Backend):
         flags = frame.flags & ~HARDWARE_TIMESTAMP
         return EchoFrame(frame.timestamp_ns, frame.arbitration_id, flags, frame.data, origin)
 
-    def _overflow(self, count: int, now_ns: int) -> None:
-        lost = (count - self._overflows) & 0xFFFFFFFF
+    def _count_drops(self, now_ns: int) -> None:
+        """Asked of the socket, as the count that a received frame carries is missing when none
+        comes any more."""
+        lost = (drops(self._socket) - self._overflows) & 0xFFFFFFFF
         if lost:
-            self._overflows = count
+            self._overflows += lost
             self.dropped += lost
             self._queue.doubt_all(now_ns)
 
@@ -285,10 +307,10 @@ class SocketcanBackend(Backend):
             self._throttle.note(kind, words)
         if is_overrun(frame):
             self.dropped += 1  # at least; controllers do not count them
-        self.condition = condition_after(frame, self.condition)
-        if self.condition.off:
+        self._controller = condition_after(frame, self._controller)
+        if self._controller.off:
             # The kernel empties its queue and the controller's; nothing else would tell.
-            self._queue.fail_all(f"interface {self._name}: {self.condition.reason}")
+            self._queue.fail_all(f"interface {self._name}: {self._controller.reason}")
             self._repeater.stop_all(clock.monotonic_ns())
             self._share_queue()
 
@@ -312,7 +334,38 @@ class SocketcanBackend(Backend):
                 queue.refused(f"interface {self._name} refused it: {error.strerror}")
                 self._throttle.note("refused", f"{self._name}: {error.strerror}")
             else:
-                queue.written()
+                queue.written(clock.monotonic_ns(), clock.wall_ns())
+
+    def _stall_ns(self) -> int | None:
+        """When transmission stalls unless something is confirmed before; ``None``: never."""
+        period_ns = self._repeater.longest_period_ns
+        if self._queue.under_way():
+            period_ns = 0
+        return None if period_ns is None else self._queue.progress_ns + STALL_NS + period_ns
+
+    def _stall(self, now_ns: int) -> None:
+        """Nothing has been confirmed for too long."""
+        is_silent = self._queue.confirms and not self._has_echoed
+        if is_silent and sent_since(self._link) >= max(1, self._queue.taken):
+            _log.warning(
+                "the driver of %s does not confirm what it has sent: frames count as sent when the"
+                " kernel has taken them, and tasks are not handed down to it",
+                self._name,
+            )
+            self._queue.trust(clock.wall_ns())
+            self._repeater.stop_all(now_ns)
+            self._share_queue()
+            self.repeats = False
+            return
+        if not self._queue.stalled:
+            self._throttle.note("stalled", f"{self._name}: {STALLED}")
+        self._queue.stall(now_ns)
+
+    def _condition(self) -> BusCondition:
+        told = self._controller
+        if not self._queue.stalled or told.off:
+            return told
+        return BusCondition(reason=f"{STALLED} ({told.reason})" if told.reason else STALLED)
 
     def _admit(self, can_ids: set[int]) -> None:
         if self._passing.admit(can_ids):
@@ -337,14 +390,3 @@ class SocketcanBackend(Backend):
             errno.EBADF: f"interface {self._name} is closed",
         }.get(error.errno or 0, f"interface {self._name} is gone")
         return AdapterGoneError(f"{what} ({os.strerror(error.errno or 0)})")
-
-
-def _info(link: Link) -> str:
-    parts = [link.kind, f"MTU {link.mtu}"]
-    if link.listen_only:
-        parts.append("listen-only")
-    if link.restart_ms:
-        parts.append(f"restart-ms {link.restart_ms}")
-    if link.device:
-        parts.append(f"at {link.device}")
-    return f"socketcan {link.name} ({', '.join(parts)})"

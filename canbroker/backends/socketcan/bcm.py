@@ -51,7 +51,6 @@ class Operation:
         self.wires = wires  # its frames as they come back; none once it has ended
         self.rhythm = Rhythm(repetition.period_ns, repetition.due_ns)
         self.seen = 0
-        self.last = repetition.count  # it has ended with that one; 0 is never
 
     @property
     def flags(self) -> int:
@@ -70,6 +69,8 @@ class Repeater:
         self._queue_length = link.queue_length if link.kind == "can" else None
         self._socket: socket.socket | None = None
         self._handles = itertools.count(1)
+        #: The longest time between two frames of a task; ``None``: there are no tasks.
+        self.longest_period_ns: int | None = None
         self._operations: dict[RepeatKey, Operation] = {}
         self._by_wire: dict[bytes, Operation] = {}
         self._past: deque[tuple[int, bytes, Operation]] = deque()
@@ -85,8 +86,7 @@ class Repeater:
         """Starts or changes a task; returns why not, and then has ended it.
 
         A task of the same shape (as many frames, of the same sort) is changed in place: its
-        next frame comes when it is due, and is another one. The count goes on unless the period
-        changes.
+        next frame comes when it is due, and is another one.
         """
         wires = [encode(frame) for frame in repetition.frames]
         operation = self._operations.get(repetition.key)
@@ -102,6 +102,7 @@ class Repeater:
                 problem = f"interface {self._interface} refuses to repeat it: {error.strerror}"
         if problem is not None:
             self.stop(repetition.key, now_ns)
+        self._measure()
         return problem
 
     def stop(self, key: RepeatKey, now_ns: int) -> None:
@@ -111,6 +112,7 @@ class Repeater:
             self._delete(operation)
             self._leave(operation, operation.wires, now_ns)
             operation.wires = []
+            self._measure()
 
     def stop_all(self, now_ns: int) -> None:
         for key in list(self._operations):
@@ -139,8 +141,9 @@ class Repeater:
         program's.
 
         All that is known of a repeated frame is its content. A program of this host outside
-        canbroker that sends the very same frame is taken for the task, and counted as that;
-        other nodes on the bus never are, as theirs are no frames of this host.
+        canbroker that sends the very same frame is taken for the task, and counted as that: a
+        task's count is what was seen of it, and nothing that ends by a number is repeated here.
+        Other nodes on the bus never are, as theirs are no frames of this host.
         """
         while self._past and self._past[0][0] <= now_ns:
             _, old, past = self._past.popleft()
@@ -199,25 +202,24 @@ class Repeater:
         if repetition.period_ns != operation.repetition.period_ns:
             flags = _SETTIMER
             operation.rhythm = Rhythm(repetition.period_ns, repetition.due_ns)
-            operation.last = operation.seen + repetition.count if repetition.count else 0
         operation.repetition, operation.wires = repetition, wires
         self._expect(operation, wires)
         self._leave(operation, set(before).difference(wires), now_ns)
         self._send(setup_message(operation, flags))
 
     def _keep_time(self, operation: Operation, at_ns: int, now_ns: int) -> None:
-        """Ends a task with its last frame; else corrects its timer now and then.
-
-        That sets the timer's count, too: only when the next frame is some time away.
-        """
-        is_last = 0 < operation.last <= operation.seen
+        """Corrects a task's timer now and then, when the next frame is some time away."""
         is_fresh = now_ns - at_ns < operation.repetition.period_ns // 2
-        if is_last or (is_fresh and operation.rhythm.sent(at_ns)):
+        if is_fresh and operation.rhythm.sent(at_ns):
             try:
                 self._send(setup_message(operation, _SETTIMER))
             except OSError:
                 # The interface is gone: who reads or writes next is told.
                 self.close()
+
+    def _measure(self) -> None:
+        periods = (item.repetition.period_ns for item in self._operations.values())
+        self.longest_period_ns = max(periods, default=None)
 
     def _delete(self, operation: Operation) -> None:
         head = _HEAD.pack(_TX_DELETE, operation.flags, 0, 0, 0, 0, 0, operation.handle, 0)
@@ -262,17 +264,16 @@ def _shape(wires: list[bytes]) -> tuple[int, int]:
 def setup_message(operation: Operation, flags: int) -> bytes:
     """The message that starts or changes an operation.
 
-    The first interval holds for ``count`` frames, the second one from then on: an endless task has
-    only the second, any other only the first, and one that has ended none.
+    The first interval would hold for a number of frames. There is none: nobody could keep it
+    exact while the timer is corrected, which sets the number anew, as the frames that went out
+    meanwhile are known only by what comes back. The second interval has no end.
     """
-    left = max(0, operation.last - operation.seen)
-    interval = divmod(operation.rhythm.interval_ns // 1000, 1_000_000)
-    intervals = (*interval, 0, 0) if left else (0, 0, 0, 0) if operation.last else (0, 0, *interval)
+    seconds, microseconds = divmod(operation.rhythm.interval_ns // 1000, 1_000_000)
     head = _HEAD.pack(
         _TX_SETUP,
         flags | operation.flags,
-        left,
-        *intervals,
+        0,
+        *(0, 0, seconds, microseconds),
         operation.handle,
         len(operation.wires),
     )

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import errno
+from typing import Final
 
+from canbroker.backends.base import BusCondition
 from canbroker.backends.socketcan import netlink
 from canbroker.backends.socketcan.codec import CAN_MTU, CANFD_MTU
 from canbroker.backends.socketcan.netlink import Link
 from canbroker.backends.socketcan.options import SocketcanOptions
 from canbroker.errors import CanInitializationError
+
+_ERROR_STATES: Final = {"warning", "passive"}
 
 
 def prepare(options: SocketcanOptions) -> Link:
@@ -70,6 +74,35 @@ def command(options: SocketcanOptions, link: Link) -> str:
             words.append("listen-only on")
         change = " ".join(words)
     return f"ip link set {name} down && {change} && ip link set {name} up"
+
+
+def condition_of(link: Link) -> BusCondition:
+    """What the kernel says of the controller when the interface is opened."""
+    if link.state == "bus-off":
+        return BusCondition(off=True, reason="bus-off")
+    return BusCondition(reason=f"error {link.state}" if link.state in _ERROR_STATES else "")
+
+
+def describe(link: Link) -> str:
+    """A line for people."""
+    parts = [link.kind, f"MTU {link.mtu}"]
+    if link.listen_only:
+        parts.append("listen-only")
+    if link.restart_ms:
+        parts.append(f"restart-ms {link.restart_ms}")
+    if link.device:
+        parts.append(f"at {link.device}")
+    return f"socketcan {link.name} ({', '.join(parts)})"
+
+
+def sent_since(link: Link) -> int:
+    """Frames that the interface has sent since it was looked up, whoever sent them, as its driver
+    counts them; 0 if the kernel cannot be asked."""
+    try:
+        now = netlink.look_again(link)
+    except OSError:
+        return 0
+    return now.transmitted - link.transmitted if now else 0
 
 
 def _look_up(name: str) -> Link:

@@ -26,6 +26,8 @@ _IFLA_IFNAME: Final = 3
 _IFLA_MTU: Final = 4
 _IFLA_TXQLEN: Final = 13
 _IFLA_LINKINFO: Final = 18
+_IFLA_STATS64: Final = 23
+_IFLA_ALT_IFNAME: Final = 53
 _IFLA_INFO_KIND: Final = 1
 _IFLA_INFO_DATA: Final = 2
 _IFLA_PARENT_DEV_NAME: Final = 56
@@ -36,7 +38,9 @@ _IFLA_CAN_RESTART_MS: Final = 6
 _IFLA_CAN_DATA_BITTIMING: Final = 9
 
 _ARPHRD_CAN: Final = 280  # linux/if_arp.h
+_IFNAMSIZ: Final = 16  # linux/if.h
 _IFF_UP: Final = 0x1  # linux/if.h
+_IFF_ECHO: Final = 0x40000
 _LISTENONLY: Final = 0x02
 _FD: Final = 0x20
 _STATES: Final = ("active", "warning", "passive", "bus-off", "stopped", "sleeping")
@@ -46,6 +50,7 @@ _MESSAGE = struct.Struct("=IHHII")  # struct nlmsghdr
 _LINK = struct.Struct("=BxHiII")  # struct ifinfomsg
 _ATTRIBUTE = struct.Struct("=HH")  # struct rtattr
 _U32 = struct.Struct("=I")
+_U64 = struct.Struct("=Q")
 _BITTIMING_SIZE: Final = 32  # struct can_bittiming: eight u32, the bitrate first
 
 #: A dump sends messages of at most 32 KiB (NETLINK_ROUTE's own limit).
@@ -63,6 +68,8 @@ class Link:
     up: bool
     mtu: int
     queue_length: int = 0  # frames that wait for the controller at most
+    echoes: bool = False  # the driver hands back what it has sent; else the kernel, before that
+    transmitted: int = 0  # frames that it has sent, whoever sent them
     bitrate: int | None = None
     data_bitrate: int | None = None
     fd: bool = False
@@ -73,17 +80,24 @@ class Link:
 
 
 def find_link(name: str) -> Link | None:
-    """The CAN interface of this name; ``None`` if there is none, or it is of another sort.
+    """The CAN interface of this name, which may be an alternative one; ``None`` if there is none,
+    or it is of another sort.
 
     :raises OSError: the kernel cannot be asked.
     """
-    request = _request(_RTM_GETLINK, 0, _link_header(0), _attribute(_IFLA_IFNAME, _text(name)))
-    try:
-        return next((link for link in _links(_exchange(request))), None)
-    except OSError as error:
-        if error.errno in {errno.ENODEV, errno.EINVAL}:
-            return None
-        raise
+    if not hasattr(socket, "AF_NETLINK"):
+        return None
+    # The kernel looks for any of an interface's names; one of the first kind has at most 15 bytes.
+    kind = _IFLA_IFNAME if len(name.encode()) < _IFNAMSIZ else _IFLA_ALT_IFNAME
+    return _one(_request(_RTM_GETLINK, 0, _link_header(0), _attribute(kind, _text(name))))
+
+
+def look_again(link: Link) -> Link | None:
+    """The interface as it is now, whatever its name; ``None`` if it is gone.
+
+    :raises OSError: the kernel cannot be asked.
+    """
+    return _one(_request(_RTM_GETLINK, 0, _link_header(link.index)))
 
 
 def list_links() -> list[Link]:
@@ -162,6 +176,8 @@ def parse_link(payload: bytes) -> Link | None:
         up=bool(flags & _IFF_UP),
         mtu=_u32(attributes.get(_IFLA_MTU)) or 0,
         queue_length=_u32(attributes.get(_IFLA_TXQLEN)) or 0,
+        echoes=bool(flags & _IFF_ECHO),
+        transmitted=_u64(attributes.get(_IFLA_STATS64), at=8) or 0,
         bitrate=_u32(can.get(_IFLA_CAN_BITTIMING)) or None,
         data_bitrate=_u32(can.get(_IFLA_CAN_DATA_BITTIMING)) or None,
         fd=bool(modes & _FD),
@@ -186,6 +202,15 @@ def parse_attributes(data: bytes) -> dict[int, bytes]:
         found[kind & _TYPE_MASK] = data[at + _ATTRIBUTE.size : at + length]
         at += _aligned(length)
     return found
+
+
+def _one(request: bytes) -> Link | None:
+    try:
+        return next(_links(_exchange(request)), None)
+    except OSError as error:
+        if error.errno in {errno.ENODEV, errno.EINVAL}:
+            return None
+        raise
 
 
 def _exchange(request: bytes) -> list[bytes]:
@@ -260,7 +285,15 @@ def _string(value: bytes | None) -> str | None:
 
 
 def _u32(value: bytes | None, at: int = 0) -> int | None:
-    if value is None or len(value) < at + _U32.size:
+    return _number(_U32, value, at)
+
+
+def _u64(value: bytes | None, at: int = 0) -> int | None:
+    return _number(_U64, value, at)
+
+
+def _number(layout: struct.Struct, value: bytes | None, at: int) -> int | None:
+    if value is None or len(value) < at + layout.size:
         return None
-    number: int = _U32.unpack_from(value, at)[0]
+    number: int = layout.unpack_from(value, at)[0]
     return number

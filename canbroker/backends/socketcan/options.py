@@ -3,20 +3,29 @@
 from __future__ import annotations
 
 import re
+from typing import ClassVar
 
 from canbroker.backends.base import Options
+from canbroker.backends.socketcan.netlink import find_link
 
-#: IFNAMSIZ (linux/if.h) is 16 with the final NUL; neither `/` nor white space is allowed.
-_NAME = re.compile(r"[^/\s:]{1,15}")
+#: Neither `/` nor white space is allowed (dev_valid_name); ALTIFNAMSIZ (linux/if.h) is 128 with
+#: the final NUL.
+_NAME = re.compile(r"[^/\s:]{1,127}")
 
 
 class SocketcanOptions(Options, kw_only=True, frozen=True, forbid_unknown_fields=True):
     """Parameters of the interface ``socketcan``.
 
-    ``channel`` is the kernel's name (``can0``). Rates in bit/s. What is given is checked against
+    ``channel`` is the kernel's name (``can0``), or one that ``ip link property add`` gave the
+    interface (``altname``). Rates in bit/s. What is given is checked against
     what the kernel has; with ``configure`` the interface is set to it and brought up, which needs
     the capability CAP_NET_ADMIN.
     """
+
+    instead: ClassVar[dict[str, str]] = {
+        "local_loopback": "other programs on this machine always receive what is sent",
+        "ignore_rx_error_frames": "skip the messages whose is_error_frame is true",
+    }
 
     bitrate: int | None = None
     data_bitrate: int | None = None
@@ -25,7 +34,7 @@ class SocketcanOptions(Options, kw_only=True, frozen=True, forbid_unknown_fields
     configure: bool = False
 
     def __post_init__(self) -> None:
-        if not _NAME.fullmatch(self.channel) or len(self.channel.encode()) > 15:
+        if not _NAME.fullmatch(self.channel) or len(self.channel.encode()) > 127:
             raise ValueError(
                 f"channel must name a network interface such as can0, got {self.channel!r}"
             )
@@ -35,3 +44,12 @@ class SocketcanOptions(Options, kw_only=True, frozen=True, forbid_unknown_fields
                 raise ValueError(f"{name} must be above 0 bit/s, got {rate}")
         if self.data_bitrate is not None and not self.fd:
             raise ValueError("data_bitrate needs fd=True")
+
+    @property
+    def identity(self) -> str:
+        """The interface's own name, whichever of its names the user knows."""
+        try:
+            link = find_link(self.channel)
+        except OSError:  # opening it says so, too
+            return self.channel
+        return link.name if link else self.channel

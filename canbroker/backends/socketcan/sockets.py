@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import logging
 import socket
+import struct
 from typing import Final
 
 from canbroker.backends.socketcan.error_frames import ALL_CLASSES
@@ -21,10 +22,13 @@ _CAN_RAW_FD_FRAMES: Final = 5
 # asm-generic/socket.h
 _SO_RCVBUFFORCE: Final = 33
 SO_TIMESTAMPING: Final = 37
-SO_RXQ_OVFL: Final = 40
+_SO_MEMINFO: Final = 55
+_SK_MEMINFO_DROPS: Final = 8  # linux/sock_diag.h: its place in nine u32
 
 # linux/net_tstamp.h: SOF_TIMESTAMPING_RX_HARDWARE, _RX_SOFTWARE, _SOFTWARE, _RAW_HARDWARE
 _TIMESTAMPS: Final = 1 << 2 | 1 << 3 | 1 << 4 | 1 << 6
+
+_U32 = struct.Struct("=I")
 
 #: Bytes that a frame costs in the receive buffer: what vcan was seen to take, and a margin.
 _FRAME_COST: Final = 1024
@@ -55,7 +59,6 @@ def open_socket(name: str, *, fd: bool, bitrate: int | None) -> socket.socket:
         if fd:
             raw.setsockopt(_SOL_CAN_RAW, _CAN_RAW_FD_FRAMES, 1)
         raw.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPING, _TIMESTAMPS)
-        raw.setsockopt(socket.SOL_SOCKET, SO_RXQ_OVFL, 1)
         _enlarge_buffer(raw, name, bitrate or 1_000_000)
         raw.bind((name,))
     except OSError as error:
@@ -70,6 +73,13 @@ def set_filter(raw: socket.socket, packed: bytes) -> None:
     :raises OSError: the interface is gone.
     """
     raw.setsockopt(_SOL_CAN_RAW, _CAN_RAW_FILTER, packed)
+
+
+def drops(raw: socket.socket) -> int:
+    """Frames that its receive buffer had no room for, modulo 2^32."""
+    values = raw.getsockopt(socket.SOL_SOCKET, _SO_MEMINFO, 9 * _U32.size)
+    number: int = _U32.unpack_from(values, _SK_MEMINFO_DROPS * _U32.size)[0]
+    return number
 
 
 def _enlarge_buffer(raw: socket.socket, name: str, bitrate: int) -> None:

@@ -1,0 +1,105 @@
+"""Asks a quiet adapter whether it still is as it was opened; no I/O.
+
+Another program that opens the device, which only some systems prevent, may close the adapter's
+channel or change its bit rate; so does a reset. The channel then is silent, like a bus on which
+nobody sends. So an adapter that has said nothing for a while is asked, if it is known to answer:
+with ``F``, which the manual's adapters answer while they are open only, else with ``V``.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from canbroker.backends.slcan.handshake import REFUSED, STATUS, Adapter, status_kind
+from canbroker.clock import SECOND
+from canbroker.slcan_codec import CR
+
+_QUIET_NS: Final = 2 * SECOND
+_ANSWER_NS: Final = 1 * SECOND
+NEVER_NS: Final = 2**63
+
+#: Bits of the answer to F (CANUSB Manual), worst first.
+_CONDITIONS: Final = (
+    (0x20, "error passive"),
+    (0x04, "error warning"),
+    (0x80, "bus error"),
+)
+
+
+class Checkup:
+    """When to ask what, and what the answer means. One thread; monotonic ns.
+
+    ``next_ns``: when :meth:`question`, or :meth:`expire` while an answer is waited for, is to be
+    called. ``problem`` is set, for good, once an answer is another one than before, or missing.
+    ``condition`` is what the last answer said of the bus, if that is bad.
+    """
+
+    def __init__(self, adapter: Adapter, now_ns: int) -> None:
+        self.problem: str | None = None
+        self.condition = ""
+        self.is_waiting = False
+        #: Whether the answer may look like one to a transmit.
+        self.is_answered_in_turn = adapter.status is not None
+        self._status = adapter.status
+        self._version = adapter.version and adapter.version.encode("ascii")
+        self._patience_ns = max(_ANSWER_NS, 2 * adapter.answer_ns)
+        # Ignored while the channel is open; if it was closed, it is open again.
+        repeated = b"".join(adapter.commands) if adapter.dialect.repeatable else b""
+        self._question = b"F" + CR if adapter.status else repeated + b"V" + CR
+        asks = bool(adapter.status or adapter.version)
+        self.next_ns = now_ns + _QUIET_NS if asks else NEVER_NS
+        self._heard = False  # since the question
+
+    def heard(self, now_ns: int) -> None:
+        """A frame or an acknowledgement came, so the channel is open."""
+        if self.is_waiting:
+            self._heard = True
+        elif self.next_ns != NEVER_NS and not self.condition:
+            self.next_ns = now_ns + _QUIET_NS
+
+    def question(self, now_ns: int) -> bytes:
+        """What to ask now."""
+        self.is_waiting = True
+        self.next_ns = now_ns + self._patience_ns
+        self._heard = False
+        return self._question
+
+    def postpone(self, now_ns: int) -> None:
+        """The question was not asked, or does not matter any more."""
+        self.is_waiting = False
+        self.next_ns = now_ns + _QUIET_NS
+
+    def answers(self, line: bytes, terminator: bytes, now_ns: int) -> bool:
+        """Whether a line is the answer that is waited for. Notes what it means."""
+        if not self.is_waiting:
+            return False
+        if self._status is None:
+            if line != self._version:
+                return False
+        else:
+            kind = status_kind(line, terminator)
+            if kind is None:
+                return False
+            self.condition = condition_of(line) if kind == STATUS else ""
+            if kind == REFUSED != self._status:
+                self.problem = "closed its channel: something else has opened it, or it was reset"
+            elif kind != self._status:
+                self.problem = f"answers F with {line!r}, and did not before"
+        self.postpone(now_ns)
+        return True
+
+    def expire(self, now_ns: int) -> None:
+        """No answer has come. It is no ``problem`` if others have come meanwhile: an adapter that
+        has no room for an answer beside its frames drops it."""
+        if not self._heard:
+            self.problem = f"has not answered for {self._patience_ns / SECOND:g} s"
+        self.postpone(now_ns)
+
+
+def condition_of(line: bytes) -> str:
+    """What an answer to ``F`` says of the bus; empty if nothing, or if it is none."""
+    try:
+        flags = int(line[1:], 16)
+    except ValueError:
+        return ""
+    return next((words for bit, words in _CONDITIONS if flags & bit), "")

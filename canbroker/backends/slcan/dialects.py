@@ -1,0 +1,195 @@
+"""What firmware families say and understand, from their sources and manuals.
+
+They share the letters of Lawicel's protocol and differ in the rest. An adapter's answer to ``V``
+tells them apart (:func:`dialect_of`), or the user does (parameter ``dialect``).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+from canbroker.frame import Frame
+from canbroker.slcan_codec import encode, encode_candapter
+
+#: Digits of ``S`` that mean the same everywhere, by bit/s.
+_COMMON: Final = {
+    10_000: "0",
+    20_000: "1",
+    50_000: "2",
+    100_000: "3",
+    125_000: "4",
+    250_000: "5",
+    500_000: "6",
+    1_000_000: "8",
+}
+
+#: Digits of ``Y``, the data bitrate of CAN FD, by bit/s (CANable 2.0 firmware).
+DATA_BITRATES: Final = {2_000_000: "2", 5_000_000: "5"}
+
+
+@dataclass(frozen=True)
+class Dialect:
+    """A firmware family. ``source`` is where the facts come from.
+
+    ``without`` names, by rate, why the family does not have a rate that another one has.
+    """
+
+    name: str
+    source: str
+    bitrates: Mapping[int, str]
+    without: Mapping[int, str] = field(default_factory=dict)
+    has_registers: bool = True  # the command s
+    has_fd: bool = True
+    has_serial_number: bool = True  # the command N
+    timestamps: tuple[str, str] | None = ("Z0", "Z1")  # off, on
+    #: What opens the channel, and what opens it listen-only; ``None``: nobody knows.
+    normal: Sequence[str] = ("O",)
+    listen: Sequence[str] | None = ("L",)
+    #: Why the channel does not just listen when it was opened with ``listen``.
+    listen_caveat: str = ""
+    #: Bytes that its line buffer holds at most.
+    line_buffer: int = 255
+    #: Configuration is ignored while the channel is open, so that it can be said again.
+    repeatable: bool = False
+    #: A full transmit queue loses frames and does not say so: frames wait for the time that those
+    #: before them take on the bus. ``depth`` of them fit into the queue.
+    loses: bool = False
+    depth: int = 8
+    #: Its bitrate until it is told another one, in bit/s.
+    power_up_bitrate: int | None = None
+    #: A remote frame needs as many digits behind it as a data frame, or it is not sent.
+    pads_remote: bool = False
+    #: 0x06 acknowledges, 29-bit frames have the letter x.
+    is_candapter: bool = False
+
+    def encode(self, frame: Frame) -> bytes:
+        """The line that transmits a frame, with its CR.
+
+        :raises ValueError: there is none for such a frame.
+        """
+        if self.is_candapter:
+            return encode_candapter(frame)
+        line = encode(frame)
+        if self.pads_remote and isinstance(frame.data, int):
+            return line[:-1] + b"00" * frame.data + line[-1:]
+        return line
+
+
+_CANABLE_LISTEN_CAVEAT: Final = (
+    "in its published source O undoes M1, so that it acknowledges other nodes' frames"
+)
+
+LAWICEL: Final = Dialect(
+    name="lawicel",
+    source="LAWICEL AB, CANUSB Manual",
+    bitrates={**_COMMON, 800_000: "7"},
+    without={750_000: "its S7 is 800 kbit/s", 83_300: "it has no command for that"},
+)
+CANABLE: Final = Dialect(
+    name="canable",
+    source="github.com/normaldotcom/canable-fw: src/slcan.c, src/can.c",
+    bitrates={**_COMMON, 750_000: "7"},
+    without={
+        800_000: "its S7 is 750 kbit/s",
+        83_300: "it ignores S9, which later versions have",
+    },
+    has_registers=False,
+    has_fd=False,
+    has_serial_number=False,
+    timestamps=None,
+    normal=("M0", "O"),
+    listen=("M1", "O"),
+    listen_caveat=_CANABLE_LISTEN_CAVEAT,
+    line_buffer=30,
+    repeatable=True,
+    loses=True,
+    power_up_bitrate=125_000,
+)
+CANABLE2: Final = Dialect(
+    name="canable2",
+    source="github.com/normaldotcom/canable2-fw: src/slcan.c, src/can.c",
+    # Its clock is 170 MHz, a bit has 17 quanta, and a prescaler 512 at most.
+    bitrates={rate: digit for rate, digit in _COMMON.items() if rate != 10_000} | {83_300: "9"},
+    without={
+        10_000: "its S0 sets a prescaler that the controller does not have",
+        750_000: "its S7 sets a prescaler of 7, which is 1.43 Mbit/s",
+        800_000: "it has no command for that",
+    },
+    has_registers=False,
+    has_serial_number=False,
+    timestamps=None,
+    normal=("M0", "O"),
+    listen=("M1", "O"),
+    listen_caveat=_CANABLE_LISTEN_CAVEAT,
+    repeatable=True,
+    loses=True,
+    power_up_bitrate=125_000,
+)
+#: Sketches for boards, which answer alike. One loses a frame that comes while another is on the
+#: bus; the other sends two that wait in the wrong order.
+SKETCH: Final = Dialect(
+    name="sketch",
+    source="github.com/kahiroka/slcanuino: slcan.ino; github.com/mintynet/esp32-slcan",
+    bitrates={**_COMMON, 800_000: "7"},
+    without={750_000: "its S7 is 800 kbit/s", 83_300: "it has no command for that"},
+    has_registers=False,
+    has_fd=False,
+    loses=True,
+    line_buffer=33,
+    depth=0,
+    power_up_bitrate=500_000,
+    pads_remote=True,
+)
+CANDAPTER: Final = Dialect(
+    name="candapter",
+    source="Ewert Energy Systems, CANdapter Manual",
+    bitrates={**_COMMON, 800_000: "7"},
+    without={750_000: "its S7 is 800 kbit/s", 83_300: "it has no command for that"},
+    has_fd=False,
+    has_serial_number=False,
+    timestamps=("A0", "A1"),
+    is_candapter=True,
+)
+#: An adapter of which nothing is known but that it answers, or not even that.
+UNKNOWN: Final = Dialect(
+    name="unknown",
+    source="",
+    bitrates=_COMMON,
+    without={
+        750_000: "S7 is 750 kbit/s in some firmware and 800 in other",
+        800_000: "S7 is 750 kbit/s in some firmware and 800 in other",
+        83_300: "S9 is 83.3 kbit/s in some firmware and nothing in other",
+    },
+    listen=None,
+)
+
+#: What a user may say.
+DIALECTS: Final = {found.name: found for found in (LAWICEL, CANABLE, CANABLE2, CANDAPTER, SKETCH)}
+
+#: Every rate that some firmware has, in bit/s.
+BITRATES: Final = sorted({rate for found in DIALECTS.values() for rate in found.bitrates})
+
+#: Hexadecimal in the manual; VL2K4 and the like say github.com/Nakakiyo092/canable2-fw, which
+#: follows the manual.
+_LAWICEL_VERSION: Final = re.compile(r"[Vv][0-9A-Fa-f]{4}|VL\dK\d")
+_SKETCH_VERSION: Final = "V1234"
+
+
+def dialect_of(version: str | None) -> Dialect:
+    """The family that gives this answer to ``V``; :data:`UNKNOWN` if none is known to.
+
+    CANable firmware answers with a commit and the address of the repository it was built from.
+    """
+    if version is None:
+        return UNKNOWN
+    if version == _SKETCH_VERSION:
+        return SKETCH
+    if _LAWICEL_VERSION.fullmatch(version):
+        return LAWICEL
+    lower = version.lower()
+    if "canable2" in lower:
+        return CANABLE2
+    return CANABLE if "canable-fw" in lower else UNKNOWN

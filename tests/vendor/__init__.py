@@ -1,0 +1,1 @@
+"""Doubles of vendors' libraries and devices, under python-can's own drivers."""

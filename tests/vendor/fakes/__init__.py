@@ -1,0 +1,1 @@
+"""Modules that stand in for others on the path of a channel's process."""

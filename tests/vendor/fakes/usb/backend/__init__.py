@@ -1,0 +1,1 @@
+"""PyUSB's backends."""

@@ -1,0 +1,1 @@
+"""Imported by gs_usb, which uses nothing of it."""
