@@ -60,6 +60,7 @@ class Bus(Uncopyable, AwaitedBus):
     RECV_LOGGING_LEVEL = 9
 
     _from_frames = staticmethod(Message.from_frames)  # what makes messages of received frames
+    _forgotten = False  # its finalizer runs
 
     def __init__(
         self,
@@ -414,6 +415,10 @@ class Bus(Uncopyable, AwaitedBus):
         :raises CanOperationError: a frame was not sent. The bus is closed all the same.
         :raises CanTimeoutError: frames were still on their way after 10 s. As above.
         """
+        if not self._forgotten:
+            self._shut_down()
+
+    def _shut_down(self) -> None:
         try:
             self._periodic.close()
             closing = self._life.close()
@@ -442,11 +447,15 @@ class Bus(Uncopyable, AwaitedBus):
         life = getattr(self, "_life", None)  # there is none if the configuration was wrong
         if life is None or life.over:
             return
-        if life.closed is None:
-            name = f"<{type(self).__name__} {self._channel!r}>"
-            lifetime.forgotten(self, name, self._end, "shut down")
-        else:
+        if life.closed is not None:
             lifetime.end_later(life.end_forgotten)
+            return
+        self._forgotten = True
+        try:
+            self.shutdown()  # of a subclass, perhaps; ours leaves it to what follows
+        finally:
+            name = f"<{type(self).__name__} {self._channel!r}>"
+            lifetime.forgotten(self, name, self._end_forgotten, "shut down")
 
     def _abandon(self) -> None:
         lifetime.end(self, self._end, "shut down")
@@ -455,6 +464,12 @@ class Bus(Uncopyable, AwaitedBus):
         try:
             self.shutdown()
         finally:  # a subclass may have a shutdown() that does not
+            self._life.end_forgotten()
+
+    def _end_forgotten(self) -> None:
+        try:
+            self._shut_down()
+        finally:
             self._life.end_forgotten()
 
     def _forked(self) -> None:

@@ -7,6 +7,7 @@ import gc
 import pickle
 import subprocess
 import sys
+import threading
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -155,6 +156,23 @@ def test_a_forgotten_bus_is_ended_where_warnings_are_errors(
     wait_until(lambda: has_received(other, 200), "what it has sent is on the bus")
     wait_until(lambda: len(clients(runtime)) == 1, "the broker knows that it has left")
     other.shutdown()
+
+
+def test_a_forgotten_bus_of_a_subclass_has_its_shutdown_called_at_once(runtime: Runtime) -> None:
+    said: list[int] = []
+
+    class Talkative(Bus):
+        def shutdown(self) -> None:
+            said.append(threading.get_ident())
+            super().shutdown()
+
+    bus = Talkative("x", "virtual")
+    with Bus("x", "virtual"):
+        with pytest.warns(ResourceWarning, match="<Talkative 'x'> was not shut down"):
+            del bus
+            gc.collect()
+        assert said == [threading.get_ident()]
+        wait_until(lambda: len(clients(runtime)) == 1, "the broker knows that it has left")
 
 
 def test_a_forgotten_lease_is_given_back_where_warnings_are_errors(
