@@ -121,6 +121,7 @@ class Bus(Uncopyable, AwaitedBus):
         wanted = _wanted(found, self._from_frames)
         client_id = os.urandom(6).hex()
         self._life = Life(self._channel, client_id)  # owns whatever is opened from here on
+        lifetime.needs(self, self._life)
         try:
             self._connection = self._connect(found, client_id, wanted)
             self._to_frame = to_stamped_frame if found.get("preserve_timestamps") else to_frame

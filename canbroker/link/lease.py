@@ -26,6 +26,10 @@ _ANSWER_S: Final = 2.0
 _ASK_AGAIN_S: Final = 5.0
 
 
+class _Share:
+    """Uses the line for a lease, or for who asks for one."""
+
+
 class Lease(Uncopyable):
     """A channel that nobody else is given from its pool. Any thread; made by :func:`lease`.
 
@@ -39,7 +43,9 @@ class Lease(Uncopyable):
         self._released = False
         self._runtime = runtime
         self._line = line
-        line.users.add(self)
+        self._share = _Share()
+        lifetime.needs(self, self._share)
+        line.users.add(self._share)
         self._lease_id = lease_id
         self.pool = pool
         self.channel = channel
@@ -63,7 +69,7 @@ class Lease(Uncopyable):
             if self._is_kept():
                 raise CanOperationError(f"{self!r} is not given back: {error}") from error
         self._released = True
-        self._line.leave(self)
+        self._line.leave(self._share)
         lifetime.closed(self)
 
     def __enter__(self) -> Self:
@@ -116,7 +122,7 @@ def lease(pool: str, timeout: float | None = None, *, broker: str | None = None)
         program=attach.program(),
         pool=pool,
     )
-    asking = _Asking()
+    asking = _Share()
     line = line_to(runtime.address, asking)
     try:
         channel = _take(runtime, request, deadline)
@@ -128,10 +134,6 @@ def lease(pool: str, timeout: float | None = None, *, broker: str | None = None)
         raise
     finally:
         line.leave(asking)
-
-
-class _Asking:
-    """Who uses the line until there is a lease."""
 
 
 def _take(runtime: Runtime, request: control.TakeLease, deadline: int | None) -> str:

@@ -84,7 +84,7 @@ class Life:
 
         :raises CanError: there are no descriptors left.
         """
-        self._line = line_to(address, self)
+        self._line = line_to(address, self.context)
 
     def attaching(self, attached: bool) -> None:
         """Whether the broker may know us from now on."""
@@ -226,7 +226,7 @@ class Life:
                     _logger.exception("bus on channel %r was not closed in order", self._label)
             self.context.close()
             if self._line is not None:
-                self._line.leave(self)
+                self._line.leave(self.context)
             with self._lock:
                 self._ended = True
                 if self._wake is not None:

@@ -12,7 +12,7 @@ import os
 import warnings
 import weakref
 from collections.abc import Callable
-from typing import Protocol
+from typing import Any, Protocol
 
 from canbroker.errors import CanError
 from canbroker.undisturbed import in_background
@@ -34,8 +34,21 @@ class Owned(Protocol):
 _open: weakref.WeakKeyDictionary[Owned, None] = weakref.WeakKeyDictionary()
 _registered: list[bool] = []
 
+#: What the ends of their owners need. The keys are weak references to the owners.
+_needed: dict[weakref.ref[Any], object] = {}
+
 #: Of forgotten ones that are being ended: whether that is done, and what waits for it.
 _waits: list[tuple[list[bool], Callable[[], None]]] = []
+
+
+def needs(owner: object, needed: object) -> None:
+    """Keeps ``needed``, which does not refer to ``owner``, for as long as that exists.
+
+    The garbage collector clears the weak references to all of its garbage, then finalizes it in
+    any order: sockets may be closed before the bus that they belong to. ``needed`` is no garbage
+    at the same time as ``owner``.
+    """
+    _needed[weakref.ref(owner, _needed.pop)] = needed
 
 
 def opened(owned: Owned) -> None:

@@ -8,6 +8,7 @@ import logging
 import threading
 from collections.abc import Callable, Sequence
 from typing import Final, TypeVar
+from weakref import WeakMethod
 
 import msgspec
 
@@ -74,14 +75,16 @@ class TaskLink:
         client_id: str,
         on_trouble: Callable[[TaskTrouble], None],
     ) -> None:
-        """``on_trouble`` is called in a turn, by the thread that hears of it. Opens nothing."""
+        """``on_trouble`` is a method, called in a turn, by the thread that hears of it. Its object
+        knows functions of the user, and so perhaps the bus, which we shall not keep: we have a weak
+        reference to it. Opens nothing."""
         self.turn = Turn("managing periodic tasks")
         self.client_id = client_id
         self._life = life
         self._runtime = runtime
         self._check_open = life.check_open
         self._finish = life.finish
-        self._on_trouble = on_trouble
+        self._on_trouble = WeakMethod(on_trouble)
         self._link: Link | None = None
         self._silent = False  # the last request was not answered
         self._numbers = itertools.count(1)
@@ -265,9 +268,20 @@ class TaskLink:
                     self._asked.discard(reply.id)
                     self._answers[reply.id] = reply
                 elif reply.id == 0:
-                    self._on_trouble(msgspec.msgpack.decode(reply.result, type=TaskTrouble))
+                    self._tell(msgspec.msgpack.decode(reply.result, type=TaskTrouble))
             except (WireError, *DECODE_ERRORS) as error:
                 _logger.warning("the scheduler says what is not understood: %s", error)
+
+    def _tell(self, trouble: TaskTrouble) -> None:
+        on_trouble = self._on_trouble()
+        if on_trouble is None:
+            _logger.warning(
+                "%d frames of a periodic task of a forgotten bus were not sent: %s",
+                trouble.failed,
+                trouble.reason,
+            )
+        else:
+            on_trouble(trouble)
 
     def _arm(self) -> None:
         """Has the timer look when there is something. What a thread does that has a turn may

@@ -174,6 +174,43 @@ def test_a_forgotten_bus_of_a_subclass_has_its_shutdown_called_at_once(runtime: 
         wait_until(lambda: len(clients(runtime)) == 1, "the broker knows that it has left")
 
 
+@pytest.mark.parametrize("kind", ["Bus", "CanbrokerBus"])
+def test_forgotten_buses_that_the_garbage_collector_finds_are_ended(
+    runtime: Runtime, kind: str
+) -> None:
+    with slow_bus("x") as other:
+        source = """
+            import can, gc, warnings
+            from canbroker.integrations.python_can import CanbrokerBus
+
+            def open_bus():
+                if arguments["kind"] == "Bus":
+                    return Bus("x", "virtual", bitrate=50_000, fd=False)
+                return CanbrokerBus("x", adapter="virtual", bitrate=50_000, fd=False)
+
+            warnings.simplefilter("ignore", ResourceWarning)
+            gc.disable()
+            for number in range(3):
+                cycle = [open_bus()]
+                cycle.append(cycle)
+                for _ in range(50):
+                    cycle[0].send(can.Message(arbitration_id=number, is_extended_id=False))
+                periodic = can.Message(arbitration_id=9, is_extended_id=False)
+                more = {"on_error": cycle.append} if arguments["kind"] == "Bus" else {}
+                cycle.append(cycle[0].send_periodic(periodic, 10.0, **more))
+            del cycle, more
+            gc.collect()
+            say("collected")
+            hear()
+            """
+        with Program(source, kind=kind) as program:
+            assert program.said() == "collected"
+            wait_until(lambda: has_received(other, 150), "what they have sent is on the bus")
+            wait_until(lambda: len(clients(runtime)) == 1, "the broker knows that they have left")
+            program.tell("end")
+            assert program.end() == 0
+
+
 def test_a_forgotten_lease_is_given_back_where_warnings_are_errors(
     runtime: Runtime, tmp_path: Path, unraisable: list[object]
 ) -> None:
