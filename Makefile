@@ -41,10 +41,10 @@ demo: $(READY)   ## the main job on simulated hardware, with a ledger at the end
 test: $(READY)   ## all tests, two files at a time: they wait for most of it
 	$(BIN)/python -m pytest -n 2 --dist loadfile
 
-test-newest:     ## all tests with the newest of what we depend on, in an environment of its own
+test-newest:     ## all tests, or TESTS, with the newest of what we depend on, in an environment of its own
 	$(PYTHON) -m venv --clear $(NEWEST)
 	$(NEWEST)/bin/python $(PIP_INSTALL) --editable '.[dev]'
-	$(NEWEST)/bin/python -m pytest -n 2 --dist loadfile
+	$(NEWEST)/bin/python -m pytest -n 2 --dist loadfile $(TESTS)
 
 # The oldest Python that we support: what installs there installs on later ones, too.
 lock:            ## the newest of what we depend on, into constraints.txt
@@ -67,8 +67,10 @@ conformance: $(READY)  ## python-can's own tests against canbroker; CANBROKER_PY
 ecosystem: $(ECOSYSTEM)  ## cantools, can-isotp, udsoncan, canopen and their own tests, python-can's writers
 	$(BIN)/python -m pytest tests/ecosystem tests/docs
 
-firmwares: $(READY)  ## 5,000 frames out and 20,000 in through each simulated serial adapter, actors killed
-	CANBROKER_FIRMWARE_FRAMES=10 $(BIN)/python -m pytest tests/integration/test_firmwares.py --timeout 300
+firmwares: $(READY)  ## contracts, and 5,000 frames out and 20,000 in with actors killed, over each slcan firmware
+	CANBROKER_ALL_FIRMWARES=1 $(BIN)/python -m pytest -n 2 --dist loadfile --timeout 300 \
+		-k slcan tests/contract/test_backend.py tests/contract/test_interfaces.py tests/contract/test_unplug.py
+	CANBROKER_FIRMWARE_FRAMES=10 $(BIN)/python -m pytest --timeout 300 tests/integration/test_firmwares.py
 
 fuzz: $(FUZZ)  ## random input to every decoder, each its share of DURATION seconds
 	$(BIN)/python -m tests.fuzz --duration $(DURATION)

@@ -237,17 +237,17 @@ class LineBuffer:
             if not line and terminator == LF:
                 self._doubled = True
                 return
-            self._plain = self._plain or behind[:1] in _KINDS
+            self._plain = self._plain or _HEAD.fullmatch(behind) is not None
             yield b"", CR
             behind = b""
         if not line and terminator == LF:
-            self._plain = self._plain or behind[:1] in _KINDS  # CR LF
+            self._plain = self._plain or _HEAD.fullmatch(behind) is not None  # CR LF
             return
         if not line and terminator == CR and behind and not self._plain:
             self._behind_line = behind
             self._waits = True
             return
-        self._plain = self._plain or behind[:1] in _KINDS
+        self._plain = self._plain or _HEAD.fullmatch(behind) is not None
         if terminator == CR and not self._plain:
             self._behind_line = line
         yield line, terminator

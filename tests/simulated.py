@@ -21,6 +21,13 @@ T = TypeVar("T")
 
 DEADLINE_S = 20.0
 
+#: Firmware that the contracts run over: the three that differ most, or all (`make firmwares`).
+FIRMWARES = (
+    ("lawicel", "canable", "canable2", "candapter", "arduino", "esp32")
+    if os.environ.get("CANBROKER_ALL_FIRMWARES")
+    else ("canable", "candapter", "esp32")
+)
+
 _PROGRAM = """
 import sys, msgspec
 from canbroker.simulator import SimulatorOptions, run

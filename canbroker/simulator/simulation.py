@@ -218,12 +218,13 @@ class Simulation:
         self._say(line.encode() + b"\r", now_ns)
         self._counts["injected"] += 1
 
-    def _receive(self, frame: str, now_ns: int) -> None:
-        parsed = parse_frame(frame)
-        if self._device.receives:
-            self._from_bus(parsed, now_ns)
-        else:
-            self._counts["dropped"] += 1
+    def _receive(self, text: str, now_ns: int) -> None:
+        frame = parse_frame(text)
+        if not self._device.receives or not self._device.carries(frame):
+            self._counts["skipped"] += 1
+            return
+        self._say(self._device.line(frame, now_ns), now_ns)
+        self._counts["injected"] += 1
 
     def _set_drop(self, probability: float) -> None:
         self._drop = probability

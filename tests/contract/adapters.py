@@ -21,7 +21,7 @@ from canbroker.backends.python_can.messages import to_frame, to_message
 from canbroker.frame import EXTENDED, REMOTE, Frame, describe
 from canbroker.message import to_frame as frame_of
 from tests import vcan
-from tests.simulated import Peer, Simulated
+from tests.simulated import FIRMWARES, Peer, Simulated
 from tests.vendor.bus import vendor_bus
 
 
@@ -414,22 +414,19 @@ def _directory(cleanup: ExitStack) -> Path:
     return Path(directory)
 
 
-#: What serial adapters run.
-FIRMWARES: dict[str, type[SlcanAdapter]] = {
-    f"slcan-{kind.firmware}": kind
-    for kind in (
-        LawicelAdapter,
-        CanableAdapter,
-        Canable2Adapter,
-        CandapterAdapter,
-        ArduinoAdapter,
-        Esp32Adapter,
-    )
-}
+_SLCAN: tuple[type[SlcanAdapter], ...] = (
+    LawicelAdapter,
+    CanableAdapter,
+    Canable2Adapter,
+    CandapterAdapter,
+    ArduinoAdapter,
+    Esp32Adapter,
+)
+_FIRMWARES = {f"slcan-{kind.firmware}": kind for kind in _SLCAN if kind.firmware in FIRMWARES}
 
 REMOVABLE: dict[str, type[Removable]] = {
     "slcan": SlcanAdapter,
-    **FIRMWARES,
+    **_FIRMWARES,
     "socketcan": SocketcanAdapter,
     "socketcan-deleted": VanishingAdapter,
     "python-can": SerialAdapter,
@@ -440,7 +437,7 @@ REMOVABLE: dict[str, type[Removable]] = {
 ADAPTERS: dict[str, type[Adapter]] = {
     "virtual": VirtualAdapter,
     "slcan": SlcanAdapter,
-    **FIRMWARES,
+    **_FIRMWARES,
     "socketcan": SocketcanAdapter,
     "python-can": SerialAdapter,
     "python-can-multicast": MulticastAdapter,

@@ -18,7 +18,7 @@ from canbroker.backends.base import Backend, Transmit
 from canbroker.backends.python_can.messages import to_frame, to_message
 from canbroker.frame import FD, HARDWARE_TIMESTAMP, REMOTE, Frame, describe
 from tests import vcan
-from tests.simulated import Simulated
+from tests.simulated import FIRMWARES, Simulated
 
 PATIENCE_NS = 20 * clock.SECOND
 
@@ -316,16 +316,20 @@ class SocketcanBench(Bench):
         return [describe(frame) for frame in self._node.drain()]
 
 
+_SLCAN: tuple[type[SlcanBench], ...] = (
+    ClassicSlcanBench,
+    CanableBench,
+    Canable2Bench,
+    CandapterBench,
+    ArduinoBench,
+    Esp32Bench,
+)
+
 BENCHES: dict[str, type[Bench]] = {
     "virtual": VirtualBench,
     "virtual-bitrate": TimedVirtualBench,
     "slcan": SlcanBench,
-    "slcan-lawicel": ClassicSlcanBench,
-    "slcan-canable": CanableBench,
-    "slcan-canable2": Canable2Bench,
-    "slcan-candapter": CandapterBench,
-    "slcan-arduino": ArduinoBench,
-    "slcan-esp32": Esp32Bench,
+    **{f"slcan-{bench.firmware}": bench for bench in _SLCAN if bench.firmware in FIRMWARES},
     "socketcan": SocketcanBench,
     "python-can": PythonCanBench,
 }

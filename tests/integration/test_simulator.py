@@ -398,8 +398,8 @@ def test_wrong_commands_are_answered_and_change_nothing() -> None:
         adapter.command("drop lots")
         adapter.stop()
         assert adapter.stderr().splitlines() == [
-            "unknown command 'explode'; there are: start, stats, accepted, inject, drop, garble, "
-            "split, bel, noack, hang, unplug, replug, quit",
+            "unknown command 'explode'; there are: start, stats, accepted, inject, receive, drop, "
+            "garble, split, bel, noack, hang, unplug, replug, quit",
             "'lots' is not a number",
         ]
 

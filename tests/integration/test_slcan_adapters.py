@@ -187,6 +187,7 @@ def test_an_end_of_line_is_no_acknowledgement() -> None:
         opened(adapter, timestamps="off") as backend,
     ):
         backend._port.write(b"l\r")  # type: ignore[attr-defined]
+        collect(backend, lambda _: backend.counters(), [])  # its answer, BEL
         adapter.command("split on\nnoack 1\nreceive 123#AA\nreceive 124#")
         read_count(backend, 2)
         transmit = Transmit(Frame(0, 0x55, 0, b""), "me", None, 0)

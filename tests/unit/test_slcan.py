@@ -15,6 +15,7 @@ import pytest
 
 from canbroker.backends import AdapterGoneError, Backend, Transmit, open_backend, parse_options
 from canbroker.backends.slcan import port as port_module
+from canbroker.backends.slcan.dialects import BITRATES, DIALECTS, UNKNOWN, Dialect
 from canbroker.backends.slcan.handshake import closing
 from canbroker.backends.slcan.options import AnsweringOptions
 from canbroker.backends.slcan.port import Port
@@ -71,6 +72,13 @@ def test_a_bad_parameter_is_named(parameters: dict[str, Any], words: list[str]) 
     with pytest.raises(CanInitializationError) as caught:
         parse_options("slcan", {"channel": "/dev/x"} | parameters)
     assert all(word in str(caught.value) for word in words), caught.value
+
+
+@pytest.mark.parametrize("dialect", [*DIALECTS.values(), UNKNOWN], ids=lambda found: found.name)
+def test_each_rate_is_had_or_its_lack_is_explained(dialect: Dialect) -> None:
+    assert {*dialect.bitrates} | {*dialect.without} == {*BITRATES}
+    assert not {*dialect.bitrates} & {*dialect.without}
+    assert dialect is UNKNOWN or dialect.source
 
 
 def test_identity_is_the_device_behind_links_without_its_baud_rate(tmp_path: Path) -> None:

@@ -164,6 +164,8 @@ FRAME = (b"t1230", b"\r")
         # CR CR LF: esp32-slcan after its command l; it acknowledges by CR.
         (b"t1230\r\r\n\rt1230\r\r\nt1230\r\r\n\r\r", [FRAME, DONE, FRAME, FRAME, DONE, DONE]),
         (b"V1234\r\r\nt1230\r\r\n", [(b"V1234", b"\r"), FRAME]),
+        # A line of text says nothing of frames, even if it begins like one.
+        (b"BT Switch OFF\r\nt1230\r\r\n", [(b"BT Switch OFF", b"\r"), FRAME]),
     ],
 )
 def test_ends_of_lines(stream: bytes, lines: list[tuple[bytes, bytes]], together: bool) -> None:

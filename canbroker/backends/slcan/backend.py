@@ -174,9 +174,10 @@ class SlcanBackend(Backend):
             self._port.wake()
 
     def fault(self, frame: Frame) -> str | None:
-        if self._is_candapter and frame.flags & REMOTE:
+        fault = super().fault(frame)
+        if fault is None and self._is_candapter and frame.flags & REMOTE:
             return "a CANdapter cannot send remote frames"
-        return super().fault(frame)
+        return fault
 
     def abandon(self) -> Sequence[Transmit]:
         written = list(self._written)
