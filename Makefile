@@ -16,7 +16,7 @@ PIP_INSTALL := -m pip install --quiet --disable-pip-version-check
 LOCKED := PIP_CONSTRAINT=constraints.txt PIP_BUILD_CONSTRAINT=constraints.txt
 COUNT ?= 200
 
-.PHONY: demo test test-newest lock test-socketcan test-socketcan-hw conformance ecosystem firmwares fuzz soak kills crowd check bench bench-periodic bench-socketcan bench-vendor docs format clean
+.PHONY: demo test test-newest lock test-socketcan test-socketcan-hw conformance ecosystem firmwares fuzz soak interruptions kills crowd check bench bench-periodic bench-socketcan bench-vendor docs format clean
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -77,6 +77,9 @@ fuzz: $(FUZZ)  ## random input to every decoder, each its share of DURATION seco
 
 soak: $(READY)  ## full traffic with random faults for DURATION seconds: memory, descriptors, ledger
 	$(BIN)/python -m tests.soak --duration $(DURATION)
+
+interruptions: $(READY)  ## 200 opens, shutdowns and others, interrupted by exceptions of a signal handler
+	$(BIN)/python -m tests.interruptions --count 200
 
 kills: $(READY)  ## COUNT brokers killed at random moments of their first two seconds
 	$(BIN)/python -m tests.kills --count $(COUNT)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol, Self
 
 from canbroker import clock
 from canbroker.errors import CanOperationError, CanTimeoutError
+from canbroker.handles import Handle
 from canbroker.message import Message
 
 if TYPE_CHECKING:
@@ -120,14 +121,14 @@ async def _readable(loop: asyncio.AbstractEventLoop, descriptor: int, timeout: f
         return
     # Of our own: a loop has one reader for each descriptor, and several tasks may wait. And no
     # other file gets its number if the bus is closed meanwhile.
-    own = os.dup(descriptor)
+    own = Handle(os.dup, descriptor)
     happened = loop.create_future()
-    loop.add_reader(own, _settle, happened)
+    loop.add_reader(own.fileno(), _settle, happened)
     try:
         await asyncio.wait([happened], timeout=timeout)
     finally:
-        loop.remove_reader(own)
-        os.close(own)
+        loop.remove_reader(own.fileno())
+        own.close()
 
 
 def _settle(future: asyncio.Future[None]) -> None:

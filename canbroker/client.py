@@ -6,6 +6,7 @@ Follows the Bus API that python-can documents; what is ours beyond it says so.
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from types import TracebackType
 from typing import Any, Self
@@ -14,6 +15,7 @@ import canbroker
 from canbroker import clock, settings
 from canbroker.aio import AwaitedBus
 from canbroker.errors import (
+    CanError,
     CanInitializationError,
     CanInterfaceNotImplementedError,
     CanLossError,
@@ -22,11 +24,13 @@ from canbroker.errors import (
 )
 from canbroker.filters import CanFilters, listed, validate
 from canbroker.link import lifetime
-from canbroker.link.connection import ANSWER_S, Connection
+from canbroker.link.connection import ANSWER_S, Connection, Wanted, connect
 from canbroker.link.directory import channel_names
 from canbroker.link.lease import Lease, lease
-from canbroker.link.values import BusState, BusStats, CanProtocol, Receiving
+from canbroker.link.life import Life
+from canbroker.link.values import BusState, BusStats, CanProtocol, FromFrames, Receiving
 from canbroker.message import Message, to_frame, to_stamped_frame
+from canbroker.ownership import Uncopyable, end_block
 from canbroker.periodic.registry import Periodic
 from canbroker.periodic.task import OnError, PeriodicTask
 from canbroker.protection import Checksum, Counter
@@ -47,7 +51,7 @@ __all__ = [
 ]
 
 
-class Bus(AwaitedBus):
+class Bus(Uncopyable, AwaitedBus):
     """A channel, shared with every other process that opens it.
 
     One thread may receive while another one sends; see :class:`ThreadSafeBus` for more.
@@ -56,6 +60,7 @@ class Bus(AwaitedBus):
     RECV_LOGGING_LEVEL = 9
 
     _from_frames = staticmethod(Message.from_frames)  # what makes messages of received frames
+    _forgotten = False  # its finalizer runs
 
     def __init__(
         self,
@@ -113,35 +118,27 @@ class Bus(AwaitedBus):
             given, canbroker.rc, config_context, ignore_config=ignore_config, channels=channel_names
         )
         self._channel = found.get("channel")
-        self._connection = self._connect(found)
-        self._to_frame = to_stamped_frame if found.get("preserve_timestamps") else to_frame
-        self._reception = self._connection.reception
-        self._sending = self._connection.sending
-        self._periodic = Periodic(self._connection)
-        opening = self._connection.opening
-        self.channel_info = f"{self._connection.attached.name}: {opening.info}"
-        self.protocol = _protocol(found, self._connection)
-        lifetime.opened(self)
-
-    def _connect(self, found: settings.Settings) -> Connection:
-        can_filters = listed(found.get("can_filters"))
-        validate(can_filters)  # before a broker is started for it
+        wanted = _wanted(found, self._from_frames)
+        client_id = os.urandom(6).hex()
+        self._life = Life(self._channel, client_id)  # owns whatever is opened from here on
+        lifetime.needs(self, self._life)
         try:
-            connection = Connection(
-                self._channel,
-                found.get("interface"),
-                found.parameters(),
-                can_filters=can_filters,
-                receiving=Receiving(
-                    own=bool(found.get("receive_own_messages")),
-                    on_loss=found.get("on_loss") or "count",
-                    on_slow=found.get("on_slow") or "repair",
-                    history=found.get("history") or 0.0,
-                    from_frames=self._from_frames,
-                ),
-                broker=found.get("broker"),
-                exclusive=bool(found.get("exclusive")),
-            )
+            self._connection = self._connect(found, client_id, wanted)
+            self._to_frame = to_stamped_frame if found.get("preserve_timestamps") else to_frame
+            self._reception = self._connection.reception
+            self._sending = self._connection.sending
+            self._periodic = Periodic(self._connection)
+            opening = self._connection.opening
+            self.channel_info = f"{self._connection.attached.name}: {opening.info}"
+            self.protocol = _protocol(found, self._connection)
+            lifetime.opened(self)
+        except BaseException:
+            self._life.end()
+            raise
+
+    def _connect(self, found: settings.Settings, client_id: str, wanted: Wanted) -> Connection:
+        try:
+            connection = connect(self._life, client_id, wanted)
             if found.get("preserve_timestamps"):
                 _check_virtual(connection)
         except (CanInitializationError, CanInterfaceNotImplementedError) as error:
@@ -167,7 +164,7 @@ class Bus(AwaitedBus):
         try:
             message = self._reception.receive(timeout)
         except CanOperationError:
-            self._connection.finish()
+            self._life.finish()
             raise
         if message is not None and _logger.isEnabledFor(self.RECV_LOGGING_LEVEL):
             _logger.log(self.RECV_LOGGING_LEVEL, "Received: %s", message)
@@ -223,7 +220,7 @@ class Bus(AwaitedBus):
         try:
             return self._reception.fileno()
         finally:
-            self._connection.finish()
+            self._life.finish()
 
     # -------------------------------------------------------------------------------- sending
 
@@ -364,7 +361,7 @@ class Bus(AwaitedBus):
         try:
             self._reception.subscribe(wanted, clock.deadline_after(ANSWER_S))
         finally:
-            self._connection.finish()
+            self._life.finish()
 
     @property
     def state(self) -> BusState:
@@ -419,15 +416,22 @@ class Bus(AwaitedBus):
         :raises CanOperationError: a frame was not sent. The bus is closed all the same.
         :raises CanTimeoutError: frames were still on their way after 10 s. As above.
         """
-        self._periodic.close()
-        closing = self._connection.close()
-        if closing:
-            lifetime.closed(self)
+        if not self._forgotten:
+            self._shut_down()
+
+    def _shut_down(self) -> None:
         try:
-            self._connection.finish()  # which may have been left to us
-        finally:
+            self._periodic.close()
+            closing = self._life.close()
             if closing:
-                self._periodic.raise_troubles()
+                lifetime.closed(self)
+            try:
+                self._life.finish()  # which may have been left to us
+            finally:
+                if closing:
+                    self._periodic.raise_troubles()
+        finally:
+            self._life.end()
 
     def __enter__(self) -> Self:
         return self
@@ -438,24 +442,62 @@ class Bus(AwaitedBus):
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self.shutdown()
+        end_block(self.shutdown, exc, CanError)
 
     def __del__(self) -> None:
-        connection = getattr(self, "_connection", None)  # there is none if opening it failed
-        if connection is None:
+        life = getattr(self, "_life", None)  # there is none if the configuration was wrong
+        if life is None or life.over:
             return
-        if connection.closed is None:
-            self._abandon()
-            connection.close()  # a subclass may have a shutdown() that does not
-        connection.finish()
+        if life.closed is not None:
+            lifetime.end_later(life.end_forgotten)
+            return
+        self._forgotten = True
+        try:
+            self.shutdown()  # of a subclass, perhaps; ours leaves it to what follows
+        finally:
+            name = f"<{type(self).__name__} {self._channel!r}>"
+            lifetime.forgotten(self, name, self._end_forgotten, "shut down")
 
     def _abandon(self) -> None:
-        lifetime.end(self, self.shutdown, "shut down")
+        lifetime.end(self, self._end, "shut down")
+
+    def _end(self) -> None:
+        try:
+            self.shutdown()
+        finally:  # a subclass may have a shutdown() that does not
+            self._life.end_forgotten()
+
+    def _end_forgotten(self) -> None:
+        try:
+            self._shut_down()
+        finally:
+            self._life.end_forgotten()
 
     def _forked(self) -> None:
         """[forked child]"""
-        self._connection.forked()
+        self._life.forked()
         self._periodic.forget()
+
+
+def _wanted(found: settings.Settings, from_frames: FromFrames) -> Wanted:
+    """:raises ValueError: a filter, or another argument, is not valid."""
+    can_filters = listed(found.get("can_filters"))
+    validate(can_filters)  # before a broker is started for it
+    return Wanted(
+        label=found.get("channel"),
+        interface=found.get("interface"),
+        parameters=found.parameters(),
+        can_filters=can_filters,
+        receiving=Receiving(
+            own=bool(found.get("receive_own_messages")),
+            on_loss=found.get("on_loss") or "count",
+            on_slow=found.get("on_slow") or "repair",
+            history=found.get("history") or 0.0,
+            from_frames=from_frames,
+        ),
+        broker=found.get("broker"),
+        exclusive=bool(found.get("exclusive")),
+    )
 
 
 def _protocol(found: settings.Settings, connection: Connection) -> CanProtocol:
@@ -476,11 +518,9 @@ def _protocol(found: settings.Settings, connection: Connection) -> CanProtocol:
 
 
 def _check_virtual(connection: Connection) -> None:
-    """:raises CanInitializationError: the channel is that of an adapter. It is closed, then."""
+    """:raises CanInitializationError: the channel is that of an adapter."""
     attached = connection.attached
     if attached.interface != "virtual":
-        connection.close()
-        connection.finish()
         raise CanInitializationError(
             f"preserve_timestamps is for interface virtual; {attached.name!r} is a channel of "
             f"{attached.interface}"

@@ -7,8 +7,9 @@ import threading
 import time
 from collections.abc import Callable, Coroutine, Iterable, Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, Self, TypeAlias
 
+from canbroker.ownership import Uncopyable, add_report
 from canbroker.readers import LoopReader, Reader, Source, ThreadReader, descriptor_of
 from canbroker.throttle import Throttle
 
@@ -17,12 +18,15 @@ if TYPE_CHECKING:
 
 _logger = logging.getLogger("canbroker.notifier")
 
+#: Seconds that listeners at work are waited for.
+_STOP_S: Final = 5.0
+
 #: What is called with each message. Ours take a :class:`canbroker.Message`, python-can's writers
 #: expect a ``can.Message``, and both are content with the other.
 Recipient: TypeAlias = Callable[[Any], object]
 
 
-class Notifier:
+class Notifier(Uncopyable):
     """Hands each message of one or several buses to all listeners, in the order they came.
 
     Each bus has a thread; listeners are called on it, by one thread at a time. With ``loop``
@@ -61,7 +65,13 @@ class Notifier:
         self._delivery = threading.RLock()  # one thread at a time calls listeners
         self._tasks: set[asyncio.Task[object]] = set()  # asyncio itself would forget them
         self._errors = Throttle(_logger)
-        self.start()
+        self._unstopped: list[Recipient] = []  # listeners that have to be stopped
+        self._ended = True
+        try:
+            self.start()
+        except BaseException:
+            self._abort()
+            raise
 
     @property
     def bus(self) -> Source | tuple[Source, ...]:
@@ -89,19 +99,19 @@ class Notifier:
             if not self._stopped:
                 return
             sources = [(bus, descriptor_of(bus)) for bus in self._buses]
-            _claim(self._buses, self)
-            self._stopped = self._over = False
             try:
+                _claim(self._buses, self)
+                self._stopped = self._over = self._ended = False
                 for listener in tuple(self.listeners):
                     if callable(start := getattr(listener, "start", None)):
                         start()
                 for bus, descriptor in sources:
                     self._read(bus, descriptor)
             except BaseException:
-                self.stop()
+                self._abort()
                 raise
 
-    def stop(self, timeout: float = 5.0) -> None:
+    def stop(self, timeout: float = _STOP_S) -> None:
         """Ends the threads, then stops each listener that has a ``stop()``. Idempotent.
 
         Messages that were not received yet stay in the bus. May be called by a listener, which
@@ -111,20 +121,43 @@ class Notifier:
         :raises Exception: the first one that a listener's ``stop()`` has raised, after all of
             them were stopped.
         """
-        if self._stopped:
-            return
+        failure = self._end(timeout)
+        if failure is not None:
+            raise failure
+
+    def _abort(self) -> None:
+        """It was not started, or not wholly."""
+        _release(self)
+        if not self._ended:
+            self._end(_STOP_S)
+
+    def _end(self, timeout: float) -> Exception | None:
+        """As :meth:`stop`; returns what that raises. A signal handler may raise in here once."""
+        try:
+            return self._end_readers(timeout)
+        finally:
+            self._end_readers(timeout)
+
+    def _end_readers(self, timeout: float) -> Exception | None:
+        if self._ended:
+            return None
         self._stopped = True
         deadline = time.monotonic() + timeout
-        readers, self._readers = self._readers, []
+        readers = tuple(self._readers)
         for reader in readers:
             reader.stop()
         if not any(reader.is_current() for reader in readers):
             for reader in readers:
                 if not reader.join(max(0.0, deadline - time.monotonic())):
                     _logger.warning("%r is still at work", reader.bus)
+        if not self._over:
+            self._unstopped = list(self.listeners)
         self._over = True
         _release(self)
-        self._stop_listeners()
+        failure = self._stop_listeners()
+        self._readers = []
+        self._ended = True
+        return failure
 
     def add_bus(self, bus: Source) -> None:
         """Receives from ``bus`` as well, now or when it is started.
@@ -155,7 +188,11 @@ class Notifier:
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self.stop()
+        failure = self._end(_STOP_S)
+        if failure is not None and exc is None:
+            raise failure
+        if failure is not None and exc is not None:
+            add_report(exc, failure)
 
     def _read(self, bus: Source, descriptor: int) -> None:
         loop = self._loop
@@ -209,17 +246,19 @@ class Notifier:
                 kind = f"a listener or a bus has raised {type(error).__name__}"
                 self._errors.note(kind, str(error), logging.ERROR, error)
 
-    def _stop_listeners(self) -> None:
+    def _stop_listeners(self) -> Exception | None:
+        """Stops each of them; returns the first exception that one has raised."""
         failure: Exception | None = None
-        for listener in tuple(self.listeners):
+        while self._unstopped:
+            listener = self._unstopped[0]
             try:
                 if callable(stop := getattr(listener, "stop", None)):
                     stop()
             except Exception as error:
                 _logger.exception("%r does not stop", listener)
                 failure = failure or error
-        if failure is not None:
-            raise failure
+            del self._unstopped[:1]
+        return failure
 
 
 def _handed_to(
@@ -250,7 +289,7 @@ def _tell(listener: Recipient, error: Exception) -> bool:
 # --------------------------------------------------------------------------- one Notifier per bus
 
 _active: list[tuple[Source, Notifier]] = []
-_active_lock = threading.Lock()
+_active_lock = threading.RLock()  # a signal handler may stop another one
 
 
 def _claim(buses: Sequence[Source], notifier: Notifier) -> None:

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from canbroker import clock
 from canbroker.fabric.sockets import Waiter
+from canbroker.handles import Handle
+from canbroker.undisturbed import undisturbed
 from canbroker.wake import Wake
 
 if TYPE_CHECKING:
@@ -54,10 +56,11 @@ class Reader(ABC):
         self.bus = bus
         self.ended = False
         # Our own: closing the bus does not close it, so no other file gets its number meanwhile.
-        self._descriptor = os.dup(descriptor) if descriptor >= 0 else -1
+        self._copy = Handle(os.dup, descriptor) if descriptor >= 0 else None
+        self._descriptor = -1 if self._copy is None else self._copy.fileno()
         self._deliver = deliver
         self._report = report
-        self._stopping = threading.Event()
+        self._stopping = False  # no Event: a signal handler that raises leaves its lock taken
         self._failing = False
 
     @abstractmethod
@@ -65,7 +68,7 @@ class Reader(ABC):
 
     @abstractmethod
     def stop(self) -> None:
-        """Takes no further message from now on. Returns at once."""
+        """Takes no further message from now on. Returns at once. Idempotent."""
 
     @abstractmethod
     def join(self, timeout: float) -> bool:
@@ -79,7 +82,7 @@ class Reader(ABC):
         """Hands over what is there, waiting ``timeout`` s for each; whether the bus is well."""
         try:
             for _ in range(_AT_ONCE):
-                if self._stopping.is_set() or (message := self.bus.recv(timeout)) is None:
+                if self._stopping or (message := self.bus.recv(timeout)) is None:
                     break
                 self._deliver(message)
         except Exception as error:  # noqa: BLE001 - passed on, whatever a driver raises
@@ -96,8 +99,8 @@ class Reader(ABC):
             self._report(error)
 
     def _close(self) -> None:
-        if self._descriptor >= 0:
-            os.close(self._descriptor)
+        if self._copy is not None:
+            self._copy.close()
 
 
 def _is_closed(bus: Source) -> bool:
@@ -127,13 +130,17 @@ class ThreadReader(Reader):
         self._thread = threading.Thread(target=self._run, name=f"notifier of {bus!r}", daemon=True)
 
     def start(self) -> None:
-        self._thread.start()
+        undisturbed(self._thread.start)  # which is not to be interrupted
 
     def stop(self) -> None:
-        self._stopping.set()
+        self._stopping = True
         self._wake.set()
 
     def join(self, timeout: float) -> bool:
+        if self._thread.ident is None:  # it was interrupted before it was started
+            self._close()
+            self._wake.close()
+            return True
         self._thread.join(timeout)
         return not self._thread.is_alive()
 
@@ -154,18 +161,24 @@ class ThreadReader(Reader):
         waiter = Waiter()
         waiter.add(self._wake)
         waiter.add(self._descriptor)
-        while not self._stopping.is_set():
+        while not self._stopping:
             if self.take(0):
                 waiter.wait(int(_LOOK_S * clock.SECOND))
             elif self.ended:
                 return
             else:
-                self._stopping.wait(_LOOK_S)
+                self._pause()
 
     def _run_blocking(self) -> None:
-        while not self._stopping.is_set():
+        while not self._stopping:
             if not self.take(self._timeout):
-                self._stopping.wait(_LOOK_S)
+                self._pause()
+
+    def _pause(self) -> None:
+        """Waits for a moment, or until it is stopped."""
+        waiter = Waiter()
+        waiter.add(self._wake)
+        waiter.wait(int(_LOOK_S * clock.SECOND))
 
 
 class LoopReader(Reader):
@@ -181,7 +194,7 @@ class LoopReader(Reader):
     ) -> None:
         super().__init__(bus, descriptor, deliver, report)
         self._loop = loop
-        self._next_look: asyncio.TimerHandle
+        self._next_look: asyncio.TimerHandle | None = None
 
     def start(self) -> None:
         # Messages that are there already come with the first event: nobody expects calls before
@@ -190,9 +203,10 @@ class LoopReader(Reader):
         self._next_look = self._loop.call_later(_LOOK_S, self._look)
 
     def stop(self) -> None:
-        self._stopping.set()
-        self._next_look.cancel()
-        if not self._loop.is_closed():
+        self._stopping = True
+        if self._next_look is not None:
+            self._next_look.cancel()
+        if self._copy is not None and self._copy.fileno() >= 0 and not self._loop.is_closed():
             self._loop.remove_reader(self._descriptor)
         self._close()
 
@@ -203,12 +217,12 @@ class LoopReader(Reader):
         return False
 
     def _on_readable(self) -> None:
-        if not self.take(0) and not self._stopping.is_set():
+        if not self.take(0) and not self._stopping:
             self._loop.remove_reader(self._descriptor)  # it may stay readable; until the next look
 
     def _look(self) -> None:
         well = self.take(0)
-        if self._stopping.is_set() or self.ended:
+        if self._stopping or self.ended:
             return
         if well:
             self._loop.add_reader(self._descriptor, self._on_readable)

@@ -7,7 +7,7 @@ from typing import Final
 from canbroker import clock
 from canbroker.errors import CanOperationError
 from canbroker.fabric.asking import Asker
-from canbroker.fabric.sockets import Context
+from canbroker.fabric.sockets import SharedContext
 from canbroker.filters import EVERYTHING
 from canbroker.frame import EchoFrame
 from canbroker.runtime import Runtime
@@ -33,7 +33,7 @@ def recent_frames(broker: str | None, channel: str, seconds: float) -> list[Echo
     if not channel or not channel.isprintable():
         raise CanOperationError(f"no channel is called {channel!r}")
     endpoint = Runtime.at(broker).channel_endpoint(channel, "ctl")
-    context = Context()
+    context = SharedContext()
     asker = Asker(context, endpoint)
     try:
         topic = route_topic(channel, EVERYTHING)

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from types import FrameType
 from typing import TypeVar
 
 _T = TypeVar("_T")
@@ -71,3 +72,46 @@ def strikes() -> Iterator[Strikes]:
     finally:
         signal.signal(signal.SIGUSR1, before)
         gc.enable()
+
+
+def struck(strike: int | None, job: Callable[[], object]) -> bool:
+    """Does ``job``; an exception strikes at that call in it, if there are so many.
+
+    Where a handler of signals may raise: when a function is entered, and after calls of C.
+    """
+    left = -1 if strike is None else strike
+
+    def profile(_frame: FrameType, event: str, _arg: object) -> None:
+        nonlocal left
+        if event in {"call", "c_return"}:
+            left -= 1
+            if left == -1:
+                raise StrikeError
+
+    gc.disable()  # else it strikes in somebody's callback of the collector, now and then
+    try:
+        if strike is not None:
+            sys.setprofile(profile)
+        job()
+    except StrikeError:
+        return True
+    finally:
+        sys.setprofile(None)
+        gc.enable()
+    return False
+
+
+def calls_in(job: Callable[[], object]) -> int:
+    """How often an exception may strike ``job``, at most."""
+    count = 0
+
+    def profile(_frame: FrameType, event: str, _arg: object) -> None:
+        nonlocal count
+        count += event in {"call", "c_return"}
+
+    sys.setprofile(profile)
+    try:
+        job()
+    finally:
+        sys.setprofile(None)
+    return count

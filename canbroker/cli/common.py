@@ -14,7 +14,7 @@ import click
 
 from canbroker.client import Bus
 from canbroker.errors import CanInitializationError, CanTimeoutError
-from canbroker.fabric.sockets import Context
+from canbroker.fabric.sockets import SharedContext
 from canbroker.filters import EVERYTHING, FilterSet
 from canbroker.frame import Frame
 from canbroker.link import attach
@@ -170,7 +170,7 @@ def ask(runtime: Runtime, method: str, result: type[_T], timeout: float = 5.0) -
 
     :raises CanError: it is an error, or there is none within ``timeout`` seconds.
     """
-    context = Context()
+    context = SharedContext()
     try:
         answer = attach.ask(context, runtime, method, control.Params(), result, timeout)
     finally:

@@ -12,7 +12,7 @@ from canbroker import clock
 from canbroker.cli.tables import alarm, cell, table
 from canbroker.errors import CanOperationError, CanTimeoutError
 from canbroker.fabric.requests import ControlError, call
-from canbroker.fabric.sockets import Context
+from canbroker.fabric.sockets import Context, SharedContext
 from canbroker.wire import WireError, control
 from canbroker.wire.tasks import ListTasks, RepeatCounts, TaskList, TaskStatus
 
@@ -32,7 +32,7 @@ def running_tasks(status: control.BrokerStatus, silent: Container[str] = ()) -> 
     tasks: list[TaskStatus] = []
     if status.scheduler.phase != "running" or status.scheduler.control in silent:
         return tasks
-    context = Context()
+    context = SharedContext()
     try:
         while True:
             params = ListTasks(start=len(tasks))

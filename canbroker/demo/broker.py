@@ -7,7 +7,7 @@ from types import TracebackType
 from typing import Final, Self
 
 from canbroker.errors import CanOperationError
-from canbroker.fabric.sockets import Context
+from canbroker.fabric.sockets import SharedContext
 from canbroker.link.attach import ask
 from canbroker.runtime import BrokerLock, Runtime
 from canbroker.wire import control
@@ -21,7 +21,7 @@ class BrokerView:
 
     def __init__(self, runtime: Runtime) -> None:
         self._runtime = runtime
-        self._context = Context()
+        self._context = SharedContext()
 
     def __enter__(self) -> Self:
         return self

@@ -113,7 +113,7 @@ class Asker:
         if reply.id != self._id:
             return False
         if not reply.ok:
-            error = msgspec.msgpack.decode(reply.result, type=control.ErrorResult)
+            error = _error(reply)
             if error.code == "busy":
                 return False
             order.gone(error.message)
@@ -124,11 +124,19 @@ class Asker:
         return True
 
 
+def _error(reply: control.Reply) -> control.ErrorResult:
+    """:raises WireError: what the reply says is no error of the protocol."""
+    try:
+        return msgspec.msgpack.decode(reply.result, type=control.ErrorResult)
+    except DECODE_ERRORS as error:
+        raise WireError(f"answer of the channel: {error}") from error
+
+
 def _result(reply: control.Reply, kind: type[_R]) -> _R:
     """:raises WireError: it is an error, or not of this kind."""
     try:
         if not reply.ok:
-            raise WireError(msgspec.msgpack.decode(reply.result, type=control.ErrorResult).message)
+            raise WireError(_error(reply).message)
         return msgspec.msgpack.decode(reply.result, type=kind)
     except DECODE_ERRORS as error:
         raise WireError(f"answer of the channel: {error}") from error

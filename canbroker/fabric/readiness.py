@@ -8,6 +8,8 @@ from typing import cast
 
 import zmq
 
+from canbroker import handles
+from canbroker.errors import CanOperationError
 from canbroker.fabric.sockets import Socket
 from canbroker.wake import Wake
 
@@ -20,13 +22,28 @@ class Readiness:
     whether there is more, with :meth:`update`.
     """
 
-    def __init__(self, sockets: Iterable[Socket]) -> None:
-        self._more = Wake()
-        self._epoll = select.epoll() if hasattr(select, "epoll") else None
-        if self._epoll is not None:
-            for socket in sockets:
+    def __init__(self, more: Wake) -> None:
+        """``more``: makes it readable, too, and may be set for other reasons.
+
+        :raises CanOperationError: there is no descriptor left.
+        """
+        self._more = more
+        self._watched: set[Socket] = set()
+        self._epoll: select.epoll | None = None
+        if hasattr(select, "epoll"):
+            try:
+                self._epoll = select.epoll()
+            except OSError as error:
+                raise CanOperationError(f"no descriptor: {handles.explained(error)}") from error
+            self._epoll.register(more.fileno(), select.EPOLLIN)
+
+    def watch(self, sockets: Iterable[Socket]) -> None:
+        """Looks at these, too. Those that are closed are forgotten by themselves."""
+        for socket in sockets:
+            if socket not in self._watched and self._epoll is not None:
+                self._watched = {other for other in self._watched if not other.closed}
+                self._watched.add(socket)
                 self._epoll.register(cast(int, socket.getsockopt(zmq.FD)), select.EPOLLIN)
-            self._epoll.register(self._more.fileno(), select.EPOLLIN)
 
     def fileno(self) -> int:
         """The descriptor; -1 where the system cannot poll a set of descriptors as one."""
@@ -41,4 +58,3 @@ class Readiness:
     def close(self) -> None:
         if self._epoll is not None:
             self._epoll.close()
-        self._more.close()

@@ -59,28 +59,15 @@ def call(
     result: type[_T],
     deadline: int | None,
 ) -> _T | None:
-    """The answer of the process that listens at ``endpoint``, ``None`` if none by ``deadline``.
+    """As :meth:`ControlLink.call`, over a connection for this call alone.
 
-    :raises ControlError: the answer is an error.
-    :raises WireError: the answer is not of this protocol.
+    :raises CanOperationError, CanInitializationError: it cannot be made.
     """
-    socket = context.requester(endpoint)
+    link = ControlLink(context, endpoint)
     try:
-        socket.setsockopt(zmq.LINGER, 0)  # who is not there now shall not get this later
-        socket.send(control.encode_request(1, method, params))
-        waiter = Waiter()
-        waiter.add(socket)
-        if not waiter.wait(clock.remaining_ns(deadline)):
-            return None
-        reply = control.decode_reply(socket.recv())
+        return link.call(method, params, result, deadline)
     finally:
-        socket.close()
-    try:
-        if not reply.ok:
-            raise ControlError(msgspec.msgpack.decode(reply.result, type=control.ErrorResult))
-        return msgspec.msgpack.decode(reply.result, type=result)
-    except DECODE_ERRORS as error:
-        raise WireError(f"reply to {method!r}: {error}") from error
+        link.close()
 
 
 class Caller(NamedTuple):
@@ -230,6 +217,42 @@ class Link:
 
     def close(self) -> None:
         self.socket.close()
+
+
+class ControlLink(Link):
+    """Calls the methods of a process, one after the other. One thread at a time."""
+
+    def __init__(self, context: Context, endpoint: str) -> None:
+        super().__init__(context, endpoint)
+        self._id = 0
+
+    def call(
+        self, method: str, params: control.Params, result: type[_T], deadline: int | None
+    ) -> _T | None:
+        """The answer, ``None`` if there is none by ``deadline``.
+
+        :raises ControlError: the answer is an error.
+        :raises WireError: the answer is not of this protocol.
+        """
+        self._id += 1
+        self.send(control.encode_request(self._id, method, params))
+        while True:
+            while (body := self.receive()) is not None:
+                reply = control.decode_reply(body)
+                if reply.id == self._id:
+                    return _result(method, reply, result)
+            if clock.remaining_ns(deadline) == 0:
+                return None
+            self.wait(None, clock.remaining_ns(deadline))
+
+
+def _result(method: str, reply: control.Reply, result: type[_T]) -> _T:
+    try:
+        if not reply.ok:
+            raise ControlError(msgspec.msgpack.decode(reply.result, type=control.ErrorResult))
+        return msgspec.msgpack.decode(reply.result, type=result)
+    except DECODE_ERRORS as error:
+        raise WireError(f"reply to {method!r}: {error}") from error
 
 
 class KeepingLink(Link):

@@ -7,10 +7,11 @@ from typing import Final, Protocol, TypeAlias, cast
 
 import zmq
 
-from canbroker import clock
+from canbroker import clock, handles
 from canbroker.descriptors import share
-from canbroker.errors import CanInitializationError
+from canbroker.errors import CanError, CanInitializationError, CanOperationError
 from canbroker.fabric.gate import Gate
+from canbroker.fabric.shared import QuietSocket, shared
 from canbroker.wire import MAX_MESSAGE_BYTES
 from canbroker.wire.topics import MAX_TOPIC_BYTES
 
@@ -42,6 +43,9 @@ _EXACT_NS: Final = 10 * clock.MILLISECOND
 _BACKLOG: Final = 100
 
 _LINGER_MS: Final = 200
+
+#: What an address of a Unix socket begins with; its path follows.
+IPC: Final = "ipc://"
 _RECONNECT_MS: Final = 10
 _RECONNECT_MAX_MS: Final = 100
 
@@ -87,10 +91,12 @@ class Descriptor(Protocol):
 
 
 class Context:
-    """The ZeroMQ context of one client or actor. Closing it needs all of its sockets closed.
+    """The ZeroMQ context of a process that listens. Closing it needs all of its sockets closed.
 
     ``gate``: of those that listen.
     """
+
+    _refusal: type[CanError] = CanInitializationError
 
     def __init__(self) -> None:
         self._context: zmq.Context[Socket] = zmq.Context(io_threads=1)
@@ -131,11 +137,15 @@ class Context:
         self.gate.close()
         self._context.term()
 
+    def _open(self, kind: int) -> Socket:
+        return self._context.socket(kind, socket_class=QuietSocket)
+
     def _socket(self, kind: int, high_water: int) -> Socket:
         try:
-            socket = self._context.socket(kind)
+            socket = self._open(kind)
         except zmq.ZMQError as error:  # no descriptors are left, say
-            raise CanInitializationError(f"cannot make a socket: {error}") from error
+            what = handles.explained(OSError(error.errno, str(error)))
+            raise self._refusal(f"cannot make a socket: {what}") from error
         socket.setsockopt(zmq.SNDHWM, high_water)
         socket.setsockopt(zmq.RCVHWM, high_water)
         socket.setsockopt(zmq.LINGER, _LINGER_MS)
@@ -165,6 +175,32 @@ class Context:
             socket.close()
             raise CanInitializationError(f"cannot connect to {endpoint}: {error}") from error
         return socket
+
+
+class SharedContext(Context):
+    """The sockets of one client, in the context that all clients of this process share.
+
+    Any thread may close it, when no other one uses its sockets.
+    """
+
+    _refusal = CanOperationError
+
+    def __init__(self) -> None:
+        """Opens nothing."""
+
+    def close(self) -> None:
+        """Closes all of its sockets that are open still. Idempotent.
+
+        If a signal handler raises in it, once more does the rest.
+        """
+        shared.leave(self)
+
+    def _open(self, kind: int) -> Socket:
+        return shared.open(self, kind)
+
+    def _connected(self, socket: Socket, endpoint: str) -> Socket:
+        shared.endpoints.add(endpoint.removeprefix(IPC))
+        return super()._connected(socket, endpoint)
 
 
 class Waiter:

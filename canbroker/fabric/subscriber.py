@@ -77,12 +77,9 @@ class Subscriber:
         self._messages = Messages(self.socket)
         self._suspected_ns: int | None = None  # since when a silence is being made sure of
         self._waits: tuple[Descriptor, Asker | None, Waiter] | None = None  # for these two
-        self._asker: Asker | None = None
-        try:
-            self._asker = None if control is None else Asker(context, control, client_id)
-        except CanError:
-            self.socket.close()
-            raise
+        self._context = context
+        self._control = control
+        self._asker: Asker | None = None  # while there is something to ask
 
     def subscribe(self, filters: FilterSet, deadline: int | None) -> stream.ReadyEvent:
         """Changes to ``filters``; returns when they are active in the driver process.
@@ -125,12 +122,13 @@ class Subscriber:
         :raises CanTimeoutError: the channel did not answer by ``deadline``.
         :raises CanOperationError: it refused.
         """
-        if self._asker is None:
-            raise CanOperationError(f"channel {self._channel!r}: nobody to ask for the past")
+        asker = self._open_asker()
         try:
-            past = self._asker.history(self._route, seconds, None, deadline)
+            past = asker.history(self._route, seconds, None, deadline)
         except WireError as error:
             raise CanOperationError(f"channel {self._channel!r}: {error}") from error
+        finally:
+            self._close_asker()
         if past is None:
             raise CanTimeoutError(f"channel {self._channel!r} did not tell its history in time")
         self.order.remember(*past)
@@ -198,22 +196,52 @@ class Subscriber:
         """Those that make it :meth:`readable`."""
         return [self.socket] if self._asker is None else [self.socket, self._asker.socket]
 
+    def leave(self) -> None:
+        """Says that we are not there any more; what has arrived can still be received."""
+        topics, self._topics = self._topics, set()
+        for topic in topics:
+            self.socket.unsubscribe(topic)
+
     def close(self) -> None:
         self.socket.close()
-        if self._asker is not None:
-            self._asker.close()
+        self._close_asker()
+
+    def _open_asker(self) -> Asker:
+        """:raises CanOperationError: there is nobody to ask, or no descriptor for it."""
+        if self._control is None:
+            raise CanOperationError(f"channel {self._channel!r}: nobody to ask for the past")
+        if self._asker is None:
+            try:
+                self._asker = Asker(self._context, self._control, self._client_id)
+            except CanError as error:
+                raise CanOperationError(f"channel {self._channel!r}: {error}") from error
+        return self._asker
+
+    def _close_asker(self) -> None:
+        """A bus that misses nothing needs no descriptors for asking."""
+        asker, self._asker = self._asker, None
+        if asker is not None:
+            asker.close()
 
     def _mend(self) -> bool:
         """Sees to what is missing; whether there is news of it.
 
         :raises CanOperationError: the answer is not of this protocol.
         """
-        if self._asker is None:
+        if self._control is None:
             return False
         try:
-            return self._asker.mend(self.order, self._route)
+            asker = self._open_asker()
+        except CanOperationError as error:
+            self.order.gone(str(error))
+            return True
+        try:
+            news = asker.mend(self.order, self._route)
         except WireError as error:
             raise CanOperationError(f"channel {self._channel!r}: {error}") from error
+        if self.order.gap is None:
+            self._close_asker()
+        return news
 
     def _look_behind(self, deadline: int | None) -> None:
         """Takes messages until one tells where the route stands that we are about to leave.
@@ -231,7 +259,10 @@ class Subscriber:
             if message is None:
                 waiter.wait(left)
             elif message[0] == self._route:
-                batch = stream.decode_batch(message[1])
+                try:
+                    batch = stream.decode_batch(message[1])
+                except WireError as error:
+                    raise CanOperationError(f"channel {self._channel!r}: {error}") from error
                 # Its frames come with the new route, too, as far as they are wanted.
                 self.order.add(Part(batch.epoch, batch.first_seq, ()))
                 return
@@ -239,8 +270,8 @@ class Subscriber:
     def _settle(self) -> None:
         """Waits for what is missing of a route that we are about to leave."""
         deadline = clock.monotonic_ns() + _SETTLE_NS
-        while self.order.gap is not None and self._asker is not None:
-            if self._mend():
+        while self.order.gap is not None and self._control is not None:
+            if self._mend() or self._asker is None:
                 continue
             left = clock.remaining_ns(deadline)
             if left == 0:

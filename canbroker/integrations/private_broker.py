@@ -9,7 +9,7 @@ from typing import Final
 
 from canbroker import clock
 from canbroker.errors import CanTimeoutError
-from canbroker.fabric.sockets import Context
+from canbroker.fabric.sockets import Context, SharedContext
 from canbroker.link import attach
 from canbroker.runtime import BrokerLock, Runtime
 from canbroker.wire import control
@@ -29,7 +29,7 @@ def start(runtime: Runtime, owner: int, config: Path | None) -> None:
     options = ["--owner", str(owner)]
     if config is not None:
         options += ["--config", str(config)]
-    context = Context()
+    context = SharedContext()
     try:
         attach.find_broker(context, runtime, autostart=True, options=options)
     finally:
@@ -43,7 +43,7 @@ def stop(runtime: Runtime) -> None:
     """
     deadline = clock.deadline_after(_STOP_S)
     told = False
-    context = Context()
+    context = SharedContext()
     try:
         while (lock := BrokerLock.take(runtime.lock_path)) is None:
             if not clock.remaining_ns(deadline):

@@ -6,6 +6,7 @@ opens interfaces, so what talks to a broker is imported by the first bus.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Sequence
 from copy import deepcopy
 from types import TracebackType
@@ -20,6 +21,7 @@ from can.broadcastmanager import (
 )
 
 from canbroker import errors
+from canbroker.ownership import Uncopyable, end_block
 
 if TYPE_CHECKING:
     from can.typechecking import AutoDetectedConfig, CanFilters
@@ -50,12 +52,14 @@ _CONTENT: Final = (
 )
 
 
-class CanbrokerBus(can.BusABC):
+class CanbrokerBus(Uncopyable, can.BusABC):
     """A channel of a broker as a bus of python-can, shared with all others that open it.
 
     As thread-safe as :class:`canbroker.Bus`, which does the work: filters run in the adapter's
     process, periodic tasks in the broker's scheduler. Errors are python-can's.
     """
+
+    _closer: int | None = None  # thread that has shut it down
 
     def __init__(
         self,
@@ -86,6 +90,7 @@ class CanbrokerBus(can.BusABC):
         """
         from canbroker.client import Bus  # noqa: PLC0415 - only who opens a bus pays for it
 
+        self._receiving: set[int] = set()  # threads
         with _THEIRS:
             self._bus = Bus(
                 channel,
@@ -106,6 +111,25 @@ class CanbrokerBus(can.BusABC):
             raise
 
     # ---------------------------------------------------------------------- receiving, sending
+
+    def recv(self, timeout: float | None = None) -> can.Message | None:
+        """Returns the next message, or ``None`` when ``timeout`` seconds are over.
+
+        ``None`` also when another thread shuts the bus down meanwhile, or has since the last call:
+        a Notifier that was told to stop may still be here, and looks when it has returned.
+
+        :raises can.CanOperationError: the bus was closed before, or its channel is gone.
+        """
+        me = threading.get_ident()
+        if self._closer is None:
+            self._receiving.add(me)
+        try:
+            return super().recv(timeout)
+        except can.CanOperationError:
+            if self._closer not in {None, me} and me in self._receiving:
+                self._receiving.discard(me)
+                return None
+            raise
 
     def _recv_internal(self, timeout: float | None) -> tuple[can.Message | None, bool]:
         with _THEIRS:
@@ -189,11 +213,20 @@ class CanbrokerBus(can.BusABC):
 
         :raises can.CanOperationError: a frame was not sent. The bus is closed all the same.
         """
+        self._closer = threading.get_ident()
         try:
             with _THEIRS:
                 self._bus.shutdown()  # and all its tasks at once
         finally:
             super().shutdown()
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc_val: BaseException | None,
+        exc_tb: TracebackType | None,
+    ) -> None:
+        end_block(self.shutdown, exc_val, can.CanError)
 
     @staticmethod
     def _detect_available_configs() -> Sequence[AutoDetectedConfig]:
@@ -206,7 +239,10 @@ class CanbrokerBus(can.BusABC):
 
 
 class CanbrokerTask(
-    LimitedDurationCyclicSendTaskABC, ModifiableCyclicTaskABC, RestartableCyclicTaskABC
+    Uncopyable,
+    LimitedDurationCyclicSendTaskABC,
+    ModifiableCyclicTaskABC,
+    RestartableCyclicTaskABC,
 ):
     """A periodic task of a :class:`CanbrokerBus`, run by the broker's scheduler.
 

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, TypeVar
 
 import msgspec
 
-from canbroker import clock
+from canbroker import clock, handles
 from canbroker.descriptors import pipe
 from canbroker.devices import resolved
 from canbroker.errors import (
@@ -22,6 +23,7 @@ from canbroker.errors import (
 from canbroker.fabric.requests import ControlError, call
 from canbroker.fabric.sockets import Context
 from canbroker.runtime import BrokerLock, Runtime
+from canbroker.undisturbed import undisturbed
 from canbroker.wire import WireError, control
 
 #: A broker answers at once; one that starts needs the time to start, on a busy machine, too.
@@ -73,13 +75,9 @@ def find_broker(
     if not autostart and not runtime.directory.exists():
         raise _no_broker(runtime)
     runtime.prepare()
+    start = functools.partial(_start_if_alone, runtime, autostart, options)
     while clock.remaining_ns(deadline):
-        lock = BrokerLock.take(runtime.lock_path)
-        if lock is not None:
-            if not autostart:
-                lock.release()
-                raise _no_broker(runtime)
-            _start_broker(runtime, lock, options)
+        undisturbed(start, _START_S)  # a lock that is lost by an exception keeps everybody out
         hello = _hello(context, runtime)
         if hello is not None:
             return hello
@@ -89,11 +87,17 @@ def find_broker(
 
 
 def attach(
-    context: Context, runtime: Runtime, request: control.Attach, *, autostart: bool
+    context: Context,
+    runtime: Runtime,
+    request: control.Attach,
+    *,
+    autostart: bool,
+    attaching: Callable[[bool], None],
 ) -> control.Attached:
     """Where the sockets of the channel are; it is open when this returns.
 
-    A broker that leaves just now is waited for, and its successor asked again.
+    A broker that leaves just now is waited for, and its successor asked again. ``attaching`` is
+    told whether a broker may know us from now on.
 
     :raises CanError: what the broker says is wrong with the request or the adapter, or that
         there is no broker.
@@ -101,10 +105,14 @@ def attach(
     deadline = clock.deadline_after(_OPEN_S)
     while clock.remaining_ns(deadline):
         find_broker(context, runtime, autostart=autostart)
+        attaching(True)
         try:
             attached = ask(context, runtime, "attach", request, control.Attached, _ASK_AGAIN_S)
         except BrokerLeavingError:
             continue
+        except CanError:
+            attaching(False)
+            raise
         if attached is not None:
             return attached
     raise CanInitializationError(
@@ -145,6 +153,25 @@ def _hello(context: Context, runtime: Runtime) -> control.HelloResult | None:
         ) from error
 
 
+def _start_if_alone(runtime: Runtime, autostart: bool, options: Sequence[str]) -> None:
+    """Starts a broker, if nobody holds the lock.
+
+    :raises CanInitializationError: it cannot be started, or is not to be.
+    """
+    with handles.fork_lock:  # a child would hold the lock for as long as it lives
+        lock = BrokerLock.take(runtime.lock_path)
+        if lock is None:
+            return
+        shield = handles.adopted(lock.descriptor)
+    try:
+        if not autostart:
+            lock.release()
+            raise _no_broker(runtime)
+        _start_broker(runtime, lock, options)
+    finally:
+        shield.give_up()  # it is closed
+
+
 def _start_broker(runtime: Runtime, lock: BrokerLock, options: Sequence[str]) -> None:
     """Starts a broker in the background, detached; it inherits the lock.
 
@@ -161,21 +188,25 @@ def _start_broker(runtime: Runtime, lock: BrokerLock, options: Sequence[str]) ->
                 "this Python does not know its own program (sys.executable is empty); "
                 "start one with 'canbroker serve'"
             )
-        ready, ready_end = pipe()
+        with handles.fork_lock:  # a child that has the other end keeps us waiting
+            ready, ready_end = map(handles.adopted, pipe())
     except OSError as error:
         lock.release()
-        raise CanInitializationError(f"cannot start a broker: {error}") from error
+        raise CanInitializationError(
+            f"cannot start a broker: {handles.explained(error)}"
+        ) from error
     command = [
         *("/bin/sh", "-c", '"$@" &', "sh"),
         *(sys.executable, "-P", "-m", "canbroker.broker"),
         *("--address", runtime.address),
         *("--lock", str(lock.descriptor)),
-        *("--ready", str(ready_end)),
+        *("--ready", str(ready_end.fileno())),
         *options,
     ]
-    descriptors = (lock.descriptor, ready_end)
+    descriptors = (lock.descriptor, ready_end.fileno())
     try:
-        with runtime.log_path.open("wb") as log:
+        # subprocess, too, reads a pipe whose other end a child would keep.
+        with handles.fork_lock, runtime.log_path.open("wb") as log:
             subprocess.run(
                 command,
                 stdin=subprocess.DEVNULL,
@@ -186,13 +217,17 @@ def _start_broker(runtime: Runtime, lock: BrokerLock, options: Sequence[str]) ->
                 check=True,
             )
     except (OSError, subprocess.CalledProcessError) as error:
-        os.close(ready)
-        raise CanInitializationError(f"cannot start a broker: {error}") from error
+        ready.close()
+        text = handles.explained(error)
+        raise CanInitializationError(f"cannot start a broker: {text}") from error
     finally:
-        os.close(ready_end)
+        ready_end.close()
         lock.hand_over()
-    with os.fdopen(ready) as answers:
-        answer = answers.read()
+    try:
+        with open(ready.fileno(), closefd=False) as answers:
+            answer = answers.read()
+    finally:
+        ready.close()
     if answer != READY:
         problem = answer or f"it ended while it started; its log: {runtime.log_path}"
         raise CanInitializationError(f"the broker did not start: {problem}")

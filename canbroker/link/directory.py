@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import Final
 
-from canbroker import clock
+from canbroker import clock, handles
 from canbroker.errors import CanTimeoutError
-from canbroker.fabric.sockets import Context
+from canbroker.fabric.sockets import SharedContext
 from canbroker.link import attach
 from canbroker.runtime import BrokerLock, Runtime
+from canbroker.undisturbed import undisturbed
 from canbroker.wire import control
 
 #: A broker answers at once; one that is just starting may take this long on a busy machine.
@@ -27,7 +28,7 @@ def channel_names(address: str | None) -> list[str]:
     runtime = Runtime.at(address)
     deadline = clock.deadline_after(_ANSWER_S)
     while is_running(runtime):
-        context = Context()
+        context = SharedContext()
         try:
             status = attach.ask(
                 context, runtime, "status", control.Params(), control.BrokerStatus, _ASK_S
@@ -46,8 +47,15 @@ def is_running(runtime: Runtime) -> bool:
     if not runtime.directory.exists():
         return False
     runtime.prepare()
-    lock = BrokerLock.take(runtime.lock_path)
-    if lock is None:
-        return True
-    lock.release()
-    return False
+    found: list[bool] = []
+    # A lock that an exception of a signal handler has lost keeps everybody out.
+    undisturbed(lambda: found.append(_is_held(runtime)))
+    return any(found)
+
+
+def _is_held(runtime: Runtime) -> bool:
+    with handles.fork_lock:  # a child would hold it for as long as it lives
+        lock = BrokerLock.take(runtime.lock_path)
+        if lock is not None:
+            lock.release()
+        return lock is None

@@ -11,9 +11,11 @@ import msgspec
 from canbroker import clock
 from canbroker.alive import start_of
 from canbroker.errors import CanError, CanOperationError, CanTimeoutError
-from canbroker.fabric.sockets import Context
+from canbroker.fabric.sockets import SharedContext
 from canbroker.link import attach, lifetime
 from canbroker.link.directory import is_running
+from canbroker.link.line import Line, line_to
+from canbroker.ownership import Uncopyable, end_block
 from canbroker.runtime import Runtime
 from canbroker.wire import control
 
@@ -24,16 +26,26 @@ _ANSWER_S: Final = 2.0
 _ASK_AGAIN_S: Final = 5.0
 
 
-class Lease:
+class _Share:
+    """Uses the line for a lease, or for who asks for one."""
+
+
+class Lease(Uncopyable):
     """A channel that nobody else is given from its pool. Any thread; made by :func:`lease`.
 
     It is given back by :meth:`release`, the end of a ``with`` block or of the process, whatever
     ends that. In a forked child it is nobody's: :meth:`release` does nothing there.
     """
 
-    def __init__(self, runtime: Runtime, pool: str, lease_id: str, channel: str) -> None:
+    def __init__(
+        self, runtime: Runtime, line: Line, pool: str, lease_id: str, channel: str
+    ) -> None:
         self._released = False
         self._runtime = runtime
+        self._line = line
+        self._share = _Share()
+        lifetime.needs(self, self._share)
+        line.users.add(self._share)
         self._lease_id = lease_id
         self.pool = pool
         self.channel = channel
@@ -50,11 +62,14 @@ class Lease:
         """
         if self._released:
             return
-        if self._is_kept() and not _give_back(self._runtime, self._lease_id) and self._is_kept():
-            raise CanOperationError(
-                f"{self!r} is not given back: the broker at {self._runtime.address} does not answer"
-            )
+        try:
+            if self._is_kept():
+                _give_back(self._line, self._lease_id)
+        except CanTimeoutError as error:
+            if self._is_kept():
+                raise CanOperationError(f"{self!r} is not given back: {error}") from error
         self._released = True
+        self._line.leave(self._share)
         lifetime.closed(self)
 
     def __enter__(self) -> Self:
@@ -66,11 +81,11 @@ class Lease:
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self.release()
+        end_block(self.release, exc, CanError)
 
     def __del__(self) -> None:
-        if not self._released:
-            self._abandon()
+        if not getattr(self, "_released", True):
+            lifetime.forgotten(self, repr(self), self.release, "released")
 
     def _is_kept(self) -> bool:
         """Whether there is a broker that knows of it, or a killed one has left word of it."""
@@ -107,18 +122,23 @@ def lease(pool: str, timeout: float | None = None, *, broker: str | None = None)
         program=attach.program(),
         pool=pool,
     )
+    asking = _Share()
+    line = line_to(runtime.address, asking)
     try:
-        return Lease(runtime, pool, request.lease_id, _take(runtime, request, deadline))
+        channel = _take(runtime, request, deadline)
+        return Lease(runtime, line, pool, request.lease_id, channel)
     except CanError:
         raise
     except BaseException:  # of a signal handler: it may be ours just now
-        _give_back(runtime, request.lease_id)
+        _give_back(line, request.lease_id)
         raise
+    finally:
+        line.leave(asking)
 
 
 def _take(runtime: Runtime, request: control.TakeLease, deadline: int | None) -> str:
     """The channel. Asks again and again, which changes nothing for a broker that knows of us."""
-    context = Context()
+    context = SharedContext()
     try:
         while True:
             attach.find_broker(context, runtime, autostart=False)
@@ -136,12 +156,6 @@ def _take(runtime: Runtime, request: control.TakeLease, deadline: int | None) ->
         context.close()
 
 
-def _give_back(runtime: Runtime, lease_id: str) -> bool:
-    """Whether the broker has confirmed it."""
-    context = Context()
-    try:
-        params = control.Release(lease_id=lease_id)
-        answer = attach.ask(context, runtime, "release", params, control.Nothing, _ANSWER_S)
-    finally:
-        context.close()
-    return answer is not None
+def _give_back(line: Line, lease_id: str) -> None:
+    """:raises CanOperationError, CanTimeoutError: the broker does not confirm it."""
+    line.tell("release", control.Release(lease_id=lease_id), _ANSWER_S)

@@ -149,15 +149,29 @@ class Reception:
         if self._watch.epoch != self.subscriber.order.epoch:
             self.turns.if_free(self.subscriber.readable)
 
+    def mine(self) -> bool:
+        """Whether this thread is receiving."""
+        return self.turns.mine()
+
+    def wake_up(self) -> None:
+        """Has who waits look whether the bus is closed."""
+        self.wake.set()
+
+    def leave(self) -> None:
+        """Ends our presence on the channel, which a forked child may keep connected."""
+        self.turns.take_soon(self.subscriber.leave)
+
     def close(self) -> None:
         """Closes the sockets; whoever waits must have been woken, and found the bus closed."""
         self.turns.take_soon(self._close)
         self.wake.close()
 
-    def forget(self) -> None:
+    def forked(self) -> None:
         """[forked child] Drops what is queued, and the lock that a thread may have held."""
         self._queue_lock = threading.Lock()
         self._queue.clear()
+        if self._readiness is not None:
+            self._readiness.close()
 
     def _take(self) -> Message | None:
         with self._queue_lock:
@@ -277,7 +291,8 @@ class Reception:
     def _descriptor(self) -> int:
         self._check_open()
         if self._readiness is None:
-            self._readiness = Readiness(self.subscriber.sockets)
+            self._readiness = Readiness(self.wake)
+        self._readiness.watch(self.subscriber.sockets)
         return self._readiness.fileno()
 
     def _update_readiness(self) -> None:
@@ -286,6 +301,7 @@ class Reception:
 
     def _look(self) -> None:
         if self._readiness is not None:
+            self._readiness.watch(self.subscriber.sockets)
             self._readiness.update(bool(self._queue) or self.subscriber.readable())
 
     def _close(self) -> None:

@@ -41,6 +41,21 @@ class Sending:
         self._check_open = check_open
         self._finish = finish
 
+    def mine(self) -> bool:
+        """Whether this thread is sending."""
+        return self.turn.mine()
+
+    def wake_up(self) -> None:
+        """Has who waits look whether the bus is closed."""
+        self._transmitter.closing = True
+
+    def close(self) -> None:
+        """Closes the socket; who waits must have been woken."""
+        self.turn.take(None, self._transmitter.close)
+
+    def forked(self) -> None:
+        """[forked child] The socket is the parent's; nobody gets to it in a closed bus."""
+
     def send(
         self,
         frames: Sequence[Frame],

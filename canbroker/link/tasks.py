@@ -8,18 +8,23 @@ import logging
 import threading
 from collections.abc import Callable, Sequence
 from typing import Final, TypeVar
+from weakref import WeakMethod
 
 import msgspec
 
 from canbroker import clock
-from canbroker.errors import CanError, CanOperationError, CanTimeoutError
+from canbroker.errors import (
+    CanError,
+    CanInitializationError,
+    CanOperationError,
+    CanTimeoutError,
+)
 from canbroker.fabric.requests import Link
-from canbroker.fabric.sockets import Context
 from canbroker.link import attach
+from canbroker.link.life import Life
 from canbroker.link.timer import shared
 from canbroker.link.turns import Turn
 from canbroker.runtime import Runtime
-from canbroker.wake import Wake
 from canbroker.wire import DECODE_ERRORS, WireError, control
 from canbroker.wire.tasks import AddTask, ModifyTask, StopTasks, TaskAdded, TaskTrouble
 
@@ -65,26 +70,21 @@ class TaskLink:
 
     def __init__(
         self,
-        context: Context,
+        life: Life,
         runtime: Runtime,
         client_id: str,
-        *,
-        check_open: Callable[[], None],
-        finish: Callable[[], None],
         on_trouble: Callable[[TaskTrouble], None],
     ) -> None:
-        """``check_open`` raises when the bus is closed; ``finish`` ends it if it was meanwhile.
-
-        ``on_trouble`` is called in a turn, by the thread that hears of it.
-        """
+        """``on_trouble`` is a method, called in a turn, by the thread that hears of it. Its object
+        knows functions of the user, and so perhaps the bus, which we shall not keep: we have a weak
+        reference to it. Opens nothing."""
         self.turn = Turn("managing periodic tasks")
-        self.wake = Wake()  # interrupts a wait, to look whether the bus is closed
         self.client_id = client_id
-        self._context = context
+        self._life = life
         self._runtime = runtime
-        self._check_open = check_open
-        self._finish = finish
-        self._on_trouble = on_trouble
+        self._check_open = life.check_open
+        self._finish = life.finish
+        self._on_trouble = WeakMethod(on_trouble)
         self._link: Link | None = None
         self._silent = False  # the last request was not answered
         self._numbers = itertools.count(1)
@@ -176,10 +176,22 @@ class TaskLink:
         finally:
             self._arm()
 
+    def mine(self) -> bool:
+        """Whether this thread has a turn."""
+        return self.turn.mine()
+
+    def wake_up(self) -> None:
+        """Who waits here looks at the wake of the bus, too."""
+
     def close(self) -> None:
         """Closes the socket; who waits must have been woken, and found the bus closed."""
         self.turn.take(None, self._close)
-        self.wake.close()
+
+    def forked(self) -> None:
+        """[forked child] The socket is the parent's, and so is the lock."""
+        self._arming = threading.RLock()
+        self._descriptor = None
+        self._link = None
 
     # -------------------------------------------------------------------------------- in a turn
 
@@ -219,7 +231,7 @@ class TaskLink:
     def _wait(self, link: Link, until: int) -> None:
         """Waits until all is answered, or the time is ``until``."""
         while self._asked and (left := clock.remaining_ns(until)):
-            link.wait(self.wake, left)
+            link.wait(self._life.closing(), left)
             self._check_open()
             self._collect()
 
@@ -227,7 +239,7 @@ class TaskLink:
         if self._link is None or self._silent:
             # The broker starts it if it does not run.
             found = attach.ask(
-                self._context,
+                self._life.context,
                 self._runtime,
                 "scheduler",
                 control.Params(),
@@ -238,9 +250,15 @@ class TaskLink:
                 raise NoAnswerError(f"the broker at {self._runtime.address} does not answer")
             self._silent = False
             if self._link is None:
-                self._link = Link(self._context, found.control, self.client_id)
+                self._link = self._connect(found.control)
                 self._descriptor = self._link.socket.fileno()
         return self._link
+
+    def _connect(self, endpoint: str) -> Link:
+        try:
+            return Link(self._life.context, endpoint, self.client_id)
+        except CanInitializationError as error:
+            raise CanOperationError(f"the scheduler of periodic tasks: {error}") from error
 
     def _collect(self) -> None:
         while self._link is not None and (body := self._link.receive()) is not None:
@@ -250,9 +268,20 @@ class TaskLink:
                     self._asked.discard(reply.id)
                     self._answers[reply.id] = reply
                 elif reply.id == 0:
-                    self._on_trouble(msgspec.msgpack.decode(reply.result, type=TaskTrouble))
+                    self._tell(msgspec.msgpack.decode(reply.result, type=TaskTrouble))
             except (WireError, *DECODE_ERRORS) as error:
                 _logger.warning("the scheduler says what is not understood: %s", error)
+
+    def _tell(self, trouble: TaskTrouble) -> None:
+        on_trouble = self._on_trouble()
+        if on_trouble is None:
+            _logger.warning(
+                "%d frames of a periodic task of a forgotten bus were not sent: %s",
+                trouble.failed,
+                trouble.reason,
+            )
+        else:
+            on_trouble(trouble)
 
     def _arm(self) -> None:
         """Has the timer look when there is something. What a thread does that has a turn may

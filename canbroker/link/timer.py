@@ -13,6 +13,7 @@ from typing import Final
 
 from canbroker import clock
 from canbroker.fabric.sockets import Waiter
+from canbroker.undisturbed import undisturbed
 from canbroker.wake import Wake
 
 #: This many cancelled entries may lie in the heap before it is cleaned up.
@@ -107,7 +108,7 @@ class Timer:
                 target=self._run, args=(wake,), name="canbroker-timer", daemon=True
             )
             self._thread, self._wake = thread, wake
-            thread.start()
+            undisturbed(thread.start)  # which is not to be interrupted
         except BaseException:  # a signal handler's, too: if the thread runs, it ends
             self._wake = None
             wake.close()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Final, TypeAlias
@@ -68,13 +67,18 @@ class Transmitter:
     """
 
     def __init__(
-        self, context: Context, endpoint: str, client_id: str, watch: ChannelWatch, wake: Descriptor
+        self,
+        context: Context,
+        endpoint: str,
+        client_id: str,
+        watch: ChannelWatch,
+        wake: Callable[[], Descriptor | None],
     ) -> None:
-        """``wake`` interrupts every wait when :attr:`closing` is set."""
+        """``wake()`` interrupts every wait when :attr:`closing` is set; without one they look."""
         self.sent = 0
         self.failed = 0
         self.unanswered = 0  # frames
-        self.closing = threading.Event()
+        self.closing = False  # no Event: a signal handler that raises leaves the lock of one taken
         self._client_id = client_id
         self._watch = watch
         self._wake = wake
@@ -156,6 +160,10 @@ class Transmitter:
             self._wait(deadline, f"{self.unanswered} frames are not acknowledged", closing=closing)
         self.raise_failures()
 
+    def follow(self) -> None:
+        """Begins with the epoch that the channel is in now."""
+        self._epoch = self._watch.epoch
+
     def pending(self) -> int:
         """Frames that are not answered, as of now."""
         self.collect()
@@ -163,13 +171,16 @@ class Transmitter:
         return self.unanswered
 
     def collect(self) -> None:
-        """Takes the answers that have arrived."""
+        """Takes the answers that have arrived.
+
+        :raises CanOperationError: one of them does not follow the protocol.
+        """
         while (body := self._link.receive()) is not None:
             try:
                 reply = decode_reply(body)
-            except WireError:
+            except WireError as error:
                 self._link.done()
-                raise
+                raise CanOperationError(f"the channel: {error}") from error
             self._book(reply)
             self._link.done()
 
@@ -231,10 +242,10 @@ class Transmitter:
         if left == 0:
             raise CanTimeoutError(what)
         # Who closes the bus has set the wake for all the others, and would not sleep with it.
-        wake = None if closing else self._wake
+        wake = None if closing else self._wake()
         self._link.wait(wake, _LOOK_NS if left is None else min(left, _LOOK_NS))
         self.collect()
-        if self.closing.is_set() and not closing:
+        if self.closing and not closing:
             raise CanOperationError("the bus was shut down")
         self._follow_epoch()
         # A channel that is only down answers for itself; one that is gone never will.

@@ -5,12 +5,15 @@ from __future__ import annotations
 import enum
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 import msgspec
 
 from canbroker.frame import Frame
 from canbroker.message import Message
+
+#: As :meth:`Message.from_frames`.
+FromFrames: TypeAlias = Callable[[Iterable[Frame], Any, bool], list[Message]]
 
 ON_LOSS: Final = ("count", "raise")
 ON_SLOW: Final = ("repair", "latest", "disconnect")
@@ -48,7 +51,7 @@ class Receiving:
     on_loss: Any = "count"
     on_slow: Any = "repair"
     history: Any = 0.0
-    from_frames: Callable[[Iterable[Frame], Any, bool], list[Message]] = Message.from_frames
+    from_frames: FromFrames = Message.from_frames
 
     def __post_init__(self) -> None:
         for name, known in (("on_loss", ON_LOSS), ("on_slow", ON_SLOW)):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Callable
 from typing import Final
@@ -11,11 +12,14 @@ from canbroker.errors import CanOperationError
 from canbroker.fabric.requests import StateFeed
 from canbroker.fabric.sockets import Context, Waiter
 from canbroker.fabric.subscriber import CATCH_UP_NS, SILENCE_NS
-from canbroker.wire import topics
+from canbroker.throttle import Throttle
+from canbroker.wire import WireError, topics
 from canbroker.wire.stream import Holder, StateEvent, decode_event
 
 #: Who receives frame by frame looks at the state this often: it costs as much as the frame.
 _GLANCE_NS: Final = 10 * clock.MILLISECOND
+
+_logger = logging.getLogger("canbroker.bus")
 
 
 class ChannelWatch:
@@ -35,6 +39,7 @@ class ChannelWatch:
         self._waiter.add(self._feed.socket)
         self._channel = channel
         self._closed = False
+        self._refused = Throttle(_logger)
         self._ended = ""
 
     def begin(self, epoch: int, state: StateEvent) -> None:
@@ -104,6 +109,17 @@ class ChannelWatch:
             self._follow()
         return self.state.exclusive
 
+    def wait_until_listed(self, client_id: str, listed: bool, deadline: int | None) -> bool:
+        """Whether the channel says by ``deadline`` that a client is present, or is not."""
+        with self._lock:
+            self._follow()
+            while any(info.client_id == client_id for info in self.state.clients) != listed:
+                left = clock.remaining_ns(deadline)
+                if self._quiet() or not left or not self._waiter.wait(left):
+                    return False
+                self._follow()
+            return True
+
     def wait_for_holder(self, is_it: Callable[[Holder | None], bool], deadline: int | None) -> bool:
         """Whether the channel says by ``deadline`` that somebody holds it who ``is_it``."""
         with self._lock:
@@ -114,10 +130,22 @@ class ChannelWatch:
                 self._follow()
             return True
 
+    def mine(self) -> bool:
+        """Whether this thread is at it."""
+        return bool(self._lock._is_owned())  # type: ignore[attr-defined] # as threading.Condition
+
+    def wake_up(self) -> None:
+        """Nobody waits here for more than a moment."""
+
     def close(self) -> None:
         with self._lock:
             self._closed = True
             self._feed.close()
+
+    def forked(self) -> None:
+        """[forked child] The socket is the parent's, and so is the lock."""
+        self._lock = threading.RLock()
+        self._closed = True
 
     def _quiet(self) -> bool:
         return self._closed or clock.monotonic_ns() - self._heard_ns > SILENCE_NS
@@ -136,7 +164,11 @@ class ChannelWatch:
         taken = False
         while not self._closed and (body := self._feed.receive()) is not None:
             taken = True
-            event = decode_event(body)
+            try:
+                event = decode_event(body)
+            except WireError as error:  # as if it had not been said: the next one may be better
+                self._refused.note(f"state of channel {self._channel!r} refused", str(error))
+                continue
             self._heard_ns = clock.monotonic_ns()
             if isinstance(event.payload, StateEvent):
                 self._said_ns = event.payload.monotonic_ns

@@ -13,6 +13,7 @@ from canbroker.link.tasks import TaskLink
 from canbroker.link.timer import Entry
 from canbroker.link.transmitter import Failed, Unanswered
 from canbroker.message import Message, to_frame
+from canbroker.ownership import Uncopyable
 from canbroker.periodic.cyclic import (
     LimitedDurationCyclicSendTaskABC,
     ModifiableCyclicTaskABC,
@@ -67,7 +68,10 @@ class Owner(Protocol):
 
 
 class PeriodicTask(
-    LimitedDurationCyclicSendTaskABC, RestartableCyclicTaskABC, ModifiableCyclicTaskABC
+    Uncopyable,
+    LimitedDurationCyclicSendTaskABC,
+    RestartableCyclicTaskABC,
+    ModifiableCyclicTaskABC,
 ):
     """What ``Bus.send_periodic`` returns. Any thread may use it; it keeps no bus open.
 

@@ -137,21 +137,78 @@ def test_errors_are_those_of_python_can(runtime: Runtime) -> None:
         assert isinstance(raised.value.__cause__, canbroker.CanOperationError)
 
 
-def test_a_waiting_recv_ends_with_the_bus(runtime: Runtime) -> None:
+@pytest.mark.parametrize("timeout", [None, 30.0])
+def test_a_waiting_recv_returns_none_when_its_bus_is_shut_down(
+    runtime: Runtime, timeout: float | None
+) -> None:
     bus = open_bus()
-    ended: list[BaseException] = []
+    returned: list[object] = []
 
     def wait() -> None:
         try:
-            bus.recv()
-        except can.CanOperationError as error:
-            ended.append(error)
+            returned.append(bus.recv(timeout))
+        except can.CanError as error:
+            returned.append(error)
 
     waiting = threading.Thread(target=wait)
     waiting.start()
+    wait_until(lambda: _is_waiting(waiting), "the thread waits for a message")
     bus.shutdown()
     waiting.join(PATIENCE_S)
-    assert len(ended) == 1
+    assert returned == [None]
+    with pytest.raises(can.CanOperationError, match="shut down"):
+        bus.recv(timeout)
+
+
+def test_between_two_recvs_of_a_thread_too(runtime: Runtime) -> None:
+    """A Notifier has looked whether it shall stop, and is about to receive again."""
+    bus = open_bus()
+    returned: list[object] = []
+    has_received, is_shut_down = threading.Event(), threading.Event()
+
+    def receive() -> None:
+        returned.append(bus.recv(0))
+        has_received.set()
+        assert is_shut_down.wait(PATIENCE_S)
+        for _ in range(2):
+            try:
+                returned.append(bus.recv(0))
+            except can.CanOperationError:
+                returned.append("error")
+
+    receiving = threading.Thread(target=receive)
+    receiving.start()
+    assert has_received.wait(PATIENCE_S)
+    bus.shutdown()
+    is_shut_down.set()
+    receiving.join(PATIENCE_S)
+    assert returned == [None, None, "error"]
+
+
+def _is_waiting(thread: threading.Thread) -> bool:
+    """Whether a thread polls: all that it calls is on its stack."""
+    frame = sys._current_frames().get(thread.ident or 0)
+    while frame is not None and frame.f_code.co_name != "poll":
+        frame = frame.f_back
+    return frame is not None
+
+
+def test_a_notifier_that_is_stopped_late_says_nothing(runtime: Runtime) -> None:
+    bus = open_bus()
+    errors: list[object] = []
+    hook, threading.excepthook = threading.excepthook, errors.append
+    try:
+        notifier = can.Notifier(bus, [], timeout=30.0)
+        (reader,) = (thread for thread in threading.enumerate() if "Notifier for" in thread.name)
+        wait_until(lambda: _is_waiting(reader), "the notifier waits for a message")
+        notifier.stop(timeout=0)
+        bus.shutdown()
+        reader.join(PATIENCE_S)
+    finally:
+        threading.excepthook = hook
+    assert not reader.is_alive()
+    assert not errors
+    assert notifier.exception is None
 
 
 def test_a_bus_is_closed_whatever_its_subclass_makes_of_shutdown(runtime: Runtime) -> None:

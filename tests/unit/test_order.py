@@ -3,11 +3,8 @@ to be lost there."""
 
 from __future__ import annotations
 
-import gc
-import sys
 from collections import deque
 from collections.abc import Callable
-from types import FrameType
 from typing import Final
 
 import pytest
@@ -25,7 +22,7 @@ from hypothesis.stateful import (
 from canbroker.fabric import order as module
 from canbroker.fabric.order import Gap, Loss, Order, Part
 from canbroker.frame import EchoFrame
-from tests.strikes import StrikeError
+from tests.strikes import struck
 
 #: Frames that are kept behind a gap, here: so few that it happens.
 HELD: Final = 24
@@ -44,33 +41,6 @@ def frame(epoch: int, number: int) -> EchoFrame:
 def name(frame: EchoFrame) -> tuple[int, int]:
     assert isinstance(frame.data, bytes)
     return frame.timestamp_ns, int.from_bytes(frame.data, "big")
-
-
-def struck(strike: int | None, job: Callable[[], object]) -> bool:
-    """Does ``job``; an exception strikes at that call in it, if there are so many.
-
-    Where a handler of signals may raise: when a function is entered, and after calls of C.
-    """
-    left = -1 if strike is None else strike
-
-    def profile(_frame: FrameType, event: str, _arg: object) -> None:
-        nonlocal left
-        if event in {"call", "c_return"}:
-            left -= 1
-            if left == -1:
-                raise StrikeError
-
-    gc.disable()  # else it strikes in somebody's callback of the collector, now and then
-    try:
-        if strike is not None:
-            sys.setprofile(profile)
-        job()
-    except StrikeError:
-        return True
-    finally:
-        sys.setprofile(None)
-        gc.enable()
-    return False
 
 
 class Publisher:

@@ -1,0 +1,169 @@
+"""File descriptors with an owner: closed once, whatever strikes, and never kept by a forked child.
+
+A descriptor that a child inherits keeps what it stands for: a connection that its parent has ended,
+the broker's lock, the end of a pipe that somebody waits for. So a child closes them first of all.
+
+A signal handler may raise when any call returns, also when the call has made a descriptor that
+nobody holds yet. So what makes one and what keeps it are one call here, and so are what forgets it
+and what closes it.
+"""
+
+from __future__ import annotations
+
+import errno
+import itertools
+import os
+import sys
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator
+from typing import Any, Final
+from weakref import WeakSet
+
+from canbroker.errors import CanOperationError
+
+if sys.platform != "win32":
+    import resource  # now: it is loaded from a file, for which there may be no descriptor later
+
+#: Who holds it keeps other threads from forking. Take it for moments only. Reentrant: a signal
+#: handler or a finalizer may interrupt who holds it.
+fork_lock: Final = threading.RLock()
+
+
+def has_interrupted() -> bool:
+    """Whether this thread holds :data:`fork_lock`: it is in a signal handler or a finalizer, and
+    another thread would wait for it in vain."""
+    return bool(fork_lock._is_owned())  # type: ignore[attr-defined] # as threading.Condition
+
+
+class Handle:
+    """A descriptor. Any thread. It closes with this object at the latest, without a warning."""
+
+    def __init__(self, make: Callable[..., int], *arguments: Any) -> None:
+        """Makes the descriptor with ``make(*arguments)``, which is no Python function.
+
+        :raises CanOperationError: there is none left, or whatever else the system says.
+        """
+        self._numbers: list[int] = []
+        register()
+        with fork_lock:
+            _handles.add(self)
+            try:
+                self._numbers.extend(map(make, *((argument,) for argument in arguments)))
+            except OSError as error:
+                raise CanOperationError(f"no descriptor: {explained(error)}") from error
+
+    def fileno(self) -> int:
+        """The number; -1 if it is closed."""
+        numbers = self._numbers
+        return numbers[0] if numbers else -1
+
+    def close(self) -> None:
+        """Idempotent."""
+        with fork_lock:
+            _close_all(self._numbers)
+            _handles.discard(self)  # here, not in a callback when it is collected
+
+    def give_up(self) -> None:
+        """Forgets the descriptor without closing it: somebody else does."""
+        with fork_lock:
+            self._numbers.clear()
+            _handles.discard(self)
+
+    def __del__(self) -> None:
+        if getattr(self, "_numbers", None):
+            self.close()
+
+
+def adopted(number: int) -> Handle:
+    """A handle for a descriptor that exists. Hold :data:`fork_lock` since it was made."""
+    return Handle(int, number)
+
+
+def require(count: int, what: str) -> None:
+    """Makes sure that so many descriptors can be opened now.
+
+    libzmq ends the process when it finds none for itself, or says nothing and tries again.
+
+    :raises CanOperationError: they cannot; says that ``what`` needs them, and what the limit is.
+    """
+    numbers: list[int] = []
+    with fork_lock:
+        try:
+            names = itertools.repeat(os.devnull, count)
+            numbers.extend(map(os.open, names, itertools.repeat(os.O_RDONLY | os.O_CLOEXEC)))
+        except OSError as error:
+            raise CanOperationError(
+                f"{what} needs {count} descriptors: {explained(error)}"
+            ) from error
+        finally:
+            _close_all(numbers)
+
+
+def shortage() -> str:
+    """Why a descriptor cannot be had at this moment, empty if one can be."""
+    try:
+        require(1, "")
+    except CanOperationError as error:
+        return str(error.__cause__ and explained(error.__cause__))
+    return ""
+
+
+def explained(error: BaseException) -> str:
+    """The system's error with the limit that was met, if it is one of this process."""
+    if not isinstance(error, OSError):
+        return str(error)
+    text = error.strerror or str(error)
+    if error.errno != errno.EMFILE or sys.platform == "win32":
+        return text
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    more = f", which may be raised to {hard:,}" if hard > soft else ""
+    return f"{text}: the limit of this process is {soft:,} (ulimit -n){more}"
+
+
+def _close_all(numbers: list[int]) -> None:
+    """Closes and forgets them. One call does both, in which no signal handler raises."""
+    _exhaust(map(os.close, map(numbers.pop, itertools.repeat(-1, len(numbers)))))
+
+
+_exhaust: Final[Callable[[Iterator[object]], None]] = deque[object](maxlen=0).extend
+_handles: WeakSet[Handle] = WeakSet()
+
+# ---------------------------------------------------------------------------------------- forks
+
+_registered: list[bool] = []
+_before_fork: list[Callable[[], None]] = []
+_in_child: list[Callable[[], None]] = []
+
+
+def register(
+    before: Callable[[], None] | None = None, in_child: Callable[[], None] | None = None
+) -> None:
+    """Has forks prepared, and children close what is not theirs; also with these functions.
+
+    Importing does nothing, so the first one to need it calls this.
+    """
+    if not _registered and hasattr(os, "register_at_fork"):
+        _registered.append(True)
+        os.register_at_fork(
+            before=_prepare_fork, after_in_parent=fork_lock.release, after_in_child=_after_fork
+        )
+    if before is not None and before not in _before_fork:
+        _before_fork.append(before)
+    if in_child is not None and in_child not in _in_child:
+        _in_child.append(in_child)
+
+
+def _prepare_fork() -> None:
+    fork_lock.acquire()
+    for job in _before_fork:
+        job()
+
+
+def _after_fork() -> None:
+    """[forked child]"""
+    fork_lock.release()
+    for handle in list(_handles):
+        handle.close()
+    for job in _in_child:
+        job()
