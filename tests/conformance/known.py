@@ -12,6 +12,8 @@ _OTHER_INTERFACES: Final = (
     "test/back2back_test.py::SocketCanBroadcastChannel",
     "test/serial_test.py::SimpleSerialTest",  # with a mock of pyserial
     "test/test_detect_available_configs.py::TestDetectAvailableConfigs::test_socketcan_on_ci",
+    # Fails where the package gs_usb is installed: python-can's class ends its shutdown early.
+    "test/test_interface.py::test_interface_calls_parent_shutdown[gs_usb]",
 )
 
 #: By way: tests of what is not replaced, and could only pass; not run.
