@@ -115,12 +115,11 @@ class SlcanBackend(Backend):
         if self._gone is not None:
             raise self._gone
         data = self._port.read()
-        wall_ns = clock.wall_ns()
+        wall_ns, now_ns = clock.wall_ns(), clock.monotonic_ns()
         happened: list[Frame | Transmit] = []
         early, self._early = self._early, []
         for line, terminator in chain(early, self._lines.feed(data)):
-            self._line(line, terminator, wall_ns, happened)
-        now_ns = clock.monotonic_ns()
+            self._line(line, terminator, wall_ns, now_ns, happened)
         if self._lines.held or self._settle_ns is not None:
             self._settle(bool(data), now_ns, wall_ns, happened)
         if happened:
@@ -194,7 +193,12 @@ class SlcanBackend(Backend):
     # ------------------------------------------------------------------------------- lines
 
     def _line(
-        self, line: bytes, terminator: bytes, wall_ns: int, happened: list[Frame | Transmit]
+        self,
+        line: bytes,
+        terminator: bytes,
+        wall_ns: int,
+        now_ns: int,
+        happened: list[Frame | Transmit],
     ) -> None:
         if terminator in (CR, LF) and line not in _ACKNOWLEDGEMENTS:
             try:
@@ -203,7 +207,6 @@ class SlcanBackend(Backend):
                 if not self._answers(line, terminator):
                     self._throttle.note(error.kind, f"{self._port.name}: {error}")
                 return
-            now_ns = clock.monotonic_ns()
             self._backlog.received(frame, now_ns)
             frame.timestamp_ns = wall_ns
             if adapter_ms is not None or self._stamps.expected:
@@ -233,7 +236,7 @@ class SlcanBackend(Backend):
         elif now_ns >= self._settle_ns:
             self._settle_ns = None
             for line, terminator in self._lines.settle():
-                self._line(line, terminator, wall_ns, happened)
+                self._line(line, terminator, wall_ns, now_ns, happened)
 
     def _taken(self, line: bytes, wall_ns: int, happened: list[Frame | Transmit]) -> None:
         ended = self._window.taken()

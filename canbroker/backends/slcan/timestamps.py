@@ -10,6 +10,8 @@ _WRAP_MS = 60_000
 _WINDOW_NS = 5 * SECOND
 #: A disagreement above this is a clock that was set or an adapter that restarted, not latency.
 _RESYNC_NS = 5 * SECOND
+#: Times go back by more only when the wall clock was set.
+_SLEW_NS = 100 * MILLISECOND
 _STRETCH_NS = SECOND // 2
 _TOLERANCE_NS = 100 * MILLISECOND
 #: Before a counter has shown that it keeps time, it makes no frame older than this.
@@ -119,6 +121,8 @@ class Stamps:
         self.problem = ""
         self._used = mode != "off"
         self._clock = AdapterClock()
+        self._ahead_ns = 0  # the wall clock, of the monotonic one
+        self._latest_ns = 0
         self._timekeeping = Timekeeping() if mode == "auto" else None
 
     def stamp(self, frame: Frame, adapter_ms: int | None, wall_ns: int, now_ns: int) -> None:
@@ -136,7 +140,16 @@ class Stamps:
                 self.problem = "its time stamps are not those of a clock"
                 return
             earliest_ns = 0 if timekeeping.is_proven else wall_ns - _UNPROVEN_NS
-        # By the monotonic clock: the wall clock may be set.
-        stamp_ns = wall_ns - now_ns + self._clock.host_ns(adapter_ms, now_ns)
+        stamp_ns = self._on_wall(self._clock.host_ns(adapter_ms, now_ns), wall_ns - now_ns)
         frame.timestamp_ns = max(earliest_ns, stamp_ns)
         frame.flags |= HARDWARE_TIMESTAMP
+
+    def _on_wall(self, monotonic_ns: int, ahead_ns: int) -> int:
+        """A monotonic time on the wall clock, which is ``ahead_ns`` now, and may be set."""
+        if abs(ahead_ns - self._ahead_ns) > MILLISECOND:  # less is between two looks at clocks
+            self._ahead_ns = ahead_ns
+        stamp_ns = monotonic_ns + self._ahead_ns
+        if stamp_ns < self._latest_ns <= stamp_ns + _SLEW_NS:
+            return self._latest_ns
+        self._latest_ns = stamp_ns
+        return stamp_ns
