@@ -42,7 +42,7 @@ class Gate:
     def keep_out(self, peer: str) -> None:
         """Has new connections wait of the peer with this address, as libzmq spells it.
 
-        :raises OSError: no descriptors are left; then nobody waits.
+        :raises CanOperationError: no descriptors are left; then nobody waits.
         :raises zmq.ZMQError: likewise.
         """
         now = clock.monotonic_ns()

@@ -13,6 +13,7 @@ from typing import Final, NamedTuple, cast
 import zmq
 
 from canbroker import clock
+from canbroker.errors import CanError
 from canbroker.fabric.gate import KEPT_OUT_S, Gate
 from canbroker.throttle import Throttle
 
@@ -65,7 +66,7 @@ class Guard:
         del self._costs[connection]
         try:
             self._gate.keep_out(connection.peer)  # first: it comes back at once
-        except (OSError, zmq.ZMQError) as error:  # no descriptors are left, say
+        except (CanError, OSError, zmq.ZMQError) as error:  # no descriptors are left, say
             self._refused.note("connection not ended", str(error))
             return
         self._ended[connection] = now + KEPT_OUT_S * clock.SECOND

@@ -64,7 +64,7 @@ def test_a_queue_that_is_full_all_the_time(runtime: Runtime, short_queue: None) 
             for identifier, account in zip((0x100, 0x200), accounts, strict=True):
                 assert account.failed == 0
                 assert not account.refused
-                assert reconcile(account, received.numbers[identifier]) == 0
+                assert reconcile(account, received.numbers.get(identifier, [])) == 0
 
 
 def is_full(outsider: Node) -> bool:
@@ -109,7 +109,7 @@ def test_the_clock_jumps(runtime: Runtime, step: int) -> None:
     for identifier, account in zip((0x100, 0x200), accounts, strict=True):
         assert account.failed == 0
         assert not account.refused
-        assert reconcile(account, received.numbers[identifier]) == 0
+        assert reconcile(account, received.numbers.get(identifier, [])) == 0
     assert len(received.numbers[1]) > 200, "the task goes on in its rhythm"
     assert (status.channels[0].restarts, status.scheduler.restarts) == (0, 0)
 
