@@ -6,6 +6,7 @@ import math
 from typing import Final
 
 from canbroker import clock
+from canbroker.backends.clock_offset import ClockOffset
 
 #: The least delay of so long tells how far the clocks are apart now: they drift.
 _WINDOW_NS: Final = 10 * clock.SECOND
@@ -24,9 +25,7 @@ class AdapterClock:
     """
 
     def __init__(self) -> None:
-        self._offset_ns: int | None = None  # between the clocks; None: not known
-        self._least_ns = 0  # of this window
-        self._ends_ns = 0
+        self._offset = ClockOffset(_WINDOW_NS, _JUMP_NS)
         self._stamp_ns = 0  # of the last message
         self._told_ns = 0
 
@@ -51,17 +50,5 @@ class AdapterClock:
         if stands_still:
             return arrival_ns
         delay_ns = arrival_ns - stamp_ns
-        if self._offset_ns is None or abs(delay_ns - self._offset_ns) > _JUMP_NS:
-            self._offset_ns = 0 if abs(delay_ns) < _JUMP_NS else delay_ns
-            self._begin(delay_ns, arrival_ns)
-        self._least_ns = min(self._least_ns, delay_ns)
-        if arrival_ns >= self._ends_ns:
-            is_old = arrival_ns >= self._ends_ns + _WINDOW_NS
-            self._offset_ns = delay_ns if is_old else self._least_ns
-            self._begin(delay_ns, arrival_ns)
-        self._offset_ns = min(self._offset_ns, delay_ns)
-        return stamp_ns + self._offset_ns
-
-    def _begin(self, delay_ns: int, arrival_ns: int) -> None:
-        self._least_ns = delay_ns
-        self._ends_ns = arrival_ns + _WINDOW_NS
+        first_ns = 0 if abs(delay_ns) < _JUMP_NS else delay_ns
+        return stamp_ns + self._offset.update(delay_ns, arrival_ns, first_ns)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from canbroker.backends.clock_offset import ClockOffset
 from canbroker.clock import MILLISECOND, SECOND
 from canbroker.frame import HARDWARE_TIMESTAMP, REMOTE, Frame
 from canbroker.slcan_codec import is_ambiguous
@@ -21,17 +22,13 @@ _UNPROVEN_NS = 250 * MILLISECOND
 class AdapterClock:
     """Maps an adapter's counter, which wraps at 60,000 ms, to a clock of the host's. One thread.
 
-    A frame cannot arrive before it was received, so the smallest ``arrival - counter`` is the best
-    estimate of the offset between both clocks: it contains the least latency. It is that of the
-    last 5 to 10 s, to follow clocks that drift apart. Times never go backwards, except after one
-    of the clocks was set.
+    Times never go backwards, except after one of the clocks was set. ``late_ns``: how much later
+    than its stamp the last frame arrived, by clocks that differ by a constant.
     """
 
     def __init__(self) -> None:
-        self._offset: int | None = None  # host's clock - adapter, ns
-        self._least = 0  # of this window
-        self._before = 0  # of the window before
-        self._ends_ns = 0
+        self.late_ns = 0
+        self._offset = ClockOffset(_WINDOW_NS, _RESYNC_NS)
         self._adapter_ms = 0  # unwrapped
         self._arrived_ns = 0
         self._latest_ns = 0
@@ -43,20 +40,17 @@ class AdapterClock:
         half = _WRAP_MS // 2
         self._adapter_ms = expected + (adapter_ms - expected + half) % _WRAP_MS - half
         self._arrived_ns = now_ns
-        sample = now_ns - self._adapter_ms * MILLISECOND
-        if self._offset is None or abs(sample - self._offset) > _RESYNC_NS:
-            self._least = self._before = sample
-            self._ends_ns = now_ns + _WINDOW_NS
-            self._latest_ns = 0
-        elif now_ns >= self._ends_ns:
-            is_old = now_ns >= self._ends_ns + _WINDOW_NS
-            self._before = sample if is_old else self._least
-            self._least = sample
-            self._ends_ns = now_ns + _WINDOW_NS
-        self._least = min(self._least, sample)
-        self._offset = min(self._least, self._before)
-        self._latest_ns = max(self._latest_ns, self._adapter_ms * MILLISECOND + self._offset)
+        adapter_ns = self._adapter_ms * MILLISECOND
+        self.late_ns = now_ns - adapter_ns
+        self._latest_ns = _onward(
+            adapter_ns + self._offset.update(self.late_ns, now_ns), self._latest_ns, _RESYNC_NS
+        )
         return self._latest_ns
+
+
+def _onward(time_ns: int, latest_ns: int, by_ns: int) -> int:
+    """``time_ns``, or ``latest_ns`` if that is later by no more than ``by_ns``."""
+    return latest_ns if time_ns < latest_ns <= time_ns + by_ns else time_ns
 
 
 class Timekeeping:
@@ -70,31 +64,24 @@ class Timekeeping:
     """
 
     def __init__(self) -> None:
-        self._adapter_ms = 0  # unwrapped
-        self._arrived_ns = 0
         self._first: tuple[int, int] | None = None  # when the first stretch ended, its smallest
         self._smallest: int | None = None  # of this stretch
         self._until_ns = 0
         self._astray = False  # the last stretch was
         self.is_proven = False  # it has kept time for some stretches
 
-    def keeps_time(self, adapter_ms: int, now_ns: int) -> bool:
-        """Notes a frame's stamp and when it arrived; ``False`` when the counter is no clock.
+    def keeps_time(self, late_ns: int, now_ns: int) -> bool:
+        """Takes a frame's :attr:`AdapterClock.late_ns`; ``False`` if the counter is not a clock.
 
         :param now_ns: monotonic, as the wall clock may be set.
         """
         if self._smallest is None:
-            self._until_ns = now_ns + _STRETCH_NS
-        half = _WRAP_MS // 2
-        expected = self._adapter_ms + (now_ns - self._arrived_ns) // MILLISECOND
-        self._adapter_ms = expected + (adapter_ms - expected + half) % _WRAP_MS - half
-        self._arrived_ns = now_ns
-        sample = now_ns - self._adapter_ms * MILLISECOND
-        if now_ns < self._until_ns or self._smallest is None:
-            self._smallest = sample if self._smallest is None else min(sample, self._smallest)
+            self._smallest, self._until_ns = late_ns, now_ns + _STRETCH_NS
+        if now_ns < self._until_ns:
+            self._smallest = min(late_ns, self._smallest)
             return True
         agrees = self._agrees(now_ns, self._smallest)
-        self._smallest, self._until_ns = sample, now_ns + _STRETCH_NS
+        self._smallest, self._until_ns = late_ns, now_ns + _STRETCH_NS
         return agrees
 
     def _agrees(self, now_ns: int, smallest: int) -> bool:
@@ -134,22 +121,19 @@ class Stamps:
         if adapter_ms is None or not self._used:
             return
         earliest_ns = 0
+        host_ns = self._clock.host_ns(adapter_ms, now_ns)
         if (timekeeping := self._timekeeping) is not None:
-            if not timekeeping.keeps_time(adapter_ms, now_ns):
+            if not timekeeping.keeps_time(self._clock.late_ns, now_ns):
                 self._used = False
                 self.problem = "its time stamps are not those of a clock"
                 return
             earliest_ns = 0 if timekeeping.is_proven else wall_ns - _UNPROVEN_NS
-        stamp_ns = self._on_wall(self._clock.host_ns(adapter_ms, now_ns), wall_ns - now_ns)
-        frame.timestamp_ns = max(earliest_ns, stamp_ns)
+        frame.timestamp_ns = max(earliest_ns, self._on_wall(host_ns, wall_ns - now_ns))
         frame.flags |= HARDWARE_TIMESTAMP
 
     def _on_wall(self, monotonic_ns: int, ahead_ns: int) -> int:
         """A monotonic time on the wall clock, which is ``ahead_ns`` now, and may be set."""
         if abs(ahead_ns - self._ahead_ns) > MILLISECOND:  # less is between two looks at clocks
             self._ahead_ns = ahead_ns
-        stamp_ns = monotonic_ns + self._ahead_ns
-        if stamp_ns < self._latest_ns <= stamp_ns + _SLEW_NS:
-            return self._latest_ns
-        self._latest_ns = stamp_ns
-        return stamp_ns
+        self._latest_ns = _onward(monotonic_ns + self._ahead_ns, self._latest_ns, _SLEW_NS)
+        return self._latest_ns
