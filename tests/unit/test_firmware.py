@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from canbroker.backends.slcan import handshake
+from canbroker.backends.slcan import commands
 from canbroker.clock import MILLISECOND, SECOND
 from canbroker.frame import BITRATE_SWITCH, EXTENDED, FD, REMOTE, Frame, bus_time_ns
 from canbroker.simulator.firmware import FIRMWARES, Firmware, State, create
@@ -406,7 +406,7 @@ def test_losing_power_closes_every_adapter(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", FIRMWARES)
-@pytest.mark.parametrize("closing", [handshake.closing(), b"C\r", b"\rC\r"])
+@pytest.mark.parametrize("closing", [commands.closing(), b"C\r", b"\rC\r"])
 def test_what_a_broker_writes_first_transmits_nothing(name: str, closing: bytes) -> None:
     """Whatever a program that was killed has left in the line buffer, cut anywhere; the last two
     closings are what others write, and transmit on some."""
@@ -419,7 +419,7 @@ def test_what_a_broker_writes_first_transmits_nothing(name: str, closing: bytes)
             device.receive(line[:end] + closing, SECOND)
             say(device, b"V", b"C", b"O", now_ns=2 * SECOND)
             transmitted += len(later(device, 3 * SECOND)) - len(before)
-    if closing == handshake.closing():
+    if closing == commands.closing():
         assert transmitted == 0
     elif name in ("canable", "esp32"):
         assert transmitted > 0

@@ -16,8 +16,8 @@ import pytest
 
 from canbroker.backends import AdapterGoneError, Backend, Transmit, open_backend, parse_options
 from canbroker.backends.slcan import port as port_module
+from canbroker.backends.slcan.commands import closing
 from canbroker.backends.slcan.dialects import BITRATES, DIALECTS, UNKNOWN, Dialect
-from canbroker.backends.slcan.handshake import closing
 from canbroker.backends.slcan.options import AnsweringOptions
 from canbroker.backends.slcan.port import Port
 from canbroker.backends.slcan.timestamps import AdapterClock, Stamps

@@ -1,8 +1,9 @@
-"""Serial adapters that speak the Lawicel protocol, and its CANable 2.0 dialect for CAN FD.
+"""Serial adapters that speak the Lawicel protocol, in the dialects of their firmware.
 
-:mod:`.options` what a user says, :mod:`.port` the serial line, :mod:`.handshake` from a line to a
-configured adapter, :mod:`.window` transmits and their acknowledgements, :mod:`.timestamps` the
-adapter's clock, :mod:`.backend` all of it together.
+:mod:`.options` what a user says, :mod:`.dialects` what firmware families do, :mod:`.commands` what
+is written to them, :mod:`.port` the serial line, :mod:`.handshake` from a line to a configured
+adapter, :mod:`.checkup` whether it stays so, :mod:`.window` and :mod:`.backlog` transmits on their
+way, :mod:`.timestamps` the adapter's clock, :mod:`.backend` all of it together.
 """
 
 from canbroker.backends.slcan.backend import SlcanBackend, open_adapter

@@ -13,22 +13,15 @@ from canbroker import clock
 from canbroker.backends.base import AdapterGoneError, Backend, BusCondition, Transmit
 from canbroker.backends.slcan.backlog import Backlog
 from canbroker.backends.slcan.checkup import NEVER_NS, Checkup
-from canbroker.backends.slcan.handshake import Adapter, closing, handshake
+from canbroker.backends.slcan.commands import closing
+from canbroker.backends.slcan.handshake import Adapter, handshake
 from canbroker.backends.slcan.options import AnsweringOptions, SlcanOptions
 from canbroker.backends.slcan.port import Port
 from canbroker.backends.slcan.timestamps import Stamps
 from canbroker.backends.slcan.window import ACKNOWLEDGE_NS, TransmitWindow
 from canbroker.errors import CanInitializationError
 from canbroker.frame import REMOTE, Frame, describe
-from canbroker.slcan_codec import (
-    ACK,
-    BEL,
-    CR,
-    LF,
-    LineError,
-    decode,
-    decode_candapter,
-)
+from canbroker.slcan_codec import BEL, CR, LF, LineError
 from canbroker.throttle import Throttle
 
 _log = logging.getLogger("canbroker.slcan")
@@ -83,12 +76,10 @@ class SlcanBackend(Backend):
         self._adapter = adapter
         self._acknowledges = adapter.acknowledges
         dialect = adapter.dialect
-        self._is_candapter = dialect.is_candapter
-        self._decode = decode_candapter if self._is_candapter else decode
+        self._decode = dialect.decode
         self._lines = adapter.lines
         self._early = adapter.early
         self._window = TransmitWindow(dialect.encode, max(ACKNOWLEDGE_NS, 2 * adapter.answer_ns))
-        self._is_paced = dialect.loses
         rate = options.rate
         if rate is None and (dialect.loses or not adapter.acknowledges):
             rate = dialect.power_up_bitrate or _ASSUMED_BITRATE
@@ -129,7 +120,7 @@ class SlcanBackend(Backend):
         happened.extend(self._window.give_up(now_ns))
         try:
             self._retry(now_ns)
-            self._check_deadline(now_ns, wall_ns, happened)
+            self._check_deadline(now_ns, happened)
             if now_ns >= self._checkup.next_ns or self._checkup.problem:
                 self._check_up(now_ns)
         except AdapterGoneError as error:
@@ -168,15 +159,14 @@ class SlcanBackend(Backend):
         if lines:
             self._port.write(lines)
         if self._acknowledges is False:
-            wall_ns = clock.wall_ns()
             for _ in transmits:
-                self._written.extend(_confirmed(self._window.taken() or [], wall_ns))
+                self._written.extend(self._oldest())
             self._port.wake()
 
     def fault(self, frame: Frame) -> str | None:
         fault = super().fault(frame)
-        if fault is None and self._is_candapter and frame.flags & REMOTE:
-            return "a CANdapter cannot send remote frames"
+        if fault is None and frame.flags & REMOTE and not self._adapter.dialect.has_remote:
+            return "this adapter cannot send remote frames"
         return fault
 
     def abandon(self) -> Sequence[Transmit]:
@@ -220,7 +210,7 @@ class SlcanBackend(Backend):
             if line:
                 self._throttle.note("truncated", f"{line[:40]!r} before an answer")
             self._refused()
-        elif terminator == CR or (terminator == ACK and self._is_candapter and not line):
+        elif terminator == CR or (terminator == self._adapter.dialect.done and not line):
             self._taken(line, wall_ns, happened)
         else:
             self._throttle.note("malformed", f"{self._port.name}: {line[:40]!r}")
@@ -248,7 +238,7 @@ class SlcanBackend(Backend):
         if self._one_by_one:
             # Its time on the bus begins now: before, it was on the serial line.
             self._backlog.sent(ended[-1].frame, clock.monotonic_ns())
-        done = self._written if self._is_paced else happened
+        done = self._written if self._adapter.dialect.loses else happened
         done.extend(_confirmed(ended, wall_ns))
 
     def _refused(self) -> None:
@@ -271,9 +261,13 @@ class SlcanBackend(Backend):
         if line := self._window.retry(now_ns):
             self._port.write(line)
             if self._acknowledges is False:
-                self._written.extend(_confirmed(self._window.taken() or [], clock.wall_ns()))
+                self._written.extend(self._oldest())
 
-    def _check_deadline(self, now_ns: int, wall_ns: int, happened: list[Frame | Transmit]) -> None:
+    def _oldest(self) -> list[Transmit]:
+        """Takes out of the window what an adapter that acknowledges nothing has just been given."""
+        return _confirmed(self._window.taken() or [], clock.wall_ns())
+
+    def _check_deadline(self, now_ns: int, happened: list[Frame | Transmit]) -> None:
         late = self._window.overdue(now_ns)
         # An answer may still lie in the driver, when it was this process that was slow.
         if late is None or not self._port.drained:
@@ -282,7 +276,7 @@ class SlcanBackend(Backend):
             self._acknowledges = False
             _log.warning("adapter %s: %s", self._port.name, _NO_ACKNOWLEDGEMENT)
             self._describe()
-            happened.extend(_confirmed(self._window.taken() or [], wall_ns))
+            happened.extend(self._oldest())
             return
         raise AdapterGoneError(
             f"adapter {self._port.name} did not acknowledge {describe(late.frame)}"

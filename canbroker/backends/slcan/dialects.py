@@ -7,12 +7,20 @@ tells them apart (:func:`dialect_of`), or the user does (parameter ``dialect``).
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from canbroker.frame import Frame
-from canbroker.slcan_codec import encode, encode_candapter
+from canbroker.slcan_codec import (
+    ACK,
+    CR,
+    Decoded,
+    decode,
+    decode_candapter,
+    encode,
+    encode_candapter,
+)
 
 #: Digits of ``S`` that mean the same everywhere, by bit/s.
 _COMMON: Final = {
@@ -25,6 +33,10 @@ _COMMON: Final = {
     500_000: "6",
     1_000_000: "8",
 }
+
+#: With ``S7`` as in the manual.
+_MANUAL: Final = {**_COMMON, 800_000: "7"}
+_WITHOUT: Final = {750_000: "its S7 is 800 kbit/s", 83_300: "it has no command for that"}
 
 #: Digits of ``Y``, the data bitrate of CAN FD, by bit/s (CANable 2.0 firmware).
 DATA_BITRATES: Final = {2_000_000: "2", 5_000_000: "5"}
@@ -60,33 +72,25 @@ class Dialect:
     depth: int = 8
     #: Its bitrate until it is told another one, in bit/s.
     power_up_bitrate: int | None = None
-    #: A remote frame needs as many digits behind it as a data frame, or it is not sent.
-    pads_remote: bool = False
-    #: 0x06 acknowledges, 29-bit frames have the letter x.
-    is_candapter: bool = False
-
-    def encode(self, frame: Frame) -> bytes:
-        """The line that transmits a frame, with its CR.
-
-        :raises ValueError: there is none for such a frame.
-        """
-        if self.is_candapter:
-            return encode_candapter(frame)
-        line = encode(frame)
-        if self.pads_remote and isinstance(frame.data, int):
-            return line[:-1] + b"00" * frame.data + line[-1:]
-        return line
+    has_remote: bool = True
+    #: What ends an empty line that says "done".
+    done: bytes = CR
+    #: The line that transmits a frame, with its CR; the frame of a line without its CR.
+    encode: Callable[[Frame], bytes] = encode
+    decode: Callable[[bytes], Decoded] = decode
 
 
-_CANABLE_LISTEN_CAVEAT: Final = (
-    "in its published source O undoes M1, so that it acknowledges other nodes' frames"
-)
+def _encode_padded(frame: Frame) -> bytes:
+    """A sketch sends a remote frame only if as many digits follow as for a data frame."""
+    line = encode(frame)
+    return line[:-1] + b"00" * frame.data + line[-1:] if isinstance(frame.data, int) else line
+
 
 LAWICEL: Final = Dialect(
     name="lawicel",
     source="LAWICEL AB, CANUSB Manual",
-    bitrates={**_COMMON, 800_000: "7"},
-    without={750_000: "its S7 is 800 kbit/s", 83_300: "it has no command for that"},
+    bitrates=_MANUAL,
+    without=_WITHOUT,
 )
 CANABLE: Final = Dialect(
     name="canable",
@@ -102,13 +106,16 @@ CANABLE: Final = Dialect(
     timestamps=None,
     normal=("M0", "O"),
     listen=("M1", "O"),
-    listen_caveat=_CANABLE_LISTEN_CAVEAT,
+    listen_caveat=(
+        "in its published source O undoes M1, so that it acknowledges other nodes' frames"
+    ),
     line_buffer=30,
     repeatable=True,
     loses=True,
     power_up_bitrate=125_000,
 )
-CANABLE2: Final = Dialect(
+CANABLE2: Final = replace(
+    CANABLE,
     name="canable2",
     source="github.com/normaldotcom/canable2-fw: src/slcan.c, src/can.c",
     # Its clock is 170 MHz, a bit has 17 quanta, and a prescaler 512 at most.
@@ -118,40 +125,36 @@ CANABLE2: Final = Dialect(
         750_000: "its S7 sets a prescaler of 7, which is 1.43 Mbit/s",
         800_000: "it has no command for that",
     },
-    has_registers=False,
-    has_serial_number=False,
-    timestamps=None,
-    normal=("M0", "O"),
-    listen=("M1", "O"),
-    listen_caveat=_CANABLE_LISTEN_CAVEAT,
-    repeatable=True,
-    loses=True,
-    power_up_bitrate=125_000,
+    has_fd=True,
+    line_buffer=255,
 )
 #: Sketches for boards, which answer alike. One loses a frame that comes while another is on the
 #: bus; the other sends two that wait in the wrong order.
 SKETCH: Final = Dialect(
     name="sketch",
     source="github.com/kahiroka/slcanuino: slcan.ino; github.com/mintynet/esp32-slcan",
-    bitrates={**_COMMON, 800_000: "7"},
-    without={750_000: "its S7 is 800 kbit/s", 83_300: "it has no command for that"},
+    bitrates=_MANUAL,
+    without=_WITHOUT,
     has_registers=False,
     has_fd=False,
     loses=True,
     line_buffer=33,
     depth=0,
     power_up_bitrate=500_000,
-    pads_remote=True,
+    encode=_encode_padded,
 )
 CANDAPTER: Final = Dialect(
     name="candapter",
     source="Ewert Energy Systems, CANdapter Manual",
-    bitrates={**_COMMON, 800_000: "7"},
-    without={750_000: "its S7 is 800 kbit/s", 83_300: "it has no command for that"},
+    bitrates=_MANUAL,
+    without=_WITHOUT,
     has_fd=False,
     has_serial_number=False,
     timestamps=("A0", "A1"),
-    is_candapter=True,
+    has_remote=False,
+    done=ACK,
+    encode=encode_candapter,
+    decode=decode_candapter,
 )
 #: An adapter of which nothing is known but that it answers, or not even that.
 UNKNOWN: Final = Dialect(

@@ -10,16 +10,10 @@ from __future__ import annotations
 import re
 from collections import deque
 from dataclasses import dataclass, field
-from typing import Final, NamedTuple
+from typing import Final
 
-from canbroker.backends.slcan.dialects import (
-    CANDAPTER,
-    DATA_BITRATES,
-    DIALECTS,
-    UNKNOWN,
-    Dialect,
-    dialect_of,
-)
+from canbroker.backends.slcan.commands import Command, closing, commands_of, names
+from canbroker.backends.slcan.dialects import CANDAPTER, DIALECTS, Dialect, dialect_of
 from canbroker.backends.slcan.options import AnsweringOptions, SlcanOptions
 from canbroker.backends.slcan.port import Port
 from canbroker.clock import MILLISECOND, SECOND, monotonic_ns
@@ -33,7 +27,7 @@ _FORK_NS: Final = 100 * MILLISECOND
 #: For the first sign of life: an Arduino's boot loader takes 2 s.
 _FIRST_SIGN_NS: Final = 3 * SECOND
 _ASK_AGAIN_NS: Final = 250 * MILLISECOND
-#: An adapter that has answered C so many times, and V never, does not know V.
+#: After this many answers to C and none to V, the adapter does not know V.
 _ANSWERED: Final = 3
 #: Bytes that are written at a time of what overruns a line buffer. NickTaormina/ESP32-SLCAN never
 #: reads again once its buffer of 64 is full; it drops what does not fit.
@@ -76,30 +70,6 @@ class Adapter:
     commands: list[bytes]
     lines: LineBuffer
     early: list[Line] = field(default_factory=list)
-
-
-class Command(NamedTuple):
-    """``needed``: a refusal is fatal; ``proven``: so is no answer."""
-
-    text: str
-    meaning: str
-    needed: bool = True
-    proven: bool = False
-
-    @property
-    def line(self) -> bytes:
-        return self.text.encode("ascii") + CR
-
-
-def closing(line_buffer: int = UNKNOWN.line_buffer) -> bytes:
-    """Closes the channel, whatever was written before, and transmits nothing.
-
-    A program that was killed may have left half a line behind, and some firmwares take ``C`` and
-    CR for the end of it: they transmit a frame as soon as its length code is there. Nor may the
-    half line be ended by CR alone, because the same firmwares then carry out the last command once
-    more, transmits included. So the line buffer is overrun, and what remains in it begins with C.
-    """
-    return b"C" * (line_buffer + 1) + CR + b"C" + CR
 
 
 def handshake(port: Port, options: SlcanOptions) -> Adapter:
@@ -161,7 +131,7 @@ class _Handshake:
             early=early,
         )
 
-    # ---------------------------------------------------------------------- who is there
+    # --------------------------------------------------------------------- identification
 
     def _rest(self) -> None:
         until = monotonic_ns() + int(self._options.sleep_after_open * SECOND)
@@ -290,7 +260,7 @@ class _Handshake:
                     raise CanInitializationError(
                         f"adapter {self._port.name} did not answer '{command.text}' "
                         f"({command.meaning}), so nobody knows whether it does; "
-                        f"if its firmware is one of {_listed()}, say so with dialect="
+                        f"if its firmware is one of {names()}, say so with dialect="
                     )
             elif answer == BEL and command.needed:
                 raise CanInitializationError(
@@ -364,56 +334,6 @@ class _Handshake:
         return line, terminator
 
 
-def commands_of(options: SlcanOptions, dialect: Dialect, named: str) -> list[Command]:
-    """What configures an adapter of this dialect and opens its channel, in order.
-
-    :raises CanInitializationError: the dialect does not have what is asked for.
-    """
-    commands = []
-    if options.bitrate is not None:
-        digit = dialect.bitrates.get(options.bitrate)
-        if digit is None:
-            advice = "give btr=" if dialect.has_registers else "give another bitrate"
-            raise CanInitializationError(
-                f"{named} cannot be set to {options.bitrate} bit/s by a command that is known to "
-                f"mean that: {dialect.without[options.bitrate]}; {advice}, or, if its firmware is "
-                f"one of {_listed()}, say so with dialect="
-            )
-        commands.append(Command(f"S{digit}", f"bitrate {options.bitrate}"))
-    if options.btr is not None:
-        if not dialect.has_registers:
-            raise CanInitializationError(f"{named} takes no bit timing registers (btr)")
-        commands.append(Command(f"s{options.btr}", f"bit timing registers {options.btr}"))
-    if options.fd and not dialect.has_fd:
-        raise CanInitializationError(f"{named} has no CAN FD")
-    if options.data_bitrate is not None:
-        rate = options.data_bitrate
-        commands.append(Command(f"Y{DATA_BITRATES[rate]}", f"data bitrate {rate}"))
-    if dialect.timestamps is not None:
-        off, on = dialect.timestamps
-        is_off = options.timestamps == "off"
-        commands.append(Command(off if is_off else on, "timestamps", needed=False))
-    return commands + _opening(options, dialect, named)
-
-
-def _opening(options: SlcanOptions, dialect: Dialect, named: str) -> list[Command]:
-    if not options.listen_only:
-        *modes, last = dialect.normal
-        return [
-            *(Command(text, "normal mode", needed=False) for text in modes),
-            Command(last, "open the channel"),
-        ]
-    if dialect.listen_caveat and options.dialect == "auto":
-        raise CanInitializationError(
-            f"{named} cannot be opened listen-only: {dialect.listen_caveat}; "
-            f"dialect={dialect.name} opens it all the same"
-        )
-    meaning = "open the channel listen-only"
-    if dialect.listen is None:
-        return [Command("L", meaning, proven=True)]
-    return [Command(text, meaning, proven=not dialect.repeatable) for text in dialect.listen]
-
-
 def status_kind(line: bytes, terminator: bytes) -> str | None:
     """What kind of answer to ``F`` a line is, if it is one."""
     if terminator == BEL:
@@ -428,7 +348,3 @@ def _is_text(line: bytes, terminator: bytes) -> bool:
     if terminator not in (CR, LF) or not line.isascii() or not line.decode("ascii").isprintable():
         return False
     return len(line) > 1 and not _FRAME_LIKE.fullmatch(line)
-
-
-def _listed() -> str:
-    return ", ".join(DIALECTS)
