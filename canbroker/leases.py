@@ -6,7 +6,6 @@ successor, and processes are told apart by number and start.
 
 from __future__ import annotations
 
-import logging
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,7 +14,7 @@ from typing import Final, NamedTuple
 
 import msgspec
 
-from canbroker import clock
+from canbroker import clock, handover
 from canbroker.alive import end_of, start_of
 from canbroker.fabric.requests import Caller, Handler
 from canbroker.fabric.sockets import Waiter
@@ -23,8 +22,6 @@ from canbroker.wire import control
 
 #: Requests that wait for a channel.
 MAX_WAITING: Final = 1024
-
-_logger = logging.getLogger(__name__)
 
 
 class _Process(NamedTuple):
@@ -92,7 +89,9 @@ class Leases:
         self._waiting: dict[str, _Waiting] = {}  # by lease, first come first
         self._watched: dict[_Process, int | None] = {}
         # Those of channels that are in no pool now, too: the next configuration may have them.
-        self._held = {held.channel: held for held in _load(path) if held.process.runs}
+        self._held = {
+            held.channel: held for held in handover.read(path, _Held) if held.process.runs
+        }
         self._settle()
 
     def __repr__(self) -> str:
@@ -253,15 +252,10 @@ class Leases:
 
     def record(self) -> None:
         """Writes down what is held; no record says that nothing is."""
-        fresh = self._path.with_suffix(".new")
-        try:
-            if self._held:
-                fresh.write_bytes(msgspec.json.encode(list(self._held.values())))
-                fresh.replace(self._path)
-            else:
-                self._path.unlink(missing_ok=True)
-        except OSError:  # a full disk; only a successor of a killed broker would miss it
-            _logger.exception("cannot write down what is leased")
+        if self._held:
+            handover.write(self._path, list(self._held.values()))
+        else:
+            handover.remove(self._path)
 
 
 def _held(channel: str, request: control.TakeLease) -> _Held:
@@ -274,13 +268,3 @@ def _held(channel: str, request: control.TakeLease) -> _Held:
         program=request.program,
         since_ns=clock.wall_ns(),
     )
-
-
-def _load(path: Path) -> list[_Held]:
-    if not path.exists():
-        return []
-    try:
-        return msgspec.json.decode(path.read_bytes(), type=list[_Held])
-    except msgspec.MsgspecError as error:
-        _logger.warning("%s is not readable: %s", path, error)
-        return []

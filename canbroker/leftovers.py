@@ -9,6 +9,7 @@ from typing import Final
 
 import msgspec
 
+from canbroker import handover
 from canbroker.runtime import Runtime
 from canbroker.supervisor import ActorSlot
 
@@ -40,13 +41,7 @@ class Leftovers:
         if pids == self._started.keys() and not anew:
             return
         self._started = {pid: self._started.get(pid, _Started(pid, now)) for pid in pids}
-        path = self._runtime.processes_path
-        fresh = path.with_suffix(".new")
-        try:
-            fresh.write_bytes(msgspec.json.encode(list(self._started.values())))
-            fresh.replace(path)
-        except OSError:  # a full disk; only a successor of a killed broker would miss it
-            _logger.exception("cannot write down which processes run")
+        handover.write(self._runtime.processes_path, list(self._started.values()))
 
     def clear(self) -> None:
         """Ends the processes that a killed predecessor has left, and removes their sockets.
@@ -54,13 +49,8 @@ class Leftovers:
         What it has written down of channels and tasks stays. Needs the lock; waits at most a few
         seconds.
         """
-        path = self._runtime.processes_path
-        if path.exists():
-            try:
-                started = msgspec.json.decode(path.read_bytes(), type=list[_Started])
-            except msgspec.MsgspecError as error:
-                _logger.warning("%s is not readable: %s", path, error)
-                started = []
+        started = handover.read(self._runtime.processes_path, _Started)
+        if started:
             _end_processes(started)
         for path in self._runtime.directory.iterdir():
             if path.is_socket():

@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterable
 from typing import Any, Final
 
 import msgspec
 
-from canbroker import clock
+from canbroker import clock, handover
 from canbroker.alive import start_of
 from canbroker.runtime import Runtime
 from canbroker.slots import ChannelSlot, Client
-from canbroker.wire import DECODE_ERRORS
 
 #: Clients that come and go are written down this often; channels at once.
 _INTERVAL_NS: Final = clock.SECOND
-
-_logger = logging.getLogger(__name__)
 
 
 class Member(msgspec.Struct):
@@ -62,13 +58,7 @@ class Register:
 
     def load(self) -> list[Entry]:
         """What a broker that was killed has left."""
-        try:
-            return msgspec.json.decode(self._path.read_bytes(), type=list[Entry])
-        except FileNotFoundError:
-            return []
-        except (OSError, *DECODE_ERRORS) as error:
-            _logger.warning("%s is not readable: %s", self._path, error)
-            return []
+        return handover.read(self._path, Entry)
 
     def record(self, slots: Iterable[ChannelSlot], *, anew: bool = False) -> None:
         """Writes down which channels have clients; ``anew``: the file was removed."""
@@ -82,12 +72,7 @@ class Register:
         if entries == self._written and not anew:
             return
         self._written = entries
-        fresh = self._path.with_suffix(".new")
-        try:
-            fresh.write_bytes(msgspec.json.encode(entries))
-            fresh.replace(self._path)
-        except OSError:  # a full disk; only a successor of a killed broker would miss it
-            _logger.exception("cannot write down which channels there are")
+        handover.write(self._path, entries)
 
 
 def _entry(slot: ChannelSlot) -> Entry:
