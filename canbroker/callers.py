@@ -92,7 +92,7 @@ class Callers:
         return None
 
     def check_room(self, channels: int) -> None:
-        """:raises CanInitializationError: there are so many channels that no other one fits."""
+        """:raises CanInitializationError: the broker already has as many channels as it can."""
         most = max_channels()
         if channels >= most:
             self.turned_away["channel"] += 1

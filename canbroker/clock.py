@@ -22,8 +22,8 @@ MICROSECOND = 1_000
 def deadline_after(timeout: float | None) -> int | None:
     """Monotonic time in ns at which ``timeout`` seconds from now are over; ``None`` is never.
 
-    :raises ValueError: NaN, which is no time at all.
-    :raises TypeError: it is no number.
+    :raises ValueError: ``timeout`` is NaN.
+    :raises TypeError: ``timeout`` is not a number.
     """
     if timeout is None:
         return None

@@ -9,7 +9,7 @@ from typing import IO, Final
 #: Standard input, output and error.
 _STANDARD: Final = 3
 
-#: More than that is no limit.
+#: A limit as high as this is never reached, so it counts as none.
 _MANY: Final = 1 << 20
 
 #: With less nothing works.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Final
 
-#: What these call a channel is no path.
+#: Interfaces whose channels are names, not paths of devices.
 _WITHOUT_DEVICE: Final = frozenset({"socketcan", "virtual"})
 
 

@@ -53,13 +53,13 @@ def wanted_channel(text: str) -> Wanted:
     type=click.Choice(["a", "d", "z", "A"]),
     help="Timestamps: absolute, delta, from zero, Absolute with date.",
 )
-@click.option("-n", "count", metavar="N", type=COUNT, help="End after so many frames.")
+@click.option("-n", "count", metavar="N", type=COUNT, help="End after N frames.")
 @click.option(
     "-T",
     "silence_ms",
     metavar="MS",
     type=COUNT,
-    help="End after so many milliseconds without a frame.",
+    help="End after MS milliseconds without a frame.",
 )
 @opens_channels("-b", "--bitrate")
 def dump(

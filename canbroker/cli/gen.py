@@ -24,7 +24,7 @@ from canbroker.traffic import GenOptions, random_frames
     show_default=True,
     help="Milliseconds from frame to frame; 0 is as fast as the channel takes them.",
 )
-@click.option("-n", "count", metavar="N", type=COUNT, help="End after so many frames.")
+@click.option("-n", "count", metavar="N", type=COUNT, help="End after N frames.")
 @click.option("-I", "identifier", metavar="ID", default="r", help="Hex, or r, e, o, i.")
 @click.option(
     "-L", "length", metavar="LENGTH", default="r", help="Bytes (at most 8, FD 64), or r, i."

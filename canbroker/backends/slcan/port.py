@@ -260,8 +260,8 @@ def _open(name: str, baudrate: int, rtscts: bool) -> serial.Serial:
 def _claim(line: serial.Serial, request: str = "TIOCEXCL") -> None:
     """Has the system refuse the device to other programs; pyserial's lock asks them to heed it.
 
-    Not a pseudo-terminal: the flag goes with the last one who has it open, and there the program
-    at its other end usually keeps it open.
+    Not a pseudo-terminal: the flag stays until every program has closed it, and the program at its
+    other end usually keeps it open.
     """
     if os.name != "posix" or type(line) is not serial.Serial:
         return

@@ -131,7 +131,7 @@ class SocketcanBackend(Backend):
         if self._gone is not None:
             raise self._gone
         self._wake.clear()
-        asked_ns = clock.monotonic_ns()  # before: what this process sleeps from here is no stall
+        asked_ns = clock.monotonic_ns()  # a stall that began later may be our own sleep
         received, lost = self._receive()
         now_ns = clock.monotonic_ns()
         with self._lock:
