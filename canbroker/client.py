@@ -28,7 +28,7 @@ from canbroker.link.connection import ANSWER_S, Connection, Wanted, connect
 from canbroker.link.directory import channel_names
 from canbroker.link.lease import Lease, lease
 from canbroker.link.life import Life
-from canbroker.link.values import BusState, BusStats, CanProtocol, FromFrames, Receiving
+from canbroker.link.values import BusState, BusStats, CanProtocol, Receiving
 from canbroker.message import Message, to_frame, to_stamped_frame
 from canbroker.ownership import Uncopyable, end_block
 from canbroker.periodic.registry import Periodic
@@ -59,7 +59,7 @@ class Bus(Uncopyable, AwaitedBus):
 
     RECV_LOGGING_LEVEL = 9
 
-    _from_frames = staticmethod(Message.from_frames)  # what makes messages of received frames
+    _message_type = Message  # of what is received
     _forgotten = False  # its finalizer runs
 
     def __init__(
@@ -118,7 +118,7 @@ class Bus(Uncopyable, AwaitedBus):
             given, canbroker.rc, config_context, ignore_config=ignore_config, channels=channel_names
         )
         self._channel = found.get("channel")
-        wanted = _wanted(found, self._from_frames)
+        wanted = _wanted(found, self._message_type)
         client_id = os.urandom(6).hex()
         self._life = Life(self._channel, client_id)  # owns whatever is opened from here on
         lifetime.needs(self, self._life)
@@ -479,7 +479,7 @@ class Bus(Uncopyable, AwaitedBus):
         self._periodic.forget()
 
 
-def _wanted(found: settings.Settings, from_frames: FromFrames) -> Wanted:
+def _wanted(found: settings.Settings, message_type: type[Message]) -> Wanted:
     """:raises ValueError: a filter, or another argument, is not valid."""
     can_filters = listed(found.get("can_filters"))
     validate(can_filters)  # before a broker is started for it
@@ -493,7 +493,7 @@ def _wanted(found: settings.Settings, from_frames: FromFrames) -> Wanted:
             on_loss=found.get("on_loss") or "count",
             on_slow=found.get("on_slow") or "repair",
             history=found.get("history") or 0.0,
-            from_frames=from_frames,
+            message_type=message_type,
         ),
         broker=found.get("broker"),
         exclusive=bool(found.get("exclusive")),

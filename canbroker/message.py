@@ -6,7 +6,7 @@ import math
 import operator
 from collections.abc import Iterable
 from copy import deepcopy
-from typing import Any, Final
+from typing import Any, Final, Self
 
 from canbroker.errors import CanOperationError
 from canbroker.frame import (
@@ -106,20 +106,20 @@ class Message:
             if fault is not None:
                 raise ValueError(fault)
 
-    @staticmethod
-    def from_frame(frame: Frame, channel: Any, is_rx: bool = True) -> Message:
+    @classmethod
+    def from_frame(cls, frame: Frame, channel: Any, is_rx: bool = True) -> Self:
         """The message of a received frame; ``channel`` is the object that the user knows it by."""
-        return Message.from_frames((frame,), channel, is_rx)[0]
+        return cls.from_frames((frame,), channel, is_rx)[0]
 
-    @staticmethod
-    def from_frames(frames: Iterable[Frame], channel: Any, is_rx: bool = True) -> list[Message]:
+    @classmethod
+    def from_frames(cls, frames: Iterable[Frame], channel: Any, is_rx: bool = True) -> list[Self]:
         """The messages of received frames, as :meth:`from_frame`."""
         # The client's hot path: no constructor, no call a message, each slot is stored once.
-        messages: list[Message] = []
+        messages: list[Self] = []
         append = messages.append
         new, attributes = object.__new__, _ATTRIBUTES
         for frame in frames:
-            message = new(Message)
+            message = new(cls)
             message.timestamp = frame.timestamp_ns / _SECOND
             message.arbitration_id = frame.arbitration_id
             (

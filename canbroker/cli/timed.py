@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, Self
 
 from canbroker.client import Bus
 from canbroker.frame import Frame
@@ -18,22 +18,16 @@ class TimedMessage(Message):
 
     timestamp_ns: int
 
-    @staticmethod
-    def from_frames(frames: Iterable[Frame], channel: Any, is_rx: bool = True) -> list[Message]:
-        messages: list[Message] = []
-        for frame in frames:
-            plain = Message.from_frame(frame, channel, is_rx)
-            values = {name: getattr(plain, name) for name in _VALUES}
-            message = TimedMessage(**values)
+    @classmethod
+    def from_frames(cls, frames: Iterable[Frame], channel: Any, is_rx: bool = True) -> list[Self]:
+        frames = tuple(frames)
+        messages = super().from_frames(frames, channel, is_rx)
+        for message, frame in zip(messages, frames, strict=True):
             message.timestamp_ns = frame.timestamp_ns
-            messages.append(message)
         return messages
-
-
-_VALUES = tuple(name for name in Message.__slots__ if name != "__weakref__")
 
 
 class TimedBus(Bus):
     """As :class:`canbroker.Bus`; what it receives is a :class:`TimedMessage`."""
 
-    _from_frames = staticmethod(TimedMessage.from_frames)
+    _message_type = TimedMessage

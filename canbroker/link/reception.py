@@ -277,7 +277,7 @@ class Reception:
 
     def _messages(self, frames: list[EchoFrame]) -> list[Message]:
         me, label = self._client_id, self._label
-        from_frames = self._receiving.from_frames
+        from_frames = self._receiving.message_type.from_frames
         if self._receiving.own:
             return [from_frames((frame,), label, frame.origin != me)[0] for frame in frames]
         return from_frames([frame for frame in frames if frame.origin != me], label, True)

@@ -3,17 +3,12 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any, Final, TypeAlias
+from typing import Any, Final
 
 import msgspec
 
-from canbroker.frame import Frame
 from canbroker.message import Message
-
-#: As :meth:`Message.from_frames`.
-FromFrames: TypeAlias = Callable[[Iterable[Frame], Any, bool], list[Message]]
 
 ON_LOSS: Final = ("count", "raise")
 ON_SLOW: Final = ("repair", "latest", "disconnect")
@@ -42,7 +37,7 @@ class Receiving:
     ``own``: also what it has sent. ``on_loss``: ``count`` what is lost, or ``raise``, too.
     ``on_slow``: when it has missed frames because it was slow, ``repair`` that, ``disconnect``,
     or have only the ``latest`` frame of each identifier, always. ``history``: seconds of the past
-    to begin with. ``from_frames`` makes messages as :meth:`Message.from_frames` does.
+    to begin with. Messages are of the class ``message_type``.
 
     :raises ValueError: one of them is something else.
     """
@@ -51,7 +46,7 @@ class Receiving:
     on_loss: Any = "count"
     on_slow: Any = "repair"
     history: Any = 0.0
-    from_frames: FromFrames = Message.from_frames
+    message_type: type[Message] = Message
 
     def __post_init__(self) -> None:
         for name, known in (("on_loss", ON_LOSS), ("on_slow", ON_SLOW)):
