@@ -9,12 +9,13 @@ import subprocess
 import sys
 import time
 import tty
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeVar
 
-from canbroker.backends import Backend, Transmit
+from canbroker.backends import Backend, Transmit, open_backend, parse_options
 from canbroker.frame import Frame
 
 T = TypeVar("T")
@@ -174,6 +175,17 @@ class Peer:
             os.close(self.master)
             os.close(self._slave)
             self.master = -1
+
+
+@contextmanager
+def opened_slcan(path: str, **parameters: Any) -> Iterator[Backend]:
+    """The slcan backend on a port, at 500 kbit/s unless the parameters say otherwise."""
+    options = parse_options("slcan", {"channel": path, "bitrate": 500_000} | parameters)
+    backend = open_backend("slcan", options)
+    try:
+        yield backend
+    finally:
+        backend.close()
 
 
 def collect(

@@ -8,6 +8,7 @@ import subprocess
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO, Final
 
 import pytest
 
@@ -60,6 +61,25 @@ def listeners(interface: str = VCAN) -> int:
 def wait_for_listener(before: int, interface: str = VCAN) -> None:
     """Waits until one more socket listens than ``before``."""
     wait_until(lambda: listeners(interface) > before, "another program listens")
+
+
+#: As candump writes a log, with room for what comes while it writes.
+LOGGED: Final = ("-L", "-r", "4000000")
+
+
+@contextmanager
+def candump(
+    count: int, *options: str, stdout: int | IO[bytes] = subprocess.PIPE
+) -> Iterator[subprocess.Popen[str]]:
+    """``candump`` listens; it ends after ``count`` frames."""
+    before = listeners()
+    command = ["candump", *options, "-n", str(count), VCAN]
+    with subprocess.Popen(command, stdout=stdout, text=True) as process:
+        try:
+            wait_for_listener(before)
+            yield process
+        finally:
+            process.kill()
 
 
 @contextmanager

@@ -12,7 +12,7 @@ import pytest
 from canbroker.frame import BITRATE_SWITCH, ERROR_STATE_INDICATOR, EXTENDED, FD, REMOTE, Frame
 from canbroker.runtime import Runtime
 from tests.conftest import status_of, wait_until
-from tests.vcan import VCAN, Node, listeners, needs_can, wait_for_listener
+from tests.vcan import VCAN, Node, candump, needs_can
 
 pytestmark = needs_can
 
@@ -30,18 +30,6 @@ FRAMES = [
 #: The microseconds of so many timestamps would not be cut alike by chance.
 ROUNDS = 20
 COUNT = ROUNDS * len(FRAMES)
-
-
-@contextmanager
-def candump(*options: str) -> Iterator[subprocess.Popen[str]]:
-    before = listeners()
-    command = ["candump", *options, "-n", str(COUNT), VCAN]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-        try:
-            wait_for_listener(before)
-            yield process
-        finally:
-            process.kill()
 
 
 @contextmanager
@@ -65,7 +53,7 @@ def is_receiving(runtime: Runtime) -> bool:
 @pytest.mark.parametrize("options", [("-L",), ("-t", "a"), ()])
 def test_the_same_lines(runtime: Runtime, node: Node, options: tuple[str, ...]) -> None:
     with ExitStack() as stack:
-        theirs = stack.enter_context(candump(*options))
+        theirs = stack.enter_context(candump(COUNT, *options))
         ours = stack.enter_context(dump(runtime, *options))
         for _ in range(ROUNDS):
             node.send(FRAMES)

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import subprocess
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from itertools import pairwise
 
 import canbroker
@@ -14,7 +13,7 @@ from canbroker.frame import Frame, describe
 from canbroker.runtime import Runtime
 from tests.can.conftest import Open
 from tests.contract.benches import Item, collect, send_all, transmit
-from tests.vcan import VCAN, Node, listeners, needs_can, one_processor, wait_for_listener
+from tests.vcan import LOGGED, VCAN, Node, candump, needs_can, one_processor
 
 pytestmark = needs_can
 
@@ -27,19 +26,6 @@ def numbered(arbitration_id: int, count: int = EACH) -> list[Frame]:
 
 def content_of(item: Item) -> str:
     return describe(item if isinstance(item, Frame) else item.frame)
-
-
-@contextmanager
-def candump(count: int) -> Iterator[subprocess.Popen[str]]:
-    """``candump`` listens; it ends after ``count`` frames."""
-    before = listeners()
-    command = ["candump", "-L", "-n", str(count), "-r", "4000000", VCAN]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-        try:
-            wait_for_listener(before)
-            yield process
-        finally:
-            process.kill()
 
 
 def dumped(process: subprocess.Popen[str]) -> list[str]:
@@ -57,7 +43,7 @@ def test_four_senders_have_one_order(open_interface: Open) -> None:
         one_processor(),
         Node() as first,
         Node() as second,
-        candump(4 * EACH) as dump,
+        candump(4 * EACH, *LOGGED) as dump,
         ThreadPoolExecutor(4) as pool,
     ):
         dumping = pool.submit(dumped, dump)
@@ -90,7 +76,7 @@ def test_clients_of_a_broker_see_what_candump_sees(runtime: Runtime) -> None:
         canbroker.Bus(VCAN, "socketcan") as b,
         Node() as c,
         Node() as d,
-        candump(4 * count) as dump,
+        candump(4 * count, *LOGGED) as dump,
         ThreadPoolExecutor(5) as pool,
     ):
         dumping = pool.submit(dumped, dump)

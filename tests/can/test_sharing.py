@@ -16,7 +16,7 @@ from canbroker import Bus, Message
 from canbroker.runtime import Runtime
 from tests.conftest import status_of, wait_until
 from tests.processes import Program
-from tests.vcan import VCAN, filters_of, listeners, needs_can, one_processor, wait_for_listener
+from tests.vcan import LOGGED, VCAN, candump, filters_of, needs_can, one_processor
 
 pytestmark = needs_can
 
@@ -172,19 +172,6 @@ def text_of(identifier: int, number: int) -> str:
 
 
 @contextmanager
-def candump(log: Path, count: int) -> Iterator[subprocess.Popen[bytes]]:
-    """``candump`` listens; it ends after ``count`` frames."""
-    before = listeners()
-    command = ["candump", "-L", "-n", str(count), "-r", "4000000", VCAN]
-    with log.open("wb") as output, subprocess.Popen(command, stdout=output) as process:
-        try:
-            wait_for_listener(before)
-            yield process
-        finally:
-            process.kill()
-
-
-@contextmanager
 def outside(each: int, log: Path) -> Iterator[None]:
     """``cangen`` sends as 003 and ``canplayer`` as 004, ``each`` at about 500 frames a second."""
     log.write_text(
@@ -220,7 +207,8 @@ def test_four_senders_are_seen_by_everyone_in_the_order_that_candump_sees(
     dump_log = tmp_path / "candump.log"
     with one_processor(), ExitStack() as stack:
         observer = stack.enter_context(Bus(VCAN, "socketcan"))
-        dump = stack.enter_context(candump(dump_log, total))
+        output = stack.enter_context(dump_log.open("wb"))
+        dump = stack.enter_context(candump(total, *LOGGED, stdout=output))
         plain, with_own = (
             stack.enter_context(
                 Program(

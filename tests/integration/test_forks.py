@@ -36,14 +36,26 @@ def forked(job: Callable[[], object] = lambda: None) -> int:
     return pid
 
 
+def end(pid: int) -> None:
+    os.kill(pid, signal.SIGKILL)
+    os.waitpid(pid, 0)
+
+
 @contextmanager
 def child() -> Iterator[int]:
     pid = forked()
     try:
         yield pid
     finally:
-        os.kill(pid, signal.SIGKILL)
-        os.waitpid(pid, 0)
+        end(pid)
+
+
+def assert_broker_leaves(runtime: Runtime) -> None:
+    """It ends, and nobody has kept its lock."""
+    wait_until(lambda: not processes_of(runtime), "the broker leaves", 20)
+    lock = BrokerLock.take(runtime.lock_path)
+    assert lock is not None
+    lock.release()
 
 
 def clients(runtime: Runtime) -> list[str]:
@@ -197,14 +209,10 @@ def test_forks_while_others_open_and_close(runtime: Runtime) -> None:
         wait_until(lambda: not clients(runtime), "all have left")
         kept = {pid: found for pid in children if (found := unix_sockets(pid))}
         assert not kept
-        wait_until(lambda: not processes_of(runtime), "the broker leaves", 20)
-        lock = BrokerLock.take(runtime.lock_path)
-        assert lock is not None
-        lock.release()
+        assert_broker_leaves(runtime)
     finally:
         for pid in children:
-            os.kill(pid, signal.SIGKILL)
-            os.waitpid(pid, 0)
+            end(pid)
 
 
 def test_a_child_that_is_forked_while_a_broker_is_started(runtime: Runtime) -> None:
@@ -226,11 +234,7 @@ def test_a_child_that_is_forked_while_a_broker_is_started(runtime: Runtime) -> N
         opener.join()
         (bus,) = buses
         bus.shutdown()
-        wait_until(lambda: not processes_of(runtime), "the broker leaves", 20)
-        lock = BrokerLock.take(runtime.lock_path)
-        assert lock is not None
-        lock.release()
+        assert_broker_leaves(runtime)
     finally:
         for pid in children:
-            os.kill(pid, signal.SIGKILL)
-            os.waitpid(pid, 0)
+            end(pid)

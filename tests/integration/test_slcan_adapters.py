@@ -3,31 +3,19 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from canbroker import Bus, BusState, CanInitializationError, Message
-from canbroker.backends import Backend, Transmit, open_backend, parse_options
+from canbroker.backends import Backend, Transmit, parse_options
 from canbroker.frame import EXTENDED, HARDWARE_TIMESTAMP, REMOTE, Frame
 from canbroker.runtime import Runtime
 from tests.conftest import status_of, wait_until
-from tests.simulated import Simulated, collect, read_count
+from tests.simulated import Simulated, collect, opened_slcan, read_count
 
 MUTE = "acknowledges nothing"
-
-
-@contextmanager
-def opened(adapter: Simulated, **parameters: Any) -> Iterator[Backend]:
-    options = parse_options("slcan", {"channel": adapter.path, "bitrate": 500_000} | parameters)
-    backend = open_backend("slcan", options)
-    try:
-        yield backend
-    finally:
-        backend.close()
 
 
 def sent(backend: Backend, *frames: Frame) -> None:
@@ -59,7 +47,7 @@ def sent(backend: Backend, *frames: Frame) -> None:
 def test_each_is_recognised_however_long_it_boots(
     firmware: str, dialect: str, words: list[str], caplog: pytest.LogCaptureFixture
 ) -> None:
-    with Simulated(firmware=firmware) as adapter, opened(adapter) as backend:
+    with Simulated(firmware=firmware) as adapter, opened_slcan(adapter.path) as backend:
         assert backend._adapter.dialect.name == dialect  # type: ignore[attr-defined]
         assert all(word in backend.info for word in words), backend.info
         assert (MUTE in caplog.text) == (MUTE in words)
@@ -72,7 +60,7 @@ def test_answers_that_come_late(firmware: str, caplog: pytest.LogCaptureFixture)
     """As over Bluetooth or a serial server; several questions are on their way."""
     with (
         Simulated(firmware=firmware, answer_delay=0.6) as adapter,
-        opened(adapter, bitrate=125_000) as backend,
+        opened_slcan(adapter.path, bitrate=125_000) as backend,
     ):
         assert "did not answer" not in caplog.text
         sent(backend, Frame(0, 0x123, 0, b"\xaa"))
@@ -80,7 +68,7 @@ def test_answers_that_come_late(firmware: str, caplog: pytest.LogCaptureFixture)
 
 
 def test_a_silent_lawicel_is_taken_at_its_word(caplog: pytest.LogCaptureFixture) -> None:
-    with Simulated(silent=True) as adapter, opened(adapter) as backend:
+    with Simulated(silent=True) as adapter, opened_slcan(adapter.path) as backend:
         assert MUTE in backend.info
         sent(backend, Frame(0, 0x123, 0, b"\xaa"))
 
@@ -110,7 +98,10 @@ def test_what_an_adapter_cannot_do_is_refused(
 ) -> None:
     boot = 0.0 if firmware in ("arduino", "esp32") else None
     with Simulated(firmware=firmware, boot=boot) as adapter:
-        with pytest.raises(CanInitializationError) as caught, opened(adapter, **parameters):
+        with (
+            pytest.raises(CanInitializationError) as caught,
+            opened_slcan(adapter.path, **parameters),
+        ):
             pass
         assert all(word in str(caught.value) for word in words), caught.value
         assert adapter.stats()["state"] == "closed"
@@ -129,7 +120,7 @@ def test_what_an_adapter_cannot_do_is_refused(
 def test_rates_that_only_some_have(firmware: str, bitrate: int, dialect: str) -> None:
     with (
         Simulated(firmware=firmware) as adapter,
-        opened(adapter, bitrate=bitrate, dialect=dialect) as backend,
+        opened_slcan(adapter.path, bitrate=bitrate, dialect=dialect) as backend,
     ):
         assert backend.bitrate == bitrate
 
@@ -139,7 +130,7 @@ def test_a_canable_receives_listen_only_if_its_user_insists(
 ) -> None:
     with (
         Simulated(firmware="canable") as adapter,
-        opened(adapter, listen_only=True, dialect="canable") as backend,
+        opened_slcan(adapter.path, listen_only=True, dialect="canable") as backend,
     ):
         assert "O undoes M1" in caplog.text
         adapter.command("receive 123#AA")
@@ -151,7 +142,7 @@ def test_parameters_of_python_can() -> None:
     given = {"ttyBaudrate": 57_600, "sleep_after_open": 0.5, "poll_interval": 0.01}
     with Simulated() as adapter:
         began = time.monotonic()
-        with opened(adapter, **given) as backend:
+        with opened_slcan(adapter.path, **given) as backend:
             assert time.monotonic() - began >= 0.5
             assert isinstance(backend, Backend)
     options = parse_options("slcan", {"channel": "/dev/x", "ttyBaudrate": 57_600, "timeout": 1})
@@ -170,7 +161,7 @@ def test_remote_frames_with_old_bytes_behind_them(firmware: str) -> None:
     boot = 0.0 if firmware in ("arduino", "esp32") else None
     with (
         Simulated(firmware=firmware, boot=boot) as adapter,
-        opened(adapter, timestamps="off") as backend,
+        opened_slcan(adapter.path, timestamps="off") as backend,
     ):
         adapter.command("receive 100#A1B2C3D4E5F60708")
         for dlc in range(9):
@@ -184,7 +175,7 @@ def test_an_end_of_line_is_no_acknowledgement() -> None:
     """esp32-slcan ends frames in CR CR LF after its command ``l``; bytes come one by one."""
     with (
         Simulated(firmware="esp32", boot=0.0) as adapter,
-        opened(adapter, timestamps="off") as backend,
+        opened_slcan(adapter.path, timestamps="off") as backend,
     ):
         backend._port.write(b"l\r")  # type: ignore[attr-defined]
         collect(backend, lambda _: backend.counters(), [])  # its answer, BEL
@@ -200,7 +191,7 @@ def test_an_end_of_line_is_no_acknowledgement() -> None:
 def test_a_counter_that_is_no_clock_is_dropped(caplog: pytest.LogCaptureFixture) -> None:
     with (
         Simulated(firmware="arduino", boot=0.0) as adapter,
-        opened(adapter) as backend,
+        opened_slcan(adapter.path) as backend,
     ):
         errors: list[float] = []
         flags: list[int] = []
@@ -221,7 +212,7 @@ def test_a_counter_that_is_no_clock_is_dropped(caplog: pytest.LogCaptureFixture)
 
 @pytest.mark.parametrize("timestamps", ["auto", "on", "off"])
 def test_stamps_of_a_clock(timestamps: str) -> None:
-    with Simulated() as adapter, opened(adapter, timestamps=timestamps) as backend:
+    with Simulated() as adapter, opened_slcan(adapter.path, timestamps=timestamps) as backend:
         adapter.command("receive 123#")
         (frame,) = read_count(backend, 1)
         assert isinstance(frame, Frame)

@@ -33,7 +33,7 @@ from canbroker.frame import (
     Frame,
 )
 from canbroker.slcan_codec import encode
-from tests.simulated import Peer, collect, descriptors, read_count
+from tests.simulated import Peer, collect, descriptors, opened_slcan, read_count
 
 #: linux/asm-generic/ioctls.h
 _TIOCGEXCL = 0x80045440
@@ -725,16 +725,6 @@ def by_the_manual(line: bytes) -> bytes:
     return b"\a" if line.startswith(b"CC") else known.get(line, b"\r")
 
 
-@contextmanager
-def opened_odd(adapter: Odd, **parameters: Any) -> Iterator[Backend]:
-    options = parse_options("slcan", {"channel": adapter.path, "bitrate": 500_000} | parameters)
-    backend = open_backend("slcan", options)
-    try:
-        yield backend
-    finally:
-        backend.close()
-
-
 def test_what_is_said_while_booting_is_no_version() -> None:
     boots_until = monotonic_ns() + SECOND // 2
 
@@ -742,7 +732,7 @@ def test_what_is_said_while_booting_is_no_version() -> None:
         return b"" if monotonic_ns() < boots_until else by_the_manual(line)
 
     boot = b"Version 1.2 starts\r\nwaiting\r\nwaiting\r\n"
-    with Odd(answer, boot) as adapter, opened_odd(adapter) as backend:
+    with Odd(answer, boot) as adapter, opened_slcan(adapter.path) as backend:
         assert "version V1013" in backend.info
         assert b"S6" in adapter.lines
 
@@ -757,7 +747,7 @@ def test_a_refusal_that_comes_late_is_fatal() -> None:
     with (
         Odd(answer) as adapter,
         pytest.raises(CanInitializationError, match="refused 'S6'"),
-        opened_odd(adapter),
+        opened_slcan(adapter.path),
     ):
         pass
 
@@ -768,12 +758,12 @@ def test_an_opening_that_takes_longer_is_not_the_answer_to_something_else() -> N
             threading.Event().wait(0.7)
         return by_the_manual(line)
 
-    with Odd(answer) as adapter, opened_odd(adapter) as backend:
+    with Odd(answer) as adapter, opened_slcan(adapter.path) as backend:
         assert backend._adapter.status == "status"  # type: ignore[attr-defined]
 
 
 def test_noise_makes_no_candapter() -> None:
-    with Odd(by_the_manual, b"\x06\x06") as adapter, opened_odd(adapter) as backend:
+    with Odd(by_the_manual, b"\x06\x06") as adapter, opened_slcan(adapter.path) as backend:
         long = [Transmit(Frame(0, 0x123, EXTENDED, b""), "me", None, 0)]
         backend.send(long)
         assert read_count(backend, 1) == long
@@ -784,7 +774,7 @@ def test_an_echo_is_no_adapter() -> None:
     with (
         Odd(lambda line: line + b"\r") as adapter,
         pytest.raises(CanInitializationError, match="sends back what is written"),
-        opened_odd(adapter),
+        opened_slcan(adapter.path),
     ):
         pass
 
@@ -795,7 +785,7 @@ def test_a_fork_that_acknowledges_is_asked_for_its_version_alone() -> None:
             return b"0123456 github.com/somebody/canable-fw\r"
         return b"" if line in (b"F", b"N") else b"\r"
 
-    with Odd(answer) as adapter, opened_odd(adapter) as backend:
+    with Odd(answer) as adapter, opened_slcan(adapter.path) as backend:
         adapter.lines.clear()
         happened: list[Frame | Transmit] = []
         collect(backend, lambda _: b"V" in adapter.lines, happened)

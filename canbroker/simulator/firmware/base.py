@@ -13,6 +13,7 @@ from typing import ClassVar
 
 from canbroker.frame import BITRATE_SWITCH, FD, Frame, bus_time_ns, describe
 from canbroker.simulator.options import SimulatorOptions
+from canbroker.slcan_codec import BEL, LineError, decode
 
 _REMEMBERED_FRAMES = 65_536
 _REMEMBERED_COMMANDS = 100
@@ -128,6 +129,42 @@ class Firmware(ABC):
     def power_off(self) -> None:
         self.state = State.CLOSED
         self.bus.clear()
+
+
+class RefusingFirmware(Firmware):
+    """An adapter that answers every transmit, and refuses one that it has no room for."""
+
+    #: Frames that wait for the bus.
+    queue_size: ClassVar[int]
+
+    def __init__(self, options: SimulatorOptions) -> None:
+        super().__init__(options)
+        self._queue_size = options.queue or self.queue_size
+
+    def transmit(self, line: bytes, now_ns: int, done: bytes) -> bytes:
+        """The answer to a frame's line: ``done``, BEL, or nothing if the operator wants that."""
+        frame = self._frame_to_send(line, now_ns)
+        if frame is None or self.refuse_next:
+            self.refuse_next = max(0, self.refuse_next - 1)
+            self.ledger.refused_count += 1
+            return BEL
+        self.bus.add(frame, now_ns)
+        self.ledger.accept(frame)
+        if self.mute_next:
+            self.mute_next -= 1
+            return b""
+        return done
+
+    def _frame_to_send(self, line: bytes, now_ns: int) -> Frame | None:
+        """The frame, if the channel is open, the line is right and the queue has room."""
+        try:
+            frame, stamp = decode(line)
+        except LineError:
+            return None
+        full = self.bus.waiting(now_ns) >= self._queue_size
+        if full or stamp is not None or self.state is not State.OPEN or not self.carries(frame):
+            return None
+        return frame
 
 
 class StaleData:

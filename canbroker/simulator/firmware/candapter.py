@@ -26,23 +26,22 @@ import re
 from typing import ClassVar, Final
 
 from canbroker.frame import EXTENDED, FD, REMOTE, Frame
-from canbroker.simulator.firmware.base import Firmware, State
+from canbroker.simulator.firmware.base import RefusingFirmware, State
 from canbroker.simulator.firmware.lawicel import Lawicel
 from canbroker.simulator.options import SimulatorOptions
-from canbroker.slcan_codec import BEL, LineError, decode, encode
+from canbroker.slcan_codec import BEL, encode
 
 _ACK: Final = b"\x06"
 _LINE_END: Final = re.compile(rb"[\r\n]")
 _MAX_LINE: Final = 64
 
 
-class Candapter(Firmware):
+class Candapter(RefusingFirmware):
     queue_size: ClassVar = 32
     version: ClassVar = b"V0102\r"
 
     def __init__(self, options: SimulatorOptions) -> None:
         super().__init__(options)
-        self._queue_size = options.queue or self.queue_size
         self._rest = b""
         self._set_up = False
 
@@ -66,7 +65,7 @@ class Candapter(Firmware):
     def _answer(self, line: bytes, now_ns: int) -> bytes:
         letter = line[:1].upper()
         if letter in (b"T", b"X"):
-            return self._transmit(b"t" if letter == b"T" else b"T", line, now_ns)
+            return self.transmit((b"t" if letter == b"T" else b"T") + line[1:], now_ns, _ACK)
         command = line.upper()
         if command == b"V":
             return self.version
@@ -92,27 +91,3 @@ class Candapter(Firmware):
             self.opened += 1
             return True
         return False
-
-    def _transmit(self, letter: bytes, line: bytes, now_ns: int) -> bytes:
-        frame = self._frame_to_send(letter + line[1:], now_ns)
-        if frame is None or self.refuse_next:
-            self.refuse_next = max(0, self.refuse_next - 1)
-            self.ledger.refused_count += 1
-            return BEL
-        self.bus.add(frame, now_ns)
-        self.ledger.accept(frame)
-        if self.mute_next:
-            self.mute_next -= 1
-            return b""
-        return _ACK
-
-    def _frame_to_send(self, line: bytes, now_ns: int) -> Frame | None:
-        """The frame, if the channel is open, the line is right and the queue has room."""
-        try:
-            frame, surplus = decode(line)
-        except LineError:
-            return None
-        full = self.bus.waiting(now_ns) >= self._queue_size
-        if surplus is not None or full or self.state is State.CLOSED:
-            return None
-        return frame

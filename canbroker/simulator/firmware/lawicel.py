@@ -24,9 +24,9 @@ from typing import ClassVar, Final
 
 from canbroker.clock import MILLISECOND
 from canbroker.frame import Frame
-from canbroker.simulator.firmware.base import Firmware, State
+from canbroker.simulator.firmware.base import RefusingFirmware, State
 from canbroker.simulator.options import SimulatorOptions
-from canbroker.slcan_codec import BEL, CR, LineBuffer, LineError, decode, encode
+from canbroker.slcan_codec import BEL, CR, LineBuffer, encode
 
 _REGISTERS: Final = re.compile(rb"s([0-9A-Fa-f]{2})([0-9A-Fa-f]{2})")
 _SJA1000_CLOCK: Final = 16_000_000
@@ -36,7 +36,7 @@ _RECEIVE_FIFO: Final = 32
 _FILTERS: Final = re.compile(rb"[Mm][0-9A-Fa-f]{8}|W[01]|U[0-6]")
 
 
-class Lawicel(Firmware):
+class Lawicel(RefusingFirmware):
     queue_size: ClassVar = 64
     bitrates: ClassVar[dict[bytes, int]] = {
         b"S0": 10_000,
@@ -53,7 +53,6 @@ class Lawicel(Firmware):
 
     def __init__(self, options: SimulatorOptions) -> None:
         super().__init__(options)
-        self._queue_size = options.queue or self.queue_size
         self._lines = LineBuffer()
         self._stamped = False
         self._polled = False  # auto poll is off: frames wait until the host asks
@@ -81,7 +80,8 @@ class Lawicel(Firmware):
         if line in self.identity:
             return self.identity[line]
         if line[:1] and line[:1] in b"tTrRdDbB":
-            return self._transmit(line, now_ns)
+            done = self._acknowledgement(line)
+            return self._unless_silent(self.transmit(line, now_ns, done))
         answer = self._query(line)
         if answer is None:
             answer = CR if not line or self._command(line) else None
@@ -139,31 +139,11 @@ class Lawicel(Firmware):
         self.bus.clear()
         return was_open
 
-    def _transmit(self, line: bytes, now_ns: int) -> bytes:
-        frame = self._frame_to_send(line, now_ns)
-        if frame is None or self.refuse_next:
-            self.refuse_next = max(0, self.refuse_next - 1)
-            self.ledger.refused_count += 1
-            return self._unless_silent(BEL)
-        self.bus.add(frame, now_ns)
-        self.ledger.accept(frame)
-        if self.mute_next:
-            self.mute_next -= 1
-            return b""
+    def _acknowledgement(self, line: bytes) -> bytes:
+        """What an accepted frame is answered with."""
         if self._polled:
-            return self._unless_silent(CR)
-        return self._unless_silent(b"z\r" if line[:1].islower() else b"Z\r")
-
-    def _frame_to_send(self, line: bytes, now_ns: int) -> Frame | None:
-        """The frame, if the channel is open, the line is right and the queue has room."""
-        try:
-            frame, stamp = decode(line)
-        except LineError:
-            return None
-        full = self.bus.waiting(now_ns) >= self._queue_size
-        if full or stamp is not None or self.state is not State.OPEN or not self.carries(frame):
-            return None
-        return frame
+            return CR
+        return b"z\r" if line[:1].islower() else b"Z\r"
 
     def _refusal(self, line: bytes) -> bytes:
         self.ledger.refuse_command(line)
