@@ -57,20 +57,40 @@ class Strikes:
 def strikes() -> Iterator[Strikes]:
     """Strikes while the block runs, some thousand times a second.
 
-    Without automatic garbage collection: what is raised in a finalizer, or in somebody's callback
-    of the collector, reaches nobody.
+    Without automatic garbage collection, and without a report of a strike that hits a finalizer
+    or a callback of a weak reference: Python passes what is raised there to nobody.
     """
     made = Strikes()
+    with _rarely_unraisable():
+        before = signal.signal(signal.SIGUSR1, made.strike)
+        try:
+            with subprocess.Popen([sys.executable, "-c", _STRIKER, str(os.getpid())]) as striker:
+                try:
+                    yield made
+                finally:
+                    striker.kill()
+        finally:
+            signal.signal(signal.SIGUSR1, before)
+
+
+@contextmanager
+def _rarely_unraisable() -> Iterator[None]:
+    """Without automatic garbage collection; a strike that Python cannot pass on is not reported.
+
+    All else that Python cannot pass on is reported as ever.
+    """
+    report = sys.unraisablehook
+
+    def hear(told: sys.UnraisableHookArgs) -> None:
+        if not isinstance(told.exc_value, StrikeError):
+            report(told)
+
     gc.disable()
-    before = signal.signal(signal.SIGUSR1, made.strike)
+    sys.unraisablehook = hear
     try:
-        with subprocess.Popen([sys.executable, "-c", _STRIKER, str(os.getpid())]) as striker:
-            try:
-                yield made
-            finally:
-                striker.kill()
+        yield
     finally:
-        signal.signal(signal.SIGUSR1, before)
+        sys.unraisablehook = report
         gc.enable()
 
 
@@ -88,16 +108,15 @@ def struck(strike: int | None, job: Callable[[], object]) -> bool:
             if left == -1:
                 raise StrikeError
 
-    gc.disable()  # else it strikes in somebody's callback of the collector, now and then
-    try:
-        if strike is not None:
-            sys.setprofile(profile)
-        job()
-    except StrikeError:
-        return True
-    finally:
-        sys.setprofile(None)
-        gc.enable()
+    with _rarely_unraisable():
+        try:
+            if strike is not None:
+                sys.setprofile(profile)
+            job()
+        except StrikeError:
+            return True
+        finally:
+            sys.setprofile(None)
     return False
 
 
