@@ -237,7 +237,7 @@ class Broker:
 
     def _detach(self, _: Caller, request: control.Detach) -> control.Nothing:
         for slot in self._slots.values():
-            slot.clients.pop(request.client_id, None)
+            slot.forget(request.client_id)
         return control.Nothing()
 
     def _status(self, _: Caller, __: control.Params) -> control.BrokerStatus:

@@ -14,6 +14,7 @@ from canbroker.alive import is_alive
 from canbroker.backends import Options
 from canbroker.config import BrokerConfig
 from canbroker.errors import CanError
+from canbroker.fabric.publisher import MAX_CLIENTS
 from canbroker.fabric.requests import StateFeed
 from canbroker.fabric.ring import SharedMemory
 from canbroker.fabric.sockets import Context, Waiter
@@ -81,6 +82,7 @@ class ChannelSlot(ActorSlot):
         self.configured = configured
         self.state: StateEvent | None = None
         self.clients: dict[str, Client] = {}
+        self._departed: dict[str, None] = {}  # have said so; an older state may still name them
         self.feed: StateFeed | None = None
         self._broker = broker
         self._records = records
@@ -258,10 +260,19 @@ class ChannelSlot(ActorSlot):
 
     # -------------------------------------------------------------------------------- clients
 
+    def forget(self, client_id: str) -> None:
+        """A client has said that it leaves."""
+        if self.clients.pop(client_id, None) is not None:
+            self._departed[client_id] = None
+            if len(self._departed) > MAX_CLIENTS:
+                del self._departed[next(iter(self._departed))]
+
     def _note_clients(self, event: StateEvent) -> None:
         now = clock.monotonic_ns()
         present = {info.client_id for info in event.clients}
         for info in event.clients:
+            if info.client_id in self._departed:
+                continue
             # Unknown: it has outlived the broker that it introduced itself to.
             client = self.clients.setdefault(info.client_id, Client(0, "?", now))
             client.seen = True

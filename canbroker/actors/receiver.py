@@ -26,7 +26,7 @@ from canbroker.actors.messages import (
     Up,
 )
 from canbroker.backends import AdapterGoneError, Backend, BusCondition, Transmit
-from canbroker.fabric.publisher import HEARTBEAT_NS, Presence, Publisher
+from canbroker.fabric.publisher import HEARTBEAT_NS, Leaving, Presence, Publisher
 from canbroker.fabric.replaying import Replayer, Served
 from canbroker.fabric.ring import Ring
 from canbroker.fabric.sockets import Context, Waiter
@@ -40,9 +40,9 @@ from canbroker.wire.transmit import Status
 #: Clients take a channel that says nothing for three times this long for gone.
 STATE_INTERVAL_NS: Final = clock.SECOND // 2
 
-#: While clients come and go the state, which names them all, is published this seldom: a part of
-#: a millisecond for few of them, 10 ms for a thousand.
-_PACE_NS_PER_CLIENT: Final = 10_000
+#: While clients come and go the state, which names all of them to each of them, is published this
+#: seldom: 40 µs for ten of them, 0.4 s for a thousand, whose states have 100 MB.
+_PACE_NS_PER_PAIR: Final = 400
 
 #: Requests for frames of the past that wait for their turn; each costs about a millisecond.
 _MAX_ASKED: Final = 1024
@@ -89,6 +89,7 @@ class Receiver:
         self._condition = BusCondition()  # as last published
         self._clients: dict[str, list[FilterSet]] = {}
         self._infos: dict[str, ClientInfo] = {}  # of each of them, for the state
+        self._leaving: set[str] = set()  # clients; somebody wants to be told when they have left
         self._claims: dict[str, str] = {}  # who wants to transmit alone; the first one does
         self._holder: Holder | None = None
         self._totals = Totals()
@@ -252,9 +253,32 @@ class Receiver:
         if self._backend is not None:
             # Before anyone is told "ready", and relies on it.
             self._backend.filter(self._publisher.wanted())
+        come, gone = self._note(changes)
+        if gone:
+            self._sender.put(Gone(gone))
+        for client_id in self._leaving - self._clients.keys():
+            self._leaving.discard(client_id)
+            self._publisher.left(client_id)
+        if come:
+            state = encode_state(self._state(clock.monotonic_ns()))
+            for change in come:
+                self._publisher.ready(change, state)
+        if come or gone or self._publisher.state_asked:
+            # Who has just joined shall not wait long for the state; when a thousand do, not each
+            # of them has everybody told of all the others.
+            pace_ns = _PACE_NS_PER_PAIR * len(self._clients) ** 2
+            self._state_due = min(self._state_due, self._state_told + pace_ns)
+        if self._publisher.greet() and self._heartbeat_due is None:
+            self._heartbeat_due = clock.monotonic_ns() + HEARTBEAT_NS
+
+    def _note(self, changes: Iterable[Presence | Leaving]) -> tuple[list[Presence], list[str]]:
+        """Who has come, to be told so, and which clients have gone."""
         come: list[Presence] = []
         gone: list[str] = []
         for change in changes:
+            if isinstance(change, Leaving):
+                self._leaving.add(change.client_id)
+                continue
             known = self._clients.setdefault(change.client_id, [])
             if not change.present:
                 if self._has_left(change, known):
@@ -268,19 +292,7 @@ class Receiver:
                 self._claims.setdefault(change.client_id, change.claim)
                 self._settle_claims()  # before it is told so
             come.append(change)
-        if gone:
-            self._sender.put(Gone(gone))
-        if come:
-            state = encode_state(self._state(clock.monotonic_ns()))
-            for change in come:
-                self._publisher.ready(change, state)
-        if come or gone or self._publisher.state_asked:
-            # Who has just joined shall not wait long for the state; when a thousand do, not each
-            # of them has everybody told of all the others.
-            pace_ns = _PACE_NS_PER_CLIENT * len(self._clients)
-            self._state_due = min(self._state_due, self._state_told + pace_ns)
-        if self._publisher.greet() and self._heartbeat_due is None:
-            self._heartbeat_due = clock.monotonic_ns() + HEARTBEAT_NS
+        return come, gone
 
     def _has_left(self, change: Presence, known: list[FilterSet]) -> bool:
         if change.filters in known:  # a client that changes filters is there twice for a moment

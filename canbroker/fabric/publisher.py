@@ -52,6 +52,12 @@ class Presence(NamedTuple):
     claim: str | None = None  # as that of the topic
 
 
+class Leaving(NamedTuple):
+    """Somebody wants to be told when a client is not present any more."""
+
+    client_id: str
+
+
 class Publisher:
     """Owns the channel's XPUB socket and its routes. Made, used and closed by one thread.
 
@@ -87,7 +93,7 @@ class Publisher:
         self._route_prefix, self._private_prefix = f"{begin}/rx".encode(), f"{begin}/@".encode()
         self._state_wanted = False
         self._present: set[bytes] = set()  # private topics
-        self._held: list[Presence] = []  # not told to anyone yet
+        self._held: list[Presence | Leaving] = []  # not told to anyone yet
         self._fresh: list[Route] = []  # whose subscribers do not know where it stands
         self.socket: Socket = context.publisher(endpoint)
         self.listening = Listening(self.socket, endpoint)
@@ -114,7 +120,7 @@ class Publisher:
         self._ring.forget_kinds()
         return True
 
-    def subscriptions(self) -> list[Presence]:
+    def subscriptions(self) -> list[Presence | Leaving]:
         """Takes subscription events that have arrived, so many; opens and drops routes.
 
         None is answered before those that came with it are read: after a reconnect libzmq replays
@@ -146,6 +152,11 @@ class Publisher:
             return
         next_seq = route.next_seq if route else 0
         self._send(client.topic, stream.encode_ready(self.epoch, next_seq, state))
+
+    def left(self, client_id: str) -> None:
+        """Tells whoever has asked that a client is not present."""
+        topic = topics.left_topic(self._channel, client_id)
+        self._send(topic, stream.encode_event(self.epoch, stream.LeftEvent(client_id)))
 
     def state(self, event: stream.StateEvent) -> None:
         """Publishes the channel's state, if anyone listens."""
@@ -230,7 +241,7 @@ class Publisher:
         self.socket.send(topic, zmq.SNDMORE)
         self.socket.send(body)
 
-    def _subscription(self, message: zmq.Frame) -> Presence | None:
+    def _subscription(self, message: zmq.Frame) -> Presence | Leaving | None:
         body = message.bytes
         if not body or body[0] > _SUBSCRIBE:
             self.refused.note("message to the stream refused", "a subscriber may only subscribe")
@@ -259,6 +270,8 @@ class Publisher:
                 return Presence(client_id, filters, subscribed, topic, claim)
             case topics.StateTopic():
                 self._state_wanted = self.state_asked = subscribed
+            case topics.LeftTopic(client_id):
+                return Leaving(client_id)
             case topics.RouteTopic(filters) if subscribed:
                 self._open(topic, filters)
             case _:

@@ -349,8 +349,16 @@ class StateFeed:
 
     def receive(self) -> bytes | None:
         """The next event's body, if one has arrived."""
-        message = self._messages.next()
-        return None if message is None else message[1]
+        while (message := self._messages.next()) is not None:
+            if message[0] == self._topic:
+                return message[1]
+        return None
+
+    def turn_to(self, topic: bytes) -> None:
+        """Follows another topic of the channel from now on; passes over what is left of this."""
+        self.socket.unsubscribe(self._topic)
+        self.socket.subscribe(topic)
+        self._topic = topic
 
     def refresh(self) -> None:
         """Asks for the state as it is now: a channel tells whoever joins."""

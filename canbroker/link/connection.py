@@ -191,7 +191,7 @@ def _connect(life: Life, client_id: str, wanted: Wanted) -> Connection:
         )
     )
     transmitter = Transmitter(life.context, attached.transmit, client_id, watch, life.closing)
-    life.on_leaving(functools.partial(_leave, client_id, wanted.exclusive, watch, reception))
+    life.on_leaving(functools.partial(_leave, client_id, watch, reception))
     life.begin()
     try:
         ready = reception.subscribe(filters, clock.deadline_after(ANSWER_S))
@@ -224,19 +224,14 @@ def _make_sure_of_claim(client_id: str, label: Any, watch: ChannelWatch) -> None
         raise CanInitializationError(f"channel {label!r} cannot be exclusive: {why}")
 
 
-def _leave(client_id: str, exclusive: bool, watch: ChannelWatch, reception: Reception) -> None:
+def _leave(client_id: str, watch: ChannelWatch, reception: Reception) -> None:
     """Says that we leave, and waits for the channel to have heard it.
 
     The connection alone would not tell, if a forked child has it, too. When the channel has seen
     that we have left, all others may transmit.
     """
-    until = clock.monotonic_ns() + _LEAVING_NS
-    if not watch.silent():
-        # Seen first: the broker, which follows the same events, forgets those whom it has seen.
-        watch.wait_until_listed(client_id, True, until)
     reception.leave()
-    if watch.wait_until_listed(client_id, False, until) and exclusive:
-        watch.wait_for_holder(lambda holder: not _is(client_id, holder), until)
+    watch.wait_until_left(client_id, clock.monotonic_ns() + _LEAVING_NS)
 
 
 def _is(client_id: str, holder: Holder | None) -> bool:

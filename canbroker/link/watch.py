@@ -14,7 +14,7 @@ from canbroker.fabric.sockets import Context, Waiter
 from canbroker.fabric.subscriber import CATCH_UP_NS, SILENCE_NS
 from canbroker.throttle import Throttle
 from canbroker.wire import WireError, topics
-from canbroker.wire.stream import Holder, StateEvent, decode_event
+from canbroker.wire.stream import Holder, LeftEvent, StateEvent, decode_event
 
 #: Who receives frame by frame looks at the state this often: it costs as much as the frame.
 _GLANCE_NS: Final = 10 * clock.MILLISECOND
@@ -41,6 +41,7 @@ class ChannelWatch:
         self._closed = False
         self._refused = Throttle(_logger)
         self._ended = ""
+        self._left: set[str] = set()  # clients of whom the channel has said that they have left
 
     def begin(self, epoch: int, state: StateEvent) -> None:
         """Starts from what the channel has said in its ready event."""
@@ -109,15 +110,21 @@ class ChannelWatch:
             self._follow()
         return self.state.exclusive
 
-    def wait_until_listed(self, client_id: str, listed: bool, deadline: int | None) -> bool:
-        """Whether the channel says by ``deadline`` that a client is present, or is not."""
+    def wait_until_left(self, client_id: str, deadline: int | None) -> bool:
+        """Whether the channel says by ``deadline`` that a client is not present.
+
+        The state would say so, too, but it names all clients to all of them. It is not followed
+        any more.
+        """
         with self._lock:
-            self._follow()
-            while any(info.client_id == client_id for info in self.state.clients) != listed:
+            if self._closed or (self._quiet() and not self._waiter.wait(0)):
+                return False  # it does not live
+            self._feed.turn_to(topics.left_topic(self._channel, client_id))
+            while client_id not in self._left:
                 left = clock.remaining_ns(deadline)
-                if self._quiet() or not left or not self._waiter.wait(left):
+                if not left or not self._waiter.wait(left):
                     return False
-                self._follow()
+                self._take()
             return True
 
     def wait_for_holder(self, is_it: Callable[[Holder | None], bool], deadline: int | None) -> bool:
@@ -170,7 +177,9 @@ class ChannelWatch:
                 self._refused.note(f"state of channel {self._channel!r} refused", str(error))
                 continue
             self._heard_ns = clock.monotonic_ns()
-            if isinstance(event.payload, StateEvent):
+            if isinstance(event.payload, LeftEvent):
+                self._left.add(event.payload.client_id)
+            elif isinstance(event.payload, StateEvent):
                 self._said_ns = event.payload.monotonic_ns
                 if event.payload.ended:  # also if another broker is there by now
                     self._ended = event.payload.reason

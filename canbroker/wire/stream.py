@@ -106,15 +106,21 @@ class ReadyEvent(msgspec.Struct, tag_field="event", tag="ready"):
     state: StateEvent
 
 
+class LeftEvent(msgspec.Struct, tag_field="event", tag="left"):
+    """Answers a topic that asks when a client has left: it is not present."""
+
+    client_id: str
+
+
 class EventBody(msgspec.Struct, array_like=True):
-    """A message of the state or a private topic. ``seq`` and ``dropped`` are not used there."""
+    """A message of a topic that is not a route's. ``seq`` and ``dropped`` are not used there."""
 
     version: int
     kind: int
     epoch: _U64
     seq: _U64
     dropped_upstream: _U64
-    payload: StateEvent | ReadyEvent | str
+    payload: StateEvent | ReadyEvent | LeftEvent | str
 
 
 _encoder = msgspec.msgpack.Encoder()
@@ -149,7 +155,7 @@ def encode_error(epoch: int, reason: str) -> bytes:
     return _encoder.encode((VERSION, ERROR, epoch, 0, 0, reason))
 
 
-def encode_event(epoch: int, event: StateEvent | ReadyEvent) -> bytes:
+def encode_event(epoch: int, event: StateEvent | ReadyEvent | LeftEvent) -> bytes:
     return _encoder.encode((VERSION, EVENT, epoch, 0, 0, event))
 
 

@@ -38,7 +38,13 @@ class PrivateTopic(NamedTuple):
     claim: str | None = None
 
 
-Topic = RouteTopic | StateTopic | PrivateTopic
+class LeftTopic(NamedTuple):
+    """To be told, once, when a client is not present any more."""
+
+    client_id: str
+
+
+Topic = RouteTopic | StateTopic | PrivateTopic | LeftTopic
 
 
 def encode_channel(name: str) -> str:
@@ -63,6 +69,11 @@ def private_topic(
     return f"{encode_channel(channel)}/@{client_id}{claimed}{_query(wanted)};".encode()
 
 
+def left_topic(channel: str, client_id: str) -> bytes:
+    """The topic that says that a client has left; :func:`private_topic` makes it present."""
+    return f"{encode_channel(channel)}/left/{client_id};".encode()
+
+
 def parse(topic: bytes, channel: str) -> Topic:
     """What a subscription to the stream of ``channel`` asks for.
 
@@ -82,6 +93,9 @@ def parse(topic: bytes, channel: str) -> Topic:
     kind, mark, query = text[len(prefix) : -1].partition("?")
     if kind == "state" and not mark:
         return StateTopic()
+    head, _, client_id = kind.partition("/")
+    if head == "left" and is_client_id(client_id) and not mark:
+        return LeftTopic(client_id)
     try:
         wanted = filters.parse(query)
     except ValueError as error:
@@ -91,7 +105,7 @@ def parse(topic: bytes, channel: str) -> Topic:
     client_id, claimed, claim = kind.removeprefix("@").partition("!")
     if kind.startswith("@") and is_client_id(client_id):
         return PrivateTopic(client_id, wanted, unquote(claim)[:MAX_CLAIM] if claimed else None)
-    raise WireError(f"topic {text!r} is neither rx, state nor @<client-id>")
+    raise WireError(f"topic {text!r} is neither rx, state, @<client-id> nor left/<client-id>")
 
 
 def _query(wanted: FilterSet) -> str:

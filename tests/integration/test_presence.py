@@ -7,6 +7,7 @@ from canbroker.fabric.sockets import Context
 from canbroker.filters import parse
 from canbroker.runtime import Runtime
 from canbroker.wire import topics
+from canbroker.wire.stream import LeftEvent, decode_event
 from tests.conftest import status_of, wait_until
 
 
@@ -30,3 +31,25 @@ def test_a_client_that_is_subscribed_twice_leaves_once(runtime: Runtime, context
             socket.close()
         wait_until(lambda: len(clients_of(runtime)) == 1, "it has left")
         assert not bus.stats.lost
+
+
+def test_who_asks_is_told_when_a_client_has_left(runtime: Runtime, context: Context) -> None:
+    with Bus("x", "virtual"):
+        (channel,) = status_of(runtime).channels
+        client, asking = (context.subscriber(channel.stream) for _ in range(2))
+        private = topics.private_topic(channel.name, "leaver", parse("100:7ff"))
+        client.subscribe(private)
+        assert client.poll(10_000)
+        asking.subscribe(topics.left_topic(channel.name, "leaver"))
+        assert not asking.poll(300)  # it is present
+        client.unsubscribe(private)
+        assert asking.poll(10_000)
+        topic, body = asking.recv_multipart()
+        assert topic == topics.left_topic(channel.name, "leaver")
+        assert decode_event(body).payload == LeftEvent("leaver")
+        asking.subscribe(topics.left_topic(channel.name, "stranger"))  # never was present
+        assert asking.poll(10_000)
+        assert decode_event(asking.recv_multipart()[1]).payload == LeftEvent("stranger")
+        assert not asking.poll(300)  # it is said once
+        client.close()
+        asking.close()

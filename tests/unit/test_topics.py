@@ -32,6 +32,7 @@ def test_topics_are_spelled_as_documented() -> None:
     assert topics.state_topic("can0") == b"can0/state;"
     assert topics.private_topic("can0", "me-1", EVERYTHING) == b"can0/@me-1;"
     assert topics.private_topic("can0", "me-1", SOME) == (b"can0/@me-1?451:7ff,x000a0000:1fffffff;")
+    assert topics.left_topic("can 0", "me-1") == b"can%200/left/me-1;"
     claimed = topics.private_topic("can0", "me-1", filters.parse("451:7ff"), "process 7: a?b;")
     assert claimed == b"can0/@me-1!process%207%3A%20a%3Fb%3B?451:7ff;"
 
@@ -74,6 +75,8 @@ def test_every_topic_comes_back(name: str, wanted: FilterSet, client_id: str, wh
     assert topics.parse(private, name) == topics.PrivateTopic(client_id, wanted)
     assert topics.parse(claimed, name) == topics.PrivateTopic(client_id, wanted, who)
     assert topics.parse(topics.state_topic(name), name) == topics.StateTopic()
+    left = topics.left_topic(name, client_id)
+    assert topics.parse(left, name) == topics.LeftTopic(client_id)
 
 
 @pytest.mark.parametrize(
@@ -85,16 +88,20 @@ def test_every_topic_comes_back(name: str, wanted: FilterSet, client_id: str, wh
         (b"can0/", "does not end in ';'"),
         (b"can0/rx", "does not end in ';'"),
         (b"can0/rx?451:7ff", "does not end in ';'"),
-        (b"can0/;", "neither rx, state nor"),
-        (b"can0/tx;", "neither rx, state nor"),
-        (b"can0/rx/;", "neither rx, state nor"),
-        (b"can0/RX;", "neither rx, state nor"),
-        (b"can0/state?;", "neither rx, state nor"),
-        (b"can0/state?451:7ff;", "neither rx, state nor"),
-        (b"can0/@;", "neither rx, state nor"),
-        (b"can0/@a b;", "neither rx, state nor"),
-        (b"can0/@" + b"x" * 33 + b";", "neither rx, state nor"),
-        (b"can0/@me\n;", "neither rx, state nor"),
+        (b"can0/;", "neither rx, state, @"),
+        (b"can0/tx;", "neither rx, state, @"),
+        (b"can0/rx/;", "neither rx, state, @"),
+        (b"can0/RX;", "neither rx, state, @"),
+        (b"can0/state?;", "neither rx, state, @"),
+        (b"can0/state?451:7ff;", "neither rx, state, @"),
+        (b"can0/@;", "neither rx, state, @"),
+        (b"can0/@a b;", "neither rx, state, @"),
+        (b"can0/@" + b"x" * 33 + b";", "neither rx, state, @"),
+        (b"can0/@me\n;", "neither rx, state, @"),
+        (b"can0/left;", "neither rx, state, @"),
+        (b"can0/left/;", "neither rx, state, @"),
+        (b"can0/left/a/b;", "neither rx, state, @"),
+        (b"can0/left/me?-;", "neither rx, state, @"),
         (b"can0/rx?451;", "filter '451' is not"),
         (b"can0/rx?451:7FF;", "filter '451:7FF' is not"),
         (b"can0/rx?451:7ff,;", "filter '' is not"),

@@ -109,6 +109,7 @@ ENCODED: dict[str, bytes] = {
     "error": stream.encode_error(EPOCH, "topic 'can0/rx?7;' is wrong"),
     "ready": stream.encode_ready(EPOCH, 12, stream.encode_state(STATE)),
     "state": stream.encode_event(EPOCH, STATE),
+    "left": stream.encode_event(EPOCH, stream.LeftEvent("c1")),
     "transmit-request": transmit.encode_request("c1", 5, 90_000_000_000, SENT, EPOCH),
     "transmit-ok": transmit.encode_reply(5, transmit.Status.OK, 2, T),
     "transmit-failed": transmit.encode_reply(
@@ -146,7 +147,7 @@ def batch(kind: int, first_seq: int, payload: list[ReceivedFrame] | str) -> stre
     return stream.Batch(1, kind, EPOCH, first_seq, dropped, payload)
 
 
-def event(payload: stream.StateEvent | stream.ReadyEvent) -> stream.EventBody:
+def event(payload: stream.StateEvent | stream.ReadyEvent | stream.LeftEvent) -> stream.EventBody:
     return stream.EventBody(1, stream.EVENT, EPOCH, 0, 0, payload)
 
 
@@ -182,6 +183,7 @@ DECODED: dict[str, tuple[Callable[[bytes], object], object]] = {
     "error": (stream.decode_batch, batch(stream.ERROR, 0, "topic 'can0/rx?7;' is wrong")),
     "ready": (stream.decode_event, event(stream.ReadyEvent(12, STATE))),
     "state": (stream.decode_event, event(STATE)),
+    "left": (stream.decode_event, event(stream.LeftEvent("c1"))),
     "transmit-request": (
         transmit.decode_request,
         transmit.Request(1, "c1", 5, 0, 90_000_000_000, SENT, EPOCH),
