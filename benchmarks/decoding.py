@@ -6,8 +6,8 @@ import time
 from typing import Final
 
 from benchmarks.figures import US, Key
-from canbroker.frame import EchoFrame
-from canbroker.message import Message
+from canbroker.model.frame import EchoFrame
+from canbroker.model.message import Message
 from canbroker.wire.stream import decode_batch, encode_frames, pack_frame
 
 LOAD: Final = "decode and construct"

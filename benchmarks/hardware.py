@@ -20,11 +20,11 @@ from benchmarks.team import Team
 from benchmarks.usage import cpu_s
 from canbroker import Bus
 from canbroker.backends import open_backend, parse_options
+from canbroker.backends.slcan.codec import encode
 from canbroker.demo.broker import BrokerView
-from canbroker.frame import Frame
+from canbroker.model.frame import Frame
 from canbroker.simulator.firmware import create
 from canbroker.simulator.options import SimulatorOptions
-from canbroker.slcan_codec import encode
 
 READ: Final = "driver alone"
 _STAMP: Final = 8

@@ -13,8 +13,8 @@ from benchmarks.peers import Delivery, Peer, Sender
 from benchmarks.streams import cpu_per_frame, rate
 from benchmarks.team import Team
 from benchmarks.usage import resident_mb
-from canbroker.frame import EXTENDED
-from canbroker.log_reader import LogReader
+from canbroker.logs.reader import LogReader
+from canbroker.model.frame import EXTENDED
 
 #: Bytes of a time stamp. Frames of this length carry when they were sent.
 _STAMP: Final = 8

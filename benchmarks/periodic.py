@@ -32,7 +32,7 @@ from benchmarks.run import RESULTS
 from benchmarks.team import PATIENCE_S, Team
 from canbroker import Bus, Message
 from canbroker.demo.broker import BrokerView
-from canbroker.runtime import Runtime
+from canbroker.transport.runtime import Runtime
 
 CHANNEL: Final = "bench"
 PERIOD: Final = 0.01

@@ -28,7 +28,7 @@ from benchmarks.team import Team
 from benchmarks.usage import cpu_s
 from canbroker import Bus
 from canbroker.demo.broker import BrokerView
-from canbroker.runtime import Runtime
+from canbroker.transport.runtime import Runtime
 
 #: Frames that may wait in a receive buffer. Less than what the smallest one holds that a kernel
 #: gives by default to who asks for more (about 550).

@@ -13,7 +13,7 @@ from benchmarks.peers import Peer
 from benchmarks.usage import cpu_s, resident_mb
 from canbroker import Bus
 from canbroker.demo.broker import BrokerView
-from canbroker.runtime import Runtime
+from canbroker.transport.runtime import Runtime
 
 STARTING: Final = "starting"
 IDLE: Final = "idle"

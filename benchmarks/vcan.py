@@ -15,7 +15,7 @@ import can
 from canbroker import Bus
 from canbroker.backends import open_backend, parse_options
 from canbroker.backends.base import Backend
-from canbroker.frame import Frame
+from canbroker.model.frame import Frame
 
 #: Who gets nothing for so long gives up.
 SILENCE_S: Final = 2.0

@@ -24,8 +24,8 @@ from rich.table import Table
 
 from benchmarks.usage import cpu_s
 from canbroker.demo.broker import BrokerView
-from canbroker.frame import Frame
-from canbroker.runtime import Runtime
+from canbroker.model.frame import Frame
+from canbroker.transport.runtime import Runtime
 from tests.vendor.bus import VendorBus, vendor_bus
 
 _THEIRS, _OURS = "python-can", "canbroker"

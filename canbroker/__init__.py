@@ -39,10 +39,10 @@ if TYPE_CHECKING:
         util as util,
     )
 
-    from canbroker import (
+    from canbroker import bus as bus
+    from canbroker.names import (
         bit_timing as bit_timing,
         broadcastmanager as broadcastmanager,
-        bus as bus,
         exceptions as exceptions,
         interface as interface,
         interfaces as interfaces,
@@ -52,6 +52,22 @@ if TYPE_CHECKING:
     )
 
     # isort: on
+    from canbroker.bus.listening.listeners import (
+        AsyncBufferedReader,
+        BufferedReader,
+        Listener,
+        Printer,
+        RedirectReader,
+    )
+    from canbroker.bus.listening.notifier import Notifier
+    from canbroker.bus.periodic.cyclic import (
+        CyclicSendTaskABC,
+        CyclicTask,
+        LimitedDurationCyclicSendTaskABC,
+        ModifiableCyclicTaskABC,
+        RestartableCyclicTaskABC,
+    )
+    from canbroker.bus.periodic.task import PeriodicTask
     from canbroker.client import (
         Bus,
         BusABC,
@@ -62,7 +78,7 @@ if TYPE_CHECKING:
         ThreadSafeBus,
         lease,
     )
-    from canbroker.detect import detect_available_configs
+    from canbroker.configuration.detection import detect_available_configs
     from canbroker.errors import (
         CanError,
         CanInitializationError,
@@ -71,24 +87,8 @@ if TYPE_CHECKING:
         CanOperationError,
         CanTimeoutError,
     )
-    from canbroker.listeners import (
-        AsyncBufferedReader,
-        BufferedReader,
-        Listener,
-        Printer,
-        RedirectReader,
-    )
-    from canbroker.message import Message
-    from canbroker.notifier import Notifier
-    from canbroker.periodic.cyclic import (
-        CyclicSendTaskABC,
-        CyclicTask,
-        LimitedDurationCyclicSendTaskABC,
-        ModifiableCyclicTaskABC,
-        RestartableCyclicTaskABC,
-    )
-    from canbroker.periodic.task import PeriodicTask
-    from canbroker.protection import E2E, Counter, Crc8
+    from canbroker.model.message import Message
+    from canbroker.model.protection import E2E, Counter, Crc8
 
 __all__ = [
     "E2E",
@@ -125,6 +125,9 @@ __all__ = [
     "rc",
 ]
 
+# "from can.message import Message", and others of python-can's modules: each is a file there.
+__path__.append(f"{__path__[0]}/names")
+
 #: What ``Bus`` takes for arguments that it is not given, by name; before environment and files.
 rc: dict[str, Any] = {}
 
@@ -139,7 +142,7 @@ _HOMES: Final = {
         "ThreadSafeBus",
         "lease",
     ),
-    "canbroker.detect": ("detect_available_configs",),
+    "canbroker.configuration.detection": ("detect_available_configs",),
     "canbroker.errors": (
         "CanError",
         "CanInitializationError",
@@ -148,24 +151,24 @@ _HOMES: Final = {
         "CanOperationError",
         "CanTimeoutError",
     ),
-    "canbroker.listeners": (
+    "canbroker.bus.listening.listeners": (
         "AsyncBufferedReader",
         "BufferedReader",
         "Listener",
         "Printer",
         "RedirectReader",
     ),
-    "canbroker.message": ("Message",),
-    "canbroker.notifier": ("Notifier",),
-    "canbroker.periodic.cyclic": (
+    "canbroker.model.message": ("Message",),
+    "canbroker.bus.listening.notifier": ("Notifier",),
+    "canbroker.bus.periodic.cyclic": (
         "CyclicSendTaskABC",
         "CyclicTask",
         "LimitedDurationCyclicSendTaskABC",
         "ModifiableCyclicTaskABC",
         "RestartableCyclicTaskABC",
     ),
-    "canbroker.periodic.task": ("PeriodicTask",),
-    "canbroker.protection": ("E2E", "Counter", "Crc8"),
+    "canbroker.bus.periodic.task": ("PeriodicTask",),
+    "canbroker.model.protection": ("E2E", "Counter", "Crc8"),
 }
 #: Names of python-can's own, which is imported when one of them is used.
 _PYTHON_CANS: Final = frozenset(
@@ -220,7 +223,7 @@ if not TYPE_CHECKING:  # where a name that is not there shall be an error
         if name in _MODULES:
             return importlib.import_module(f"canbroker.{name}")
         if name in _PYTHON_CANS:
-            from canbroker import borrowed  # noqa: PLC0415 - only who uses these pays for it
+            from canbroker.names import borrowed  # noqa: PLC0415 - only who uses these pays for it
 
             value = borrowed.from_python_can(name)
         elif name in _HOME_OF:

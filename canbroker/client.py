@@ -12,8 +12,17 @@ from types import TracebackType
 from typing import Any, Self
 
 import canbroker
-from canbroker import clock, settings
-from canbroker.aio import AwaitedBus
+from canbroker.bus import lifetime
+from canbroker.bus.awaiting import AwaitedBus
+from canbroker.bus.connection import ANSWER_S, Connection, Wanted, connect
+from canbroker.bus.directory import channel_names
+from canbroker.bus.lease import Lease, lease
+from canbroker.bus.life import Life
+from canbroker.bus.ownership import Uncopyable, end_block
+from canbroker.bus.periodic.registry import Periodic
+from canbroker.bus.periodic.task import OnError, PeriodicTask
+from canbroker.bus.values import BusState, BusStats, CanProtocol, Receiving
+from canbroker.configuration import bus_settings
 from canbroker.errors import (
     CanError,
     CanInitializationError,
@@ -22,18 +31,10 @@ from canbroker.errors import (
     CanOperationError,
     CanTimeoutError,
 )
-from canbroker.filters import CanFilters, listed, validate
-from canbroker.link import lifetime
-from canbroker.link.connection import ANSWER_S, Connection, Wanted, connect
-from canbroker.link.directory import channel_names
-from canbroker.link.lease import Lease, lease
-from canbroker.link.life import Life
-from canbroker.link.values import BusState, BusStats, CanProtocol, Receiving
-from canbroker.message import Message, to_frame, to_stamped_frame
-from canbroker.ownership import Uncopyable, end_block
-from canbroker.periodic.registry import Periodic
-from canbroker.periodic.task import OnError, PeriodicTask
-from canbroker.protection import Checksum, Counter
+from canbroker.model.filters import CanFilters, listed, validate
+from canbroker.model.message import Message, to_frame, to_stamped_frame
+from canbroker.model.protection import Checksum, Counter
+from canbroker.system import clock
 from canbroker.wire import control
 from canbroker.wire.transmit import MAX_FRAMES
 
@@ -114,7 +115,7 @@ class Bus(Uncopyable, AwaitedBus):
         given |= {"on_slow": on_slow, "history": history}
         given |= {"can_filters": can_filters, "receive_own_messages": receive_own_messages}
         given |= {"preserve_timestamps": preserve_timestamps}
-        found = settings.resolve(
+        found = bus_settings.resolve(
             given, canbroker.rc, config_context, ignore_config=ignore_config, channels=channel_names
         )
         self._channel = found.get("channel")
@@ -136,7 +137,7 @@ class Bus(Uncopyable, AwaitedBus):
             self._life.end()
             raise
 
-    def _connect(self, found: settings.Settings, client_id: str, wanted: Wanted) -> Connection:
+    def _connect(self, found: bus_settings.Settings, client_id: str, wanted: Wanted) -> Connection:
         try:
             connection = connect(self._life, client_id, wanted)
             if found.get("preserve_timestamps"):
@@ -479,7 +480,7 @@ class Bus(Uncopyable, AwaitedBus):
         self._periodic.forget()
 
 
-def _wanted(found: settings.Settings, message_type: type[Message]) -> Wanted:
+def _wanted(found: bus_settings.Settings, message_type: type[Message]) -> Wanted:
     """:raises ValueError: a filter, or another argument, is not valid."""
     can_filters = listed(found.get("can_filters"))
     validate(can_filters)  # before a broker is started for it
@@ -500,7 +501,7 @@ def _wanted(found: settings.Settings, message_type: type[Message]) -> Wanted:
     )
 
 
-def _protocol(found: settings.Settings, connection: Connection) -> CanProtocol:
+def _protocol(found: bus_settings.Settings, connection: Connection) -> CanProtocol:
     """What the channel was opened for.
 
     A virtual channel accepts CAN FD frames by default. Programs decide by the protocol whether

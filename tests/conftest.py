@@ -17,10 +17,10 @@ import psutil
 import pytest
 from hypothesis import settings
 
-from canbroker import sources
-from canbroker.fabric.sockets import Context
-from canbroker.link import attach
-from canbroker.runtime import ADDRESS_VARIABLE, BrokerLock, Runtime
+from canbroker.bus import discovery
+from canbroker.configuration import sources
+from canbroker.transport.runtime import ADDRESS_VARIABLE, BrokerLock, Runtime
+from canbroker.transport.sockets import Context
 from canbroker.wire import control
 
 _SETTLE_S = 5.0
@@ -111,7 +111,9 @@ def processes_of(runtime: Runtime) -> list[psutil.Process]:
         except (psutil.NoSuchProcess, psutil.AccessDenied):
             continue
         ours = environment.get("XDG_RUNTIME_DIR") == str(runtime.directory.parent)
-        if ours and any(part in {"canbroker.broker", "canbroker.process"} for part in command):
+        if ours and any(
+            part in {"canbroker.broker", "canbroker.actors.process"} for part in command
+        ):
             found.append(process)
     return found
 
@@ -126,7 +128,7 @@ def stop_broker(runtime: Runtime, timeout: float = 10.0) -> bool:
         return False
     context = Context()
     try:
-        attach.ask(context, runtime, "shutdown", control.Params(), control.Nothing, timeout)
+        discovery.ask(context, runtime, "shutdown", control.Params(), control.Nothing, timeout)
     finally:
         context.close()
     deadline = time.monotonic() + timeout
@@ -193,7 +195,7 @@ def status_of(runtime: Runtime) -> control.BrokerStatus:
     """What the broker says of itself and its channels."""
     context = Context()
     try:
-        status = attach.ask(
+        status = discovery.ask(
             context, runtime, "status", control.Params(), control.BrokerStatus, 10.0
         )
     finally:

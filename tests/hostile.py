@@ -23,7 +23,7 @@ import psutil
 import zmq
 
 from canbroker import Bus, Message
-from canbroker.runtime import Runtime
+from canbroker.transport.runtime import Runtime
 from canbroker.wire.topics import MAX_TOPIC_BYTES
 from tests.conftest import private_runtime, processes_of, status_of
 

@@ -14,9 +14,9 @@ from pathlib import Path
 
 import psutil
 
-from canbroker.fabric.requests import call
-from canbroker.fabric.sockets import Context
-from canbroker.runtime import Runtime
+from canbroker.transport.calls import call
+from canbroker.transport.runtime import Runtime
+from canbroker.transport.sockets import Context
 from canbroker.wire import control
 from tests.simulated import Simulated
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import IO, Any, Final
 
 from canbroker import Bus, CanError, Message
-from canbroker.runtime import Runtime
+from canbroker.transport.runtime import Runtime
 from tests.conftest import status_of, wait_until
 from tests.processes import Program
 

@@ -16,7 +16,7 @@ from types import TracebackType
 from typing import Any, TypeVar
 
 from canbroker.backends import Backend, Transmit, open_backend, parse_options
-from canbroker.frame import Frame
+from canbroker.model.frame import Frame
 
 T = TypeVar("T")
 

@@ -11,14 +11,15 @@ from typing import TypeVar
 
 import zmq
 
-from canbroker import clock, filters
 from canbroker.actors.mailbox import Mailbox
-from canbroker.fabric.publisher import Presence, Publisher
-from canbroker.fabric.ring import Ring, anonymous
-from canbroker.fabric.sockets import Context, Waiter
-from canbroker.fabric.subscriber import Subscriber
-from canbroker.frame import EchoFrame, Frame
-from canbroker.wake import Wake
+from canbroker.delivery.publisher import Presence, Publisher
+from canbroker.delivery.ring import Ring, anonymous
+from canbroker.delivery.subscriber import Subscriber
+from canbroker.model import filters
+from canbroker.model.frame import EchoFrame, Frame
+from canbroker.system import clock
+from canbroker.system.wake import Wake
+from canbroker.transport.sockets import Context, Waiter
 from canbroker.wire.stream import StateEvent, encode_state
 
 DEADLINE_S = 20.0

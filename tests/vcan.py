@@ -13,7 +13,7 @@ from typing import IO, Final
 import pytest
 
 from canbroker.backends.socketcan.codec import CANFD_MTU, decode, encode
-from canbroker.frame import Frame
+from canbroker.model.frame import Frame
 from tests.conftest import wait_until
 
 #: The interface that tests share; they run one after the other.

@@ -14,7 +14,7 @@ import msgspec
 import zmq
 
 from benchmarks.peers import CLASSIC_BYTES, SILENCE_S, Receiver, Sender
-from canbroker.frame import EXTENDED, FD, Frame
+from canbroker.model.frame import EXTENDED, FD, Frame
 from canbroker.wire.stream import encode_frames, pack_frame
 
 _TOPIC: Final = b"bench;"

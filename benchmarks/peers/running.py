@@ -16,7 +16,7 @@ from benchmarks.figures import US
 from benchmarks.peers import Peer, bare, ours, theirs
 from canbroker import Bus
 from canbroker.demo.broker import BrokerView
-from canbroker.runtime import Runtime
+from canbroker.transport.runtime import Runtime
 
 CHANNEL: Final = "bench"
 _HOST: Final = "127.0.0.1"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from typing import Generic, TypeVar
 
-from canbroker.wake import Wake
+from canbroker.system.wake import Wake
 
 _T = TypeVar("_T")
 

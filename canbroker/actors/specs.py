@@ -1,10 +1,14 @@
-"""All that an actor needs to know when it starts; travels to its process as JSON."""
+"""What a broker and its actors tell each other as JSON: all to start with, and reports."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 import msgspec
+
+#: Characters of a reason, why an actor cannot start or shall end: a line of a report fits the pipe
+#: at once, and is less than the longest one that is read.
+MAX_TEXT: Final = 2048
 
 
 class ChannelSpec(msgspec.Struct, frozen=True, kw_only=True, tag="channel"):
@@ -31,3 +35,17 @@ class SchedulerSpec(msgspec.Struct, frozen=True, kw_only=True, tag="scheduler"):
 
 
 Spec = ChannelSpec | SchedulerSpec
+
+
+class Ready(msgspec.Struct, tag="ready"):
+    """The child's answer: ``error`` is empty when it serves, else the reason why it does not.
+
+    ``code`` groups it as an error of the control protocol does.
+    """
+
+    error: str = ""
+    code: str = "initialization"
+
+
+class Alive(msgspec.Struct, tag="alive"):
+    """The child still does its work."""

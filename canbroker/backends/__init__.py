@@ -21,7 +21,7 @@ from canbroker.backends.base import (
     Transmit,
 )
 from canbroker.errors import CanInitializationError, CanInterfaceNotImplementedError
-from canbroker.wording import validation_fault
+from canbroker.model.wording import validation_fault
 
 __all__ = [
     "BACKENDS",

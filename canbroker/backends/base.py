@@ -14,8 +14,8 @@ from typing import Any, ClassVar, NamedTuple
 import msgspec
 
 from canbroker.errors import CanOperationError
-from canbroker.filters import FilterSet
-from canbroker.frame import ERROR, FD, HARDWARE_TIMESTAMP, Frame, frame_fault
+from canbroker.model.filters import FilterSet
+from canbroker.model.frame import ERROR, FD, HARDWARE_TIMESTAMP, Frame, frame_fault
 
 LISTEN_ONLY = "the channel is listen-only"
 

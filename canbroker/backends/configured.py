@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from canbroker.backends import Options, parse_options
-from canbroker.config import ChannelConfig, Config, Source
-from canbroker.devices import resolved
+from canbroker.configuration.broker_file import ChannelConfig, Config, Source
+from canbroker.configuration.devices import resolved
 from canbroker.errors import CanInitializationError, CanInterfaceNotImplementedError
 
 #: Interfaces without a device: the channel's own name will do for ``channel``.

@@ -12,10 +12,10 @@ from abc import abstractmethod
 from collections import deque
 from collections.abc import Sequence
 
-from canbroker import clock
 from canbroker.backends.base import AdapterGoneError, Backend, Options, Transmit
-from canbroker.frame import HARDWARE_TIMESTAMP, arbitration_key, bus_time_ns
-from canbroker.wake import Wake
+from canbroker.model.frame import HARDWARE_TIMESTAMP, arbitration_key, bus_time_ns
+from canbroker.system import clock
+from canbroker.system.wake import Wake
 
 #: Transmits that a bus without a bitrate holds until they are read.
 CAPACITY = 8192

@@ -9,9 +9,10 @@ from typing import Any, Final
 import click
 
 from canbroker.cli import output
-from canbroker.descriptors import open_standard
 from canbroker.errors import CanError
-from canbroker.wording import printable, set_up_one_line
+from canbroker.model.wording import printable
+from canbroker.system.descriptors import open_standard
+from canbroker.system.service import set_up_one_line
 
 #: name -> where the command is, and its line in ``canbroker --help``; in the order of that page
 COMMANDS: Final[dict[str, tuple[str, str]]] = {

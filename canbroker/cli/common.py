@@ -12,15 +12,15 @@ from typing import Any, Final, TypeVar
 
 import click
 
+from canbroker.bus import discovery
 from canbroker.client import Bus
+from canbroker.configuration.sources import OWN
 from canbroker.errors import CanInitializationError, CanTimeoutError
-from canbroker.fabric.sockets import SharedContext
-from canbroker.filters import EVERYTHING, FilterSet
-from canbroker.frame import Frame
-from canbroker.link import attach
-from canbroker.message import Message
-from canbroker.runtime import BrokerLock, Runtime
-from canbroker.sources import OWN
+from canbroker.model.filters import EVERYTHING, FilterSet
+from canbroker.model.frame import Frame
+from canbroker.model.message import Message
+from canbroker.transport.runtime import BrokerLock, Runtime
+from canbroker.transport.sockets import SharedContext
 from canbroker.wire import control
 
 #: Arguments of ``Bus`` that are no parameters of an interface; ``self`` is the first.
@@ -172,7 +172,7 @@ def ask(runtime: Runtime, method: str, result: type[_T], timeout: float = 5.0) -
     """
     context = SharedContext()
     try:
-        answer = attach.ask(context, runtime, method, control.Params(), result, timeout)
+        answer = discovery.ask(context, runtime, method, control.Params(), result, timeout)
     finally:
         context.close()
     if answer is None:

@@ -6,11 +6,11 @@ import json
 
 import click
 
-from canbroker import settings
+from canbroker.bus.directory import channel_names
 from canbroker.cli.common import broker_option
 from canbroker.cli.tables import cell, table, terminal
-from canbroker.link.directory import channel_names
-from canbroker.wording import printable
+from canbroker.configuration import bus_settings
+from canbroker.model.wording import printable
 
 
 @click.group()
@@ -38,10 +38,10 @@ def show(context: str | None, as_json: bool, broker: str | None) -> None:
       CAN_INTERFACE_BENCH=slcan canbroker config show --context BENCH --json
     """
     given = {} if broker is None else {"broker": broker}
-    found = settings.gather(given, {}, context)
+    found = bus_settings.gather(given, {}, context)
     opens = "channel" in found.values
     if opens:
-        found = settings.settle(found, channel_names)
+        found = bus_settings.settle(found, channel_names)
     if as_json:
         values = {
             key: {"value": value.value, "origin": value.origin}

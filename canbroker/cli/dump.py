@@ -10,15 +10,15 @@ from typing import Final, NamedTuple
 
 import click
 
-from canbroker import clock
-from canbroker.candump import format_human, format_log_line, parse_dump_filters
 from canbroker.cli.common import COUNT, Opener, opens_channels
 from canbroker.cli.merging import Source, merge
 from canbroker.cli.timed import TimedBus, TimedMessage
 from canbroker.client import BusStats
-from canbroker.filters import EVERYTHING, FilterSet
-from canbroker.frame import EXTENDED, Frame
-from canbroker.message import Message, received_frame
+from canbroker.logs.candump import format_human, format_log_line, parse_dump_filters
+from canbroker.model.filters import EVERYTHING, FilterSet
+from canbroker.model.frame import EXTENDED, Frame
+from canbroker.model.message import Message, received_frame
+from canbroker.system import clock
 
 _MICROSECOND: Final = 1000
 

@@ -7,10 +7,10 @@ from typing import Any
 
 import click
 
-from canbroker import clock
 from canbroker.cli.common import COUNT, NotNegative, Opener, opens_channels, outgoing
-from canbroker.cli.pacing import due_together
-from canbroker.traffic import GenOptions, random_frames
+from canbroker.logs.pacing import due_together
+from canbroker.simulator.traffic import GenOptions, random_frames
+from canbroker.system import clock
 
 
 @click.command()

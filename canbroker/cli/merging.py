@@ -6,9 +6,9 @@ import selectors
 from collections.abc import Iterator, Sequence
 from typing import Final, NamedTuple
 
-from canbroker import clock
 from canbroker.client import Bus
-from canbroker.message import Message
+from canbroker.model.message import Message
+from canbroker.system import clock
 
 _BATCH: Final = 1024
 

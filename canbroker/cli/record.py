@@ -6,10 +6,10 @@ from pathlib import Path
 
 import click
 
-from canbroker.candump import format_log_line
+from canbroker.bus.history import recent_frames
 from canbroker.cli import Failure
 from canbroker.cli.common import NotNegative, broker_option
-from canbroker.recorder import recent_frames
+from canbroker.logs.candump import format_log_line
 
 
 @click.command()

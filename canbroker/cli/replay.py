@@ -12,16 +12,16 @@ from typing import Final
 
 import click
 
-from canbroker import clock
-from canbroker.candump import LogEntry
 from canbroker.cli.common import NotNegative, Opener, opens_channels, outgoing
-from canbroker.cli.pacing import Pace
 from canbroker.cli.progress import progress
 from canbroker.client import Bus
 from canbroker.errors import CanInitializationError
-from canbroker.frame import ERROR
-from canbroker.log_reader import LogReader, RecordedTime
-from canbroker.message import Message
+from canbroker.logs.candump import LogEntry
+from canbroker.logs.pacing import Pace
+from canbroker.logs.reader import LogReader, RecordedTime
+from canbroker.model.frame import ERROR
+from canbroker.model.message import Message
+from canbroker.system import clock
 
 #: What stands for standard input, as a file.
 _STANDARD_INPUT: Final = Path("-")

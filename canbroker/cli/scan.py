@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import click
 
-from canbroker.detect import detect_available_configs
+from canbroker.configuration.detection import detect_available_configs
 
 _NOT_BARE: Final = re.compile(r"[^A-Za-z0-9_-]+")
 

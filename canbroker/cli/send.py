@@ -6,9 +6,9 @@ from typing import Final
 
 import click
 
-from canbroker.candump import parse_frame
 from canbroker.cli.common import Opener, opens_channels, outgoing
-from canbroker.frame import Frame
+from canbroker.logs.candump import parse_frame
+from canbroker.model.frame import Frame
 
 #: A driver that works takes a frame at once; a busy bus may need the time.
 _TAKEN_S: Final = 1.0

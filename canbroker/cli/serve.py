@@ -8,13 +8,13 @@ from pathlib import Path
 
 import click
 
-from canbroker import config
-from canbroker.broker import Broker
+from canbroker.broker.broker import Broker
 from canbroker.cli.common import broker_option
-from canbroker.descriptors import raise_limit
+from canbroker.configuration import broker_file
 from canbroker.errors import CanInitializationError
-from canbroker.process import Terminated, set_up_logging
-from canbroker.runtime import BrokerLock, Runtime
+from canbroker.system.descriptors import raise_limit
+from canbroker.system.service import Terminated, set_up_logging
+from canbroker.transport.runtime import BrokerLock, Runtime
 
 _logger = logging.getLogger(__name__)
 
@@ -39,7 +39,7 @@ def serve(path: Path | None, broker: str | None) -> None:
     Example:
       canbroker serve -c bench.toml
     """
-    loaded = config.load(path) if path else None
+    loaded = broker_file.load(path) if path else None
     runtime = _runtime(broker, loaded)
     runtime.prepare()
     _set_up_logging(loaded)
@@ -60,7 +60,7 @@ def serve(path: Path | None, broker: str | None) -> None:
     server.run(terminated)
 
 
-def _runtime(broker: str | None, loaded: config.Config | None) -> Runtime:
+def _runtime(broker: str | None, loaded: broker_file.Config | None) -> Runtime:
     """Where to serve.
 
     :raises CanInitializationError: no broker can listen there; names file and line that say so.
@@ -75,7 +75,7 @@ def _runtime(broker: str | None, loaded: config.Config | None) -> Runtime:
     return runtime
 
 
-def _set_up_logging(loaded: config.Config | None) -> None:
+def _set_up_logging(loaded: broker_file.Config | None) -> None:
     """Replaces the command line's terse logging by a process's own."""
     logging.getLogger().handlers.clear()
     set_up_logging(loaded.broker.log_level if loaded else "info", "broker")

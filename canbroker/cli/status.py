@@ -11,13 +11,13 @@ import click
 import msgspec
 import psutil
 
-from canbroker import clock
 from canbroker.cli.common import ask, broker_option, running_broker
 from canbroker.cli.tables import ProcessUse, show, terminal
 from canbroker.cli.tasks import running_tasks, show_tasks
 from canbroker.errors import CanError
-from canbroker.fabric.requests import ControlError, call
-from canbroker.fabric.sockets import Context
+from canbroker.system import clock
+from canbroker.transport.calls import ControlError, call
+from canbroker.transport.sockets import Context
 from canbroker.wire import WireError, control
 from canbroker.wire.tasks import ListTasks, RepeatCounts, TaskList
 

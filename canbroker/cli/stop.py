@@ -7,10 +7,10 @@ from typing import Final
 
 import click
 
-from canbroker import clock
 from canbroker.cli.common import ask, broker_option, running_broker
 from canbroker.errors import CanError, CanOperationError, CanTimeoutError
-from canbroker.runtime import BrokerLock, Runtime
+from canbroker.system import clock
+from canbroker.transport.runtime import BrokerLock, Runtime
 from canbroker.wire import control
 
 #: The broker gives its actors 3 s before it kills them.

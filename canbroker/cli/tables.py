@@ -15,8 +15,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from canbroker.model.wording import printable
 from canbroker.wire import control
-from canbroker.wording import printable
 
 #: Nobody wants a pipe's lines broken where a terminal of 80 columns would.
 _PIPE_COLUMNS: Final = 200

@@ -8,11 +8,11 @@ from typing import Final, TypeVar
 from rich.console import Console
 from rich.table import Table
 
-from canbroker import clock
 from canbroker.cli.tables import alarm, cell, table
 from canbroker.errors import CanOperationError, CanTimeoutError
-from canbroker.fabric.requests import ControlError, call
-from canbroker.fabric.sockets import Context, SharedContext
+from canbroker.system import clock
+from canbroker.transport.calls import ControlError, call
+from canbroker.transport.sockets import Context, SharedContext
 from canbroker.wire import WireError, control
 from canbroker.wire.tasks import ListTasks, RepeatCounts, TaskList, TaskStatus
 

@@ -6,8 +6,8 @@ from collections.abc import Iterable
 from typing import Any, Self
 
 from canbroker.client import Bus
-from canbroker.frame import Frame
-from canbroker.message import Message
+from canbroker.model.frame import Frame
+from canbroker.model.message import Message
 
 
 class TimedMessage(Message):

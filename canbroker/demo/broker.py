@@ -6,10 +6,10 @@ import time
 from types import TracebackType
 from typing import Final, Self
 
+from canbroker.bus.discovery import ask
 from canbroker.errors import CanOperationError
-from canbroker.fabric.sockets import SharedContext
-from canbroker.link.attach import ask
-from canbroker.runtime import BrokerLock, Runtime
+from canbroker.transport.runtime import BrokerLock, Runtime
+from canbroker.transport.sockets import SharedContext
 from canbroker.wire import control
 
 _ANSWER_S: Final = 5.0

@@ -15,10 +15,10 @@ from typing import Any, Final
 import msgspec
 
 from canbroker.client import Bus
-from canbroker.clock import SECOND
 from canbroker.demo.ledger import Report, Tally
 from canbroker.errors import CanError
-from canbroker.message import Message
+from canbroker.model.message import Message
+from canbroker.system.clock import SECOND
 
 _REPORT_S: Final = 0.5
 _LATENCIES: Final = 10_000

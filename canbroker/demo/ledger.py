@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 import msgspec
 
 from canbroker.demo.roles import CanFilter, Role
-from canbroker.frame import EXTENDED, Frame
+from canbroker.model.frame import EXTENDED, Frame
 
 
 class Report(msgspec.Struct, kw_only=True):
@@ -49,7 +49,7 @@ class Tally:
 def passes(can_filters: Sequence[CanFilter] | None, arbitration_id: int, extended: bool) -> bool:
     """Whether a frame passes, by the rule that python-can documents.
 
-    On purpose not :mod:`canbroker.filters`, whose work this checks.
+    On purpose not :mod:`canbroker.model.filters`, whose work this checks.
     """
     if not can_filters:
         return True

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import msgspec
 
-from canbroker.frame import EXTENDED, Frame
+from canbroker.model.frame import EXTENDED, Frame
 
 
 class CanFilter(msgspec.Struct, frozen=True, omit_defaults=True):

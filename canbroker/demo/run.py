@@ -24,8 +24,6 @@ import msgspec
 from rich.console import Console
 from rich.markup import escape
 
-from canbroker import candump, traffic
-from canbroker.clock import SECOND
 from canbroker.demo import ledger
 from canbroker.demo.broker import BrokerView
 from canbroker.demo.children import Child, Children
@@ -34,11 +32,13 @@ from canbroker.demo.ledger import Report
 from canbroker.demo.roles import Role, cast
 from canbroker.demo.screen import Screen
 from canbroker.errors import CanInitializationError, CanOperationError
-from canbroker.filters import FilterSet, validate
-from canbroker.frame import ERROR, FD, Frame
-from canbroker.log_reader import LogReader, RecordedTime, Skipped
-from canbroker.runtime import Runtime
-from canbroker.simulator import SimulatorOptions
+from canbroker.logs import candump
+from canbroker.logs.reader import LogReader, RecordedTime, Skipped
+from canbroker.model.filters import FilterSet, validate
+from canbroker.model.frame import ERROR, FD, Frame
+from canbroker.simulator import SimulatorOptions, traffic
+from canbroker.system.clock import SECOND
+from canbroker.transport.runtime import Runtime
 from canbroker.wire import topics
 from canbroker.wire.stream import StateEvent
 

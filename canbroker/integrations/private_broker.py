@@ -7,11 +7,11 @@ import time
 from pathlib import Path
 from typing import Final
 
-from canbroker import clock
+from canbroker.bus import discovery
 from canbroker.errors import CanTimeoutError
-from canbroker.fabric.sockets import Context, SharedContext
-from canbroker.link import attach
-from canbroker.runtime import BrokerLock, Runtime
+from canbroker.system import clock
+from canbroker.transport.runtime import BrokerLock, Runtime
+from canbroker.transport.sockets import Context, SharedContext
 from canbroker.wire import control
 
 #: The broker gives its actors 3 s before it kills them.
@@ -31,7 +31,7 @@ def start(runtime: Runtime, owner: int, config: Path | None) -> None:
         options += ["--config", str(config)]
     context = SharedContext()
     try:
-        attach.find_broker(context, runtime, autostart=True, options=options)
+        discovery.find_broker(context, runtime, autostart=True, options=options)
     finally:
         context.close()
 
@@ -62,5 +62,7 @@ def remove(runtime: Runtime) -> None:
 
 def _tell_to_stop(context: Context, runtime: Runtime) -> bool:
     """Whether it has understood; one that is just starting may need a second call."""
-    nothing = attach.ask(context, runtime, "shutdown", control.Params(), control.Nothing, _ANSWER_S)
+    nothing = discovery.ask(
+        context, runtime, "shutdown", control.Params(), control.Nothing, _ANSWER_S
+    )
     return nothing is not None

@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import pytest
 
-from canbroker import clock
-from canbroker.runtime import ADDRESS_VARIABLE, Runtime
+from canbroker.system import clock
+from canbroker.transport.runtime import ADDRESS_VARIABLE, Runtime
 
 if TYPE_CHECKING:
     from canbroker.client import Bus

@@ -21,13 +21,13 @@ from can.broadcastmanager import (
 )
 
 from canbroker import errors
-from canbroker.ownership import Uncopyable, end_block
+from canbroker.bus.ownership import Uncopyable, end_block
 
 if TYPE_CHECKING:
     from can.typechecking import AutoDetectedConfig, CanFilters
 
     from canbroker.client import Bus
-    from canbroker.message import Message
+    from canbroker.model.message import Message
 
 #: Ours and python-can's, the one that says most first.
 _ERRORS: Final[Sequence[tuple[type[errors.CanError], type[can.CanError]]]] = (
@@ -231,8 +231,8 @@ class CanbrokerBus(Uncopyable, can.BusABC):
     @staticmethod
     def _detect_available_configs() -> Sequence[AutoDetectedConfig]:
         """The channels of this user's broker; none if it does not run."""
-        from canbroker.link.directory import channel_names  # noqa: PLC0415 - as above
-        from canbroker.settings import PLUGIN  # noqa: PLC0415 - as above
+        from canbroker.bus.directory import channel_names  # noqa: PLC0415 - as above
+        from canbroker.configuration.bus_settings import PLUGIN  # noqa: PLC0415 - as above
 
         with _THEIRS:
             return [{"interface": PLUGIN, "channel": name} for name in channel_names(None)]

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Final
 
-from canbroker.candump import format_log_line
+from canbroker.bus.history import recent_frames
 from canbroker.errors import CanOperationError
-from canbroker.frame import HARDWARE_TIMESTAMP, EchoFrame
-from canbroker.recorder import recent_frames
+from canbroker.logs.candump import format_log_line
+from canbroker.model.frame import HARDWARE_TIMESTAMP, EchoFrame
 
 #: Nobody reads more in a report.
 _MAX_LINES: Final = 1000

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from canbroker.frame import Frame
-from canbroker.log_reader import LogReader, RecordedTime, Skipped
+from canbroker.logs.reader import LogReader, RecordedTime, Skipped
+from canbroker.model.frame import Frame
 
 
 class Recording:

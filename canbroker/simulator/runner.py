@@ -13,12 +13,12 @@ from pathlib import Path
 from types import FrameType
 from typing import TextIO
 
-from canbroker.clock import MILLISECOND, monotonic_ns
 from canbroker.errors import CanInitializationError
 from canbroker.simulator.opens import OpenWatch
 from canbroker.simulator.options import SimulatorOptions
 from canbroker.simulator.replay import Recording
 from canbroker.simulator.simulation import OUTPUT_LIMIT, Simulation
+from canbroker.system.clock import MILLISECOND, monotonic_ns
 
 _CHUNK = 65_536
 _SPLIT_PAUSE_NS = MILLISECOND // 4

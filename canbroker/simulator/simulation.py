@@ -7,12 +7,12 @@ import random
 from collections import Counter, deque
 from collections.abc import Callable, Iterable
 
-from canbroker.candump import parse_frame
-from canbroker.clock import SECOND
-from canbroker.frame import ERROR, EXTENDED, Frame
+from canbroker.logs.candump import parse_frame
+from canbroker.model.frame import ERROR, EXTENDED, Frame
 from canbroker.simulator.firmware import create
 from canbroker.simulator.options import SimulatorOptions
 from canbroker.simulator.replay import Replay
+from canbroker.system.clock import SECOND
 
 #: What the adapter's own output buffer holds, in bytes; lines that come when it is full are lost.
 OUTPUT_LIMIT = 4096

@@ -11,7 +11,7 @@ from typing import Annotated, Final
 
 import msgspec
 
-from canbroker.frame import EchoFrame
+from canbroker.model.frame import EchoFrame
 from canbroker.wire import DECODE_ERRORS, WireError
 from canbroker.wire.control import Params
 from canbroker.wire.stream import array_header

@@ -7,7 +7,7 @@ from typing import Annotated, Final, cast
 
 import msgspec
 
-from canbroker.frame import EchoFrame, Frame, ReceivedFrame
+from canbroker.model.frame import EchoFrame, Frame, ReceivedFrame
 from canbroker.wire import VERSION, WireError, decode
 
 FRAMES: Final = 0

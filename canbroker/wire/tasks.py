@@ -12,9 +12,9 @@ from typing import Annotated, Final
 
 import msgspec
 
-from canbroker.clock import MICROSECOND, MILLISECOND, SECOND
-from canbroker.frame import Frame
-from canbroker.protection import Checksum, Counter
+from canbroker.model.frame import Frame
+from canbroker.model.protection import Checksum, Counter
+from canbroker.system.clock import MICROSECOND, MILLISECOND, SECOND
 from canbroker.wire import ClientId
 from canbroker.wire.control import Params
 

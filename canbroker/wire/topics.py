@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Final, NamedTuple
 from urllib.parse import quote, unquote
 
-from canbroker import filters
-from canbroker.filters import FilterSet
+from canbroker.model import filters
+from canbroker.model.filters import FilterSet
 from canbroker.wire import WireError, is_client_id
 
 #: The longest set of filters, 1,024 of 29 bits, takes some 20,000.

@@ -12,7 +12,7 @@ from typing import Annotated, Final
 
 import msgspec
 
-from canbroker.frame import Frame
+from canbroker.model.frame import Frame
 from canbroker.wire import VERSION, WireError, decode, is_client_id
 
 MAX_FRAMES: Final = 1024  # of one request

@@ -16,13 +16,23 @@ from typing import Final, TypeVar
 import psutil
 import pytest
 
-from canbroker import Bus, BusState, CanOperationError, Counter, Message, PeriodicTask, clock
+from canbroker import (
+    Bus,
+    BusState,
+    CanOperationError,
+    Counter,
+    Message,
+    PeriodicTask,
+)
 from canbroker.backends.base import Repetition
 from canbroker.cli.tasks import running_tasks
-from canbroker.fabric.requests import call
-from canbroker.fabric.sockets import Context
-from canbroker.frame import BITRATE_SWITCH, EXTENDED, FD, REMOTE, EchoFrame, Frame
-from canbroker.runtime import Runtime
+from canbroker.model.frame import BITRATE_SWITCH, EXTENDED, FD, REMOTE, EchoFrame, Frame
+from canbroker.system import (
+    clock,
+)
+from canbroker.transport.calls import call
+from canbroker.transport.runtime import Runtime
+from canbroker.transport.sockets import Context
 from canbroker.wire import control
 from canbroker.wire.tasks import Repeat, RepeatCounts, Repeating, TaskStatus
 from tests.can.conftest import Open

@@ -9,8 +9,15 @@ from contextlib import ExitStack, contextmanager
 
 import pytest
 
-from canbroker.frame import BITRATE_SWITCH, ERROR_STATE_INDICATOR, EXTENDED, FD, REMOTE, Frame
-from canbroker.runtime import Runtime
+from canbroker.model.frame import (
+    BITRATE_SWITCH,
+    ERROR_STATE_INDICATOR,
+    EXTENDED,
+    FD,
+    REMOTE,
+    Frame,
+)
+from canbroker.transport.runtime import Runtime
 from tests.conftest import status_of, wait_until
 from tests.vcan import VCAN, Node, candump, needs_can
 

@@ -12,8 +12,8 @@ import pytest
 from canbroker import Bus, BusState, CanInitializationError, CanOperationError, Message
 from canbroker.backends.base import BusCondition, Repetition
 from canbroker.backends.socketcan.error_frames import describe_error
-from canbroker.frame import ERROR, Frame
-from canbroker.runtime import Runtime
+from canbroker.model.frame import ERROR, Frame
+from canbroker.transport.runtime import Runtime
 from tests.can.conftest import Open
 from tests.conftest import status_of, wait_until
 from tests.contract.benches import Item, collect, send_all, transmit

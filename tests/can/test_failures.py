@@ -14,8 +14,8 @@ from typing import Final
 import pytest
 
 from canbroker import Bus, Message
-from canbroker.frame import Frame
-from canbroker.runtime import Runtime
+from canbroker.model.frame import Frame
+from canbroker.transport.runtime import Runtime
 from tests.conftest import status_of, wait_until
 from tests.ledger import Receiver, Sender, end_traffic, reconcile
 from tests.vcan import VCAN, Node, ip, needs_can

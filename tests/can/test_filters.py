@@ -7,9 +7,9 @@ from typing import Any
 import can
 
 from canbroker import Bus
-from canbroker.filters import EVERYTHING, NOTHING, Filter, FilterSet, parse
-from canbroker.frame import EXTENDED, Frame
-from canbroker.runtime import Runtime
+from canbroker.model.filters import EVERYTHING, NOTHING, Filter, FilterSet, parse
+from canbroker.model.frame import EXTENDED, Frame
+from canbroker.transport.runtime import Runtime
 from tests.can.conftest import Open
 from tests.contract.benches import collect, content, transmit
 from tests.vcan import VCAN, Node, filters_of, listeners, needs_can

@@ -18,8 +18,8 @@ import pytest
 from canbroker import Bus, BusState, CanInitializationError, CanOperationError, Message
 from canbroker.backends.base import Backend
 from canbroker.backends.socketcan.scan import interfaces
-from canbroker.frame import BITRATE_SWITCH, EXTENDED, FD, FD_LENGTHS, REMOTE, Frame
-from canbroker.runtime import Runtime
+from canbroker.model.frame import BITRATE_SWITCH, EXTENDED, FD, FD_LENGTHS, REMOTE, Frame
+from canbroker.transport.runtime import Runtime
 from tests.can.conftest import Open
 from tests.conftest import status_of, wait_until
 from tests.contract.benches import collect, content, transmit

@@ -13,8 +13,8 @@ import pytest
 from canbroker import Bus, BusState, CanInitializationError, CanOperationError, Message
 from canbroker.backends.base import AdapterGoneError, Backend, BusCondition
 from canbroker.backends.socketcan.scan import interfaces
-from canbroker.frame import ERROR, FD, Frame
-from canbroker.runtime import Runtime
+from canbroker.model.frame import ERROR, FD, Frame
+from canbroker.transport.runtime import Runtime
 from tests.can.conftest import Open
 from tests.conftest import status_of, wait_until
 from tests.contract.benches import Item, collect, transmit

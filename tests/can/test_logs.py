@@ -12,8 +12,9 @@ from pathlib import Path
 import psutil
 import pytest
 
-from canbroker.candump import format_log_line
-from canbroker.frame import (
+from canbroker.logs.candump import format_log_line
+from canbroker.logs.reader import LogReader
+from canbroker.model.frame import (
     BITRATE_SWITCH,
     ERROR_STATE_INDICATOR,
     EXTENDED,
@@ -24,7 +25,6 @@ from canbroker.frame import (
     REMOTE,
     Frame,
 )
-from canbroker.log_reader import LogReader
 from tests.conftest import wait_until
 from tests.vcan import Node, ip, listeners, needs_admin, needs_can, wait_for_listener
 

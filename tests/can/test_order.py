@@ -9,8 +9,8 @@ from itertools import pairwise
 
 import canbroker
 from canbroker.backends.base import Backend, Transmit
-from canbroker.frame import Frame, describe
-from canbroker.runtime import Runtime
+from canbroker.model.frame import Frame, describe
+from canbroker.transport.runtime import Runtime
 from tests.can.conftest import Open
 from tests.contract.benches import Item, collect, send_all, transmit
 from tests.vcan import LOGGED, VCAN, Node, candump, needs_can, one_processor

@@ -8,8 +8,8 @@ import re
 import pytest
 
 from canbroker import Bus, BusState, CanOperationError, Message
-from canbroker.frame import Frame
-from canbroker.runtime import Runtime
+from canbroker.model.frame import Frame
+from canbroker.transport.runtime import Runtime
 from tests.conftest import wait_until
 from tests.vcan import Node, ip, needs_admin, needs_can
 

@@ -13,7 +13,7 @@ import psutil
 import pytest
 
 from canbroker import Bus, Message
-from canbroker.runtime import Runtime
+from canbroker.transport.runtime import Runtime
 from tests.conftest import status_of, wait_until
 from tests.processes import Program
 from tests.vcan import LOGGED, VCAN, candump, filters_of, needs_can, one_processor

@@ -12,8 +12,8 @@ import pytest
 from canbroker import Bus, BusState, CanOperationError, Message
 from canbroker.backends.base import Repetition
 from canbroker.backends.socketcan.queue import STALLED, WINDOW
-from canbroker.frame import EchoFrame, Frame
-from canbroker.runtime import Runtime
+from canbroker.model.frame import EchoFrame, Frame
+from canbroker.transport.runtime import Runtime
 from tests.can.conftest import Open
 from tests.conftest import status_of, wait_until
 from tests.contract.benches import collect, transmit

@@ -18,8 +18,8 @@ import pytest
 
 from canbroker import Bus
 from canbroker.backends.python_can.messages import to_frame, to_message
-from canbroker.frame import EXTENDED, REMOTE, Frame, describe
-from canbroker.message import to_frame as frame_of
+from canbroker.model.frame import EXTENDED, REMOTE, Frame, describe
+from canbroker.model.message import to_frame as frame_of
 from tests import vcan
 from tests.simulated import FIRMWARES, Peer, Simulated
 from tests.vendor.bus import vendor_bus

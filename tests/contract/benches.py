@@ -12,11 +12,11 @@ from typing import ClassVar
 import can
 import pytest
 
-from canbroker import clock
 from canbroker.backends import open_backend, parse_options, python_can
 from canbroker.backends.base import Backend, Transmit
 from canbroker.backends.python_can.messages import to_frame, to_message
-from canbroker.frame import FD, HARDWARE_TIMESTAMP, REMOTE, Frame, describe
+from canbroker.model.frame import FD, HARDWARE_TIMESTAMP, REMOTE, Frame, describe
+from canbroker.system import clock
 from tests import vcan
 from tests.simulated import FIRMWARES, Simulated
 

@@ -15,7 +15,7 @@ import can
 import pytest
 
 from canbroker import Bus, CanOperationError, CanTimeoutError, Message, ThreadSafeBus
-from canbroker.runtime import Runtime
+from canbroker.transport.runtime import Runtime
 from tests.conftest import processes_of, wait_until
 
 Open = Callable[..., Bus]

@@ -10,11 +10,10 @@ from itertools import pairwise
 import psutil
 import pytest
 
-from canbroker import clock
 from canbroker.backends.base import AdapterGoneError, Backend, Transmit
 from canbroker.errors import CanInitializationError
-from canbroker.filters import EVERYTHING, NOTHING, parse
-from canbroker.frame import (
+from canbroker.model.filters import EVERYTHING, NOTHING, parse
+from canbroker.model.frame import (
     BITRATE_SWITCH,
     ERROR_STATE_INDICATOR,
     EXTENDED,
@@ -24,6 +23,7 @@ from canbroker.frame import (
     Frame,
     describe,
 )
+from canbroker.system import clock
 from tests.contract.benches import (
     Bench,
     Item,

@@ -27,7 +27,7 @@ from canbroker import (
     Message,
     ThreadSafeBus,
 )
-from canbroker.runtime import Runtime
+from canbroker.transport.runtime import Runtime
 from tests.conftest import status_of, wait_until
 from tests.processes import Program
 

@@ -8,9 +8,9 @@ from collections.abc import Iterator
 import pytest
 
 from canbroker import Bus, BusState, CanOperationError, Message
-from canbroker.frame import BITRATE_SWITCH, EXTENDED, FD, REMOTE, Frame, describe
-from canbroker.message import to_frame
-from canbroker.runtime import Runtime
+from canbroker.model.frame import BITRATE_SWITCH, EXTENDED, FD, REMOTE, Frame, describe
+from canbroker.model.message import to_frame
+from canbroker.transport.runtime import Runtime
 from tests.conftest import wait_until
 from tests.contract.adapters import ADAPTERS, Adapter
 

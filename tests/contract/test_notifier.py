@@ -24,7 +24,7 @@ from canbroker import (
     Notifier,
     RedirectReader,
 )
-from canbroker.runtime import Runtime
+from canbroker.transport.runtime import Runtime
 from tests.conftest import processes_of, stop_broker, wait_until
 
 

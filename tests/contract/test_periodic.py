@@ -33,7 +33,7 @@ from canbroker import (
     PeriodicTask,
 )
 from canbroker.cli.tasks import running_tasks
-from canbroker.runtime import Runtime
+from canbroker.transport.runtime import Runtime
 from canbroker.wire.tasks import TaskStatus
 from tests.conftest import status_of, wait_until
 from tests.processes import Program

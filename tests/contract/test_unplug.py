@@ -9,10 +9,10 @@ import psutil
 import pytest
 
 from canbroker import Bus, BusState, CanOperationError, Message
-from canbroker.fabric.requests import StateFeed
-from canbroker.fabric.sockets import Context
-from canbroker.frame import Frame
-from canbroker.runtime import Runtime
+from canbroker.model.frame import Frame
+from canbroker.transport.calls import StateFeed
+from canbroker.transport.runtime import Runtime
+from canbroker.transport.sockets import Context
 from canbroker.wire import control, topics
 from canbroker.wire.stream import StateEvent, decode_event
 from tests.conftest import status_of, wait_until

@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 
 from canbroker.backends import configured
-from canbroker.config import parse
-from canbroker.runtime import Runtime
+from canbroker.configuration.broker_file import parse
+from canbroker.transport.runtime import Runtime
 from tests.docs.pages import GOLDEN, PAGES, Block, blocks, fences, text_of
 
 #: Packages that snippets import and that a plain development environment does not have.

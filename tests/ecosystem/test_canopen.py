@@ -11,7 +11,7 @@ from typing import Final
 
 import pytest
 
-from canbroker.runtime import Runtime
+from canbroker.transport.runtime import Runtime
 from tests.conftest import status_of
 from tests.processes import Program
 from tests.simulated import Simulated

@@ -6,7 +6,7 @@ import random
 from typing import Final
 
 import canbroker
-from canbroker.runtime import Runtime
+from canbroker.transport.runtime import Runtime
 from tests.processes import Program
 
 SIZE: Final = 4096  # which needs the long form of a first frame

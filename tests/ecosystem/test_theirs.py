@@ -14,7 +14,7 @@ from typing import Final
 
 import pytest
 
-from canbroker.runtime import Runtime
+from canbroker.transport.runtime import Runtime
 from tests.conformance import source
 from tests.ecosystem.theirs.projects import PROJECTS, Project
 

@@ -6,7 +6,7 @@ from typing import Any, Final
 
 import pytest
 
-from canbroker.runtime import Runtime
+from canbroker.transport.runtime import Runtime
 from tests.processes import Program
 
 _TRANSPORT: Final = """

@@ -11,7 +11,7 @@ import can
 import pytest
 
 import canbroker
-from canbroker.runtime import Runtime
+from canbroker.transport.runtime import Runtime
 from tests.conftest import wait_until
 
 PATIENCE_S: Final = 20.0

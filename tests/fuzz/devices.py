@@ -11,15 +11,15 @@ from typing import Final
 import msgspec
 
 from canbroker.backends.base import BusCondition
+from canbroker.backends.slcan.codec import MAX_LINE, LineBuffer, LineError, decode, encode
 from canbroker.backends.socketcan import codec, error_frames, netlink
-from canbroker.fabric.replaying import Replayer
-from canbroker.fabric.ring import MIN_BYTES, SLOT_BYTES, Ring, anonymous
-from canbroker.fabric.routes import Route
-from canbroker.filters import EVERYTHING
-from canbroker.frame import ERROR, FD, REMOTE, Frame, frame_fault
+from canbroker.delivery.replayer import Replayer
+from canbroker.delivery.ring import MIN_BYTES, SLOT_BYTES, Ring, anonymous
+from canbroker.delivery.routes import Route
+from canbroker.model.filters import EVERYTHING
+from canbroker.model.frame import ERROR, FD, REMOTE, Frame, frame_fault
 from canbroker.simulator.firmware import FIRMWARES, create
 from canbroker.simulator.options import SimulatorOptions
-from canbroker.slcan_codec import MAX_LINE, LineBuffer, LineError, decode, encode
 from canbroker.wire.control import ErrorResult
 from canbroker.wire.replay import History, Past, Replay, Replayed, decode_frames
 

@@ -8,11 +8,13 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
-from canbroker import candump, config, filters, log_reader, settings, sources
 from canbroker.backends.configured import check
+from canbroker.configuration import broker_file, bus_settings, sources
 from canbroker.errors import CanError
-from canbroker.filters import Filter, FilterSet
-from canbroker.frame import ERROR, EXTENDED, frame_fault
+from canbroker.logs import candump, reader
+from canbroker.model import filters
+from canbroker.model.filters import Filter, FilterSet
+from canbroker.model.frame import ERROR, EXTENDED, frame_fault
 
 #: Identifiers and flags that tell most sets of filters apart.
 _PROBES: Final = (
@@ -59,8 +61,8 @@ class _Dribble(io.BytesIO):
 
 def log(data: bytes) -> None:
     """Whatever a file is, its frame lines are read, however it comes; the others are counted."""
-    whole = log_reader.LogReader(io.BytesIO(data), "f.log")
-    parts = log_reader.LogReader(_Dribble(data), "f.log")
+    whole = reader.LogReader(io.BytesIO(data), "f.log")
+    parts = reader.LogReader(_Dribble(data), "f.log")
     entries: list[candump.LogEntry] = []
     with suppress(CanError):
         entries += whole
@@ -95,7 +97,7 @@ def toml(data: bytes) -> None:
     """Whatever a file says, it is a configuration or the error names what is wrong."""
     fault = "f.toml"
     try:
-        check(config.parse(data.decode(errors="replace"), "f.toml"))
+        check(broker_file.parse(data.decode(errors="replace"), "f.toml"))
     except CanError as error:
         fault = str(error)
     assert "f.toml" in fault
@@ -106,4 +108,4 @@ def ini(data: bytes) -> None:
     files = [sources._File(Path("can.conf"), data.decode(errors="replace"))]
     with suppress(CanError):
         values = sources._parse(files, "hil")
-        settings.settle(settings.Settings(values, ["can.conf"]), lambda _: ["body"])
+        bus_settings.settle(bus_settings.Settings(values, ["can.conf"]), lambda _: ["body"])

@@ -7,8 +7,8 @@ from typing import Final
 
 import msgspec
 
-from canbroker.frame import EchoFrame, Frame, bus_time_ns, frame_fault
-from canbroker.message import Message
+from canbroker.model.frame import EchoFrame, Frame, bus_time_ns, frame_fault
+from canbroker.model.message import Message
 from canbroker.wire import (
     DECODE_ERRORS,
     WireError,

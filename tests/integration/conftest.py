@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import tests.plugins
-from canbroker.fabric.sockets import Context
+from canbroker.transport.sockets import Context
 
 
 @pytest.fixture

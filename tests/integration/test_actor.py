@@ -11,17 +11,17 @@ from pathlib import Path
 import msgpack
 import pytest
 
-from canbroker import clock
-from canbroker.actors.channel import ActorCrashedError, ChannelActor
+from canbroker.actors.channel.actor import ActorCrashedError, ChannelActor
 from canbroker.actors.specs import ChannelSpec
 from canbroker.backends.virtual import InstantBus
+from canbroker.delivery.subscriber import Subscriber
 from canbroker.errors import CanInitializationError
-from canbroker.fabric.requests import ControlError, Link, call
-from canbroker.fabric.sockets import Context
-from canbroker.fabric.subscriber import Subscriber
-from canbroker.filters import EVERYTHING
-from canbroker.frame import FD, Frame
-from canbroker.wake import Wake
+from canbroker.model.filters import EVERYTHING
+from canbroker.model.frame import FD, Frame
+from canbroker.system import clock
+from canbroker.system.wake import Wake
+from canbroker.transport.calls import ControlError, Link, call
+from canbroker.transport.sockets import Context
 from canbroker.wire import control
 from canbroker.wire.transmit import CREDIT, Reply, Status, decode_reply, encode_request
 

@@ -13,7 +13,7 @@ import psutil
 import pytest
 
 from canbroker import Bus, BusState, CanInitializationError, CanOperationError, Message
-from canbroker.runtime import Runtime
+from canbroker.transport.runtime import Runtime
 from tests.conftest import status_of, stop_broker, wait_until
 from tests.simulated import Simulated
 

@@ -10,11 +10,12 @@ from pathlib import Path
 import psutil
 import pytest
 
-from canbroker import Bus, CanInitializationError, Message, clock
-from canbroker.fabric.sockets import Waiter
-from canbroker.runtime import Runtime
-from canbroker.slots import SchedulerSlot
-from canbroker.supervisor import Phase
+from canbroker import Bus, CanInitializationError, Message
+from canbroker.broker.slots import SchedulerSlot
+from canbroker.broker.supervisor import Phase
+from canbroker.system import clock
+from canbroker.transport.runtime import Runtime
+from canbroker.transport.sockets import Waiter
 from tests.conftest import processes_of, wait_until
 from tests.kills import FOREVER_S, LATEST_S, kill_at
 from tests.processes import Program
@@ -24,7 +25,8 @@ from tests.simulated import Simulated
 PARENT = """
 import os, select
 from canbroker.actors.specs import ChannelSpec, SchedulerSpec
-from canbroker.process import Child, Ready
+from canbroker.actors.specs import Ready
+from canbroker.broker.child import Child
 if arguments["kind"] == "channel":
     ends = {kind: f"ipc://{arguments['directory']}/a.{kind}" for kind in ("rx", "tx", "ctl")}
     spec = ChannelSpec(name="a", interface="virtual", parameters={"channel": "a"},
@@ -42,7 +44,7 @@ hear()
 KILLER = """
 import os, signal, sys, time
 at = int(os.environ.get("KILL_AT", 0))
-if at and "canbroker.process" in sys.orig_argv:
+if at and "canbroker.actors.process" in sys.orig_argv:
     made = 0
     def count(frame, event, _):
         global made
@@ -69,7 +71,7 @@ if at and "canbroker.process" in sys.orig_argv:
 #: Says something before any code of ours runs: on standard output, and where actors report.
 PRINTER = """
 import os, sys
-if "canbroker.process" in sys.orig_argv:
+if "canbroker.actors.process" in sys.orig_argv:
     print("vendor driver 1.0", flush=True)
     if sys.orig_argv[-5] == "virtual.babbles":
         os.write(int(sys.orig_argv[-1]), b"vendor driver 1.0")

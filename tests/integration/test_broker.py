@@ -20,7 +20,7 @@ from canbroker import (
     CanOperationError,
     Message,
 )
-from canbroker.runtime import BrokerLock, Runtime
+from canbroker.transport.runtime import BrokerLock, Runtime
 from tests.conftest import processes_of, status_of, stop_broker, wait_until
 from tests.processes import Program
 from tests.simulated import Simulated

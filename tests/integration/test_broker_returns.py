@@ -15,16 +15,17 @@ import msgspec
 import psutil
 import pytest
 
-from canbroker import Bus, CanOperationError, Message, clock
-from canbroker.alive import start_of
+from canbroker import Bus, CanOperationError, Message
 from canbroker.backends import parse_options
-from canbroker.config import BrokerConfig
-from canbroker.fabric.sockets import Waiter
-from canbroker.flight_records import FlightRecords
-from canbroker.register import Entry, Member
-from canbroker.runtime import Runtime
-from canbroker.slots import ChannelSlot
-from canbroker.supervisor import Phase
+from canbroker.broker.flight_records import FlightRecords
+from canbroker.broker.register import Entry, Member
+from canbroker.broker.slots import ChannelSlot
+from canbroker.broker.supervisor import Phase
+from canbroker.configuration.broker_file import BrokerConfig
+from canbroker.system import clock
+from canbroker.system.processes import start_of
+from canbroker.transport.runtime import Runtime
+from canbroker.transport.sockets import Waiter
 from canbroker.wire.stream import StateEvent
 from tests.conftest import status_of, stop_broker, wait_until
 from tests.integration.test_cli import succeed

@@ -17,9 +17,9 @@ from types import TracebackType
 import pytest
 
 import canbroker
-from canbroker.candump import LogEntry, parse_log_line
-from canbroker.frame import describe
-from canbroker.runtime import Runtime
+from canbroker.logs.candump import LogEntry, parse_log_line
+from canbroker.model.frame import describe
+from canbroker.transport.runtime import Runtime
 from tests.conftest import processes_of, status_of, wait_until
 from tests.simulated import Simulated
 

@@ -16,9 +16,9 @@ import zmq
 
 import canbroker
 from canbroker import Bus, Message
+from canbroker.bus.directory import channel_names
 from canbroker.errors import CanInitializationError, CanInterfaceNotImplementedError
-from canbroker.link.directory import channel_names
-from canbroker.runtime import BrokerLock, Runtime
+from canbroker.transport.runtime import BrokerLock, Runtime
 from tests.conftest import status_of, wait_until
 from tests.simulated import Simulated
 

@@ -13,7 +13,7 @@ import psutil
 import pytest
 
 from canbroker import Bus
-from canbroker.runtime import Runtime
+from canbroker.transport.runtime import Runtime
 from tests.conftest import status_of, wait_until
 from tests.ledger import END, Sender, end_traffic
 from tests.processes import DEADLINE_S, Program

@@ -14,12 +14,12 @@ from pathlib import Path
 import psutil
 import pytest
 
-from canbroker.candump import format_log_line
 from canbroker.demo import ledger
 from canbroker.demo.ledger import Report, Tally
 from canbroker.demo.roles import CanFilter, Role, cast
-from canbroker.frame import EXTENDED, REMOTE, Frame
-from canbroker.traffic import generate_vehicle
+from canbroker.logs.candump import format_log_line
+from canbroker.model.frame import EXTENDED, REMOTE, Frame
+from canbroker.simulator.traffic import generate_vehicle
 from tests.conftest import wait_until
 
 _PROGRAM = """

@@ -17,11 +17,11 @@ import psutil
 import pytest
 
 from canbroker import Bus, CanInitializationError, Message
-from canbroker.callers import MAX_WAITING
-from canbroker.fabric.requests import Link
-from canbroker.fabric.sockets import Context
-from canbroker.frame import Frame
-from canbroker.runtime import BrokerLock, Runtime
+from canbroker.broker.callers import MAX_WAITING
+from canbroker.model.frame import Frame
+from canbroker.transport.calls import Link
+from canbroker.transport.runtime import BrokerLock, Runtime
+from canbroker.transport.sockets import Context
 from canbroker.wire import control
 from canbroker.wire.tasks import AddTask
 from tests.conftest import processes_of, status_of, stop_broker, wait_until

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from canbroker import Bus, Message
-from canbroker.runtime import Runtime
+from canbroker.transport.runtime import Runtime
 from tests.conftest import status_of, wait_until
 from tests.ledger import serving
 from tests.plugins import stormy_can

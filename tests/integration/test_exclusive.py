@@ -15,9 +15,9 @@ import psutil
 import pytest
 
 from canbroker import Bus, BusABC, CanInitializationError, CanOperationError, Message, ThreadSafeBus
-from canbroker.fabric.sockets import Context
-from canbroker.filters import parse
-from canbroker.runtime import Runtime
+from canbroker.model.filters import parse
+from canbroker.transport.runtime import Runtime
+from canbroker.transport.sockets import Context
 from canbroker.wire import topics
 from tests.conftest import status_of, wait_until
 from tests.processes import Program

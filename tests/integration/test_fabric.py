@@ -7,12 +7,13 @@ from collections.abc import Sequence
 
 import pytest
 
-from canbroker import clock, filters
 from canbroker.errors import CanOperationError, CanTimeoutError
-from canbroker.fabric.sockets import Context
-from canbroker.filters import EVERYTHING
-from canbroker.frame import Frame
-from canbroker.wake import Wake
+from canbroker.model import filters
+from canbroker.model.filters import EVERYTHING
+from canbroker.model.frame import Frame
+from canbroker.system import clock
+from canbroker.system.wake import Wake
+from canbroker.transport.sockets import Context
 from canbroker.wire import stream
 from tests.conftest import wait_until
 from tests.processes import Program
@@ -136,9 +137,9 @@ def test_routes_are_shared_and_end_with_their_last_subscriber(
 def test_a_killed_process_is_seen_to_leave(endpoint: str) -> None:
     source = """
     from canbroker import clock
-    from canbroker.fabric.sockets import Context
-    from canbroker.fabric.subscriber import Subscriber
-    from canbroker.filters import EVERYTHING
+    from canbroker.transport.sockets import Context
+    from canbroker.delivery.subscriber import Subscriber
+    from canbroker.model.filters import EVERYTHING
     client = Subscriber(Context(), arguments["endpoint"], "can0", "victim")
     client.subscribe(EVERYTHING, clock.deadline_after(20))
     say("ready")

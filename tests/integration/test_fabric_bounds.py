@@ -7,13 +7,13 @@ from pathlib import Path
 import pytest
 import zmq
 
-from canbroker import filters
+from canbroker.delivery.publisher import MAX_ROUTES
 from canbroker.errors import CanInitializationError, CanOperationError
-from canbroker.fabric.publisher import MAX_ROUTES
-from canbroker.fabric.requests import StateFeed
-from canbroker.fabric.sockets import Context
-from canbroker.filters import MAX_FILTERS
-from canbroker.frame import Frame
+from canbroker.model import filters
+from canbroker.model.filters import MAX_FILTERS
+from canbroker.model.frame import Frame
+from canbroker.transport.calls import StateFeed
+from canbroker.transport.sockets import Context
 from canbroker.wire import stream, topics
 from tests.conftest import wait_until
 from tests.stations import (

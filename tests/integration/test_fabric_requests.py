@@ -15,11 +15,19 @@ import msgspec
 import pytest
 import zmq
 
-from canbroker import clock
-from canbroker.fabric.requests import Caller, ControlError, Intake, KeepingLink, Link, Replier, call
-from canbroker.fabric.sockets import Context, Waiter
-from canbroker.throttle import Throttle
-from canbroker.wake import Wake
+from canbroker.system import clock
+from canbroker.system.throttle import Throttle
+from canbroker.system.wake import Wake
+from canbroker.transport.calls import (
+    Caller,
+    ControlError,
+    Intake,
+    KeepingLink,
+    Link,
+    Replier,
+    call,
+)
+from canbroker.transport.sockets import Context, Waiter
 from canbroker.wire import MAX_MESSAGE_BYTES, WireError, control
 from canbroker.wire.transmit import MAX_REPLY_BYTES, Status, decode_reply, encode_reply
 from tests.conftest import wait_until

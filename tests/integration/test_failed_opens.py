@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 
 from canbroker import Bus, CanError, CanInitializationError, CanTimeoutError
-from canbroker.fabric.order import SLOW, Loss
-from canbroker.fabric.subscriber import Subscriber
-from canbroker.link.line import Line
-from canbroker.link.reception import Reception
-from canbroker.runtime import Runtime
+from canbroker.bus.line import Line
+from canbroker.bus.receiving import Reception
+from canbroker.delivery.order import SLOW, Loss
+from canbroker.delivery.subscriber import Subscriber
+from canbroker.transport.runtime import Runtime
 from tests.conftest import status_of, wait_until
 
 

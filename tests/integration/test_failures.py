@@ -40,7 +40,7 @@ import psutil
 import pytest
 
 from canbroker import Bus, BusState, CanOperationError, Message
-from canbroker.runtime import Runtime
+from canbroker.transport.runtime import Runtime
 from tests.conftest import processes_of, status_of, wait_until
 from tests.ledger import END, Received, Receiver, Sender, Sent, end_traffic, reconcile, serving
 from tests.processes import Program
@@ -324,7 +324,7 @@ def clients_of(runtime: Runtime) -> list[str]:
 ON_A_FULL_DISK = """
 import os, signal, subprocess
 from pathlib import Path
-from canbroker.runtime import Runtime
+from canbroker.transport.runtime import Runtime
 from tests.conftest import status_of, stop_broker, wait_until
 if "OWN_MOUNTS" not in os.environ:
     os.environ["OWN_MOUNTS"] = "yes"

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from canbroker import Bus, BusState, CanOperationError, Message
-from canbroker.runtime import Runtime
+from canbroker.transport.runtime import Runtime
 from tests.conftest import status_of, wait_until
 from tests.simulated import Simulated
 

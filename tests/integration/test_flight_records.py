@@ -11,10 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from canbroker import Bus, BusState, CanError, Message, clock
-from canbroker.flight_records import MAX_RECORDS, FlightRecords
-from canbroker.log_reader import LogReader
-from canbroker.runtime import Runtime
+from canbroker import Bus, BusState, CanError, Message
+from canbroker.broker.flight_records import MAX_RECORDS, FlightRecords
+from canbroker.logs.reader import LogReader
+from canbroker.system import clock
+from canbroker.transport.runtime import Runtime
 from tests.conftest import status_of, wait_until
 from tests.simulated import Simulated
 

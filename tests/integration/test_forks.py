@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from canbroker import Bus, Message
-from canbroker.runtime import BrokerLock, Runtime
+from canbroker.transport.runtime import BrokerLock, Runtime
 from tests.conftest import processes_of, status_of, wait_until
 from tests.processes import Program
 

@@ -10,14 +10,15 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from canbroker import Bus, BusState, CanOperationError, Message, clock
-from canbroker.fabric.order import Order, Part
-from canbroker.fabric.sockets import Context, Waiter
-from canbroker.fabric.subscriber import Subscriber
-from canbroker.filters import EVERYTHING
-from canbroker.link.watch import ChannelWatch
-from canbroker.runtime import Runtime
-from canbroker.wake import Wake
+from canbroker import Bus, BusState, CanOperationError, Message
+from canbroker.bus.channel_watch import ChannelWatch
+from canbroker.delivery.order import Order, Part
+from canbroker.delivery.subscriber import Subscriber
+from canbroker.model.filters import EVERYTHING
+from canbroker.system import clock
+from canbroker.system.wake import Wake
+from canbroker.transport.runtime import Runtime
+from canbroker.transport.sockets import Context, Waiter
 from canbroker.wire import topics
 from canbroker.wire.control import Reply
 from canbroker.wire.stream import StateEvent, encode_event

@@ -15,13 +15,14 @@ from contextlib import suppress
 import pytest
 import zmq
 
-from canbroker import Bus, Message, clock
-from canbroker.fabric import gate, guard
-from canbroker.fabric.guard import Connection, Guard
-from canbroker.fabric.requests import MAX_REFUSED
-from canbroker.fabric.sockets import Context, Waiter
-from canbroker.runtime import Runtime
-from canbroker.throttle import Throttle
+from canbroker import Bus, Message
+from canbroker.system import clock
+from canbroker.system.throttle import Throttle
+from canbroker.transport import gate, guard
+from canbroker.transport.calls import MAX_REFUSED
+from canbroker.transport.guard import Connection, Guard
+from canbroker.transport.runtime import Runtime
+from canbroker.transport.sockets import Context, Waiter
 from tests.conftest import status_of, wait_until
 from tests.simulated import descriptors
 

@@ -16,13 +16,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from canbroker import Bus, Message
+from canbroker.delivery.publisher import MAX_CLIENTS, MAX_ROUTES
 from canbroker.errors import CanInitializationError, CanOperationError
-from canbroker.fabric.publisher import MAX_CLIENTS, MAX_ROUTES
-from canbroker.fabric.publisher import MAX_REFUSED as MAX_SUBSCRIPTIONS_REFUSED
-from canbroker.fabric.requests import MAX_REFUSED
-from canbroker.fabric.sockets import Context
-from canbroker.filters import EVERYTHING
-from canbroker.runtime import Runtime
+from canbroker.model.filters import EVERYTHING
+from canbroker.transport.calls import MAX_REFUSED
+from canbroker.transport.runtime import Runtime
+from canbroker.transport.sockets import Context
+from canbroker.transport.xpub import MAX_REFUSED as MAX_SUBSCRIPTIONS_REFUSED
 from canbroker.wire import MAX_MESSAGE_BYTES, control, stream, topics, transmit
 from tests import hostile
 from tests.conftest import status_of, wait_until

@@ -15,7 +15,7 @@ from typing import Final
 import pytest
 
 from canbroker import Bus
-from canbroker.runtime import Runtime
+from canbroker.transport.runtime import Runtime
 from tests.interruptions import (
     OPERATIONS,
     Operation,

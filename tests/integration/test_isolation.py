@@ -12,9 +12,10 @@ from xml.etree import ElementTree as ET
 import can
 
 import canbroker
-from canbroker import Bus, sources
-from canbroker.runtime import Runtime
-from canbroker.settings import gather
+from canbroker import Bus
+from canbroker.configuration import sources
+from canbroker.configuration.bus_settings import gather
+from canbroker.transport.runtime import Runtime
 from tests.processes import Program
 
 ROOT = Path(__file__).parents[2]

@@ -23,7 +23,7 @@ from canbroker import (
     Message,
     lease,
 )
-from canbroker.runtime import BrokerLock, Runtime
+from canbroker.transport.runtime import BrokerLock, Runtime
 from canbroker.wire import control
 from tests.conftest import status_of, stop_broker, wait_until
 from tests.processes import Program

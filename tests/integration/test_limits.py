@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from canbroker import Bus, Message
-from canbroker.runtime import Runtime
+from canbroker.transport.runtime import Runtime
 from tests.conftest import status_of, wait_until
 from tests.processes import Program
 
@@ -52,7 +52,7 @@ def test_more_buses_than_there_are_descriptors_for(runtime: Runtime) -> None:
         COUNT
         + """
 import resource
-import canbroker.notifier
+import canbroker.bus.listening.notifier
 resource.setrlimit(resource.RLIMIT_NOFILE, (300, 300))
 buses = []
 try:
@@ -116,7 +116,7 @@ def test_an_open_with_few_descriptors(runtime: Runtime, spare: int) -> None:
         + """
 import resource, time
 resource.setrlimit(resource.RLIMIT_NOFILE, (128, 128))
-import canbroker.client, canbroker.notifier
+import canbroker.client, canbroker.bus.listening.notifier
 import subprocess
 left = []
 try:

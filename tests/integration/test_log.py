@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from canbroker import Bus, log_file
-from canbroker.runtime import Runtime
+from canbroker import Bus
+from canbroker.broker import log_file
+from canbroker.transport.runtime import Runtime
 from tests.conftest import wait_until
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from canbroker import Bus, Message
-from canbroker.runtime import Runtime
+from canbroker.transport.runtime import Runtime
 from canbroker.wire import topics
 from tests.conftest import status_of, stop_broker, wait_until
 

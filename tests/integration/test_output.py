@@ -11,7 +11,7 @@ from typing import IO, Any, Final
 
 import pytest
 
-from canbroker.runtime import Runtime
+from canbroker.transport.runtime import Runtime
 from tests.conftest import wait_until
 from tests.integration.test_cli import COMMAND, DEADLINE_S, Running, dumping, fail, serving
 from tests.processes import Program

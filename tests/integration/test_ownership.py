@@ -17,7 +17,7 @@ import can
 import pytest
 
 from canbroker import Bus, CanOperationError, Listener, Message, Notifier, ThreadSafeBus, lease
-from canbroker.runtime import Runtime
+from canbroker.transport.runtime import Runtime
 from tests.conftest import status_of, wait_until
 from tests.integration.test_leases import serving
 from tests.processes import Program

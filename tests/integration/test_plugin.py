@@ -28,7 +28,7 @@ import canbroker
 from canbroker import detect_available_configs
 from canbroker.backends import parse_options
 from canbroker.integrations.python_can import CanbrokerBus
-from canbroker.runtime import Runtime
+from canbroker.transport.runtime import Runtime
 from tests.conftest import status_of, wait_until
 from tests.processes import Program
 

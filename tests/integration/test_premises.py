@@ -14,8 +14,8 @@ from contextlib import contextmanager
 import pytest
 
 from canbroker import Bus, CanInitializationError, Message
-from canbroker.link.directory import is_running
-from canbroker.runtime import Runtime
+from canbroker.bus.directory import is_running
+from canbroker.transport.runtime import Runtime
 from tests.conftest import processes_of, status_of, stop_broker, wait_until
 
 

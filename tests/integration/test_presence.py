@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from canbroker import Bus
-from canbroker.fabric.sockets import Context
-from canbroker.filters import parse
-from canbroker.runtime import Runtime
+from canbroker.model.filters import parse
+from canbroker.transport.runtime import Runtime
+from canbroker.transport.sockets import Context
 from canbroker.wire import topics
 from canbroker.wire.stream import LeftEvent, decode_event
 from tests.conftest import status_of, wait_until

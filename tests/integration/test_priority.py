@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from canbroker import Bus, Message
-from canbroker.runtime import Runtime
+from canbroker.transport.runtime import Runtime
 from tests.conftest import status_of
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="the kernel's real time")
@@ -54,7 +54,7 @@ def test_a_channel_runs_in_real_time_while_its_frames_have_a_time(runtime: Runti
 def test_who_may_not_come_before_others_goes_on_without() -> None:
     program = """
         import logging, os, time
-        from canbroker.priority import RealTime, raise_priority
+        from canbroker.system.priority import RealTime, raise_priority
         logging.basicConfig(level="DEBUG")
         os.setgroups([])
         os.setuid(65534)

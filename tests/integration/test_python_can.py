@@ -18,9 +18,9 @@ from canbroker import (
     Message,
 )
 from canbroker.backends import python_can
-from canbroker.frame import Frame, describe
-from canbroker.link import connection
-from canbroker.runtime import Runtime
+from canbroker.bus import connection
+from canbroker.model.frame import Frame, describe
+from canbroker.transport.runtime import Runtime
 from tests.conftest import status_of, wait_until
 from tests.contract.benches import collect, content, transmit
 from tests.processes import Program

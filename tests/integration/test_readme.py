@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from canbroker.config import parse
-from canbroker.runtime import Runtime
+from canbroker.configuration.broker_file import parse
+from canbroker.transport.runtime import Runtime
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()

@@ -9,8 +9,8 @@ import sys
 from pathlib import Path
 
 from canbroker import Bus, Message
-from canbroker.candump import parse_log_line
-from canbroker.runtime import Runtime
+from canbroker.logs.candump import parse_log_line
+from canbroker.transport.runtime import Runtime
 from tests.conftest import status_of, wait_until
 
 

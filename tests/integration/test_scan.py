@@ -9,9 +9,10 @@ import pytest
 from serial.tools import list_ports
 from serial.tools.list_ports_common import ListPortInfo
 
-from canbroker import config, detect, detect_available_configs
+from canbroker import detect_available_configs
 from canbroker.backends.configured import check
 from canbroker.cli.scan import configuration
+from canbroker.configuration import broker_file, detection
 from tests.integration.test_cli import run, succeed
 
 
@@ -42,7 +43,7 @@ def test_interfaces_of_the_kernel_are_known_by_their_kind(
         (tmp_path / name).mkdir()
         (tmp_path / name / "type").write_text(f"{kind}\n")
     (tmp_path / "bonding_masters").write_text("")
-    monkeypatch.setattr(detect, "NETWORK", tmp_path)
+    monkeypatch.setattr(detection, "NETWORK", tmp_path)
     assert detect_available_configs(["socketcan"]) == [
         {"interface": "socketcan", "channel": "can0"},
         {"interface": "socketcan", "channel": "vcan0"},
@@ -56,7 +57,7 @@ def test_what_drivers_find_is_what_a_configuration_takes(plugins: None) -> None:
     ]
     assert json.loads(succeed("scan", "--json", "-i", "nasty")) == found
     printed = succeed("scan", "-i", "nasty")
-    channels = check(config.parse(printed, "bench.toml"))
+    channels = check(broker_file.parse(printed, "bench.toml"))
     assert {name: options.written() for name, (_, options) in channels.items()} == {
         "a-b": {"channel": "dev/a b", "fd": True},
         "nasty0": {"channel": "0", "serial": "A-1"},

@@ -12,14 +12,15 @@ from pathlib import Path
 import psutil
 import pytest
 
-from canbroker import Bus, BusState, CanOperationError, Message, clock
+from canbroker import Bus, BusState, CanOperationError, Message
+from canbroker.bus.periodic import scheduler_link
 from canbroker.cli.tasks import running_tasks
-from canbroker.fabric.requests import ControlError, call
-from canbroker.fabric.sockets import Context
-from canbroker.frame import Frame
-from canbroker.link import tasks
-from canbroker.protection import Counter
-from canbroker.runtime import Runtime
+from canbroker.model.frame import Frame
+from canbroker.model.protection import Counter
+from canbroker.system import clock
+from canbroker.transport.calls import ControlError, call
+from canbroker.transport.runtime import Runtime
+from canbroker.transport.sockets import Context
 from canbroker.wire import WireError, control
 from canbroker.wire.tasks import AddTask, StopTasks, TaskAdded, TaskStatus
 from tests.conftest import status_of, wait_until
@@ -362,7 +363,7 @@ def test_the_scheduler_may_take_longer_to_start_than_to_answer(
     runtime: Runtime, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What says until when a task may be started begins when there is somebody to start it."""
-    monkeypatch.setattr(tasks, "_ANSWER_NS", clock.SECOND)
+    monkeypatch.setattr(scheduler_link, "_ANSWER_NS", clock.SECOND)
     with Bus("x", "virtual") as bus, Bus("x", "virtual") as other:
         broker = status_of(runtime).pid
         os.kill(broker, signal.SIGSTOP)  # which is who starts it

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from canbroker import Bus, Message
-from canbroker.runtime import Runtime
+from canbroker.transport.runtime import Runtime
 from tests.conftest import status_of, wait_until
 from tests.processes import Program
 from tests.simulated import Simulated

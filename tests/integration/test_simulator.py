@@ -19,7 +19,14 @@ import serial
 from canbroker.backends import AdapterGoneError, Backend, Transmit, open_backend, parse_options
 from canbroker.backends.slcan.window import WINDOW
 from canbroker.errors import CanInitializationError
-from canbroker.frame import BITRATE_SWITCH, EXTENDED, FD, HARDWARE_TIMESTAMP, REMOTE, Frame
+from canbroker.model.frame import (
+    BITRATE_SWITCH,
+    EXTENDED,
+    FD,
+    HARDWARE_TIMESTAMP,
+    REMOTE,
+    Frame,
+)
 from canbroker.simulator.firmware import FIRMWARES
 from tests.conftest import wait_until
 from tests.simulated import Simulated, collect, descriptors, read_count

@@ -10,8 +10,8 @@ import pytest
 
 from canbroker import Bus, BusState, CanInitializationError, Message
 from canbroker.backends import Backend, Transmit, parse_options
-from canbroker.frame import EXTENDED, HARDWARE_TIMESTAMP, REMOTE, Frame
-from canbroker.runtime import Runtime
+from canbroker.model.frame import EXTENDED, HARDWARE_TIMESTAMP, REMOTE, Frame
+from canbroker.transport.runtime import Runtime
 from tests.conftest import status_of, wait_until
 from tests.simulated import Simulated, collect, opened_slcan, read_count
 

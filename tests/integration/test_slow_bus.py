@@ -5,8 +5,8 @@ from __future__ import annotations
 import time
 
 from canbroker import Bus, Message
-from canbroker.periodic.callback import CallbackTask
-from canbroker.runtime import Runtime
+from canbroker.bus.periodic.callback import CallbackTask
+from canbroker.transport.runtime import Runtime
 from tests.conftest import wait_until
 
 

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from canbroker import Bus, CanLossError, CanOperationError, Message
-from canbroker.runtime import Runtime
+from canbroker.transport.runtime import Runtime
 from tests.conftest import status_of, wait_until
 from tests.processes import Program
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from canbroker.runtime import Runtime
+from canbroker.transport.runtime import Runtime
 from tests.ledger import Received, Sent
 from tests.soak.accounts import faults_of, faults_of_sender
 from tests.soak.run import Soak

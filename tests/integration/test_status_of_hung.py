@@ -11,7 +11,7 @@ from contextlib import contextmanager
 import pytest
 
 from canbroker import Bus, CanInitializationError, Message
-from canbroker.runtime import BrokerLock, Runtime
+from canbroker.transport.runtime import BrokerLock, Runtime
 from tests.conftest import status_of, wait_until
 from tests.integration.test_cli import fail, succeed
 from tests.processes import Program
@@ -19,7 +19,7 @@ from tests.processes import Program
 #: Answers as a broker of the next version of the protocol would: it refuses what it does not know.
 NEXT_VERSION = """
 import msgpack, zmq
-from canbroker.runtime import BrokerLock, Runtime
+from canbroker.transport.runtime import BrokerLock, Runtime
 runtime = Runtime.at()
 runtime.prepare()
 lock = BrokerLock.take(runtime.lock_path)

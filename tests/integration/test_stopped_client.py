@@ -13,7 +13,7 @@ from typing import Final
 import pytest
 
 from canbroker import Bus
-from canbroker.runtime import Runtime
+from canbroker.transport.runtime import Runtime
 from tests.ledger import Received, Receiver, Sender, Sent, end_traffic, serving
 
 CLIENTS: Final = 8

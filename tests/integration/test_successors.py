@@ -7,14 +7,15 @@ import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from canbroker import Bus, CanError, Message, clock
-from canbroker.fabric.order import REPLACED
-from canbroker.fabric.ring import anonymous
-from canbroker.fabric.sockets import Context
-from canbroker.fabric.subscriber import Subscriber
-from canbroker.filters import EVERYTHING, CanFilters
-from canbroker.frame import Frame
-from canbroker.runtime import Runtime
+from canbroker import Bus, CanError, Message
+from canbroker.delivery.order import REPLACED
+from canbroker.delivery.ring import anonymous
+from canbroker.delivery.subscriber import Subscriber
+from canbroker.model.filters import EVERYTHING, CanFilters
+from canbroker.model.frame import Frame
+from canbroker.system import clock
+from canbroker.transport.runtime import Runtime
+from canbroker.transport.sockets import Context
 from tests.conftest import status_of, wait_until
 from tests.stations import Station, numbered, numbers, ready, subscriber, take
 

@@ -12,13 +12,14 @@ from pathlib import Path
 import psutil
 import pytest
 
-from canbroker import Bus, clock
-from canbroker.actors.journal import Journal
-from canbroker.actors.owners import Owners
-from canbroker.fabric.requests import Link, Replier
-from canbroker.fabric.sockets import Context, Waiter
-from canbroker.runtime import Runtime
-from canbroker.throttle import Throttle
+from canbroker import Bus
+from canbroker.actors.scheduler.journal import Journal
+from canbroker.actors.scheduler.owners import Owners
+from canbroker.system import clock
+from canbroker.system.throttle import Throttle
+from canbroker.transport.calls import Link, Replier
+from canbroker.transport.runtime import Runtime
+from canbroker.transport.sockets import Context, Waiter
 from tests.conftest import status_of, wait_until
 from tests.integration.test_scheduler import hears, is_silent, message, scheduler_of, tasks_of
 from tests.processes import Program

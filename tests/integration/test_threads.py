@@ -13,7 +13,7 @@ from functools import partial
 import pytest
 
 from canbroker import BusState, CanOperationError, Message, ThreadSafeBus
-from canbroker.runtime import Runtime
+from canbroker.transport.runtime import Runtime
 from tests.conftest import wait_until
 
 THREADS = 100

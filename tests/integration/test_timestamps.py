@@ -10,7 +10,7 @@ import pytest
 
 import canbroker
 from canbroker import Bus, CanInitializationError, Message
-from canbroker.runtime import Runtime
+from canbroker.transport.runtime import Runtime
 from tests.simulated import Simulated
 
 PATIENCE_S = 20.0

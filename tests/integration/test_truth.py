@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 
 from canbroker import Bus, BusState, CanInitializationError, CanOperationError, Message
-from canbroker.fabric.subscriber import Subscriber
-from canbroker.runtime import Runtime
+from canbroker.delivery.subscriber import Subscriber
+from canbroker.transport.runtime import Runtime
 from tests.conftest import status_of, wait_until
 from tests.processes import Program
 from tests.simulated import Simulated

@@ -9,7 +9,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from canbroker.runtime import Runtime
+from canbroker.transport.runtime import Runtime
 from tests.conftest import processes_of, stop_broker
 from tests.soak.run import Soak, killed_afterwards
 

@@ -12,7 +12,7 @@ import psutil
 
 from canbroker import Bus, CanError
 from canbroker.cli.tasks import running_tasks
-from canbroker.runtime import Runtime
+from canbroker.transport.runtime import Runtime
 from tests.conftest import status_of, wait_until
 from tests.ledger import END, Sender, end_traffic
 from tests.simulated import Simulated

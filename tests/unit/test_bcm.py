@@ -7,15 +7,15 @@ import struct
 
 import pytest
 
-from canbroker.actors.repeats import Repeats
+from canbroker.actors.channel.repeats import Repeats
 from canbroker.backends import open_backend, parse_options
 from canbroker.backends.base import Repetition
 from canbroker.backends.socketcan.bcm import Operation, setup_message
 from canbroker.backends.socketcan.codec import encode
 from canbroker.backends.socketcan.rhythm import CORRECT_FIRST, Rhythm
-from canbroker.clock import MILLISECOND, SECOND
-from canbroker.fabric.requests import Caller
-from canbroker.frame import FD, Frame
+from canbroker.model.frame import FD, Frame
+from canbroker.system.clock import MILLISECOND, SECOND
+from canbroker.transport.calls import Caller
 from canbroker.wire import control
 from canbroker.wire.tasks import TaskKey
 

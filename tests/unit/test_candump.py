@@ -10,7 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from canbroker.candump import (
+from canbroker.cli.dump import LogLines, timed_frame
+from canbroker.cli.timed import TimedMessage
+from canbroker.logs.candump import (
     LogEntry,
     format_frame,
     format_human,
@@ -19,10 +21,9 @@ from canbroker.candump import (
     parse_frame,
     parse_log_line,
 )
-from canbroker.cli.dump import LogLines, timed_frame
-from canbroker.cli.timed import TimedMessage
-from canbroker.filters import EVERYTHING, FilterSet
-from canbroker.frame import (
+from canbroker.logs.reader import LogReader
+from canbroker.model.filters import EVERYTHING, FilterSet
+from canbroker.model.frame import (
     BITRATE_SWITCH,
     ERROR,
     ERROR_STATE_INDICATOR,
@@ -34,8 +35,7 @@ from canbroker.frame import (
     Frame,
     frame_fault,
 )
-from canbroker.log_reader import LogReader
-from canbroker.message import Message, to_frame
+from canbroker.model.message import Message, to_frame
 
 
 @st.composite

@@ -10,17 +10,17 @@ import click
 import pytest
 from click.testing import CliRunner
 
-from canbroker import clock
 from canbroker.cli import COMMANDS, CommandTable, cli
 from canbroker.cli.common import parameter
 from canbroker.cli.dump import HumanLines, LogLines, timed_frame, wanted_channel
-from canbroker.cli.pacing import MAX_TOGETHER, Pace, due_together
 from canbroker.cli.replay import EvenTime, Route, loop_count
 from canbroker.cli.tables import bitrate, duration, program_name
 from canbroker.cli.timed import TimedMessage
-from canbroker.filters import EVERYTHING
-from canbroker.frame import ERROR, EXTENDED, Frame
-from canbroker.message import Message
+from canbroker.logs.pacing import MAX_TOGETHER, Pace, due_together
+from canbroker.model.filters import EVERYTHING
+from canbroker.model.frame import ERROR, EXTENDED, Frame
+from canbroker.model.message import Message
+from canbroker.system import clock
 from canbroker.wire import control
 from canbroker.wire.stream import StateEvent
 from tests.conftest import wait_until

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from canbroker import clock
+from canbroker.system import clock
 
 
 def test_no_timeout_is_no_deadline() -> None:

@@ -9,18 +9,18 @@ from textwrap import dedent
 
 import pytest
 
-from canbroker import config
 from canbroker.backends import BACKENDS, parse_options
 from canbroker.backends.configured import check
 from canbroker.backends.virtual import VirtualOptions
-from canbroker.config import BrokerConfig, ChannelConfig, Config
+from canbroker.configuration import broker_file
+from canbroker.configuration.broker_file import BrokerConfig, ChannelConfig, Config
 from canbroker.errors import CanInitializationError
 
 EXAMPLES = sorted((Path(__file__).parents[2] / "configs").glob("*.toml"))
 
 
 def parse(text: str) -> Config:
-    return config.parse(dedent(text), "x.toml")
+    return broker_file.parse(dedent(text), "x.toml")
 
 
 def error_of(text: str) -> str:
@@ -49,7 +49,7 @@ def test_a_file_yields_broker_and_channels_in_their_order(tmp_path: Path) -> Non
         pool = "bench"
         """)
     )
-    loaded = config.load(path)
+    loaded = broker_file.load(path)
     assert loaded.source.path == str(path)
     assert loaded.broker == BrokerConfig("ipc:///tmp/x", "debug")
     assert list(loaded.channels.values()) == [
@@ -66,7 +66,7 @@ def test_an_empty_file_is_a_broker_without_channels() -> None:
 
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.name)
 def test_every_example_is_right(path: Path) -> None:
-    loaded = config.load(path)
+    loaded = broker_file.load(path)
     assert check(loaded).keys() == loaded.channels.keys()
     assert loaded.channels
 
@@ -211,7 +211,7 @@ def test_what_is_no_toml_is_refused(text: str, words: str) -> None:
 def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     for path in (tmp_path / "missing.toml", tmp_path):
         with pytest.raises(CanInitializationError, match="cannot read the configuration") as caught:
-            config.load(path)
+            broker_file.load(path)
         assert str(path) in str(caught.value)
 
 
@@ -219,7 +219,7 @@ def test_a_file_that_is_no_text_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "x.toml"
     path.write_bytes(b"\n# \xff\n")
     with pytest.raises(CanInitializationError, match=r"x\.toml, line 2: not UTF-8"):
-        config.load(path)
+        broker_file.load(path)
 
 
 @pytest.mark.parametrize("mark", [b"", b"\xef\xbb\xbf"])
@@ -228,23 +228,23 @@ def test_a_file_of_another_systems_editor(tmp_path: Path, mark: bytes, end: byte
     path = tmp_path / "x.toml"
     lines = [b"[channels.a]", b'interface = "virtual"', b"# K\xc3\xb6rper"]
     path.write_bytes(mark + end.join(lines) + end)
-    assert config.load(path).channels == {"a": ChannelConfig("a", "virtual", {})}
+    assert broker_file.load(path).channels == {"a": ChannelConfig("a", "virtual", {})}
     for wrong, said in ((b"\xff", "not UTF-8"), (b"bitrat = 1", "channels.a.bitrat: ")):
         path.write_bytes(mark + end.join([*lines, wrong]) + end)
         with pytest.raises(CanInitializationError, match=rf"x\.toml, line 4.*{said}"):
-            check(config.load(path))
+            check(broker_file.load(path))
     path.write_bytes(mark + b"[" + end)
     with pytest.raises(CanInitializationError, match=r"x\.toml: no valid TOML: .*line 1"):
-        config.load(path)
+        broker_file.load(path)
 
 
 def test_the_size_of_a_file_is_bounded(tmp_path: Path) -> None:
     path = tmp_path / "x.toml"
-    path.write_bytes(b"#" * config.MAX_FILE_BYTES)
-    assert config.load(path).channels == {}
-    path.write_bytes(b"#" * (config.MAX_FILE_BYTES + 1))
+    path.write_bytes(b"#" * broker_file.MAX_FILE_BYTES)
+    assert broker_file.load(path).channels == {}
+    path.write_bytes(b"#" * (broker_file.MAX_FILE_BYTES + 1))
     with pytest.raises(CanInitializationError, match="1048576 bytes at most"):
-        config.load(path)
+        broker_file.load(path)
 
 
 # ------------------------------------------------------------------------------------------ lines
@@ -284,7 +284,7 @@ late = true
     ],
 )
 def test_the_line_of_a_key_path(keys: tuple[str, ...], line: int | None) -> None:
-    assert config.line_of(DOCUMENT, keys) == line
+    assert broker_file.line_of(DOCUMENT, keys) == line
 
 
 def test_windows_line_ends_count_once() -> None:

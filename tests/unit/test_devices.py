@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from canbroker.backends.configured import check
-from canbroker.config import load
-from canbroker.devices import resolved
+from canbroker.configuration.broker_file import load
+from canbroker.configuration.devices import resolved
 
 
 @pytest.fixture

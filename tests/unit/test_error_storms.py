@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from canbroker import clock
-from canbroker.actors.error_storms import MAX_CAUSES, OTHER, ErrorStorms, cause_of
-from canbroker.frame import ERROR, Frame
+from canbroker.actors.channel.error_storms import MAX_CAUSES, OTHER, ErrorStorms, cause_of
+from canbroker.model.frame import ERROR, Frame
+from canbroker.system import clock
 
 BUS_OFF = Frame(0, 0x40, ERROR, bytes(8))
 

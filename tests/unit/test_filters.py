@@ -11,7 +11,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from canbroker.filters import (
+from canbroker.model.filters import (
     EVERYTHING,
     MAX_FILTERS,
     NOTHING,
@@ -21,8 +21,8 @@ from canbroker.filters import (
     union,
     validate,
 )
-from canbroker.frame import ERROR, EXTENDED, FD, REMOTE
-from canbroker.message import Message
+from canbroker.model.frame import ERROR, EXTENDED, FD, REMOTE
+from canbroker.model.message import Message
 
 EFF = 0x80000000
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 
 from canbroker.backends.slcan import commands
-from canbroker.clock import MILLISECOND, SECOND
-from canbroker.frame import BITRATE_SWITCH, EXTENDED, FD, REMOTE, Frame, bus_time_ns
+from canbroker.model.frame import BITRATE_SWITCH, EXTENDED, FD, REMOTE, Frame, bus_time_ns
 from canbroker.simulator.firmware import FIRMWARES, Firmware, State, create
 from canbroker.simulator.options import SimulatorOptions
+from canbroker.system.clock import MILLISECOND, SECOND
 
 FULL = Frame(0, 0x123, 0, bytes(range(8)))
 

@@ -8,7 +8,7 @@ from can.util import dlc2len, len2dlc
 from hypothesis import given
 from hypothesis import strategies as st
 
-from canbroker.frame import (
+from canbroker.model.frame import (
     BITRATE_SWITCH,
     ERROR,
     ERROR_STATE_INDICATOR,

@@ -5,12 +5,12 @@ from __future__ import annotations
 import msgpack
 import pytest
 
-from canbroker import candump
-from canbroker.fabric.replaying import Replayer
-from canbroker.fabric.ring import MIN_BYTES, SLOT_BYTES, Ring, anonymous
-from canbroker.fabric.routes import Route
-from canbroker.filters import EVERYTHING
-from canbroker.frame import FD, Frame
+from canbroker.delivery.replayer import Replayer
+from canbroker.delivery.ring import MIN_BYTES, SLOT_BYTES, Ring, anonymous
+from canbroker.delivery.routes import Route
+from canbroker.logs import candump
+from canbroker.model.filters import EVERYTHING
+from canbroker.model.frame import FD, Frame
 from canbroker.wire import stream
 from canbroker.wire.replay import Replay, Replayed
 from tests.fuzz.mutation import mutated

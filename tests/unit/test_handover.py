@@ -7,7 +7,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from canbroker import handover
+from canbroker.broker import handover
 
 
 class Entry(msgspec.Struct):

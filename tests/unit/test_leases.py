@@ -12,11 +12,12 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from canbroker import clock, leases
-from canbroker.alive import end_of, start_of
-from canbroker.fabric.requests import Caller
-from canbroker.fabric.sockets import Waiter
-from canbroker.leases import MAX_WAITING, Leases
+from canbroker.broker import leases
+from canbroker.broker.leases import MAX_WAITING, Leases
+from canbroker.system import clock
+from canbroker.system.processes import end_of, start_of
+from canbroker.transport.calls import Caller
+from canbroker.transport.sockets import Waiter
 from canbroker.wire import control
 
 POOLS = {"bench": ["b1", "b2"], "spare": ["s1"]}

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from canbroker import clock, log_file
-from canbroker.throttle import ForeignRecords
+from canbroker.broker import log_file
+from canbroker.system import clock
+from canbroker.system.throttle import ForeignRecords
 
 #: Logs to standard error, as its child does, before and after the log began anew.
 _PROGRAM = """

@@ -12,10 +12,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from canbroker.candump import LogEntry, parse_log_line
-from canbroker.clock import MILLISECOND, SECOND
 from canbroker.errors import CanInitializationError
-from canbroker.log_reader import LogReader, RecordedTime
+from canbroker.logs.candump import LogEntry, parse_log_line
+from canbroker.logs.reader import LogReader, RecordedTime
+from canbroker.system.clock import MILLISECOND, SECOND
 
 FIRST = "(1.000000) can0 123#11"
 LAST = "(2.000000) can1 124#2233 R"

@@ -15,7 +15,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from canbroker.errors import CanOperationError
-from canbroker.frame import (
+from canbroker.model.frame import (
     BITRATE_SWITCH,
     ERROR,
     ERROR_STATE_INDICATOR,
@@ -29,7 +29,7 @@ from canbroker.frame import (
     Frame,
     frame_fault,
 )
-from canbroker.message import Message, to_frame, to_stamped_frame
+from canbroker.model.message import Message, to_frame, to_stamped_frame
 
 ATTRIBUTES = sorted(set(Message.__slots__) - {"__weakref__"})
 

@@ -16,7 +16,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from canbroker.message import Message
+from canbroker.model.message import Message
 
 #: How long an example takes says something of the machine only.
 unhurried = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])

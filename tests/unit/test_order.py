@@ -19,9 +19,9 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from canbroker.fabric import order as module
-from canbroker.fabric.order import Gap, Loss, Order, Part
-from canbroker.frame import EchoFrame
+from canbroker.delivery import order as module
+from canbroker.delivery.order import Gap, Loss, Order, Part
+from canbroker.model.frame import EchoFrame
 from tests.strikes import struck
 
 #: Frames that are kept behind a gap, here: so few that it happens.

@@ -9,8 +9,7 @@ import can
 import pytest
 
 from canbroker import E2E, CanOperationError, Counter, Crc8, Message
-from canbroker.clock import SECOND
-from canbroker.periodic.cyclic import (
+from canbroker.bus.periodic.cyclic import (
     LimitedDurationCyclicSendTaskABC,
     check_protection,
     copies,
@@ -18,6 +17,7 @@ from canbroker.periodic.cyclic import (
     period_ns_of,
     phase_ns_of,
 )
+from canbroker.system.clock import SECOND
 
 
 def message(identifier: int = 0x123, data: bytes = b"\1", **more: Any) -> Message:

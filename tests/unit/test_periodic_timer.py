@@ -12,9 +12,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from canbroker import clock
-from canbroker.link.timer import Entry, Timer
-from canbroker.wake import Wake
+from canbroker.bus.periodic.timer import Entry, Timer
+from canbroker.system import clock
+from canbroker.system.wake import Wake
 from tests.conftest import wait_until
 from tests.strikes import strikes
 

@@ -9,14 +9,14 @@ import numpy  # noqa: ICN001 - see below
 import pytest
 
 from canbroker import E2E, Counter, Crc8, Message
-from canbroker.bit_timing import registers
-from canbroker.clock import SECOND, deadline_after, monotonic_ns
-from canbroker.filters import validate
-from canbroker.link.values import Receiving
-from canbroker.message import to_frame, to_stamped_frame
-from canbroker.periodic.cyclic import period_ns_of, phase_ns_of
-from canbroker.plain_numbers import plain
-from canbroker.settings import resolve
+from canbroker.bus.periodic.cyclic import period_ns_of, phase_ns_of
+from canbroker.bus.values import Receiving
+from canbroker.configuration.bus_settings import resolve
+from canbroker.model.bit_timing import registers
+from canbroker.model.filters import validate
+from canbroker.model.message import to_frame, to_stamped_frame
+from canbroker.model.plain_numbers import plain
+from canbroker.system.clock import SECOND, deadline_after, monotonic_ns
 
 np: Any = numpy  # its numbers are no int and no float for a type checker, either
 

@@ -21,7 +21,15 @@ from e2e.p11 import E2E_P11_DATAID_BOTH, E2E_P11_DATAID_NIBBLE, e2e_p11_protect
 from hypothesis import given
 from hypothesis import strategies as st
 
-from canbroker.protection import E2E, Checksum, Counter, Crc8, DataIdMode, Profile, protection
+from canbroker.model.protection import (
+    E2E,
+    Checksum,
+    Counter,
+    Crc8,
+    DataIdMode,
+    Profile,
+    protection,
+)
 
 DIGITS = b"123456789"  # what catalogues of CRCs give check values for
 

@@ -10,7 +10,6 @@ from typing import Any
 import can
 import pytest
 
-from canbroker import clock
 from canbroker.backends import identity_of, open_backend, parse_options, python_can
 from canbroker.backends.base import AdapterGoneError, Backend
 from canbroker.backends.python_can import PythonCanOptions
@@ -19,8 +18,9 @@ from canbroker.backends.python_can.exchange import CAPACITY, MAX_FRAMES, Exchang
 from canbroker.backends.python_can.messages import MessageError, to_frame, to_message
 from canbroker.backends.python_can.receiving import driver_filters
 from canbroker.errors import CanInitializationError, CanInterfaceNotImplementedError
-from canbroker.filters import EVERYTHING, NOTHING, parse
-from canbroker.frame import ERROR, EXTENDED, FD, REMOTE, Frame
+from canbroker.model.filters import EVERYTHING, NOTHING, parse
+from canbroker.model.frame import ERROR, EXTENDED, FD, REMOTE, Frame
+from canbroker.system import clock
 from tests.contract.benches import Item, collect, is_readable, send_all, transmit, wait_until
 from tests.plugins.nasty_can import FilteringBus, NastyBus
 

@@ -10,14 +10,14 @@ from typing import Any
 import can
 import pytest
 
-from canbroker import clock
 from canbroker.backends import identity_of, parse_options
 from canbroker.backends.python_can.adapter_clock import AdapterClock
 from canbroker.backends.python_can.failures import DriverError, foreign, told
 from canbroker.backends.python_can.known import DRIVERS, ErrorFrames, Meaning, driver
 from canbroker.backends.python_can.messages import to_frame
 from canbroker.errors import CanInitializationError
-from canbroker.frame import ERROR
+from canbroker.model.frame import ERROR
+from canbroker.system import clock
 
 NOW_NS = 1_700_000_000 * clock.SECOND
 

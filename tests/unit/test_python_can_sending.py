@@ -7,12 +7,12 @@ from collections.abc import Callable, Iterator
 import can
 import pytest
 
-from canbroker import clock
 from canbroker.backends.python_can import PythonCanOptions
 from canbroker.backends.python_can.backend import PythonCanBackend
 from canbroker.backends.python_can.failures import DriverError, foreign
 from canbroker.backends.python_can.known import Meaning, driver
-from canbroker.frame import Frame
+from canbroker.model.frame import Frame
+from canbroker.system import clock
 from tests.contract.benches import Item, collect, transmit, wait_until
 from tests.plugins.nasty_can import NastyBus, refuse
 

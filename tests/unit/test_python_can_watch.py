@@ -8,11 +8,11 @@ from collections.abc import Callable, Iterator
 import can
 import pytest
 
-from canbroker import clock
 from canbroker.backends.base import AdapterGoneError, BusCondition
 from canbroker.backends.python_can import PythonCanOptions
 from canbroker.backends.python_can.backend import PythonCanBackend
-from canbroker.frame import Frame
+from canbroker.model.frame import Frame
+from canbroker.system import clock
 from tests.contract.benches import collect, transmit, wait_until
 
 FRAME = Frame(0, 0x100, 0, b"\x01")

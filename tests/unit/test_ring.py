@@ -18,14 +18,15 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from canbroker import clock, filters
-from canbroker.fabric import replaying
-from canbroker.fabric import ring as module
-from canbroker.fabric.replaying import Replayer
-from canbroker.fabric.ring import Position, Ring, SharedMemory, anonymous
-from canbroker.fabric.routes import RouteTable, key_of, kind_of
-from canbroker.filters import FilterSet
-from canbroker.frame import FD, HARDWARE_TIMESTAMP, Frame
+from canbroker.delivery import replayer
+from canbroker.delivery import ring as module
+from canbroker.delivery.replayer import Replayer
+from canbroker.delivery.ring import Position, Ring, SharedMemory, anonymous
+from canbroker.delivery.routes import RouteTable, key_of, kind_of
+from canbroker.model import filters
+from canbroker.model.filters import FilterSet
+from canbroker.model.frame import FD, HARDWARE_TIMESTAMP, Frame
+from canbroker.system import clock
 from canbroker.wire import stream
 from canbroker.wire.control import ErrorResult
 from canbroker.wire.replay import MAX_REPLAYED, History, Past, Replay, Replayed, decode_frames
@@ -45,9 +46,9 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "SLOT_BYTES", SLOT)
     monkeypatch.setattr(module, "MAX_MARKS", MARKS)
     monkeypatch.setattr(module, "_STEP", 7)
-    monkeypatch.setattr(replaying, "MAX_REPLAYED", ANSWER)
-    monkeypatch.setattr(replaying, "_LOOKED_AT", 30)
-    monkeypatch.setattr(replaying, "_APART", 10)
+    monkeypatch.setattr(replayer, "MAX_REPLAYED", ANSWER)
+    monkeypatch.setattr(replayer, "_LOOKED_AT", 30)
+    monkeypatch.setattr(replayer, "_APART", 10)
 
 
 def topic_of(text: str) -> str:

@@ -6,11 +6,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from canbroker import filters
-from canbroker.fabric import routes
-from canbroker.fabric.routes import RouteTable
-from canbroker.filters import EVERYTHING, NOTHING, FilterSet
-from canbroker.frame import ERROR, EXTENDED, FD, REMOTE, Frame
+from canbroker.delivery import routes
+from canbroker.delivery.routes import RouteTable
+from canbroker.model import filters
+from canbroker.model.filters import EVERYTHING, NOTHING, FilterSet
+from canbroker.model.frame import ERROR, EXTENDED, FD, REMOTE, Frame
 from canbroker.wire import topics
 
 # Few enough values for filters and frames to meet.

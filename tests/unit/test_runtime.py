@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 
 from canbroker.errors import CanInitializationError
-from canbroker.fabric.sockets import Context
-from canbroker.runtime import MAX_SOCKET_PATH, BrokerLock, Runtime
+from canbroker.transport.runtime import MAX_SOCKET_PATH, BrokerLock, Runtime
+from canbroker.transport.sockets import Context
 
 DOCUMENT = (Path(__file__).parents[2] / "docs/protocol.md").read_text()
 
@@ -24,7 +24,7 @@ DOCUMENT = (Path(__file__).parents[2] / "docs/protocol.md").read_text()
 HOLDER = """
 import sys
 from pathlib import Path
-from canbroker.runtime import BrokerLock
+from canbroker.transport.runtime import BrokerLock
 path = Path(sys.argv[1])
 lock = BrokerLock(path, int(sys.argv[2])) if len(sys.argv) > 2 else BrokerLock.take(path)
 print("held" if lock else "refused", flush=True)

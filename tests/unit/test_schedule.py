@@ -6,11 +6,11 @@ import random
 
 import pytest
 
-from canbroker.actors.lateness import Lateness, bin_of
-from canbroker.actors.schedule import GRID_NS, Schedule, Task
-from canbroker.clock import MILLISECOND as MS
-from canbroker.clock import SECOND
-from canbroker.frame import Frame
+from canbroker.actors.scheduler.lateness import Lateness, bin_of
+from canbroker.actors.scheduler.schedule import GRID_NS, Schedule, Task
+from canbroker.model.frame import Frame
+from canbroker.system.clock import MILLISECOND as MS
+from canbroker.system.clock import SECOND
 
 
 def make(number: int = 1, period_ns: int = 10 * MS, frames: int = 1) -> Task:

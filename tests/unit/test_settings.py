@@ -17,12 +17,13 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 import canbroker
-from canbroker import bit_timing, sources
 from canbroker.backends.python_can import driver
 from canbroker.backends.python_can.options import parse
+from canbroker.configuration import sources
+from canbroker.configuration.bus_settings import Settings, gather, resolve
+from canbroker.configuration.sources import Place, Value, cast
 from canbroker.errors import CanInitializationError, CanInterfaceNotImplementedError
-from canbroker.settings import Settings, gather, resolve
-from canbroker.sources import Place, Value, cast
+from canbroker.model import bit_timing
 
 #: How long an example takes says something of the machine only.
 unhurried = hypothesis_settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])

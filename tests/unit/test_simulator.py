@@ -8,13 +8,13 @@ from typing import Any
 
 import pytest
 
-from canbroker.clock import MILLISECOND, SECOND
 from canbroker.errors import CanInitializationError
-from canbroker.frame import ERROR, FD, Frame, bus_time_ns
+from canbroker.model.frame import ERROR, FD, Frame, bus_time_ns
 from canbroker.simulator.firmware import Firmware, create
 from canbroker.simulator.options import SimulatorOptions
 from canbroker.simulator.replay import Recording, Replay
 from canbroker.simulator.simulation import OUTPUT_LIMIT, Simulation
+from canbroker.system.clock import MILLISECOND, SECOND
 
 
 def say(device: Firmware, *commands: bytes, now_ns: int = 0) -> bytes:

@@ -16,15 +16,15 @@ import pytest
 
 from canbroker.backends import AdapterGoneError, Backend, Transmit, open_backend, parse_options
 from canbroker.backends.slcan import port as port_module
+from canbroker.backends.slcan.codec import encode
 from canbroker.backends.slcan.commands import closing
 from canbroker.backends.slcan.dialects import BITRATES, DIALECTS, UNKNOWN, Dialect
 from canbroker.backends.slcan.options import AnsweringOptions
 from canbroker.backends.slcan.port import Port
 from canbroker.backends.slcan.timestamps import AdapterClock, Stamps
 from canbroker.backends.slcan.window import ACKNOWLEDGE_NS, RETRY_FOR_NS, WINDOW, TransmitWindow
-from canbroker.clock import MILLISECOND, SECOND, monotonic_ns, wall_ns
 from canbroker.errors import CanInitializationError
-from canbroker.frame import (
+from canbroker.model.frame import (
     BITRATE_SWITCH,
     ERROR,
     EXTENDED,
@@ -32,7 +32,7 @@ from canbroker.frame import (
     HARDWARE_TIMESTAMP,
     Frame,
 )
-from canbroker.slcan_codec import encode
+from canbroker.system.clock import MILLISECOND, SECOND, monotonic_ns, wall_ns
 from tests.simulated import Peer, collect, descriptors, opened_slcan, read_count
 
 #: linux/asm-generic/ioctls.h

@@ -8,16 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from canbroker.frame import (
-    BITRATE_SWITCH,
-    ERROR,
-    EXTENDED,
-    FD,
-    FD_LENGTHS,
-    REMOTE,
-    Frame,
-)
-from canbroker.slcan_codec import (
+from canbroker.backends.slcan.codec import (
     MAX_LINE,
     LineBuffer,
     LineError,
@@ -26,6 +17,15 @@ from canbroker.slcan_codec import (
     encode,
     encode_candapter,
     is_ambiguous,
+)
+from canbroker.model.frame import (
+    BITRATE_SWITCH,
+    ERROR,
+    EXTENDED,
+    FD,
+    FD_LENGTHS,
+    REMOTE,
+    Frame,
 )
 
 GOLDEN = [

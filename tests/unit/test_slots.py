@@ -9,12 +9,12 @@ from typing import cast
 import pytest
 
 from canbroker.backends import parse_options
-from canbroker.config import BrokerConfig
-from canbroker.fabric.publisher import MAX_CLIENTS
-from canbroker.fabric.requests import StateFeed
-from canbroker.flight_records import FlightRecords
-from canbroker.runtime import Runtime
-from canbroker.slots import ChannelSlot, Client
+from canbroker.broker.flight_records import FlightRecords
+from canbroker.broker.slots import ChannelSlot, Client
+from canbroker.configuration.broker_file import BrokerConfig
+from canbroker.delivery.publisher import MAX_CLIENTS
+from canbroker.transport.calls import StateFeed
+from canbroker.transport.runtime import Runtime
 from canbroker.wire.stream import ClientInfo, StateEvent, encode_event
 
 

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from canbroker.backends.socketcan.codec import CAN_MTU, CANFD_MTU, decode, encode
-from canbroker.frame import (
+from canbroker.model.frame import (
     BITRATE_SWITCH,
     ERROR,
     ERROR_STATE_INDICATOR,

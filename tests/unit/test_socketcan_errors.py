@@ -11,7 +11,7 @@ from canbroker.backends.socketcan.error_frames import (
     error_causes,
     is_overrun,
 )
-from canbroker.frame import ERROR, Frame
+from canbroker.model.frame import ERROR, Frame
 
 
 def error(classes: int, **data: int) -> Frame:

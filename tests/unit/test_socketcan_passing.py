@@ -12,8 +12,8 @@ from canbroker.backends.socketcan.passing import (
     kernel_entries,
     pack_entries,
 )
-from canbroker.filters import EVERYTHING, NOTHING, Filter, FilterSet, parse
-from canbroker.frame import EXTENDED
+from canbroker.model.filters import EVERYTHING, NOTHING, Filter, FilterSet, parse
+from canbroker.model.frame import EXTENDED
 
 EFF = 0x80000000
 

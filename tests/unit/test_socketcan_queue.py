@@ -12,7 +12,7 @@ from canbroker.backends.socketcan.queue import (
     WINDOW,
     TransmitQueue,
 )
-from canbroker.frame import EXTENDED, EchoFrame, Frame
+from canbroker.model.frame import EXTENDED, EchoFrame, Frame
 
 
 def transmit(number: int, expires_ns: int = 0) -> Transmit:

@@ -4,8 +4,8 @@ import logging
 
 import pytest
 
-from canbroker import clock
-from canbroker.throttle import Throttle
+from canbroker.system import clock
+from canbroker.system.throttle import Throttle
 
 LOGGER = logging.getLogger("canbroker.test_throttle")
 

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from canbroker import filters
-from canbroker.filters import EVERYTHING, NOTHING, FilterSet
+from canbroker.model import filters
+from canbroker.model.filters import EVERYTHING, NOTHING, FilterSet
 from canbroker.wire import WireError, topics
 
 DOCUMENT = (Path(__file__).parents[2] / "docs/protocol.md").read_text()

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from canbroker.candump import format_log_line, parse_log_line
-from canbroker.frame import (
+from canbroker.logs.candump import format_log_line, parse_log_line
+from canbroker.model.frame import (
     BITRATE_SWITCH,
     ERROR_STATE_INDICATOR,
     EXTENDED,
@@ -20,7 +20,7 @@ from canbroker.frame import (
     bus_time_ns,
     frame_fault,
 )
-from canbroker.traffic import VEHICLE_BITRATE, GenOptions, generate_vehicle, random_frames
+from canbroker.simulator.traffic import VEHICLE_BITRATE, GenOptions, generate_vehicle, random_frames
 
 
 def take(number: int, seed: int = 1, **options: Any) -> list[Frame]:

@@ -8,10 +8,10 @@ from collections.abc import Iterator
 
 import pytest
 
-from canbroker import clock
+from canbroker.bus.turns import Turn, Turns
 from canbroker.errors import CanOperationError, CanTimeoutError
-from canbroker.link.turns import Turn, Turns
-from canbroker.wake import Wake
+from canbroker.system import clock
+from canbroker.system.wake import Wake
 from tests.strikes import strikes
 
 DEADLINE_S = 20.0

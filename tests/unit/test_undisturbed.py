@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from canbroker import handles
 from canbroker.errors import CanOperationError
-from canbroker.handles import Handle
-from canbroker.undisturbed import in_background, undisturbed
-from canbroker.wake import Wake
+from canbroker.system import handles
+from canbroker.system.handles import Handle
+from canbroker.system.undisturbed import in_background, undisturbed
+from canbroker.system.wake import Wake
 from tests.conftest import wait_until
 from tests.strikes import calls_in, struck
 

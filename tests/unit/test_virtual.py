@@ -9,7 +9,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from canbroker import clock
 from canbroker.backends import open_backend, parse_options, virtual
 from canbroker.backends.base import AdapterGoneError, Options, Transmit
 from canbroker.backends.virtual import (
@@ -21,7 +20,7 @@ from canbroker.backends.virtual import (
     VirtualOptions,
 )
 from canbroker.errors import CanInitializationError
-from canbroker.frame import (
+from canbroker.model.frame import (
     BITRATE_SWITCH,
     EXTENDED,
     FD,
@@ -30,6 +29,7 @@ from canbroker.frame import (
     Frame,
     bus_time_ns,
 )
+from canbroker.system import clock
 
 BITRATE = 500_000
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from canbroker.wake import Wake
+from canbroker.system.wake import Wake
 
 DEADLINE_S = 20.0
 

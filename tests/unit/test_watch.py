@@ -5,9 +5,9 @@ from __future__ import annotations
 import threading
 from pathlib import Path
 
-from canbroker import clock
-from canbroker.fabric.sockets import Context, Waiter
-from canbroker.link.watch import ChannelWatch
+from canbroker.bus.channel_watch import ChannelWatch
+from canbroker.system import clock
+from canbroker.transport.sockets import Context, Waiter
 from canbroker.wire import topics
 from canbroker.wire.stream import StateEvent, encode_event
 

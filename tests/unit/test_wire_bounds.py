@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from canbroker.frame import MAX_EXTENDED_ID, EchoFrame, ReceivedFrame
+from canbroker.model.frame import MAX_EXTENDED_ID, EchoFrame, ReceivedFrame
 from canbroker.wire import MAX_MESSAGE_BYTES, WireError, control, stream, topics, transmit
 
 U64 = 2**64 - 1

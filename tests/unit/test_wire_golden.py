@@ -12,7 +12,7 @@ import msgpack
 import msgspec
 import pytest
 
-from canbroker.frame import (
+from canbroker.model.frame import (
     BITRATE_SWITCH,
     ERROR,
     EXTENDED,
@@ -22,7 +22,7 @@ from canbroker.frame import (
     Frame,
     ReceivedFrame,
 )
-from canbroker.protection import Counter, Crc8
+from canbroker.model.protection import Counter, Crc8
 from canbroker.wire import control, replay, stream, tasks, transmit
 
 ROOT = Path(__file__).parents[2]

@@ -7,9 +7,10 @@ import msgspec
 import pytest
 
 from canbroker.backends import parse_options
+from canbroker.bus import discovery
 from canbroker.errors import CanError, CanInitializationError, CanInterfaceNotImplementedError
-from canbroker.link import attach
-from canbroker.wording import _OneLine, printable, validation_fault
+from canbroker.model.wording import printable, validation_fault
+from canbroker.system.service import _OneLine
 
 
 class Asked(msgspec.Struct):
@@ -101,4 +102,4 @@ def test_what_does_not_travel_is_named_by_the_client(
     channel: str, parameters: dict[str, Any], said: str
 ) -> None:
     with pytest.raises(CanError, match=said):
-        attach.request("0" * 16, channel, "virtual", parameters)
+        discovery.request("0" * 16, channel, "virtual", parameters)

@@ -19,7 +19,7 @@ from typing import Any
 
 import pytest
 
-from canbroker.frame import BITRATE_SWITCH, ERROR, EXTENDED, FD, REMOTE, Frame
+from canbroker.model.frame import BITRATE_SWITCH, ERROR, EXTENDED, FD, REMOTE, Frame
 
 DIRECTORY_VARIABLE = "CANBROKER_VENDOR_BUS"
 

@@ -7,7 +7,7 @@ import time
 import psutil
 
 from canbroker import Message
-from canbroker.runtime import Runtime
+from canbroker.transport.runtime import Runtime
 from canbroker.wire.stream import StateEvent
 from tests.conftest import status_of, wait_until
 

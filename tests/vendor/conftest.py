@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from canbroker.runtime import Runtime
+from canbroker.transport.runtime import Runtime
 from tests.vendor.bus import VendorBus, vendor_bus
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from canbroker.frame import EXTENDED, Frame
+from canbroker.model.frame import EXTENDED, Frame
 from tests.vendor import fakes
 from tests.vendor.fakes.usb.core import DIRECTORY_VARIABLE
 

@@ -17,7 +17,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
-from canbroker.frame import EXTENDED, Frame
+from canbroker.model.frame import EXTENDED, Frame
 
 
 class Server:

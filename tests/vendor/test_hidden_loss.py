@@ -7,8 +7,8 @@ from collections.abc import Iterator
 import pytest
 
 from canbroker import Bus, BusState, CanInitializationError, CanOperationError
-from canbroker.frame import EXTENDED, Frame
-from canbroker.runtime import Runtime
+from canbroker.model.frame import EXTENDED, Frame
+from canbroker.transport.runtime import Runtime
 from tests.conftest import status_of, wait_until
 from tests.vendor.channels import actor_of, busy_share, frame, state_of
 from tests.vendor.gs_usb import GsUsbAdapter, plugged_in

@@ -8,8 +8,8 @@ import signal
 import pytest
 
 from canbroker import Bus, BusState, CanInitializationError, CanOperationError, CanTimeoutError
-from canbroker.frame import Frame
-from canbroker.runtime import Runtime
+from canbroker.model.frame import Frame
+from canbroker.transport.runtime import Runtime
 from tests.conftest import status_of, wait_until
 from tests.processes import Program
 from tests.vendor.bus import VendorBus

@@ -16,8 +16,8 @@ from canbroker import (
     CanOperationError,
     CanTimeoutError,
 )
-from canbroker.frame import ERROR, Frame
-from canbroker.runtime import Runtime
+from canbroker.model.frame import ERROR, Frame
+from canbroker.transport.runtime import Runtime
 from tests.conftest import status_of, wait_until
 from tests.processes import Program
 from tests.vendor.bus import BUSHEAVY, BUSOFF, OVERRUN, VendorBus

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from canbroker import Bus, detect_available_configs
-from canbroker.runtime import Runtime
+from canbroker.transport.runtime import Runtime
 from tests.conftest import wait_until
 from tests.integration.test_cli import serving, succeed
 from tests.vendor.bus import VendorBus

@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from typing import Final
 
-from canbroker import clock
 from canbroker.backends.clock_offset import ClockOffset
+from canbroker.system import clock
 
 #: The least delay of so long tells how far the clocks are apart now: they drift.
 _WINDOW_NS: Final = 10 * clock.SECOND

@@ -9,15 +9,15 @@ from typing import Final
 
 import can
 
-from canbroker import clock
 from canbroker.backends.base import Backend, Transmit
 from canbroker.backends.python_can.driver import FD_PROTOCOLS, close_driver, open_driver
 from canbroker.backends.python_can.exchange import Exchange
 from canbroker.backends.python_can.options import PythonCanOptions
 from canbroker.backends.python_can.receiving import Reception
 from canbroker.backends.python_can.sending import Sending
-from canbroker.filters import FilterSet
-from canbroker.frame import Frame
+from canbroker.model.filters import FilterSet
+from canbroker.model.frame import Frame
+from canbroker.system import clock
 
 _log = logging.getLogger("canbroker.python_can")
 

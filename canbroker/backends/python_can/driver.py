@@ -10,12 +10,12 @@ from typing import Any, Final
 import can
 from can.interfaces import BACKENDS as KNOWN
 
-from canbroker import bit_timing
 from canbroker.backends.python_can.failures import DriverError, foreign, told
 from canbroker.backends.python_can.known import driver, is_pcan_name
 from canbroker.backends.python_can.options import PythonCanOptions
+from canbroker.configuration.bus_settings import PLUGIN
 from canbroker.errors import CanInitializationError, CanInterfaceNotImplementedError
-from canbroker.settings import PLUGIN
+from canbroker.model import bit_timing
 
 FD_PROTOCOLS: Final = frozenset({can.CanProtocol.CAN_FD, can.CanProtocol.CAN_FD_NON_ISO})
 

@@ -7,10 +7,10 @@ from collections import deque
 from collections.abc import Sequence
 from typing import Final
 
-from canbroker import clock
 from canbroker.backends.base import AdapterGoneError, BusCondition, Transmit
-from canbroker.frame import Frame
-from canbroker.wake import Wake
+from canbroker.model.frame import Frame
+from canbroker.system import clock
+from canbroker.system.wake import Wake
 
 #: Transmits that were handed over and not read back. Drivers have queues of their own.
 CAPACITY: Final = 64

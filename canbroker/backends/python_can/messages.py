@@ -7,10 +7,9 @@ from typing import Final
 
 import can
 
-from canbroker import clock
 from canbroker.backends.python_can.adapter_clock import AdapterClock
 from canbroker.backends.python_can.known import ErrorFrames
-from canbroker.frame import (
+from canbroker.model.frame import (
     BITRATE_SWITCH,
     ERROR,
     ERROR_STATE_INDICATOR,
@@ -21,6 +20,7 @@ from canbroker.frame import (
     frame_fault,
     padded_fd,
 )
+from canbroker.system import clock
 
 #: A stamp so far from now is none: some drivers have no clock, or one that began with them.
 _PLAUSIBLE_NS: Final = 60 * clock.SECOND

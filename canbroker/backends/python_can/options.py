@@ -10,8 +10,8 @@ import msgspec
 
 from canbroker.backends.base import Options
 from canbroker.backends.python_can.known import DRIVERS, Driver, driver
+from canbroker.configuration.bus_settings import PLUGIN
 from canbroker.errors import CanInitializationError
-from canbroker.settings import PLUGIN
 
 Scalar: TypeAlias = str | int | float | bool
 

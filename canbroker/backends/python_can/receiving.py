@@ -11,7 +11,6 @@ from typing import Any, Final
 
 import can
 
-from canbroker import clock
 from canbroker.backends.base import BusCondition
 from canbroker.backends.python_can.adapter_clock import AdapterClock
 from canbroker.backends.python_can.driver import filters_itself
@@ -20,9 +19,10 @@ from canbroker.backends.python_can.failures import DriverError, foreign
 from canbroker.backends.python_can.known import Meaning, driver
 from canbroker.backends.python_can.messages import MessageError, to_frame
 from canbroker.backends.python_can.watch import Watch
-from canbroker.filters import EVERYTHING, Filter, FilterSet, union
-from canbroker.frame import MAX_STANDARD_ID, Frame
-from canbroker.throttle import Throttle
+from canbroker.model.filters import EVERYTHING, Filter, FilterSet, union
+from canbroker.model.frame import MAX_STANDARD_ID, Frame
+from canbroker.system import clock
+from canbroker.system.throttle import Throttle
 
 _log = logging.getLogger("canbroker.python_can")
 

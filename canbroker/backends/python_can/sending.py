@@ -6,13 +6,13 @@ from typing import Final
 
 import can
 
-from canbroker import clock
 from canbroker.backends.base import BusCondition, Transmit
 from canbroker.backends.python_can.exchange import Exchange
 from canbroker.backends.python_can.failures import DriverError, foreign
 from canbroker.backends.python_can.known import ROOM, Meaning, driver
 from canbroker.backends.python_can.messages import to_message
 from canbroker.backends.python_can.receiving import Reception
+from canbroker.system import clock
 
 #: How long a driver may wait for room.
 _SEND_NS: Final = 1 * clock.SECOND

@@ -8,13 +8,13 @@ from typing import Final
 import can
 from can.interfaces import BACKENDS as KNOWN
 
-from canbroker import clock
 from canbroker.backends.base import BusCondition
 from canbroker.backends.python_can.exchange import Exchange
 from canbroker.backends.python_can.failures import DriverError, foreign
 from canbroker.backends.python_can.health import Health, Probe, probe_of
 from canbroker.backends.python_can.known import driver
-from canbroker.throttle import Throttle
+from canbroker.system import clock
+from canbroker.system.throttle import Throttle
 
 #: Interval of queries to the controller, and the least one after a failure.
 _ASK_NS: Final = clock.SECOND

@@ -9,10 +9,10 @@ from itertools import chain
 
 import msgspec
 
-from canbroker import clock
 from canbroker.backends.base import AdapterGoneError, Backend, BusCondition, Transmit
 from canbroker.backends.slcan.backlog import Backlog
 from canbroker.backends.slcan.checkup import NEVER_NS, Checkup
+from canbroker.backends.slcan.codec import BEL, CR, LF, LineError
 from canbroker.backends.slcan.commands import closing
 from canbroker.backends.slcan.handshake import Adapter, handshake
 from canbroker.backends.slcan.options import AnsweringOptions, SlcanOptions
@@ -20,9 +20,9 @@ from canbroker.backends.slcan.port import Port
 from canbroker.backends.slcan.timestamps import Stamps
 from canbroker.backends.slcan.window import ACKNOWLEDGE_NS, TransmitWindow
 from canbroker.errors import CanInitializationError
-from canbroker.frame import REMOTE, Frame, describe
-from canbroker.slcan_codec import BEL, CR, LF, LineError
-from canbroker.throttle import Throttle
+from canbroker.model.frame import REMOTE, Frame, describe
+from canbroker.system import clock
+from canbroker.system.throttle import Throttle
 
 _log = logging.getLogger("canbroker.slcan")
 

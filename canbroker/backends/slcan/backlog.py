@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from canbroker.frame import Frame, nominal_time_ns
+from canbroker.model.frame import Frame, nominal_time_ns
 
 #: However long a burst or a busy bus: the queue itself is not longer than this.
 _LONGEST: Final = 64

@@ -10,9 +10,9 @@ from __future__ import annotations
 
 from typing import Final
 
+from canbroker.backends.slcan.codec import CR
 from canbroker.backends.slcan.handshake import REFUSED, STATUS, Adapter, status_kind
-from canbroker.clock import SECOND
-from canbroker.slcan_codec import CR
+from canbroker.system.clock import SECOND
 
 _QUIET_NS: Final = 2 * SECOND
 _ANSWER_NS: Final = 1 * SECOND

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from canbroker.backends.slcan.codec import CR
 from canbroker.backends.slcan.dialects import DATA_BITRATES, DIALECTS, UNKNOWN, Dialect
 from canbroker.backends.slcan.options import SlcanOptions
 from canbroker.errors import CanInitializationError
-from canbroker.slcan_codec import CR
 
 
 class Command(NamedTuple):

@@ -11,8 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final
 
-from canbroker.frame import Frame
-from canbroker.slcan_codec import (
+from canbroker.backends.slcan.codec import (
     ACK,
     CR,
     Decoded,
@@ -21,6 +20,7 @@ from canbroker.slcan_codec import (
     encode,
     encode_candapter,
 )
+from canbroker.model.frame import Frame
 
 #: Digits of ``S`` that mean the same everywhere, by bit/s.
 _COMMON: Final = {

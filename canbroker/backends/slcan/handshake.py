@@ -12,13 +12,13 @@ from collections import deque
 from dataclasses import dataclass, field
 from typing import Final
 
+from canbroker.backends.slcan.codec import ACK, BEL, CR, LF, LineBuffer
 from canbroker.backends.slcan.commands import Command, closing, commands_of, names
 from canbroker.backends.slcan.dialects import CANDAPTER, DIALECTS, Dialect, dialect_of
 from canbroker.backends.slcan.options import AnsweringOptions, SlcanOptions
 from canbroker.backends.slcan.port import Port
-from canbroker.clock import MILLISECOND, SECOND, monotonic_ns
 from canbroker.errors import CanInitializationError
-from canbroker.slcan_codec import ACK, BEL, CR, LF, LineBuffer
+from canbroker.system.clock import MILLISECOND, SECOND, monotonic_ns
 
 #: For a command, if the adapter has answered faster than that.
 _ANSWER_NS: Final = 500 * MILLISECOND

@@ -10,7 +10,7 @@ from typing import ClassVar, Final, Literal
 
 from canbroker.backends.base import Options
 from canbroker.backends.slcan.dialects import BITRATES, DATA_BITRATES
-from canbroker.bit_timing import rate_of_btr
+from canbroker.model.bit_timing import rate_of_btr
 
 _PORT_AND_BAUD: Final = re.compile(r"(.+)@(\d+)")
 #: Of serial lines, in bit/s: what systems take for a rate, with room to spare.

@@ -18,7 +18,7 @@ import serial
 
 from canbroker.backends.base import AdapterGoneError
 from canbroker.errors import CanInitializationError
-from canbroker.wake import Wake
+from canbroker.system.wake import Wake
 
 _CHUNK = 65_536
 _WRITE_TIMEOUT_S = 1.0

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from canbroker.backends.clock_offset import ClockOffset
-from canbroker.clock import MILLISECOND, SECOND
-from canbroker.frame import HARDWARE_TIMESTAMP, REMOTE, Frame
-from canbroker.slcan_codec import is_ambiguous
+from canbroker.backends.slcan.codec import is_ambiguous
+from canbroker.model.frame import HARDWARE_TIMESTAMP, REMOTE, Frame
+from canbroker.system.clock import MILLISECOND, SECOND
 
 _WRAP_MS = 60_000
 _WINDOW_NS = 5 * SECOND

@@ -16,8 +16,8 @@ from collections import deque
 from collections.abc import Callable, Sequence
 
 from canbroker.backends.base import Transmit
-from canbroker.clock import MILLISECOND, SECOND
-from canbroker.frame import Frame
+from canbroker.model.frame import Frame
+from canbroker.system.clock import MILLISECOND, SECOND
 
 WINDOW = 8
 ACKNOWLEDGE_NS = 1 * SECOND

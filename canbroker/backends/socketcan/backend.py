@@ -12,7 +12,6 @@ import threading
 from collections.abc import Sequence
 from typing import Any, Final
 
-from canbroker import clock
 from canbroker.backends.base import (
     AdapterGoneError,
     Backend,
@@ -41,10 +40,11 @@ from canbroker.backends.socketcan.sockets import (
     set_filter,
 )
 from canbroker.errors import CanInitializationError
-from canbroker.filters import FilterSet
-from canbroker.frame import ERROR, HARDWARE_TIMESTAMP, EchoFrame, Frame
-from canbroker.throttle import Throttle
-from canbroker.wake import Wake
+from canbroker.model.filters import FilterSet
+from canbroker.model.frame import ERROR, HARDWARE_TIMESTAMP, EchoFrame, Frame
+from canbroker.system import clock
+from canbroker.system.throttle import Throttle
+from canbroker.system.wake import Wake
 
 _log = logging.getLogger("canbroker.socketcan")
 

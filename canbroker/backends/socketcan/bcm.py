@@ -18,7 +18,7 @@ from canbroker.backends.base import RepeatKey, Repetition
 from canbroker.backends.socketcan.codec import CANFD_MTU, can_id_of, encode
 from canbroker.backends.socketcan.netlink import Link
 from canbroker.backends.socketcan.rhythm import Rhythm
-from canbroker.clock import SECOND
+from canbroker.system.clock import SECOND
 
 _TX_SETUP: Final = 1
 _TX_DELETE: Final = 2

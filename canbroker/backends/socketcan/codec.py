@@ -5,7 +5,7 @@ from __future__ import annotations
 import struct
 from typing import Final
 
-from canbroker.frame import (
+from canbroker.model.frame import (
     BITRATE_SWITCH,
     ERROR,
     ERROR_STATE_INDICATOR,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from canbroker.backends.base import BusCondition
-from canbroker.frame import Frame
+from canbroker.model.frame import Frame
 
 #: CAN_ERR_MASK: every class of error frames
 ALL_CLASSES: Final = 0x1FFFFFFF

@@ -11,8 +11,8 @@ from collections.abc import Iterable
 from typing import Final
 
 from canbroker.backends.socketcan.codec import CAN_EFF_FLAG, CAN_EFF_MASK, CAN_SFF_MASK
-from canbroker.filters import EVERYTHING, FilterSet
-from canbroker.frame import EXTENDED
+from canbroker.model.filters import EVERYTHING, FilterSet
+from canbroker.model.frame import EXTENDED
 
 #: CAN_RAW_FILTER_MAX (linux/can/raw.h)
 MAX_ENTRIES: Final = 512

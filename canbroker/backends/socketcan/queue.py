@@ -17,8 +17,8 @@ from typing import Final
 
 from canbroker.backends.base import Transmit
 from canbroker.backends.socketcan.codec import can_id_of, encode
-from canbroker.clock import MILLISECOND, SECOND
-from canbroker.frame import EchoFrame
+from canbroker.model.frame import EchoFrame
+from canbroker.system.clock import MILLISECOND, SECOND
 
 #: Transmits under way. Small, as a frame that the kernel has cannot be taken back, and as others
 #: wait behind it; large enough to keep the bus busy between two wake-ups.

@@ -10,7 +10,7 @@ from __future__ import annotations
 from statistics import median
 from typing import Final
 
-from canbroker.clock import SECOND
+from canbroker.system.clock import SECOND
 
 #: How often a timer is corrected, and after how many frames for the first time.
 CORRECT_NS: Final = 1 * SECOND

@@ -27,12 +27,12 @@ import re
 from collections import deque
 from typing import ClassVar, Final
 
-from canbroker.clock import SECOND
-from canbroker.frame import EXTENDED, REMOTE, Frame
+from canbroker.backends.slcan.codec import CR
+from canbroker.model.frame import EXTENDED, REMOTE, Frame
 from canbroker.simulator.firmware.base import State
 from canbroker.simulator.firmware.sketch import Sketch
 from canbroker.simulator.options import SimulatorOptions
-from canbroker.slcan_codec import CR
+from canbroker.system.clock import SECOND
 
 _RATES: Final = {
     b"3": 100_000,

@@ -11,9 +11,9 @@ from collections import deque
 from enum import Enum
 from typing import ClassVar
 
-from canbroker.frame import BITRATE_SWITCH, FD, Frame, bus_time_ns, describe
+from canbroker.backends.slcan.codec import BEL, LineError, decode
+from canbroker.model.frame import BITRATE_SWITCH, FD, Frame, bus_time_ns, describe
 from canbroker.simulator.options import SimulatorOptions
-from canbroker.slcan_codec import BEL, LineError, decode
 
 _REMEMBERED_FRAMES = 65_536
 _REMEMBERED_COMMANDS = 100

@@ -30,10 +30,10 @@ from __future__ import annotations
 from collections import deque
 from typing import ClassVar, Final
 
-from canbroker.frame import EXTENDED, FD, FD_LENGTHS, REMOTE, Frame
+from canbroker.backends.slcan.codec import CR, encode
+from canbroker.model.frame import EXTENDED, FD, FD_LENGTHS, REMOTE, Frame
 from canbroker.simulator.firmware.base import Firmware, StaleData, State
 from canbroker.simulator.options import SimulatorOptions
-from canbroker.slcan_codec import CR, encode
 
 _MAILBOXES: Final = 3
 _USB_PACKET: Final = 64

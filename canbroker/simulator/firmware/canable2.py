@@ -20,7 +20,7 @@ from __future__ import annotations
 
 from typing import ClassVar, Final
 
-from canbroker.frame import BITRATE_SWITCH, EXTENDED, FD
+from canbroker.model.frame import BITRATE_SWITCH, EXTENDED, FD
 from canbroker.simulator.firmware.base import State
 from canbroker.simulator.firmware.canable import Canable
 from canbroker.simulator.options import SimulatorOptions

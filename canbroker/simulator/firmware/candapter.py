@@ -25,11 +25,11 @@ from __future__ import annotations
 import re
 from typing import ClassVar, Final
 
-from canbroker.frame import EXTENDED, FD, REMOTE, Frame
+from canbroker.backends.slcan.codec import BEL, encode
+from canbroker.model.frame import EXTENDED, FD, REMOTE, Frame
 from canbroker.simulator.firmware.base import RefusingFirmware, State
 from canbroker.simulator.firmware.lawicel import Lawicel
 from canbroker.simulator.options import SimulatorOptions
-from canbroker.slcan_codec import BEL, encode
 
 _ACK: Final = b"\x06"
 _LINE_END: Final = re.compile(rb"[\r\n]")

@@ -28,12 +28,12 @@ from __future__ import annotations
 import re
 from typing import ClassVar, Final
 
-from canbroker.clock import MILLISECOND
-from canbroker.frame import EXTENDED, REMOTE, Frame
+from canbroker.backends.slcan.codec import CR
+from canbroker.model.frame import EXTENDED, REMOTE, Frame
 from canbroker.simulator.firmware.base import State
 from canbroker.simulator.firmware.sketch import Sketch
 from canbroker.simulator.options import SimulatorOptions
-from canbroker.slcan_codec import CR
+from canbroker.system.clock import MILLISECOND
 
 _DEAF_NS: Final = 300 * MILLISECOND
 _COLLECTED: Final = 256

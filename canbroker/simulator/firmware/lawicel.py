@@ -22,11 +22,11 @@ import re
 from collections import deque
 from typing import ClassVar, Final
 
-from canbroker.clock import MILLISECOND
-from canbroker.frame import Frame
+from canbroker.backends.slcan.codec import BEL, CR, LineBuffer, encode
+from canbroker.model.frame import Frame
 from canbroker.simulator.firmware.base import RefusingFirmware, State
 from canbroker.simulator.options import SimulatorOptions
-from canbroker.slcan_codec import BEL, CR, LineBuffer, encode
+from canbroker.system.clock import MILLISECOND
 
 _REGISTERS: Final = re.compile(rb"s([0-9A-Fa-f]{2})([0-9A-Fa-f]{2})")
 _SJA1000_CLOCK: Final = 16_000_000

@@ -11,11 +11,11 @@ from abc import abstractmethod
 from collections import deque
 from typing import ClassVar
 
-from canbroker.clock import SECOND
-from canbroker.frame import Frame
+from canbroker.backends.slcan.codec import BEL, CR, encode
+from canbroker.model.frame import Frame
 from canbroker.simulator.firmware.base import Firmware, StaleData, State
 from canbroker.simulator.options import SimulatorOptions
-from canbroker.slcan_codec import BEL, CR, encode
+from canbroker.system.clock import SECOND
 
 _BITS_A_BYTE = 10
 

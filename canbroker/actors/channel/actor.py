@@ -1,0 +1,353 @@
+"""The channel actor: one process, one adapter, a send thread and a recv thread.
+
+The thread that made the actor is its keeper: it opens and closes backends, and nothing else
+does. When the adapter is lost it waits until both threads have let go, answers what was in
+flight, and tries to open it again until that works.
+"""
+
+from __future__ import annotations
+
+import logging
+import mmap
+import os
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import Final
+
+import msgspec
+
+from canbroker.actors.channel.messages import (
+    Answer,
+    ChangeState,
+    Crashed,
+    Down,
+    Finished,
+    KeeperMessage,
+    LetGo,
+    Lost,
+    Opened,
+    ReceiverMessage,
+    SenderMessage,
+    Stop,
+    Up,
+)
+from canbroker.actors.channel.opening import Opening
+from canbroker.actors.channel.receiver import Receiver
+from canbroker.actors.channel.sender import Sender
+from canbroker.actors.mailbox import Mailbox
+from canbroker.actors.specs import ChannelSpec
+from canbroker.backends import Backend, Options, open_backend, parse_options
+from canbroker.delivery.ring import Ring, anonymous
+from canbroker.system import clock
+from canbroker.transport.sockets import Context, Descriptor, Waiter
+from canbroker.wire import control
+from canbroker.wire.stream import CHANGING
+from canbroker.wire.transmit import Status
+
+_REOPEN_FIRST_NS: Final = 50 * clock.MILLISECOND
+#: Frames shall be received again well within a second of an adapter's return.
+_REOPEN_MAX_NS: Final = 250 * clock.MILLISECOND
+_THREADS: Final = ("recv", "send")
+
+_logger = logging.getLogger(__name__)
+
+
+class ActorCrashedError(Exception):
+    """A thread of the actor met a bug. The process shall end, and be started again."""
+
+
+class ChannelActor:
+    """Made: the adapter is open and the sockets listen. :meth:`run` serves until told to stop.
+
+    :raises CanInitializationError: the adapter cannot be opened, or a socket cannot be bound.
+    """
+
+    def __init__(self, spec: ChannelSpec) -> None:
+        self._spec = spec
+        self._options = parse_options(spec.interface, spec.parameters)
+        self._backend: Backend | None = open_backend(spec.interface, self._options)
+        self._options = self._backend.reopening or self._options
+        self._inbox: Mailbox[KeeperMessage] = Mailbox()
+        self._recv_inbox: Mailbox[ReceiverMessage] = Mailbox()
+        self._send_inbox: Mailbox[SenderMessage] = Mailbox()
+        self._context = Context()
+        self._threads: list[threading.Thread] = []
+        self._waiting_for: set[str] = set()  # threads that have not let go of a lost backend
+        self._down = Down("")
+        self._lost = ""  # why there is no adapter, without what opening it again has said
+        self._changes: deque[ChangeState] = deque()
+        self._change: ChangeState | None = None  # the one that is being tried
+        self._opening: Opening | None = None
+        self._reopen_at: int | None = None
+        self._backoff_ns = _REOPEN_FIRST_NS
+        self._stop: Stop | None = None
+        try:
+            self._start_threads()
+        except BaseException:
+            self._end()
+            raise
+
+    def __repr__(self) -> str:
+        state = "up" if self._backend else self._down.reason
+        return f"<ChannelActor {self._spec.name} {self._spec.interface} {state}>"
+
+    def run(self, *lifelines: Descriptor, last_words: Callable[[], str] = str) -> None:
+        """Serves until one of ``lifelines`` becomes readable, then ends in order.
+
+        ``last_words``: what the broker says of that if it ends for good; else empty.
+
+        :raises ActorCrashedError: one of the threads has crashed.
+        """
+        waiter = Waiter()
+        waiter.add(self._inbox)
+        for lifeline in lifelines:
+            waiter.add(lifeline)
+        try:
+            while self._stop is None or self._waiting_for:
+                ready = waiter.wait(self._patience())
+                if self._stop is None and not ready.isdisjoint(lifelines):
+                    for lifeline in lifelines:
+                        waiter.remove(lifeline)
+                    said = last_words()
+                    reason = said or "the channel was closed by the broker, or that is gone"
+                    self._stop = Stop(reason, for_good=bool(said))
+                    self._take_down(Down(self._stop.reason, Status.SHUTTING_DOWN))
+                for message in self._inbox.take():
+                    self._handle(message)
+                if self._reopen_at is not None and clock.monotonic_ns() >= self._reopen_at:
+                    self._reopen()
+        finally:
+            self._end()
+
+    # ------------------------------------------------------------------------------- threads
+
+    def _start_threads(self) -> None:
+        epoch = time.time_ns()
+        spec = self._spec
+        ring = Ring(_memory(spec), epoch, spec.ring_s)
+        sender_ready: Mailbox[Sender] = Mailbox()
+
+        def make_sender() -> Sender:
+            endpoints = (spec.transmit, spec.control)
+            sender = Sender(
+                self._context,
+                spec.name,
+                endpoints,
+                epoch,
+                self._send_inbox,
+                self._inbox,
+                self._recv_inbox,
+            )
+            sender_ready.put(sender)
+            return sender
+
+        try:
+            self._start("send", make_sender)
+            (sender,) = sender_ready.take()
+        finally:
+            sender_ready.close()
+
+        def make_receiver() -> Receiver:
+            return Receiver(
+                self._context,
+                spec.name,
+                spec.stream,
+                epoch,
+                ring,
+                spec.awaited,
+                self._recv_inbox,
+                self._send_inbox,
+                self._inbox,
+                lambda: (sender.queued, sender.refused.counts.total()),
+                spec.error_rate,
+            )
+
+        self._start("recv", make_receiver)
+        self._bring_up()
+
+    def _start(self, name: str, make: Callable[[], Sender] | Callable[[], Receiver]) -> None:
+        """Starts a thread that makes its worker (its sockets are its own) and steps it.
+
+        Returns when the worker is made, or raises what making it raised.
+        """
+        made = threading.Event()
+        failure: list[BaseException] = []
+
+        def run() -> None:
+            try:
+                worker = make()
+            except BaseException as error:  # noqa: BLE001 - raised again in the keeper
+                failure.append(error)
+                return
+            finally:
+                made.set()
+            try:
+                while worker.step():
+                    pass
+            except Exception:
+                _logger.exception("%s thread of channel %r crashed", name, self._spec.name)
+                self._inbox.put(Crashed(name))
+            finally:
+                worker.close()
+
+        thread = threading.Thread(target=run, name=name)
+        thread.start()
+        made.wait()
+        if failure:
+            thread.join()
+            raise failure[0]
+        self._threads.append(thread)
+
+    # ------------------------------------------------------------------------------ messages
+
+    def _handle(self, message: KeeperMessage) -> None:
+        match message:
+            case Lost(backend, reason):
+                if backend is self._backend and not self._waiting_for:
+                    _logger.error("channel %r lost its adapter: %s", self._spec.name, reason)
+                    self._lost = reason
+                    self._take_down(Down(reason))
+            case LetGo(thread):
+                self._waiting_for.discard(thread)
+                if not self._waiting_for:
+                    self._close_backend()
+            case Opened(backend, problem):
+                # Not any more when told to stop: it stays with the opening, which closes it.
+                if self._stop is None:
+                    self._opened(backend, problem)
+            case ChangeState():
+                self._changes.append(message)
+                self._next_change()
+            case Crashed(thread):
+                raise ActorCrashedError(f"{thread} thread of channel {self._spec.name!r}")
+
+    def _bring_up(self) -> None:
+        if self._backend is not None:
+            self._send_inbox.put(Up(self._backend))
+            self._recv_inbox.put(Up(self._backend))
+
+    def _take_down(self, down: Down) -> None:
+        """Tells both threads to let go of the backend; :meth:`_close_backend` goes on."""
+        if self._waiting_for:
+            self._down = down
+            return
+        self._down = down
+        self._reopen_at = None
+        self._waiting_for = set(_THREADS)
+        self._send_inbox.put(down)
+        self._recv_inbox.put(down)
+
+    def _close_backend(self) -> None:
+        backend, self._backend = self._backend, None
+        if backend is not None:
+            abandoned = backend.abandon()
+            for transmit in abandoned:
+                transmit.failure = self._down.reason
+            self._send_inbox.put(Finished(abandoned))
+            backend.close()
+        if self._stop is None:
+            self._reopen_at = clock.monotonic_ns() + self._backoff_ns
+            self._next_change()
+
+    # ------------------------------------------------------------------------------- opening
+
+    def _reopen(self) -> None:
+        self._reopen_at = None
+        options = self._options
+        if self._change is not None:
+            options = _changed(options, self._change)
+        self._opening = Opening(self._spec.interface, options, self._inbox)
+
+    def _opened(self, backend: Backend | None, problem: str) -> None:
+        """Goes on with the adapter, or without it for another while."""
+        if self._opening is None:
+            return
+        options, self._opening = self._opening.options, None
+        change, self._change = self._change, None
+        if backend is not None:
+            _logger.info("channel %r is open: %s", self._spec.name, backend.info)
+            self._backend, self._options = backend, backend.reopening or options
+            self._backoff_ns = _REOPEN_FIRST_NS
+            self._bring_up()
+        else:
+            # A change that failed is undone at once.
+            later = min(max(2 * self._backoff_ns, _REOPEN_FIRST_NS), _REOPEN_MAX_NS)
+            self._backoff_ns = 0 if change else later
+            self._stay_down(problem)
+        if change is not None:
+            error = control.ErrorResult("device", problem)
+            self._answer(change, control.Nothing() if backend else error)
+        self._next_change()
+
+    def _stay_down(self, problem: str) -> None:
+        """Has everybody told why opening fails, unless they know."""
+        down = Down(f"{self._lost}; opening it again: {problem}")
+        if down == self._down:
+            self._reopen_at = clock.monotonic_ns() + self._backoff_ns
+        else:
+            _logger.warning("channel %r: %s", self._spec.name, problem)
+            self._take_down(down)
+
+    # ----------------------------------------------------------------------- changes of state
+
+    def _next_change(self) -> None:
+        """Takes up changes of state one after another.
+
+        The adapter is opened again, listen-only or not: none changes that while open. What
+        opening says is the answer; after an error everything is as it was before.
+        """
+        while self._changes and not (self._change or self._opening or self._waiting_for):
+            change = self._changes.popleft()
+            is_listening = getattr(self._options, "listen_only", None)
+            if is_listening is None and change.listen_only:
+                problem = f"interface {self._spec.interface!r} has no listen-only mode"
+                self._answer(change, control.ErrorResult("unsupported", problem))
+            elif bool(is_listening) == change.listen_only:
+                self._answer(change, control.Nothing())
+            else:
+                self._change = change
+                self._backoff_ns = 0
+                if self._backend is not None:
+                    self._lost = CHANGING
+                self._take_down(Down(self._lost))
+
+    def _answer(self, change: ChangeState, result: msgspec.Struct) -> None:
+        self._send_inbox.put(Answer(change.caller, result))
+
+    # ----------------------------------------------------------------------------------- end
+
+    def _patience(self) -> int | None:
+        if self._reopen_at is None:
+            return None
+        return max(0, self._reopen_at - clock.monotonic_ns())
+
+    def _end(self) -> None:
+        stop = self._stop or Stop("the channel actor ends")
+        for change in (*([self._change] if self._change else []), *self._changes):
+            self._answer(change, control.ErrorResult("shutting-down", stop.reason))
+        self._send_inbox.put(stop)
+        self._recv_inbox.put(stop)
+        for thread in self._threads:
+            thread.join()
+        if self._opening is not None:
+            self._opening.end()
+        if self._backend is not None:
+            self._backend.close()
+        self._context.close()
+        for mailbox in (self._inbox, self._recv_inbox, self._send_inbox):
+            mailbox.close()
+
+
+def _memory(spec: ChannelSpec) -> mmap.mmap:
+    if spec.ring_descriptor is None:
+        return anonymous()
+    try:
+        return mmap.mmap(spec.ring_descriptor, 0)
+    finally:
+        os.close(spec.ring_descriptor)
+
+
+def _changed(options: Options, change: ChangeState) -> Options:
+    return msgspec.structs.replace(options, listen_only=change.listen_only)

@@ -1,0 +1,131 @@
+"""What the threads of a channel actor tell each other."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import msgspec
+
+from canbroker.backends import Backend, Transmit
+from canbroker.transport.calls import Caller
+from canbroker.wire.replay import History, Replay
+from canbroker.wire.stream import Holder
+from canbroker.wire.transmit import Status
+
+
+@dataclass(frozen=True)
+class Up:
+    """The adapter is open: use this backend from now on."""
+
+    backend: Backend
+
+
+@dataclass(frozen=True)
+class Down:
+    """The adapter is lost, or the actor ends: touch the backend no more, say so with `LetGo`.
+
+    ``status`` is what transmits are answered from now on.
+    """
+
+    reason: str
+    status: Status = Status.DEVICE_GONE
+
+
+@dataclass(frozen=True)
+class LetGo:
+    """The thread of this name has let go of the backend."""
+
+    thread: str
+
+
+@dataclass(frozen=True)
+class Lost:
+    """To the keeper: the backend that a thread used is gone."""
+
+    backend: Backend
+    reason: str
+
+
+@dataclass(frozen=True)
+class Opened:
+    """To the keeper: an attempt to open the adapter has ended, without a backend because of
+    ``problem``."""
+
+    backend: Backend | None
+    problem: str = ""
+
+
+@dataclass(frozen=True)
+class Finished:
+    """To the send thread: these transmits have ended, their echo has been published."""
+
+    transmits: Sequence[Transmit]
+
+
+@dataclass(frozen=True)
+class Gone:
+    """To the send thread: these clients are no longer there."""
+
+    client_ids: Sequence[str]
+
+
+@dataclass(frozen=True)
+class Exclusive:
+    """To the send thread: only this client may transmit from now on; ``None``: everyone."""
+
+    holder: Holder | None
+
+
+@dataclass(frozen=True)
+class ChangeState:
+    """To the keeper: a client wants the channel listen-only, or not."""
+
+    caller: Caller
+    listen_only: bool
+
+
+@dataclass(frozen=True)
+class Settle:
+    """To the recv thread: have this caller answered when what the adapter has is published."""
+
+    caller: Caller
+
+
+@dataclass(frozen=True)
+class Ask:
+    """To the recv thread: a control request for frames of the past."""
+
+    caller: Caller
+    params: Replay | History
+
+
+@dataclass(frozen=True)
+class Answer:
+    """To the send thread: the answer to a control request that had to wait."""
+
+    caller: Caller
+    result: msgspec.Struct
+
+
+@dataclass(frozen=True)
+class Stop:
+    """End. To the threads it comes after :class:`Down`, when nobody waits for an answer.
+
+    ``for_good``: no successor will follow.
+    """
+
+    reason: str
+    for_good: bool = False
+
+
+@dataclass(frozen=True)
+class Crashed:
+    """To the keeper: a thread ended with a bug; its traceback is in the log."""
+
+    thread: str
+
+
+SenderMessage = Up | Down | Finished | Gone | Exclusive | Answer | Stop
+ReceiverMessage = Up | Down | Settle | Ask | Stop
+KeeperMessage = Lost | LetGo | Opened | ChangeState | Crashed | Stop

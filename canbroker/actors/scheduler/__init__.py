@@ -1,0 +1,1 @@
+"""The scheduler actor: one process for the periodic tasks of all clients."""

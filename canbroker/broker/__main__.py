@@ -1,0 +1,63 @@
+"""``python -m canbroker.broker``: a broker in the background, for the client that starts it."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import signal
+import sys
+
+from canbroker.broker.broker import Broker
+from canbroker.bus.discovery import READY
+from canbroker.configuration.broker_file import load
+from canbroker.errors import CanError
+from canbroker.system.descriptors import open_standard, raise_limit
+from canbroker.system.service import Exit, Terminated, set_up_logging
+from canbroker.transport.runtime import BrokerLock, Runtime
+
+_logger = logging.getLogger(__name__)
+
+
+def main() -> int:
+    """Runs a broker in the background, for the client that started it; returns the exit code.
+
+    One that has an owner, the process ``--owner``, ends with it instead of being idle. Linux.
+    The starter holds the lock and lets this process inherit it; that the broker serves, or what
+    went wrong before, is written to the ready pipe.
+    """
+    parser = argparse.ArgumentParser(prog="python -m canbroker.broker.broker")
+    parser.add_argument("--address", required=True)
+    parser.add_argument("--lock", type=int, required=True)
+    parser.add_argument("--ready", type=int, required=True)
+    parser.add_argument("--config")
+    parser.add_argument("--owner", type=int)
+    arguments = parser.parse_args()
+    open_standard()
+    raise_limit()
+    set_up_logging("info", "broker")
+    os.chdir("/")  # keep no file system of the client's busy
+    runtime = Runtime.at(arguments.address)
+    lock = BrokerLock(runtime.lock_path, arguments.lock)
+    os.set_inheritable(arguments.lock, False)
+    with os.fdopen(arguments.ready, "w") as ready:
+        try:
+            owners = [] if arguments.owner is None else [os.pidfd_open(arguments.owner)]
+            loaded = load(arguments.config) if arguments.config else None
+            broker = Broker(runtime, lock, loaded, autostarted=not owners)
+        except (CanError, OSError) as error:
+            ready.write(str(error))
+            lock.release()
+            return Exit.REFUSED
+        ready.write(READY)
+    signals = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+    try:
+        broker.run(Terminated(*signals), *owners)
+    except CanError:
+        _logger.exception("the broker ends")
+        return Exit.REFUSED
+    return Exit.OK
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,376 @@
+"""The broker: directory of channels, and supervisor of their actors. It never touches a frame."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import logging
+import os
+from collections.abc import Mapping
+from typing import Any, Final
+
+import msgspec
+
+from canbroker.backends import Options, identity_of, parse_options
+from canbroker.backends.configured import check
+from canbroker.broker.callers import Callers
+from canbroker.broker.flight_records import FlightRecords
+from canbroker.broker.leases import Leases
+from canbroker.broker.leftovers import Leftovers
+from canbroker.broker.log_file import LogFile
+from canbroker.broker.premises import Premises
+from canbroker.broker.register import Register
+from canbroker.broker.slots import ChannelSlot, SchedulerSlot
+from canbroker.broker.supervisor import ActorSlot, Phase
+from canbroker.configuration.broker_file import BrokerConfig, Config
+from canbroker.errors import CanError, CanInitializationError
+from canbroker.system import clock
+from canbroker.system.throttle import Throttle
+from canbroker.transport.calls import Caller, Replier
+from canbroker.transport.runtime import BrokerLock, Runtime
+from canbroker.transport.sockets import Context, Descriptor, Waiter
+from canbroker.wire import control
+
+#: A broker that was started by a client leaves this long after its last client.
+IDLE_NS: Final = 5 * clock.SECOND
+
+_logger = logging.getLogger(__name__)
+
+
+class Broker:
+    """Made: the lock is ours and the control socket listens. :meth:`run` serves.
+
+    :raises CanInitializationError: the configuration is wrong, or the socket cannot be bound.
+    """
+
+    def __init__(
+        self,
+        runtime: Runtime,
+        lock: BrokerLock,
+        config: Config | None = None,
+        *,
+        autostarted: bool = False,
+    ) -> None:
+        """``autostarted``: started by a client, so it leaves when there are none."""
+        self._runtime = runtime
+        self._lock = lock
+        self._autostarted = autostarted
+        self._config = config.broker if config else BrokerConfig()
+        self._records = FlightRecords(runtime)
+        self._log_file = LogFile(runtime.log_path)
+        self._slots: dict[str, ChannelSlot] = {}
+        self._scheduler = SchedulerSlot(runtime, self._config.log_level)
+        self._callers = Callers(self._reply, self._start)
+        self._started_ns = clock.monotonic_ns()
+        self._busy_ns = self._started_ns
+        self._stop_reason: str | None = None
+        self._trouble: CanError | None = None  # that has ended us
+        for name, (interface, options) in (check(config) if config else {}).items():
+            self._add_slot(name, interface, options, configured=True)
+        self._leftovers = Leftovers(runtime)
+        self._leftovers.clear()
+        self._register = Register(runtime)
+        self._resume()
+        self._premises = Premises(runtime, lock)
+        self._refused = Throttle(_logger)
+        self._waiter = Waiter()
+        self._leases = Leases(
+            runtime.leases_path,
+            _pools(config),
+            self._waiter,
+            self._reply,
+            lambda name: self._slots[name].is_up,
+        )
+        self._context = Context()
+        self._control = Replier(
+            self._context,
+            runtime.address,
+            control.BROKER_METHODS,
+            {
+                "hello": self._hello,
+                "attach": self._attach,
+                "detach": self._detach,
+                "status": self._status,
+                "scheduler": self._get_scheduler,
+                "shutdown": self._shutdown,
+                **self._leases.handlers,
+            },
+            self._refused,
+        )
+        self._waiter.add(self._control.socket)
+        self._waiter.add(self._control.listening.monitor)
+
+    def __repr__(self) -> str:
+        return f"<Broker {self._runtime.address} channels={len(self._slots)}>"
+
+    def run(self, *ends: Descriptor | int) -> None:
+        """Serves until one of ``ends`` becomes readable, it is told to stop, or it is idle.
+
+        :raises CanInitializationError: its runtime directory was removed or taken.
+        """
+        for end in ends:
+            self._waiter.add(end)
+        try:
+            for slot in self._actors():
+                if slot.wanted:
+                    self._start(slot)
+            while self._stop_reason is None:
+                ready = self._waiter.wait(max(0, self._due() - clock.monotonic_ns()))
+                if not ready.isdisjoint(ends):
+                    self._stop_reason = "the broker was told to end"
+                self._step(ready)
+        finally:
+            self._end()
+        if self._trouble is not None:
+            raise self._trouble
+
+    # ------------------------------------------------------------------------------- the loop
+
+    def _step(self, ready: set[object]) -> None:
+        if self._control.socket in ready:
+            self._control.serve(self._waiter)
+        self._control.listening.attend(ready)
+        self._serve_slots(ready)
+        self._callers.serve(self._scheduler)
+        self._leftovers.record(self._actors())
+        self._register.record(self._slots.values())
+        self._leases.step(ready)
+        self._records.step()
+        self._log_file.step()
+        self._look_after_files()
+        if self._autostarted and self._idle():
+            self._stop_reason = "its last client has left"
+
+    def _look_after_files(self) -> None:
+        """Makes anew what somebody has removed of the runtime directory; ends if that cannot be."""
+        try:
+            if self._premises.step(clock.monotonic_ns()):
+                self._leftovers.record(self._actors(), anew=True)
+                self._register.record(self._slots.values(), anew=True)
+                self._leases.record()
+        except CanInitializationError as error:
+            self._trouble = error
+            self._stop_reason = str(error)
+
+    def _serve_slots(self, ready: set[object]) -> None:
+        for actor in self._actors():
+            if actor.child is not None and actor.child in ready:
+                actor.reported(self._context, self._waiter)
+        for slot in self._slots.values():
+            if slot.feed is not None and slot.feed.socket in ready:
+                slot.take_state()
+
+    def _due(self) -> int:
+        """Does what time demands of each channel; returns when to look again."""
+        now = clock.monotonic_ns()
+        due = min(now + clock.SECOND, self._leases.due_ns or now + clock.SECOND)
+        for slot in list(self._slots.values()):
+            due = min(due, slot.step(now, self._waiter))
+            if slot.idle and not self._callers.is_awaited(slot):
+                del self._slots[slot.name]
+        return min(due, self._scheduler.step(now, self._waiter))
+
+    def _idle(self) -> bool:
+        now = clock.monotonic_ns()
+        if self._callers or self._leases.busy or any(slot.clients for slot in self._slots.values()):
+            self._busy_ns = now
+        return now - self._busy_ns > IDLE_NS
+
+    def _actors(self) -> list[ActorSlot]:
+        return [*self._slots.values(), self._scheduler]
+
+    def _start(self, slot: ActorSlot) -> None:
+        slot.begin(self._waiter)
+        self._leftovers.record(self._actors())  # now: we may be killed at any time
+
+    def _end(self) -> None:
+        """Stops every actor, the ones that hang by force, then gives up socket and lock."""
+        reason = self._stop_reason or "the broker ends"
+        _logger.info("stopping: %s", reason)
+        try:
+            self._callers.end(reason)
+            self._leases.close(reason)
+            for slot in self._actors():
+                # In trouble, another broker is there, or will be: the clients shall find it.
+                slot.stop(reason, for_good=self._trouble is None)
+            while any(slot.child is not None for slot in self._actors()):
+                self._serve_slots(self._waiter.wait(max(0, self._due() - clock.monotonic_ns())))
+        finally:
+            self.close()
+
+    def close(self) -> None:
+        """Gives up sockets, files and the lock."""
+        self._records.close()
+        self._control.close()
+        self._context.close()
+        if self._lock.is_in_place:  # else they are another broker's
+            self._leftovers.remove_files()
+        self._lock.release()
+
+    # -------------------------------------------------------------------------------- methods
+
+    def _hello(self, _: Caller, __: control.Params) -> control.HelloResult:
+        self._busy_ns = clock.monotonic_ns()  # whoever asks is about to attach
+        return control.HelloResult(
+            version=importlib.metadata.version("canbroker"),
+            pid=os.getpid(),
+            address=self._runtime.address,
+            autostarted=self._autostarted,
+        )
+
+    def _attach(self, caller: Caller, request: control.Attach) -> msgspec.Struct | None:
+        self._busy_ns = clock.monotonic_ns()
+        if self._stop_reason is not None:
+            return control.ErrorResult("shutting-down", self._stop_reason)
+        try:
+            slot = self._slot_for(request)
+        except CanError as error:
+            return control.ErrorResult(control.error_code(error), str(error))
+        if slot.phase in {Phase.STOPPED, Phase.FAILED}:
+            self._start(slot)
+        return self._callers.await_channel(caller, request, slot)
+
+    def _detach(self, _: Caller, request: control.Detach) -> control.Nothing:
+        for slot in self._slots.values():
+            slot.forget(request.client_id)
+        return control.Nothing()
+
+    def _status(self, _: Caller, __: control.Params) -> control.BrokerStatus:
+        return control.BrokerStatus(
+            version=importlib.metadata.version("canbroker"),
+            pid=os.getpid(),
+            address=self._runtime.address,
+            autostarted=self._autostarted,
+            uptime_s=(clock.monotonic_ns() - self._started_ns) / clock.SECOND,
+            refused=self._refused.counts.total(),
+            waiting=len(self._callers),
+            turned_away=dict(self._callers.turned_away),
+            channels=[slot.status() for slot in self._slots.values()],
+            scheduler=self._scheduler.status(),
+            pools={pool: list(names) for pool, names in self._leases.pools.items()},
+            leases=self._leases.status(),
+        )
+
+    def _get_scheduler(self, caller: Caller, _: control.Params) -> msgspec.Struct | None:
+        if self._stop_reason is not None:
+            return control.ErrorResult("shutting-down", self._stop_reason)
+        if self._scheduler.phase in {Phase.STOPPED, Phase.FAILED}:
+            self._start(self._scheduler)
+        refused = self._callers.await_scheduler(caller)
+        self._callers.serve(self._scheduler)
+        return refused
+
+    def _reply(self, caller: Caller, result: msgspec.Struct) -> None:
+        self._control.reply(caller, result)
+
+    def _shutdown(self, _: Caller, __: control.Params) -> control.Nothing:
+        self._stop_reason = "the broker was told to stop"
+        return control.Nothing()
+
+    # ------------------------------------------------------------------------------- channels
+
+    def _slot_for(self, request: control.Attach) -> ChannelSlot:
+        """The channel that a client means, a new one if there is none yet.
+
+        :raises CanError: there is no such channel or interface, or it is open otherwise.
+        """
+        if request.interface is None:
+            slot = self._slots.get(request.channel)
+            if slot is None:
+                known = ", ".join(map(repr, self._slots)) or "none"
+                raise CanInitializationError(
+                    f"no channel {request.channel!r}; channels of this broker: {known}"
+                )
+            return self._agreed(slot, request.parameters)
+        identity = identity_of(request.interface, request.channel, request.parameters)
+        for slot in self._slots.values():
+            if (slot.interface, slot.options.identity) == (request.interface, identity):
+                return self._agreed(slot, request.parameters)
+        options = parse_options(
+            request.interface, {"channel": request.channel, **request.parameters}
+        )
+        name = f"{request.interface}.{request.channel}"
+        if name in self._slots:
+            name = f"{request.interface}.{identity}"
+        if name in self._slots:
+            raise CanInitializationError(f"channel {name!r} is another adapter already")
+        return self._add_slot(name, request.interface, options, configured=False)
+
+    def _add_slot(
+        self, name: str, interface: str, options: Options, *, configured: bool
+    ) -> ChannelSlot:
+        self._callers.check_room(len(self._slots))
+        slot = self._slots[name] = ChannelSlot(
+            self._runtime,
+            name,
+            interface,
+            options,
+            configured=configured,
+            broker=self._config,
+            records=self._records,
+        )
+        return slot
+
+    def _resume(self) -> None:
+        """Goes on with the channels and tasks of a broker that was killed: its clients live on,
+        and find the sockets of ours where those of the other one were."""
+        for entry in self._register.load():
+            clients = entry.client_table()
+            slot = self._slots.get(entry.name)
+            if not clients or (slot is not None and slot.interface != entry.interface):
+                continue
+            try:
+                if slot is None:
+                    options = parse_options(entry.interface, entry.parameters)
+                    slot = self._add_slot(entry.name, entry.interface, options, configured=False)
+            except CanError as error:
+                _logger.warning("channel %r of the last broker: %s", entry.name, error)
+                continue
+            slot.resume(clients, entry.listen_only)
+            _logger.warning("channel %r has %d clients still", entry.name, len(clients))
+        self._scheduler.resume()
+
+    def _agreed(self, slot: ChannelSlot, given: Mapping[str, Any]) -> ChannelSlot:
+        """``slot``, if what the client says of it is so.
+
+        A channel that nobody uses is not bound to what its last client wanted; nor is one whose
+        adapter is not open, unless whoever wanted that is still there.
+        """
+        options = parse_options(slot.interface, slot.parameters | dict(given))
+        has = slot.options.written()
+        conflicts = [key for key in given if _differs(key, options, slot.options)]
+        if not conflicts:
+            return slot
+        is_bound = slot.clients and (not slot.is_closed or slot.insists(conflicts))
+        if slot.configured or is_bound or self._callers.is_awaited(slot):
+            conflict = conflicts[0]
+            is_what = "wanted" if slot.is_closed else "open"
+            raise CanInitializationError(
+                f"channel {slot.name!r} is {is_what} with {conflict}="
+                f"{has.get(conflict)!r}, not {conflict}={given[conflict]!r}"
+            )
+        slot.options = options
+        if slot.clients:
+            slot.replace()
+        elif slot.child is not None:
+            slot.stop("it is opened with other parameters")
+        return slot
+
+
+def _differs(key: str, asked: Options, has: Options) -> bool:
+    """Whether a parameter conflicts with what a channel has.
+
+    Where both name one adapter, one may give a name of it that the other leaves out.
+    """
+    ours, theirs = asked.written(), has.written()
+    if asked.identity == has.identity and key in asked.identifying and key not in theirs:
+        return False
+    return bool(ours.get(key) != theirs.get(key))
+
+
+def _pools(config: Config | None) -> dict[str, list[str]]:
+    """The channels of each pool, in the order of the file."""
+    pools: dict[str, list[str]] = {}
+    for channel in config.channels.values() if config else ():
+        if channel.pool is not None:
+            pools.setdefault(channel.pool, []).append(channel.name)
+    return pools

@@ -1,0 +1,130 @@
+"""What was on a channel when something went wrong, written to a file at once.
+
+By a short-lived process, the command ``canbroker record``: decoding and formatting a ring of frames
+takes a second of processor time, which a thread would take from the broker's loop.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import subprocess
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Final, NamedTuple
+
+from canbroker.system import clock
+from canbroker.transport.runtime import Runtime
+
+#: Records of all channels together; older ones are removed.
+MAX_RECORDS: Final = 20
+
+#: Seconds before the event.
+RECORDED_S: Final = 10
+_MAX_S: Final = 86_400  # that the command takes
+
+#: A channel that fails again and again has one record in this time.
+_INTERVAL_NS: Final = 10 * clock.SECOND
+
+#: Behind the events that cause it; it is in nobody's hurry.
+_NICE: Final = 10
+_TOO_LONG_NS: Final = 60 * clock.SECOND
+
+_UNFIT = re.compile(r"[^A-Za-z0-9_.-]+")
+_logger = logging.getLogger(__name__)
+
+
+class _Writing(NamedTuple):
+    """A record that is being written, to ``unfinished`` at first."""
+
+    process: subprocess.Popen[bytes]
+    path: Path
+    unfinished: Path
+    began_ns: int
+
+
+class FlightRecords:
+    """The records of a broker's channels. One thread, that of the broker's loop; never waits."""
+
+    def __init__(self, runtime: Runtime) -> None:
+        self._address = runtime.address
+        self._directory = runtime.records_path
+        self._writing: dict[str, _Writing] = {}
+        self._began_ns: dict[str, int] = {}
+        self._last: dict[str, Path] = {}
+        for path in self._directory.glob("*.part"):  # of a broker that was killed meanwhile
+            path.unlink(missing_ok=True)
+
+    def last(self, channel: str) -> str:
+        """Path of a channel's newest record; empty if there is none."""
+        return str(self._last.get(channel, ""))
+
+    def take(self, channel: str, reason: str, since_ns: int) -> None:
+        """Begins to write the last seconds of a channel that serves, up to now.
+
+        :param reason: a word for the file's name.
+        :param since_ns: monotonic time of the event.
+        """
+        now = clock.monotonic_ns()
+        began = self._began_ns.get(channel)
+        if channel in self._writing or (began is not None and now - began < _INTERVAL_NS):
+            return
+        self._began_ns[channel] = now
+        seconds = min(RECORDED_S + (now - since_ns) / clock.SECOND, _MAX_S)
+        try:
+            self._writing[channel] = self._begin(channel, reason, seconds)
+        except OSError as error:  # a full disk, no process: nothing but the record is lost
+            _logger.warning("channel %r: no record of %s: %s", channel, reason, error)
+
+    def step(self) -> None:
+        """Sees which records are complete."""
+        for channel, writing in list(self._writing.items()):
+            if writing.process.poll() is not None:
+                del self._writing[channel]
+                self._end(channel, writing)
+            elif clock.monotonic_ns() - writing.began_ns > _TOO_LONG_NS:
+                writing.process.kill()  # the next step sees its end
+
+    def close(self) -> None:
+        """Gives up what is not complete."""
+        for channel, writing in self._writing.items():
+            writing.process.kill()
+            self._end(channel, writing)
+        self._writing.clear()
+
+    def _begin(self, channel: str, reason: str, seconds: float) -> _Writing:
+        self._directory.mkdir(mode=0o700, exist_ok=True)
+        at = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
+        path = self._directory / f"{_UNFIT.sub('_', channel)}-{at}-{reason}.log"
+        unfinished = path.with_suffix(".part")
+        command = [sys.executable, "-P", "-m", "canbroker.cli", "record"]
+        command += ["--last", f"{seconds:.3f}", "--output", str(unfinished)]
+        command += ["--broker", self._address, "--", channel]
+        process = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+        )
+        if hasattr(os, "setpriority"):
+            os.setpriority(os.PRIO_PROCESS, process.pid, _NICE)
+        return _Writing(process, path, unfinished, clock.monotonic_ns())
+
+    def _end(self, channel: str, writing: _Writing) -> None:
+        _, errors = writing.process.communicate()
+        try:
+            if code := writing.process.returncode:
+                said = errors.decode(errors="replace").strip() or f"it ended with {code}"
+                _logger.warning("channel %r: no record: %s", channel, said)
+                writing.unfinished.unlink(missing_ok=True)
+                return
+            writing.unfinished.rename(writing.path)
+            self._last[channel] = writing.path
+            _logger.warning("channel %r: its last frames are in %s", channel, writing.path)
+            self._prune()
+        except OSError as error:
+            _logger.warning("channel %r: no record: %s", channel, error)
+
+    def _prune(self) -> None:
+        records = sorted(self._directory.glob("*.log"), key=lambda path: path.stat().st_mtime_ns)
+        for path in records[:-MAX_RECORDS]:
+            path.unlink(missing_ok=True)

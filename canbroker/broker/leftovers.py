@@ -1,0 +1,85 @@
+"""What a killed broker leaves behind: processes that have not noticed yet, and socket files."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterable
+from typing import Final
+
+import msgspec
+
+from canbroker.broker import handover
+from canbroker.broker.supervisor import ActorSlot
+from canbroker.transport.runtime import Runtime
+
+#: Actors leave by themselves when their broker dies; this long they may take.
+_LEAVE_S: Final = 1.5
+
+_logger = logging.getLogger(__name__)
+
+
+class _Started(msgspec.Struct):
+    pid: int
+    at: float  # wall clock, seconds
+
+
+class Leftovers:
+    """The record of what this broker has started, and the end of what its predecessor had."""
+
+    def __init__(self, runtime: Runtime) -> None:
+        self._runtime = runtime
+        self._started: dict[int, _Started] = {}
+
+    def record(self, slots: Iterable[ActorSlot], *, anew: bool = False) -> None:
+        """Writes down which processes run now, for a successor of ours.
+
+        Only if others did before, or ``anew``, as the file was removed.
+        """
+        now = time.time()
+        pids = {slot.child.pid for slot in slots if slot.child is not None}
+        if pids == self._started.keys() and not anew:
+            return
+        self._started = {pid: self._started.get(pid, _Started(pid, now)) for pid in pids}
+        handover.write(self._runtime.processes_path, list(self._started.values()))
+
+    def clear(self) -> None:
+        """Ends the processes that a killed predecessor has left, and removes their sockets.
+
+        What it has written down of channels and tasks stays. Needs the lock; waits at most a few
+        seconds.
+        """
+        started = handover.read(self._runtime.processes_path, _Started)
+        if started:
+            _end_processes(started)
+        for path in self._runtime.directory.iterdir():
+            if path.is_socket():
+                path.unlink(missing_ok=True)
+
+    def remove_files(self) -> None:
+        """Removes the records and every socket file; whoever holds the lock owns them all."""
+        records = {self._runtime.processes_path.name, self._runtime.channels_path.name}
+        for path in self._runtime.directory.iterdir():
+            journal = path.name.startswith(self._runtime.journal_path.name)
+            if path.is_socket() or journal or path.stem in records:  # a fresh record, too
+                path.unlink(missing_ok=True)
+
+
+def _end_processes(started: list[_Started]) -> None:
+    import psutil  # noqa: PLC0415 - costs more than all else at start, and is needed rarely
+
+    left = []
+    for entry in started:
+        try:
+            process = psutil.Process(entry.pid)
+            # The number may have been given to another process since.
+            ours = "canbroker.actors.process" in process.cmdline()
+            if ours and abs(process.create_time() - entry.at) < 5:
+                left.append(process)
+        except psutil.NoSuchProcess:
+            continue
+    _, hung = psutil.wait_procs(left, timeout=_LEAVE_S)
+    for process in hung:
+        _logger.warning("killing process %d of a broker that is gone", process.pid)
+        process.kill()
+    psutil.wait_procs(hung, timeout=_LEAVE_S)

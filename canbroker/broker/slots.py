@@ -1,0 +1,342 @@
+"""The actors that a broker supervises: a channel with its clients, and the scheduler."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Collection
+from typing import Any, Final
+
+import msgspec
+
+from canbroker.actors.specs import ChannelSpec, SchedulerSpec
+from canbroker.backends import Options
+from canbroker.broker.flight_records import FlightRecords
+from canbroker.broker.supervisor import ActorSlot, Phase
+from canbroker.configuration.broker_file import BrokerConfig
+from canbroker.delivery.publisher import MAX_CLIENTS
+from canbroker.delivery.ring import SharedMemory
+from canbroker.errors import CanError
+from canbroker.system import clock
+from canbroker.system.processes import is_alive
+from canbroker.transport.calls import StateFeed
+from canbroker.transport.runtime import Runtime
+from canbroker.transport.sockets import Context, Waiter
+from canbroker.wire import WireError, control, topics
+from canbroker.wire.stream import CHANGING, StateEvent, decode_event
+
+#: A client that was given a channel and never subscribed is forgotten after this long.
+_UNSEEN_NS: Final = 10 * clock.SECOND
+
+#: Then also if its process lives and is not connected: its bus was closed while no broker was
+#: there to be told, or it asks for channels without end.
+_GONE_NS: Final = 30 * clock.SECOND
+
+#: A channel that a client opened is closed this long after its last client.
+_IDLE_NS: Final = 2 * clock.SECOND
+
+_KINDS: Final = ("rx", "tx", "ctl")
+
+_logger = logging.getLogger(__name__)
+
+
+class Client(msgspec.Struct):
+    """A client of a channel, as it introduced itself; ``started``: when its process did, as
+    :func:`start_of` says; ``seen`` once its subscription was.
+
+    ``replayed`` and ``gone`` as the channel counts them.
+    """
+
+    pid: int
+    program: str
+    since_ns: int
+    started: int | None = None
+    seen: bool = False
+    filters: str = ""
+    replayed: int = 0
+    gone: int = 0
+    given: dict[str, Any] = {}  # parameters that it has asked for
+
+
+class ChannelSlot(ActorSlot):
+    """A channel, the life of its actor, and who is attached."""
+
+    def __init__(
+        self,
+        runtime: Runtime,
+        name: str,
+        interface: str,
+        options: Options,
+        *,
+        configured: bool,
+        broker: BrokerConfig,
+        records: FlightRecords,
+    ) -> None:
+        """``configured``: from the configuration file, so it stays without clients. ``broker``
+        has what concerns all channels; ``records`` are told what goes wrong.
+
+        :raises CanInitializationError: the runtime directory is too long for the sockets.
+        """
+        super().__init__(name, f"channel actor of {name!r}")
+        self.interface = interface
+        self.options = options
+        self.configured = configured
+        self.state: StateEvent | None = None
+        self.clients: dict[str, Client] = {}
+        self._departed: dict[str, None] = {}  # have said so; an older state may still name them
+        self.feed: StateFeed | None = None
+        self._broker = broker
+        self._records = records
+        self._crashed_ns: int | None = None  # monotonic, of an actor that is not replaced yet
+        self._ring: SharedMemory | None = None
+        self._endpoints = {kind: runtime.channel_endpoint(name, kind) for kind in _KINDS}
+        self.listen_only: bool | None = None  # as the channel was, for the actor's successor
+        self._resumes = False
+        self._idle_ns: int | None = None
+
+    def __repr__(self) -> str:
+        return f"<ChannelSlot {self.name} {self.phase.value} clients={len(self.clients)}>"
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        return self.options.written()
+
+    @property
+    def wanted(self) -> bool:
+        return self.configured or bool(self.clients)
+
+    @property
+    def is_up(self) -> bool:
+        """Whether its adapter works, as far as is known."""
+        return self.state is not None and self.state.state != "error"
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether its adapter is not open; on a bus that is off it is."""
+        if self.phase is Phase.FAILED:
+            return True
+        return self.state is not None and self.state.state == "error" and not self.state.info
+
+    def insists(self, keys: Collection[str]) -> bool:
+        """Whether a client that is there has asked for one of these parameters."""
+        there = (client for client in self.clients.values() if is_alive(client.pid))
+        return any(not client.given.keys().isdisjoint(keys) for client in there)
+
+    @property
+    def idle(self) -> bool:
+        """Whether it exists for clients only, and they are gone."""
+        return self.phase in {Phase.STOPPED, Phase.FAILED} and not self.wanted
+
+    def attached(self) -> control.Attached:
+        """Where clients find the channel."""
+        return control.Attached(
+            name=self.name,
+            interface=self.interface,
+            parameters=self.parameters,
+            stream=self._endpoints["rx"],
+            transmit=self._endpoints["tx"],
+            control=self._endpoints["ctl"],
+        )
+
+    def status(self) -> control.ChannelStatus:
+        return control.ChannelStatus(
+            name=self.name,
+            interface=self.interface,
+            parameters=self.parameters,
+            configured=self.configured,
+            phase=self.phase.value,
+            reason=self.reason,
+            pid=self.child.pid if self.child else None,
+            restarts=self.restarts,
+            stream=self._endpoints["rx"],
+            transmit=self._endpoints["tx"],
+            control=self._endpoints["ctl"],
+            state=self.state,
+            clients=[
+                control.ClientStatus(
+                    client_id=client_id,
+                    pid=client.pid,
+                    program=client.program,
+                    filters=client.filters,
+                    replayed=client.replayed,
+                    gone=client.gone,
+                )
+                for client_id, client in self.clients.items()
+            ],
+            record=self._records.last(self.name),
+        )
+
+    def begin(self, waiter: Waiter) -> None:
+        """As the base; the channel's mode is what its options say again, unless it was resumed."""
+        if not self._resumes:
+            self.listen_only = None
+        self._resumes = False
+        super().begin(waiter)
+
+    def resume(self, clients: dict[str, Client], listen_only: bool | None) -> None:
+        """Goes on for a broker that was killed: before the actor is begun."""
+        self.clients |= clients
+        self.listen_only = listen_only
+        self._resumes = True
+
+    def take_state(self) -> None:
+        """Follows the actor's state stream: that it lives, and who is subscribed."""
+        while self.feed is not None and (body := self.feed.receive()) is not None:
+            try:
+                event = decode_event(body).payload
+            except WireError:
+                _logger.exception("channel %r: state not understood", self.name)
+                continue
+            if isinstance(event, StateEvent):
+                self._heard_ns = clock.monotonic_ns()
+                self._note_error(event)
+                self.state = event
+                if event.state != "error":
+                    self.listen_only = event.state == "passive"
+                self._note_clients(event)
+
+    def _note_error(self, event: StateEvent) -> None:
+        """Has it recorded when the bus, or the adapter, has just failed."""
+        has_failed = self.is_up and event.state == "error" and event.reason != CHANGING
+        if has_failed and self.phase is Phase.RUNNING:
+            reason = "bus-off" if "bus-off" in event.reason else "error"
+            self._records.take(self.name, reason, clock.monotonic_ns())
+
+    # ------------------------------------------------------------------------------ lifecycle
+
+    def _spec(self) -> ChannelSpec:
+        parameters = self.parameters
+        if self.listen_only is not None and hasattr(self.options, "listen_only"):
+            parameters["listen_only"] = self.listen_only  # a client may have changed it
+        if self._ring is None:
+            self._ring = SharedMemory(self._broker.ring_mb << 20)
+        return ChannelSpec(
+            name=self.name,
+            interface=self.interface,
+            parameters=parameters,
+            stream=self._endpoints["rx"],
+            transmit=self._endpoints["tx"],
+            control=self._endpoints["ctl"],
+            ring_descriptor=self._ring.descriptor,
+            ring_s=self._broker.ring_s,
+            awaited=list(self.clients),
+            error_rate=self._broker.error_rate,
+            log_level=self._broker.log_level,
+        )
+
+    def _running(self, context: Context, waiter: Waiter) -> None:
+        try:
+            self.feed = StateFeed(context, self._endpoints["rx"], topics.state_topic(self.name))
+        except CanError as error:  # no descriptors are left
+            self.stop(str(error))
+            return
+        waiter.add(self.feed.socket)
+        if self._crashed_ns is not None:
+            self._records.take(self.name, "crash", self._crashed_ns)
+            self._crashed_ns = None
+
+    def _ending(self, waiter: Waiter) -> None:
+        if self.feed is not None:
+            waiter.remove(self.feed.socket)
+            self.feed.close()
+            self.feed = None
+        self.state = None
+
+    def _entered(self, phase: Phase) -> None:
+        if phase is Phase.BACKING_OFF and self._crashed_ns is None:
+            self._crashed_ns = self._since_ns
+        if phase in {Phase.STOPPED, Phase.FAILED}:
+            self._crashed_ns = None
+        if phase in {Phase.RUNNING, Phase.FAILED}:
+            # Clients of an actor that is replaced come back when they next use their bus.
+            for client in self.clients.values():
+                if client.seen:
+                    client.seen = False
+                    client.since_ns = self._since_ns
+
+    def _attend(self, now_ns: int) -> None:
+        self._forget_clients(now_ns)
+        if self.phase is Phase.RUNNING:
+            self._close_idle(now_ns)
+
+    # -------------------------------------------------------------------------------- clients
+
+    def forget(self, client_id: str) -> None:
+        """A client has said that it leaves."""
+        if self.clients.pop(client_id, None) is not None:
+            self._departed[client_id] = None
+            if len(self._departed) > MAX_CLIENTS:
+                del self._departed[next(iter(self._departed))]
+
+    def _note_clients(self, event: StateEvent) -> None:
+        now = clock.monotonic_ns()
+        present = {info.client_id for info in event.clients}
+        for info in event.clients:
+            if info.client_id in self._departed:
+                continue
+            # Unknown: it has outlived the broker that it introduced itself to.
+            client = self.clients.setdefault(info.client_id, Client(0, "?", now))
+            client.seen = True
+            client.filters = info.filters
+            client.replayed, client.gone = info.replayed, info.gone
+        for client_id, client in list(self.clients.items()):
+            if client.seen and client_id not in present:
+                del self.clients[client_id]
+
+    def _forget_clients(self, now_ns: int) -> None:
+        for client_id, client in list(self.clients.items()):
+            late_ns = 0 if client.seen else now_ns - client.since_ns
+            has_ended = late_ns > _UNSEEN_NS and not is_alive(client.pid)
+            if has_ended or (late_ns > _GONE_NS and not self._is_connected(client)):
+                del self.clients[client_id]
+
+    def _is_connected(self, client: Client) -> bool:
+        """Whether its process has a connection to the channel, as far as that is known: one that
+        does not use its bus has, and subscribes again when it next does."""
+        connected = self.state.connected if self.state is not None else []
+        return not connected or 0 in connected or client.pid in connected
+
+    def _close_idle(self, now_ns: int) -> None:
+        if self.wanted:
+            self._idle_ns = None
+        elif self._idle_ns is None:
+            self._idle_ns = now_ns
+        elif now_ns - self._idle_ns > _IDLE_NS:
+            self._idle_ns = None
+            self.stop("its last client has left")
+
+
+class SchedulerSlot(ActorSlot):
+    """The scheduler of all periodic tasks. Started for the first client that asks for it."""
+
+    def __init__(self, runtime: Runtime, log_level: str) -> None:
+        """:raises CanInitializationError: the runtime directory is too long for the socket."""
+        super().__init__("scheduler", "scheduler")
+        self.endpoint = runtime.scheduler_endpoint
+        self._runtime = runtime
+        self._log_level = log_level
+        self._asked_for = False
+
+    @property
+    def wanted(self) -> bool:
+        return self._asked_for
+
+    def resume(self) -> None:
+        """Goes on for a broker that was killed, if there were tasks."""
+        self._asked_for = self._runtime.journal_path.exists()
+
+    def begin(self, waiter: Waiter) -> None:
+        """As the base; from now on it is wanted."""
+        self._asked_for = True
+        super().begin(waiter)
+
+    def status(self) -> control.SchedulerStatus:
+        return control.SchedulerStatus(
+            phase=self.phase.value,
+            reason=self.reason,
+            pid=self.child.pid if self.child else None,
+            restarts=self.restarts,
+            control=self.endpoint,
+        )
+
+    def _spec(self) -> SchedulerSpec:
+        return SchedulerSpec(address=self._runtime.address, log_level=self._log_level)

@@ -1,0 +1,194 @@
+"""What a client knows of its channel without asking: the last state, and that it is alive."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+from typing import Final
+
+from canbroker.delivery.subscriber import CATCH_UP_NS, SILENCE_NS
+from canbroker.errors import CanOperationError
+from canbroker.system import clock
+from canbroker.system.throttle import Throttle
+from canbroker.transport.calls import StateFeed
+from canbroker.transport.sockets import Context, Waiter
+from canbroker.wire import WireError, topics
+from canbroker.wire.stream import Holder, LeftEvent, StateEvent, decode_event
+
+#: Who receives frame by frame looks at the state this often: it costs as much as the frame.
+_GLANCE_NS: Final = 10 * clock.MILLISECOND
+
+_logger = logging.getLogger("canbroker.bus")
+
+
+class ChannelWatch:
+    """Follows a channel's state stream. Any thread; never waits for more than a moment."""
+
+    def __init__(self, context: Context, endpoint: str, channel: str) -> None:
+        self.state = StateEvent(state="active")
+        self.epoch = 0
+        self._interruptions_before = 0
+        self._held_before = 0
+        self._lock = threading.RLock()  # a signal handler may close what it has interrupted
+        self._heard_ns = clock.monotonic_ns()
+        self._looked_ns = 0
+        self._said_ns = 0  # when the channel was as it says
+        self._feed = StateFeed(context, endpoint, topics.state_topic(channel))
+        self._waiter = Waiter()
+        self._waiter.add(self._feed.socket)
+        self._channel = channel
+        self._closed = False
+        self._refused = Throttle(_logger)
+        self._ended = ""
+        self._left: set[str] = set()  # clients of whom the channel has said that they have left
+
+    def begin(self, epoch: int, state: StateEvent) -> None:
+        """Starts from what the channel has said in its ready event."""
+        self.epoch, self.state = epoch, state
+        self._interruptions_before = state.interruptions
+        self._held_before = _held(state)
+        self._heard_ns = clock.monotonic_ns()
+
+    @property
+    def interruptions(self) -> int:
+        """Times that the adapter was away since we began to watch, as far as is known."""
+        with self._lock:
+            self._follow()
+        return self.state.interruptions - self._interruptions_before
+
+    @property
+    def held_errors(self) -> int:
+        """Error frames that the channel has counted instead of passed on since we began."""
+        with self._lock:
+            self._follow()
+        return _held(self.state) - self._held_before
+
+    def problem(self) -> str | None:
+        """Why frames cannot be sent now, as far as is known; ``None`` if they can."""
+        silent = self.silent()
+        if self._ended:
+            return self._ended
+        if silent:
+            return "its broker or channel actor is gone"
+        return self.state.reason or "down" if self.state.state == "error" else None
+
+    def ended(self) -> str:
+        """Why the channel has ended for good, as far as was heard; empty if it has not."""
+        return self._ended
+
+    def silent(self) -> bool:
+        """Whether nothing has been heard of the channel for too long."""
+        with self._lock:
+            self._follow()
+            if self._quiet() and not self._closed:
+                self._waiter.wait(CATCH_UP_NS)
+                self._follow()
+            return self._quiet()
+
+    def glance(self) -> None:
+        """Takes what the channel has said, if that was not done a moment ago."""
+        if clock.monotonic_ns() - self._looked_ns > _GLANCE_NS:
+            with self._lock:
+                self._follow()
+
+    def wait_for(self, state: str, deadline: int | None) -> None:
+        """Waits until the channel says that it is in ``state``, which it has confirmed to us.
+
+        :raises CanOperationError: it did not say so by ``deadline``.
+        """
+        with self._lock:
+            self._follow()
+            while self.state.state != state:
+                if self._closed or not self._waiter.wait(clock.remaining_ns(deadline)):
+                    raise CanOperationError(f"channel {self._channel!r} is not {state} yet")
+                self._follow()
+
+    def holder(self) -> Holder | None:
+        """Who alone may transmit, as far as is known; ``None``: everyone may."""
+        with self._lock:
+            self._follow()
+        return self.state.exclusive
+
+    def wait_until_left(self, client_id: str, deadline: int | None) -> bool:
+        """Whether the channel says by ``deadline`` that a client is not present.
+
+        The state would say so, too, but it names all clients to all of them. It is not followed
+        any more.
+        """
+        with self._lock:
+            if self._closed or (self._quiet() and not self._waiter.wait(0)):
+                return False  # it does not live
+            self._feed.turn_to(topics.left_topic(self._channel, client_id))
+            while client_id not in self._left:
+                left = clock.remaining_ns(deadline)
+                if not left or not self._waiter.wait(left):
+                    return False
+                self._take()
+            return True
+
+    def wait_for_holder(self, is_it: Callable[[Holder | None], bool], deadline: int | None) -> bool:
+        """Whether the channel says by ``deadline`` that somebody holds it who ``is_it``."""
+        with self._lock:
+            self._follow()
+            while not is_it(self.state.exclusive):
+                if self._closed or not self._waiter.wait(clock.remaining_ns(deadline)):
+                    return False
+                self._follow()
+            return True
+
+    def mine(self) -> bool:
+        """Whether this thread is at it."""
+        return bool(self._lock._is_owned())  # type: ignore[attr-defined] # as threading.Condition
+
+    def wake_up(self) -> None:
+        """Nobody waits here for more than a moment."""
+
+    def close(self) -> None:
+        with self._lock:
+            self._closed = True
+            self._feed.close()
+
+    def forked(self) -> None:
+        """[forked child] The socket is the parent's, and so is the lock."""
+        self._lock = threading.RLock()
+        self._closed = True
+
+    def _quiet(self) -> bool:
+        return self._closed or clock.monotonic_ns() - self._heard_ns > SILENCE_NS
+
+    def _follow(self) -> None:
+        """Takes what the channel has said. Who has not looked for long has an old state first,
+        and is told the one of now."""
+        if self._take() and clock.monotonic_ns() - self._said_ns > SILENCE_NS:
+            self._feed.refresh()
+            self._waiter.wait(CATCH_UP_NS)
+            self._take()
+
+    def _take(self) -> bool:
+        """Whether there was something."""
+        self._looked_ns = clock.monotonic_ns()
+        taken = False
+        while not self._closed and (body := self._feed.receive()) is not None:
+            taken = True
+            try:
+                event = decode_event(body)
+            except WireError as error:  # as if it had not been said: the next one may be better
+                self._refused.note(f"state of channel {self._channel!r} refused", str(error))
+                continue
+            self._heard_ns = clock.monotonic_ns()
+            if isinstance(event.payload, LeftEvent):
+                self._left.add(event.payload.client_id)
+            elif isinstance(event.payload, StateEvent):
+                self._said_ns = event.payload.monotonic_ns
+                if event.payload.ended:  # also if another broker is there by now
+                    self._ended = event.payload.reason
+                if event.epoch != self.epoch:  # its actor was replaced, and counts from 0
+                    self._interruptions_before -= self.state.interruptions
+                    self._held_before -= _held(self.state)
+                self.epoch, self.state = event.epoch, event.payload
+        return taken and not self._closed
+
+
+def _held(state: StateEvent) -> int:
+    return sum(state.held_errors.values())

@@ -1,0 +1,282 @@
+"""How a client finds its broker, starts one if there is none, and is given a channel."""
+
+from __future__ import annotations
+
+import functools
+import os
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final, TypeVar
+
+import msgspec
+
+from canbroker.configuration.devices import resolved
+from canbroker.errors import (
+    CanError,
+    CanInitializationError,
+    CanInterfaceNotImplementedError,
+    CanOperationError,
+    CanTimeoutError,
+)
+from canbroker.system import clock, handles
+from canbroker.system.descriptors import pipe
+from canbroker.system.undisturbed import undisturbed
+from canbroker.transport.calls import ControlError, call
+from canbroker.transport.runtime import BrokerLock, Runtime
+from canbroker.transport.sockets import Context
+from canbroker.wire import WireError, control
+
+#: A broker answers at once; one that starts needs the time to start, on a busy machine, too.
+_START_S: Final = 15.0
+_ASK_NS: Final = 250 * clock.MILLISECOND
+
+#: What a broker that was started says when it serves; anything else is why it does not.
+READY: Final = "ready\n"
+
+#: Opening an adapter takes its time; the broker gives it 20 s.
+_OPEN_S: Final = 25.0
+
+#: A broker that was killed meanwhile does not answer; asking again finds its successor.
+_ASK_AGAIN_S: Final = 5.0
+
+_T = TypeVar("_T")
+
+
+class BrokerLeavingError(CanOperationError):
+    """The broker is about to end."""
+
+
+_ERRORS: Final[Mapping[str, type[CanError]]] = {
+    "interface": CanInterfaceNotImplementedError,
+    "initialization": CanInitializationError,
+    "limit": CanInitializationError,
+    "malformed": CanInitializationError,
+    "shutting-down": BrokerLeavingError,
+    "timeout": CanTimeoutError,
+}
+
+
+def autostart_wanted() -> bool:
+    """Whether a missing broker shall be started: unless ``CANBROKER_AUTOSTART`` is 0."""
+    return os.environ.get("CANBROKER_AUTOSTART", "1") != "0"
+
+
+def find_broker(
+    context: Context, runtime: Runtime, *, autostart: bool, options: Sequence[str] = ()
+) -> control.HelloResult:
+    """The running broker, which is started first if there is none and ``autostart``.
+
+    Of several processes that get here at once, the one that takes the lock starts the broker.
+
+    :param options: more that a broker is started with, as ``python -m canbroker.broker`` takes
+        it.
+    :raises CanInitializationError: there is none, or it does not answer.
+    """
+    deadline = clock.deadline_after(_START_S)
+    if not autostart and not runtime.directory.exists():
+        raise _no_broker(runtime)
+    runtime.prepare()
+    start = functools.partial(_start_if_alone, runtime, autostart, options)
+    while clock.remaining_ns(deadline):
+        undisturbed(start, _START_S)  # a lock that is lost by an exception keeps everybody out
+        hello = _hello(context, runtime)
+        if hello is not None:
+            return hello
+    raise CanInitializationError(
+        f"{runtime.describe_broker()} does not answer; its log: {runtime.log_path}"
+    )
+
+
+def attach(
+    context: Context,
+    runtime: Runtime,
+    request: control.Attach,
+    *,
+    autostart: bool,
+    attaching: Callable[[bool], None],
+) -> control.Attached:
+    """Where the sockets of the channel are; it is open when this returns.
+
+    A broker that leaves just now is waited for, and its successor asked again. ``attaching`` is
+    told whether a broker may know us from now on.
+
+    :raises CanError: what the broker says is wrong with the request or the adapter, or that
+        there is no broker.
+    """
+    deadline = clock.deadline_after(_OPEN_S)
+    while clock.remaining_ns(deadline):
+        find_broker(context, runtime, autostart=autostart)
+        attaching(True)
+        try:
+            attached = ask(context, runtime, "attach", request, control.Attached, _ASK_AGAIN_S)
+        except BrokerLeavingError:
+            continue
+        except CanError:
+            attaching(False)
+            raise
+        if attached is not None:
+            return attached
+    raise CanInitializationError(
+        f"the broker at {runtime.address} did not open channel {request.channel!r} in time"
+    )
+
+
+def ask(
+    context: Context,
+    runtime: Runtime,
+    method: str,
+    params: control.Params,
+    result: type[_T],
+    timeout: float,
+) -> _T | None:
+    """The broker's answer, ``None`` if there is none within ``timeout`` seconds.
+
+    :raises CanError: the answer is an error.
+    """
+    try:
+        deadline = clock.deadline_after(timeout)
+        return call(context, runtime.address, method, params, result, deadline)
+    except ControlError as error:
+        raise _ERRORS.get(error.code, CanOperationError)(str(error)) from error
+    except WireError as error:
+        raise CanOperationError(f"the broker at {runtime.address}: {error}") from error
+
+
+def _hello(context: Context, runtime: Runtime) -> control.HelloResult | None:
+    deadline = clock.monotonic_ns() + _ASK_NS
+    try:
+        return call(
+            context, runtime.address, "hello", control.Params(), control.HelloResult, deadline
+        )
+    except (ControlError, WireError) as error:
+        raise CanInitializationError(
+            f"{runtime.describe_broker()} is none of this version: {error}"
+        ) from error
+
+
+def _start_if_alone(runtime: Runtime, autostart: bool, options: Sequence[str]) -> None:
+    """Starts a broker, if nobody holds the lock.
+
+    :raises CanInitializationError: it cannot be started, or is not to be.
+    """
+    with handles.fork_lock:  # a child would hold the lock for as long as it lives
+        lock = BrokerLock.take(runtime.lock_path)
+        if lock is None:
+            return
+        shield = handles.adopted(lock.descriptor)
+    try:
+        if not autostart:
+            lock.release()
+            raise _no_broker(runtime)
+        _start_broker(runtime, lock, options)
+    finally:
+        shield.give_up()  # it is closed
+
+
+def _start_broker(runtime: Runtime, lock: BrokerLock, options: Sequence[str]) -> None:
+    """Starts a broker in the background, detached; it inherits the lock.
+
+    Returns when it serves. A shell in between makes it an orphan at once, so that it is no
+    child of ours that somebody would have to wait for.
+
+    :raises CanInitializationError: it did not start; the message is its own.
+    """
+    import subprocess  # noqa: PLC0415 - most clients find a broker, and need not pay for this
+
+    try:
+        if not sys.executable:
+            raise FileNotFoundError(
+                "this Python does not know its own program (sys.executable is empty); "
+                "start one with 'canbroker serve'"
+            )
+        with handles.fork_lock:  # a child that has the other end keeps us waiting
+            ready, ready_end = map(handles.adopted, pipe())
+    except OSError as error:
+        lock.release()
+        raise CanInitializationError(
+            f"cannot start a broker: {handles.explained(error)}"
+        ) from error
+    command = [
+        *("/bin/sh", "-c", '"$@" &', "sh"),
+        *(sys.executable, "-P", "-m", "canbroker.broker"),
+        *("--address", runtime.address),
+        *("--lock", str(lock.descriptor)),
+        *("--ready", str(ready_end.fileno())),
+        *options,
+    ]
+    descriptors = (lock.descriptor, ready_end.fileno())
+    try:
+        # subprocess, too, reads a pipe whose other end a child would keep.
+        with handles.fork_lock, runtime.log_path.open("wb") as log:
+            subprocess.run(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                pass_fds=descriptors,
+                start_new_session=True,
+                check=True,
+            )
+    except (OSError, subprocess.CalledProcessError) as error:
+        ready.close()
+        text = handles.explained(error)
+        raise CanInitializationError(f"cannot start a broker: {text}") from error
+    finally:
+        ready_end.close()
+        lock.hand_over()
+    try:
+        with open(ready.fileno(), closefd=False) as answers:
+            answer = answers.read()
+    finally:
+        ready.close()
+    if answer != READY:
+        problem = answer or f"it ended while it started; its log: {runtime.log_path}"
+        raise CanInitializationError(f"the broker did not start: {problem}")
+
+
+def _no_broker(runtime: Runtime) -> CanInitializationError:
+    allow = "" if autostart_wanted() else ", or allow clients to (CANBROKER_AUTOSTART is 0)"
+    return CanInitializationError(
+        f"no broker at {runtime.address}; start one with 'canbroker serve'{allow}"
+    )
+
+
+def program() -> str:
+    """This process's command, for people."""
+    command = " ".join(sys.argv)[:200] or sys.executable
+    return command.encode(errors="replace").decode()
+
+
+def request(
+    client_id: str, channel: str, interface: str | None, parameters: Mapping[str, Any]
+) -> control.Attach:
+    """What a client tells the broker of itself and of the channel that it wants.
+
+    :raises CanInitializationError: a parameter that cannot travel to the broker.
+    """
+    for key, value in parameters.items():
+        if not isinstance(value, (str, int, float, bool, type(None))):
+            raise CanInitializationError(
+                f"parameter {key!r} must be a text, a number or a bool, got {value!r}"
+            )
+        if isinstance(value, int) and not -(1 << 63) <= value < 1 << 64:
+            raise CanInitializationError(f"{key} is {value}, which is no number of any parameter")
+    for name, value in {"channel": channel, "interface": interface, **parameters}.items():
+        if isinstance(value, str) and len(value) > control.MAX_TEXT:
+            raise CanInitializationError(
+                f"{name} {value[:32]!r}… has {len(value):,} characters; "
+                f"{control.MAX_TEXT:,} are the most"
+            )
+    attach = control.Attach(
+        client_id=client_id,
+        pid=os.getpid(),
+        program=program(),
+        channel=resolved(interface, channel),
+        interface=interface,
+        parameters=dict(parameters),
+    )
+    try:
+        msgspec.msgpack.encode(attach)
+    except (UnicodeEncodeError, OverflowError) as error:
+        raise CanInitializationError(f"cannot ask for channel {channel!r}: {error}") from error
+    return attach

@@ -1,0 +1,50 @@
+"""The flight recorder: what was on a channel just now, from the ring that its process keeps."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from canbroker.delivery.asker import Asker
+from canbroker.errors import CanOperationError
+from canbroker.model.filters import EVERYTHING
+from canbroker.model.frame import EchoFrame
+from canbroker.system import clock
+from canbroker.transport.runtime import Runtime
+from canbroker.transport.sockets import SharedContext
+from canbroker.wire import WireError
+from canbroker.wire.topics import route_topic
+
+#: A channel answers at once; nobody should wait long for one that is gone. A full ring takes it
+#: some hundred answers, on a machine that may be busy.
+_ANSWER_S: Final = 2.0
+_WHOLE_S: Final = 30.0
+
+
+def recent_frames(broker: str | None, channel: str, seconds: float) -> list[EchoFrame]:
+    """The frames of a channel's last ``seconds``, oldest first, as far as its ring has them.
+
+    It has those that passed the filters of any client. It is not asked of the broker, and keeps no
+    channel open.
+
+    :param broker: address; ``None``: this user's own.
+    :param channel: the broker's name for it.
+    :raises CanOperationError: the channel does not answer, or not as it should.
+    """
+    if not channel or not channel.isprintable():
+        raise CanOperationError(f"no channel is called {channel!r}")
+    endpoint = Runtime.at(broker).channel_endpoint(channel, "ctl")
+    context = SharedContext()
+    asker = Asker(context, endpoint)
+    try:
+        topic = route_topic(channel, EVERYTHING)
+        answer = asker.history(topic, 0, None, clock.deadline_after(_ANSWER_S))
+        if answer is not None:
+            answer = asker.history(topic, seconds, None, clock.deadline_after(_WHOLE_S))
+    except WireError as error:
+        raise CanOperationError(f"channel {channel!r}: {error}") from error
+    finally:
+        asker.close()
+        context.close()
+    if answer is None:
+        raise CanOperationError(f"channel {channel!r} does not answer")
+    return answer[0]

@@ -1,0 +1,134 @@
+"""What becomes of open buses and leases when their owner forgets them, forks, or ends.
+
+Importing does nothing, so the first one that is opened registers the end of all of them.
+"""
+
+from __future__ import annotations
+
+import atexit
+import functools
+import logging
+import os
+import warnings
+import weakref
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from canbroker.errors import CanError
+from canbroker.system.undisturbed import in_background
+
+_logger = logging.getLogger("canbroker.bus")
+
+
+class Owned(Protocol):
+    """A bus or a lease, as far as its end is concerned."""
+
+    def _abandon(self) -> None:
+        """Its owner has not ended it, so that is done with :func:`end`."""
+
+    def _forked(self) -> None:
+        """[forked child] It is the parent's."""
+
+
+#: In the order in which they were opened: a lease before the bus that is opened with it.
+_open: weakref.WeakKeyDictionary[Owned, None] = weakref.WeakKeyDictionary()
+_registered: list[bool] = []
+
+#: What the ends of their owners need. The keys are weak references to the owners.
+_needed: dict[weakref.ref[Any], object] = {}
+
+#: Of forgotten ones that are being ended: whether that is done, and what waits for it.
+_waits: list[tuple[list[bool], Callable[[], None]]] = []
+
+
+def needs(owner: object, needed: object) -> None:
+    """Keeps ``needed``, which does not refer to ``owner``, for as long as that exists.
+
+    The garbage collector clears the weak references to all of its garbage, then finalizes it in
+    any order: sockets may be closed before the bus that they belong to. ``needed`` is no garbage
+    at the same time as ``owner``.
+    """
+    _needed[weakref.ref(owner, _needed.pop)] = needed
+
+
+def opened(owned: Owned) -> None:
+    """Has ``owned`` ended at the end of the process, at the latest."""
+    _open[owned] = None
+    if not _registered:
+        _registered.append(True)
+        atexit.register(_end_all)
+        if hasattr(os, "register_at_fork"):
+            os.register_at_fork(after_in_child=_forked)
+
+
+def closed(owned: Owned) -> None:
+    """``owned`` has been ended by its owner."""
+    _open.pop(owned, None)
+
+
+def end(owned: Owned, end: Callable[[], None], done: str) -> None:
+    """Calls ``end``, then warns that it was not ``done`` by the owner.
+
+    :raises ResourceWarning: where warnings are errors; ``owned`` has been ended all the same.
+    """
+    name = repr(owned)
+    try:
+        end()
+    except CanError:
+        _logger.exception("%s was not %s, and cannot be in order", name, done)
+    finally:
+        warnings.warn(f"{name} was not {done}", ResourceWarning, stacklevel=3, source=owned)
+
+
+def forgotten(owned: Owned, name: str, end: Callable[[], None], done: str) -> None:
+    """[finalizer] As :func:`end`, without waiting for it.
+
+    A finalizer may interrupt anything, and Python swallows what a signal handler raises in it. So
+    it does little: not even the state of ``owned`` is looked up.
+
+    :raises ResourceWarning: as :func:`end`.
+    """
+    end_later(functools.partial(_end_quietly, end, name, done))
+    warnings.warn(f"{name} was not {done}", ResourceWarning, stacklevel=3, source=owned)
+
+
+def end_later(job: Callable[[], None]) -> None:
+    """[finalizer] Does ``job`` on a thread of its own."""
+    ended: list[bool] = []
+    _waits[:] = [(over, wait) for over, wait in _waits if not over]
+    _waits.append((ended, in_background(functools.partial(_do, job, ended), "canbroker-cleanup")))
+
+
+def _do(job: Callable[[], None], ended: list[bool]) -> None:
+    try:
+        job()
+    finally:
+        ended.append(True)
+
+
+def _end_quietly(end: Callable[[], None], name: str, done: str) -> None:
+    try:
+        end()
+    except CanError:
+        _logger.exception("%s was not %s, and cannot be in order", name, done)
+
+
+def _end_all() -> None:
+    """Ends each of them, whatever another one raises."""
+    for _, wait in _waits:
+        wait()
+    errors: list[Exception] = []
+    for owned in reversed(list(_open)):
+        try:
+            owned._abandon()
+        except Exception as error:  # noqa: BLE001 - raised below
+            errors.append(error)
+    if errors:
+        raise ExceptionGroup("not ended by their owners", errors)
+
+
+def _forked() -> None:
+    for owned in list(_open):
+        owned._forked()
+    _open.clear()
+    _waits.clear()

@@ -1,0 +1,77 @@
+"""The line by which all buses and leases of a process tell a broker that they end.
+
+It is open while there are any, so that ending needs no descriptor that may not be there.
+"""
+
+from __future__ import annotations
+
+import functools
+from weakref import WeakSet
+
+from canbroker.bus.turns import Turn
+from canbroker.errors import CanOperationError, CanTimeoutError
+from canbroker.system import clock, handles
+from canbroker.transport.calls import ControlError, ControlLink
+from canbroker.transport.sockets import SharedContext
+from canbroker.wire import WireError, control
+
+
+class Line:
+    """To one broker. Any thread. Made by :func:`line_to`."""
+
+    def __init__(self, address: str) -> None:
+        """:raises CanError: there are no descriptors left."""
+        self.users: WeakSet[object] = WeakSet()
+        self._address = address
+        self._turn = Turn("talking to the broker")
+        self._context = SharedContext()
+        self._link = ControlLink(self._context, address)
+
+    def tell(self, method: str, params: control.Params, timeout: float) -> None:
+        """Tells the broker something.
+
+        :raises CanOperationError, CanTimeoutError: it has not understood, or not in time.
+        """
+        deadline = clock.deadline_after(timeout)
+        self._turn.take(deadline, functools.partial(self._tell, method, params, deadline))
+
+    def leave(self, user: object) -> None:
+        """``user`` does not need it any more. Idempotent. The last one closes it."""
+        with handles.fork_lock:
+            self.users.discard(user)
+            if self.users:
+                return
+            if _lines.get(self._address) is self:
+                del _lines[self._address]
+            self._context.close()
+
+    def _tell(self, method: str, params: control.Params, deadline: int | None) -> None:
+        try:
+            answer = self._link.call(method, params, control.Nothing, deadline)
+        except (ControlError, WireError) as error:
+            raise CanOperationError(f"the broker at {self._address}: {error}") from error
+        if answer is None:
+            raise CanTimeoutError(f"the broker at {self._address} does not answer")
+
+
+def line_to(address: str, user: object) -> Line:
+    """The line to the broker at ``address``, for ``user`` until it calls :meth:`Line.leave`.
+
+    :raises CanError: there are no descriptors left.
+    """
+    handles.register(in_child=_forget)
+    with handles.fork_lock:
+        line = _lines.get(address)
+        if line is None:
+            line = Line(address)
+        line.users.add(user)
+        _lines[address] = line
+        return line
+
+
+_lines: dict[str, Line] = {}
+
+
+def _forget() -> None:
+    """[forked child] They are the parent's."""
+    _lines.clear()

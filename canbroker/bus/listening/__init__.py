@@ -1,0 +1,1 @@
+"""Notifier and listeners: frames that are handed to functions of the user."""

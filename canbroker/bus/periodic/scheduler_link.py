@@ -1,0 +1,309 @@
+"""A client's connection to the scheduler of periodic tasks."""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import logging
+import threading
+from collections.abc import Callable, Sequence
+from typing import Final, TypeVar
+from weakref import WeakMethod
+
+import msgspec
+
+from canbroker.bus import discovery
+from canbroker.bus.life import Life
+from canbroker.bus.periodic.timer import shared
+from canbroker.bus.turns import Turn
+from canbroker.errors import (
+    CanError,
+    CanInitializationError,
+    CanOperationError,
+    CanTimeoutError,
+)
+from canbroker.system import clock
+from canbroker.transport.calls import Link
+from canbroker.transport.runtime import Runtime
+from canbroker.wire import DECODE_ERRORS, WireError, control
+from canbroker.wire.tasks import AddTask, ModifyTask, StopTasks, TaskAdded, TaskTrouble
+
+#: The scheduler is a process; this long it may take to start on a busy machine.
+_START_S: Final = 20.0
+
+#: It answers at once. A request that was lost, because it was killed, is sent again.
+_ANSWER_NS: Final = 5 * clock.SECOND
+_AGAIN_NS: Final = clock.SECOND // 2
+
+#: A task is not started so shortly before that time is over: the answer would come too late.
+_UNDERWAY_NS: Final = clock.SECOND // 10
+
+_LEAVE_NS: Final = clock.SECOND
+
+#: Requests on their way at a time.
+_AT_ONCE: Final = 256
+
+_logger = logging.getLogger("canbroker.bus")
+
+_T = TypeVar("_T")
+
+
+class RefusedError(CanOperationError):
+    """The scheduler has answered with an error; ``code`` is to act on."""
+
+    def __init__(self, error: control.ErrorResult) -> None:
+        super().__init__(error.message)
+        self.code = error.code
+
+
+class NoAnswerError(CanOperationError):
+    """The scheduler, or its broker, has not answered."""
+
+
+class TaskLink:
+    """Asks the scheduler for one client, and hears what it says unasked.
+
+    Any number of threads, which take turns. Connects with the first request. Requests are
+    repeated until they are answered: any of them may arrive twice. What is asked after a request
+    that was not answered also arrives after it.
+    """
+
+    def __init__(
+        self,
+        life: Life,
+        runtime: Runtime,
+        client_id: str,
+        on_trouble: Callable[[TaskTrouble], None],
+    ) -> None:
+        """``on_trouble`` is a method, called in a turn, by the thread that hears of it. Its object
+        knows functions of the user, and so perhaps the bus, which we shall not keep: we have a weak
+        reference to it. Opens nothing."""
+        self.turn = Turn("managing periodic tasks")
+        self.client_id = client_id
+        self._life = life
+        self._runtime = runtime
+        self._check_open = life.check_open
+        self._finish = life.finish
+        self._on_trouble = WeakMethod(on_trouble)
+        self._link: Link | None = None
+        self._silent = False  # the last request was not answered
+        self._numbers = itertools.count(1)
+        self._asked: set[int] = set()
+        self._answers: dict[int, control.Reply] = {}
+        self._arming = threading.RLock()
+        self._listening = False
+        self._descriptor: int | None = None  # of the socket
+
+    # ------------------------------------------------------------------------------- requests
+
+    def in_turn(self, job: Callable[[], _T]) -> _T:
+        """What ``job`` returns, which may call :meth:`add`, :meth:`modify` and :meth:`stop`.
+
+        :raises CanOperationError: the bus is closed, or the call comes from a signal handler
+            that has interrupted another one.
+        """
+        self._check_open()
+        try:
+            return self.turn.take(None, functools.partial(self._turn, job))
+        finally:
+            self._arm()
+            self._finish()
+
+    def add(self, request: AddTask) -> TaskAdded:
+        """Starts a task. In a turn.
+
+        :raises RefusedError: the scheduler does not start it.
+        :raises NoAnswerError: it did not answer in time, and may have started it just now.
+        """
+        self._connected()  # first: a scheduler that has to be started may take longer than that
+        request.expires_ns = clock.monotonic_ns() + _ANSWER_NS - _UNDERWAY_NS
+        (reply,) = self._exchange("task_add", [request], _ANSWER_NS)
+        return _result(reply, TaskAdded)
+
+    def take_back(self, task: int) -> None:
+        """Has a task stopped that may be started still, without waiting for it. In a turn."""
+        if self._link is not None:
+            stop = StopTasks(client_id=self.client_id, task=task)
+            self._link.send(control.encode_request(next(self._numbers), "task_stop", stop))
+
+    def modify(self, request: ModifyTask) -> TaskAdded:
+        """Changes a task. In a turn. :raises RefusedError, NoAnswerError:"""
+        (reply,) = self._exchange("task_modify", [request], _ANSWER_NS)
+        return _result(reply, TaskAdded)
+
+    def stop(self, tasks: Sequence[int]) -> None:
+        """Ends tasks; none of their frames is sent after this has returned. In a turn.
+
+        :raises RefusedError, NoAnswerError:
+        """
+        for start in range(0, len(tasks), _AT_ONCE):
+            requests = [
+                StopTasks(client_id=self.client_id, task=task)
+                for task in tasks[start : start + _AT_ONCE]
+            ]
+            for reply in self._exchange("task_stop", requests, _ANSWER_NS):
+                _result(reply, control.Nothing)
+
+    def leave(self) -> None:
+        """Ends all tasks of the client, before it leaves its channel, which ends them, too."""
+        if self._link is None:
+            return
+        requests = [StopTasks(client_id=self.client_id)]
+        job = functools.partial(self._exchange, "task_stop", requests, _LEAVE_NS)
+        try:
+            self.turn.take(clock.monotonic_ns() + _LEAVE_NS, job)
+        except CanError as error:
+            _logger.debug("the scheduler did not confirm the end of periodic tasks: %s", error)
+
+    # --------------------------------------------------------------------------------- unasked
+
+    def listen(self, wanted: bool) -> None:
+        """Whether :meth:`collect` is called by the timer's thread when there is something."""
+        self._listening = wanted
+        if wanted:
+            self._arm()
+        elif self._descriptor is not None:
+            shared().disarm(self._descriptor)
+
+    def collect(self) -> None:
+        """Takes what the scheduler has said, unless somebody is at it, who takes it then."""
+        if self._link is None or self.turn.taken():
+            return
+        try:
+            self.turn.take(0, self._collect)
+        except CanTimeoutError:  # somebody was faster
+            return
+        finally:
+            self._arm()
+
+    def mine(self) -> bool:
+        """Whether this thread has a turn."""
+        return self.turn.mine()
+
+    def wake_up(self) -> None:
+        """Who waits here looks at the wake of the bus, too."""
+
+    def close(self) -> None:
+        """Closes the socket; who waits must have been woken, and found the bus closed."""
+        self.turn.take(None, self._close)
+
+    def forked(self) -> None:
+        """[forked child] The socket is the parent's, and so is the lock."""
+        self._arming = threading.RLock()
+        self._descriptor = None
+        self._link = None
+
+    # -------------------------------------------------------------------------------- in a turn
+
+    def _turn(self, job: Callable[[], _T]) -> _T:
+        self._check_open()
+        try:
+            return job()
+        finally:
+            self._collect()  # what came since the last answer, as its signal may be gone
+
+    def _exchange(
+        self, method: str, requests: Sequence[control.Params], timeout_ns: int
+    ) -> list[control.Reply]:
+        """The replies to requests that are made at once.
+
+        :raises NoAnswerError: one of them had none in time.
+        :raises CanOperationError: the bus is being closed.
+        """
+        link = self._connected()
+        bodies = {
+            number: control.encode_request(number, method, params)
+            for params, number in zip(requests, self._numbers, strict=False)
+        }
+        deadline = clock.monotonic_ns() + timeout_ns
+        self._asked = set(bodies)
+        self._answers = {}
+        while self._asked:
+            if not clock.remaining_ns(deadline):
+                self._asked.clear()
+                self._silent = True
+                raise NoAnswerError("the scheduler of periodic tasks does not answer")
+            for number in sorted(self._asked):
+                link.send(bodies[number])
+            self._wait(link, min(clock.monotonic_ns() + _AGAIN_NS, deadline))
+        return [self._answers[number] for number in bodies]
+
+    def _wait(self, link: Link, until: int) -> None:
+        """Waits until all is answered, or the time is ``until``."""
+        while self._asked and (left := clock.remaining_ns(until)):
+            link.wait(self._life.closing(), left)
+            self._check_open()
+            self._collect()
+
+    def _connected(self) -> Link:
+        if self._link is None or self._silent:
+            # The broker starts it if it does not run.
+            found = discovery.ask(
+                self._life.context,
+                self._runtime,
+                "scheduler",
+                control.Params(),
+                control.SchedulerAt,
+                _START_S,
+            )
+            if found is None:
+                raise NoAnswerError(f"the broker at {self._runtime.address} does not answer")
+            self._silent = False
+            if self._link is None:
+                self._link = self._connect(found.control)
+                self._descriptor = self._link.socket.fileno()
+        return self._link
+
+    def _connect(self, endpoint: str) -> Link:
+        try:
+            return Link(self._life.context, endpoint, self.client_id)
+        except CanInitializationError as error:
+            raise CanOperationError(f"the scheduler of periodic tasks: {error}") from error
+
+    def _collect(self) -> None:
+        while self._link is not None and (body := self._link.receive()) is not None:
+            try:
+                reply = control.decode_reply(body)
+                if reply.id in self._asked:
+                    self._asked.discard(reply.id)
+                    self._answers[reply.id] = reply
+                elif reply.id == 0:
+                    self._tell(msgspec.msgpack.decode(reply.result, type=TaskTrouble))
+            except (WireError, *DECODE_ERRORS) as error:
+                _logger.warning("the scheduler says what is not understood: %s", error)
+
+    def _tell(self, trouble: TaskTrouble) -> None:
+        on_trouble = self._on_trouble()
+        if on_trouble is None:
+            _logger.warning(
+                "%d frames of a periodic task of a forgotten bus were not sent: %s",
+                trouble.failed,
+                trouble.reason,
+            )
+        else:
+            on_trouble(trouble)
+
+    def _arm(self) -> None:
+        """Has the timer look when there is something. What a thread does that has a turn may
+        take the signal away, so it is called after each of them."""
+        with self._arming:  # the socket may be about to be closed
+            if self._listening and self._descriptor is not None:
+                shared().arm(self._descriptor, self.collect)
+
+    def _close(self) -> None:
+        with self._arming:
+            descriptor, self._descriptor = self._descriptor, None
+            if descriptor is not None:
+                shared().disarm(descriptor)
+        if self._link is not None:
+            self._link.close()
+            self._link = None
+
+
+def _result(reply: control.Reply, result: type[_T]) -> _T:
+    try:
+        if not reply.ok:
+            raise RefusedError(msgspec.msgpack.decode(reply.result, type=control.ErrorResult))
+        return msgspec.msgpack.decode(reply.result, type=result)
+    except DECODE_ERRORS as error:
+        raise CanOperationError(f"the scheduler says what is not understood: {error}") from error

@@ -1,0 +1,129 @@
+"""What all periodic tasks have in common, and what they need of those that keep them."""
+
+from __future__ import annotations
+
+import logging
+from abc import abstractmethod
+from collections.abc import Callable, Sequence
+from typing import Protocol, TypeAlias
+
+from canbroker.bus.ownership import Uncopyable
+from canbroker.bus.periodic.cyclic import (
+    LimitedDurationCyclicSendTaskABC,
+    ModifiableCyclicTaskABC,
+    RestartableCyclicTaskABC,
+)
+from canbroker.bus.periodic.scheduler_link import TaskLink
+from canbroker.bus.periodic.timer import Entry
+from canbroker.bus.transmitter import Failed, Unanswered
+from canbroker.errors import CanOperationError
+from canbroker.model.frame import Frame, describe
+from canbroker.model.message import Message, to_frame
+
+_logger = logging.getLogger("canbroker.bus")
+
+Modifier: TypeAlias = Callable[[Message], object]
+OnError: TypeAlias = Callable[[Exception], bool | None]
+
+
+class Owner(Protocol):
+    """The tasks of one bus, as one of them sees it. Any thread."""
+
+    @property
+    def channel(self) -> str:
+        """The name of the channel."""
+
+    def check_open(self) -> None:
+        """:raises CanOperationError: the bus is closed."""
+
+    def in_turn(self, job: Callable[[TaskLink], None]) -> None:
+        """Runs ``job`` while no other task of the bus asks the scheduler."""
+
+    def offer(self, frame: Frame, expires_ns: int, failed: Failed) -> Unanswered | None:
+        """Sends a frame if there is room; ``failed`` is told if it fails later."""
+
+    def settle(self, request: Unanswered) -> None:
+        """Waits until nothing is on its way any more of what was sent up to ``request``.
+
+        :raises CanOperationError: there still is.
+        """
+
+    def begin(self, task: PeriodicTask) -> None:
+        """``task`` is about to run.
+
+        :raises CanOperationError: the bus is closed, or there are too many tasks.
+        """
+
+    def ended(self, task: PeriodicTask) -> None:
+        """``task`` does not run any more."""
+
+    def stop(self, tasks: Sequence[PeriodicTask], *, remove: bool) -> None:
+        """Ends tasks; none of their frames is sent after this has returned."""
+
+    def note(self, task: PeriodicTask, error: CanOperationError) -> None:
+        """Tells ``on_error`` what went wrong, or keeps it for the next call that may raise it."""
+
+    def raise_trouble(self, task: PeriodicTask) -> None:
+        """Raises what was noted of ``task``."""
+
+
+class PeriodicTask(
+    Uncopyable,
+    LimitedDurationCyclicSendTaskABC,
+    RestartableCyclicTaskABC,
+    ModifiableCyclicTaskABC,
+):
+    """What ``Bus.send_periodic`` returns. Any thread may use it; it keeps no bus open.
+
+    Methods raise :class:`CanOperationError` if they fail, or if a frame of the task was refused
+    since the last call. After the bus was shut down, :meth:`stop` alone has nothing to object to.
+    """
+
+    def __init__(
+        self,
+        tasks: Owner,
+        messages: Message | Sequence[Message],
+        period: float,
+        duration: float | None,
+        *,
+        store: bool,
+        on_error: OnError | None,
+    ) -> None:
+        """``store``: whether the bus keeps it, and so stops it with all the others."""
+        super().__init__(messages, period, duration)
+        self._tasks = tasks
+        self.is_stored = store
+        self.on_error = on_error
+        self._name = describe(to_frame(self.messages[0]))
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self._name} every {self.period:g} s>"
+
+    #: Whether it may be running.
+    started: bool
+
+    @abstractmethod
+    def update(self, *, period: float) -> None:
+        """Changes the period, counted from the last due time: without a gap. Ours.
+
+        :raises ValueError: no period of time, or not longer than the phase.
+        """
+
+    def stop(self) -> None:
+        """Ends it, if it runs: when this has returned, none of its frames is sent any more."""
+        self._tasks.stop([self], remove=True)
+        self._tasks.raise_trouble(self)
+
+    @abstractmethod
+    def report(self, error: CanOperationError, _: Entry) -> None:
+        """Tells ``on_error``. On the timer's thread."""
+
+    def _goes_on(self, error: BaseException) -> bool:
+        """What the user's ``on_error`` says. On the timer's thread."""
+        if self.on_error is None or not isinstance(error, Exception):
+            return False
+        try:
+            return bool(self.on_error(error))
+        except Exception:
+            _logger.exception("on_error of %r failed", self)
+            return False

@@ -1,0 +1,203 @@
+"""One thread for all that periodic tasks do in their owner's process: functions of the user."""
+
+from __future__ import annotations
+
+import functools
+import heapq
+import itertools
+import logging
+import os
+import threading
+from collections.abc import Callable
+from typing import Final
+
+from canbroker.system import clock
+from canbroker.system.undisturbed import undisturbed
+from canbroker.system.wake import Wake
+from canbroker.transport.sockets import Waiter
+
+#: This many cancelled entries may lie in the heap before it is cleaned up.
+_CANCELLED: Final = 64
+
+_logger = logging.getLogger("canbroker.bus")
+
+
+class Entry:
+    """A job that waits for its time. :class:`Timer` makes them."""
+
+    __slots__ = ("job",)
+
+    def __init__(self, job: Callable[[Entry], None]) -> None:
+        self.job: Callable[[Entry], None] | None = job
+
+
+class Timer:
+    """Runs jobs at their times, or when a descriptor is readable, one after the other.
+
+    Any thread may call any method, a job too. The thread begins with the first job and ends when
+    there is none left.
+    """
+
+    def __init__(self) -> None:
+        # Reentrant: a signal handler or a finalizer may interrupt a method and call another one.
+        # So nothing here is read and then written: each change is one call that is done or not.
+        self._lock = threading.RLock()
+        self._numbers = itertools.count()
+        self._heap: list[tuple[int, int, Entry]] = []
+        self._live: set[Entry] = set()  # those in the heap that are not cancelled
+        self._armed: dict[int, Callable[[], None]] = {}
+        self._thread: threading.Thread | None = None
+        self._wake: Wake | None = None  # while the thread runs
+
+    def at(self, due_ns: int, job: Callable[[Entry], None]) -> Entry:
+        """Has ``job`` called at ``due_ns`` of the monotonic clock, with the entry returned here."""
+        entry = Entry(job)
+        with self._lock:
+            wake = self._begin()
+            heapq.heappush(self._heap, (due_ns, next(self._numbers), entry))
+            self._live.add(entry)
+        wake.set()
+        return entry
+
+    def cancel(self, entry: Entry) -> None:
+        """Has the job of ``entry`` not called, unless that has begun."""
+        with self._lock:
+            entry.job = None
+            self._live.discard(entry)
+            self._notify()
+
+    def arm(self, descriptor: int, job: Callable[[], None]) -> None:
+        """Has ``job`` called once, when ``descriptor`` is readable."""
+        with self._lock:
+            wake = self._begin()
+            self._armed[descriptor] = job
+        wake.set()
+
+    def disarm(self, descriptor: int) -> None:
+        """Forgets ``descriptor``, which may be closed then."""
+        with self._lock:
+            if self._armed.pop(descriptor, None) is not None:
+                self._notify()
+
+    def settle(self, timeout: float) -> None:
+        """Waits until the thread has ended, if nothing is left for it to do."""
+        with self._lock:
+            thread = self._thread if self._idle() else None
+        if thread is not None and thread is not threading.current_thread():
+            thread.join(timeout)
+
+    def is_mine(self) -> bool:
+        """Whether this is the timer's thread, which jobs run on."""
+        return self._thread is threading.current_thread()
+
+    def forget(self) -> None:
+        """[forked child] The thread and its jobs are the parent's."""
+        self._lock = threading.RLock()
+        self._heap, self._live, self._armed = [], set(), {}
+        self._thread = self._wake = None
+
+    def _begin(self) -> Wake:
+        """The thread runs, or begins to. Needs the lock."""
+        if self._wake is not None:
+            return self._wake
+        wake = Wake()
+        try:
+            # A daemon, because Python waits for other threads before it calls what ends the buses
+            # and so their tasks. That waits for this one, with :meth:`settle`.
+            thread = threading.Thread(
+                target=self._run, args=(wake,), name="canbroker-timer", daemon=True
+            )
+            self._thread, self._wake = thread, wake
+            undisturbed(thread.start)  # which is not to be interrupted
+        except BaseException:  # a signal handler's, too: if the thread runs, it ends
+            self._wake = None
+            wake.close()
+            raise
+        return wake
+
+    def _notify(self) -> None:
+        if self._wake is not None:
+            self._wake.set()
+
+    def _idle(self) -> bool:
+        return not self._live and not self._armed
+
+    # ------------------------------------------------------------------------------ the thread
+
+    def _run(self, wake: Wake) -> None:
+        waiter, watched = Waiter(), {wake.fileno()}
+        waiter.add(wake)
+        while not self._ends(wake):
+            wake.clear()  # first: what is asked for from now on is seen below, or sets it again
+            self._run_due(clock.monotonic_ns())
+            with self._lock:
+                if self._idle():
+                    continue
+                self._clean_up()
+                armed = {wake.fileno(), *self._armed}
+                due = self._heap[0][0] if self._heap else None
+            if armed != watched:
+                waiter, watched = Waiter(), armed
+                for descriptor in armed:
+                    waiter.add(descriptor)
+            for descriptor in watched & waiter.wait(clock.remaining_ns(due)):
+                self._run_armed(descriptor)
+
+    def _ends(self, wake: Wake) -> bool:
+        """Whether nothing is left to do, or another thread does it: this one ends then."""
+        with self._lock:
+            if self._wake is wake and not self._idle():
+                return False
+            if self._wake is wake:
+                self._heap.clear()
+                self._wake = None
+        wake.close()
+        return True
+
+    def _run_due(self, now_ns: int) -> None:
+        while (job := self._pop_due(now_ns)) is not None:
+            _guarded(job)
+
+    def _pop_due(self, now_ns: int) -> Callable[[], None] | None:
+        with self._lock:
+            while self._heap and self._heap[0][0] <= now_ns:
+                entry = heapq.heappop(self._heap)[2]
+                self._live.discard(entry)
+                if entry.job is not None:
+                    return functools.partial(entry.job, entry)
+        return None
+
+    def _clean_up(self) -> None:
+        """Drops cancelled entries when they are too many. Needs the lock."""
+        if len(self._heap) <= max(_CANCELLED, 2 * len(self._live)):
+            return
+        items = [heapq.heappop(self._heap) for _ in range(len(self._heap))]
+        for item in items:
+            if item[2].job is not None:
+                heapq.heappush(self._heap, item)
+
+    def _run_armed(self, descriptor: int) -> None:
+        with self._lock:
+            job = self._armed.pop(descriptor, None)
+        if job is not None:
+            _guarded(job)
+
+
+def shared() -> Timer:
+    """The timer of this process."""
+    if not _registered:
+        _registered.append(True)
+        if hasattr(os, "register_at_fork"):
+            os.register_at_fork(after_in_child=_shared.forget)
+    return _shared
+
+
+def _guarded(job: Callable[[], None]) -> None:
+    try:
+        job()
+    except Exception:  # one job must not end the thread of all the others
+        _logger.exception("a job of the timer failed")
+
+
+_shared: Final = Timer()
+_registered: list[bool] = []

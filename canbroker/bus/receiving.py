@@ -1,0 +1,348 @@
+"""The receiving half of a bus: frames become messages, and wait until someone takes them."""
+
+from __future__ import annotations
+
+import functools
+import logging
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable
+from typing import Any, TypeAlias
+
+from canbroker.bus.channel_watch import ChannelWatch
+from canbroker.bus.turns import Turns
+from canbroker.bus.values import Receiving
+from canbroker.delivery.order import SLOW, Loss
+from canbroker.delivery.subscriber import Subscriber
+from canbroker.errors import CanLossError, CanTimeoutError
+from canbroker.model.filters import EVERYTHING, FilterSet
+from canbroker.model.frame import ERROR, EXTENDED, EchoFrame
+from canbroker.model.message import Message
+from canbroker.system import clock
+from canbroker.system.throttle import Throttle
+from canbroker.system.wake import Wake
+from canbroker.transport.readiness import Readiness
+from canbroker.transport.sockets import Context
+from canbroker.wire.stream import ReadyEvent
+
+#: What is returned by a receive, or raised.
+Item: TypeAlias = "Message | CanLossError"
+
+_logger = logging.getLogger("canbroker.bus")
+
+
+class Reception:
+    """Receives a channel's messages for any number of threads, which take turns."""
+
+    def __init__(
+        self,
+        context: Context,
+        endpoint: str,
+        control: str,
+        channel: str,
+        client_id: str,
+        *,
+        label: Any,
+        receiving: Receiving,
+        check_open: Callable[[], None],
+        disconnect: Callable[[str], object],
+        watch: ChannelWatch,
+        claim: str | None = None,
+    ) -> None:
+        """``label`` is what messages carry as their channel; ``receiving`` is what the user wants.
+
+        ``check_open`` raises when the bus is closed, ``disconnect`` closes it and says why;
+        ``watch`` is kept up to date by who waits.
+        """
+        self.subscriber = Subscriber(
+            context,
+            endpoint,
+            channel,
+            client_id,
+            control,
+            claim,
+            repairs=receiving.on_slow != "disconnect",
+        )
+        self.wake = Wake()  # interrupts a wait, to look whether the bus is closed
+        self.turns = Turns(self.wake)
+        self._client_id = client_id
+        self._label = label
+        self._receiving = receiving
+        self._latest = receiving.on_slow == "latest"
+        self.skipped = 0  # frames that were not the latest of their identifier
+        self._disconnect = disconnect
+        self._check_open = check_open
+        self._watch = watch
+        self._queue: deque[Item] = deque()
+        self._queue_lock = threading.Lock()
+        self._readiness: Readiness | None = None
+        self._losses = Throttle(_logger)
+
+    @property
+    def filters(self) -> FilterSet:
+        return self.subscriber.filters or EVERYTHING
+
+    def __len__(self) -> int:
+        """Messages that are decoded and wait to be taken."""
+        return len(self._queue)
+
+    def receive(self, timeout: float | None) -> Message | None:
+        """The next message, ``None`` if there is none within ``timeout`` seconds.
+
+        :raises CanOperationError: the bus is closed, or its channel is gone.
+        :raises CanLossError: frames were lost at this place, and the user wants to know.
+        """
+        message = None if self._latest else self._take()
+        if message is None:
+            message = self._wait_for_one(clock.deadline_after(timeout))
+        if self._readiness is not None:
+            self._update_readiness()
+        return message
+
+    def subscribe(self, wanted: FilterSet, deadline: int | None) -> ReadyEvent:
+        """Changes the filters, also for what waits to be taken; in force on return.
+
+        :raises CanTimeoutError: the channel did not confirm them by ``deadline``.
+        """
+        self._check_open()
+        self._glance()
+        ready = self.turns.take_soon(functools.partial(self._change, wanted, deadline))
+        self._update_readiness()
+        return ready
+
+    def remember(self, deadline: int | None) -> None:
+        """Begins with the past that the user wants; at once after :meth:`subscribe`.
+
+        :raises CanError: the channel did not tell it by ``deadline``, or refused to.
+        """
+        if self._receiving.history:
+            self.turns.take_soon(functools.partial(self._remember, deadline))
+            self._update_readiness()
+
+    def put_back(self, error: CanLossError) -> None:
+        """Has :meth:`receive` raise it again, the next time."""
+        with self._queue_lock:
+            self._queue.appendleft(error)
+
+    def take(self, at_most: int) -> list[Message]:
+        """Messages that are decoded, in one go, up to the next loss that is to be raised."""
+        messages: list[Message] = []
+        with self._queue_lock:
+            queue = self._queue
+            for _ in range(min(at_most, len(queue))):
+                item = queue.popleft()
+                if isinstance(item, CanLossError):
+                    queue.appendleft(item)
+                    break
+                messages.append(item)
+        return messages
+
+    def fileno(self) -> int:
+        """A descriptor that is readable while :meth:`receive` has something; -1 if none can be."""
+        self._check_open()
+        descriptor = self.turns.take_soon(self._descriptor)
+        self._update_readiness()
+        return descriptor
+
+    def follow(self) -> None:
+        """Lets libzmq subscribe again after a reconnect, which it does when a socket is used."""
+        if self._watch.epoch != self.subscriber.order.epoch:
+            self.turns.if_free(self.subscriber.readable)
+
+    def mine(self) -> bool:
+        """Whether this thread is receiving."""
+        return self.turns.mine()
+
+    def wake_up(self) -> None:
+        """Has who waits look whether the bus is closed."""
+        self.wake.set()
+
+    def leave(self) -> None:
+        """Ends our presence on the channel, which a forked child may keep connected."""
+        self.turns.take_soon(self.subscriber.leave)
+
+    def close(self) -> None:
+        """Closes the sockets; whoever waits must have been woken, and found the bus closed."""
+        self.turns.take_soon(self._close)
+        self.wake.close()
+
+    def forked(self) -> None:
+        """[forked child] Drops what is queued, and the lock that a thread may have held."""
+        self._queue_lock = threading.Lock()
+        self._queue.clear()
+        if self._readiness is not None:
+            self._readiness.close()
+
+    def _take(self) -> Message | None:
+        with self._queue_lock:
+            item = self._queue.popleft() if self._queue else None
+        if isinstance(item, CanLossError):
+            raise item
+        return item
+
+    def _wait_for_one(self, deadline: int | None) -> Message | None:
+        """Waits in long turns, until one of them ends with something else than a short job."""
+        job = functools.partial(self._hold, deadline)
+        while True:
+            self._check_open()
+            try:
+                over, message = self.turns.take(deadline, job)
+            except CanTimeoutError:
+                return None
+            if over:
+                return message
+
+    def _hold(self, deadline: int | None) -> tuple[bool, Message | None]:
+        """A long turn: whether the wait is over, and with what."""
+        while not self.turns.wanted():
+            self._check_open()
+            while self._latest and self.subscriber.receive():
+                self._enqueue()
+            # The latest of what is there is not known before a gap is mended.
+            is_known = not (self._latest and self.subscriber.order.gap)
+            message = self._take() if is_known else None
+            if message is not None:
+                return True, message
+            if self.subscriber.receive():
+                self._enqueue()
+                continue
+            left = clock.remaining_ns(deadline)
+            if left == 0:
+                self._glance()
+                self.subscriber.check_alive()
+                return True, self._take()
+            self._glance()  # before the wait: what it waits for is received at once
+            self.subscriber.wait(self.wake, left)
+        return False, None
+
+    def _glance(self) -> None:
+        """Looks at the channel's state now and then.
+
+        :raises CanOperationError: its broker was told to end, and so the bus ends.
+        """
+        self._watch.glance()
+        if ended := self._watch.ended():
+            self._disconnect(ended)
+            self._check_open()
+
+    def _enqueue(self) -> None:
+        """Takes over what the subscriber has received."""
+        order = self.subscriber.order
+        items = self._items()
+        losses = order.losses
+        with self._queue_lock:
+            if self._latest:
+                waiting, skipped = _newest(self._queue, items)
+                # No call in between: an exception strikes before all of it, or after.
+                self._queue = waiting
+                self.skipped += skipped
+            else:
+                self._queue += items  # as above
+            order.frames = []
+            order.losses = []
+        self._report(losses)
+
+    def _change(self, wanted: FilterSet, deadline: int | None) -> ReadyEvent:
+        self._check_open()
+        order = self.subscriber.order
+        ready = self.subscriber.subscribe(wanted, deadline)
+        items = self._items()
+        losses = order.losses
+        with self._queue_lock:
+            waiting = deque(item for item in (*self._queue, *items) if _passes(wanted, item))
+            self._queue = waiting  # as above
+            order.frames = []
+            order.losses = []
+        self._report(losses)
+        return ready
+
+    def _remember(self, deadline: int | None) -> None:
+        self.subscriber.remember(self._receiving.history, deadline)
+        self._enqueue()
+
+    def _items(self) -> list[Item]:
+        """The frames that have come as messages, with the losses between them, if they are to be
+        raised."""
+        order = self.subscriber.order
+        if not order.losses or self._receiving.on_loss == "count":
+            return list(self._messages(order.frames))
+        items: list[Item] = []
+        begin = 0
+        for at, loss in order.losses:
+            items += self._messages(order.frames[begin:at])
+            items.append(CanLossError(loss.epoch, loss.first, loss.frames, loss.cause))
+            begin = at
+        items += self._messages(order.frames[begin:])
+        return items
+
+    def _messages(self, frames: list[EchoFrame]) -> list[Message]:
+        me, label = self._client_id, self._label
+        from_frames = self._receiving.message_type.from_frames
+        if self._receiving.own:
+            return [from_frames((frame,), label, frame.origin != me)[0] for frame in frames]
+        return from_frames([frame for frame in frames if frame.origin != me], label, True)
+
+    def _report(self, losses: list[tuple[int, Loss]]) -> None:
+        for _, loss in losses:
+            self._losses.note(f"frames of channel {self._label!r} lost", str(loss))
+            if self._receiving.on_slow == "disconnect" and loss.cause == SLOW:
+                self._disconnect(f"the bus was too slow and is disconnected: {loss}")
+
+    def _descriptor(self) -> int:
+        self._check_open()
+        if self._readiness is None:
+            self._readiness = Readiness(self.wake)
+        self._readiness.watch(self.subscriber.sockets)
+        return self._readiness.fileno()
+
+    def _update_readiness(self) -> None:
+        # Whoever holds the turn is about to wait, and to take what comes.
+        self.turns.if_free(self._look)
+
+    def _look(self) -> None:
+        if self._readiness is not None:
+            self._readiness.watch(self.subscriber.sockets)
+            self._readiness.update(bool(self._queue) or self.subscriber.readable())
+
+    def _close(self) -> None:
+        if self._readiness is not None:
+            self._readiness.close()
+            self._readiness = None
+        self.subscriber.close()
+        self._tell_losses()
+
+    def _tell_losses(self) -> None:
+        """The account of what has gone wrong, for the log."""
+        order = self.subscriber.order
+        if order.lost or order.repaired:
+            _logger.log(
+                logging.WARNING if order.lost else logging.INFO,
+                "bus on channel %r: of %d frames %d were lost and %d repaired; "
+                "restarts of the channel: %d, frames lost before it: %d",
+                self._label,
+                order.received + order.lost,
+                order.lost,
+                order.repaired,
+                order.restarts,
+                self.subscriber.dropped_upstream,
+            )
+
+
+def _passes(wanted: FilterSet, item: Item) -> bool:
+    if isinstance(item, CanLossError):
+        return True
+    flags = (EXTENDED if item.is_extended_id else 0) | (ERROR if item.is_error_frame else 0)
+    return wanted.matches(item.arbitration_id, flags)
+
+
+def _newest(waiting: Iterable[Item], items: Iterable[Item]) -> tuple[deque[Item], int]:
+    """The last of each identifier, in the order in which they came, and how many it replaces."""
+    newest: dict[object, Item] = {}
+    skipped = 0
+    for item in (*waiting, *items):
+        kind: object = item
+        if isinstance(item, Message):
+            kind = item.arbitration_id, item.is_extended_id, item.is_error_frame
+        skipped += newest.pop(kind, None) is not None
+        newest[kind] = item
+    return deque(newest.values()), skipped

@@ -1,0 +1,125 @@
+"""The sending half of a bus: any number of threads, which take turns at the transmitter."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import Final, TypeVar
+
+from canbroker.bus.receiving import Reception
+from canbroker.bus.transmitter import Failed, Transmitter, Unanswered
+from canbroker.bus.turns import Turn
+from canbroker.errors import CanTimeoutError
+from canbroker.model.frame import Frame
+from canbroker.system import clock
+from canbroker.wire.transmit import CREDIT
+
+#: Another thread may be sending on the same bus, and is done in a moment.
+_OFFER_NS: Final = 10 * clock.MILLISECOND
+
+#: Who waits for answers lets others send, so often.
+_SLICE_NS: Final = 10 * clock.MILLISECOND
+
+_T = TypeVar("_T")
+
+
+class Sending:
+    """Sends for any number of threads. ``turn`` is for who ends it all."""
+
+    def __init__(
+        self,
+        transmitter: Transmitter,
+        reception: Reception,
+        *,
+        check_open: Callable[[], None],
+        finish: Callable[[], None],
+    ) -> None:
+        """``check_open`` raises when the bus is closed; ``finish`` ends it if it was meanwhile."""
+        self.turn = Turn("sending")
+        self._transmitter = transmitter
+        self._reception = reception
+        self._check_open = check_open
+        self._finish = finish
+
+    def mine(self) -> bool:
+        """Whether this thread is sending."""
+        return self.turn.mine()
+
+    def wake_up(self) -> None:
+        """Has who waits look whether the bus is closed."""
+        self._transmitter.closing = True
+
+    def close(self) -> None:
+        """Closes the socket; who waits must have been woken."""
+        self.turn.take(None, self._transmitter.close)
+
+    def forked(self) -> None:
+        """[forked child] The socket is the parent's; nobody gets to it in a closed bus."""
+
+    def send(
+        self,
+        frames: Sequence[Frame],
+        deadline: int | None,
+        *,
+        taken: bool,
+    ) -> None:
+        """As :meth:`Transmitter.send`."""
+        self._in_turn(deadline, functools.partial(self._send, frames, deadline, taken))
+
+    def offer(self, frames: Sequence[Frame], expires_ns: int, failed: Failed) -> Unanswered | None:
+        """As :meth:`Transmitter.offer`. If others are sending all the time, there is no room."""
+        if self.turn.taken() and self._transmitter.unanswered >= CREDIT:
+            return None  # they wait for room, maybe for long
+        deadline = clock.monotonic_ns() + _OFFER_NS
+        try:
+            return self._in_turn(
+                deadline, functools.partial(self._offer, frames, expires_ns, failed)
+            )
+        except CanTimeoutError:
+            return None
+
+    def settle(self, request: Unanswered, deadline: int) -> None:
+        """As :meth:`Transmitter.settle`, while others may send."""
+        while not request.answered and clock.remaining_ns(deadline):
+            until = min(deadline, clock.monotonic_ns() + _SLICE_NS)
+            try:
+                self._in_turn(deadline, functools.partial(self._settle, request, until))
+            except CanTimeoutError:
+                return
+
+    def flush(self, deadline: int | None) -> None:
+        """As :meth:`Transmitter.flush`."""
+        self._in_turn(deadline, functools.partial(self._flush, deadline))
+
+    def discard(self, ask: Callable[[int], int]) -> int:
+        """What ``ask`` returns, given the last request's token; 0 if nothing is on its way."""
+        return self._in_turn(None, functools.partial(self._discard, ask))
+
+    def _in_turn(self, deadline: int | None, job: Callable[[], _T]) -> _T:
+        self._check_open()
+        try:
+            return self.turn.take(deadline, job)
+        finally:
+            self._finish()
+
+    def _send(self, frames: Sequence[Frame], deadline: int | None, taken: bool) -> None:
+        self._check_open()
+        self._reception.follow()
+        self._transmitter.send(frames, deadline, taken=taken)
+
+    def _offer(self, frames: Sequence[Frame], expires_ns: int, failed: Failed) -> Unanswered | None:
+        self._check_open()
+        self._reception.follow()
+        return self._transmitter.offer(frames, expires_ns, failed)
+
+    def _settle(self, request: Unanswered, until: int) -> None:
+        self._check_open()
+        self._transmitter.settle(request, until)
+
+    def _flush(self, deadline: int | None) -> None:
+        self._check_open()
+        self._transmitter.flush(deadline)
+
+    def _discard(self, ask: Callable[[int], int]) -> int:
+        self._check_open()
+        return ask(self._transmitter.token) if self._transmitter.pending() else 0

@@ -1,0 +1,312 @@
+"""The sending half of a bus: credit, acknowledgements, and failures that nobody may miss."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Final, TypeAlias
+
+from canbroker.bus.channel_watch import ChannelWatch
+from canbroker.errors import CanOperationError, CanTimeoutError
+from canbroker.model.frame import Frame, describe
+from canbroker.system import clock
+from canbroker.transport.calls import KeepingLink
+from canbroker.transport.sockets import Context, Descriptor
+from canbroker.wire import WireError
+from canbroker.wire.transmit import (
+    CREDIT,
+    MAX_REPLY_BYTES,
+    Reply,
+    Status,
+    decode_reply,
+    encode_request,
+)
+
+#: How often a wait for the actor looks whether it still lives.
+_LOOK_NS: Final = clock.SECOND // 4
+
+#: Who sends frame after frame looks for answers, and at the channel's state, this often: it would
+#: spend most of its time with that.
+_LOOK_AGAIN_NS: Final = clock.MILLISECOND
+
+#: A channel that refuses frames at once has answered by then, on a busy machine, too.
+_ANSWER_NS: Final = clock.SECOND
+
+#: The driver may take a frame just before it expires; this long its answer may be on its way.
+_GRACE_NS: Final = 50 * clock.MILLISECOND
+
+
+#: Is told of a frame that was not sent, why, and whether that is only that it has expired.
+Failed: TypeAlias = Callable[[str, bool], None]
+
+
+class Unanswered:
+    """A request on its way, until it is ``answered``. Who waits for it (``awaited``) is told of
+    its ``failures`` directly, and so is who wants to be told (``failed``)."""
+
+    __slots__ = (
+        *("answered", "awaited", "count", "expired", "failed", "failures", "frames", "token"),
+    )
+
+    def __init__(self, token: int, frames: Sequence[Frame], failed: Failed | None) -> None:
+        self.failed = failed
+        self.token = token
+        self.frames = frames
+        self.count = len(frames)
+        self.answered = False
+        self.awaited = False
+        self.expired = False
+        self.failures: list[str] = []
+
+
+class Transmitter:
+    """Sends frames to a channel actor and accounts for each of them.
+
+    One thread at a time, except :attr:`unanswered`. ``sent`` counts what the driver took,
+    ``failed`` what it did not; ``token`` is that of the last request.
+    """
+
+    def __init__(
+        self,
+        context: Context,
+        endpoint: str,
+        client_id: str,
+        watch: ChannelWatch,
+        wake: Callable[[], Descriptor | None],
+    ) -> None:
+        """``wake()`` interrupts every wait when :attr:`closing` is set; without one they look."""
+        self.sent = 0
+        self.failed = 0
+        self.unanswered = 0  # frames
+        self.closing = False  # no Event: a signal handler that raises leaves the lock of one taken
+        self._client_id = client_id
+        self._watch = watch
+        self._wake = wake
+        self.token = 0
+        self._epoch = watch.epoch
+        self._look_ns = 0
+        self._locked = False
+        self._requests: deque[Unanswered] = deque()
+        self._failures: list[str] = []
+        self._link = KeepingLink(context, endpoint, MAX_REPLY_BYTES)
+
+    def send(
+        self,
+        frames: Sequence[Frame],
+        deadline: int | None,
+        *,
+        taken: bool,
+    ) -> None:
+        """Sends frames as one request, at most ``MAX_FRAMES`` of the protocol.
+
+        Waits for room in the queue until ``deadline``; if ``taken``, then for the driver to have
+        taken the frames. What fails later is raised by the next call.
+
+        :raises CanTimeoutError: that did not happen in time; none of the frames goes out later.
+        :raises CanOperationError: the channel is down, or an earlier frame has failed.
+        """
+        now = clock.monotonic_ns()
+        looks = now >= self._look_ns
+        if looks:
+            self._look_ns = now + _LOOK_AGAIN_NS
+            self.collect()
+        self.raise_failures()
+        while self.unanswered + len(frames) > CREDIT:
+            self._wait(deadline, "the transmit queue is full")
+            self.raise_failures()
+        if looks:
+            self._look(frames)
+        self._follow_epoch()
+        if not (taken and deadline) and self._locked:
+            # The channel refuses it at once, and who sends it shall hear that now.
+            taken, deadline = True, clock.monotonic_ns() + _ANSWER_NS
+        request = self._request(frames, deadline if deadline and taken else 0, None)
+        if taken and deadline:
+            self._await(request, deadline)
+
+    def offer(self, frames: Sequence[Frame], expires_ns: int, failed: Failed) -> Unanswered | None:
+        """Sends frames if there is room; waits for nothing, and raises what others have left to
+        others. They are not sent later than ``expires_ns``; ``failed`` is told of those that fail.
+
+        :raises CanOperationError: the channel is down.
+        """
+        self.collect()
+        if self.unanswered + len(frames) > CREDIT:
+            return None
+        self._look(frames)
+        self._follow_epoch()
+        return self._request(frames, expires_ns, failed)
+
+    def settle(self, request: Unanswered, deadline: int) -> None:
+        """Waits until a request is answered, or the time is ``deadline``.
+
+        :raises CanOperationError: the bus is being closed.
+        """
+        self.collect()
+        try:
+            while not request.answered:
+                self._wait(deadline, "")
+        except CanTimeoutError:
+            return
+
+    def flush(self, deadline: int | None, *, closing: bool = False) -> None:
+        """Waits until every frame is answered; ``closing`` if the bus is being closed by us.
+
+        :raises CanTimeoutError: not all were by ``deadline``.
+        :raises CanOperationError: one of them has failed.
+        """
+        self.collect()
+        while self._requests:
+            self._wait(deadline, f"{self.unanswered} frames are not acknowledged", closing=closing)
+        self.raise_failures()
+
+    def follow(self) -> None:
+        """Begins with the epoch that the channel is in now."""
+        self._epoch = self._watch.epoch
+
+    def pending(self) -> int:
+        """Frames that are not answered, as of now."""
+        self.collect()
+        self._follow_epoch()
+        return self.unanswered
+
+    def collect(self) -> None:
+        """Takes the answers that have arrived.
+
+        :raises CanOperationError: one of them does not follow the protocol.
+        """
+        while (body := self._link.receive()) is not None:
+            try:
+                reply = decode_reply(body)
+            except WireError as error:
+                self._link.done()
+                raise CanOperationError(f"the channel: {error}") from error
+            self._book(reply)
+            self._link.done()
+
+    def raise_failures(self) -> None:
+        """Raises what has failed since the last time, once."""
+        if self._failures:
+            error = CanOperationError(_summary(self._failures))
+            self._failures = []
+            raise error
+
+    def close(self) -> None:
+        self._link.close()
+
+    def _look(self, frames: Sequence[Frame]) -> None:
+        """:raises CanOperationError: nothing can be sent now."""
+        problem = self._watch.problem()
+        if problem is not None:
+            self._look_ns = 0
+            raise CanOperationError(f"cannot send {describe(frames[0])}: {problem}")
+        self._locked = self._is_locked()
+
+    def _request(
+        self, frames: Sequence[Frame], expires_ns: int, failed: Failed | None
+    ) -> Unanswered:
+        self.token += 1
+        if not self._link.send(
+            encode_request(self._client_id, self.token, expires_ns, frames, self._epoch)
+        ):
+            raise CanTimeoutError(f"cannot send {describe(frames[0])}: the socket's queue is full")
+        request = Unanswered(self.token, frames, failed)
+        self.unanswered += request.count  # and at once: credit that is not given back is gone
+        self._requests.append(request)
+        return request
+
+    def _await(self, request: Unanswered, deadline: int) -> None:
+        """Waits until a request is answered, and raises its own failure."""
+        request.awaited = True
+        while not request.answered:
+            try:
+                self._wait(deadline + _GRACE_NS, "the driver did not take it in time")
+            except CanTimeoutError as error:
+                raise CanTimeoutError(f"{describe(request.frames[0])}: {error}") from None
+        if request.expired:
+            raise CanTimeoutError(_summary(request.failures))
+        if request.failures:
+            raise CanOperationError(_summary(request.failures))
+
+    def _is_locked(self) -> bool:
+        holder = self._watch.state.exclusive  # which was just looked at
+        return holder is not None and holder.client_id != self._client_id
+
+    def _wait(self, deadline: int | None, what: str, *, closing: bool = False) -> None:
+        """Waits for answers and books them.
+
+        :raises CanTimeoutError: ``deadline`` is over.
+        :raises CanOperationError: the bus is being closed by somebody else.
+        """
+        left = clock.remaining_ns(deadline)
+        if left == 0:
+            raise CanTimeoutError(what)
+        # Who closes the bus has set the wake for all the others, and would not sleep with it.
+        wake = None if closing else self._wake()
+        self._link.wait(wake, _LOOK_NS if left is None else min(left, _LOOK_NS))
+        self.collect()
+        if self.closing and not closing:
+            raise CanOperationError("the bus was shut down")
+        self._follow_epoch()
+        # A channel that is only down answers for itself; one that is gone never will.
+        if self._requests and self._watch.silent():
+            self._give_up("the broker or the channel actor is gone")
+
+    def _follow_epoch(self) -> None:
+        """What was sent to an actor that has been replaced since is never answered."""
+        if self._watch.epoch != self._epoch:
+            self._give_up("the channel actor was restarted")
+            self._epoch = self._watch.epoch
+
+    def _give_up(self, reason: str, until: int | None = None) -> None:
+        """Fails the requests that nobody answers any more: all, or those up to a token.
+
+        Whoever had them may have sent some before it went.
+        """
+        while self._requests and (until is None or self._requests[0].token <= until):
+            frames = range(len(self._requests[0].frames))
+            self._fail(0, 0, frames, f"is not known to be sent: {reason}")
+
+    def _book(self, reply: Reply) -> None:
+        """Accounts for an answer, as ``docs/protocol.md`` says what it speaks of. Once more is as
+        good as once, as a signal handler that raises may end it anywhere."""
+        if reply.status == Status.OK:
+            while self._requests and self._requests[0].token <= reply.token:
+                self._pop(0, self._requests[0].count)
+        elif reply.status == Status.STALE:
+            self._give_up(reply.reason, reply.token)
+        else:
+            for index, request in enumerate(self._requests):
+                if request.token == reply.token:
+                    request.expired = reply.status == Status.EXPIRED
+                    failed = [] if reply.status == Status.DISCARDED else reply.failed
+                    is_unknown = reply.status == Status.UNKNOWN
+                    what = "is not known to be sent" if is_unknown else "was not sent"
+                    self._fail(index, reply.accepted, failed, f"{what}: {reply.reason}")
+                    return
+
+    def _fail(self, index: int, sent: int, failed: Sequence[int], what: str) -> None:
+        request = self._requests[index]
+        failures = [f"{describe(request.frames[at])} {what}" for at in failed]
+        self._pop(index, sent, failures)
+        if request.failed is not None:
+            for failure in failures:
+                request.failed(failure, request.expired)
+
+    def _pop(self, index: int, sent: int, failures: Sequence[str] = ()) -> None:
+        """Books a request as answered."""
+        failed = self.failed + len(failures)
+        # No call from here on: an exception strikes before all of it, or after.
+        request = self._requests[index]
+        del self._requests[index]
+        self.unanswered -= request.count
+        request.answered = True
+        self.sent += sent
+        self.failed = failed
+        if request.failed is None:
+            told = request.failures if request.awaited else self._failures
+            told += failures
+
+
+def _summary(failures: Sequence[str]) -> str:
+    return failures[0] + (f" (and {len(failures) - 1} more)" if len(failures) > 1 else "")

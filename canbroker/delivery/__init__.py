@@ -1,0 +1,1 @@
+"""What makes frames arrive, and losses known: routes, numbers, the ring, repair."""

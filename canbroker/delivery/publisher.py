@@ -1,0 +1,278 @@
+"""The publishing side of a channel: subscriptions come in as filters, batches go out as routes."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Sequence
+from typing import Final, NamedTuple
+
+import msgspec
+
+from canbroker.delivery.ring import MAX_MARKS, Ring
+from canbroker.delivery.routes import Route, RouteTable, kind_of
+from canbroker.model.filters import EVERYTHING, FilterSet
+from canbroker.model.frame import Frame
+from canbroker.system import clock
+from canbroker.system.throttle import Throttle
+from canbroker.transport.sockets import Context
+from canbroker.transport.xpub import Subscription, Xpub
+from canbroker.wire import WireError, stream, topics
+
+HEARTBEAT_NS: Final = 200 * clock.MILLISECOND
+MAX_ROUTES: Final = MAX_MARKS
+
+#: Private topics that are present; the state, which names them, has to fit a message.
+MAX_CLIENTS: Final = 1024
+
+#: Subscribers of an actor that was replaced have found its successor by then, if they use their
+#: sockets; clients that do not are waited for.
+_SETTLE_NS: Final = 2 * clock.SECOND
+_AWAIT_NS: Final = 30 * clock.SECOND
+
+#: Subscriptions that are taken, and idle routes that are told so, before the channel sees to its
+#: frames.
+_AT_ONCE: Final = 16
+
+_logger = logging.getLogger(__name__)
+
+
+class Presence(NamedTuple):
+    """A client has come (its filters are active) or gone."""
+
+    client_id: str
+    filters: FilterSet
+    present: bool
+    topic: bytes  # as the client spelled it, canonical or not
+    claim: str | None = None  # as that of the topic
+
+
+class Leaving(NamedTuple):
+    """Somebody wants to be told when a client is not present any more."""
+
+    client_id: str
+
+
+class Publisher:
+    """Owns the channel's XPUB socket and its routes. Made, used and closed by one thread.
+
+    A successor, one whose ring has a predecessor's frames, keeps all frames until it has
+    :meth:`settled`, and a route that is opened until then has numbers from the beginning. Clients
+    that knew the predecessor ask for what they have missed; new ones begin where they are told.
+
+    :raises CanInitializationError: the endpoint cannot be bound.
+    """
+
+    def __init__(
+        self,
+        context: Context,
+        endpoint: str,
+        channel: str,
+        epoch: int,
+        ring: Ring,
+        awaited: Iterable[str] = (),
+    ) -> None:
+        """``ring`` gets what is published; ``awaited``: clients of a predecessor."""
+        self.epoch = epoch
+        self.dropped_upstream = 0
+        self.refused = Throttle(_logger)
+        self.state_asked = False  # somebody has joined that topic since it was published
+        self._channel = channel
+        self._table = RouteTable()
+        self._ring = ring
+        self._keeps_all = ring.inherits
+        self._awaited = set(awaited)
+        self._began_ns = clock.monotonic_ns()
+        self._state_topic = topics.state_topic(channel)
+        begin = topics.encode_channel(channel)
+        self._route_prefix, self._private_prefix = f"{begin}/rx".encode(), f"{begin}/@".encode()
+        self._state_wanted = False
+        self._present: set[bytes] = set()  # private topics
+        self._held: list[Presence | Leaving] = []  # not told to anyone yet
+        self._fresh: list[Route] = []  # whose subscribers do not know where it stands
+        self._xpub = Xpub(context, endpoint, self.refused)
+        self.socket, self.listening = self._xpub.socket, self._xpub.listening
+        self._send = self._xpub.send
+
+    def __len__(self) -> int:
+        return len(self._table)
+
+    def route(self, topic: bytes) -> Route | None:
+        """The route of a topic, if it is open."""
+        return self._table.get(topic)
+
+    def wanted(self) -> FilterSet:
+        """What an adapter that can filter has to let through."""
+        return EVERYTHING if self._keeps_all else self._table.wanted()
+
+    def settled(self, now_ns: int) -> bool:
+        """Ends the keeping of all frames when that is due; ``True`` once, when it has."""
+        patience = _AWAIT_NS if self._awaited else _SETTLE_NS
+        is_early = now_ns - self._began_ns < patience
+        if not self._keeps_all or (is_early and self._ring.is_whole):
+            return False
+        self._keeps_all = False
+        self._ring.forget_kinds()
+        return True
+
+    def subscriptions(self) -> list[Presence | Leaving]:
+        """Takes subscription events that have arrived, so many; opens and drops routes.
+
+        None is answered before those that came with it are read: after a reconnect libzmq replays
+        a client's subscriptions in another order than the client made them in. If more are
+        waiting, this round's are returned with the next one's.
+        """
+        changes, self._held = self._held, []
+        for subscription in self._xpub.receive(_AT_ONCE):
+            change = self._subscription(subscription)
+            if change is not None:
+                self._held.append(change)
+        if self._xpub.has_more:
+            return changes
+        changes += self._held
+        self._held = []
+        return changes
+
+    def ready(self, client: Presence, state: msgspec.Raw) -> None:
+        """Tells a client that has come where its route stands, and the channel's state."""
+        head, mark, query = client.topic.partition(b"?")
+        at = head.rindex(b"/@")
+        route = self._table.get(head[:at] + b"/rx" + (mark + query if mark else b";"))
+        if route is None and len(self._table) >= MAX_ROUTES:
+            self._send(client.topic, stream.encode_error(self.epoch, self._no_room()))
+            return
+        next_seq = route.next_seq if route else 0
+        self._send(client.topic, stream.encode_ready(self.epoch, next_seq, state))
+
+    def left(self, client_id: str) -> None:
+        """Tells whoever has asked that a client is not present."""
+        topic = topics.left_topic(self._channel, client_id)
+        self._send(topic, stream.encode_event(self.epoch, stream.LeftEvent(client_id)))
+
+    def state(self, event: stream.StateEvent) -> None:
+        """Publishes the channel's state, if anyone listens."""
+        self.state_asked = False
+        if self._state_wanted:
+            self._send(self._state_topic, stream.encode_event(self.epoch, event))
+
+    def publish(self, frames: Sequence[Frame]) -> None:
+        """Sends each frame to the routes that it belongs to, one batch a route."""
+        for start in range(0, len(frames), stream.MAX_BATCH):
+            self._publish(frames[start : start + stream.MAX_BATCH])
+
+    def _publish(self, frames: Sequence[Frame]) -> None:
+        matching = self._table.matching
+        touched: list[Route] = []
+        kept: list[bytes] = []
+        for frame in frames:
+            routes = matching(frame)
+            if not routes and not self._keeps_all:
+                continue
+            packed = stream.pack_frame(frame)
+            kept.append(packed)
+            for route in routes:
+                if not route.pending:
+                    touched.append(route)
+                route.pending.append(packed)
+        if kept:
+            self._ring.append(kept, touched, map(kind_of, frames) if self._keeps_all else ())
+        if touched:
+            now = clock.monotonic_ns()
+            for route in touched:
+                self._flush(route, now)
+
+    def greet(self) -> bool:
+        """Tells subscribers of new routes where the stream stands; whether there are any."""
+        fresh, self._fresh = self._fresh, []
+        now = clock.monotonic_ns()
+        for route in fresh:
+            self._beat(route, now)
+        return bool(fresh)
+
+    def heartbeat(self, now_ns: int) -> int | None:
+        """Tells idle routes' subscribers where the stream stands; returns when to call again,
+        ``None`` if there are no routes."""
+        due: int | None = None
+        told = 0
+        for route in self._table.routes():
+            if now_ns - route.sent_ns >= HEARTBEAT_NS:
+                if told == _AT_ONCE:
+                    return now_ns
+                told += 1
+                self._beat(route, now_ns)
+            due = (
+                route.sent_ns + HEARTBEAT_NS
+                if due is None
+                else min(due, route.sent_ns + HEARTBEAT_NS)
+            )
+        return due
+
+    def close(self, reason: str) -> None:
+        """Ends every route, saying why, and closes the socket."""
+        for route in self._table.routes():
+            body = stream.encode_end(self.epoch, route.next_seq, self.dropped_upstream, reason)
+            self._send(route.topic, body)
+        self._xpub.close()
+
+    def _beat(self, route: Route, now_ns: int) -> None:
+        body = stream.encode_heartbeat(self.epoch, route.next_seq, self.dropped_upstream)
+        self._send(route.topic, body)
+        route.sent_ns = now_ns
+
+    def _flush(self, route: Route, now_ns: int) -> None:
+        packed, route.pending = route.pending, []
+        body = stream.encode_frames(self.epoch, route.next_seq, self.dropped_upstream, packed)
+        route.next_seq += len(packed)
+        route.sent_ns = now_ns
+        self._send(route.topic, body)
+
+    def _subscription(self, subscription: Subscription) -> Presence | Leaving | None:
+        topic, subscribed, _ = subscription
+        known = topic in self._table or topic in self._present or topic == self._state_topic
+        if not subscribed and not known:
+            return None  # there was no room for it
+        if subscribed and self._xpub.is_ended(subscription):
+            return None
+        try:
+            if not known:
+                self._check_room(topic)
+            asked = topics.parse(topic, self._channel)
+        except WireError as error:
+            if subscribed:
+                self.refused.note("subscription refused", str(error))
+                self._send(topic, stream.encode_error(self.epoch, str(error)))
+                self._xpub.refuse(subscription)
+            return None
+        match asked:
+            case topics.PrivateTopic(client_id, filters, claim):
+                (self._present.add if subscribed else self._present.discard)(topic)
+                self._awaited.discard(client_id)
+                return Presence(client_id, filters, subscribed, topic, claim)
+            case topics.StateTopic():
+                self._state_wanted = self.state_asked = subscribed
+            case topics.LeftTopic(client_id):
+                return Leaving(client_id)
+            case topics.RouteTopic(filters) if subscribed:
+                self._open(topic, filters)
+            case _:
+                self._table.drop(topic)
+        return None
+
+    def _open(self, topic: bytes, filters: FilterSet) -> None:
+        if topic in self._table:
+            return
+        route = self._table.open(topic, filters)
+        self._fresh.append(route)
+        if self._keeps_all and self._ring.is_whole:
+            self._ring.count_all(route)
+        else:
+            self._ring.forget(route)
+
+    def _check_room(self, topic: bytes) -> None:
+        """For a new topic, before all else: who subscribes without end shall cost little."""
+        if topic.startswith(self._route_prefix) and len(self) >= MAX_ROUTES:
+            raise WireError(self._no_room())
+        if topic.startswith(self._private_prefix) and len(self._present) >= MAX_CLIENTS:
+            raise WireError(f"channel {self._channel!r} has {MAX_CLIENTS:,} clients, the limit")
+
+    def _no_room(self) -> str:
+        return f"channel {self._channel!r} has {MAX_ROUTES} routes, the limit"

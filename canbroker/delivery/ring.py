@@ -1,0 +1,360 @@
+"""The recent frames of a channel: what repairs a subscriber's gaps, and what a recorder reads.
+
+The ring is a file in memory that the broker keeps. It outlives the process that writes it: the
+actor that takes the place of one that was killed still has that one's frames.
+
+It has slots of one size, used in turn. A slot begins with a header; packed frames follow it, each
+once, however many routes carry it; from the slot's end down there is a mark for each route that
+they belong to: from which frame on, and what number the first one that passes its filters has.
+Which ones pass, the filters tell again.
+"""
+
+from __future__ import annotations
+
+import itertools
+import mmap
+import os
+import struct
+import sys
+import tempfile
+import weakref
+from collections import Counter, deque
+from collections.abc import Iterable, Iterator, Sequence
+from functools import cache, partial
+from typing import Final, NamedTuple
+
+import msgspec
+
+from canbroker.delivery.routes import Route, passes
+from canbroker.model.filters import EVERYTHING, FilterSet
+from canbroker.model.frame import Frame
+from canbroker.system import clock
+from canbroker.wire import DECODE_ERRORS
+
+#: Holds a whole batch of the largest frames, and marks of all routes.
+SLOT_BYTES: Final = 1 << 18
+MIN_BYTES: Final = 4 * SLOT_BYTES
+
+#: epoch, number, monotonic time of the first frame; bytes and number of the frames, marks.
+_HEADER: Final = struct.Struct("<QQQIII")
+#: key of the route, number, index of the frame.
+_MARK: Final = struct.Struct("<QQI")
+
+#: Frames that are unpacked at once, at least, if only some of a segment are asked for.
+_STEP: Final = 256
+
+#: Routes of one channel, each of which may have a mark in a slot.
+MAX_MARKS: Final = 1024
+
+#: No number in a ring comes near; what is written from here on still fits its place.
+_NUMBERS_END: Final = 1 << 62
+
+_frames_decoder = msgspec.msgpack.Decoder(list[Frame])
+_raw_decoder = msgspec.msgpack.Decoder(list[msgspec.Raw])
+
+
+class Position(NamedTuple):
+    """A place between frames: so many of a segment's are before it."""
+
+    segment: int
+    offset: int
+
+
+class Mark(NamedTuple):
+    """Where a route begins in a segment: at a frame's index, and with number ``seq``."""
+
+    seq: int
+    at: int
+
+
+class Segment:
+    """What one slot holds. ``marks``: of each route, by its key; ``marked``: how many there are,
+    with those that a later one of the same route replaces; ``kinds``: how many frames there are of
+    each, if they were counted; ``steps``: places on the way, as counts of frames and bytes."""
+
+    __slots__ = (
+        *("count", "epoch", "kinds", "marked", "marks", "number", "start", "steps"),
+        *("time_ns", "used"),
+    )
+
+    def __init__(self, number: int, epoch: int, start: int, time_ns: int) -> None:
+        self.number = number
+        self.epoch = epoch
+        self.start = start
+        self.time_ns = time_ns
+        self.used = 0
+        self.count = 0
+        self.marks: dict[int, Mark] = {}
+        self.marked = 0
+        self.kinds: Counter[int] = Counter()
+        self.steps: list[tuple[int, int]] = [(0, 0)]
+
+    def __repr__(self) -> str:
+        return f"<Segment {self.number} frames={self.count} routes={len(self.marks)}>"
+
+
+def anonymous(size: int = MIN_BYTES) -> mmap.mmap:
+    """Memory for a ring that ends with its process."""
+    return mmap.mmap(-1, size)
+
+
+class SharedMemory:
+    """Memory for a ring that lives as long as this object, whatever becomes of who uses it.
+
+    A file without a name. :attr:`descriptor` is for the process that is to map it.
+    """
+
+    def __init__(self, size: int) -> None:
+        """:raises OSError: there is no memory, or no descriptor, left."""
+        if hasattr(os, "memfd_create"):
+            self.descriptor = os.memfd_create("canbroker ring")
+        else:
+            with tempfile.TemporaryFile() as file:
+                self.descriptor = os.dup(file.fileno())
+        self._finalizer = weakref.finalize(self, os.close, self.descriptor)
+        os.ftruncate(self.descriptor, size)
+
+
+class Ring:
+    """Writes and reads a channel's ring. One thread.
+
+    ``segments``: oldest first. A file that holds a predecessor's is taken over with them; then it
+    ``inherits``.
+    """
+
+    def __init__(self, memory: mmap.mmap, epoch: int, seconds: float) -> None:
+        """``memory`` has :data:`MIN_BYTES` at least; frames older than ``seconds`` are not
+        handed out."""
+        self._memory = memory
+        self._epoch = epoch
+        self._keep_ns = int(seconds * clock.SECOND)
+        self._slots = len(memory) // SLOT_BYTES
+        self._read: tuple[tuple[int, int, int], list[tuple[Frame, msgspec.Raw]]] = (0, 0, 0), []
+        self.segments: deque[Segment] = deque(self._predecessors())
+        self.inherits = bool(self.segments)
+        self._number = self.segments[-1].number if self.segments else 0
+        self._begin = self._number + 1  # of this epoch, a segment's
+        self._current: Segment | None = None
+        if not self.segments:
+            self._roll()  # says since which epoch it has been there
+
+    def __repr__(self) -> str:
+        return f"<Ring segments={len(self.segments)} of {self._slots}>"
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether it has all of this epoch that it was given."""
+        return self.segments[0].number <= self._begin
+
+    def close(self) -> None:
+        self._memory.close()
+
+    # ------------------------------------------------------------------------------- writing
+
+    def append(
+        self, packed: Sequence[bytes], routes: Sequence[Route], kinds: Iterable[int] = ()
+    ) -> None:
+        """Keeps the frames of one round, at most a batch; ``routes`` have not numbered theirs.
+
+        ``kinds`` of the frames, for :meth:`count_all`.
+        """
+        blob = b"".join(packed)
+        segment = self._current
+        if segment is None or len(blob) > self._room(segment):
+            segment = self._roll()
+        unmarked = [route for route in routes if route.segment != segment.number]
+        if segment.marked + len(unmarked) > MAX_MARKS:
+            segment, unmarked = self._roll(), list(routes)
+        start = segment.start + _HEADER.size + segment.used
+        self._memory[start : start + len(blob)] = blob
+        for route in unmarked:
+            self._mark(segment, route, segment.count)
+        if segment.count - segment.steps[-1][0] >= _STEP:
+            segment.steps.append((segment.count, segment.used))
+        segment.used += len(blob)
+        segment.count += len(packed)
+        segment.kinds.update(kinds)
+        self._write_header(segment)
+
+    def forget(self, route: Route) -> None:
+        """The numbers of a route with this topic begin anew; what it had before is not its own."""
+        if self.route(self._epoch, route.key):
+            segment = self._current
+            if segment is None or segment.marked >= MAX_MARKS:
+                segment = self._roll()
+            self._mark(segment, route, segment.count)
+            self._write_header(segment)
+
+    def count_all(self, route: Route) -> None:
+        """Numbers a new route as if it had been open since the epoch began.
+
+        All frames of the epoch must be here, also those that passed nobody's filters, and their
+        kinds: then the numbers are the same, however often the route is opened.
+        """
+        is_passed = cache(partial(passes, route.filters))
+        for segment in self.after(self._begin):
+            count = sum(count for kind, count in segment.kinds.items() if is_passed(kind))
+            if not count:
+                continue
+            if route.key in segment.marks:
+                route.segment = segment.number
+            elif segment.marked < MAX_MARKS:  # else these are gone for it
+                self._mark(segment, route, 0)
+                self._write_header(segment)
+            route.next_seq += count
+
+    def forget_kinds(self) -> None:
+        """Frees what :meth:`count_all` would need."""
+        for segment in self.segments:
+            segment.kinds.clear()
+
+    def _room(self, segment: Segment) -> int:
+        # A mark for each route that there may be, so that those of a round always fit.
+        return SLOT_BYTES - _HEADER.size - segment.used - _MARK.size * MAX_MARKS
+
+    def _roll(self) -> Segment:
+        self._number += 1
+        start = self._number % self._slots * SLOT_BYTES
+        while self.segments and self.segments[0].number <= self._number - self._slots:
+            self.segments.popleft()
+        segment = Segment(self._number, self._epoch, start, clock.monotonic_ns())
+        self._write_header(segment)
+        self.segments.append(segment)
+        self._current = segment
+        return segment
+
+    def _mark(self, segment: Segment, route: Route, at: int) -> None:
+        route.segment = segment.number
+        segment.marks[route.key] = Mark(route.next_seq, at)
+        segment.marked += 1
+        end = segment.start + SLOT_BYTES - _MARK.size * segment.marked
+        _MARK.pack_into(self._memory, end, route.key, route.next_seq, at)
+
+    def _write_header(self, segment: Segment) -> None:
+        _HEADER.pack_into(
+            self._memory,
+            segment.start,
+            segment.epoch,
+            segment.number,
+            segment.time_ns,
+            segment.used,
+            segment.count,
+            segment.marked,
+        )
+
+    # ------------------------------------------------------------------------------- reading
+
+    def route(self, epoch: int, key: int) -> list[Segment]:
+        """The segments with frames of a route, oldest first."""
+        found: deque[Segment] = deque()
+        for segment in reversed(self.segments):
+            if segment.epoch != epoch or key not in segment.marks:
+                continue
+            if self._is_old(segment):
+                break
+            found.appendleft(segment)
+            if segment.marks[key].seq == 0:
+                break  # what is older is of a route with the same topic, which was closed
+        return list(found)
+
+    def shows_that_none(self, epoch: int, key: int) -> bool:
+        """Whether a route is known to have had no frames in an epoch."""
+        if any(segment.epoch == epoch and key in segment.marks for segment in self.segments):
+            return False
+        first = self.segments[0]
+        return first.epoch < epoch or (first.epoch == epoch and first.number == 1)
+
+    def since(self, time_ns: int) -> Position:
+        """Before the first segment with frames of that monotonic time, or later ones."""
+        at = self.end()
+        for segment in reversed(self.segments):
+            if self._is_old(segment):
+                break
+            at = Position(segment.number, 0)
+            if segment.time_ns <= time_ns:
+                break
+        return at
+
+    def end(self) -> Position:
+        """Behind the last frame."""
+        return Position(self.segments[-1].number, self.segments[-1].count)
+
+    def after(self, number: int) -> list[Segment]:
+        """The segment of that number and those behind it, as far as there are."""
+        return [segment for segment in self.segments if segment.number >= number]
+
+    def matching(
+        self, segment: Segment, filters: FilterSet, begin: int = 0, end: int = sys.maxsize
+    ) -> Iterator[tuple[int, Frame, msgspec.Raw]]:
+        """Index, frame, and its packed form, of those of a segment that pass ``filters``, from
+        index ``begin`` to before ``end``."""
+        ends = [*segment.steps[1:], (segment.count, segment.used)]
+        for first, last in zip(segment.steps, ends, strict=True):
+            if last[0] <= begin or first[0] >= end:
+                continue
+            frames = self._frames(segment, first, last)
+            for index in range(max(begin, first[0]), min(end, first[0] + len(frames))):
+                frame, raw = frames[index - first[0]]
+                if filters.matches(frame.arbitration_id, frame.flags):
+                    yield index, frame, raw
+
+    def _frames(
+        self, segment: Segment, first: tuple[int, int], last: tuple[int, int]
+    ) -> list[tuple[Frame, msgspec.Raw]]:
+        """All between two steps, or none; those that were asked for last are at hand."""
+        which = segment.number, first[0], last[0]
+        if which != self._read[0]:
+            start = segment.start + _HEADER.size
+            data = b"\xdd" + (last[0] - first[0]).to_bytes(4, "big")
+            data += self._memory[start + first[1] : start + last[1]]
+            try:
+                frames, raws = _frames_decoder.decode(data), _raw_decoder.decode(data)
+            except DECODE_ERRORS:  # a predecessor's, damaged: as if it were gone
+                frames, raws = [], []
+            self._read = which, list(zip(frames, raws, strict=True))
+            if len(raws) == segment.count > 2 * _STEP and len(segment.steps) == 1:
+                segment.steps = _steps(raws)  # a predecessor's, of which they are not known
+        return self._read[1]
+
+    def _is_old(self, segment: Segment) -> bool:
+        following = segment.number + 1 - self.segments[0].number
+        # A segment is as young as its last frame, which is older than the next one's first.
+        if following >= len(self.segments):
+            return False
+        return clock.monotonic_ns() - self.segments[following].time_ns > self._keep_ns
+
+    def _predecessors(self) -> list[Segment]:
+        """What the slots hold already; one that was being written to is whole up to its counts."""
+        found = []
+        for slot in range(self._slots):
+            start = slot * SLOT_BYTES
+            epoch, number, time_ns, used, count, marks = _HEADER.unpack_from(self._memory, start)
+            room = SLOT_BYTES - _HEADER.size - _MARK.size * marks
+            if not 0 < number < _NUMBERS_END or number % self._slots != slot:
+                continue
+            if not count <= used <= room:
+                continue
+            segment = Segment(number, epoch, start, time_ns)
+            segment.used, segment.count, segment.marked = used, count, marks
+            for at in range(1, marks + 1):
+                end = start + SLOT_BYTES - _MARK.size * at
+                key, seq, begin = _MARK.unpack_from(self._memory, end)
+                segment.marks[key] = Mark(seq, begin)
+            if all(mark.seq < _NUMBERS_END for mark in segment.marks.values()):
+                found.append(segment)
+        found.sort(key=lambda segment: segment.number)
+        if found and not self._is_whole(found[-1]):  # the only one that was being written to
+            found.pop()
+        # Without holes: what is older than a slot that cannot be read is of no use.
+        for at in range(len(found) - 1, 0, -1):
+            if found[at - 1].number != found[at].number - 1:
+                return found[at:]
+        return found
+
+    def _is_whole(self, segment: Segment) -> bool:
+        return sum(1 for _ in self.matching(segment, EVERYTHING)) == segment.count
+
+
+def _steps(raws: Sequence[msgspec.Raw]) -> list[tuple[int, int]]:
+    used = list(itertools.accumulate(map(len, map(bytes, raws)), initial=0))
+    return [(count, used[count]) for count in range(0, len(raws), _STEP)]

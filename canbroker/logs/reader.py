@@ -1,0 +1,260 @@
+"""Logs of ``candump -L`` as they are found in the world, read as a stream.
+
+candump writes more than frames into its own logs (lost frames, CAN XL), shells add messages of
+programs, editors add marks and line ends, and a power cut takes half a line. Lines that are not
+frames are skipped and counted. Source: can-utils' ``candump.c``, ``canplayer.c`` and ``lib.c``.
+"""
+
+from __future__ import annotations
+
+import codecs
+import io
+import re
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import Final
+
+from canbroker.errors import CanInitializationError
+from canbroker.logs.candump import LogEntry, parse_log_line, quoted
+from canbroker.system import clock
+
+#: Bytes that are read at once: about 370 lines, a millisecond's work.
+_CHUNK: Final = 1 << 14
+
+#: The longest line that candump writes is one of CAN XL, with about 4,200 bytes.
+_MAX_LINE: Final = 8192
+
+#: A clock that steps back further was set. Frames of several adapters may be a bit out of order.
+_MAX_DISORDER_NS: Final = 100 * clock.MILLISECOND
+
+#: A longer pause is a clock that was set.
+_MAX_PAUSE_NS: Final = 24 * 3600 * clock.SECOND
+
+#: Farther in the future than anybody waits; a time that is slept through has 63 bits.
+_FOREVER_NS: Final = 2**62
+
+#: Between the last frame of a log and its first one when it starts again.
+_LOOP_GAP_NS: Final = clock.MILLISECOND
+
+#: More interfaces than these are not named in an error.
+_MAX_NAMES: Final = 32
+
+_DROPS = re.compile(r"DROPCOUNT: dropped ([0-9]{1,10}) CAN frames? on ")
+_XL_FRAME = re.compile(r"\(\S+\s+\S+\s+[0-9A-F]{3,5}#[0-9A-F]{2}:[0-9A-F]{2}:[0-9A-F]{8}#", re.I)
+_LONG_CODE = re.compile(r"\(\S+\s+\S+\s+[0-9A-F]{3,8}#[0-9A-FR.]*_[9A-F](?:\s|$)", re.I)
+_SCREEN = re.compile(
+    r"(?:\([^)]*\)\s+)?"  # time
+    r"\S+\s+(?:[RT]X [-BS] [-ER]\s+)?"  # interface, direction and flags
+    r"[0-9A-F]{3,8}\s+[\[{][0-9A-F]+[]}]"  # identifier, length
+)
+
+
+class Skipped:
+    """An account of the lines of a log that are not frames; false if there are none.
+
+    ``str()`` is a sentence for people: how many lines of each kind, and the first of each.
+    """
+
+    def __init__(self) -> None:
+        self.counts: Counter[str] = Counter()
+        #: Frames that candump says it lost while it recorded.
+        self.lost = 0
+        self._first: dict[str, str] = {}
+
+    def __bool__(self) -> bool:
+        return bool(self.counts)
+
+    def __str__(self) -> str:
+        kinds = (f"{count:,} {kind} ({self._first[kind]})" for kind, count in self.counts.items())
+        total = self.counts.total()
+        lines = "line" if total == 1 else "lines"
+        lost = f"; candump had lost {self.lost:,} frames when it recorded" if self.lost else ""
+        return f"skipped {total:,} {lines} without a frame to send: {', '.join(kinds)}{lost}"
+
+    def add(self, number: int, text: str) -> None:
+        """Adds a line that does not parse as a frame."""
+        drops = _DROPS.match(text)
+        if drops:
+            self.lost += int(drops[1])
+        kind = "of DROPCOUNT" if drops else _kind(text)
+        self.counts[kind] += 1
+        self._first.setdefault(kind, f"line {number}" + (f": {quoted(text, 60)}" if text else ""))
+
+
+class LogReader:
+    """The entries of a log, read while they are asked for. Iterate again to read it again.
+
+    One thread. Memory is bounded, however long the log and its lines are. A file that is not
+    seekable, such as a pipe, can be read once.
+
+    :param name: of the file, for messages.
+    :param strict: refuses lines that are not frames, instead of skipping them.
+    """
+
+    def __init__(self, file: io.BufferedIOBase, name: str, *, strict: bool = False) -> None:
+        self.name = name
+        #: What was not a frame, in the first reading.
+        self.skipped = Skipped()
+        #: Whether there were any frames so far.
+        self.found = False
+        self._file = file
+        self._strict = strict
+        self._is_counted = self._is_begun = False
+
+    @classmethod
+    def open(cls, path: Path | str, *, strict: bool = False) -> LogReader:
+        """:raises CanInitializationError: the file cannot be read."""
+        try:
+            return cls(Path(path).open("rb"), str(path), strict=strict)
+        except OSError as error:
+            raise _unreadable(str(path), error) from error
+
+    def __enter__(self) -> LogReader:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._file.close()
+
+    @property
+    def seekable(self) -> bool:
+        """Whether it can be read more than once."""
+        return self._file.seekable()
+
+    def __iter__(self) -> Iterator[LogEntry]:
+        """:raises CanInitializationError: as :meth:`batches`."""
+        for batch in self.batches():
+            yield from batch
+
+    def batches(self) -> Iterator[list[LogEntry]]:
+        """Yields entries that were there together: all that a pipe has, a part of a file.
+
+        :raises CanInitializationError: the file cannot be read, or has no frames; names the line
+            that is not a frame if the reader is strict.
+        """
+        skipped = Skipped() if self._is_counted else self.skipped
+        self._is_counted = True
+        number, found = 0, False
+        for lines in self._lines():
+            batch = []
+            for line in lines:
+                number += 1
+                try:
+                    batch.append(parse_log_line(line))
+                except ValueError as error:
+                    if self._strict:
+                        where = f"{self.name}, line {number}"
+                        raise CanInitializationError(f"{where}: {error}") from None
+                    skipped.add(number, line)
+            if batch:
+                self.found = found = True
+                yield batch
+        if not found:
+            why = f": {skipped}" if skipped else ""
+            raise CanInitializationError(f"{self.name} contains no frames{why}")
+
+    def missing(self, interfaces: set[str]) -> tuple[set[str], list[str]]:
+        """Those of ``interfaces`` that the log does not have, and those that it has.
+
+        Looks no further than needed to find them. The reader must be seekable.
+        """
+        seen: dict[str, None] = {}
+        for lines in self._lines():
+            for line in lines:
+                fields = line.split(maxsplit=2)
+                if len(fields) < 3 or not fields[0].startswith("(") or "#" not in fields[2]:
+                    continue
+                if len(seen) < _MAX_NAMES or fields[1] in interfaces:
+                    seen[fields[1]] = None
+            if interfaces <= seen.keys():
+                break
+        return interfaces - seen.keys(), list(seen)
+
+    def _lines(self) -> Iterator[list[str]]:
+        """Lines without their ends; of one that is too long only the beginning, still too long."""
+        try:
+            if self._is_begun:
+                self._file.seek(0)
+            self._is_begun = True
+            rest, is_start = b"", True
+            while data := self._file.read1(_CHUNK):
+                *lines, rest = (rest + data).split(b"\n")
+                rest = rest[: _MAX_LINE + 1]
+                yield [_text(line, is_start and not index) for index, line in enumerate(lines)]
+                is_start = is_start and not lines
+            if rest:
+                yield [_text(rest, is_start)]
+        except OSError as error:
+            raise _unreadable(self.name, error) from error
+
+
+class RecordedTime:
+    """When each frame of a log is due, in the nanoseconds after the first one.
+
+    A step back of the recording clock starts timing anew, as canplayer does: the frame after it
+    follows at once, the others in their distance from it. So does a step forward by more than a
+    day, as when a computer without a clock of its own learns the date. Frames that are only a bit
+    out of order, as in a log that was merged from several, keep their order.
+
+    :param speed: times as fast as recorded; 0 makes everything due at once.
+    """
+
+    def __init__(self, speed: float) -> None:
+        self._speed = speed
+        self._origin_ns: int | None = None  # the time stamp of what is due at 0
+        self._latest_ns = 0
+        self._begun_ns = 0  # when this reading of the log began
+
+    def due_ns(self, timestamp_ns: int) -> int:
+        """When the next frame is due; frames come in the order of the log."""
+        if self._origin_ns is None:
+            self._origin_ns = self._latest_ns = timestamp_ns
+        elif not -_MAX_DISORDER_NS <= timestamp_ns - self._latest_ns <= _MAX_PAUSE_NS:
+            self._origin_ns += timestamp_ns - self._latest_ns
+            self._latest_ns = timestamp_ns
+        else:
+            self._latest_ns = max(self._latest_ns, timestamp_ns)
+        return self._begun_ns + self._offset_ns()
+
+    def restart(self) -> None:
+        """The log starts again, a millisecond after its last frame unless ``speed`` is 0."""
+        self._begun_ns += self._offset_ns() + (_LOOP_GAP_NS if self._speed else 0)
+        self._origin_ns = None
+
+    def _offset_ns(self) -> int:
+        if not self._speed or self._origin_ns is None:
+            return 0
+        return round(min((self._latest_ns - self._origin_ns) / self._speed, _FOREVER_NS))
+
+
+def _text(line: bytes, is_first: bool) -> str:
+    if is_first:
+        line = line.removeprefix(codecs.BOM_UTF8)
+    if len(line) > _MAX_LINE:
+        line = line[:_MAX_LINE] + b"..."  # not a frame, whatever its beginning is
+    return line.decode(errors="replace").strip()
+
+
+def _kind(text: str) -> str:
+    """What a line is that is not a frame that we can send."""
+    if not text:
+        return "empty"
+    if text[0] in "#;":
+        return "comments"
+    if _XL_FRAME.match(text):
+        return "of CAN XL frames"
+    if _LONG_CODE.match(text):
+        return "of frames with a length code above 8"
+    if _SCREEN.match(text):
+        return "in candump's form for screens, not that of candump -L"
+    return "damaged" if text[0] == "(" else "of other text"
+
+
+def _unreadable(name: str, error: OSError) -> CanInitializationError:
+    return CanInitializationError(f"cannot read {name}: {error.strerror or error}")

@@ -1,0 +1,1 @@
+"""What a frame, a message and a filter are. No input or output."""

@@ -1,0 +1,1 @@
+"""What differs by operating system, and what Python leaves open: clock, locks, descriptors."""

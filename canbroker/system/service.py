@@ -1,0 +1,59 @@
+"""What every long-running process of canbroker has: exit codes, signals, its log."""
+
+from __future__ import annotations
+
+import enum
+import logging
+import signal
+import sys
+
+from canbroker.model.wording import printable
+from canbroker.system.throttle import ForeignRecords
+from canbroker.system.wake import Wake
+
+
+class Exit(enum.IntEnum):
+    """What an exit code of a canbroker process means."""
+
+    OK = 0
+    CRASHED = 70  # a bug; the traceback is in the log (EX_SOFTWARE of sysexits.h)
+    REFUSED = 78  # it could not start with this specification (EX_CONFIG)
+
+
+def set_up_logging(level: str, name: str) -> None:
+    """Logs to standard error, with ``name`` in every line; of what others log, not all."""
+    escaped = name.replace("%", "%%")
+    line = f"%(asctime)s %(levelname)s {escaped} %(name)s: %(message)s"
+    set_up_one_line(line, level.upper(), ForeignRecords())
+
+
+class Terminated:
+    """Becomes readable when one of ``signals`` arrives; handlers only queue, loops act.
+
+    A SIGHUP that is ignored stays so: ``nohup`` has asked for it.
+    """
+
+    def __init__(self, *signals: signal.Signals) -> None:
+        self._wake = Wake()
+        for number in signals:
+            if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:
+                signal.signal(number, lambda *_: self._wake.set())
+
+    def fileno(self) -> int:
+        return self._wake.fileno()
+
+
+class _OneLine(logging.Formatter):
+    """What a record says is :func:`printable`; a traceback follows as it is."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - logging's name
+        return printable(super().formatMessage(record))
+
+
+def set_up_one_line(line: str, level: int | str, *filters: logging.Filter) -> None:
+    """Has this process log to standard error, in lines of this format (``%(message)s``)."""
+    handler = logging.StreamHandler(sys.stderr)
+    for each in filters:
+        handler.addFilter(each)
+    handler.setFormatter(_OneLine(line))
+    logging.basicConfig(handlers=[handler], level=level)

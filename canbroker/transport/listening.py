@@ -1,0 +1,165 @@
+"""Listening sockets: they stay bound to their paths, and take no more than they can."""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket as sockets
+import struct
+import sys
+from collections.abc import Container
+from pathlib import Path
+from typing import Final, cast
+
+import zmq
+
+from canbroker.errors import CanInitializationError
+from canbroker.system import clock
+from canbroker.system.descriptors import share
+from canbroker.system.throttle import Throttle
+
+_EVENTS: Final = zmq.EVENT_ACCEPTED | zmq.EVENT_DISCONNECTED
+
+#: How often it is looked whether the socket's file is still there.
+LOOK_NS: Final = clock.SECOND
+
+#: zmq_socket_monitor(3): what has happened, and to which descriptor.
+_EVENT: Final = struct.Struct("=Hi")
+
+_PEER: Final = struct.Struct("3i")  # process, user, group
+
+_SCHEME: Final = "ipc://"
+
+_logger = logging.getLogger(__name__)
+
+
+class Listening:
+    """Keeps a bound socket reachable at its path. Used on the socket's thread.
+
+    libzmq aborts the process when ``accept`` finds no descriptor. While the socket has all the
+    connections that it may have, its file has another name, so that others find none and try again
+    later. (Unbinding the socket would end its connections.) A file that was removed is made anew.
+    Watch :attr:`monitor`, and call :meth:`attend` when it is readable and every :data:`LOOK_NS`.
+    """
+
+    def __init__(self, socket: zmq.Socket[bytes], endpoint: str) -> None:
+        """``socket`` is bound to ``endpoint``.
+
+        :raises CanInitializationError: no descriptors are left. The socket is closed.
+        """
+        self.at_most = share()
+        self._socket = socket
+        self._path = Path(endpoint.removeprefix(_SCHEME))
+        self._aside = self._path.with_name(f"{self._path.name}~")
+        self._connections: dict[int, int] = {}  # descriptor -> process at the other end
+        self._noted = Throttle(_logger, 10.0)
+        self._look_at = 0
+        self._pauses = False
+        self._bound = 1  # times
+        try:
+            self.monitor = self._monitor()
+        except zmq.ZMQError as error:
+            socket.close()
+            raise CanInitializationError(f"cannot listen on {endpoint}: {error}") from error
+
+    def __repr__(self) -> str:
+        return f"<Listening {self._path} connections={len(self)} of {self.at_most}>"
+
+    def __len__(self) -> int:
+        return len(self._connections)
+
+    def peers(self) -> list[int]:
+        """Numbers of the processes that are connected, each once; empty where the system does not
+        tell them (any but Linux). 0 is one of another container."""
+        return sorted(set(self._connections.values())) if sys.platform == "linux" else []
+
+    def attend(self, ready: Container[object] = ()) -> None:
+        """Sees who has come and gone, and whether the socket is where it should be.
+
+        ``ready``: what a waiter has found readable.
+        """
+        now = clock.monotonic_ns()
+        if self.monitor in ready:
+            self._follow()
+        elif now < self._look_at:
+            return
+        if now >= self._look_at:
+            self._look_at = now + LOOK_NS
+            if not (self._aside if self._pauses else self._path).exists():
+                self._bind_again()
+        if self._pauses != (len(self) >= self.at_most):
+            self._turn()
+
+    def close(self) -> None:
+        """Before the socket is closed."""
+        if self._pauses:
+            self._turn()  # libzmq removes the file by its name
+        self._socket.disable_monitor()
+        self.monitor.close(linger=0)
+
+    def _monitor(self) -> zmq.Socket[bytes]:
+        """The socket that tells of connections."""
+        address = f"inproc://monitor-{id(self)}"
+        self._socket.monitor(address, _EVENTS)
+        context = cast("zmq.Context[zmq.Socket[bytes]]", self._socket.context)
+        try:
+            monitor = context.socket(zmq.PAIR)
+        except zmq.ZMQError:
+            self._socket.disable_monitor()
+            raise
+        monitor.setsockopt(zmq.RCVHWM, 0)  # libzmq would do nothing else until there is room
+        monitor.connect(address)
+        return monitor
+
+    def _follow(self) -> None:
+        while cast("int", self.monitor.getsockopt(zmq.EVENTS)) & zmq.POLLIN:
+            event, descriptor = _EVENT.unpack(self.monitor.recv_multipart(zmq.NOBLOCK)[0])
+            if event == zmq.EVENT_ACCEPTED:
+                self._connections[descriptor] = _peer(descriptor)
+            else:
+                self._connections.pop(descriptor, None)
+
+    def _turn(self) -> None:
+        """Begins to pause, or ends it."""
+        names = (self._path, self._aside)
+        try:
+            names[self._pauses].rename(names[not self._pauses])
+        except OSError as error:  # it was removed: the next look makes it anew
+            self._noted.note(f"cannot rename {names[self._pauses]}", str(error))
+            return
+        self._pauses = not self._pauses
+        if self._pauses:
+            self._noted.note(
+                f"new connections to {self._path} have to wait",
+                f"it has {len(self)}, all that the limit of open files allows",
+            )
+
+    def _bind_again(self) -> None:
+        """Binds the socket once more. It stays bound where nobody finds it: to end that would end
+        the connections that were made there."""
+        # Another spelling of the same place: libzmq would take the first one for what it has.
+        spelled = f"{self._path.parent}{'/' * (self._bound + 1)}{self._path.name}"
+        try:
+            self._socket.bind(_SCHEME + spelled)
+        except zmq.ZMQError as error:  # the directory is gone, say; the next time it may be back
+            self._noted.note(f"the socket {self._path} was removed", str(error))
+            return
+        self._bound += 1
+        self._pauses = False
+        _logger.warning("the socket %s was removed; it is there again", self._path)
+
+
+def _peer(descriptor: int) -> int:
+    """The process at the other end of a connection, 0 if it is not known."""
+    if sys.platform != "linux":
+        return 0
+    try:
+        ours = os.dup(descriptor)
+    except OSError:  # it has just been closed, or no descriptor is left
+        return 0
+    try:
+        with sockets.socket(sockets.AF_UNIX, sockets.SOCK_STREAM, fileno=ours) as connection:
+            raw = connection.getsockopt(sockets.SOL_SOCKET, sockets.SO_PEERCRED, _PEER.size)
+    except OSError:  # it is something else by now
+        return 0
+    return int(_PEER.unpack(raw)[0])

@@ -1,0 +1,195 @@
+"""The one ZeroMQ context that all clients of a process share, and what becomes of it in a fork.
+
+A context has two threads and five descriptors. It is made for the first client, and ended when the
+last one has closed its sockets, so ending it waits for nothing.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket as sockets
+import stat
+from collections.abc import Iterator
+from contextlib import suppress
+from typing import Any, Final, TypeAlias
+from weakref import WeakSet
+
+import zmq
+import zmq.backend
+
+from canbroker.system import handles
+from canbroker.system.undisturbed import undisturbed
+
+#: libzmq's default is 1,023 for a context: 340 buses.
+_MAX_SOCKETS: Final = 16_384
+
+#: Descriptors of a context: its two threads poll, and each of the three mailboxes is one.
+_DESCRIPTORS: Final = 5
+
+_TABLE: Final = "/proc/self/fd" if os.path.isdir("/proc/self/fd") else "/dev/fd"  # noqa: PTH112
+
+_Raw: TypeAlias = "zmq.Context[QuietSocket]"
+
+
+class QuietSocket(zmq.Socket[bytes]):
+    """A socket that closes with its object, without a warning, which may raise before that.
+
+    One that a signal handler's exception has lost is found again by :func:`_lost`.
+    """
+
+    #: Whose it is.
+    user: object = None
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        with handles.fork_lock:
+            _sockets.add(self)
+        super().__init__(*args, **kwargs)
+
+    def close(self, linger: int | None = None) -> None:
+        super().close(linger)
+        with handles.fork_lock:  # here, not in a callback that calls Python when it is collected
+            _sockets.discard(self)
+
+    # Not a function of Python's: a signal handler might raise in it, and nobody would hear of that.
+    __del__ = zmq.backend.Socket.close
+
+
+class _QuietContext(zmq.Context[QuietSocket]):
+    """As a :class:`QuietSocket`; one that is lost has no sockets."""
+
+    __del__ = zmq.backend.Context.term
+
+
+class Shared:
+    """The context, while it has users. Any thread."""
+
+    def __init__(self) -> None:
+        self.endpoints: set[str] = set()  # paths that somebody has connected to
+        self._users: WeakSet[object] = WeakSet()
+        self._context: _Raw | None = None
+        self._of_parents: list[_Raw] = []  # [forked child] kept, as pyzmq would end them
+
+    def open(self, user: object, kind: int) -> QuietSocket:
+        """A socket for ``user``, which calls :meth:`leave` when all of its sockets are closed.
+
+        :raises CanOperationError: there are no descriptors left.
+        :raises zmq.ZMQError: likewise, or too many sockets.
+        """
+        with handles.fork_lock:
+            self._users.add(user)
+            context = self._context
+            if context is None:
+                handles.register(_note_unconnected, _forget)
+                # Checked first: libzmq ends the process if it has none for its own threads.
+                handles.require(_DESCRIPTORS + 1, "ZeroMQ")
+                context = self._context = _QuietContext(io_threads=1)
+                context.set(zmq.MAX_SOCKETS, _MAX_SOCKETS)
+            socket = context.socket(kind, socket_class=QuietSocket)
+            socket.user = user
+            return socket
+
+    def leave(self, user: object) -> None:
+        """Closes the sockets of a user, and ends the context, if it had no others. Idempotent."""
+        with handles.fork_lock:
+            sockets_of_it = [socket for socket in _sockets if socket.user is user]
+        for socket in sockets_of_it:
+            socket.close()
+        with handles.fork_lock:
+            self._users.discard(user)
+            over = not self._users and self._context is not None
+        if over and handles.has_interrupted():
+            self._end()
+        elif over:
+            undisturbed(self._end)
+
+    def forget(self) -> None:
+        """[forked child] The context is the parent's: the next client gets another one."""
+        if self._context is not None:
+            self._of_parents.append(self._context)
+        self._context, self._users, self.endpoints = None, WeakSet(), set()
+
+    def _end(self) -> None:
+        # A signal that this thread has to handle would cut the end short, and nobody goes on
+        # with it: PyZMQ has forgotten the context by then.
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+        try:
+            with handles.fork_lock:
+                if self._users or self._context is None:
+                    return
+                context, self._context = self._context, None
+                self.endpoints.clear()
+                lost = [socket for socket in _sockets if socket.context is context]
+            for socket in lost:  # by an exception
+                socket.close(linger=0)
+            context.term()
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+shared: Final = Shared()
+_sockets: WeakSet[QuietSocket] = WeakSet()
+
+# ---------------------------------------------------------------------------------------- forks
+
+#: Unix sockets that were not connected just before a fork, by the number of their inode.
+_unconnected: set[int] = set()
+
+
+def _note_unconnected() -> None:
+    """[before a fork] libzmq's thread may be connecting a socket at this moment."""
+    _unconnected.clear()
+    if shared.endpoints:
+        _unconnected.update(inode for _, inode, peer in _unix_sockets() if peer is None)
+
+
+def _forget() -> None:
+    """[forked child] Closes what libzmq has connected, and the mailboxes of its sockets.
+
+    What a child keeps of a connection keeps it open when the parent closes it. The parent's is
+    not touched: nothing is shut down, and no set of descriptors is changed. The context's own five
+    remain, as nobody tells their numbers; they are connected to nothing.
+    """
+    # A socket that is neither connected nor was there just before has been made by a thread that
+    # this process does not have.
+    numbers = [
+        number
+        for number, inode, peer in (_unix_sockets() if shared.endpoints else ())
+        if peer in shared.endpoints or (peer is None and inode not in _unconnected)
+    ]
+    numbers += [
+        int(socket.getsockopt(zmq.FD))
+        for socket in list(_sockets)
+        if socket.context is shared._context and not socket.closed
+    ]
+    for number in numbers:
+        with suppress(OSError):
+            os.close(number)
+    shared.forget()
+
+
+def _unix_sockets() -> Iterator[tuple[int, int, str | None]]:
+    """Descriptors of Unix stream sockets that have no name, as those of clients: number, inode,
+    and the path of the peer, if there is one."""
+    try:
+        names = os.listdir(_TABLE)  # noqa: PTH208 - there may be thousands
+    except OSError:  # no descriptor is left to list them with
+        return
+    for name in names:
+        number = int(name)
+        with suppress(OSError):
+            status = os.fstat(number)
+            if not stat.S_ISSOCK(status.st_mode):
+                continue
+            socket = sockets.socket(fileno=number)
+            try:
+                if socket.family != sockets.AF_UNIX or socket.type != sockets.SOCK_STREAM:
+                    continue
+                if socket.getsockname():
+                    continue
+                peer: str | None = None
+                with suppress(OSError):
+                    peer = str(socket.getpeername())
+                yield number, status.st_ino, peer
+            finally:
+                socket.detach()

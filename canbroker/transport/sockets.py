@@ -1,0 +1,271 @@
+"""ZeroMQ sockets with every option that matters set in one table, and waiting for several."""
+
+from __future__ import annotations
+
+import select
+from typing import Final, Protocol, TypeAlias, cast
+
+import zmq
+
+from canbroker.errors import CanError, CanInitializationError, CanOperationError
+from canbroker.system import clock, handles
+from canbroker.system.descriptors import share
+from canbroker.transport.gate import Gate
+from canbroker.transport.shared import QuietSocket, shared
+from canbroker.wire import MAX_MESSAGE_BYTES
+from canbroker.wire.topics import MAX_TOPIC_BYTES
+
+Socket: TypeAlias = "zmq.Socket[bytes]"
+
+#: Messages queued per connection. For a subscriber these are batches: what a stalled client may
+#: fall behind before the publisher drops for it, and so the bound of the memory it costs.
+STREAM_HIGH_WATER: Final = 2_000
+REQUEST_HIGH_WATER: Final = 8_192
+
+#: Subscriptions of one connection that are taken at once. libzmq takes them in until it finds
+#: none, and holds them for us: with many on the way it did nothing else for a second.
+#: Those that a client makes again after a reconnect have to come together.
+_SUBSCRIPTION_HIGH_WATER: Final = 8
+
+#: A topic, and how it is wrapped.
+MAX_SUBSCRIPTION_BYTES: Final = MAX_TOPIC_BYTES + 64
+
+#: As a plain number: arithmetic with enumerations costs a microsecond.
+_POLLIN: Final = int(zmq.POLLIN)
+
+#: select() knows no others.
+_SELECTABLE: Final = 1024
+
+#: What is due within this time is waited for exactly.
+_EXACT_NS: Final = 10 * clock.MILLISECOND
+
+#: Connections that wait until libzmq takes them.
+_BACKLOG: Final = 100
+
+_LINGER_MS: Final = 200
+
+#: What an address of a Unix socket begins with; its path follows.
+IPC: Final = "ipc://"
+_RECONNECT_MS: Final = 10
+_RECONNECT_MAX_MS: Final = 100
+
+
+def readable(socket: Socket) -> bool:
+    """Whether a message waits in ``socket``; cheaper than an exception when none does."""
+    return bool(cast(int, socket.getsockopt(zmq.EVENTS)) & _POLLIN)
+
+
+class Messages:
+    """Reads messages of a topic and a body, and finds back to them when it was interrupted.
+
+    A signal handler that raises (Ctrl-C, a test's time limit) may strike between the two parts.
+    A part that is followed by another one is a topic; the one that is not is a body.
+    """
+
+    def __init__(self, socket: Socket) -> None:
+        self._socket = socket
+        self._topic: bytes | None = None
+        self.expected = False  # one has arrived, as a Waiter says: saves looking for it
+
+    def next(self) -> tuple[bytes, bytes] | None:
+        """The next message that has arrived, if there is one."""
+        while self.expected or self._topic is not None or readable(self._socket):
+            self.expected = False
+            try:
+                part = self._socket.recv(zmq.NOBLOCK)
+            except zmq.Again:  # the exception that interrupted us took the body with it
+                self._topic = None
+                return None
+            if self._socket.getsockopt(zmq.RCVMORE):
+                self._topic = part
+            elif self._topic is not None:
+                topic, self._topic = self._topic, None
+                return topic, part
+        return None
+
+
+class Descriptor(Protocol):
+    """Something with a file descriptor to poll."""
+
+    def fileno(self) -> int: ...
+
+
+class Context:
+    """The ZeroMQ context of a process that listens. Closing it needs all of its sockets closed.
+
+    ``gate``: of those that listen.
+    """
+
+    _refusal: type[CanError] = CanInitializationError
+
+    def __init__(self) -> None:
+        self._context: zmq.Context[Socket] = zmq.Context(io_threads=1)
+        self.gate = Gate(self._context)
+
+    def publisher(self, endpoint: str) -> Socket:
+        socket = self._socket(zmq.XPUB, STREAM_HIGH_WATER)
+        socket.setsockopt(zmq.RCVHWM, _SUBSCRIPTION_HIGH_WATER)
+        socket.setsockopt(zmq.XPUB_VERBOSE, 1)  # whoever joins a topic is told how it stands
+        # libzmq keeps what is subscribed to, byte by byte, before we see it.
+        socket.setsockopt(zmq.MAXMSGSIZE, MAX_SUBSCRIPTION_BYTES)
+        return self._bound(socket, endpoint)
+
+    def subscriber(self, endpoint: str, unread: int = STREAM_HIGH_WATER) -> Socket:
+        """``unread``: messages that are kept for who does not read them, at most. Each that has
+        more than 33 bytes keeps 8 KiB: libzmq reads so much at a time, and does not copy."""
+        socket = self._socket(zmq.SUB, unread)
+        # All that it may have left to say is what it wants to receive. Lingering for that made
+        # every broker 200 ms longer in ending, whose channels are gone by then.
+        socket.setsockopt(zmq.LINGER, 0)
+        return self._connected(socket, endpoint)
+
+    def replier(self, endpoint: str, unread: int = REQUEST_HIGH_WATER) -> Socket:
+        """``unread``: replies that are kept for a peer that does not read them, at most."""
+        socket = self._socket(zmq.ROUTER, REQUEST_HIGH_WATER)
+        socket.setsockopt(zmq.SNDHWM, unread)
+        socket.setsockopt(zmq.ROUTER_HANDOVER, 1)  # who comes back under its name has it again
+        return self._bound(socket, endpoint)
+
+    def requester(self, endpoint: str, name: str = "") -> Socket:
+        """``name``: by which the replier can reach it unasked, now and on later connections."""
+        socket = self._socket(zmq.DEALER, REQUEST_HIGH_WATER)
+        if name:
+            socket.setsockopt(zmq.ROUTING_ID, name.encode())
+        return self._connected(socket, endpoint)
+
+    def close(self) -> None:
+        self.gate.close()
+        self._context.term()
+
+    def _open(self, kind: int) -> Socket:
+        return self._context.socket(kind, socket_class=QuietSocket)
+
+    def _socket(self, kind: int, high_water: int) -> Socket:
+        try:
+            socket = self._open(kind)
+        except zmq.ZMQError as error:  # no descriptors are left, say
+            what = handles.explained(OSError(error.errno, str(error)))
+            raise self._refusal(f"cannot make a socket: {what}") from error
+        socket.setsockopt(zmq.SNDHWM, high_water)
+        socket.setsockopt(zmq.RCVHWM, high_water)
+        socket.setsockopt(zmq.LINGER, _LINGER_MS)
+        socket.setsockopt(zmq.MAXMSGSIZE, MAX_MESSAGE_BYTES)
+        socket.setsockopt(zmq.RECONNECT_IVL, _RECONNECT_MS)
+        socket.setsockopt(zmq.RECONNECT_IVL_MAX, _RECONNECT_MAX_MS)
+        # No heartbeats of ZeroMQ's: the kernel tells at once when the other end of an ipc
+        # connection is gone, and one whose queue is full does not answer them. A client that
+        # receives nothing would lose its presence, and its tasks with it.
+        return socket
+
+    def _bound(self, socket: Socket, endpoint: str) -> Socket:
+        socket.setsockopt(zmq.ZAP_DOMAIN, b"canbroker")  # without one the gate is not asked
+        # They are made even when no more are wanted.
+        socket.setsockopt(zmq.BACKLOG, min(_BACKLOG, share() // 4))
+        try:
+            socket.bind(endpoint)
+        except zmq.ZMQError as error:
+            socket.close()
+            raise CanInitializationError(f"cannot listen on {endpoint}: {error}") from error
+        return socket
+
+    def _connected(self, socket: Socket, endpoint: str) -> Socket:
+        try:
+            socket.connect(endpoint)
+        except zmq.ZMQError as error:
+            socket.close()
+            raise CanInitializationError(f"cannot connect to {endpoint}: {error}") from error
+        return socket
+
+
+class SharedContext(Context):
+    """The sockets of one client, in the context that all clients of this process share.
+
+    Any thread may close it, when no other one uses its sockets.
+    """
+
+    _refusal = CanOperationError
+
+    def __init__(self) -> None:
+        """Opens nothing."""
+
+    def close(self) -> None:
+        """Closes all of its sockets that are open still. Idempotent.
+
+        If a signal handler raises in it, once more does the rest.
+        """
+        shared.leave(self)
+
+    def _open(self, kind: int) -> Socket:
+        return shared.open(self, kind)
+
+    def _connected(self, socket: Socket, endpoint: str) -> Socket:
+        shared.endpoints.add(endpoint.removeprefix(IPC))
+        return super()._connected(socket, endpoint)
+
+
+class Waiter:
+    """Waits until one of several sockets or descriptors is readable. One thread."""
+
+    def __init__(self) -> None:
+        self._poller = zmq.Poller()
+        self._watched: dict[Socket | int, object] = {}
+        self._descriptors: list[int] = []
+        self._resting: dict[Socket | int, int] = {}  # monotonic ns
+
+    def add(self, item: Socket | Descriptor | int) -> None:
+        key = item if isinstance(item, (int, zmq.Socket)) else item.fileno()
+        self._poller.register(key, zmq.POLLIN)
+        self._watched[key] = item
+        self._list_descriptors()
+
+    def remove(self, item: Socket | Descriptor | int) -> None:
+        """Forgets ``item``; call it while its descriptor is still open."""
+        key = item if isinstance(item, (int, zmq.Socket)) else item.fileno()
+        if self._resting.pop(key, None) is None:
+            self._poller.unregister(key)
+        del self._watched[key]
+        self._list_descriptors()
+
+    def rest(self, item: Socket, for_ns: int) -> None:
+        """Does not look at ``item`` for a while, as somebody sends what costs time there."""
+        if item not in self._resting:
+            self._resting[item] = clock.monotonic_ns() + for_ns
+            self._poller.unregister(item)
+            self._list_descriptors()
+
+    def wait(self, timeout_ns: int | None) -> set[object]:
+        """The readable ones of what was added; empty after ``timeout_ns`` (``None``: never)."""
+        if self._resting:
+            timeout_ns = self._until_rested(timeout_ns)
+        if timeout_ns is None:
+            return self._ready(-1)
+        if timeout_ns <= 0 or timeout_ns > _EXACT_NS:
+            return self._ready(max(0, timeout_ns // clock.MILLISECOND))
+        # poll() counts milliseconds; select() waits for exactly what is due soon. It sees a ZeroMQ
+        # socket's descriptor only when something changes, so the sockets are asked before it.
+        ready = self._ready(0)
+        if not ready:
+            select.select(self._descriptors, (), (), timeout_ns / clock.SECOND)
+            ready = self._ready(0)
+        return ready
+
+    def _until_rested(self, timeout_ns: int | None) -> int | None:
+        """Looks again at what has rested; how long to wait at most."""
+        now = clock.monotonic_ns()
+        rested = [item for item, until_ns in self._resting.items() if until_ns <= now]
+        for item in rested:
+            del self._resting[item]
+            self._poller.register(item, zmq.POLLIN)
+        if rested:
+            self._list_descriptors()
+        left = [until_ns - now for until_ns in self._resting.values()]
+        return min(left if timeout_ns is None else [*left, timeout_ns], default=timeout_ns)
+
+    def _list_descriptors(self) -> None:
+        """Lists what select() can watch; of many channels' sockets it misses some, for a moment."""
+        keys = self._watched.keys() - self._resting.keys()
+        descriptors = (key if isinstance(key, int) else key.fileno() for key in keys)
+        self._descriptors = [number for number in descriptors if number < _SELECTABLE]
+
+    def _ready(self, milliseconds: int) -> set[object]:
+        return {self._watched[key] for key, _ in self._poller.poll(milliseconds)}
