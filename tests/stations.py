@@ -19,7 +19,8 @@ from canbroker.model import filters
 from canbroker.model.frame import EchoFrame, Frame
 from canbroker.system import clock
 from canbroker.system.wake import Wake
-from canbroker.transport.sockets import Context, Waiter
+from canbroker.transport.sockets import Context
+from canbroker.transport.waiter import Waiter
 from canbroker.wire.stream import StateEvent, encode_state
 
 DEADLINE_S = 20.0

@@ -26,7 +26,7 @@ from canbroker.errors import CanError
 from canbroker.system.descriptors import open_standard, raise_limit
 from canbroker.system.priority import raise_priority
 from canbroker.system.service import Exit, Terminated, set_up_logging
-from canbroker.transport.sockets import Descriptor
+from canbroker.transport.waiter import Descriptor
 from canbroker.wire import control
 
 #: Objects that may be garbage before it is looked for. In a queue of frames there are as many that

@@ -27,7 +27,8 @@ from canbroker.system import clock
 from canbroker.system.throttle import Throttle
 from canbroker.transport.calls import Caller, Replier
 from canbroker.transport.runtime import BrokerLock, Runtime
-from canbroker.transport.sockets import Context, Descriptor, Waiter
+from canbroker.transport.sockets import Context
+from canbroker.transport.waiter import Descriptor, Waiter
 from canbroker.wire import control
 
 #: A broker that was started by a client leaves this long after its last client.

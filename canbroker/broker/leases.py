@@ -18,7 +18,7 @@ from canbroker.broker import handover
 from canbroker.system import clock
 from canbroker.system.processes import end_of, start_of
 from canbroker.transport.calls import Caller, Handler
-from canbroker.transport.sockets import Waiter
+from canbroker.transport.waiter import Waiter
 from canbroker.wire import control
 
 #: Requests that wait for a channel.

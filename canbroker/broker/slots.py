@@ -15,12 +15,13 @@ from canbroker.broker.supervisor import ActorSlot, Phase
 from canbroker.configuration.broker_file import BrokerConfig
 from canbroker.delivery.publisher import MAX_CLIENTS
 from canbroker.delivery.ring import SharedMemory
+from canbroker.delivery.state_feed import StateFeed
 from canbroker.errors import CanError
 from canbroker.system import clock
 from canbroker.system.processes import is_alive
-from canbroker.transport.calls import StateFeed
 from canbroker.transport.runtime import Runtime
-from canbroker.transport.sockets import Context, Waiter
+from canbroker.transport.sockets import Context
+from canbroker.transport.waiter import Waiter
 from canbroker.wire import WireError, control, topics
 from canbroker.wire.stream import CHANGING, StateEvent, decode_event
 

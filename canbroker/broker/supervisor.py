@@ -14,7 +14,8 @@ from canbroker.actors.specs import Alive, Ready, Spec
 from canbroker.broker.child import Child, ReportError
 from canbroker.system import clock
 from canbroker.system.service import Exit
-from canbroker.transport.sockets import Context, Waiter
+from canbroker.transport.sockets import Context
+from canbroker.transport.waiter import Waiter
 
 #: A restart waits this long, twice as long each time it did not help.
 _BACKOFF_FIRST_NS: Final = 50 * clock.MILLISECOND

@@ -7,12 +7,13 @@ import threading
 from collections.abc import Callable
 from typing import Final
 
+from canbroker.delivery.state_feed import StateFeed
 from canbroker.delivery.subscriber import CATCH_UP_NS, SILENCE_NS
 from canbroker.errors import CanOperationError
 from canbroker.system import clock
 from canbroker.system.throttle import Throttle
-from canbroker.transport.calls import StateFeed
-from canbroker.transport.sockets import Context, Waiter
+from canbroker.transport.sockets import Context
+from canbroker.transport.waiter import Waiter
 from canbroker.wire import WireError, topics
 from canbroker.wire.stream import Holder, LeftEvent, StateEvent, decode_event
 

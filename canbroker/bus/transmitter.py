@@ -10,8 +10,9 @@ from canbroker.bus.channel_watch import ChannelWatch
 from canbroker.errors import CanOperationError, CanTimeoutError
 from canbroker.model.frame import Frame, describe
 from canbroker.system import clock
-from canbroker.transport.calls import KeepingLink
-from canbroker.transport.sockets import Context, Descriptor
+from canbroker.transport.links import KeepingLink
+from canbroker.transport.sockets import Context
+from canbroker.transport.waiter import Descriptor
 from canbroker.wire import WireError
 from canbroker.wire.transmit import (
     CREDIT,

@@ -9,8 +9,9 @@ import msgspec
 from canbroker.delivery.order import Gap, Order
 from canbroker.model.frame import EchoFrame
 from canbroker.system import clock
-from canbroker.transport.calls import Link
-from canbroker.transport.sockets import Context, Descriptor, Socket
+from canbroker.transport.links import Link
+from canbroker.transport.sockets import Context, Socket
+from canbroker.transport.waiter import Descriptor
 from canbroker.wire import DECODE_ERRORS, WireError, control
 from canbroker.wire.replay import History, Past, Replay, Replayed, decode_frames
 

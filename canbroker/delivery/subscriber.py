@@ -10,15 +10,8 @@ from canbroker.errors import CanError, CanOperationError, CanTimeoutError
 from canbroker.model.filters import FilterSet
 from canbroker.system import clock
 from canbroker.system.clock import SECOND
-from canbroker.transport.sockets import (
-    STREAM_HIGH_WATER,
-    Context,
-    Descriptor,
-    Messages,
-    Socket,
-    Waiter,
-    readable,
-)
+from canbroker.transport.sockets import STREAM_HIGH_WATER, Context, Messages, Socket, readable
+from canbroker.transport.waiter import Descriptor, Waiter
 from canbroker.wire import WireError, stream, topics
 
 #: A route is never silent for longer than a heartbeat; after this long its actor is gone, and

@@ -9,8 +9,8 @@ import psutil
 import pytest
 
 from canbroker import Bus, BusState, CanOperationError, Message
+from canbroker.delivery.state_feed import StateFeed
 from canbroker.model.frame import Frame
-from canbroker.transport.calls import StateFeed
 from canbroker.transport.runtime import Runtime
 from canbroker.transport.sockets import Context
 from canbroker.wire import control, topics

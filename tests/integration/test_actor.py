@@ -20,7 +20,8 @@ from canbroker.model.filters import EVERYTHING
 from canbroker.model.frame import FD, Frame
 from canbroker.system import clock
 from canbroker.system.wake import Wake
-from canbroker.transport.calls import ControlError, Link, call
+from canbroker.transport.calls import ControlError, call
+from canbroker.transport.links import Link
 from canbroker.transport.sockets import Context
 from canbroker.wire import control
 from canbroker.wire.transmit import CREDIT, Reply, Status, decode_reply, encode_request

@@ -15,7 +15,7 @@ from canbroker.broker.slots import SchedulerSlot
 from canbroker.broker.supervisor import Phase
 from canbroker.system import clock
 from canbroker.transport.runtime import Runtime
-from canbroker.transport.sockets import Waiter
+from canbroker.transport.waiter import Waiter
 from tests.conftest import processes_of, wait_until
 from tests.kills import FOREVER_S, LATEST_S, kill_at
 from tests.processes import Program
@@ -55,7 +55,7 @@ if at and "canbroker.actors.process" in sys.orig_argv:
         if where.co_name not in {"main", "_make", "__init__", "_start_threads"}:
             return
         if where.co_filename.rpartition("/canbroker/")[2] not in {
-            "process.py", "actors/channel.py", "actors/scheduler.py"
+            "actors/process.py", "actors/channel/actor.py", "actors/scheduler/actor.py"
         }:
             return
         made += 1

@@ -25,7 +25,7 @@ from canbroker.configuration.broker_file import BrokerConfig
 from canbroker.system import clock
 from canbroker.system.processes import start_of
 from canbroker.transport.runtime import Runtime
-from canbroker.transport.sockets import Waiter
+from canbroker.transport.waiter import Waiter
 from canbroker.wire.stream import StateEvent
 from tests.conftest import status_of, stop_broker, wait_until
 from tests.integration.test_cli import succeed

@@ -19,7 +19,7 @@ import pytest
 from canbroker import Bus, CanInitializationError, Message
 from canbroker.broker.callers import MAX_WAITING
 from canbroker.model.frame import Frame
-from canbroker.transport.calls import Link
+from canbroker.transport.links import Link
 from canbroker.transport.runtime import BrokerLock, Runtime
 from canbroker.transport.sockets import Context
 from canbroker.wire import control

@@ -136,7 +136,7 @@ def test_routes_are_shared_and_end_with_their_last_subscriber(
 
 def test_a_killed_process_is_seen_to_leave(endpoint: str) -> None:
     source = """
-    from canbroker import clock
+    from canbroker.system import clock
     from canbroker.transport.sockets import Context
     from canbroker.delivery.subscriber import Subscriber
     from canbroker.model.filters import EVERYTHING

@@ -8,11 +8,11 @@ import pytest
 import zmq
 
 from canbroker.delivery.publisher import MAX_ROUTES
+from canbroker.delivery.state_feed import StateFeed
 from canbroker.errors import CanInitializationError, CanOperationError
 from canbroker.model import filters
 from canbroker.model.filters import MAX_FILTERS
 from canbroker.model.frame import Frame
-from canbroker.transport.calls import StateFeed
 from canbroker.transport.sockets import Context
 from canbroker.wire import stream, topics
 from tests.conftest import wait_until

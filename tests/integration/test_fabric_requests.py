@@ -18,16 +18,10 @@ import zmq
 from canbroker.system import clock
 from canbroker.system.throttle import Throttle
 from canbroker.system.wake import Wake
-from canbroker.transport.calls import (
-    Caller,
-    ControlError,
-    Intake,
-    KeepingLink,
-    Link,
-    Replier,
-    call,
-)
-from canbroker.transport.sockets import Context, Waiter
+from canbroker.transport.calls import Caller, ControlError, Replier, call
+from canbroker.transport.links import Intake, KeepingLink, Link
+from canbroker.transport.sockets import Context
+from canbroker.transport.waiter import Waiter
 from canbroker.wire import MAX_MESSAGE_BYTES, WireError, control
 from canbroker.wire.transmit import MAX_REPLY_BYTES, Status, decode_reply, encode_reply
 from tests.conftest import wait_until

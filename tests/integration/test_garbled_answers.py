@@ -18,7 +18,8 @@ from canbroker.model.filters import EVERYTHING
 from canbroker.system import clock
 from canbroker.system.wake import Wake
 from canbroker.transport.runtime import Runtime
-from canbroker.transport.sockets import Context, Waiter
+from canbroker.transport.sockets import Context
+from canbroker.transport.waiter import Waiter
 from canbroker.wire import topics
 from canbroker.wire.control import Reply
 from canbroker.wire.stream import StateEvent, encode_event

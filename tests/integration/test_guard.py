@@ -19,10 +19,11 @@ from canbroker import Bus, Message
 from canbroker.system import clock
 from canbroker.system.throttle import Throttle
 from canbroker.transport import gate, guard
-from canbroker.transport.calls import MAX_REFUSED
 from canbroker.transport.guard import Connection, Guard
+from canbroker.transport.links import MAX_REFUSED
 from canbroker.transport.runtime import Runtime
-from canbroker.transport.sockets import Context, Waiter
+from canbroker.transport.sockets import Context
+from canbroker.transport.waiter import Waiter
 from tests.conftest import status_of, wait_until
 from tests.simulated import descriptors
 

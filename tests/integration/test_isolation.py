@@ -32,7 +32,7 @@ def test_nothing_is_configured() -> None:
 def test_programs_that_tests_start_find_nothing_either(runtime: Runtime) -> None:
     with Program(
         """
-        from canbroker import sources
+        from canbroker.configuration import sources
         files = [str(path) for path in sources.config_files() if path != sources.SYSTEM_FILE]
         say([files, sources.from_environment(None)])
         """

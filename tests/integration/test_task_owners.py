@@ -17,9 +17,11 @@ from canbroker.actors.scheduler.journal import Journal
 from canbroker.actors.scheduler.owners import Owners
 from canbroker.system import clock
 from canbroker.system.throttle import Throttle
-from canbroker.transport.calls import Link, Replier
+from canbroker.transport.calls import Replier
+from canbroker.transport.links import Link
 from canbroker.transport.runtime import Runtime
-from canbroker.transport.sockets import Context, Waiter
+from canbroker.transport.sockets import Context
+from canbroker.transport.waiter import Waiter
 from tests.conftest import status_of, wait_until
 from tests.integration.test_scheduler import hears, is_silent, message, scheduler_of, tasks_of
 from tests.processes import Program

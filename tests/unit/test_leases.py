@@ -17,7 +17,7 @@ from canbroker.broker.leases import MAX_WAITING, Leases
 from canbroker.system import clock
 from canbroker.system.processes import end_of, start_of
 from canbroker.transport.calls import Caller
-from canbroker.transport.sockets import Waiter
+from canbroker.transport.waiter import Waiter
 from canbroker.wire import control
 
 POOLS = {"bench": ["b1", "b2"], "spare": ["s1"]}

@@ -17,7 +17,7 @@ from canbroker.system.throttle import ForeignRecords
 _PROGRAM = """
 import subprocess, sys
 from pathlib import Path
-from canbroker import log_file
+from canbroker.broker import log_file
 
 log_file.MAX_BYTES = 1000
 log = log_file.LogFile(Path(sys.argv[1]))

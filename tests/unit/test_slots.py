@@ -13,7 +13,7 @@ from canbroker.broker.flight_records import FlightRecords
 from canbroker.broker.slots import ChannelSlot, Client
 from canbroker.configuration.broker_file import BrokerConfig
 from canbroker.delivery.publisher import MAX_CLIENTS
-from canbroker.transport.calls import StateFeed
+from canbroker.delivery.state_feed import StateFeed
 from canbroker.transport.runtime import Runtime
 from canbroker.wire.stream import ClientInfo, StateEvent, encode_event
 

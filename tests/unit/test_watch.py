@@ -7,7 +7,8 @@ from pathlib import Path
 
 from canbroker.bus.channel_watch import ChannelWatch
 from canbroker.system import clock
-from canbroker.transport.sockets import Context, Waiter
+from canbroker.transport.sockets import Context
+from canbroker.transport.waiter import Waiter
 from canbroker.wire import topics
 from canbroker.wire.stream import StateEvent, encode_event
 

@@ -41,7 +41,8 @@ from canbroker.actors.specs import ChannelSpec
 from canbroker.backends import Backend, Options, open_backend, parse_options
 from canbroker.delivery.ring import Ring, anonymous
 from canbroker.system import clock
-from canbroker.transport.sockets import Context, Descriptor, Waiter
+from canbroker.transport.sockets import Context
+from canbroker.transport.waiter import Descriptor, Waiter
 from canbroker.wire import control
 from canbroker.wire.stream import CHANGING
 from canbroker.wire.transmit import Status

@@ -34,9 +34,11 @@ from canbroker.backends import LISTEN_ONLY, AdapterGoneError, Backend, Transmit
 from canbroker.system import clock
 from canbroker.system.priority import RealTime
 from canbroker.system.throttle import Throttle
-from canbroker.transport.calls import Caller, Intake, Replier
+from canbroker.transport.calls import Caller, Replier
+from canbroker.transport.links import Intake
 from canbroker.transport.listening import LOOK_NS
-from canbroker.transport.sockets import Context, Waiter, readable
+from canbroker.transport.sockets import Context, readable
+from canbroker.transport.waiter import Waiter
 from canbroker.wire import WireError, control
 from canbroker.wire.replay import REPLAY_METHODS, History, Replay
 from canbroker.wire.stream import Holder, locked_by

@@ -22,7 +22,8 @@ from canbroker.system.descriptors import share
 from canbroker.system.throttle import Throttle
 from canbroker.transport.calls import Caller, Replier
 from canbroker.transport.runtime import Runtime
-from canbroker.transport.sockets import Context, Descriptor, Waiter
+from canbroker.transport.sockets import Context
+from canbroker.transport.waiter import Descriptor, Waiter
 from canbroker.wire import control
 from canbroker.wire.tasks import (
     LISTED,

@@ -12,7 +12,7 @@ import msgspec
 from canbroker.actors.scheduler.schedule import Schedule, Task
 from canbroker.backends import RepeatKey
 from canbroker.system import clock
-from canbroker.transport.calls import Link
+from canbroker.transport.links import Link
 from canbroker.transport.sockets import Context, Socket
 from canbroker.wire import DECODE_ERRORS, control
 from canbroker.wire.tasks import SCHEDULER_ID, Repeat, RepeatCounts, Repeating, TaskKey

@@ -13,11 +13,13 @@ from canbroker.actors.scheduler.bus_load import BusLoad
 from canbroker.actors.scheduler.handdown import HandDown
 from canbroker.actors.scheduler.lateness import bin_of
 from canbroker.actors.scheduler.schedule import Schedule, Task
+from canbroker.delivery.state_feed import StateFeed
 from canbroker.model.frame import EXTENDED
 from canbroker.system import clock
-from canbroker.transport.calls import Link, StateFeed
+from canbroker.transport.links import Link
 from canbroker.transport.runtime import Runtime
-from canbroker.transport.sockets import Context, Socket, Waiter
+from canbroker.transport.sockets import Context, Socket
+from canbroker.transport.waiter import Waiter
 from canbroker.wire import topics
 from canbroker.wire.stream import StateEvent, decode_event
 from canbroker.wire.tasks import SCHEDULER_ID, TaskStatus, stale_after_ns

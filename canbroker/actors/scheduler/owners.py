@@ -10,7 +10,7 @@ from canbroker.actors.scheduler.journal import Journal
 from canbroker.actors.scheduler.schedule import Task
 from canbroker.system import clock
 from canbroker.system.processes import end_of, is_alive, start_of
-from canbroker.transport.sockets import Waiter
+from canbroker.transport.waiter import Waiter
 
 #: A client has this long to connect to a scheduler that was started again. So often one that was
 #: not seen on its channel is looked for.

@@ -13,7 +13,7 @@ from canbroker.system import clock
 from canbroker.system.handles import Handle
 from canbroker.system.undisturbed import undisturbed
 from canbroker.system.wake import Wake
-from canbroker.transport.sockets import Waiter
+from canbroker.transport.waiter import Waiter
 
 if TYPE_CHECKING:
     import asyncio

@@ -23,7 +23,7 @@ from canbroker.errors import (
     CanTimeoutError,
 )
 from canbroker.system import clock
-from canbroker.transport.calls import Link
+from canbroker.transport.links import Link
 from canbroker.transport.runtime import Runtime
 from canbroker.wire import DECODE_ERRORS, WireError, control
 from canbroker.wire.tasks import AddTask, ModifyTask, StopTasks, TaskAdded, TaskTrouble

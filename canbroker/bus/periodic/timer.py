@@ -14,7 +14,7 @@ from typing import Final
 from canbroker.system import clock
 from canbroker.system.undisturbed import undisturbed
 from canbroker.system.wake import Wake
-from canbroker.transport.sockets import Waiter
+from canbroker.transport.waiter import Waiter
 
 #: This many cancelled entries may lie in the heap before it is cleaned up.
 _CANCELLED: Final = 64

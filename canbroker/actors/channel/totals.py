@@ -1,0 +1,46 @@
+"""What has gone through a channel: counts since the epoch, and rates."""
+
+from __future__ import annotations
+
+from canbroker.backends import Backend, Transmit
+from canbroker.model.frame import EchoFrame, Frame, nominal_time_ns
+from canbroker.system import clock
+
+
+class Totals:
+    """What has gone through the channel since the epoch, and the rates of the last period."""
+
+    def __init__(self) -> None:
+        self.received = 0
+        self.transmitted = 0
+        self.failed = 0
+        self.interruptions = 0  # times that the adapter was taken away
+        self.dropped_before = 0  # by backends that were lost since
+        self.received_rate = 0.0
+        self.transmitted_rate = 0.0
+        self.load = 0.0
+        self._busy_ns = 0
+        self._since = (clock.monotonic_ns(), 0, 0)
+
+    def count(self, backend: Backend, frames: list[Frame], finished: list[Transmit]) -> None:
+        echoed = sum(isinstance(frame, EchoFrame) for frame in frames)
+        self.received += len(frames) - echoed
+        self.transmitted += echoed
+        self.failed += sum(transmit.failure is not None for transmit in finished)
+        bitrate = backend.bitrate
+        if bitrate:
+            self._busy_ns += sum(
+                nominal_time_ns(frame, bitrate, backend.data_bitrate) for frame in frames
+            )
+
+    def period(self, now: int) -> None:
+        """Closes a period of about a second; shorter ones go on."""
+        at, received, transmitted = self._since
+        seconds = (now - at) / clock.SECOND
+        if seconds < 0.5:
+            return
+        self.received_rate = (self.received - received) / seconds
+        self.transmitted_rate = (self.transmitted - transmitted) / seconds
+        self.load = min(1.0, self._busy_ns / (now - at))
+        self._busy_ns = 0
+        self._since = (now, self.received, self.transmitted)

@@ -1,0 +1,44 @@
+"""The state of a channel, as it publishes it."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from canbroker.transport.sockets import Context, Messages, Socket
+
+#: Events of a channel's state that are kept for who does not read them: a minute of them.
+_UNREAD_STATES: Final = 128
+
+
+class StateFeed:
+    """Follows the state stream of a channel. One thread at a time; never blocks.
+
+    Who reads it seldom gets events of long ago first, and misses later ones: :meth:`refresh`.
+    """
+
+    def __init__(self, context: Context, endpoint: str, topic: bytes) -> None:
+        self.socket: Socket = context.subscriber(endpoint, _UNREAD_STATES)
+        self.socket.subscribe(topic)
+        self._topic = topic
+        self._messages = Messages(self.socket)
+
+    def receive(self) -> bytes | None:
+        """The next event's body, if one has arrived."""
+        while (message := self._messages.next()) is not None:
+            if message[0] == self._topic:
+                return message[1]
+        return None
+
+    def turn_to(self, topic: bytes) -> None:
+        """Follows another topic of the channel from now on; passes over what is left of this."""
+        self.socket.unsubscribe(self._topic)
+        self.socket.subscribe(topic)
+        self._topic = topic
+
+    def refresh(self) -> None:
+        """Asks for the state as it is now: a channel tells whoever joins."""
+        self.socket.unsubscribe(self._topic)
+        self.socket.subscribe(self._topic)
+
+    def close(self) -> None:
+        self.socket.close()

@@ -1,0 +1,91 @@
+"""Waiting for several sockets and descriptors at once."""
+
+from __future__ import annotations
+
+import select
+from typing import Final, Protocol
+
+import zmq
+
+from canbroker.system import clock
+from canbroker.transport.sockets import Socket
+
+#: select() knows no others.
+_SELECTABLE: Final = 1024
+
+#: What is due within this time is waited for exactly.
+_EXACT_NS: Final = 10 * clock.MILLISECOND
+
+
+class Descriptor(Protocol):
+    """Something with a file descriptor to poll."""
+
+    def fileno(self) -> int: ...
+
+
+class Waiter:
+    """Waits until one of several sockets or descriptors is readable. One thread."""
+
+    def __init__(self) -> None:
+        self._poller = zmq.Poller()
+        self._watched: dict[Socket | int, object] = {}
+        self._descriptors: list[int] = []
+        self._resting: dict[Socket | int, int] = {}  # monotonic ns
+
+    def add(self, item: Socket | Descriptor | int) -> None:
+        key = item if isinstance(item, (int, zmq.Socket)) else item.fileno()
+        self._poller.register(key, zmq.POLLIN)
+        self._watched[key] = item
+        self._list_descriptors()
+
+    def remove(self, item: Socket | Descriptor | int) -> None:
+        """Forgets ``item``; call it while its descriptor is still open."""
+        key = item if isinstance(item, (int, zmq.Socket)) else item.fileno()
+        if self._resting.pop(key, None) is None:
+            self._poller.unregister(key)
+        del self._watched[key]
+        self._list_descriptors()
+
+    def rest(self, item: Socket, for_ns: int) -> None:
+        """Does not look at ``item`` for a while, as somebody sends what costs time there."""
+        if item not in self._resting:
+            self._resting[item] = clock.monotonic_ns() + for_ns
+            self._poller.unregister(item)
+            self._list_descriptors()
+
+    def wait(self, timeout_ns: int | None) -> set[object]:
+        """The readable ones of what was added; empty after ``timeout_ns`` (``None``: never)."""
+        if self._resting:
+            timeout_ns = self._until_rested(timeout_ns)
+        if timeout_ns is None:
+            return self._ready(-1)
+        if timeout_ns <= 0 or timeout_ns > _EXACT_NS:
+            return self._ready(max(0, timeout_ns // clock.MILLISECOND))
+        # poll() counts milliseconds; select() waits for exactly what is due soon. It sees a ZeroMQ
+        # socket's descriptor only when something changes, so the sockets are asked before it.
+        ready = self._ready(0)
+        if not ready:
+            select.select(self._descriptors, (), (), timeout_ns / clock.SECOND)
+            ready = self._ready(0)
+        return ready
+
+    def _until_rested(self, timeout_ns: int | None) -> int | None:
+        """Looks again at what has rested; how long to wait at most."""
+        now = clock.monotonic_ns()
+        rested = [item for item, until_ns in self._resting.items() if until_ns <= now]
+        for item in rested:
+            del self._resting[item]
+            self._poller.register(item, zmq.POLLIN)
+        if rested:
+            self._list_descriptors()
+        left = [until_ns - now for until_ns in self._resting.values()]
+        return min(left if timeout_ns is None else [*left, timeout_ns], default=timeout_ns)
+
+    def _list_descriptors(self) -> None:
+        """Lists what select() can watch; of many channels' sockets it misses some, for a moment."""
+        keys = self._watched.keys() - self._resting.keys()
+        descriptors = (key if isinstance(key, int) else key.fileno() for key in keys)
+        self._descriptors = [number for number in descriptors if number < _SELECTABLE]
+
+    def _ready(self, milliseconds: int) -> set[object]:
+        return {self._watched[key] for key, _ in self._poller.poll(milliseconds)}
