@@ -25,7 +25,7 @@ import zmq
 from canbroker import Bus, Message
 from canbroker.transport.runtime import Runtime
 from canbroker.wire.topics import MAX_TOPIC_BYTES
-from tests.conftest import private_runtime, processes_of, status_of
+from tests.support.brokers import private_runtime, processes_of, status_of
 
 CHANNEL: Final = "virtual.x"
 ROUND_TRIPS: Final = 100

@@ -25,8 +25,8 @@ from pathlib import Path
 from typing import Final
 
 from canbroker import Bus, CanError, Message, Notifier
-from tests.conftest import private_runtime
-from tests.strikes import StrikeError
+from tests.support.brokers import private_runtime
+from tests.support.strikes import StrikeError
 
 #: Seconds. What is interrupted ends within milliseconds; a busy machine may take longer.
 PATIENCE_S: Final = 10.0

@@ -18,7 +18,7 @@ from canbroker.transport.calls import call
 from canbroker.transport.runtime import Runtime
 from canbroker.transport.sockets import Context
 from canbroker.wire import control
-from tests.simulated import Simulated
+from tests.support.simulated import Simulated
 
 #: A broker is killed before this time, in seconds.
 LATEST_S = 2.0

@@ -10,7 +10,7 @@ import pytest
 
 from canbroker.backends import open_backend, parse_options
 from canbroker.backends.base import Backend
-from tests import vcan
+from tests.support import vcan
 
 Open = Callable[..., Backend]
 

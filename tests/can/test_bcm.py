@@ -37,10 +37,10 @@ from canbroker.wire import control
 from canbroker.wire.tasks import Repeat, RepeatCounts, Repeating, TaskStatus
 from tests.can.conftest import Open
 from tests.can.test_controller import CONTROL, report
-from tests.conftest import status_of, wait_until
-from tests.contract.benches import collect
-from tests.processes import Program
-from tests.vcan import VCAN, Node, ip, needs_admin, needs_can
+from tests.support.benches import collect
+from tests.support.brokers import status_of, wait_until
+from tests.support.processes import Program
+from tests.support.vcan import VCAN, Node, ip, needs_admin, needs_can
 
 pytestmark = needs_can
 

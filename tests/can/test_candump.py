@@ -18,8 +18,8 @@ from canbroker.model.frame import (
     Frame,
 )
 from canbroker.transport.runtime import Runtime
-from tests.conftest import status_of, wait_until
-from tests.vcan import VCAN, Node, candump, needs_can
+from tests.support.brokers import status_of, wait_until
+from tests.support.vcan import VCAN, Node, candump, needs_can
 
 pytestmark = needs_can
 

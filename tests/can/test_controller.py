@@ -15,9 +15,9 @@ from canbroker.backends.socketcan.error_frames import describe_error
 from canbroker.model.frame import ERROR, Frame
 from canbroker.transport.runtime import Runtime
 from tests.can.conftest import Open
-from tests.conftest import status_of, wait_until
-from tests.contract.benches import Item, collect, send_all, transmit
-from tests.vcan import Node, ip
+from tests.support.benches import Item, collect, send_all, transmit
+from tests.support.brokers import status_of, wait_until
+from tests.support.vcan import Node, ip
 
 CONTROL = Path("/run/slcan.ctl")
 

@@ -16,9 +16,9 @@ import pytest
 from canbroker import Bus, Message
 from canbroker.model.frame import Frame
 from canbroker.transport.runtime import Runtime
-from tests.conftest import status_of, wait_until
-from tests.ledger import Receiver, Sender, end_traffic, reconcile
-from tests.vcan import VCAN, Node, ip, needs_can
+from tests.support.brokers import status_of, wait_until
+from tests.support.ledger import Receiver, Sender, end_traffic, reconcile
+from tests.support.vcan import VCAN, Node, ip, needs_can
 
 #: A kernel in user mode is slow on a busy machine.
 pytestmark = [needs_can, pytest.mark.timeout(180)]

@@ -11,8 +11,8 @@ from canbroker.model.filters import EVERYTHING, NOTHING, Filter, FilterSet, pars
 from canbroker.model.frame import EXTENDED, Frame
 from canbroker.transport.runtime import Runtime
 from tests.can.conftest import Open
-from tests.contract.benches import collect, content, transmit
-from tests.vcan import VCAN, Node, filters_of, listeners, needs_can
+from tests.support.benches import collect, content, transmit
+from tests.support.vcan import VCAN, Node, filters_of, listeners, needs_can
 
 pytestmark = needs_can
 

@@ -21,9 +21,9 @@ from canbroker.backends.socketcan.scan import interfaces
 from canbroker.model.frame import BITRATE_SWITCH, EXTENDED, FD, FD_LENGTHS, REMOTE, Frame
 from canbroker.transport.runtime import Runtime
 from tests.can.conftest import Open
-from tests.conftest import status_of, wait_until
-from tests.contract.benches import collect, content, transmit
-from tests.vcan import exists, ip
+from tests.support.benches import collect, content, transmit
+from tests.support.brokers import status_of, wait_until
+from tests.support.vcan import exists, ip
 
 if os.environ.get("CAN_VM") != "qemu":
     pytest.skip("no emulated controllers: make test-socketcan-hw", allow_module_level=True)

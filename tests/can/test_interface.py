@@ -16,9 +16,9 @@ from canbroker.backends.socketcan.scan import interfaces
 from canbroker.model.frame import ERROR, FD, Frame
 from canbroker.transport.runtime import Runtime
 from tests.can.conftest import Open
-from tests.conftest import status_of, wait_until
-from tests.contract.benches import Item, collect, transmit
-from tests.vcan import Node, ip, needs_admin, needs_can
+from tests.support.benches import Item, collect, transmit
+from tests.support.brokers import status_of, wait_until
+from tests.support.vcan import Node, ip, needs_admin, needs_can
 
 pytestmark = [needs_can, needs_admin]
 

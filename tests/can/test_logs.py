@@ -25,8 +25,8 @@ from canbroker.model.frame import (
     REMOTE,
     Frame,
 )
-from tests.conftest import wait_until
-from tests.vcan import Node, ip, listeners, needs_admin, needs_can, wait_for_listener
+from tests.support.brokers import wait_until
+from tests.support.vcan import Node, ip, listeners, needs_admin, needs_can, wait_for_listener
 
 pytestmark = [needs_can, needs_admin]
 

@@ -12,8 +12,8 @@ from canbroker.backends.base import Backend, Transmit
 from canbroker.model.frame import Frame, describe
 from canbroker.transport.runtime import Runtime
 from tests.can.conftest import Open
-from tests.contract.benches import Item, collect, send_all, transmit
-from tests.vcan import LOGGED, VCAN, Node, candump, needs_can, one_processor
+from tests.support.benches import Item, collect, send_all, transmit
+from tests.support.vcan import LOGGED, VCAN, Node, candump, needs_can, one_processor
 
 pytestmark = needs_can
 

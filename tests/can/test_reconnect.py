@@ -10,8 +10,8 @@ import pytest
 from canbroker import Bus, BusState, CanOperationError, Message
 from canbroker.model.frame import Frame
 from canbroker.transport.runtime import Runtime
-from tests.conftest import wait_until
-from tests.vcan import Node, ip, needs_admin, needs_can
+from tests.support.brokers import wait_until
+from tests.support.vcan import Node, ip, needs_admin, needs_can
 
 pytestmark = [needs_can, needs_admin]
 

@@ -14,9 +14,9 @@ import pytest
 
 from canbroker import Bus, Message
 from canbroker.transport.runtime import Runtime
-from tests.conftest import status_of, wait_until
-from tests.processes import Program
-from tests.vcan import LOGGED, VCAN, candump, filters_of, needs_can, one_processor
+from tests.support.brokers import status_of, wait_until
+from tests.support.processes import Program
+from tests.support.vcan import LOGGED, VCAN, candump, filters_of, needs_can, one_processor
 
 pytestmark = needs_can
 

@@ -15,9 +15,9 @@ from canbroker.backends.socketcan.queue import STALLED, WINDOW
 from canbroker.model.frame import EchoFrame, Frame
 from canbroker.transport.runtime import Runtime
 from tests.can.conftest import Open
-from tests.conftest import status_of, wait_until
-from tests.contract.benches import collect, transmit
-from tests.vcan import needs_admin, needs_can
+from tests.support.benches import collect, transmit
+from tests.support.brokers import status_of, wait_until
+from tests.support.vcan import needs_admin, needs_can
 
 _ECHO = Path("/sys/module/vcan/parameters/echo")
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.contract.benches import BENCHES, Bench
+from tests.support.benches import BENCHES, Bench
 
 
 @pytest.fixture(params=BENCHES)

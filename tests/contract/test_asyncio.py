@@ -16,7 +16,7 @@ import pytest
 
 from canbroker import Bus, CanOperationError, CanTimeoutError, Message, ThreadSafeBus
 from canbroker.transport.runtime import Runtime
-from tests.conftest import processes_of, wait_until
+from tests.support.brokers import processes_of, wait_until
 
 Open = Callable[..., Bus]
 

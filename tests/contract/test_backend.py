@@ -24,7 +24,7 @@ from canbroker.model.frame import (
     describe,
 )
 from canbroker.system import clock
-from tests.contract.benches import (
+from tests.support.benches import (
     Bench,
     Item,
     VirtualBench,

@@ -28,8 +28,8 @@ from canbroker import (
     ThreadSafeBus,
 )
 from canbroker.transport.runtime import Runtime
-from tests.conftest import status_of, wait_until
-from tests.processes import Program
+from tests.support.brokers import status_of, wait_until
+from tests.support.processes import Program
 
 np: Any = numpy  # its numbers are no int and no float for a type checker, either
 

@@ -11,8 +11,8 @@ from canbroker import Bus, BusState, CanOperationError, Message
 from canbroker.model.frame import BITRATE_SWITCH, EXTENDED, FD, REMOTE, Frame, describe
 from canbroker.model.message import to_frame
 from canbroker.transport.runtime import Runtime
-from tests.conftest import wait_until
-from tests.contract.adapters import ADAPTERS, Adapter
+from tests.support.adapters import ADAPTERS, Adapter
+from tests.support.brokers import wait_until
 
 
 @pytest.fixture(params=ADAPTERS)

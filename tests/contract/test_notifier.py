@@ -25,7 +25,7 @@ from canbroker import (
     RedirectReader,
 )
 from canbroker.transport.runtime import Runtime
-from tests.conftest import processes_of, stop_broker, wait_until
+from tests.support.brokers import processes_of, stop_broker, wait_until
 
 
 class Counting(Bus):

@@ -35,10 +35,10 @@ from canbroker import (
 from canbroker.cli.tasks import running_tasks
 from canbroker.transport.runtime import Runtime
 from canbroker.wire.tasks import TaskStatus
-from tests.conftest import status_of, wait_until
-from tests.processes import Program
-from tests.simulated import Simulated
-from tests.strikes import strikes
+from tests.support.brokers import status_of, wait_until
+from tests.support.processes import Program
+from tests.support.simulated import Simulated
+from tests.support.strikes import strikes
 
 DEADLINE_S = 20.0
 

@@ -15,8 +15,8 @@ from canbroker.transport.runtime import Runtime
 from canbroker.transport.sockets import Context
 from canbroker.wire import control, topics
 from canbroker.wire.stream import StateEvent, decode_event
-from tests.conftest import status_of, wait_until
-from tests.contract.adapters import REMOVABLE, Removable
+from tests.support.adapters import REMOVABLE, Removable
+from tests.support.brokers import status_of, wait_until
 
 TIMES = 5
 

@@ -14,7 +14,7 @@ PAGES = sorted(
     page.relative_to(DOCS).as_posix() for page in DOCS.rglob("*.md") if page.parent.name != "design"
 )
 
-#: Its blocks are golden vectors, which ``tests/unit/test_wire_golden.py`` compares and decodes.
+#: Its blocks are golden vectors, which ``tests/unit/wire/test_golden.py`` compares and decodes.
 GOLDEN = "protocol.md"
 
 _BLOCK = re.compile(

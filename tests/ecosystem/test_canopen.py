@@ -12,9 +12,9 @@ from typing import Final
 import pytest
 
 from canbroker.transport.runtime import Runtime
-from tests.conftest import status_of
-from tests.processes import Program
-from tests.simulated import Simulated
+from tests.support.brokers import status_of
+from tests.support.processes import Program
+from tests.support.simulated import Simulated
 
 NODE: Final = 5
 OTHER_NODE: Final = 6

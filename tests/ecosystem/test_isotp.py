@@ -7,7 +7,7 @@ from typing import Final
 
 import canbroker
 from canbroker.transport.runtime import Runtime
-from tests.processes import Program
+from tests.support.processes import Program
 
 SIZE: Final = 4096  # which needs the long form of a first frame
 BLOCK: Final = 8

@@ -7,7 +7,7 @@ from typing import Any, Final
 import pytest
 
 from canbroker.transport.runtime import Runtime
-from tests.processes import Program
+from tests.support.processes import Program
 
 _TRANSPORT: Final = """
     import isotp

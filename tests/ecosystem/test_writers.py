@@ -12,7 +12,7 @@ import pytest
 
 import canbroker
 from canbroker.transport.runtime import Runtime
-from tests.conftest import wait_until
+from tests.support.brokers import wait_until
 
 PATIENCE_S: Final = 20.0
 

@@ -14,8 +14,8 @@ import pytest
 
 from canbroker import Bus, BusState, CanInitializationError, CanOperationError, Message
 from canbroker.transport.runtime import Runtime
-from tests.conftest import status_of, stop_broker, wait_until
-from tests.simulated import Simulated
+from tests.support.brokers import status_of, stop_broker, wait_until
+from tests.support.simulated import Simulated
 
 
 @pytest.fixture

@@ -16,10 +16,10 @@ from canbroker.broker.supervisor import Phase
 from canbroker.system import clock
 from canbroker.transport.runtime import Runtime
 from canbroker.transport.waiter import Waiter
-from tests.conftest import processes_of, wait_until
 from tests.kills import FOREVER_S, LATEST_S, kill_at
-from tests.processes import Program
-from tests.simulated import Simulated
+from tests.support.brokers import processes_of, wait_until
+from tests.support.processes import Program
+from tests.support.simulated import Simulated
 
 #: Stands for the broker: starts an actor, and tells whether that has got as far as to serve.
 PARENT = """

@@ -21,9 +21,9 @@ from canbroker import (
     Message,
 )
 from canbroker.transport.runtime import BrokerLock, Runtime
-from tests.conftest import processes_of, status_of, stop_broker, wait_until
-from tests.processes import Program
-from tests.simulated import Simulated
+from tests.support.brokers import processes_of, status_of, stop_broker, wait_until
+from tests.support.processes import Program
+from tests.support.simulated import Simulated
 
 OPENER = """
 say("up")

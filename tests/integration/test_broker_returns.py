@@ -27,10 +27,10 @@ from canbroker.system.processes import start_of
 from canbroker.transport.runtime import Runtime
 from canbroker.transport.waiter import Waiter
 from canbroker.wire.stream import StateEvent
-from tests.conftest import status_of, stop_broker, wait_until
 from tests.integration.test_cli import succeed
-from tests.processes import Program
-from tests.simulated import Simulated
+from tests.support.brokers import status_of, stop_broker, wait_until
+from tests.support.processes import Program
+from tests.support.simulated import Simulated
 
 BENCH = '[channels.can0]\ninterface = "virtual"\n'
 

@@ -20,8 +20,8 @@ import canbroker
 from canbroker.logs.candump import LogEntry, parse_log_line
 from canbroker.model.frame import describe
 from canbroker.transport.runtime import Runtime
-from tests.conftest import processes_of, status_of, wait_until
-from tests.simulated import Simulated
+from tests.support.brokers import processes_of, status_of, wait_until
+from tests.support.simulated import Simulated
 
 DEADLINE_S = 30.0
 COMMAND = (sys.executable, "-m", "canbroker.cli")

@@ -19,8 +19,8 @@ from canbroker import Bus, Message
 from canbroker.bus.directory import channel_names
 from canbroker.errors import CanInitializationError, CanInterfaceNotImplementedError
 from canbroker.transport.runtime import BrokerLock, Runtime
-from tests.conftest import status_of, wait_until
-from tests.simulated import Simulated
+from tests.support.brokers import status_of, wait_until
+from tests.support.simulated import Simulated
 
 COMMAND = (sys.executable, "-m", "canbroker.cli", "config", "show")
 

@@ -14,9 +14,9 @@ import pytest
 
 from canbroker import Bus
 from canbroker.transport.runtime import Runtime
-from tests.conftest import status_of, wait_until
-from tests.ledger import END, Sender, end_traffic
-from tests.processes import DEADLINE_S, Program
+from tests.support.brokers import status_of, wait_until
+from tests.support.ledger import END, Sender, end_traffic
+from tests.support.processes import DEADLINE_S, Program
 
 SECONDS: Final = float(os.environ.get("CANBROKER_CROWD_S", "8"))
 PROGRAMS: Final = 4

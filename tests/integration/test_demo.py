@@ -20,7 +20,7 @@ from canbroker.demo.roles import CanFilter, Role, cast
 from canbroker.logs.candump import format_log_line
 from canbroker.model.frame import EXTENDED, REMOTE, Frame
 from canbroker.simulator.traffic import generate_vehicle
-from tests.conftest import wait_until
+from tests.support.brokers import wait_until
 
 _PROGRAM = """
 import sys

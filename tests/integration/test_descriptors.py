@@ -24,8 +24,8 @@ from canbroker.transport.runtime import BrokerLock, Runtime
 from canbroker.transport.sockets import Context
 from canbroker.wire import control
 from canbroker.wire.tasks import AddTask
-from tests.conftest import processes_of, status_of, stop_broker, wait_until
-from tests.processes import Program
+from tests.support.brokers import processes_of, status_of, stop_broker, wait_until
+from tests.support.processes import Program
 
 #: Runs its arguments with standard input, output and error closed.
 _CLOSED = ("/bin/sh", "-c", 'exec "$@" <&- >&- 2>&-', "sh")

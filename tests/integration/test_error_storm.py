@@ -11,10 +11,10 @@ import pytest
 
 from canbroker import Bus, Message
 from canbroker.transport.runtime import Runtime
-from tests.conftest import status_of, wait_until
-from tests.ledger import serving
 from tests.plugins import stormy_can
-from tests.processes import Program
+from tests.support.brokers import status_of, wait_until
+from tests.support.ledger import serving
+from tests.support.processes import Program
 
 BUS = ("wire", "stormy")
 RATE = 50

@@ -19,8 +19,8 @@ from canbroker.model.filters import parse
 from canbroker.transport.runtime import Runtime
 from canbroker.transport.sockets import Context
 from canbroker.wire import topics
-from tests.conftest import status_of, wait_until
-from tests.processes import Program
+from tests.support.brokers import status_of, wait_until
+from tests.support.processes import Program
 
 HOLDER = """
 bus = Bus("x", "virtual", exclusive=True)

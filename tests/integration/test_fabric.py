@@ -15,9 +15,9 @@ from canbroker.system import clock
 from canbroker.system.wake import Wake
 from canbroker.transport.sockets import Context
 from canbroker.wire import stream
-from tests.conftest import wait_until
-from tests.processes import Program
-from tests.stations import (
+from tests.support.brokers import wait_until
+from tests.support.processes import Program
+from tests.support.stations import (
     DEADLINE_S,
     STATE,
     Station,

@@ -15,8 +15,8 @@ from canbroker.model.filters import MAX_FILTERS
 from canbroker.model.frame import Frame
 from canbroker.transport.sockets import Context
 from canbroker.wire import stream, topics
-from tests.conftest import wait_until
-from tests.stations import (
+from tests.support.brokers import wait_until
+from tests.support.stations import (
     CHANNEL,
     STATE,
     Station,

@@ -24,8 +24,8 @@ from canbroker.transport.sockets import Context
 from canbroker.transport.waiter import Waiter
 from canbroker.wire import MAX_MESSAGE_BYTES, WireError, control
 from canbroker.wire.transmit import MAX_REPLY_BYTES, Status, decode_reply, encode_reply
-from tests.conftest import wait_until
-from tests.stations import DEADLINE_S, Station, numbered
+from tests.support.brokers import wait_until
+from tests.support.stations import DEADLINE_S, Station, numbered
 
 #: What those send who don't know what listens.
 SCANS = [

@@ -13,7 +13,7 @@ from canbroker.bus.receiving import Reception
 from canbroker.delivery.order import SLOW, Loss
 from canbroker.delivery.subscriber import Subscriber
 from canbroker.transport.runtime import Runtime
-from tests.conftest import status_of, wait_until
+from tests.support.brokers import status_of, wait_until
 
 
 @pytest.fixture

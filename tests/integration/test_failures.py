@@ -1,7 +1,7 @@
 """The architecture's failure table, each row in the middle of full traffic and reconciled.
 
 Every sender accounts for each frame, every receiver for each number, and the simulated adapter for
-what it took. ``tests/ledger.py`` says what must agree.
+what it took. ``tests/support/ledger.py`` says what must agree.
 
 ================================= ================================================================
 what happens                      test
@@ -41,10 +41,19 @@ import pytest
 
 from canbroker import Bus, BusState, CanOperationError, Message
 from canbroker.transport.runtime import Runtime
-from tests.conftest import processes_of, status_of, wait_until
-from tests.ledger import END, Received, Receiver, Sender, Sent, end_traffic, reconcile, serving
-from tests.processes import Program
-from tests.simulated import Simulated
+from tests.support.brokers import processes_of, status_of, wait_until
+from tests.support.ledger import (
+    END,
+    Received,
+    Receiver,
+    Sender,
+    Sent,
+    end_traffic,
+    reconcile,
+    serving,
+)
+from tests.support.processes import Program
+from tests.support.simulated import Simulated
 
 KILLS: Final = int(os.environ.get("CANBROKER_KILLS", "5"))
 
@@ -325,7 +334,7 @@ ON_A_FULL_DISK = """
 import os, signal, subprocess
 from pathlib import Path
 from canbroker.transport.runtime import Runtime
-from tests.conftest import status_of, stop_broker, wait_until
+from tests.support.brokers import status_of, stop_broker, wait_until
 if "OWN_MOUNTS" not in os.environ:
     os.environ["OWN_MOUNTS"] = "yes"
     os.execvp("unshare", ["unshare", "--mount", *sys.orig_argv])

@@ -15,8 +15,8 @@ import pytest
 
 from canbroker import Bus, BusState, CanOperationError, Message
 from canbroker.transport.runtime import Runtime
-from tests.conftest import status_of, wait_until
-from tests.simulated import Simulated
+from tests.support.brokers import status_of, wait_until
+from tests.support.simulated import Simulated
 
 TIMES = int(os.environ.get("CANBROKER_FIRMWARE_FRAMES", "1"))
 OUT = 500 * TIMES

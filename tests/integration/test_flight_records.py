@@ -16,8 +16,8 @@ from canbroker.broker.flight_records import MAX_RECORDS, FlightRecords
 from canbroker.logs.reader import LogReader
 from canbroker.system import clock
 from canbroker.transport.runtime import Runtime
-from tests.conftest import status_of, wait_until
-from tests.simulated import Simulated
+from tests.support.brokers import status_of, wait_until
+from tests.support.simulated import Simulated
 
 VIRTUAL = ("x", "virtual")
 

@@ -15,8 +15,8 @@ from pathlib import Path
 
 from canbroker import Bus, Message
 from canbroker.transport.runtime import BrokerLock, Runtime
-from tests.conftest import processes_of, status_of, wait_until
-from tests.processes import Program
+from tests.support.brokers import processes_of, status_of, wait_until
+from tests.support.processes import Program
 
 #: Seconds; a presence ends within milliseconds, when it does.
 PATIENCE_S = 10.0

@@ -24,8 +24,8 @@ from canbroker.transport.links import MAX_REFUSED
 from canbroker.transport.runtime import Runtime
 from canbroker.transport.sockets import Context
 from canbroker.transport.waiter import Waiter
-from tests.conftest import status_of, wait_until
-from tests.simulated import descriptors
+from tests.support.brokers import status_of, wait_until
+from tests.support.simulated import descriptors
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells who a peer is")
 

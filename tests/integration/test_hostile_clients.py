@@ -25,8 +25,8 @@ from canbroker.transport.sockets import Context
 from canbroker.transport.xpub import MAX_REFUSED as MAX_SUBSCRIPTIONS_REFUSED
 from canbroker.wire import MAX_MESSAGE_BYTES, control, stream, topics, transmit
 from tests import hostile
-from tests.conftest import status_of, wait_until
-from tests.stations import CHANNEL, Station, plain, ready, subscriber
+from tests.support.brokers import status_of, wait_until
+from tests.support.stations import CHANNEL, Station, plain, ready, subscriber
 
 #: What an attack may cost a process: queues of the attacker, and topics that it has subscribed to.
 BOUND = 200 << 20

@@ -23,7 +23,7 @@ from tests.interruptions import (
     interrupt,
     resources_at_rest,
 )
-from tests.strikes import calls_in, struck
+from tests.support.strikes import calls_in, struck
 
 #: Places in each operation at which an exception strikes, of the hundreds that there are.
 PLACES: Final = 12

@@ -16,7 +16,7 @@ from canbroker import Bus
 from canbroker.configuration import sources
 from canbroker.configuration.bus_settings import gather
 from canbroker.transport.runtime import Runtime
-from tests.processes import Program
+from tests.support.processes import Program
 
 ROOT = Path(__file__).parents[2]
 

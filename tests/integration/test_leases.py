@@ -25,8 +25,8 @@ from canbroker import (
 )
 from canbroker.transport.runtime import BrokerLock, Runtime
 from canbroker.wire import control
-from tests.conftest import status_of, stop_broker, wait_until
-from tests.processes import Program
+from tests.support.brokers import status_of, stop_broker, wait_until
+from tests.support.processes import Program
 
 BENCH = "".join(
     f'[channels.{name}]\ninterface = "virtual"\npool = "{pool}"\n'

@@ -6,8 +6,8 @@ import pytest
 
 from canbroker import Bus, Message
 from canbroker.transport.runtime import Runtime
-from tests.conftest import status_of, wait_until
-from tests.processes import Program
+from tests.support.brokers import status_of, wait_until
+from tests.support.processes import Program
 
 COUNT = """
 import os, threading

@@ -5,7 +5,7 @@ from __future__ import annotations
 from canbroker import Bus
 from canbroker.broker import log_file
 from canbroker.transport.runtime import Runtime
-from tests.conftest import wait_until
+from tests.support.brokers import wait_until
 
 
 def test_it_begins_anew_when_it_is_too_large(runtime: Runtime) -> None:

@@ -24,8 +24,8 @@ from hypothesis.stateful import (
 )
 
 from canbroker import CanInitializationError
-from tests.conftest import private_runtime, status_of, wait_until
-from tests.model_client import ModelClient, RemoteClient
+from tests.support.brokers import private_runtime, status_of, wait_until
+from tests.support.model_client import ModelClient, RemoteClient
 
 CHANNELS: Final = ("a", "b")
 IDENTIFIERS: Final = (0x10, 0x11, 0x12)

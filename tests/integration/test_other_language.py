@@ -15,7 +15,7 @@ import pytest
 from canbroker import Bus, Message
 from canbroker.transport.runtime import Runtime
 from canbroker.wire import topics
-from tests.conftest import status_of, stop_broker, wait_until
+from tests.support.brokers import status_of, stop_broker, wait_until
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 DEADLINE_S = 30.0

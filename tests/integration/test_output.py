@@ -12,9 +12,9 @@ from typing import IO, Any, Final
 import pytest
 
 from canbroker.transport.runtime import Runtime
-from tests.conftest import wait_until
 from tests.integration.test_cli import COMMAND, DEADLINE_S, Running, dumping, fail, serving
-from tests.processes import Program
+from tests.support.brokers import wait_until
+from tests.support.processes import Program
 
 FULL_DISK: Final = Path("/dev/full")
 

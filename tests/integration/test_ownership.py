@@ -18,9 +18,9 @@ import pytest
 
 from canbroker import Bus, CanOperationError, Listener, Message, Notifier, ThreadSafeBus, lease
 from canbroker.transport.runtime import Runtime
-from tests.conftest import status_of, wait_until
 from tests.integration.test_leases import serving
-from tests.processes import Program
+from tests.support.brokers import status_of, wait_until
+from tests.support.processes import Program
 
 COPIERS: list[Callable[[Any], object]] = [copy.copy, copy.deepcopy, pickle.dumps]
 

@@ -29,8 +29,8 @@ from canbroker import detect_available_configs
 from canbroker.backends import parse_options
 from canbroker.integrations.python_can import CanbrokerBus
 from canbroker.transport.runtime import Runtime
-from tests.conftest import status_of, wait_until
-from tests.processes import Program
+from tests.support.brokers import status_of, wait_until
+from tests.support.processes import Program
 
 PATIENCE_S = 20.0
 

@@ -16,7 +16,7 @@ import pytest
 from canbroker import Bus, CanInitializationError, Message
 from canbroker.bus.directory import is_running
 from canbroker.transport.runtime import Runtime
-from tests.conftest import processes_of, status_of, stop_broker, wait_until
+from tests.support.brokers import processes_of, status_of, stop_broker, wait_until
 
 
 def _exchange(sender: Bus, receiver: Bus, identifier: int) -> None:

@@ -8,7 +8,7 @@ from canbroker.transport.runtime import Runtime
 from canbroker.transport.sockets import Context
 from canbroker.wire import topics
 from canbroker.wire.stream import LeftEvent, decode_event
-from tests.conftest import status_of, wait_until
+from tests.support.brokers import status_of, wait_until
 
 
 def clients_of(runtime: Runtime) -> list[str]:

@@ -11,7 +11,7 @@ import pytest
 
 from canbroker import Bus, Message
 from canbroker.transport.runtime import Runtime
-from tests.conftest import status_of
+from tests.support.brokers import status_of
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="the kernel's real time")
 

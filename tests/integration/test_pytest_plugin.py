@@ -13,7 +13,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.conftest import wait_until
+from tests.support.brokers import wait_until
 
 pytest_plugins = ["pytester"]
 

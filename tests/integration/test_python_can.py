@@ -21,10 +21,10 @@ from canbroker.backends import python_can
 from canbroker.bus import connection
 from canbroker.model.frame import Frame, describe
 from canbroker.transport.runtime import Runtime
-from tests.conftest import status_of, wait_until
-from tests.contract.benches import collect, content, transmit
-from tests.processes import Program
-from tests.simulated import Simulated
+from tests.support.benches import collect, content, transmit
+from tests.support.brokers import status_of, wait_until
+from tests.support.processes import Program
+from tests.support.simulated import Simulated
 
 #: IPv6 multicast of interface-local scope never leaves the machine, nor does hop limit 0.
 GROUP = "ff01::6361:6e62"

@@ -11,7 +11,7 @@ from pathlib import Path
 from canbroker import Bus, Message
 from canbroker.logs.candump import parse_log_line
 from canbroker.transport.runtime import Runtime
-from tests.conftest import status_of, wait_until
+from tests.support.brokers import status_of, wait_until
 
 
 def record(*arguments: str) -> subprocess.CompletedProcess[str]:

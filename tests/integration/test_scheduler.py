@@ -23,9 +23,9 @@ from canbroker.transport.runtime import Runtime
 from canbroker.transport.sockets import Context
 from canbroker.wire import WireError, control
 from canbroker.wire.tasks import AddTask, StopTasks, TaskAdded, TaskStatus
-from tests.conftest import status_of, wait_until
-from tests.processes import Program
-from tests.simulated import Simulated
+from tests.support.brokers import status_of, wait_until
+from tests.support.processes import Program
+from tests.support.simulated import Simulated
 
 OWNER = """
 with Bus("x", "virtual") as bus:

@@ -28,8 +28,8 @@ from canbroker.model.frame import (
     Frame,
 )
 from canbroker.simulator.firmware import FIRMWARES
-from tests.conftest import wait_until
-from tests.simulated import Simulated, collect, descriptors, read_count
+from tests.support.brokers import wait_until
+from tests.support.simulated import Simulated, collect, descriptors, read_count
 
 FRAMES = 600
 

@@ -12,8 +12,8 @@ from canbroker import Bus, BusState, CanInitializationError, Message
 from canbroker.backends import Backend, Transmit, parse_options
 from canbroker.model.frame import EXTENDED, HARDWARE_TIMESTAMP, REMOTE, Frame
 from canbroker.transport.runtime import Runtime
-from tests.conftest import status_of, wait_until
-from tests.simulated import Simulated, collect, opened_slcan, read_count
+from tests.support.brokers import status_of, wait_until
+from tests.support.simulated import Simulated, collect, opened_slcan, read_count
 
 MUTE = "acknowledges nothing"
 

@@ -7,7 +7,7 @@ import time
 from canbroker import Bus, Message
 from canbroker.bus.periodic.callback import CallbackTask
 from canbroker.transport.runtime import Runtime
-from tests.conftest import wait_until
+from tests.support.brokers import wait_until
 
 
 def message(identifier: int) -> Message:

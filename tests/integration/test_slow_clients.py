@@ -17,8 +17,8 @@ import pytest
 
 from canbroker import Bus, CanLossError, CanOperationError, Message
 from canbroker.transport.runtime import Runtime
-from tests.conftest import status_of, wait_until
-from tests.processes import Program
+from tests.support.brokers import status_of, wait_until
+from tests.support.processes import Program
 
 OWNER = """
 bus = Bus("x", "virtual")

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 from canbroker.transport.runtime import Runtime
-from tests.ledger import Received, Sent
 from tests.soak.accounts import faults_of, faults_of_sender
 from tests.soak.run import Soak
 from tests.soak.samples import GROWTH_MB, Sample, growth
+from tests.support.ledger import Received, Sent
 
 SENT = Sent(
     sent={*range(100)},

@@ -12,9 +12,9 @@ import pytest
 
 from canbroker import Bus, CanInitializationError, Message
 from canbroker.transport.runtime import BrokerLock, Runtime
-from tests.conftest import status_of, wait_until
 from tests.integration.test_cli import fail, succeed
-from tests.processes import Program
+from tests.support.brokers import status_of, wait_until
+from tests.support.processes import Program
 
 #: Answers as a broker of the next version of the protocol would: it refuses what it does not know.
 NEXT_VERSION = """

@@ -14,7 +14,7 @@ import pytest
 
 from canbroker import Bus
 from canbroker.transport.runtime import Runtime
-from tests.ledger import Received, Receiver, Sender, Sent, end_traffic, serving
+from tests.support.ledger import Received, Receiver, Sender, Sent, end_traffic, serving
 
 CLIENTS: Final = 8
 RATE: Final = 20_000  # frames/s

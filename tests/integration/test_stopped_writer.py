@@ -7,8 +7,8 @@ import select
 import signal
 import time
 
-from tests.processes import Program
-from tests.simulated import Peer
+from tests.support.processes import Program
+from tests.support.simulated import Peer
 
 #: Writes more than a line holds.
 WRITER = """

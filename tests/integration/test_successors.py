@@ -16,8 +16,8 @@ from canbroker.model.frame import Frame
 from canbroker.system import clock
 from canbroker.transport.runtime import Runtime
 from canbroker.transport.sockets import Context
-from tests.conftest import status_of, wait_until
-from tests.stations import Station, numbered, numbers, ready, subscriber, take
+from tests.support.brokers import status_of, wait_until
+from tests.support.stations import Station, numbered, numbers, ready, subscriber, take
 
 VIRTUAL = ("x", "virtual")
 LATER = 3 * clock.SECOND

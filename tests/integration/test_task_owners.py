@@ -22,9 +22,9 @@ from canbroker.transport.links import Link
 from canbroker.transport.runtime import Runtime
 from canbroker.transport.sockets import Context
 from canbroker.transport.waiter import Waiter
-from tests.conftest import status_of, wait_until
 from tests.integration.test_scheduler import hears, is_silent, message, scheduler_of, tasks_of
-from tests.processes import Program
+from tests.support.brokers import status_of, wait_until
+from tests.support.processes import Program
 
 PARENT = """
 import os

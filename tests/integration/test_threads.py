@@ -14,7 +14,7 @@ import pytest
 
 from canbroker import BusState, CanOperationError, Message, ThreadSafeBus
 from canbroker.transport.runtime import Runtime
-from tests.conftest import wait_until
+from tests.support.brokers import wait_until
 
 THREADS = 100
 PATIENCE_S = 30.0

@@ -11,7 +11,7 @@ import pytest
 import canbroker
 from canbroker import Bus, CanInitializationError, Message
 from canbroker.transport.runtime import Runtime
-from tests.simulated import Simulated
+from tests.support.simulated import Simulated
 
 PATIENCE_S = 20.0
 

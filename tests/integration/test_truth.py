@@ -16,10 +16,10 @@ import pytest
 from canbroker import Bus, BusState, CanInitializationError, CanOperationError, Message
 from canbroker.delivery.subscriber import Subscriber
 from canbroker.transport.runtime import Runtime
-from tests.conftest import status_of, wait_until
-from tests.processes import Program
-from tests.simulated import Simulated
-from tests.strikes import strikes
+from tests.support.brokers import status_of, wait_until
+from tests.support.processes import Program
+from tests.support.simulated import Simulated
+from tests.support.strikes import strikes
 
 
 def frame(identifier: int = 0x100, data: bytes = bytes(8)) -> Message:

@@ -10,8 +10,8 @@ import tempfile
 from pathlib import Path
 
 from canbroker.transport.runtime import Runtime
-from tests.conftest import processes_of, stop_broker
 from tests.soak.run import Soak, killed_afterwards
+from tests.support.brokers import processes_of, stop_broker
 
 
 def _say(line: str) -> None:

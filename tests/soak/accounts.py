@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from itertools import pairwise
 from typing import Final
 
-from tests.ledger import Received, Sent
+from tests.support.ledger import Received, Sent
 
 #: Wrong numbers that a finding shows.
 _SHOWN: Final = 5

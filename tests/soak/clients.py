@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from tests.ledger import END, Received
-from tests.processes import Program
+from tests.support.ledger import END, Received
+from tests.support.processes import Program
 
 #: Runs of numbers, not numbers: an hour without a loss is one pair. ``pause``: seconds that a slow
 #: one does nothing between two calls.
@@ -71,7 +71,7 @@ except canbroker.CanError as error:
 
 
 class Receiver(Program):
-    """Receives numbered frames, from now on to the :data:`~tests.ledger.END`."""
+    """Receives numbered frames, from now on to the :data:`~tests.support.ledger.END`."""
 
     def __init__(
         self, bus: tuple[str, str], numbered: list[int], *, pause: float = 0, **options: Any

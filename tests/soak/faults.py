@@ -10,10 +10,10 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 
 from canbroker.transport.runtime import Runtime
-from tests.conftest import status_of
-from tests.processes import Program
-from tests.simulated import Simulated
 from tests.soak.clients import Visitor
+from tests.support.brokers import status_of
+from tests.support.processes import Program
+from tests.support.simulated import Simulated
 
 _LONGEST_S = 5.0
 _VISITOR_ID = 0x400

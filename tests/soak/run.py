@@ -13,13 +13,13 @@ import psutil
 from canbroker import Bus, CanError
 from canbroker.cli.tasks import running_tasks
 from canbroker.transport.runtime import Runtime
-from tests.conftest import status_of, wait_until
-from tests.ledger import END, Sender, end_traffic
-from tests.simulated import Simulated
 from tests.soak import samples
 from tests.soak.accounts import faults_of, faults_of_sender
 from tests.soak.clients import Owner, Receiver
 from tests.soak.faults import Faults
+from tests.support.brokers import status_of, wait_until
+from tests.support.ledger import END, Sender, end_traffic
+from tests.support.simulated import Simulated
 
 WAITING: Final = 0x100
 HASTY: Final = 0x200

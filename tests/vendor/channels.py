@@ -9,7 +9,7 @@ import psutil
 from canbroker import Message
 from canbroker.transport.runtime import Runtime
 from canbroker.wire.stream import StateEvent
-from tests.conftest import status_of, wait_until
+from tests.support.brokers import status_of, wait_until
 
 
 def frame(identifier: int, data: bytes = b"") -> Message:

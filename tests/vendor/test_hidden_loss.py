@@ -9,7 +9,7 @@ import pytest
 from canbroker import Bus, BusState, CanInitializationError, CanOperationError
 from canbroker.model.frame import EXTENDED, Frame
 from canbroker.transport.runtime import Runtime
-from tests.conftest import status_of, wait_until
+from tests.support.brokers import status_of, wait_until
 from tests.vendor.channels import actor_of, busy_share, frame, state_of
 from tests.vendor.gs_usb import GsUsbAdapter, plugged_in
 from tests.vendor.socketcand import Server, serving

@@ -10,8 +10,8 @@ import pytest
 from canbroker import Bus, BusState, CanInitializationError, CanOperationError, CanTimeoutError
 from canbroker.model.frame import Frame
 from canbroker.transport.runtime import Runtime
-from tests.conftest import status_of, wait_until
-from tests.processes import Program
+from tests.support.brokers import status_of, wait_until
+from tests.support.processes import Program
 from tests.vendor.bus import VendorBus
 from tests.vendor.channels import actor_of, frame, numbered, state_of
 from tests.vendor.test_pcan import FOREIGN

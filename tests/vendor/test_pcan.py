@@ -18,8 +18,8 @@ from canbroker import (
 )
 from canbroker.model.frame import ERROR, Frame
 from canbroker.transport.runtime import Runtime
-from tests.conftest import status_of, wait_until
-from tests.processes import Program
+from tests.support.brokers import status_of, wait_until
+from tests.support.processes import Program
 from tests.vendor.bus import BUSHEAVY, BUSOFF, OVERRUN, VendorBus
 from tests.vendor.channels import actor_of, busy_share, frame, numbered, state_of
 

@@ -8,8 +8,8 @@ import pytest
 
 from canbroker import Bus, detect_available_configs
 from canbroker.transport.runtime import Runtime
-from tests.conftest import wait_until
 from tests.integration.test_cli import serving, succeed
+from tests.support.brokers import wait_until
 from tests.vendor.bus import VendorBus
 from tests.vendor.channels import frame
 
