@@ -37,6 +37,9 @@ for bus in buses:
 say([(descriptors() - begin[0]) / len(buses), threads() - begin[1]])
 for bus in [first, *buses]:
     bus.shutdown()
+deadline = time.monotonic() + 10
+while threads() > before[1] and time.monotonic() < deadline:
+    time.sleep(0.01)  # the kernel lists a thread for a moment after it was joined
 say([descriptors() - before[0], threads() - before[1]])
 """
     )

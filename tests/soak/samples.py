@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 import time
 from collections import defaultdict
@@ -13,12 +14,17 @@ import psutil
 #: What the second half of a soak may add to the memory of a process: lists of runs at receivers,
 #: and what an allocator takes before it gives back.
 GROWTH_MB: Final = 4.0
+#: Seconds that a process may take to start, in which it grows, on a busy machine.
+_STARTS_S: Final = 3.0
 #: Bytes of a megabyte.
 _MB: Final = 1e6
 
 
 class Sample(NamedTuple):
-    """Of one kind of process, at ``at`` (monotonic seconds); memory in MB a process."""
+    """Of one kind of process, at ``at`` (monotonic seconds); memory in MB a process.
+
+    ``age``: seconds that the youngest of them has run for.
+    """
 
     at: float
     kind: str
@@ -27,6 +33,7 @@ class Sample(NamedTuple):
     pss: float
     descriptors: int
     threads: int
+    age: float = _STARTS_S
 
 
 def take(kinds: Mapping[str, Iterable[int]]) -> list[Sample]:
@@ -34,10 +41,12 @@ def take(kinds: Mapping[str, Iterable[int]]) -> list[Sample]:
     samples = []
     for kind, pids in kinds.items():
         used = []
+        age = math.inf
         for pid in pids:
             try:
                 process = psutil.Process(pid)
                 memory = process.memory_full_info()
+                age = min(age, time.time() - process.create_time())
                 used.append((memory.rss, memory.pss, process.num_fds(), process.num_threads()))
             except (psutil.NoSuchProcess, psutil.AccessDenied):
                 continue  # killed by a fault, or about to be gone
@@ -45,14 +54,19 @@ def take(kinds: Mapping[str, Iterable[int]]) -> list[Sample]:
             rss, pss, descriptors, threads = (sum(column) for column in zip(*used, strict=True))
             count = len(used)
             memory_mb = rss / count / _MB, pss / count / _MB
-            samples.append(Sample(time.monotonic(), kind, count, *memory_mb, descriptors, threads))
+            samples.append(
+                Sample(time.monotonic(), kind, count, *memory_mb, descriptors, threads, age)
+            )
     return samples
 
 
 def growth(samples: Iterable[Sample]) -> dict[str, float]:
-    """MB that a process of each kind has grown by in the second half, from the slope of its PSS."""
+    """MB that a process of each kind has grown by in the second half, from the slope of its PSS.
+
+    One that a fault has ended is replaced; how its successor grows while it starts says nothing.
+    """
     of_kind: dict[str, list[Sample]] = defaultdict(list)
-    for sample in samples:
+    for sample in (sample for sample in samples if sample.age >= _STARTS_S):
         of_kind[sample.kind].append(sample)
     grown = {}
     for kind, all_of_it in of_kind.items():
