@@ -223,7 +223,7 @@ if not TYPE_CHECKING:  # where a name that is not there shall be an error
         if name in _MODULES:
             return importlib.import_module(f"canbroker.{name}")
         if name in _PYTHON_CANS:
-            from canbroker.names import borrowed  # noqa: PLC0415 - only who uses these pays for it
+            from canbroker.names import borrowed  # noqa: PLC0415 - only these names need it
 
             value = borrowed.from_python_can(name)
         elif name in _HOME_OF:

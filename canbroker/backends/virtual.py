@@ -13,7 +13,8 @@ from collections import deque
 from collections.abc import Sequence
 
 from canbroker.backends.base import AdapterGoneError, Backend, Options, Transmit
-from canbroker.model.frame import HARDWARE_TIMESTAMP, arbitration_key, bus_time_ns
+from canbroker.model.bus_time import arbitration_key, bus_time_ns
+from canbroker.model.frame import HARDWARE_TIMESTAMP
 from canbroker.system import clock
 from canbroker.system.wake import Wake
 

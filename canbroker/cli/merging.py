@@ -12,7 +12,7 @@ from canbroker.system import clock
 
 _BATCH: Final = 1024
 
-#: A bus that is gone says so to whoever waits for it: so often we wait for each.
+#: A bus that is gone reports it only to a reader that waits: each bus is waited for this often.
 _LOOK_S: Final = 0.5
 _GLANCE_S: Final = 0.001
 

@@ -51,7 +51,7 @@ _STANDARD_INPUT: Final = Path("-")
     "gap_ms",
     metavar="MS",
     type=NotNegative(1e9),
-    help="Ignore the timestamps: so many milliseconds from frame to frame.",
+    help="Ignore the timestamps: wait this many milliseconds between frames.",
 )
 @click.option(
     "--strict",
@@ -113,7 +113,7 @@ def loop_count(text: str) -> int | None:
     if text in {"i", "infinite"}:
         return None
     if not text.isascii() or not text.isdigit() or len(text) > 18 or int(text) < 1:
-        raise click.BadParameter(f"{text!r} is no number above 0, and not i (infinite)")
+        raise click.BadParameter(f"{text!r} is neither a number above 0 nor i (infinite)")
     return int(text)
 
 

@@ -189,7 +189,7 @@ def _clients(channels: Sequence[control.ChannelStatus]) -> Table:
 
 
 def _leases(status: control.BrokerStatus) -> Table:
-    """One line for each channel of each pool, and for each who waits; then what is not in a
+    """One line for each channel of each pool, and for each waiting process; then what is not in a
     pool any more."""
     made = table("leases", "pool", "channel", "pid", "for", "program", right=("pid", "for"))
     held = {lease.channel: lease for lease in status.leases if lease.channel is not None}

@@ -1,4 +1,4 @@
-"""The broker of one test session: who starts it, and who ends it."""
+"""Starts and ends the broker of one test session."""
 
 from __future__ import annotations
 

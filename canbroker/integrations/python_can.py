@@ -88,7 +88,7 @@ class CanbrokerBus(Uncopyable, can.BusABC):
         :raises can.CanInitializationError: the broker, the adapter or a parameter is at fault.
         :raises ValueError: a filter is not valid.
         """
-        from canbroker.client import Bus  # noqa: PLC0415 - only who opens a bus pays for it
+        from canbroker.client import Bus  # noqa: PLC0415 - only opening a bus needs it
 
         self._receiving: set[int] = set()  # threads
         with _THEIRS:
@@ -281,7 +281,7 @@ class CanbrokerTask(
             self._task.start()
 
     def stop(self) -> None:
-        """Ends it, if it runs: when this has returned, none of its frames is sent any more.
+        """Ends it, if it runs: once this returns, no more of its frames are sent.
 
         :raises can.CanOperationError: a frame was not sent.
         """

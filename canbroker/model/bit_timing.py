@@ -48,7 +48,7 @@ def complete(parameters: Mapping[str, Any]) -> tuple[str, ...]:
 def rates(parameters: Mapping[str, Any]) -> dict[str, int | bool]:
     """``bitrate`` of complete registers, in bit/s; of FD ones ``data_bitrate`` and ``fd``, too.
 
-    :raises ValueError: a register is no number above 0; names it.
+    :raises ValueError: a register is not a number above 0; the message names it.
     """
     names = complete(parameters)
     found = {name: _positive(name, parameters[name]) for name in names}
@@ -64,7 +64,7 @@ def btr(parameters: Mapping[str, Any]) -> str | None:
     (Philips, data sheet, 6.5.1 and 6.5.2), whose quanta are those of a clock of 8 MHz there
     (LAWICEL AB, "CANUSB Manual").
 
-    :raises ValueError: a register is no number above 0; names it.
+    :raises ValueError: a register is not a number above 0; the message names it.
     """
     if complete(parameters) != CLASSIC:
         return None

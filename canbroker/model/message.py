@@ -281,14 +281,14 @@ def to_frame(message: Any) -> Frame:
     python-can's drivers do; data that is longer is refused, where they cut it off silently. FD
     data of 9 bytes, say, becomes 12: no frame has another length in between.
 
-    :raises TypeError: it is no message.
+    :raises TypeError: it is not a message.
     :raises CanOperationError: no controller could send it; the text names message and fault.
     """
     try:
         flags = _flags(message)
         raw_id, raw_dlc, raw_data = message.arbitration_id, message.dlc, message.data
     except AttributeError as error:
-        raise TypeError(f"{message!r} is no CAN message: {error}") from None
+        raise TypeError(f"{message!r} is not a CAN message: {error}") from None
     try:
         arbitration_id = operator.index(raw_id)
         dlc = operator.index(raw_dlc)

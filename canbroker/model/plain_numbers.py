@@ -8,7 +8,7 @@ from typing import Any
 def plain(value: Any) -> Any:
     """A number, truth value or text of NumPy's as Python's own; anything else as it is.
 
-    NumPy's integers and truth values are no ``int`` and no ``bool``, do not travel, and overflow
+    NumPy's integers and truth values are not ``int`` or ``bool``, cannot be sent, and overflow
     where seconds become nanoseconds. NumPy is not imported: it need not be there.
     """
     if type(value).__module__ == "numpy" and getattr(value, "ndim", None) == 0:

@@ -26,7 +26,7 @@ class OpenWatch:
         try:
             initialise, add = library.inotify_init1, library.inotify_add_watch
         except AttributeError:
-            raise OSError(0, "there is no inotify on this system") from None
+            raise OSError(0, "this system has no inotify") from None
         self._descriptor: int = initialise(_NONBLOCK | _CLOEXEC)
         if self._descriptor < 0:
             raise _error()

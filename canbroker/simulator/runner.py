@@ -178,7 +178,7 @@ class _Terminal:
         self._slave = -1
         self._link = Path(link) if link else None
         if self._link and self._link.exists() and not self._link.is_symlink():
-            raise CanInitializationError(f"{link} exists and is no symbolic link")
+            raise CanInitializationError(f"{link} exists and is not a symbolic link")
 
     def __enter__(self) -> _Terminal:
         self.open()

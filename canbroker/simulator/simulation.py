@@ -161,7 +161,7 @@ class Simulation:
     def command(self, text: str, now_ns: int) -> None:
         """Does what a line of the operator says.
 
-        :raises ValueError: says what is wrong with it, and which commands there are.
+        :raises ValueError: the message says what is wrong with it and lists the commands.
         """
         name, _, argument = text.strip().partition(" ")
         self._say(self._device.poll(now_ns), now_ns)

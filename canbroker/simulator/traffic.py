@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Final, NamedTuple
 
 from canbroker.logs.candump import LogEntry
+from canbroker.model.bus_time import arbitration_key, bus_time_ns
 from canbroker.model.frame import (
     BITRATE_SWITCH,
     ERROR_STATE_INDICATOR,
@@ -22,8 +23,6 @@ from canbroker.model.frame import (
     MAX_STANDARD_ID,
     REMOTE,
     Frame,
-    arbitration_key,
-    bus_time_ns,
     length_to_dlc,
 )
 from canbroker.system.clock import MILLISECOND, SECOND
@@ -224,4 +223,4 @@ def _data(mode: str, length: int, number: int, rng: random.Random) -> bytes:
 
 
 def _random(seed: int | None) -> random.Random:
-    return random.Random(seed)  # noqa: S311 - traffic is no secret, but must be repeatable
+    return random.Random(seed)  # noqa: S311 - traffic is not secret, but must be repeatable

@@ -9,14 +9,7 @@ from contextlib import ExitStack, contextmanager
 
 import pytest
 
-from canbroker.model.frame import (
-    BITRATE_SWITCH,
-    ERROR_STATE_INDICATOR,
-    EXTENDED,
-    FD,
-    REMOTE,
-    Frame,
-)
+from canbroker.model.frame import BITRATE_SWITCH, ERROR_STATE_INDICATOR, EXTENDED, FD, REMOTE, Frame
 from canbroker.transport.runtime import Runtime
 from tests.support.brokers import status_of, wait_until
 from tests.support.vcan import VCAN, Node, candump, needs_can

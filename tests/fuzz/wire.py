@@ -7,7 +7,8 @@ from typing import Final
 
 import msgspec
 
-from canbroker.model.frame import EchoFrame, Frame, bus_time_ns, frame_fault
+from canbroker.model.bus_time import bus_time_ns
+from canbroker.model.frame import EchoFrame, Frame, frame_fault
 from canbroker.model.message import Message
 from canbroker.wire import (
     DECODE_ERRORS,

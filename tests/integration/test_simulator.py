@@ -19,14 +19,7 @@ import serial
 from canbroker.backends import AdapterGoneError, Backend, Transmit, open_backend, parse_options
 from canbroker.backends.slcan.window import WINDOW
 from canbroker.errors import CanInitializationError
-from canbroker.model.frame import (
-    BITRATE_SWITCH,
-    EXTENDED,
-    FD,
-    HARDWARE_TIMESTAMP,
-    REMOTE,
-    Frame,
-)
+from canbroker.model.frame import BITRATE_SWITCH, EXTENDED, FD, HARDWARE_TIMESTAMP, REMOTE, Frame
 from canbroker.simulator.firmware import FIRMWARES
 from tests.support.brokers import wait_until
 from tests.support.simulated import Simulated, collect, descriptors, read_count
@@ -427,7 +420,7 @@ def test_what_of_its_log_is_not_a_frame_is_said_at_the_end(tmp_path: Path) -> No
 def test_it_does_not_overwrite_a_file_with_its_link(tmp_path: Path) -> None:
     precious = tmp_path / "precious"
     precious.write_text("data")
-    with pytest.raises(EOFError, match="is no symbolic link"):
+    with pytest.raises(EOFError, match="is not a symbolic link"):
         Simulated(link=str(precious))
     assert precious.read_text() == "data"
 

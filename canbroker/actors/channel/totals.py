@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from canbroker.backends import Backend, Transmit
-from canbroker.model.frame import EchoFrame, Frame, nominal_time_ns
+from canbroker.model.bus_time import nominal_time_ns
+from canbroker.model.frame import EchoFrame, Frame
 from canbroker.system import clock
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from canbroker.actors.scheduler.schedule import Task
-from canbroker.model.frame import nominal_time_ns
+from canbroker.model.bus_time import nominal_time_ns
 from canbroker.wire.stream import StateEvent
 
 

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from typing import Final
 
-from canbroker.model.frame import Frame, nominal_time_ns
+from canbroker.model.bus_time import nominal_time_ns
+from canbroker.model.frame import Frame
 
 #: However long a burst or a busy bus: the queue itself is not longer than this.
 _LONGEST: Final = 64

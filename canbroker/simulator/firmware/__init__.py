@@ -35,7 +35,7 @@ FIRMWARES: Final[dict[str, type[Firmware]]] = {
 def create(options: SimulatorOptions) -> Firmware:
     """The adapter that the options name.
 
-    :raises ValueError: there is no such firmware; names those that there are.
+    :raises ValueError: the firmware is unknown; the message names the known ones.
     """
     if options.firmware not in FIRMWARES:
         raise ValueError(

@@ -5,7 +5,7 @@ HardwareSerial for the 64 bytes that wait for the sketch; Microchip's data sheet
 the order of its transmit buffers.
 
 - Opening the port resets the board. Its boot loader listens for 2 s and swallows what comes (as on
-  boards with the old one; Optiboot is ready sooner after a byte that is none of its commands).
+  boards with the old one; Optiboot is ready sooner after a byte that is not one of its commands).
 - CR acknowledges, also behind a transmit; BEL refuses. A transmit is acknowledged in any case: when
   its length is wrong it is not sent. A remote frame is sent only with ``2 x DLC`` digits behind it.
 - ``O`` and ``C`` switch a lamp. The controller runs from the start at 500 kbit/s; a closed channel

@@ -12,7 +12,8 @@ from enum import Enum
 from typing import ClassVar
 
 from canbroker.backends.slcan.codec import BEL, LineError, decode
-from canbroker.model.frame import BITRATE_SWITCH, FD, Frame, bus_time_ns, describe
+from canbroker.model.bus_time import bus_time_ns
+from canbroker.model.frame import BITRATE_SWITCH, FD, Frame, describe
 from canbroker.simulator.options import SimulatorOptions
 
 _REMEMBERED_FRAMES = 65_536

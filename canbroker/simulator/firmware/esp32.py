@@ -15,8 +15,8 @@ library ``nhatuan84/arduino-esp32-can-demo`` (src/CAN.c), and the ESP32's ROM fo
 - ``l`` adds CR LF to each frame's CR until it comes again, and is answered with BEL; ``h`` prints
   a page of help (here its first lines) with BEL behind it.
 - 32 bytes without a CR are refused and forgotten. An empty line is refused.
-- The digits are read by ``sscanf`` from a buffer that is not cleared: what is missing in a line
-  comes from an earlier one, and what is no digit counts as 0.
+- The digits are read by ``sscanf`` from a buffer that is not cleared: digits that a line
+  lacks come from an earlier one, and a character that is not a digit counts as 0.
 - One transmit buffer, and no look at it: a frame that comes while another one is on the bus is
   acknowledged, and lost.
 - A remote frame is reported with as many bytes as its code says, from an earlier frame.

@@ -20,15 +20,8 @@ from canbroker.backends.virtual import (
     VirtualOptions,
 )
 from canbroker.errors import CanInitializationError
-from canbroker.model.frame import (
-    BITRATE_SWITCH,
-    EXTENDED,
-    FD,
-    HARDWARE_TIMESTAMP,
-    REMOTE,
-    Frame,
-    bus_time_ns,
-)
+from canbroker.model.bus_time import bus_time_ns
+from canbroker.model.frame import BITRATE_SWITCH, EXTENDED, FD, HARDWARE_TIMESTAMP, REMOTE, Frame
 from canbroker.system import clock
 
 BITRATE = 500_000

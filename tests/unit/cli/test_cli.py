@@ -194,7 +194,7 @@ def test_numbers_of_loops(text: str, count: int | None) -> None:
 
 @pytest.mark.parametrize("text", ["", "0", "-1", "1.5", "²", "x"])
 def test_what_is_no_number_of_loops(text: str) -> None:
-    with pytest.raises(click.BadParameter, match="is no number above 0"):
+    with pytest.raises(click.BadParameter, match="is neither a number above 0"):
         loop_count(text)
 
 

@@ -325,5 +325,5 @@ def test_data_that_is_no_bytes_cannot_be_sent(data: Any) -> None:
 
 @pytest.mark.parametrize("thing", [None, 5, b"abc", {"arbitration_id": 1}, object()])
 def test_what_is_no_message_is_a_type_error(thing: Any) -> None:
-    with pytest.raises(TypeError, match="is no CAN message"):
+    with pytest.raises(TypeError, match="is not a CAN message"):
         to_frame(thing)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from canbroker.backends.slcan import commands
-from canbroker.model.frame import BITRATE_SWITCH, EXTENDED, FD, REMOTE, Frame, bus_time_ns
+from canbroker.model.bus_time import bus_time_ns
+from canbroker.model.frame import BITRATE_SWITCH, EXTENDED, FD, REMOTE, Frame
 from canbroker.simulator.firmware import FIRMWARES, Firmware, State, create
 from canbroker.simulator.options import SimulatorOptions
 from canbroker.system.clock import MILLISECOND, SECOND

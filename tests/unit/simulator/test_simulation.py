@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from canbroker.errors import CanInitializationError
-from canbroker.model.frame import ERROR, FD, Frame, bus_time_ns
+from canbroker.model.bus_time import bus_time_ns
+from canbroker.model.frame import ERROR, FD, Frame
 from canbroker.simulator.firmware import Firmware, create
 from canbroker.simulator.options import SimulatorOptions
 from canbroker.simulator.replay import Recording, Replay

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from canbroker.logs.candump import format_log_line, parse_log_line
+from canbroker.model.bus_time import bus_time_ns
 from canbroker.model.frame import (
     BITRATE_SWITCH,
     ERROR_STATE_INDICATOR,
@@ -17,7 +18,6 @@ from canbroker.model.frame import (
     FD_LENGTHS,
     REMOTE,
     Frame,
-    bus_time_ns,
     frame_fault,
 )
 from canbroker.simulator.traffic import VEHICLE_BITRATE, GenOptions, generate_vehicle, random_frames

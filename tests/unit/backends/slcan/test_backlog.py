@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from canbroker.backends.slcan.backlog import Backlog
-from canbroker.model.frame import Frame, nominal_time_ns
+from canbroker.model.bus_time import nominal_time_ns
+from canbroker.model.frame import Frame
 
 FRAME = Frame(0, 0x123, 0, bytes(8))
 FRAME_NS = int(1.25 * nominal_time_ns(FRAME, 500_000))

@@ -18,15 +18,7 @@ from canbroker.backends.slcan.codec import (
     encode_candapter,
     is_ambiguous,
 )
-from canbroker.model.frame import (
-    BITRATE_SWITCH,
-    ERROR,
-    EXTENDED,
-    FD,
-    FD_LENGTHS,
-    REMOTE,
-    Frame,
-)
+from canbroker.model.frame import BITRATE_SWITCH, ERROR, EXTENDED, FD, FD_LENGTHS, REMOTE, Frame
 
 GOLDEN = [
     (b"t1230", Frame(0, 0x123, 0, b"")),

@@ -24,14 +24,7 @@ from canbroker.backends.slcan.port import Port
 from canbroker.backends.slcan.timestamps import AdapterClock, Stamps
 from canbroker.backends.slcan.window import ACKNOWLEDGE_NS, RETRY_FOR_NS, WINDOW, TransmitWindow
 from canbroker.errors import CanInitializationError
-from canbroker.model.frame import (
-    BITRATE_SWITCH,
-    ERROR,
-    EXTENDED,
-    FD,
-    HARDWARE_TIMESTAMP,
-    Frame,
-)
+from canbroker.model.frame import BITRATE_SWITCH, ERROR, EXTENDED, FD, HARDWARE_TIMESTAMP, Frame
 from canbroker.system.clock import MILLISECOND, SECOND, monotonic_ns, wall_ns
 from tests.support.simulated import Peer, collect, descriptors, opened_slcan, read_count
 
