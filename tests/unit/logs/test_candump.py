@@ -100,7 +100,7 @@ def test_frames_as_cansend_takes_them(text: str, frame: Frame) -> None:
         ("123#112233445566778899", "9 bytes do not fit"),
         ("123##", "one digit of flags"),
         ("123##x11", "one digit of flags"),
-        ("123##0" + "11" * 65, "no CAN FD length"),
+        ("123##0" + "11" * 65, "not a CAN FD length"),
         ("123#R9", "length must be 0 to 8"),
         ("123#1122334455667788_9", "length codes above 8"),
         ("800#11", "does not fit 11 bits"),

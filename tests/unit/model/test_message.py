@@ -296,7 +296,7 @@ def test_data_that_was_put_in_later_may_be_any_bytes() -> None:
         ({"arbitration_id": "x"}, "arbitration_id 'x'"),
         ({"arbitration_id": None}, "NoneType"),
         ({"dlc": 1.5}, "float"),
-        ({"data": bytes(65), "is_fd": True}, "no CAN FD length"),
+        ({"data": bytes(65), "is_fd": True}, "not a CAN FD length"),
         ({"bitrate_switch": True}, "FD frames only"),
     ],
 )

@@ -119,7 +119,7 @@ def test_no_messages(messages: Any, words: str) -> None:
 
 @pytest.mark.parametrize("messages", ["123#00", [None], [1, 2]])
 def test_what_is_no_message_is_a_type_error(messages: Any) -> None:
-    with pytest.raises(TypeError, match="no CAN message"):
+    with pytest.raises(TypeError, match="not a CAN message"):
         copies(messages)
 
 
