@@ -229,17 +229,16 @@ class Reception:
         """Takes over what the subscriber has received."""
         order = self.subscriber.order
         items = self._items()
-        losses = order.losses
         with self._queue_lock:
             if self._latest:
                 waiting, skipped = _newest(self._queue, items)
-                # No call in between: an exception strikes before all of it, or after.
+                # No call after take(): an exception strikes before all of it, or after.
+                _, losses, _ = order.take()
                 self._queue = waiting
                 self.skipped += skipped
             else:
+                _, losses, _ = order.take()
                 self._queue += items  # as above
-            order.frames = []
-            order.losses = []
         self._report(losses)
 
     def _change(self, wanted: FilterSet, deadline: int | None) -> ReadyEvent:
@@ -247,12 +246,10 @@ class Reception:
         order = self.subscriber.order
         ready = self.subscriber.subscribe(wanted, deadline)
         items = self._items()
-        losses = order.losses
         with self._queue_lock:
             waiting = deque(item for item in (*self._queue, *items) if _passes(wanted, item))
+            _, losses, _ = order.take()
             self._queue = waiting  # as above
-            order.frames = []
-            order.losses = []
         self._report(losses)
         return ready
 

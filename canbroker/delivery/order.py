@@ -1,27 +1,27 @@
-"""Puts a route's frames in order, each once: knows what is missing, and waits for it.
+"""Puts the frames of a route in order, each exactly once, and tracks which ones are missing.
 
-Pure: batches and answers in, frames out. Everything here is written so that a signal handler may
-raise anywhere: what belongs together is assigned without a call in between. A frame is then either
-in ``frames`` and the account, or will be found missing.
+Pure: batches and answers go in, frames come out. A signal handler may raise anywhere in here, so
+values that belong together are assigned without a call in between. Each frame is then either in
+``frames`` and in the counters, or is found missing later.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, TypeAlias
 
 from canbroker.model.frame import EchoFrame
 
-#: Frames that are kept behind a gap. What comes beyond is dropped, and asked for afterwards.
+#: Frames kept behind a gap. Frames beyond this limit are dropped and requested afterwards.
 MAX_HELD: Final = 32_768
 
-#: Why frames are lost that nobody asks for.
+#: Why frames are lost if nobody requests them.
 SLOW: Final = "this program was slow"
 REPLACED: Final = "the channel actor was replaced"
 
 
 class Gap(NamedTuple):
-    """Frames with the numbers from ``first`` to before ``end`` that have not come.
+    """Missing frames: numbers ``first`` up to, but not including, ``end``.
 
     ``end`` is ``None`` for the rest of an epoch that is over.
     """
@@ -32,7 +32,7 @@ class Gap(NamedTuple):
 
 
 class Loss(NamedTuple):
-    """Frames that will not come any more; ``frames`` is ``None`` if nobody knows how many."""
+    """Frames that will never arrive; ``frames`` is ``None`` if their number is unknown."""
 
     epoch: int
     first: int
@@ -47,8 +47,19 @@ class Loss(NamedTuple):
         return f"{self.frames} frames lost ({numbers}): {self.cause}"
 
 
+class Restart(NamedTuple):
+    """A place where the route began again: after so many of the ``frames`` and ``losses``."""
+
+    frames: int
+    losses: int
+
+
+#: Frames in order, the losses, each with the number of frames before it, and the restarts.
+Taken: TypeAlias = tuple[list[EchoFrame], list[tuple[int, Loss]], list[Restart]]
+
+
 class Part(NamedTuple):
-    """A batch, or where a route stands: the frames, and the number of the first one."""
+    """A batch, or a heartbeat without frames: the frames, and the number of the first one."""
 
     epoch: int
     first: int
@@ -62,17 +73,18 @@ class Part(NamedTuple):
 class Order:
     """The order of one route. One thread at a time.
 
-    ``frames`` are those that are next; who takes them over puts an empty list there, and into
-    ``losses`` too: each tells before how many of the ``frames`` it was. ``gap``: what is missing
-    and to be asked for; told of with :meth:`found` or :meth:`gone`. ``received``, ``lost``,
-    ``repaired``, ``restarts`` (the route began anew: a new epoch, or a connection that was lost)
-    are the account.
+    ``frames`` are ready to be handed over by :meth:`take`, as are ``losses`` (each with the number
+    of ``frames`` before it) and ``restarted`` (where the route began again). ``gap``: the frames
+    that are missing and should be requested; answer with :meth:`found` or :meth:`gone`.
+    ``received``, ``lost``, ``repaired`` and ``restarts`` are counters. A route restarts with a new
+    epoch, or when its connection was lost.
     """
 
     def __init__(self, *, repairs: bool) -> None:
-        """``repairs``: somebody will ask for what is missing. Else it is lost at once."""
+        """``repairs``: missing frames will be requested. If false, they are lost at once."""
         self.frames: list[EchoFrame] = []
         self.losses: list[tuple[int, Loss]] = []
+        self.restarted: list[Restart] = []
         self.gap: Gap | None = None
         self.epoch = 0
         self.received = 0
@@ -81,18 +93,34 @@ class Order:
         self.restarts = 0
         self._repairs = repairs
         self._expected = 0
-        self._is_new = False  # nothing has come of this epoch, which has replaced another one
-        self._past = -1  # numbers before it were handed out with the history
+        self._is_new = False  # no frame has come of this epoch, which replaced another one
+        self._past = -1  # frames before this number came with the history
         self._held: list[Part] = []
         self._held_count = 0
 
     def __repr__(self) -> str:
         return f"<Order expected={self._expected} gap={self.gap} held={self._held_count}>"
 
+    def take(self) -> Taken:
+        """Hands over the frames, losses and restarts so far, and starts with empty lists.
+
+        An exception strikes before it changes anything, or not at all. The caller should prepare
+        everything first, call this, and store the result without a call in between.
+        """
+        taken = self.frames, self.losses, self.restarted
+        # No call from here on: an exception strikes before all of it, or after.
+        self.frames = []
+        self.losses = []
+        self.restarted = []
+        return taken
+
     def begin(self, epoch: int, next_seq: int) -> None:
         """Starts with another route, whose next frame has this number."""
-        restarted = bool(self.epoch) and epoch != self.epoch
-        self.restarts += restarted
+        is_restart = bool(self.epoch) and epoch != self.epoch
+        restarted = [Restart(len(self.frames), len(self.losses))] if is_restart else []
+        # No call from here on: an exception strikes before all of it, or after.
+        self.restarted += restarted
+        self.restarts += is_restart
         self.epoch = epoch
         self._expected = next_seq
         self._is_new = False
@@ -102,8 +130,7 @@ class Order:
         self.gap = None
 
     def remember(self, frames: list[EchoFrame], next_seq: int) -> None:
-        """Puts frames in front that are older than number ``next_seq`` of the route, which has
-        just begun."""
+        """Puts frames in front that came before number ``next_seq`` of a route that just began."""
         newer = max(0, self._expected - next_seq)
         rest = self.frames[len(self.frames) - newer :]
         received = self.received + len(frames) + len(rest) - len(self.frames)
@@ -114,7 +141,7 @@ class Order:
         self._past = next_seq
 
     def add(self, part: Part) -> None:
-        """Takes what has arrived."""
+        """Adds a part that has arrived."""
         if self.gap is not None:
             self._hold(part)
         elif part.epoch == self.epoch and part.first == self._expected:
@@ -125,7 +152,7 @@ class Order:
             self.gone(REPLACED if self.gap.end is None or self._is_new else SLOW)
 
     def found(self, gap: Gap, first: int, frames: list[EchoFrame], *, complete: bool) -> None:
-        """Takes an answer for ``gap``: what was before ``first`` is gone."""
+        """Adds the answer to a request for ``gap``: frames before ``first`` are gone."""
         if gap != self.gap:
             return
         count = len(frames)
@@ -143,10 +170,12 @@ class Order:
             losses.append((at + count, Loss(gap.epoch, end, gap.end - end, cause)))
             expected = gap.end
         lost = sum(loss.frames or 0 for _, loss in losses)
+        restarted = _after_epoch(gap, at + count, len(self.losses) + len(losses)) if over else []
         # No call from here on: an exception strikes before all of it, or after.
         self.gap = rest
         self.frames += frames
         self.losses += losses
+        self.restarted += restarted
         self.received += count
         self.repaired += count
         self.lost += lost
@@ -155,16 +184,19 @@ class Order:
             self._go_on()
 
     def gone(self, cause: str) -> None:
-        """What is missing will not come."""
+        """Gives up on the missing frames."""
         gap = self.gap
         if gap is None:
             return
         count = None if gap.end is None else gap.end - gap.first
-        told = len(self.frames), Loss(gap.epoch, gap.first, count, cause)
+        at = len(self.frames)
+        told = at, Loss(gap.epoch, gap.first, count, cause)
+        restarted = _after_epoch(gap, at, len(self.losses) + 1)
         expected = self._expected if gap.end is None else gap.end
         # As above.
         self.gap = None
         self.losses += (told,)
+        self.restarted += restarted
         self.lost += count or 0
         self._expected = expected
         self._go_on()
@@ -172,12 +204,12 @@ class Order:
     # ------------------------------------------------------------------------------ following
 
     def _follow(self, part: Part) -> None:
-        """Takes a part that is not simply the next one."""
+        """Adds a part that is not simply the next one."""
         if not self.epoch:
             self.begin(part.epoch, part.first)
             self.add(part)
         elif part.epoch != self.epoch:
-            # Another actor goes on. What its predecessor still had for us comes first.
+            # Another actor has taken over. What its predecessor still had for us comes first.
             self._miss(Gap(self.epoch, self._expected, None), part)
         elif part.first > self._expected:
             self._miss(Gap(part.epoch, self._expected, part.first), part)
@@ -185,13 +217,16 @@ class Order:
             frames = part.frames[self._expected - part.first :]
             self._deliver(frames, max(part.end, self._expected))
         else:
-            # The connection was lost for a while and the route with it. How much, nobody knows.
+            # The connection was lost for a while, and with it an unknown number of frames.
+            restarted = [Restart(len(self.frames), len(self.losses))]
+            # As above.
+            self.restarted += restarted
             self.restarts += 1
             self._deliver(part.frames, part.end)
 
     def _miss(self, gap: Gap, following: Part) -> None:
         is_restarted = gap.end is None
-        # As above. What an exception has left of another gap is found missing once more.
+        # As above. What an exception has left of another gap is found missing again.
         self.gap = gap
         self._held = []
         self._held_count = 0
@@ -214,14 +249,14 @@ class Order:
                 last.end,
             )
         ):
-            return  # a heartbeat that says nothing new
+            return  # a heartbeat without news
         count = self._held_count + max(1, len(part.frames))
         if count <= MAX_HELD:
             self._held += (part,)
             self._held_count = count
 
     def _go_on(self) -> None:
-        """Takes what was held behind a gap, up to the next one."""
+        """Delivers the parts held behind a gap, up to the next gap."""
         held = self._held
         self._held = []
         self._held_count = 0
@@ -235,3 +270,8 @@ class Order:
         self.received += count
         self._expected = end
         self._is_new = False
+
+
+def _after_epoch(gap: Gap, frames: int, losses: int) -> list[Restart]:
+    """The restart behind the rest of an epoch; empty if ``gap`` is not one."""
+    return [Restart(frames, losses)] if gap.end is None else []

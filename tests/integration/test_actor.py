@@ -88,8 +88,7 @@ class Running:
         frames: list[Frame] = []
         while len(frames) < count:
             subscriber.receive()
-            frames += subscriber.order.frames
-            subscriber.order.frames = []
+            frames += subscriber.order.take()[0]
             if len(frames) < count:
                 subscriber.wait(self._never, 10 * clock.SECOND)
         return frames

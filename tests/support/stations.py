@@ -60,8 +60,7 @@ def ready(client: Subscriber, text: str = "") -> list[EchoFrame]:
 
 def received(client: Subscriber) -> list[EchoFrame]:
     """Takes over what has arrived."""
-    frames = client.order.frames
-    client.order.frames, client.order.losses = [], []
+    frames, _, _ = client.order.take()
     return frames
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from typing import Final
+from typing import Final, TypeAlias
 
 import pytest
 from hypothesis import settings
@@ -20,7 +20,7 @@ from hypothesis.stateful import (
 )
 
 from canbroker.delivery import order as module
-from canbroker.delivery.order import Gap, Loss, Order, Part
+from canbroker.delivery.order import Gap, Loss, Order, Part, Restart, Taken
 from canbroker.model.frame import EchoFrame
 from tests.support.strikes import struck
 
@@ -29,6 +29,9 @@ HELD: Final = 24
 
 COUNTS = st.integers(1, 12)
 DROPS = st.integers(0, 3).map(lambda drop: drop == 0)
+
+#: What an order hands over, one after the other.
+Item: TypeAlias = "EchoFrame | Loss | Restart"
 
 #: How many calls deep in a job an exception strikes; ``None``: none does.
 STRIKES = st.none() | st.integers(0, 40)
@@ -78,18 +81,41 @@ class Publisher:
         return first, self.frames(gap.epoch, first, until), until == end
 
 
-def follow(items: list[EchoFrame | Loss], begun: int) -> dict[int, int | None]:
+def in_order(
+    frames: list[EchoFrame], losses: list[tuple[int, Loss]], restarted: list[Restart]
+) -> list[Item]:
+    """What an order hands over as one list."""
+    items: list[Item] = []
+    begin = 0
+    marks: list[tuple[int, Loss | Restart]] = [*losses]
+    for restart in reversed(restarted):
+        assert all(at <= restart.frames for at, _ in losses[: restart.losses])
+        assert all(at >= restart.frames for at, _ in losses[restart.losses :])
+        marks.insert(restart.losses, (restart.frames, restart))
+    for at, mark in marks:
+        items += [*frames[begin:at], mark]
+        begin = at
+    return items + frames[begin:]
+
+
+def follow(items: list[Item], begun: int) -> dict[int, int | None]:
     """Up to which number each epoch is known; ``None``: of the rest nobody knows.
 
     Epoch 1 has ``begun`` with that number.
     """
     ends: dict[int, int | None] = {1: begun}
+    restarted = False
     for item in items:
+        if isinstance(item, Restart):
+            restarted = True
+            continue
         if isinstance(item, Loss):
             epoch, number, count = item.epoch, item.first, item.frames
         else:
             epoch, number, count = *name(item), 1
         assert epoch >= max(ends), f"{item} comes after frames of another epoch"
+        assert epoch == max(ends) or restarted, f"{item} comes before the restart"
+        restarted = restarted and epoch == max(ends)
         expected = ends.get(epoch, 0)
         assert number == expected, f"{item} comes where number {expected} should be"
         ends[epoch] = None if count is None else number + count
@@ -111,7 +137,7 @@ class Deliveries(RuleBasedStateMachine):
         self.channel = Publisher(1, past)
         self.network: deque[Part] = deque()
         self.late: list[tuple[Gap, int, list[EchoFrame], bool]] = []
-        self.taken: list[EchoFrame | Loss] = []
+        self.taken: list[Item] = []
         self.seen = {1}
         self.struck = False
         self.begun = 0 if history else past
@@ -177,18 +203,25 @@ class Deliveries(RuleBasedStateMachine):
     def give_up(self, strike: int | None) -> None:
         self.do(strike, lambda: self.order.gone("nobody answers"))
 
-    @rule()
-    def take(self) -> None:
-        self.taken = self.items()
-        self.order.frames, self.order.losses = [], []
+    @rule(strike=st.none() | st.integers(0, 2))
+    def take(self, strike: int | None) -> None:
+        taken: Taken | None = None
 
-    def items(self) -> list[EchoFrame | Loss]:
+        def job() -> None:
+            nonlocal taken
+            taken = self.order.take()
+
+        before = self.items()
+        self.do(strike, job)
+        if taken is None:
+            assert self.items() == before
+        else:
+            self.taken += in_order(*taken)
+
+    def items(self) -> list[Item]:
         """What has come so far, in its order."""
-        items, begin = [*self.taken], 0
-        for at, loss in self.order.losses:
-            items += [*self.order.frames[begin:at], loss]
-            begin = at
-        return items + self.order.frames[begin:]
+        order = self.order
+        return [*self.taken, *in_order(order.frames, order.losses, order.restarted)]
 
     @invariant()
     def each_once_in_its_place(self) -> None:
@@ -196,7 +229,8 @@ class Deliveries(RuleBasedStateMachine):
         items = self.items()
         self.ends = follow(items, self.begun)
         losses = [item for item in items if isinstance(item, Loss)]
-        assert self.order.received == len(items) - len(losses)
+        restarts = [item for item in items if isinstance(item, Restart)]
+        assert self.order.received == len(items) - len(losses) - len(restarts)
         assert self.order.lost == sum(loss.frames or 0 for loss in losses)
 
     @invariant()
@@ -215,6 +249,7 @@ class Deliveries(RuleBasedStateMachine):
             )
         assert self.ends.get(self.channel.epoch, 0) == self.channel.published[self.channel.epoch]
         assert self.order.restarts >= len(self.seen) - 1
+        assert self.order.restarts == sum(isinstance(item, Restart) for item in self.items())
 
     def settle(self) -> None:
         """The network delivers what it has; then heartbeats and answers until nothing is missing:
@@ -298,6 +333,7 @@ def test_a_route_that_begins_anew_is_a_restart() -> None:
     order.add(channel.part(0, 2))
     order.add(channel.part(2, 3))
     assert [name(frame)[1] for frame in order.frames] == [0, 1, 2, 3, 4, 0, 1, 2]
+    assert order.restarted == [Restart(5, 0)]
     assert account(order) == (None, 8, 0, 1)
 
 
