@@ -14,6 +14,9 @@ PAGES = sorted(
     page.relative_to(DOCS).as_posix() for page in DOCS.rglob("*.md") if page.parent.name != "design"
 )
 
+#: The pages that the documentation's menu has, in its order.
+NAVIGATION = re.findall(r"- (\S+\.md)$", (ROOT / "mkdocs.yml").read_text(), flags=re.MULTILINE)
+
 #: Its blocks are golden vectors, which ``tests/unit/wire/test_golden.py`` compares and decodes.
 GOLDEN = "protocol.md"
 
