@@ -15,7 +15,8 @@ import pytest
 from hypothesis import settings
 
 from canbroker.configuration import sources
-from canbroker.transport.runtime import ADDRESS_VARIABLE, Runtime
+from canbroker.transport.place import ADDRESS_VARIABLE
+from canbroker.transport.runtime import Runtime
 from tests.support.brokers import private_runtime
 
 _SETTLE_S = 5.0

@@ -180,7 +180,7 @@ def measure(
     channel = next(channel for channel in status.channels if channel.name == CHANNEL)
     endpoints = Endpoints(
         channel.stream,
-        [channel.transmit, channel.control, status.scheduler.control, runtime.address],
+        [channel.transmit, channel.control, status.scheduler.control, str(runtime.address)],
     )
     before = _round_trips(sender, receiver, round_trips)
     processes = {process: process.memory_info().rss for process in processes_of(runtime)}

@@ -13,8 +13,9 @@ from canbroker.bus.discovery import READY
 from canbroker.configuration.broker_file import load
 from canbroker.errors import CanError
 from canbroker.system.descriptors import open_standard, raise_limit
+from canbroker.system.lock import BrokerLock
 from canbroker.system.service import Exit, Terminated, set_up_logging
-from canbroker.transport.runtime import BrokerLock, Runtime
+from canbroker.transport.runtime import Runtime
 
 _logger = logging.getLogger(__name__)
 

@@ -24,9 +24,10 @@ from canbroker.broker.supervisor import ActorSlot, Phase
 from canbroker.configuration.broker_file import BrokerConfig, Config
 from canbroker.errors import CanError, CanInitializationError
 from canbroker.system import clock
+from canbroker.system.lock import BrokerLock
 from canbroker.system.throttle import Throttle
 from canbroker.transport.calls import Caller, Replier
-from canbroker.transport.runtime import BrokerLock, Runtime
+from canbroker.transport.runtime import Runtime
 from canbroker.transport.sockets import Context
 from canbroker.transport.waiter import Descriptor, Waiter
 from canbroker.wire import control
@@ -214,7 +215,7 @@ class Broker:
         return control.HelloResult(
             version=importlib.metadata.version("canbroker"),
             pid=os.getpid(),
-            address=self._runtime.address,
+            address=str(self._runtime.address),
             autostarted=self._autostarted,
         )
 
@@ -239,7 +240,7 @@ class Broker:
         return control.BrokerStatus(
             version=importlib.metadata.version("canbroker"),
             pid=os.getpid(),
-            address=self._runtime.address,
+            address=str(self._runtime.address),
             autostarted=self._autostarted,
             uptime_s=(clock.monotonic_ns() - self._started_ns) / clock.SECOND,
             refused=self._refused.counts.total(),

@@ -151,7 +151,7 @@ class Callers:
         result: msgspec.Struct
         match scheduler.phase:
             case Phase.RUNNING:
-                result = control.SchedulerAt(control=scheduler.endpoint)
+                result = control.SchedulerAt(control=str(scheduler.address))
             case Phase.FAILED:
                 result = control.ErrorResult("scheduler", scheduler.reason)
             case _:

@@ -49,7 +49,7 @@ class FlightRecords:
     """The records of a broker's channels. One thread, that of the broker's loop; never waits."""
 
     def __init__(self, runtime: Runtime) -> None:
-        self._address = runtime.address
+        self._address = str(runtime.address)
         self._directory = runtime.records_path
         self._writing: dict[str, _Writing] = {}
         self._began_ns: dict[str, int] = {}

@@ -7,7 +7,8 @@ from typing import Final
 
 from canbroker.errors import CanInitializationError
 from canbroker.system import clock
-from canbroker.transport.runtime import BrokerLock, Runtime
+from canbroker.system.lock import BrokerLock
+from canbroker.transport.runtime import Runtime
 
 #: How often it is looked whether the lock is still there.
 _LOOK_NS: Final = clock.SECOND

@@ -35,8 +35,6 @@ _GONE_NS: Final = 30 * clock.SECOND
 #: A channel that a client opened is closed this long after its last client.
 _IDLE_NS: Final = 2 * clock.SECOND
 
-_KINDS: Final = ("rx", "tx", "ctl")
-
 _logger = logging.getLogger(__name__)
 
 
@@ -89,7 +87,7 @@ class ChannelSlot(ActorSlot):
         self._records = records
         self._crashed_ns: int | None = None  # monotonic, of an actor that is not replaced yet
         self._ring: SharedMemory | None = None
-        self._endpoints = {kind: runtime.channel_endpoint(name, kind) for kind in _KINDS}
+        self._addresses = runtime.place.channel(name)
         self.listen_only: bool | None = None  # as the channel was, for the actor's successor
         self._resumes = False
         self._idle_ns: int | None = None
@@ -133,9 +131,9 @@ class ChannelSlot(ActorSlot):
             name=self.name,
             interface=self.interface,
             parameters=self.parameters,
-            stream=self._endpoints["rx"],
-            transmit=self._endpoints["tx"],
-            control=self._endpoints["ctl"],
+            stream=str(self._addresses.stream),
+            transmit=str(self._addresses.transmit),
+            control=str(self._addresses.control),
         )
 
     def status(self) -> control.ChannelStatus:
@@ -148,9 +146,9 @@ class ChannelSlot(ActorSlot):
             reason=self.reason,
             pid=self.child.pid if self.child else None,
             restarts=self.restarts,
-            stream=self._endpoints["rx"],
-            transmit=self._endpoints["tx"],
-            control=self._endpoints["ctl"],
+            stream=str(self._addresses.stream),
+            transmit=str(self._addresses.transmit),
+            control=str(self._addresses.control),
             state=self.state,
             clients=[
                 control.ClientStatus(
@@ -214,9 +212,9 @@ class ChannelSlot(ActorSlot):
             name=self.name,
             interface=self.interface,
             parameters=parameters,
-            stream=self._endpoints["rx"],
-            transmit=self._endpoints["tx"],
-            control=self._endpoints["ctl"],
+            stream=str(self._addresses.stream),
+            transmit=str(self._addresses.transmit),
+            control=str(self._addresses.control),
             ring_descriptor=self._ring.descriptor,
             ring_s=self._broker.ring_s,
             awaited=list(self.clients),
@@ -226,7 +224,7 @@ class ChannelSlot(ActorSlot):
 
     def _running(self, context: Context, waiter: Waiter) -> None:
         try:
-            self.feed = StateFeed(context, self._endpoints["rx"], topics.state_topic(self.name))
+            self.feed = StateFeed(context, self._addresses.stream, topics.state_topic(self.name))
         except CanError as error:  # no descriptors are left
             self.stop(str(error))
             return
@@ -312,7 +310,7 @@ class SchedulerSlot(ActorSlot):
     def __init__(self, runtime: Runtime, log_level: str) -> None:
         """:raises CanInitializationError: the runtime directory is too long for the socket."""
         super().__init__("scheduler", "scheduler")
-        self.endpoint = runtime.scheduler_endpoint
+        self.address = runtime.place.scheduler
         self._runtime = runtime
         self._log_level = log_level
         self._asked_for = False
@@ -336,8 +334,8 @@ class SchedulerSlot(ActorSlot):
             reason=self.reason,
             pid=self.child.pid if self.child else None,
             restarts=self.restarts,
-            control=self.endpoint,
+            control=str(self.address),
         )
 
     def _spec(self) -> SchedulerSpec:
-        return SchedulerSpec(address=self._runtime.address, log_level=self._log_level)
+        return SchedulerSpec(address=str(self._runtime.address), log_level=self._log_level)

@@ -12,6 +12,7 @@ from canbroker.delivery.subscriber import CATCH_UP_NS, SILENCE_NS
 from canbroker.errors import CanOperationError
 from canbroker.system import clock
 from canbroker.system.throttle import Throttle
+from canbroker.transport.address import Address
 from canbroker.transport.sockets import Context
 from canbroker.transport.waiter import Waiter
 from canbroker.wire import WireError, topics
@@ -26,7 +27,7 @@ _logger = logging.getLogger("canbroker.bus")
 class ChannelWatch:
     """Follows a channel's state stream. Any thread; never waits for more than a moment."""
 
-    def __init__(self, context: Context, endpoint: str, channel: str) -> None:
+    def __init__(self, context: Context, endpoint: Address, channel: str) -> None:
         self.state = StateEvent(state="active")
         self.epoch = 0
         self._interruptions_before = 0

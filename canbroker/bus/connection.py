@@ -17,6 +17,7 @@ from canbroker.bus.values import Receiving
 from canbroker.errors import CanError, CanInitializationError, CanOperationError
 from canbroker.model.filters import CanFilters, FilterSet, validate
 from canbroker.system import clock, handles
+from canbroker.transport.address import parse_address
 from canbroker.transport.calls import ControlError, call
 from canbroker.transport.runtime import Runtime
 from canbroker.wire import WireError, control
@@ -106,7 +107,7 @@ class Connection:
         """
         self.check_open()
         deadline = clock.deadline_after(ANSWER_S)
-        context, endpoint = self._life.context, self.attached.control
+        context, endpoint = self._life.context, parse_address(self.attached.control)
         try:
             answer = call(context, endpoint, method, params, result, deadline)
         except ControlError as error:
@@ -174,12 +175,12 @@ def _connect(life: Life, client_id: str, wanted: Wanted) -> Connection:
     )
     filters = _filters(attached, wanted.can_filters)
     claim = f"process {request.pid}: {request.program}" if wanted.exclusive else None
-    watch = life.keep(ChannelWatch(life.context, attached.stream, attached.name))
+    watch = life.keep(ChannelWatch(life.context, parse_address(attached.stream), attached.name))
     reception = life.keep(
         Reception(
             life.context,
-            attached.stream,
-            attached.control,
+            parse_address(attached.stream),
+            parse_address(attached.control),
             attached.name,
             client_id,
             label=wanted.label,
@@ -190,7 +191,8 @@ def _connect(life: Life, client_id: str, wanted: Wanted) -> Connection:
             claim=claim,
         )
     )
-    transmitter = Transmitter(life.context, attached.transmit, client_id, watch, life.closing)
+    transmit = parse_address(attached.transmit)
+    transmitter = Transmitter(life.context, transmit, client_id, watch, life.closing)
     life.on_leaving(functools.partial(_leave, client_id, watch, reception))
     life.begin()
     try:

@@ -7,8 +7,9 @@ from typing import Final
 from canbroker.bus import discovery
 from canbroker.errors import CanTimeoutError
 from canbroker.system import clock, handles
+from canbroker.system.lock import BrokerLock
 from canbroker.system.undisturbed import undisturbed
-from canbroker.transport.runtime import BrokerLock, Runtime
+from canbroker.transport.runtime import Runtime
 from canbroker.transport.sockets import SharedContext
 from canbroker.wire import control
 

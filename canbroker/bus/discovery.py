@@ -20,9 +20,10 @@ from canbroker.errors import (
 )
 from canbroker.system import clock, handles
 from canbroker.system.descriptors import pipe
+from canbroker.system.lock import BrokerLock
 from canbroker.system.undisturbed import undisturbed
 from canbroker.transport.calls import ControlError, call
-from canbroker.transport.runtime import BrokerLock, Runtime
+from canbroker.transport.runtime import Runtime
 from canbroker.transport.sockets import Context
 from canbroker.wire import WireError, control
 
@@ -83,7 +84,7 @@ def find_broker(
         if hello is not None:
             return hello
     raise CanInitializationError(
-        f"{runtime.describe_broker()} does not answer; its log: {runtime.log_path}"
+        f"{runtime.place.describe_broker()} does not answer; its log: {runtime.log_path}"
     )
 
 
@@ -150,7 +151,7 @@ def _hello(context: Context, runtime: Runtime) -> control.HelloResult | None:
         )
     except (ControlError, WireError) as error:
         raise CanInitializationError(
-            f"{runtime.describe_broker()} is none of this version: {error}"
+            f"{runtime.place.describe_broker()} is none of this version: {error}"
         ) from error
 
 
@@ -199,7 +200,7 @@ def _start_broker(runtime: Runtime, lock: BrokerLock, options: Sequence[str]) ->
     command = [
         *("/bin/sh", "-c", '"$@" &', "sh"),
         *(sys.executable, "-P", "-m", "canbroker.broker"),
-        *("--address", runtime.address),
+        *("--address", str(runtime.address)),
         *("--lock", str(lock.descriptor)),
         *("--ready", str(ready_end.fileno())),
         *options,

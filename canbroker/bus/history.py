@@ -9,7 +9,7 @@ from canbroker.errors import CanOperationError
 from canbroker.model.filters import EVERYTHING
 from canbroker.model.frame import EchoFrame
 from canbroker.system import clock
-from canbroker.transport.runtime import Runtime
+from canbroker.transport.place import Place
 from canbroker.transport.sockets import SharedContext
 from canbroker.wire import WireError
 from canbroker.wire.topics import route_topic
@@ -32,7 +32,7 @@ def recent_frames(broker: str | None, channel: str, seconds: float) -> list[Echo
     """
     if not channel or not channel.isprintable():
         raise CanOperationError(f"no channel is called {channel!r}")
-    endpoint = Runtime.at(broker).channel_endpoint(channel, "ctl")
+    endpoint = Place.at(broker).channel(channel).control
     context = SharedContext()
     asker = Asker(context, endpoint)
     try:

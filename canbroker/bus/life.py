@@ -13,6 +13,7 @@ from canbroker.errors import CanError, CanOperationError
 from canbroker.system import handles
 from canbroker.system.undisturbed import undisturbed
 from canbroker.system.wake import Wake
+from canbroker.transport.address import Address
 from canbroker.transport.sockets import SharedContext
 from canbroker.wire import control
 
@@ -79,7 +80,7 @@ class Life:
 
     # ------------------------------------------------------------------------------- beginning
 
-    def connect_to(self, address: str) -> None:
+    def connect_to(self, address: Address) -> None:
         """What is needed to leave the broker, before it is told of us.
 
         :raises CanError: there are no descriptors left.

@@ -11,6 +11,7 @@ from weakref import WeakSet
 from canbroker.bus.turns import Turn
 from canbroker.errors import CanOperationError, CanTimeoutError
 from canbroker.system import clock, handles
+from canbroker.transport.address import Address
 from canbroker.transport.calls import ControlError, ControlLink
 from canbroker.transport.sockets import SharedContext
 from canbroker.wire import WireError, control
@@ -19,7 +20,7 @@ from canbroker.wire import WireError, control
 class Line:
     """To one broker. Any thread. Made by :func:`line_to`."""
 
-    def __init__(self, address: str) -> None:
+    def __init__(self, address: Address) -> None:
         """:raises CanError: there are no descriptors left."""
         self.users: WeakSet[object] = WeakSet()
         self._address = address
@@ -54,7 +55,7 @@ class Line:
             raise CanTimeoutError(f"the broker at {self._address} does not answer")
 
 
-def line_to(address: str, user: object) -> Line:
+def line_to(address: Address, user: object) -> Line:
     """The line to the broker at ``address``, for ``user`` until it calls :meth:`Line.leave`.
 
     :raises CanError: there are no descriptors left.
@@ -69,7 +70,7 @@ def line_to(address: str, user: object) -> Line:
         return line
 
 
-_lines: dict[str, Line] = {}
+_lines: dict[Address, Line] = {}
 
 
 def _forget() -> None:

@@ -21,6 +21,7 @@ from canbroker.model.message import Message
 from canbroker.system import clock
 from canbroker.system.throttle import Throttle
 from canbroker.system.wake import Wake
+from canbroker.transport.address import Address
 from canbroker.transport.readiness import Readiness
 from canbroker.transport.sockets import Context
 from canbroker.wire.stream import ReadyEvent
@@ -37,8 +38,8 @@ class Reception:
     def __init__(
         self,
         context: Context,
-        endpoint: str,
-        control: str,
+        endpoint: Address,
+        control: Address,
         channel: str,
         client_id: str,
         *,

@@ -10,6 +10,7 @@ from canbroker.bus.channel_watch import ChannelWatch
 from canbroker.errors import CanOperationError, CanTimeoutError
 from canbroker.model.frame import Frame, describe
 from canbroker.system import clock
+from canbroker.transport.address import Address
 from canbroker.transport.links import KeepingLink
 from canbroker.transport.sockets import Context
 from canbroker.transport.waiter import Descriptor
@@ -70,7 +71,7 @@ class Transmitter:
     def __init__(
         self,
         context: Context,
-        endpoint: str,
+        endpoint: Address,
         client_id: str,
         watch: ChannelWatch,
         wake: Callable[[], Descriptor | None],

@@ -19,7 +19,8 @@ from canbroker.errors import CanInitializationError, CanTimeoutError
 from canbroker.model.filters import EVERYTHING, FilterSet
 from canbroker.model.frame import Frame
 from canbroker.model.message import Message
-from canbroker.transport.runtime import BrokerLock, Runtime
+from canbroker.system.lock import BrokerLock
+from canbroker.transport.runtime import Runtime
 from canbroker.transport.sockets import SharedContext
 from canbroker.wire import control
 
@@ -176,7 +177,7 @@ def ask(runtime: Runtime, method: str, result: type[_T], timeout: float = 5.0) -
     finally:
         context.close()
     if answer is None:
-        raise CanTimeoutError(f"{runtime.describe_broker()} does not answer")
+        raise CanTimeoutError(f"{runtime.place.describe_broker()} does not answer")
     return answer
 
 

@@ -13,8 +13,9 @@ from canbroker.cli.common import broker_option
 from canbroker.configuration import broker_file
 from canbroker.errors import CanInitializationError
 from canbroker.system.descriptors import raise_limit
+from canbroker.system.lock import BrokerLock
 from canbroker.system.service import Terminated, set_up_logging
-from canbroker.transport.runtime import BrokerLock, Runtime
+from canbroker.transport.runtime import Runtime
 
 _logger = logging.getLogger(__name__)
 
@@ -68,11 +69,9 @@ def _runtime(broker: str | None, loaded: broker_file.Config | None) -> Runtime:
     if broker or loaded is None or loaded.broker.address is None:
         return Runtime.at(broker)
     try:
-        runtime = Runtime.at(loaded.broker.address)
-        _ = runtime.address  # which must not be too long, either
+        return Runtime.at(loaded.broker.address)
     except CanInitializationError as error:
         raise loaded.source.fault(("broker", "address"), str(error)) from error
-    return runtime
 
 
 def _set_up_logging(loaded: broker_file.Config | None) -> None:

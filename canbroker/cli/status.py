@@ -16,6 +16,7 @@ from canbroker.cli.tables import ProcessUse, show, terminal
 from canbroker.cli.tasks import running_tasks, show_tasks
 from canbroker.errors import CanError
 from canbroker.system import clock
+from canbroker.transport.address import parse_address
 from canbroker.transport.calls import ControlError, call
 from canbroker.transport.sockets import Context
 from canbroker.wire import WireError, control
@@ -82,7 +83,7 @@ def silent_actors(answer: control.BrokerStatus) -> dict[str, str]:
     def is_silent(endpoint: str) -> bool:
         _, method, params, result = asked[endpoint]
         try:
-            return call(context, endpoint, method, params, result, deadline) is None
+            return call(context, parse_address(endpoint), method, params, result, deadline) is None
         except (ControlError, WireError, CanError):  # it says something
             return False
 

@@ -10,7 +10,8 @@ import click
 from canbroker.cli.common import ask, broker_option, running_broker
 from canbroker.errors import CanError, CanOperationError, CanTimeoutError
 from canbroker.system import clock
-from canbroker.transport.runtime import BrokerLock, Runtime
+from canbroker.system.lock import BrokerLock
+from canbroker.transport.runtime import Runtime
 from canbroker.wire import control
 
 #: The broker gives its actors 3 s before it kills them.
@@ -35,7 +36,9 @@ def stop(broker: str | None) -> None:
     except CanTimeoutError:
         raise
     except CanError as error:  # it is of another version
-        raise CanOperationError(f"{runtime.describe_broker()} does not stop: {error}") from error
+        raise CanOperationError(
+            f"{runtime.place.describe_broker()} does not stop: {error}"
+        ) from error
     _wait_for_end(runtime)
     click.echo(f"stopped the broker at {runtime.address}")
 
@@ -48,6 +51,8 @@ def _wait_for_end(runtime: Runtime) -> None:
     deadline = clock.deadline_after(_STOP_S)
     while (lock := BrokerLock.take(runtime.lock_path)) is None:
         if not clock.remaining_ns(deadline):
-            raise CanTimeoutError(f"{runtime.describe_broker()} has not stopped in {_STOP_S} s")
+            raise CanTimeoutError(
+                f"{runtime.place.describe_broker()} has not stopped in {_STOP_S} s"
+            )
         time.sleep(0.01)
     lock.release()

@@ -11,6 +11,7 @@ from rich.table import Table
 from canbroker.cli.tables import alarm, cell, table
 from canbroker.errors import CanOperationError, CanTimeoutError
 from canbroker.system import clock
+from canbroker.transport.address import parse_address
 from canbroker.transport.calls import ControlError, call
 from canbroker.transport.sockets import Context, SharedContext
 from canbroker.wire import WireError, control
@@ -89,7 +90,7 @@ def _ask(
 ) -> _T:
     try:
         deadline = clock.deadline_after(_ANSWER_S)
-        answer = call(context, endpoint, method, params, result, deadline)
+        answer = call(context, parse_address(endpoint), method, params, result, deadline)
     except (ControlError, WireError) as error:
         raise CanOperationError(f"{endpoint}: {error}") from error
     if answer is None:

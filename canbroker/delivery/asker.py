@@ -9,6 +9,7 @@ import msgspec
 from canbroker.delivery.order import Gap, Order
 from canbroker.model.frame import EchoFrame
 from canbroker.system import clock
+from canbroker.transport.address import Address
 from canbroker.transport.links import Link
 from canbroker.transport.sockets import Context, Socket
 from canbroker.transport.waiter import Descriptor
@@ -25,7 +26,7 @@ _R = TypeVar("_R", Past, Replayed)
 class Asker:
     """The requests of one subscriber for what it has missed. One thread at a time."""
 
-    def __init__(self, context: Context, endpoint: str, client_id: str = "") -> None:
+    def __init__(self, context: Context, endpoint: Address, client_id: str = "") -> None:
         """``endpoint``: control, of the channel; ``client_id``: who asks, for its account."""
         self._link = Link(context, endpoint)
         self._client_id = client_id

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from canbroker.transport.address import Address
 from canbroker.transport.sockets import Context, Messages, Socket
 
 #: Events of a channel's state that are kept for who does not read them: a minute of them.
@@ -16,7 +17,7 @@ class StateFeed:
     Who reads it seldom gets events of long ago first, and misses later ones: :meth:`refresh`.
     """
 
-    def __init__(self, context: Context, endpoint: str, topic: bytes) -> None:
+    def __init__(self, context: Context, endpoint: Address, topic: bytes) -> None:
         self.socket: Socket = context.subscriber(endpoint, _UNREAD_STATES)
         self.socket.subscribe(topic)
         self._topic = topic

@@ -10,6 +10,7 @@ from canbroker.errors import CanError, CanOperationError, CanTimeoutError
 from canbroker.model.filters import FilterSet
 from canbroker.system import clock
 from canbroker.system.clock import SECOND
+from canbroker.transport.address import Address
 from canbroker.transport.sockets import STREAM_HIGH_WATER, Context, Messages, Socket, readable
 from canbroker.transport.waiter import Descriptor, Waiter
 from canbroker.wire import WireError, stream, topics
@@ -39,10 +40,10 @@ class Subscriber:
     def __init__(
         self,
         context: Context,
-        endpoint: str,
+        endpoint: Address,
         channel: str,
         client_id: str,
-        control: str | None = None,
+        control: Address | None = None,
         claim: str | None = None,
         *,
         repairs: bool = True,

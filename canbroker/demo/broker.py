@@ -8,7 +8,8 @@ from typing import Final, Self
 
 from canbroker.bus.discovery import ask
 from canbroker.errors import CanOperationError
-from canbroker.transport.runtime import BrokerLock, Runtime
+from canbroker.system.lock import BrokerLock
+from canbroker.transport.runtime import Runtime
 from canbroker.transport.sockets import SharedContext
 from canbroker.wire import control
 

@@ -10,7 +10,8 @@ from typing import Final
 from canbroker.bus import discovery
 from canbroker.errors import CanTimeoutError
 from canbroker.system import clock
-from canbroker.transport.runtime import BrokerLock, Runtime
+from canbroker.system.lock import BrokerLock
+from canbroker.transport.runtime import Runtime
 from canbroker.transport.sockets import Context, SharedContext
 from canbroker.wire import control
 

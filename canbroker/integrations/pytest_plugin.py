@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 import pytest
 
 from canbroker.system import clock
-from canbroker.transport.runtime import ADDRESS_VARIABLE, Runtime
+from canbroker.transport.place import ADDRESS_VARIABLE
+from canbroker.transport.runtime import Runtime
 
 if TYPE_CHECKING:
     from canbroker.client import Bus
@@ -111,11 +112,12 @@ def canbroker_broker(pytestconfig: pytest.Config) -> Iterator[str]:
     place = pytestconfig.stash[_PLACE]
     runtime = Runtime(Path(place.directory))
     private_broker.start(runtime, place.owner, _configuration(pytestconfig))
+    address = str(runtime.address)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv(ADDRESS_VARIABLE, runtime.address)
+        patch.setenv(ADDRESS_VARIABLE, address)
         # If it is gone, one without configuration would be no help.
         patch.setenv("CANBROKER_AUTOSTART", "0")
-        yield runtime.address
+        yield address
 
 
 @pytest.fixture

@@ -11,6 +11,7 @@ import zmq
 
 from canbroker.system import clock
 from canbroker.system.throttle import Throttle
+from canbroker.transport.address import Address
 from canbroker.transport.links import Link, Router
 from canbroker.transport.sockets import REQUEST_HIGH_WATER, Context
 from canbroker.transport.waiter import Waiter
@@ -34,7 +35,7 @@ class ControlError(Exception):
 
 def call(
     context: Context,
-    endpoint: str,
+    endpoint: Address,
     method: str,
     params: control.Params,
     result: type[_T],
@@ -70,7 +71,7 @@ class Replier(Router):
     def __init__(
         self,
         context: Context,
-        endpoint: str,
+        endpoint: Address,
         methods: Mapping[str, type[control.Params]],
         handlers: Mapping[str, Handler],
         refused: Throttle,
@@ -144,7 +145,7 @@ class Replier(Router):
 class ControlLink(Link):
     """Calls the methods of a process, one after the other. One thread at a time."""
 
-    def __init__(self, context: Context, endpoint: str) -> None:
+    def __init__(self, context: Context, endpoint: Address) -> None:
         super().__init__(context, endpoint)
         self._id = 0
 

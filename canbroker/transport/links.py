@@ -8,6 +8,7 @@ import zmq
 
 from canbroker.system import clock
 from canbroker.system.throttle import Throttle
+from canbroker.transport.address import Address
 from canbroker.transport.guard import Guard
 from canbroker.transport.listening import Listening
 from canbroker.transport.sockets import REQUEST_HIGH_WATER, Context, Socket, readable
@@ -27,7 +28,7 @@ class Link:
     One thread at a time. Nothing here blocks but :meth:`wait`.
     """
 
-    def __init__(self, context: Context, endpoint: str, name: str = "") -> None:
+    def __init__(self, context: Context, endpoint: Address, name: str = "") -> None:
         """``name``: as of :meth:`Context.requester`."""
         self.socket: Socket = context.requester(endpoint, name)
         # What was not delivered when the client ends shall not be delivered afterwards.
@@ -68,7 +69,7 @@ class KeepingLink(Link):
     of ours, where it is found again.
     """
 
-    def __init__(self, context: Context, endpoint: str, size: int) -> None:
+    def __init__(self, context: Context, endpoint: Address, size: int) -> None:
         """``size``: of the largest reply; what is longer arrives truncated."""
         super().__init__(context, endpoint)
         self._kept = bytearray(size)  # begins with 0 if there is none, as no array of MessagePack
@@ -104,7 +105,11 @@ class Router:
     """A ROUTER that hangs up on who floods it with garbage."""
 
     def __init__(
-        self, context: Context, endpoint: str, refused: Throttle, unread: int = REQUEST_HIGH_WATER
+        self,
+        context: Context,
+        endpoint: Address,
+        refused: Throttle,
+        unread: int = REQUEST_HIGH_WATER,
     ) -> None:
         self.socket: Socket = context.replier(endpoint, unread)
         self.listening = Listening(self.socket, endpoint)
@@ -123,7 +128,7 @@ class Router:
 class Intake(Router):
     """The actor's end of the transmit path: a ROUTER. Made, used and closed by one thread."""
 
-    def __init__(self, context: Context, endpoint: str, refused: Throttle) -> None:
+    def __init__(self, context: Context, endpoint: Address, refused: Throttle) -> None:
         """``refused``: the account of what is refused."""
         super().__init__(context, endpoint, refused)
         self._last: zmq.Frame | None = None  # the last part

@@ -8,7 +8,6 @@ import socket as sockets
 import struct
 import sys
 from collections.abc import Container
-from pathlib import Path
 from typing import Final, cast
 
 import zmq
@@ -17,6 +16,8 @@ from canbroker.errors import CanInitializationError
 from canbroker.system import clock
 from canbroker.system.descriptors import share
 from canbroker.system.throttle import Throttle
+from canbroker.system.unix_sockets import peer_of
+from canbroker.transport.address import Address
 
 _EVENTS: Final = zmq.EVENT_ACCEPTED | zmq.EVENT_DISCONNECTED
 
@@ -25,10 +26,6 @@ LOOK_NS: Final = clock.SECOND
 
 #: zmq_socket_monitor(3): what has happened, and to which descriptor.
 _EVENT: Final = struct.Struct("=Hi")
-
-_PEER: Final = struct.Struct("3i")  # process, user, group
-
-_SCHEME: Final = "ipc://"
 
 _logger = logging.getLogger(__name__)
 
@@ -42,14 +39,14 @@ class Listening:
     Watch :attr:`monitor`, and call :meth:`attend` when it is readable and every :data:`LOOK_NS`.
     """
 
-    def __init__(self, socket: zmq.Socket[bytes], endpoint: str) -> None:
+    def __init__(self, socket: zmq.Socket[bytes], endpoint: Address) -> None:
         """``socket`` is bound to ``endpoint``.
 
         :raises CanInitializationError: no descriptors are left. The socket is closed.
         """
         self.at_most = share()
         self._socket = socket
-        self._path = Path(endpoint.removeprefix(_SCHEME))
+        self._path = endpoint.path
         self._aside = self._path.with_name(f"{self._path.name}~")
         self._connections: dict[int, int] = {}  # descriptor -> process at the other end
         self._noted = Throttle(_logger, 10.0)
@@ -140,7 +137,7 @@ class Listening:
         # Another spelling of the same place: libzmq would take the first one for what it has.
         spelled = f"{self._path.parent}{'/' * (self._bound + 1)}{self._path.name}"
         try:
-            self._socket.bind(_SCHEME + spelled)
+            self._socket.bind(f"ipc://{spelled}")
         except zmq.ZMQError as error:  # the directory is gone, say; the next time it may be back
             self._noted.note(f"the socket {self._path} was removed", str(error))
             return
@@ -159,7 +156,6 @@ def _peer(descriptor: int) -> int:
         return 0
     try:
         with sockets.socket(sockets.AF_UNIX, sockets.SOCK_STREAM, fileno=ours) as connection:
-            raw = connection.getsockopt(sockets.SOL_SOCKET, sockets.SO_PEERCRED, _PEER.size)
+            return peer_of(connection)
     except OSError:  # it is something else by now
         return 0
-    return int(_PEER.unpack(raw)[0])

@@ -9,6 +9,7 @@ import zmq
 from canbroker.errors import CanError, CanInitializationError, CanOperationError
 from canbroker.system import handles
 from canbroker.system.descriptors import share
+from canbroker.transport.address import Address
 from canbroker.transport.gate import Gate
 from canbroker.transport.shared import QuietSocket, shared
 from canbroker.wire import MAX_MESSAGE_BYTES
@@ -37,8 +38,6 @@ _BACKLOG: Final = 100
 
 _LINGER_MS: Final = 200
 
-#: What an address of a Unix socket begins with; its path follows.
-IPC: Final = "ipc://"
 _RECONNECT_MS: Final = 10
 _RECONNECT_MAX_MS: Final = 100
 
@@ -89,7 +88,7 @@ class Context:
         self._context: zmq.Context[Socket] = zmq.Context(io_threads=1)
         self.gate = Gate(self._context)
 
-    def publisher(self, endpoint: str) -> Socket:
+    def publisher(self, endpoint: Address) -> Socket:
         socket = self._socket(zmq.XPUB, STREAM_HIGH_WATER)
         socket.setsockopt(zmq.RCVHWM, _SUBSCRIPTION_HIGH_WATER)
         socket.setsockopt(zmq.XPUB_VERBOSE, 1)  # whoever joins a topic is told how it stands
@@ -97,7 +96,7 @@ class Context:
         socket.setsockopt(zmq.MAXMSGSIZE, MAX_SUBSCRIPTION_BYTES)
         return self._bound(socket, endpoint)
 
-    def subscriber(self, endpoint: str, unread: int = STREAM_HIGH_WATER) -> Socket:
+    def subscriber(self, endpoint: Address, unread: int = STREAM_HIGH_WATER) -> Socket:
         """``unread``: messages that are kept for who does not read them, at most. Each that has
         more than 33 bytes keeps 8 KiB: libzmq reads so much at a time, and does not copy."""
         socket = self._socket(zmq.SUB, unread)
@@ -106,14 +105,14 @@ class Context:
         socket.setsockopt(zmq.LINGER, 0)
         return self._connected(socket, endpoint)
 
-    def replier(self, endpoint: str, unread: int = REQUEST_HIGH_WATER) -> Socket:
+    def replier(self, endpoint: Address, unread: int = REQUEST_HIGH_WATER) -> Socket:
         """``unread``: replies that are kept for a peer that does not read them, at most."""
         socket = self._socket(zmq.ROUTER, REQUEST_HIGH_WATER)
         socket.setsockopt(zmq.SNDHWM, unread)
         socket.setsockopt(zmq.ROUTER_HANDOVER, 1)  # who comes back under its name has it again
         return self._bound(socket, endpoint)
 
-    def requester(self, endpoint: str, name: str = "") -> Socket:
+    def requester(self, endpoint: Address, name: str = "") -> Socket:
         """``name``: by which the replier can reach it unasked, now and on later connections."""
         socket = self._socket(zmq.DEALER, REQUEST_HIGH_WATER)
         if name:
@@ -144,20 +143,20 @@ class Context:
         # receives nothing would lose its presence, and its tasks with it.
         return socket
 
-    def _bound(self, socket: Socket, endpoint: str) -> Socket:
+    def _bound(self, socket: Socket, endpoint: Address) -> Socket:
         socket.setsockopt(zmq.ZAP_DOMAIN, b"canbroker")  # without one the gate is not asked
         # They are made even when no more are wanted.
         socket.setsockopt(zmq.BACKLOG, min(_BACKLOG, share() // 4))
         try:
-            socket.bind(endpoint)
+            socket.bind(str(endpoint))
         except zmq.ZMQError as error:
             socket.close()
             raise CanInitializationError(f"cannot listen on {endpoint}: {error}") from error
         return socket
 
-    def _connected(self, socket: Socket, endpoint: str) -> Socket:
+    def _connected(self, socket: Socket, endpoint: Address) -> Socket:
         try:
-            socket.connect(endpoint)
+            socket.connect(str(endpoint))
         except zmq.ZMQError as error:
             socket.close()
             raise CanInitializationError(f"cannot connect to {endpoint}: {error}") from error
@@ -185,6 +184,6 @@ class SharedContext(Context):
     def _open(self, kind: int) -> Socket:
         return shared.open(self, kind)
 
-    def _connected(self, socket: Socket, endpoint: str) -> Socket:
-        shared.endpoints.add(endpoint.removeprefix(IPC))
+    def _connected(self, socket: Socket, endpoint: Address) -> Socket:
+        shared.endpoints.add(str(endpoint.path))
         return super()._connected(socket, endpoint)

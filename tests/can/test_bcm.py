@@ -30,6 +30,7 @@ from canbroker.model.frame import BITRATE_SWITCH, EXTENDED, FD, REMOTE, EchoFram
 from canbroker.system import (
     clock,
 )
+from canbroker.transport.address import parse_address
 from canbroker.transport.calls import call
 from canbroker.transport.runtime import Runtime
 from canbroker.transport.sockets import Context
@@ -503,7 +504,7 @@ def ask(runtime: Runtime, method: str, params: control.Params, result: type[_T])
     context = Context()
     try:
         deadline = clock.deadline_after(10)
-        return call(context, channel.control, method, params, result, deadline)
+        return call(context, parse_address(channel.control), method, params, result, deadline)
     finally:
         context.close()
 

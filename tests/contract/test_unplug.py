@@ -11,6 +11,7 @@ import pytest
 from canbroker import Bus, BusState, CanOperationError, Message
 from canbroker.delivery.state_feed import StateFeed
 from canbroker.model.frame import Frame
+from canbroker.transport.address import parse_address
 from canbroker.transport.runtime import Runtime
 from canbroker.transport.sockets import Context
 from canbroker.wire import control, topics
@@ -127,7 +128,9 @@ class Following:
     def __init__(self, channel: control.ChannelStatus) -> None:
         self.seen: list[tuple[str, int]] = []
         self._context = Context()
-        self._feed = StateFeed(self._context, channel.stream, topics.state_topic(channel.name))
+        self._feed = StateFeed(
+            self._context, parse_address(channel.stream), topics.state_topic(channel.name)
+        )
 
     def __enter__(self) -> Following:
         wait_until(self.now, "the first event")

@@ -20,6 +20,7 @@ from canbroker.model.filters import EVERYTHING
 from canbroker.model.frame import FD, Frame
 from canbroker.system import clock
 from canbroker.system.wake import Wake
+from canbroker.transport.address import parse_address
 from canbroker.transport.calls import ControlError, call
 from canbroker.transport.links import Link
 from canbroker.transport.sockets import Context
@@ -65,13 +66,13 @@ class Running:
         assert not self._thread.is_alive()
 
     def subscriber(self, client_id: str) -> Subscriber:
-        subscriber = Subscriber(self.context, self.spec.stream, "x", client_id)
+        subscriber = Subscriber(self.context, parse_address(self.spec.stream), "x", client_id)
         self._stack.callback(subscriber.close)
         subscriber.subscribe(EVERYTHING, clock.deadline_after(10))
         return subscriber
 
     def link(self) -> Link:
-        link = Link(self.context, self.spec.transmit)
+        link = Link(self.context, parse_address(self.spec.transmit))
         self._stack.callback(link.close)
         return link
 
@@ -150,7 +151,7 @@ def test_more_than_the_credit_is_refused(directory: Path, stack: ExitStack) -> N
         link.send(request(token, *[FRAME] * (CREDIT // 2)))
     call(
         actor.context,
-        actor.spec.control,
+        parse_address(actor.spec.control),
         "discard",
         control.Discard(client_id="me", token=3),
         control.Discarded,
@@ -219,11 +220,18 @@ def test_what_a_gone_client_had_queued_is_not_sent(directory: Path, stack: ExitS
 def test_control_refuses_by_name(actor: Running) -> None:
     deadline = clock.deadline_after(10)
     with pytest.raises(ControlError, match=r"'halt'.*set_state, discard"):
-        call(actor.context, actor.spec.control, "halt", control.Params(), control.Nothing, deadline)
+        call(
+            actor.context,
+            parse_address(actor.spec.control),
+            "halt",
+            control.Params(),
+            control.Nothing,
+            deadline,
+        )
     with pytest.raises(ControlError, match="'asleep'"):
         call(
             actor.context,
-            actor.spec.control,
+            parse_address(actor.spec.control),
             "set_state",
             control.SetState(state="asleep"),
             control.Nothing,

@@ -20,7 +20,8 @@ from canbroker import (
     CanOperationError,
     Message,
 )
-from canbroker.transport.runtime import BrokerLock, Runtime
+from canbroker.system.lock import BrokerLock
+from canbroker.transport.runtime import Runtime
 from tests.support.brokers import processes_of, status_of, stop_broker, wait_until
 from tests.support.processes import Program
 from tests.support.simulated import Simulated

@@ -44,7 +44,7 @@ def serving(runtime: Runtime, bench: Path) -> Iterator[subprocess.Popen[bytes]]:
     command = [sys.executable, "-m", "canbroker.cli", "serve", "-c", str(bench)]
     with subprocess.Popen(command) as server:
         try:
-            wait_until(lambda: runtime.broker() == server.pid, "it listens")
+            wait_until(lambda: runtime.place.broker_process() == server.pid, "it listens")
             yield server
         finally:
             server.kill()

@@ -455,7 +455,7 @@ def test_a_dump_of_error_frames_can_be_played(
     log = tmp_path / "errors.log"
     with (
         dumping(runtime, tmp_path, "-L", "-n", "3", "rest") as dump,
-        canbroker.Bus("rest", broker=runtime.address) as bus,
+        canbroker.Bus("rest", broker=str(runtime.address)) as bus,
     ):
         for identifier, extended in ((0x4, False), (0x1000, True)):
             error = canbroker.Message(
@@ -500,7 +500,7 @@ def test_the_status_tells_everything(runtime: Runtime, server: Running, tmp_path
     with dumping(runtime, tmp_path, "rest,123:7FF") as dump:
         status = json.loads(succeed("status", "--json"))
         page = succeed("status")
-    assert status["address"] == runtime.address
+    assert status["address"] == str(runtime.address)
     assert status["pid"] == server.process.pid
     channels = {channel["name"]: channel for channel in status["channels"]}
     assert list(channels) == ["body", "rest"]
@@ -518,7 +518,7 @@ def test_the_status_tells_everything(runtime: Runtime, server: Running, tmp_path
         assert use["descriptors"] > 2
         assert use["cpu_percent"] >= 0
     lines = [line.split() for line in page.splitlines()]
-    assert lines[0][:2] == ["broker", runtime.address]
+    assert lines[0][:2] == ["broker", str(runtime.address)]
     assert ["body", "virtual", "body", "active", "500k"] in [line[:5] for line in lines]
     assert [client["client_id"], str(client["pid"]), "rest"] in [line[:3] for line in lines]
     assert ["broker", str(server.process.pid)] in [line[:2] for line in lines]
@@ -605,8 +605,8 @@ def test_the_option_comes_before_the_configured_address(
     runtime: Runtime, tmp_path: Path, bench: Path
 ) -> None:
     bench.write_text(f'[broker]\naddress = "ipc:///nowhere/at/all/broker"\n{BENCH}')
-    with serving(tmp_path, "-c", str(bench), "--broker", runtime.address):
-        assert json.loads(succeed("status", "--json"))["address"] == runtime.address
+    with serving(tmp_path, "-c", str(bench), "--broker", str(runtime.address)):
+        assert json.loads(succeed("status", "--json"))["address"] == str(runtime.address)
 
 
 @pytest.mark.parametrize(

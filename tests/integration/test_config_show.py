@@ -18,7 +18,8 @@ import canbroker
 from canbroker import Bus, Message
 from canbroker.bus.directory import channel_names
 from canbroker.errors import CanInitializationError, CanInterfaceNotImplementedError
-from canbroker.transport.runtime import BrokerLock, Runtime
+from canbroker.system.lock import BrokerLock
+from canbroker.transport.runtime import Runtime
 from tests.support.brokers import status_of, wait_until
 from tests.support.simulated import Simulated
 
@@ -184,7 +185,7 @@ def test_nothing_given_names_the_channels_of_the_broker(runtime: Runtime) -> Non
     assert not runtime.directory.exists()
     with Bus("x", "virtual"):
         with pytest.raises(CanInterfaceNotImplementedError) as raised:
-            Bus(broker=runtime.address)
+            Bus(broker=str(runtime.address))
         assert str(raised.value).endswith("; channels of the broker: 'virtual.x'")
 
 
@@ -198,7 +199,7 @@ def test_a_broker_that_leaves_when_it_is_asked_has_no_channels(runtime: Runtime)
         context.socket(zmq.ROUTER) as leaving,
     ):
         leaving.linger = 0
-        leaving.bind(runtime.address)
+        leaving.bind(str(runtime.address))
         names = pool.submit(channel_names, None)
         assert leaving.poll(10_000), "it was not asked"
         leaving.close()

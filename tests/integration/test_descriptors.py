@@ -19,8 +19,10 @@ import pytest
 from canbroker import Bus, CanInitializationError, Message
 from canbroker.broker.callers import MAX_WAITING
 from canbroker.model.frame import Frame
+from canbroker.system.lock import BrokerLock
+from canbroker.transport.address import Address, parse_address
 from canbroker.transport.links import Link
-from canbroker.transport.runtime import BrokerLock, Runtime
+from canbroker.transport.runtime import Runtime
 from canbroker.transport.sockets import Context
 from canbroker.wire import control
 from canbroker.wire.tasks import AddTask
@@ -216,7 +218,7 @@ def test_connections_beyond_the_limit_wait_and_end_nobody(runtime: Runtime) -> N
 # ------------------------------------------------------------------------------------- bounds
 
 
-def _asking(runtime: Runtime, endpoint: str) -> tuple[Context, Link]:
+def _asking(runtime: Runtime, endpoint: Address) -> tuple[Context, Link]:
     context = Context()
     return context, Link(context, endpoint)
 
@@ -268,7 +270,7 @@ def test_six_hundred_tasks_for_channels_that_do_not_exist(runtime: Runtime) -> N
         task = bus.send_periodic(Message(arbitration_id=1), 0.02)
         assert other.recv(10) is not None
         scheduler = status_of(runtime).scheduler
-        context, link = _asking(runtime, scheduler.control)
+        context, link = _asking(runtime, parse_address(scheduler.control))
         answers: list[control.ErrorResult] = []
         try:
             for number in range(1, 601):

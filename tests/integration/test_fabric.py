@@ -137,10 +137,11 @@ def test_routes_are_shared_and_end_with_their_last_subscriber(
 def test_a_killed_process_is_seen_to_leave(endpoint: str) -> None:
     source = """
     from canbroker.system import clock
+    from canbroker.transport.address import parse_address
     from canbroker.transport.sockets import Context
     from canbroker.delivery.subscriber import Subscriber
     from canbroker.model.filters import EVERYTHING
-    client = Subscriber(Context(), arguments["endpoint"], "can0", "victim")
+    client = Subscriber(Context(), parse_address(arguments["endpoint"]), "can0", "victim")
     client.subscribe(EVERYTHING, clock.deadline_after(20))
     say("ready")
     hear()

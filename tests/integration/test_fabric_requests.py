@@ -18,6 +18,7 @@ import zmq
 from canbroker.system import clock
 from canbroker.system.throttle import Throttle
 from canbroker.system.wake import Wake
+from canbroker.transport.address import parse_address
 from canbroker.transport.calls import Caller, ControlError, Replier, call
 from canbroker.transport.links import Intake, KeepingLink, Link
 from canbroker.transport.sockets import Context
@@ -63,7 +64,9 @@ class Server:
     def _run(self) -> None:
         context = Context()
         handlers = {"hello": self._hello, "status": self._status}
-        replier = Replier(context, self._endpoint, control.BROKER_METHODS, handlers, self.refused)
+        replier = Replier(
+            context, parse_address(self._endpoint), control.BROKER_METHODS, handlers, self.refused
+        )
         waiter = Waiter()
         waiter.add(replier.socket)
         waiter.add(self._stop)
@@ -91,7 +94,9 @@ def server(endpoint: str) -> Iterator[Server]:
 
 def ask(context: Context, endpoint: str, method: str = "hello") -> control.Discarded | None:
     deadline = clock.deadline_after(DEADLINE_S)
-    return call(context, endpoint, method, control.Params(), control.Discarded, deadline)
+    return call(
+        context, parse_address(endpoint), method, control.Params(), control.Discarded, deadline
+    )
 
 
 @contextmanager
@@ -110,14 +115,17 @@ def test_a_request_is_answered(context: Context, endpoint: str, server: Server) 
 def test_an_answer_may_come_later(context: Context, endpoint: str, server: Server) -> None:
     soon = clock.monotonic_ns() + 50 * clock.MILLISECOND
     params, kind = control.Params(), control.Discarded
-    assert call(context, endpoint, "status", params, kind, soon) is None
+    assert call(context, parse_address(endpoint), "status", params, kind, soon) is None
     server.later.set()  # the first caller has left: nobody's loss
     assert ask(context, endpoint, "status") == control.Discarded(2)
 
 
 def test_nobody_answers_where_nobody_listens(context: Context, endpoint: str) -> None:
     soon = clock.monotonic_ns() + 20 * clock.MILLISECOND
-    assert call(context, endpoint, "hello", control.Params(), control.Nothing, soon) is None
+    assert (
+        call(context, parse_address(endpoint), "hello", control.Params(), control.Nothing, soon)
+        is None
+    )
 
 
 def test_an_unknown_method_is_named(context: Context, endpoint: str, server: Server) -> None:
@@ -133,7 +141,14 @@ def test_a_result_of_another_kind_is_refused(
 ) -> None:
     deadline = clock.deadline_after(DEADLINE_S)
     with pytest.raises(WireError, match="reply to 'hello'"):
-        call(context, endpoint, "hello", control.Params(), control.HelloResult, deadline)
+        call(
+            context,
+            parse_address(endpoint),
+            "hello",
+            control.Params(),
+            control.HelloResult,
+            deadline,
+        )
 
 
 @pytest.mark.parametrize(
@@ -233,8 +248,8 @@ def test_a_port_scanner_on_a_stream(endpoint: str) -> None:
 
 
 def test_the_transmit_path(context: Context, endpoint: str) -> None:
-    intake = Intake(context, endpoint, Throttle(logging.getLogger("test")))
-    link = Link(context, endpoint)
+    intake = Intake(context, parse_address(endpoint), Throttle(logging.getLogger("test")))
+    link = Link(context, parse_address(endpoint))
     wake = Wake()
     waiter = Waiter()
     waiter.add(intake.socket)
@@ -262,7 +277,7 @@ def test_the_transmit_path(context: Context, endpoint: str) -> None:
 
 
 def test_several_parts_are_no_transmit_request(context: Context, endpoint: str) -> None:
-    intake = Intake(context, endpoint, Throttle(logging.getLogger("test")))
+    intake = Intake(context, parse_address(endpoint), Throttle(logging.getLogger("test")))
     waiter = Waiter()
     waiter.add(intake.socket)
     with dealer(endpoint) as peer:
@@ -298,8 +313,8 @@ def test_a_reply_is_kept_until_it_is_done(
         b"\xc1 nothing",
         encode_reply(3, Status.OK, 1, 1),
     ]
-    intake = Intake(context, endpoint, Throttle(logging.getLogger("test")))
-    link = KeepingLink(context, endpoint, MAX_REPLY_BYTES)
+    intake = Intake(context, parse_address(endpoint), Throttle(logging.getLogger("test")))
+    link = KeepingLink(context, parse_address(endpoint), MAX_REPLY_BYTES)
 
     def next_reply(*, struck: bool) -> bytes | None:
         with monkeypatch.context() as patch:

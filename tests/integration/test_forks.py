@@ -14,7 +14,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from canbroker import Bus, Message
-from canbroker.transport.runtime import BrokerLock, Runtime
+from canbroker.system.lock import BrokerLock
+from canbroker.transport.runtime import Runtime
 from tests.support.brokers import processes_of, status_of, wait_until
 from tests.support.processes import Program
 

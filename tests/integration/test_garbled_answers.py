@@ -17,6 +17,7 @@ from canbroker.delivery.subscriber import Subscriber
 from canbroker.model.filters import EVERYTHING
 from canbroker.system import clock
 from canbroker.system.wake import Wake
+from canbroker.transport.address import parse_address
 from canbroker.transport.runtime import Runtime
 from canbroker.transport.sockets import Context
 from canbroker.transport.waiter import Waiter
@@ -44,7 +45,7 @@ def answering(endpoint: str, answer: bytes) -> Iterator[None]:
 
     def serve() -> None:
         context = Context()
-        router = context.replier(endpoint)
+        router = context.replier(parse_address(endpoint))
         waiter = Waiter()
         waiter.add(router)
         waiter.add(stop)
@@ -100,11 +101,11 @@ def test_the_state(tmp_path: Path) -> None:
     """It is passed over, as if nothing had been said."""
     context = Context()
     endpoint = f"ipc://{tmp_path}/rx"
-    channel = context.publisher(endpoint)
+    channel = context.publisher(parse_address(endpoint))
     waiter = Waiter()
     waiter.add(channel)
     topic = topics.state_topic("can0")
-    watch = ChannelWatch(context, endpoint, "can0")
+    watch = ChannelWatch(context, parse_address(endpoint), "can0")
     try:
         assert waiter.wait(PATIENCE_NS)
         assert channel.recv() == b"\1" + topic
@@ -124,7 +125,9 @@ def test_the_state(tmp_path: Path) -> None:
 def test_the_past(tmp_path: Path, answer: bytes) -> None:
     context = Context()
     control = f"ipc://{tmp_path}/ctl"
-    client = Subscriber(context, f"ipc://{tmp_path}/rx", "can0", "c1", control)
+    client = Subscriber(
+        context, parse_address(f"ipc://{tmp_path}/rx"), "can0", "c1", parse_address(control)
+    )
     wake = Wake()
     try:
         with answering(control, answer):

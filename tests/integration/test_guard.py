@@ -19,6 +19,7 @@ from canbroker import Bus, Message
 from canbroker.system import clock
 from canbroker.system.throttle import Throttle
 from canbroker.transport import gate, guard
+from canbroker.transport.address import parse_address
 from canbroker.transport.guard import Connection, Guard
 from canbroker.transport.links import MAX_REFUSED
 from canbroker.transport.runtime import Runtime
@@ -62,7 +63,7 @@ class Door:
 
     def __init__(self, context: Context, endpoint: str) -> None:
         self.refused = Throttle(logging.getLogger("test"))
-        self.socket = context.replier(endpoint)
+        self.socket = context.replier(parse_address(endpoint))
         self.guard = Guard(context.gate, LIMIT, self.refused)
         self.taken: list[bytes] = []
         self.passed_over = 0
@@ -100,7 +101,7 @@ class Guest:
 
     def __init__(self, context: Context, endpoint: str) -> None:
         self.ended = 0
-        self._socket = context.requester(endpoint)
+        self._socket = context.requester(parse_address(endpoint))
         self._events = self._socket.get_monitor_socket(zmq.EVENT_DISCONNECTED)
 
     def send(self, body: bytes) -> None:
@@ -201,7 +202,12 @@ def test_who_floods_does_so_for_a_moment(runtime: Runtime) -> None:
         bus.send_periodic(Message(arbitration_id=0x70), 60).stop()  # starts the scheduler
         status = status_of(runtime)
         (channel,) = status.channels
-        endpoints = [channel.transmit, channel.control, status.scheduler.control, runtime.address]
+        endpoints = [
+            channel.transmit,
+            channel.control,
+            status.scheduler.control,
+            str(runtime.address),
+        ]
         flood = [sys.executable, "-c", FLOOD, *endpoints]
         with subprocess.Popen(flood, stdin=subprocess.PIPE) as flooding:
             wait_until(lambda: _ended(runtime) == {"virtual.x", "scheduler", "broker"}, "all have")
@@ -294,7 +300,7 @@ def test_who_floods_and_ends_at_any_time(runtime: Runtime) -> None:
         before = status_of(runtime)
         (channel,) = before.channels
         for attempt in range(8):
-            for endpoint in (runtime.address, channel.control, channel.transmit):
+            for endpoint in (str(runtime.address), channel.control, channel.transmit):
                 arguments = [sys.executable, "-c", GONE, endpoint, str(attempt / 1000)]
                 subprocess.run(arguments, check=True, timeout=60)
         bus.send(Message(arbitration_id=1), timeout=10)

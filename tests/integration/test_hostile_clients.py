@@ -19,6 +19,7 @@ from canbroker import Bus, Message
 from canbroker.delivery.publisher import MAX_CLIENTS, MAX_ROUTES
 from canbroker.errors import CanInitializationError, CanOperationError
 from canbroker.model.filters import EVERYTHING
+from canbroker.transport.address import parse_address
 from canbroker.transport.links import MAX_REFUSED
 from canbroker.transport.runtime import Runtime
 from canbroker.transport.sockets import Context
@@ -114,8 +115,10 @@ def test_every_request_is_answered_whatever_it_is(runtime: Runtime, context: Con
         bus.send_periodic(Message(arbitration_id=0x70), 60).stop()  # starts the scheduler
         status = status_of(runtime)
         (channel,) = status.channels
-        controls = [channel.control, status.scheduler.control, runtime.address]
-        peers = [context.requester(endpoint) for endpoint in (channel.transmit, *controls)]
+        controls = [channel.control, status.scheduler.control, str(runtime.address)]
+        peers = [
+            context.requester(parse_address(endpoint)) for endpoint in (channel.transmit, *controls)
+        ]
         for peer in peers:
             peer.setsockopt(zmq.RCVTIMEO, 20_000)
 

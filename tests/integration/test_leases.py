@@ -23,7 +23,8 @@ from canbroker import (
     Message,
     lease,
 )
-from canbroker.transport.runtime import BrokerLock, Runtime
+from canbroker.system.lock import BrokerLock
+from canbroker.transport.runtime import Runtime
 from canbroker.wire import control
 from tests.support.brokers import status_of, stop_broker, wait_until
 from tests.support.processes import Program

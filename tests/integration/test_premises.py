@@ -129,6 +129,6 @@ def test_root_does_not_lock_the_user_of_a_session_out(
     os.chown(session, 65_534, 65_534)
     assert Runtime.at().directory.name == f"canbroker-{os.getuid()}"
     with pytest.raises(CanInitializationError, match="belongs to user 65534"):
-        Bus("a", "virtual", broker=runtime.address)
+        Bus("a", "virtual", broker=str(runtime.address))
     assert list(session.iterdir()) == []
     os.chown(session, 0, 0)

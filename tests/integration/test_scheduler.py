@@ -18,6 +18,7 @@ from canbroker.cli.tasks import running_tasks
 from canbroker.model.frame import Frame
 from canbroker.model.protection import Counter
 from canbroker.system import clock
+from canbroker.transport.address import parse_address
 from canbroker.transport.calls import ControlError, call
 from canbroker.transport.runtime import Runtime
 from canbroker.transport.sockets import Context
@@ -300,7 +301,9 @@ def test_many_tasks_due_together(runtime: Runtime, listener: Bus) -> None:
 def ask(endpoint: str, method: str, params: control.Params) -> TaskAdded | None:
     context = Context()
     try:
-        return call(context, endpoint, method, params, TaskAdded, clock.deadline_after(10))
+        return call(
+            context, parse_address(endpoint), method, params, TaskAdded, clock.deadline_after(10)
+        )
     finally:
         context.close()
 

@@ -11,7 +11,8 @@ from contextlib import contextmanager
 import pytest
 
 from canbroker import Bus, CanInitializationError, Message
-from canbroker.transport.runtime import BrokerLock, Runtime
+from canbroker.system.lock import BrokerLock
+from canbroker.transport.runtime import Runtime
 from tests.integration.test_cli import fail, succeed
 from tests.support.brokers import status_of, wait_until
 from tests.support.processes import Program
@@ -19,13 +20,14 @@ from tests.support.processes import Program
 #: Answers as a broker of the next version of the protocol would: it refuses what it does not know.
 NEXT_VERSION = """
 import msgpack, zmq
-from canbroker.transport.runtime import BrokerLock, Runtime
+from canbroker.system.lock import BrokerLock
+from canbroker.transport.runtime import Runtime
 runtime = Runtime.at()
 runtime.prepare()
 lock = BrokerLock.take(runtime.lock_path)
 context = zmq.Context()
 socket = context.socket(zmq.ROUTER)
-socket.bind(runtime.address)
+socket.bind(str(runtime.address))
 say("up")
 while True:
     identity, body = socket.recv_multipart()

@@ -17,6 +17,7 @@ from canbroker.actors.scheduler.journal import Journal
 from canbroker.actors.scheduler.owners import Owners
 from canbroker.system import clock
 from canbroker.system.throttle import Throttle
+from canbroker.transport.address import IpcAddress
 from canbroker.transport.calls import Replier
 from canbroker.transport.links import Link
 from canbroker.transport.runtime import Runtime
@@ -98,11 +99,12 @@ def test_what_a_killed_scheduler_has_sent_is_not_sent_after_a_stop(
 def test_who_is_not_seen_is_looked_for(tmp_path: Path) -> None:
     """A scheduler and its channel were both started again: only the connection tells."""
     context, waiter = Context(), Waiter()
-    replier = Replier(context, f"ipc://{tmp_path}/ctl", {}, {}, Throttle(logging.getLogger("test")))
+    address = IpcAddress(tmp_path / "ctl")
+    replier = Replier(context, address, {}, {}, Throttle(logging.getLogger("test")))
     journal = Journal(tmp_path / "journal")
     owners = Owners(waiter, journal, replier.is_connected)
     try:
-        link = Link(context, f"ipc://{tmp_path}/ctl", "alice")
+        link = Link(context, address, "alice")
         wait_until(lambda: replier.is_connected(b"alice"), "she is connected")
         alice, bob = owners.of("alice", 1), owners.of("bob", 1)
         now = clock.monotonic_ns()

@@ -14,7 +14,8 @@ import psutil
 import pytest
 
 from canbroker.bus import discovery
-from canbroker.transport.runtime import BrokerLock, Runtime
+from canbroker.system.lock import BrokerLock
+from canbroker.transport.runtime import Runtime
 from canbroker.transport.sockets import Context
 from canbroker.wire import control
 

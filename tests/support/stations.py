@@ -19,6 +19,7 @@ from canbroker.model import filters
 from canbroker.model.frame import EchoFrame, Frame
 from canbroker.system import clock
 from canbroker.system.wake import Wake
+from canbroker.transport.address import parse_address
 from canbroker.transport.sockets import Context
 from canbroker.transport.waiter import Waiter
 from canbroker.wire.stream import StateEvent, encode_state
@@ -32,7 +33,7 @@ _T = TypeVar("_T")
 
 @contextmanager
 def subscriber(context: Context, endpoint: str, client_id: str = "c1") -> Iterator[Subscriber]:
-    made = Subscriber(context, endpoint, CHANNEL, client_id)
+    made = Subscriber(context, parse_address(endpoint), CHANNEL, client_id)
     try:
         yield made
     finally:
@@ -42,7 +43,7 @@ def subscriber(context: Context, endpoint: str, client_id: str = "c1") -> Iterat
 @contextmanager
 def plain(context: Context, endpoint: str, *subscriptions: bytes) -> Iterator[zmq.Socket[bytes]]:
     """A SUB socket that knows nothing of the protocol."""
-    socket = context.subscriber(endpoint)
+    socket = context.subscriber(parse_address(endpoint))
     try:
         socket.setsockopt(zmq.RCVTIMEO, int(DEADLINE_S * 1000))
         for topic in subscriptions:
@@ -183,7 +184,9 @@ class Station:
     def _run(self, endpoint: str, epoch: int, made: queue.Queue[BaseException | None]) -> None:
         try:
             ring = Ring(self._memory, epoch, 60)
-            publisher = Publisher(self._context, endpoint, CHANNEL, epoch, ring, self._awaited)
+            publisher = Publisher(
+                self._context, parse_address(endpoint), CHANNEL, epoch, ring, self._awaited
+            )
         except BaseException as error:  # noqa: BLE001 - raised again by who asked for it
             made.put(error)
             return

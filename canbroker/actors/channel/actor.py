@@ -41,6 +41,7 @@ from canbroker.actors.specs import ChannelSpec
 from canbroker.backends import Backend, Options, open_backend, parse_options
 from canbroker.delivery.ring import Ring, anonymous
 from canbroker.system import clock
+from canbroker.transport.address import parse_address
 from canbroker.transport.sockets import Context
 from canbroker.transport.waiter import Descriptor, Waiter
 from canbroker.wire import control
@@ -131,7 +132,7 @@ class ChannelActor:
         sender_ready: Mailbox[Sender] = Mailbox()
 
         def make_sender() -> Sender:
-            endpoints = (spec.transmit, spec.control)
+            endpoints = (parse_address(spec.transmit), parse_address(spec.control))
             sender = Sender(
                 self._context,
                 spec.name,
@@ -154,7 +155,7 @@ class ChannelActor:
             return Receiver(
                 self._context,
                 spec.name,
-                spec.stream,
+                parse_address(spec.stream),
                 epoch,
                 ring,
                 spec.awaited,

@@ -32,6 +32,7 @@ from canbroker.delivery.ring import Ring
 from canbroker.model.filters import FilterSet
 from canbroker.model.frame import ERROR, Frame
 from canbroker.system import clock
+from canbroker.transport.address import Address
 from canbroker.transport.sockets import Context
 from canbroker.transport.waiter import Waiter
 from canbroker.wire import control
@@ -65,7 +66,7 @@ class Receiver:
         self,
         context: Context,
         channel: str,
-        endpoint: str,
+        endpoint: Address,
         epoch: int,
         ring: Ring,
         awaited: Iterable[str],

@@ -34,6 +34,7 @@ from canbroker.backends import LISTEN_ONLY, AdapterGoneError, Backend, Transmit
 from canbroker.system import clock
 from canbroker.system.priority import RealTime
 from canbroker.system.throttle import Throttle
+from canbroker.transport.address import Address
 from canbroker.transport.calls import Caller, Replier
 from canbroker.transport.links import Intake
 from canbroker.transport.listening import LOOK_NS
@@ -74,7 +75,7 @@ class Sender:
         self,
         context: Context,
         channel: str,
-        endpoints: tuple[str, str],
+        endpoints: tuple[Address, Address],
         epoch: int,
         inbox: Mailbox[SenderMessage],
         keeper: Mailbox[KeeperMessage],

@@ -93,7 +93,7 @@ class SchedulerActor:
         try:
             self._control = Replier(
                 self._context,
-                self._runtime.scheduler_endpoint,
+                self._runtime.place.scheduler,
                 SCHEDULER_METHODS,
                 {
                     "task_add": self._add,
@@ -373,16 +373,15 @@ class SchedulerActor:
 
         :raises CanInitializationError: no such address can be.
         """
-        known = channel in self._outlets or self._runtime.has_channel(channel)
+        known = channel in self._outlets or self._runtime.place.has_channel(channel)
         return self._outlet(channel) if known else None
 
     def _outlet(self, channel: str) -> Outlet:
         """:raises CanInitializationError: no such address can be."""
         outlet = self._outlets.get(channel)
         if outlet is None:
-            outlet = Outlet(
-                self._context, self._runtime, channel, self._book.schedule, self._trouble
-            )
+            addresses = self._runtime.place.channel(channel)
+            outlet = Outlet(self._context, channel, addresses, self._book.schedule, self._trouble)
             self._outlets[channel] = outlet
             outlet.watch(self._waiter)
         return outlet

@@ -12,6 +12,7 @@ import msgspec
 from canbroker.actors.scheduler.schedule import Schedule, Task
 from canbroker.backends import RepeatKey
 from canbroker.system import clock
+from canbroker.transport.address import Address
 from canbroker.transport.links import Link
 from canbroker.transport.sockets import Context, Socket
 from canbroker.wire import DECODE_ERRORS, control
@@ -65,7 +66,7 @@ class HandDown:
     """
 
     def __init__(
-        self, context: Context, endpoint: str, schedule: Schedule, tasks: Collection[Task]
+        self, context: Context, endpoint: Address, schedule: Schedule, tasks: Collection[Task]
     ) -> None:
         """``tasks`` are those of the channel, whoever sends them.
 

@@ -17,7 +17,7 @@ from canbroker.delivery.state_feed import StateFeed
 from canbroker.model.frame import EXTENDED
 from canbroker.system import clock
 from canbroker.transport.links import Link
-from canbroker.transport.runtime import Runtime
+from canbroker.transport.place import ChannelAddresses
 from canbroker.transport.sockets import Context, Socket
 from canbroker.transport.waiter import Waiter
 from canbroker.wire import topics
@@ -83,15 +83,15 @@ class Outlet:
     def __init__(
         self,
         context: Context,
-        runtime: Runtime,
         channel: str,
+        addresses: ChannelAddresses,
         schedule: Schedule,
         refused: Callable[[Task, str], None],
     ) -> None:
         """``schedule`` is that of all tasks. ``refused`` is told of each frame that its channel
         or driver did not take, and why.
 
-        :raises CanInitializationError: no such address can be, or no descriptors are left.
+        :raises CanInitializationError: no descriptors are left.
         """
         self.channel = channel
         self.tasks: set[Task] = set()
@@ -109,13 +109,12 @@ class Outlet:
         self._waiting: dict[Task, int] = {}  # due then, and there is no room
         self._unanswered: deque[_Unanswered] = deque()
         self._outstanding = 0  # frames
-        ends = {kind: runtime.channel_endpoint(channel, kind) for kind in ("rx", "tx", "ctl")}
         with ExitStack() as on_error:
-            self._link = Link(context, ends["tx"])
+            self._link = Link(context, addresses.transmit)
             on_error.callback(self._link.close)
-            self._handdown = HandDown(context, ends["ctl"], schedule, self.tasks)
+            self._handdown = HandDown(context, addresses.control, schedule, self.tasks)
             on_error.callback(self._handdown.close)
-            self._feed = StateFeed(context, ends["rx"], topics.state_topic(channel))
+            self._feed = StateFeed(context, addresses.stream, topics.state_topic(channel))
             on_error.pop_all()
 
     def __repr__(self) -> str:

@@ -23,6 +23,7 @@ from canbroker.errors import (
     CanTimeoutError,
 )
 from canbroker.system import clock
+from canbroker.transport.address import Address, parse_address
 from canbroker.transport.links import Link
 from canbroker.transport.runtime import Runtime
 from canbroker.wire import DECODE_ERRORS, WireError, control
@@ -250,11 +251,11 @@ class TaskLink:
                 raise NoAnswerError(f"the broker at {self._runtime.address} does not answer")
             self._silent = False
             if self._link is None:
-                self._link = self._connect(found.control)
+                self._link = self._connect(parse_address(found.control))
                 self._descriptor = self._link.socket.fileno()
         return self._link
 
-    def _connect(self, endpoint: str) -> Link:
+    def _connect(self, endpoint: Address) -> Link:
         try:
             return Link(self._life.context, endpoint, self.client_id)
         except CanInitializationError as error:

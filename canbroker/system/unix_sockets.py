@@ -1,0 +1,37 @@
+"""Which process is at the other end of a Unix socket."""
+
+from __future__ import annotations
+
+import socket
+import struct
+import sys
+from pathlib import Path
+from typing import Final
+
+_PEER: Final = struct.Struct("3i")  # process, user, group
+
+
+def peer_of(connection: socket.socket) -> int:
+    """The process id of the other end of a connection; 0 where the system does not tell (any but
+    Linux), or if the process is in another container.
+
+    :raises OSError: it is not a connection any more.
+    """
+    if sys.platform != "linux":
+        return 0
+    raw = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEER.size)
+    return int(_PEER.unpack(raw)[0])
+
+
+def listener(path: Path) -> int | None:
+    """The process id of whoever listens at a socket; ``None`` if nobody does, 0 as
+    :func:`peer_of` says."""
+    with socket.socket(socket.AF_UNIX) as asking:
+        asking.setblocking(False)
+        try:
+            asking.connect(str(path))
+        except BlockingIOError:  # the queue of connections is full, and we would have to wait
+            return 0
+        except OSError:
+            return None
+        return peer_of(asking)

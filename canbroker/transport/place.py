@@ -1,0 +1,135 @@
+"""Where a broker, its scheduler and its channels listen."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+from typing import Final, NamedTuple
+
+from canbroker.errors import CanInitializationError
+from canbroker.system.lock import BROKER_SOCKET
+from canbroker.system.unix_sockets import listener
+from canbroker.transport.address import Address, IpcAddress, parse_address
+
+#: The environment variable that chooses a broker for a program and for the programs it starts.
+ADDRESS_VARIABLE: Final = "CANBROKER_ADDRESS"
+_SESSION_VARIABLE: Final = "XDG_RUNTIME_DIR"
+
+_SCHEDULER: Final = "scheduler.ctl"
+
+#: The directory has files with these names, or with names that begin like this.
+_RESERVED: Final = frozenset({BROKER_SOCKET, "lock", "processes", "scheduler", "tasks"})
+_PLAIN_NAME: Final = re.compile(r"[A-Za-z0-9_.-]{1,32}")
+
+
+class ChannelAddresses(NamedTuple):
+    """The three sockets of a channel."""
+
+    stream: Address
+    transmit: Address
+    control: Address
+
+
+class Place:
+    """The sockets of one broker, all in one directory. Making a place touches nothing."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+
+    def __repr__(self) -> str:
+        return f"<Place {self.directory}>"
+
+    @classmethod
+    def at(cls, address: str | None = None) -> Place:
+        """The place of the broker with this address.
+
+        :param address: ``None`` means the value of the variable ``CANBROKER_ADDRESS``. If that is
+            not set, this user's own broker: in ``XDG_RUNTIME_DIR``, unless that belongs to another
+            user, else in the directory of temporary files.
+        :raises CanInitializationError: the address is not ``ipc://<absolute path>/broker``, or
+            ``XDG_RUNTIME_DIR`` is not an absolute path.
+        """
+        if address is None:
+            address = os.environ.get(ADDRESS_VARIABLE) or None
+        if address is None:
+            return cls(_default_directory())
+        if not address.endswith(f"/{BROKER_SOCKET}"):
+            raise CanInitializationError(
+                f"broker address {address!r} is not ipc://<absolute path>/broker"
+            )
+        return cls(parse_address(address).path.parent)
+
+    @property
+    def broker(self) -> Address:
+        """:raises CanInitializationError: the directory's path is too long for a socket."""
+        return self._address(BROKER_SOCKET)
+
+    @property
+    def scheduler(self) -> Address:
+        """:raises CanInitializationError: the directory's path is too long for a socket."""
+        return self._address(_SCHEDULER)
+
+    def channel(self, name: str) -> ChannelAddresses:
+        """The addresses of a channel, whether it exists or not.
+
+        Plain names can be guessed by subscribers in any language; others are hashed, because a
+        device path is often longer than a socket's path may be.
+
+        :raises CanInitializationError: the directory's path is too long for these sockets.
+        """
+        plain = _PLAIN_NAME.fullmatch(name) and name not in _RESERVED
+        stem = name if plain else _digest(name)
+        return ChannelAddresses(*(self._address(f"{stem}.{end}") for end in ("rx", "tx", "ctl")))
+
+    def has_channel(self, name: str) -> bool:
+        """Whether the channel's socket exists. Its process may have been killed.
+
+        :raises CanInitializationError: as :meth:`channel`.
+        """
+        return self.channel(name).stream.path.exists()
+
+    def broker_process(self) -> int | None:
+        """The process id of the broker that listens here; ``None`` if none does, 0 if the system
+        does not tell."""
+        return listener(self.directory / BROKER_SOCKET)
+
+    def describe_broker(self) -> str:
+        """What to call the broker that listens here, with its process id, if known. Works with a
+        broker of any version, and with one that does nothing but listen."""
+        pid = self.broker_process()
+        process = f" (process {pid}; 'kill {pid}' ends it)" if pid else ""
+        return f"the broker at {self.broker}{process}"
+
+    def _address(self, filename: str) -> Address:
+        return IpcAddress(self.directory / filename)
+
+
+def _digest(name: str) -> str:
+    import hashlib  # noqa: PLC0415 - imports much, and most names are plain
+
+    return hashlib.sha256(name.encode()).hexdigest()[:16]
+
+
+def _default_directory() -> Path:
+    base = os.environ.get(_SESSION_VARIABLE)
+    if base:
+        if not Path(base).is_absolute():
+            raise CanInitializationError(f"{_SESSION_VARIABLE} is {base!r}, not an absolute path")
+        if _is_ours(Path(base)):
+            return Path(base) / "canbroker"
+    user = os.getuid() if hasattr(os, "getuid") else os.environ.get("USERNAME", "user")
+    import tempfile  # noqa: PLC0415 - imports much; most systems have XDG_RUNTIME_DIR
+
+    return Path(tempfile.gettempdir()) / f"canbroker-{user}"
+
+
+def _is_ours(directory: Path) -> bool:
+    """Whether a directory does not belong to another user: in a root shell the variable may be
+    that of the user who opened the shell."""
+    try:
+        return not hasattr(os, "getuid") or directory.stat().st_uid == os.getuid()
+    except FileNotFoundError:
+        return True
+    except OSError:  # it is in a directory that we may not enter
+        return False

@@ -1,0 +1,134 @@
+"""Where a broker and its channels listen, and the addresses that say so."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from canbroker.errors import CanInitializationError
+from canbroker.transport.address import MAX_SOCKET_PATH
+from canbroker.transport.place import Place
+from canbroker.transport.sockets import Context
+
+DOCUMENT = (Path(__file__).parents[3] / "docs/protocol.md").read_text()
+
+
+@pytest.fixture
+def short() -> Iterator[Path]:
+    """A directory with a short name, which pytest's are not."""
+    directory = Path(tempfile.mkdtemp(prefix="cb-", dir="/tmp"))
+    yield directory
+    shutil.rmtree(directory)
+
+
+def test_the_default_directory_is_this_users(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_RUNTIME_DIR", "/run/user/7")
+    assert str(Place.at().broker) == "ipc:///run/user/7/canbroker/broker"
+    monkeypatch.delenv("XDG_RUNTIME_DIR", raising=False)
+    expected = Path(tempfile.gettempdir()) / f"canbroker-{os.getuid()}"
+    assert Place.at().directory == expected
+    monkeypatch.setenv("XDG_RUNTIME_DIR", "")
+    assert Place.at().directory == expected
+
+
+def test_a_relative_session_directory_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_RUNTIME_DIR", "run/user")
+    with pytest.raises(CanInitializationError, match="XDG_RUNTIME_DIR is 'run/user'"):
+        Place.at()
+
+
+def test_another_users_session_directory_is_not_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    owner = tmp_path.stat().st_uid
+    monkeypatch.setattr(os, "getuid", lambda: owner + 1)
+    assert Place.at().directory == Path(tempfile.gettempdir()) / f"canbroker-{owner + 1}"
+
+
+def test_the_environment_may_name_another_broker(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_RUNTIME_DIR", "/run/user/7")
+    monkeypatch.setenv("CANBROKER_ADDRESS", "ipc:///run/bench/broker")
+    assert str(Place.at().broker) == "ipc:///run/bench/broker"
+    assert str(Place.at("ipc:///run/other/broker").broker) == "ipc:///run/other/broker"
+    monkeypatch.setenv("CANBROKER_ADDRESS", "bench")
+    with pytest.raises(CanInitializationError, match="'bench'"):
+        Place.at()
+    monkeypatch.setenv("CANBROKER_ADDRESS", "")
+    assert str(Place.at().broker) == "ipc:///run/user/7/canbroker/broker"
+
+
+def test_an_address_leads_back_to_its_directory() -> None:
+    place = Place(Path("/run/some where/canbroker"))
+    assert Place.at(str(place.broker)).directory == place.directory
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "",
+        "broker",
+        "/run/canbroker/broker",
+        "ipc://",
+        "ipc://broker",
+        "ipc://relative/broker",
+        "ipc:///run/canbroker",
+        "ipc:///run/canbroker/can0.rx",
+        "IPC:///run/canbroker/broker",
+        "ipc:///run/a\0b/broker",
+        "ipc:///run/a\nb/broker",
+        "tcp://127.0.0.1:5555",
+    ],
+)
+def test_an_address_that_is_none_is_named(address: str) -> None:
+    with pytest.raises(CanInitializationError, match=re.escape(repr(address))):
+        Place.at(address)
+
+
+def test_plain_channel_names_are_file_names() -> None:
+    place = Place(Path("/run/cb"))
+    for name in ("can0", "body", "virtual.x", "A-b_C.9", "x" * 32):
+        for address, kind in zip(place.channel(name), ("rx", "tx", "ctl"), strict=True):
+            assert str(address) == f"ipc:///run/cb/{name}.{kind}"
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["", "x" * 33, "a b", "a/b", "../up", "ü", "can0\n", "%2F", "broker", "lock", "processes"],
+)
+def test_other_channel_names_are_hashed(name: str) -> None:
+    place = Place(Path("/run/cb"))
+    addresses = place.channel(name)
+    assert re.fullmatch(r"ipc:///run/cb/[0-9a-f]{16}\.rx", str(addresses.stream))
+    assert place.channel(name) == addresses
+    assert place.channel(name + "x").stream != addresses.stream
+
+
+def test_the_document_hashes_a_name_as_we_do() -> None:
+    ((name, digest),) = re.findall(r"its UTF-8 bytes: `(.*?)` is `([0-9a-f]*)`", DOCUMENT)
+    stream = Place(Path("/run/cb")).channel(name).stream
+    assert str(stream) == f"ipc:///run/cb/{digest}.rx"
+
+
+def test_a_directory_that_is_too_long_for_a_socket_is_named(short: Path) -> None:
+    longest = f"/{'x' * 32}.ctl"
+    fits = short / ("d" * (MAX_SOCKET_PATH - len(str(short)) - 1 - len(longest)))
+    address = Place(fits).channel("x" * 32).control
+    fits.mkdir()
+    context = Context()
+    try:
+        context.replier(address).close()  # the system takes exactly this much
+    finally:
+        context.close()
+    too_long = fits.with_name(fits.name + "d")
+    with pytest.raises(CanInitializationError, match=f"{too_long} is too long.*{'x' * 32}"):
+        Place(too_long).channel("x" * 32)
+    assert str(Place(too_long).broker).endswith("/broker")
+    with pytest.raises(CanInitializationError, match="'broker' in it would have more than 107"):
+        _ = Place(short / ("ü" * 50)).broker  # two bytes each
