@@ -8,6 +8,8 @@ import re
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 import canbroker
 from tests.docs.pages import DOCS, PAGES, ROOT, text_of
 
@@ -52,15 +54,25 @@ def test_the_reference_has_every_public_name() -> None:
         assert thing.__doc__, name
 
 
-def test_docstrings_are_shown_without_sphinxs_marks() -> None:
+@pytest.mark.parametrize(
+    ("written", "shown"),
+    [
+        ("<p>As :meth:<code>~Bus.send</code>::</p>", "<p>As <code>Bus.send</code>:</p>"),
+        ("<pre>x</pre><p>::</p>", "<pre>x</pre>"),
+        ("<code>a::b</code>", "<code>a::b</code>"),
+        (
+            "<p>Examples:\n  send 1\n  send 2\nBoth work.</p>",
+            "<p>Examples:</p>\n<pre><code>send 1\nsend 2\n</code></pre>\n<p>Both work.</p>",
+        ),
+    ],
+)
+def test_docstrings_are_shown_without_sphinxs_marks(written: str, shown: str) -> None:
     spec = importlib.util.spec_from_file_location("mkdocs_roles", ROOT / "tools/mkdocs_roles.py")
     assert spec is not None
     assert spec.loader is not None
     hook = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(hook)
-    page = "<p>As :meth:<code>~Bus.send</code>::</p><pre>x</pre><p>::</p><code>a::b</code>"
-    shown = "<p>As <code>Bus.send</code>:</p><pre>x</pre><code>a::b</code>"
-    assert hook.on_page_content(page, page=None) == shown
+    assert hook.on_page_content(written, page=None) == shown
 
 
 def _functions(path: Path) -> set[str]:

@@ -17,7 +17,7 @@ import pytest
 from canbroker.backends import configured
 from canbroker.configuration.broker_file import parse
 from canbroker.transport.runtime import Runtime
-from tests.docs.pages import GOLDEN, PAGES, Block, blocks, fences, text_of
+from tests.docs.pages import GOLDEN, PAGES, Block, blocks, fences
 
 #: Packages that snippets import and that a plain development environment does not have.
 _EXTRAS = ("cantools",)
@@ -63,8 +63,10 @@ def test_every_block_is_run_or_is_a_file_for_one_that_is(page: str) -> None:
 
 
 def test_the_blocks_of_the_protocol_are_golden_vectors() -> None:
-    vectors = re.findall(r"^```hex \S+$", text_of(GOLDEN), flags=re.MULTILINE)
-    assert fences(GOLDEN) == 2 * len(vectors)
+    found = blocks(GOLDEN)
+    assert fences(GOLDEN) == 2 * len(found), "a block that is not read as one"
+    assert {block.language for block in found} == {"hex"}
+    assert all(block.title for block in found)
 
 
 def _has(package: str) -> bool:

@@ -264,7 +264,9 @@ def test_we_read_what_the_reference_library_writes(name: str) -> None:
 
 def test_the_document_shows_the_golden_bytes() -> None:
     text = (ROOT / "docs/protocol.md").read_text()
-    shown = dict(re.findall(r"^```hex (\S+)\n(.*?)^```$", text, re.DOTALL | re.MULTILINE))
+    shown = dict(
+        re.findall(r"^```hex title=\"([\w-]+)\"\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
+    )
     assert {name: bytes.fromhex(shown[name]).hex() for name in shown} == {
         name: vector["bytes"] for name, vector in GOLDEN.items()
     }
