@@ -1,22 +1,29 @@
 # Everything sets itself up in a private virtual environment; Python 3.11 or later is all it needs.
 # The versions of constraints.txt go into it, so that today's environment is tomorrow's.
+# `make` or `make help` lists the targets: each line of "target: ... ## text", under its "##@" heading.
 PYTHON ?= python3
 OLDEST_PYTHON ?= python3.11
 VENV := .venv
 NEWEST := .venv-newest
 LOCK := .venv-lock
-BIN := $(VENV)/bin
+INSTALLED := .venv-release
+SCRIPTS := $(if $(filter Windows_NT,$(OS)),Scripts,bin)
+BIN := $(VENV)/$(SCRIPTS)
 READY := $(VENV)/.ready
 ECOSYSTEM := $(VENV)/.ecosystem
 FUZZ := $(VENV)/.fuzz
 BENCH := $(VENV)/.bench
+RELEASE := $(VENV)/.release
 DURATION ?= 60
 PIP_INSTALL := -m pip install --quiet --disable-pip-version-check
-# In the environment, where the build of this package sees them, too; newer pips look at the second.
+# Environment variables, so that the build of this package sees them, too; newer pips read the second.
 LOCKED := PIP_CONSTRAINT=constraints.txt PIP_BUILD_CONSTRAINT=constraints.txt
 COUNT ?= 200
 
-.PHONY: demo test test-newest lock test-socketcan test-socketcan-hw conformance ecosystem firmwares fuzz soak interruptions kills crowd check bench bench-periodic bench-socketcan bench-vendor docs format clean
+.DEFAULT_GOAL := help
+.PHONY: demo test check bench docs help setup format lock clean test-newest test-socketcan \
+	test-socketcan-hw conformance ecosystem firmwares coverage fuzz soak interruptions \
+	kills crowd bench-client bench-periodic bench-socketcan bench-vendor release
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -35,27 +42,66 @@ $(BENCH): $(READY)
 	$(LOCKED) $(BIN)/python $(PIP_INSTALL) --editable '.[bench]'
 	touch $@
 
-demo: $(READY)   ## the main job on simulated hardware, with a ledger at the end
+$(RELEASE): $(READY)
+	$(LOCKED) $(BIN)/python $(PIP_INSTALL) --editable '.[release]'
+	touch $@
+
+##@ Every day
+
+demo: $(READY)  ## the main job on simulated hardware, with a ledger at the end
 	$(BIN)/canbroker demo
 
-test: $(READY)   ## all tests, two files at a time: they wait for most of it
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+test: $(READY)  ## all tests, or TESTS, two files at a time: they mostly wait
+	$(BIN)/python -m pytest -n 2 --dist loadfile $(TESTS)
 
-test-newest:     ## all tests, or TESTS, with the newest of what we depend on, in an environment of its own
-	$(PYTHON) -m venv --clear $(NEWEST)
-	$(NEWEST)/bin/python $(PIP_INSTALL) --editable '.[dev]'
-	$(NEWEST)/bin/python -m pytest -n 2 --dist loadfile $(TESTS)
+check: $(READY)  ## format, lint, types, layers
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: $(BENCH)  ## rates, latencies and costs beside python-can's, python-can-remote and bare pyzmq
+	$(BIN)/python -m benchmarks $(BENCH_OPTIONS)
+
+# Not --quiet, which hides warnings from --strict. The notice of the theme about MkDocs 2 is not a warning.
+docs: $(READY)  ## the documentation, into site/
+	$(LOCKED) $(BIN)/python $(PIP_INSTALL) --editable '.[docs]'
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
+##@ Setting up and tidying
+
+help:  ## this list
+	@awk 'BEGIN { FS = ":.*## " } \
+		/^##@/ { printf "\n%s\n", substr($$0, 5) } \
+		/^[a-z-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: $(READY)  ## the private environment, in .venv; the other targets make it, too
+
+format: $(READY)  ## the sources in their form, with what ruff can mend
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
 
 # The oldest Python that we support: what installs there installs on later ones, too.
-lock:            ## the newest of what we depend on, into constraints.txt
+lock:  ## the newest dependencies, into constraints.txt
 	$(OLDEST_PYTHON) -m venv --clear $(LOCK)
-	$(LOCK)/bin/python $(PIP_INSTALL) hatchling editables '.[dev,ecosystem,bench,docs,fuzz]'
+	$(LOCK)/bin/python $(PIP_INSTALL) hatchling editables '.[dev,ecosystem,bench,docs,fuzz,release]'
 	{ echo "# The versions that the Makefile installs. Written by 'make lock'."; \
 	  $(LOCK)/bin/python -m pip freeze --disable-pip-version-check --exclude canbroker; } > $(LOCK)/new
 	mv $(LOCK)/new constraints.txt
 	rm -r $(LOCK)
 
-test-socketcan: $(READY)     ## those that need a kernel with CAN: this one, or one of its own
+clean:  ## remove environments, caches and what was built
+	rm -rf $(VENV) $(NEWEST) $(LOCK) $(INSTALLED) build dist site .coverage* \
+		.mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
+
+##@ More tests
+
+test-newest:  ## all tests, or TESTS, with the newest dependencies, in an environment of its own
+	$(PYTHON) -m venv --clear $(NEWEST)
+	$(NEWEST)/bin/python $(PIP_INSTALL) --editable '.[dev]'
+	$(NEWEST)/bin/python -m pytest -n 2 --dist loadfile $(TESTS)
+
+test-socketcan: $(READY)  ## those that need a kernel with CAN: this one, or one of its own
 	tools/test-socketcan
 
 test-socketcan-hw: $(READY)  ## those that need controllers: emulated ones
@@ -72,6 +118,16 @@ firmwares: $(READY)  ## contracts, and 5,000 frames out and 20,000 in with actor
 		-k slcan tests/contract/test_backend.py tests/contract/test_interfaces.py tests/contract/test_unplug.py
 	CANBROKER_FIRMWARE_FRAMES=10 $(BIN)/python -m pytest --timeout 300 tests/integration/test_firmwares.py
 
+# A process that is killed reports nothing, so the true figure is a little higher. The report comes
+# also when a test has failed.
+coverage: $(READY)  ## lines and branches that unit, contract and integration tests reach, or TESTS, in all processes
+	$(BIN)/coverage erase
+	status=0; $(BIN)/coverage run -m pytest -n 2 --dist loadfile --timeout 300 \
+		$(or $(TESTS),tests/unit tests/contract tests/integration) || status=$$?; \
+	$(BIN)/coverage combine --quiet && $(BIN)/coverage report && exit $$status
+
+##@ Long runs
+
 fuzz: $(FUZZ)  ## random input to every decoder, each its share of DURATION seconds
 	$(BIN)/python -m tests.fuzz --duration $(DURATION)
 
@@ -87,32 +143,32 @@ kills: $(READY)  ## COUNT brokers killed at random moments of their first two se
 crowd: $(READY)  ## a thousand clients of one channel, at a soft limit of 1024 open files
 	CANBROKER_CROWD=1 $(BIN)/python -m pytest tests/integration/test_descriptors.py -k thousand_clients
 
-check: $(READY)  ## format, lint, types, layers
-	$(BIN)/ruff format --check .
-	$(BIN)/ruff check .
-	$(BIN)/mypy
-	$(BIN)/lint-imports
+##@ More measurements
 
-bench: $(BENCH)  ## rates, latencies and costs beside python-can's, python-can-remote and bare pyzmq
-	$(BIN)/python -m benchmarks $(BENCH_OPTIONS)
+bench-client: $(READY)  ## what a client loads: modules, memory, milliseconds
+	$(BIN)/python -m benchmarks.client
 
-bench-periodic: $(READY)   ## how regular periodic tasks are, beside python-can's; draws a picture
+bench-periodic: $(READY)  ## how regular periodic tasks are, beside python-can's; draws a picture
 	$(BIN)/python -m benchmarks.periodic
 
 bench-socketcan: $(READY)  ## python-can's SocketCAN beside canbroker; without CAN: tools/can-vm -- make bench-socketcan
 	$(BIN)/python -m benchmarks.socketcan
 
-bench-vendor: $(READY)     ## python-can's PCAN bus beside canbroker on one double of an adapter; needs gcc
+bench-vendor: $(READY)  ## python-can's PCAN bus beside canbroker on one double of an adapter; needs gcc
 	$(BIN)/python -m benchmarks.vendor
 
-# Not --quiet, which hides warnings from --strict. The notice of the theme about MkDocs 2 is none.
-docs: $(READY)   ## the documentation, into site/
-	$(LOCKED) $(BIN)/python $(PIP_INSTALL) --editable '.[docs]'
-	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+##@ Publishing
 
-format: $(READY)
-	$(BIN)/ruff format .
-	$(BIN)/ruff check --fix .
-
-clean:
-	rm -rf $(VENV) $(NEWEST) $(LOCK) build dist site .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
+# Each is installed as a user would, with the newest of what it depends on, and runs outside of this
+# directory, whose packages Python would prefer.
+release: $(RELEASE)  ## sdist and wheel in dist/, checked by twine and by the demo from an empty environment
+	rm -rf dist
+	$(LOCKED) $(BIN)/python -m build --quiet
+	$(BIN)/twine check --strict dist/*
+	set -e; for file in dist/*; do \
+		$(PYTHON) -m venv --clear $(INSTALLED); \
+		$(INSTALLED)/$(SCRIPTS)/python $(PIP_INSTALL) "$$file"; \
+		(cd $(INSTALLED) && $(SCRIPTS)/canbroker --version && $(SCRIPTS)/canbroker demo --speed 0); \
+	done
+	rm -r $(INSTALLED)
+	ls -l dist
