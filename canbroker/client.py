@@ -15,7 +15,7 @@ import canbroker
 from canbroker.bus import lifetime
 from canbroker.bus.awaiting import AwaitedBus
 from canbroker.bus.connection import ANSWER_S, Connection, Wanted, connect
-from canbroker.bus.directory import channel_names
+from canbroker.bus.discovery import channel_names
 from canbroker.bus.lease import Lease, lease
 from canbroker.bus.life import Life
 from canbroker.bus.ownership import Uncopyable, end_block

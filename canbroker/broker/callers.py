@@ -15,7 +15,7 @@ from canbroker.errors import CanInitializationError
 from canbroker.system import clock
 from canbroker.system.descriptors import limit, share
 from canbroker.system.processes import start_of
-from canbroker.transport.calls import Caller
+from canbroker.transport.replier import Caller
 from canbroker.wire import control
 
 #: Requests that wait for a channel or the scheduler; each costs some hundred bytes.

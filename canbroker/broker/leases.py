@@ -17,7 +17,7 @@ import msgspec
 from canbroker.broker import handover
 from canbroker.system import clock
 from canbroker.system.processes import end_of, start_of
-from canbroker.transport.calls import Caller, Handler
+from canbroker.transport.replier import Caller, Handler
 from canbroker.transport.waiter import Waiter
 from canbroker.wire import control
 

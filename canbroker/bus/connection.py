@@ -14,13 +14,18 @@ from canbroker.bus.receiving import Reception
 from canbroker.bus.sending import Sending
 from canbroker.bus.transmitter import Transmitter
 from canbroker.bus.values import Receiving
-from canbroker.errors import CanError, CanInitializationError, CanOperationError
+from canbroker.errors import (
+    CanError,
+    CanInitializationError,
+    CanOperationError,
+    CanTimeoutError,
+)
 from canbroker.model.filters import CanFilters, FilterSet, validate
 from canbroker.system import clock, handles
 from canbroker.transport.address import parse_address
-from canbroker.transport.calls import ControlError, call
+from canbroker.transport.calls import Peer, ask
 from canbroker.transport.runtime import Runtime
-from canbroker.wire import WireError, control
+from canbroker.wire import control
 from canbroker.wire.stream import Holder, StateEvent, locked_by
 from canbroker.wire.tasks import TaskTrouble
 
@@ -106,17 +111,11 @@ class Connection:
         :raises CanOperationError: it is an error, or there is none.
         """
         self.check_open()
-        deadline = clock.deadline_after(ANSWER_S)
-        context, endpoint = self._life.context, parse_address(self.attached.control)
         try:
-            answer = call(context, endpoint, method, params, result, deadline)
-        except ControlError as error:
+            channel = Peer(parse_address(self.attached.control), f"channel {self.attached.name!r}")
+            return ask(self._life.context, channel, method, params, result, ANSWER_S)
+        except (CanInitializationError, CanTimeoutError) as error:
             raise CanOperationError(str(error)) from error
-        except (WireError, CanInitializationError) as error:
-            raise CanOperationError(f"channel {self.attached.name!r}: {error}") from error
-        if answer is None:
-            raise CanOperationError(f"channel {self.attached.name!r} does not answer")
-        return answer
 
     def schedule(self, on_trouble: Callable[[TaskTrouble], None]) -> TaskLink:
         """The connection to the scheduler, which is made by its first use.

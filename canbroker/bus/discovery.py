@@ -11,20 +11,15 @@ from typing import Any, Final, TypeVar
 import msgspec
 
 from canbroker.configuration.devices import resolved
-from canbroker.errors import (
-    CanError,
-    CanInitializationError,
-    CanInterfaceNotImplementedError,
-    CanOperationError,
-    CanTimeoutError,
-)
+from canbroker.errors import CanError, CanInitializationError
 from canbroker.system import clock, handles
 from canbroker.system.descriptors import pipe
 from canbroker.system.lock import BrokerLock
 from canbroker.system.undisturbed import undisturbed
-from canbroker.transport.calls import ControlError, call
+from canbroker.transport import calls
+from canbroker.transport.calls import ControlError, NoAnswerError, Peer, ShuttingDownError
 from canbroker.transport.runtime import Runtime
-from canbroker.transport.sockets import Context
+from canbroker.transport.sockets import Context, SharedContext
 from canbroker.wire import WireError, control
 
 #: A broker answers at once; one that starts needs the time to start, on a busy machine, too.
@@ -40,21 +35,13 @@ _OPEN_S: Final = 25.0
 #: A broker that was killed meanwhile does not answer; asking again finds its successor.
 _ASK_AGAIN_S: Final = 5.0
 
+#: Asking a broker that was found running, on a busy machine.
+_ANSWER_S: Final = 15.0
+
+#: One that leaves may have closed its socket, so it is soon checked whether it still runs.
+_LOOK_AGAIN_S: Final = 0.5
+
 _T = TypeVar("_T")
-
-
-class BrokerLeavingError(CanOperationError):
-    """The broker is about to end."""
-
-
-_ERRORS: Final[Mapping[str, type[CanError]]] = {
-    "interface": CanInterfaceNotImplementedError,
-    "initialization": CanInitializationError,
-    "limit": CanInitializationError,
-    "malformed": CanInitializationError,
-    "shutting-down": BrokerLeavingError,
-    "timeout": CanTimeoutError,
-}
 
 
 def autostart_wanted() -> bool:
@@ -109,14 +96,12 @@ def attach(
         find_broker(context, runtime, autostart=autostart)
         attaching(True)
         try:
-            attached = ask(context, runtime, "attach", request, control.Attached, _ASK_AGAIN_S)
-        except BrokerLeavingError:
+            return ask(context, runtime, "attach", request, control.Attached, _ASK_AGAIN_S)
+        except (NoAnswerError, ShuttingDownError):
             continue
         except CanError:
             attaching(False)
             raise
-        if attached is not None:
-            return attached
     raise CanInitializationError(
         f"the broker at {runtime.address} did not open channel {request.channel!r} in time"
     )
@@ -129,26 +114,63 @@ def ask(
     params: control.Params,
     result: type[_T],
     timeout: float,
-) -> _T | None:
-    """The broker's answer, ``None`` if there is none within ``timeout`` seconds.
+) -> _T:
+    """The broker's answer.
 
+    :raises NoAnswerError: there is none within ``timeout`` seconds.
     :raises CanError: the answer is an error.
     """
-    try:
-        deadline = clock.deadline_after(timeout)
-        return call(context, runtime.address, method, params, result, deadline)
-    except ControlError as error:
-        raise _ERRORS.get(error.code, CanOperationError)(str(error)) from error
-    except WireError as error:
-        raise CanOperationError(f"the broker at {runtime.address}: {error}") from error
+    broker = Peer(runtime.address, f"the broker at {runtime.address}")
+    return calls.ask(context, broker, method, params, result, timeout)
+
+
+def channel_names(address: str | None) -> list[str]:
+    """Names of the channels of the broker at ``address``; none if it does not run.
+
+    :param address: ``None`` is this user's own. It is not started.
+    :raises CanError: it runs, and does not answer as it should.
+    """
+    runtime = Runtime.at(address)
+    deadline = clock.deadline_after(_ANSWER_S)
+    while is_running(runtime):
+        context = SharedContext()
+        nothing = control.Params()
+        try:
+            status = ask(context, runtime, "status", nothing, control.BrokerStatus, _LOOK_AGAIN_S)
+        except NoAnswerError:
+            if not clock.remaining_ns(deadline):
+                raise
+        else:
+            return [channel.name for channel in status.channels]
+        finally:
+            context.close()
+    return []
+
+
+def is_running(runtime: Runtime) -> bool:
+    """Whether there is a broker: somebody holds the lock."""
+    if not runtime.directory.exists():
+        return False
+    runtime.prepare()
+    found: list[bool] = []
+    # A lock that an exception of a signal handler has lost keeps everybody out.
+    undisturbed(lambda: found.append(_is_locked(runtime)))
+    return any(found)
+
+
+def _is_locked(runtime: Runtime) -> bool:
+    with handles.fork_lock:  # a child would hold the lock for as long as it lives
+        lock = BrokerLock.take(runtime.lock_path)
+        if lock is not None:
+            lock.release()
+        return lock is None
 
 
 def _hello(context: Context, runtime: Runtime) -> control.HelloResult | None:
     deadline = clock.monotonic_ns() + _ASK_NS
+    nothing = control.Params()
     try:
-        return call(
-            context, runtime.address, "hello", control.Params(), control.HelloResult, deadline
-        )
+        return calls.call(context, runtime.address, "hello", nothing, control.HelloResult, deadline)
     except (ControlError, WireError) as error:
         raise CanInitializationError(
             f"{runtime.place.describe_broker()} is none of this version: {error}"

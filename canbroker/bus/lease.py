@@ -9,12 +9,12 @@ from typing import Final, Self
 import msgspec
 
 from canbroker.bus import discovery, lifetime
-from canbroker.bus.directory import is_running
 from canbroker.bus.line import Line, line_to
 from canbroker.bus.ownership import Uncopyable, end_block
 from canbroker.errors import CanError, CanOperationError, CanTimeoutError
 from canbroker.system import clock
 from canbroker.system.processes import start_of
+from canbroker.transport.calls import NoAnswerError
 from canbroker.transport.runtime import Runtime
 from canbroker.transport.sockets import SharedContext
 from canbroker.wire import control
@@ -89,7 +89,7 @@ class Lease(Uncopyable):
 
     def _is_kept(self) -> bool:
         """Whether there is a broker that knows of it, or a killed one has left word of it."""
-        return is_running(self._runtime) or self._runtime.leases_path.exists()
+        return discovery.is_running(self._runtime) or self._runtime.leases_path.exists()
 
     def _abandon(self) -> None:
         lifetime.end(self, self.release, "released")
@@ -147,11 +147,13 @@ def _take(runtime: Runtime, request: control.TakeLease, deadline: int | None) ->
             if left is not None:
                 patience = min(patience, left / clock.SECOND + _ANSWER_S)
             asked = msgspec.structs.replace(request, timeout_ns=left)
-            leased = discovery.ask(context, runtime, "lease", asked, control.Leased, patience)
-            if leased is not None:
+            try:
+                leased = discovery.ask(context, runtime, "lease", asked, control.Leased, patience)
+            except NoAnswerError:
+                if left == 0:
+                    raise
+            else:
                 return leased.channel
-            if left == 0:
-                raise CanTimeoutError(f"the broker at {runtime.address} does not answer")
     finally:
         context.close()
 

@@ -9,12 +9,11 @@ import functools
 from weakref import WeakSet
 
 from canbroker.bus.turns import Turn
-from canbroker.errors import CanOperationError, CanTimeoutError
 from canbroker.system import clock, handles
 from canbroker.transport.address import Address
-from canbroker.transport.calls import ControlError, ControlLink
+from canbroker.transport.calls import ControlClient, Peer
 from canbroker.transport.sockets import SharedContext
-from canbroker.wire import WireError, control
+from canbroker.wire import control
 
 
 class Line:
@@ -26,15 +25,17 @@ class Line:
         self._address = address
         self._turn = Turn("talking to the broker")
         self._context = SharedContext()
-        self._link = ControlLink(self._context, address)
+        self._broker = ControlClient(self._context, Peer(address, f"the broker at {address}"))
 
     def tell(self, method: str, params: control.Params, timeout: float) -> None:
-        """Tells the broker something.
+        """Tells the broker something, and waits until it confirms that.
 
-        :raises CanOperationError, CanTimeoutError: it has not understood, or not in time.
+        :raises CanError: it answers with an error.
+        :raises CanTimeoutError: it does not answer within ``timeout`` seconds.
         """
         deadline = clock.deadline_after(timeout)
-        self._turn.take(deadline, functools.partial(self._tell, method, params, deadline))
+        ask = functools.partial(self._broker.ask, method, params, control.Nothing, deadline)
+        self._turn.take(deadline, ask)
 
     def leave(self, user: object) -> None:
         """``user`` does not need it any more. Idempotent. The last one closes it."""
@@ -45,14 +46,6 @@ class Line:
             if _lines.get(self._address) is self:
                 del _lines[self._address]
             self._context.close()
-
-    def _tell(self, method: str, params: control.Params, deadline: int | None) -> None:
-        try:
-            answer = self._link.call(method, params, control.Nothing, deadline)
-        except (ControlError, WireError) as error:
-            raise CanOperationError(f"the broker at {self._address}: {error}") from error
-        if answer is None:
-            raise CanTimeoutError(f"the broker at {self._address} does not answer")
 
 
 def line_to(address: Address, user: object) -> Line:

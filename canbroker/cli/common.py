@@ -15,11 +15,11 @@ import click
 from canbroker.bus import discovery
 from canbroker.client import Bus
 from canbroker.configuration.sources import OWN
-from canbroker.errors import CanInitializationError, CanTimeoutError
+from canbroker.errors import CanInitializationError
 from canbroker.model.filters import EVERYTHING, FilterSet
 from canbroker.model.frame import Frame
 from canbroker.model.message import Message
-from canbroker.system.lock import BrokerLock
+from canbroker.transport.calls import NoAnswerError
 from canbroker.transport.runtime import Runtime
 from canbroker.transport.sockets import SharedContext
 from canbroker.wire import control
@@ -157,13 +157,9 @@ def running_broker(address: str | None) -> Runtime:
     :raises CanInitializationError: none runs there.
     """
     runtime = Runtime.at(address)
-    if runtime.directory.exists():
-        runtime.prepare()
-        lock = BrokerLock.take(runtime.lock_path)
-        if lock is None:
-            return runtime
-        lock.release()
-    raise CanInitializationError(f"no broker at {runtime.address}")
+    if not discovery.is_running(runtime):
+        raise CanInitializationError(f"no broker at {runtime.address}")
+    return runtime
 
 
 def ask(runtime: Runtime, method: str, result: type[_T], timeout: float = 5.0) -> _T:
@@ -173,12 +169,11 @@ def ask(runtime: Runtime, method: str, result: type[_T], timeout: float = 5.0) -
     """
     context = SharedContext()
     try:
-        answer = discovery.ask(context, runtime, method, control.Params(), result, timeout)
+        return discovery.ask(context, runtime, method, control.Params(), result, timeout)
+    except NoAnswerError as error:
+        raise NoAnswerError(f"{runtime.place.describe_broker()} does not answer") from error
     finally:
         context.close()
-    if answer is None:
-        raise CanTimeoutError(f"{runtime.place.describe_broker()} does not answer")
-    return answer
 
 
 def _scalar(text: str) -> str | int | float | bool:

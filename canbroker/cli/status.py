@@ -17,7 +17,7 @@ from canbroker.cli.tasks import running_tasks, show_tasks
 from canbroker.errors import CanError
 from canbroker.system import clock
 from canbroker.transport.address import parse_address
-from canbroker.transport.calls import ControlError, call
+from canbroker.transport.calls import call
 from canbroker.transport.sockets import Context
 from canbroker.wire import WireError, control
 from canbroker.wire.tasks import ListTasks, RepeatCounts, TaskList
@@ -84,7 +84,7 @@ def silent_actors(answer: control.BrokerStatus) -> dict[str, str]:
         _, method, params, result = asked[endpoint]
         try:
             return call(context, parse_address(endpoint), method, params, result, deadline) is None
-        except (ControlError, WireError, CanError):  # it says something
+        except (WireError, CanError):  # it says something
             return False
 
     try:

@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Container, Sequence
-from typing import Final, TypeVar
+from typing import Final
 
 from rich.console import Console
 from rich.table import Table
 
 from canbroker.cli.tables import alarm, cell, table
-from canbroker.errors import CanOperationError, CanTimeoutError
+from canbroker.errors import CanOperationError
 from canbroker.system import clock
 from canbroker.transport.address import parse_address
-from canbroker.transport.calls import ControlError, call
+from canbroker.transport.calls import Peer, ask
 from canbroker.transport.sockets import Context, SharedContext
-from canbroker.wire import WireError, control
+from canbroker.wire import control
 from canbroker.wire.tasks import ListTasks, RepeatCounts, TaskList, TaskStatus
-
-_T = TypeVar("_T")
 
 _ANSWER_S: Final = 5.0
 
@@ -33,11 +31,12 @@ def running_tasks(status: control.BrokerStatus, silent: Container[str] = ()) -> 
     tasks: list[TaskStatus] = []
     if status.scheduler.phase != "running" or status.scheduler.control in silent:
         return tasks
+    scheduler = Peer(parse_address(status.scheduler.control), "the scheduler")
     context = SharedContext()
     try:
         while True:
             params = ListTasks(start=len(tasks))
-            listed = _ask(context, status.scheduler.control, "task_list", params, TaskList)
+            listed = ask(context, scheduler, "task_list", params, TaskList, _ANSWER_S)
             tasks += listed.tasks
             if not listed.tasks or len(tasks) >= listed.total:
                 break
@@ -85,19 +84,6 @@ def show_tasks(status: control.BrokerStatus, tasks: Sequence[TaskStatus], consol
             console.print(cell(f"{task.channel} {task.arbitration_id:X}: {task.reason}"))
 
 
-def _ask(
-    context: Context, endpoint: str, method: str, params: control.Params, result: type[_T]
-) -> _T:
-    try:
-        deadline = clock.deadline_after(_ANSWER_S)
-        answer = call(context, parse_address(endpoint), method, params, result, deadline)
-    except (ControlError, WireError) as error:
-        raise CanOperationError(f"{endpoint}: {error}") from error
-    if answer is None:
-        raise CanTimeoutError(f"{endpoint} does not answer")
-    return answer
-
-
 def _count_repeated(
     context: Context,
     status: control.BrokerStatus,
@@ -109,9 +95,10 @@ def _count_repeated(
     channels = {task.channel for task in by_key.values()}
     for channel in status.channels:
         if channel.name in channels and channel.control not in silent:
+            peer = Peer(parse_address(channel.control), f"channel {channel.name!r}")
             try:
-                counts = _ask(
-                    context, channel.control, "repeat_counts", control.Params(), RepeatCounts
+                counts = ask(
+                    context, peer, "repeat_counts", control.Params(), RepeatCounts, _ANSWER_S
                 )
             except CanOperationError:
                 continue

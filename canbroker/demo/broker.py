@@ -9,6 +9,7 @@ from typing import Final, Self
 from canbroker.bus.discovery import ask
 from canbroker.errors import CanOperationError
 from canbroker.system.lock import BrokerLock
+from canbroker.transport.calls import NoAnswerError
 from canbroker.transport.runtime import Runtime
 from canbroker.transport.sockets import SharedContext
 from canbroker.wire import control
@@ -41,9 +42,9 @@ class BrokerView:
     def status(self) -> control.BrokerStatus:
         """What the broker says of itself.
 
-        :raises CanOperationError: it does not answer.
+        :raises CanError: it does not answer.
         """
-        status = ask(
+        return ask(
             self._context,
             self._runtime,
             "status",
@@ -51,14 +52,11 @@ class BrokerView:
             control.BrokerStatus,
             _ANSWER_S,
         )
-        if status is None:
-            raise CanOperationError(f"the broker at {self._runtime.address} does not answer")
-        return status
 
     def channel(self) -> control.ChannelStatus:
         """The one channel of the broker.
 
-        :raises CanOperationError: the broker does not answer, or has none.
+        :raises CanError: the broker does not answer, or has none.
         """
         channels = self.status().channels
         if not channels:
@@ -83,13 +81,10 @@ class BrokerView:
         lock.release()
 
     def _tell_to_stop(self) -> bool:
-        """Whether it has understood; one that is just starting may need a second call."""
-        answer = ask(
-            self._context,
-            self._runtime,
-            "shutdown",
-            control.Params(),
-            control.Nothing,
-            _ANSWER_S,
-        )
-        return answer is not None
+        """Whether it has answered; one that is just starting may need a second call."""
+        nothing = control.Params()
+        try:
+            ask(self._context, self._runtime, "shutdown", nothing, control.Nothing, _ANSWER_S)
+        except NoAnswerError:
+            return False
+        return True

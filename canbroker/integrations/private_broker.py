@@ -11,6 +11,7 @@ from canbroker.bus import discovery
 from canbroker.errors import CanTimeoutError
 from canbroker.system import clock
 from canbroker.system.lock import BrokerLock
+from canbroker.transport.calls import NoAnswerError
 from canbroker.transport.runtime import Runtime
 from canbroker.transport.sockets import Context, SharedContext
 from canbroker.wire import control
@@ -62,8 +63,10 @@ def remove(runtime: Runtime) -> None:
 
 
 def _tell_to_stop(context: Context, runtime: Runtime) -> bool:
-    """Whether it has understood; one that is just starting may need a second call."""
-    nothing = discovery.ask(
-        context, runtime, "shutdown", control.Params(), control.Nothing, _ANSWER_S
-    )
-    return nothing is not None
+    """Whether it has answered; one that is just starting may need a second call."""
+    nothing = control.Params()
+    try:
+        discovery.ask(context, runtime, "shutdown", nothing, control.Nothing, _ANSWER_S)
+    except NoAnswerError:
+        return False
+    return True

@@ -1,36 +1,181 @@
-"""Requests and replies: control calls, and the transmit path of clients and actors."""
+"""The calling end of control calls: the one place that decodes answers and maps errors.
+
+:class:`ControlLink` speaks the protocol: it returns results and raises :class:`ControlError` or
+:class:`~canbroker.wire.WireError`. :class:`ControlClient` and :func:`ask` raise only what users
+know, which :mod:`canbroker.errors` documents.
+"""
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Final, NamedTuple, TypeVar
+from collections.abc import Mapping
+from typing import Final, NamedTuple, TypeVar
 
-import msgspec
-import zmq
-
+from canbroker.errors import (
+    CanError,
+    CanInitializationError,
+    CanInterfaceNotImplementedError,
+    CanOperationError,
+    CanTimeoutError,
+)
 from canbroker.system import clock
-from canbroker.system.throttle import Throttle
 from canbroker.transport.address import Address
-from canbroker.transport.links import Link, Router
-from canbroker.transport.sockets import REQUEST_HIGH_WATER, Context
-from canbroker.transport.waiter import Waiter
-from canbroker.wire import DECODE_ERRORS, WireError, control
-
-_logger = logging.getLogger(__name__)
-
-#: Requests that are handled before the process does something else.
-_AT_ONCE: Final = 64
+from canbroker.transport.links import Link
+from canbroker.transport.sockets import Context
+from canbroker.transport.waiter import Descriptor
+from canbroker.wire import WireError, control
 
 _T = TypeVar("_T")
 
 
-class ControlError(Exception):
-    """A control request was answered with an error: ``code`` to act on, text to show."""
+class ControlError(CanOperationError):
+    """The peer answered with an error: ``code`` is to act on, the text to show."""
 
     def __init__(self, error: control.ErrorResult) -> None:
         super().__init__(error.message)
         self.code = error.code
+
+
+class ShuttingDownError(CanOperationError):
+    """The peer is about to end."""
+
+
+class NoAnswerError(CanTimeoutError):
+    """The peer did not answer in time."""
+
+
+#: What the code of an error asks of the user. With any other code, this operation has failed:
+#: the error stays a :class:`ControlError`.
+_DOCUMENTED: Final[Mapping[str, type[CanError]]] = {
+    "interface": CanInterfaceNotImplementedError,
+    "initialization": CanInitializationError,
+    "shutting-down": ShuttingDownError,
+    "timeout": CanTimeoutError,
+}
+
+
+class Peer(NamedTuple):
+    """A process that serves control methods: where it listens, and its name for messages."""
+
+    endpoint: Address
+    name: str
+
+
+def result_of(reply: control.Reply, result: type[_T], method: str) -> _T:
+    """The result that a reply to ``method`` carries.
+
+    :raises ControlError: it carries an error.
+    :raises WireError: it carries something else.
+    """
+    answer = control.decode_result(reply, result, method)
+    if isinstance(answer, control.ErrorResult):
+        raise ControlError(answer)
+    return answer
+
+
+class ControlLink(Link):
+    """Calls the methods of a process. One thread at a time."""
+
+    def __init__(self, context: Context, endpoint: Address, name: str = "") -> None:
+        """
+        :param name: as of :meth:`Context.requester`.
+        :raises CanInitializationError, CanOperationError: cannot open a socket.
+        """
+        super().__init__(context, endpoint, name)
+        self._id = 0
+
+    def request(self, method: str, params: control.Params) -> int:
+        """Sends a request without waiting; returns its number, or 0 if the queue is full."""
+        if not self.send(control.encode_request(self._id + 1, method, params)):
+            return 0
+        self._id += 1
+        return self._id
+
+    def reply(self) -> control.Reply | None:
+        """The next reply that has arrived, to whichever request.
+
+        :raises WireError: it does not follow the protocol.
+        """
+        body = self.receive()
+        return None if body is None else control.decode_reply(body)
+
+    def call(
+        self,
+        method: str,
+        params: control.Params,
+        result: type[_T],
+        deadline: int | None,
+        wake: Descriptor | None = None,
+    ) -> _T | None:
+        """The answer, ``None`` if there is none by ``deadline`` (monotonic ns).
+
+        ``wake`` interrupts the wait to look at the clock again.
+
+        :raises ControlError: the answer is an error.
+        :raises WireError: the answer does not follow the protocol.
+        """
+        number = self.request(method, params)
+        while True:
+            while (reply := self.reply()) is not None:
+                if reply.id == number:
+                    return result_of(reply, result, method)
+            if clock.remaining_ns(deadline) == 0:
+                return None
+            self.wait(wake, clock.remaining_ns(deadline))
+
+
+class ControlClient:
+    """Asks one peer, and raises documented errors. One thread at a time."""
+
+    def __init__(self, context: Context, peer: Peer) -> None:
+        """:raises CanInitializationError, CanOperationError: cannot open a socket."""
+        self._peer = peer
+        self._link = ControlLink(context, peer.endpoint)
+
+    def ask(
+        self, method: str, params: control.Params, result: type[_T], deadline: int | None
+    ) -> _T:
+        """The peer's answer.
+
+        :raises NoAnswerError: there is none by ``deadline`` (monotonic ns).
+        :raises CanError: the answer is an error, of the class that its code stands for;
+            :class:`CanOperationError` if it does not follow the protocol.
+        """
+        try:
+            answer = self._link.call(method, params, result, deadline)
+        except ControlError as error:
+            documented = _DOCUMENTED.get(error.code)
+            if documented is None:
+                raise
+            raise documented(str(error)) from error
+        except WireError as error:
+            raise CanOperationError(f"{self._peer.name}: {error}") from error
+        if answer is None:
+            raise NoAnswerError(f"{self._peer.name} does not answer")
+        return answer
+
+    def close(self) -> None:
+        self._link.close()
+
+
+def ask(
+    context: Context,
+    peer: Peer,
+    method: str,
+    params: control.Params,
+    result: type[_T],
+    timeout: float,
+) -> _T:
+    """As :meth:`ControlClient.ask`, over a connection for this call alone.
+
+    :param timeout: seconds.
+    :raises CanError: as there.
+    """
+    deadline = clock.deadline_after(timeout)
+    client = ControlClient(context, peer)
+    try:
+        return client.ask(method, params, result, deadline)
+    finally:
+        client.close()
 
 
 def call(
@@ -43,136 +188,10 @@ def call(
 ) -> _T | None:
     """As :meth:`ControlLink.call`, over a connection for this call alone.
 
-    :raises CanOperationError, CanInitializationError: it cannot be made.
+    :raises CanOperationError, CanInitializationError: cannot open a socket.
     """
     link = ControlLink(context, endpoint)
     try:
         return link.call(method, params, result, deadline)
     finally:
         link.close()
-
-
-class Caller(NamedTuple):
-    """Who asked, to answer now or later."""
-
-    identity: bytes
-    request_id: int
-
-
-Handler = Callable[[Caller, Any], msgspec.Struct | None]
-
-
-class Replier(Router):
-    """A ROUTER that serves control methods. Made, used and closed by one thread.
-
-    A handler returns the result, or ``None`` to answer later with :meth:`reply`.
-    """
-
-    def __init__(
-        self,
-        context: Context,
-        endpoint: Address,
-        methods: Mapping[str, type[control.Params]],
-        handlers: Mapping[str, Handler],
-        refused: Throttle,
-        unread: int = REQUEST_HIGH_WATER,
-    ) -> None:
-        """``unread``: as of :meth:`Context.replier`."""
-        self._methods = methods
-        self._handlers = handlers
-        self._refused = refused
-        super().__init__(context, endpoint, refused, unread)
-
-    def serve(self, waiter: Waiter, at_most: int = _AT_ONCE) -> None:
-        """Handles the requests that have arrived; ``at_most`` so many, the rest the next time.
-
-        ``waiter``, which has told of them, lets the socket rest if there was garbage.
-        """
-        for _ in range(at_most):
-            try:
-                identity, *parts = self.socket.recv_multipart(zmq.NOBLOCK, copy=False)
-            except zmq.Again:
-                return
-            last = parts[-1] if parts else identity
-            if self._guard.has_ended(last):
-                continue
-            if not self._request(identity.bytes, parts):
-                self._refuse(last, sum(map(len, parts)), waiter)
-                return
-
-    def reply(self, caller: Caller, result: msgspec.Struct) -> None:
-        self.socket.send_multipart(
-            [caller.identity, control.encode_reply(caller.request_id, result)]
-        )
-
-    def is_connected(self, identity: bytes) -> bool:
-        """Whether a peer with that identity is there. It gets a reply to nothing, which peers
-        pass over: libzmq only tells when something is sent."""
-        self.socket.setsockopt(zmq.ROUTER_MANDATORY, 1)
-        try:
-            self.socket.send_multipart([identity, control.NOTHING], zmq.NOBLOCK)
-        except zmq.Again:  # it does not read what it has
-            return True
-        except zmq.ZMQError as error:
-            if error.errno != zmq.EHOSTUNREACH:
-                raise
-            return False
-        finally:
-            self.socket.setsockopt(zmq.ROUTER_MANDATORY, 0)
-        return True
-
-    def _request(self, identity: bytes, parts: Sequence[zmq.Frame]) -> bool:
-        """Handles a request; whether it is one."""
-        caller = Caller(identity, 0)
-        try:
-            request = control.decode_request(b"".join(part.bytes for part in parts))
-            caller = Caller(identity, request.id)
-            params = control.decode_params(request, self._methods)
-        except WireError as error:
-            self._refused.note("control request refused", str(error))
-            self.reply(caller, control.ErrorResult("malformed", str(error)))
-            return False
-        try:
-            result = self._handlers[request.method](caller, params)
-        except Exception as error:  # one request must not end what serves all the others
-            _logger.exception("method %r failed", request.method)
-            result = control.ErrorResult("internal", f"{request.method}: {error!r}")
-        if result is not None:
-            self.reply(caller, result)
-        return True
-
-
-class ControlLink(Link):
-    """Calls the methods of a process, one after the other. One thread at a time."""
-
-    def __init__(self, context: Context, endpoint: Address) -> None:
-        super().__init__(context, endpoint)
-        self._id = 0
-
-    def call(
-        self, method: str, params: control.Params, result: type[_T], deadline: int | None
-    ) -> _T | None:
-        """The answer, ``None`` if there is none by ``deadline``.
-
-        :raises ControlError: the answer is an error.
-        :raises WireError: the answer is not of this protocol.
-        """
-        self._id += 1
-        self.send(control.encode_request(self._id, method, params))
-        while True:
-            while (body := self.receive()) is not None:
-                reply = control.decode_reply(body)
-                if reply.id == self._id:
-                    return _result(method, reply, result)
-            if clock.remaining_ns(deadline) == 0:
-                return None
-            self.wait(None, clock.remaining_ns(deadline))
-
-
-def _result(method: str, reply: control.Reply, result: type[_T]) -> _T:
-    try:
-        if not reply.ok:
-            raise ControlError(msgspec.msgpack.decode(reply.result, type=control.ErrorResult))
-        return msgspec.msgpack.decode(reply.result, type=result)
-    except DECODE_ERRORS as error:
-        raise WireError(f"reply to {method!r}: {error}") from error

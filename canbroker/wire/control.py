@@ -7,7 +7,7 @@ methods and fields are refused by name before anything acts on them.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, TypeVar
 
 import msgspec
 
@@ -18,6 +18,8 @@ from canbroker.wire.stream import StateEvent
 MAX_TEXT = 4096
 _Text = Annotated[str, msgspec.Meta(max_length=MAX_TEXT)]
 _Scalar = _Text | int | float | bool | None
+
+_T = TypeVar("_T")
 
 
 class Params(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
@@ -188,7 +190,10 @@ class Nothing(msgspec.Struct):
 
 
 class ErrorResult(msgspec.Struct):
-    """``code`` is a word to act on, ``message`` a sentence to show."""
+    """``code`` is a word to act on, ``message`` a sentence to show.
+
+    ``details`` is empty; protocol version 1 has it.
+    """
 
     code: str
     message: str
@@ -272,3 +277,16 @@ def decode_params(request: Request, methods: Mapping[str, type[Params]]) -> Para
 def decode_reply(body: bytes) -> Reply:
     """:raises WireError: another version, or not a reply."""
     return decode("control reply", _reply_decoder, body)
+
+
+def decode_result(reply: Reply, result: type[_T], method: str) -> _T | ErrorResult:
+    """What a reply to ``method`` carries: its result, or an error.
+
+    :raises WireError: neither.
+    """
+    try:
+        if reply.ok:
+            return msgspec.msgpack.decode(reply.result, type=result)
+        return msgspec.msgpack.decode(reply.result, type=ErrorResult)
+    except DECODE_ERRORS as error:
+        raise WireError(f"reply to {method!r}: {error}") from error

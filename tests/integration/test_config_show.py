@@ -16,7 +16,7 @@ import zmq
 
 import canbroker
 from canbroker import Bus, Message
-from canbroker.bus.directory import channel_names
+from canbroker.bus.discovery import channel_names
 from canbroker.errors import CanInitializationError, CanInterfaceNotImplementedError
 from canbroker.system.lock import BrokerLock
 from canbroker.transport.runtime import Runtime

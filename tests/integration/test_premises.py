@@ -14,7 +14,7 @@ from contextlib import contextmanager
 import pytest
 
 from canbroker import Bus, CanInitializationError, Message
-from canbroker.bus.directory import is_running
+from canbroker.bus.discovery import is_running
 from canbroker.transport.runtime import Runtime
 from tests.support.brokers import processes_of, status_of, stop_broker, wait_until
 

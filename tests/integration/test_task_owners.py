@@ -18,8 +18,8 @@ from canbroker.actors.scheduler.owners import Owners
 from canbroker.system import clock
 from canbroker.system.throttle import Throttle
 from canbroker.transport.address import IpcAddress
-from canbroker.transport.calls import Replier
 from canbroker.transport.links import Link
+from canbroker.transport.replier import Replier
 from canbroker.transport.runtime import Runtime
 from canbroker.transport.sockets import Context
 from canbroker.transport.waiter import Waiter

@@ -9,7 +9,7 @@ from typing import Final, TypeAlias
 import msgspec
 
 from canbroker.actors.channel.accounts import Account
-from canbroker.transport.calls import Caller
+from canbroker.transport.replier import Caller
 from canbroker.wire import control
 
 #: Requests that wait, of each kind; the oldest are never answered.

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import msgspec
 
 from canbroker.backends import Backend, Transmit
-from canbroker.transport.calls import Caller
+from canbroker.transport.replier import Caller
 from canbroker.wire.replay import History, Replay
 from canbroker.wire.stream import Holder
 from canbroker.wire.transmit import Status

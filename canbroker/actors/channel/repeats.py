@@ -7,7 +7,7 @@ from typing import Final
 
 from canbroker.backends import Backend, Repetition
 from canbroker.system import clock
-from canbroker.transport.calls import Caller, Handler
+from canbroker.transport.replier import Caller, Handler
 from canbroker.wire import control
 from canbroker.wire.stream import Holder, locked_by
 from canbroker.wire.tasks import Repeat, RepeatCount, RepeatCounts, Repeating, TaskKey

@@ -35,9 +35,9 @@ from canbroker.system import clock
 from canbroker.system.priority import RealTime
 from canbroker.system.throttle import Throttle
 from canbroker.transport.address import Address
-from canbroker.transport.calls import Caller, Replier
 from canbroker.transport.links import Intake
 from canbroker.transport.listening import LOOK_NS
+from canbroker.transport.replier import Caller, Replier
 from canbroker.transport.sockets import Context, readable
 from canbroker.transport.waiter import Waiter
 from canbroker.wire import WireError, control

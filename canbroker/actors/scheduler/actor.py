@@ -20,7 +20,7 @@ from canbroker.errors import CanError, CanInitializationError
 from canbroker.system import clock
 from canbroker.system.descriptors import share
 from canbroker.system.throttle import Throttle
-from canbroker.transport.calls import Caller, Replier
+from canbroker.transport.replier import Caller, Replier
 from canbroker.transport.runtime import Runtime
 from canbroker.transport.sockets import Context
 from canbroker.transport.waiter import Descriptor, Waiter

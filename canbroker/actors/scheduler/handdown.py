@@ -5,18 +5,16 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Collection, Mapping
 from functools import partial
-from typing import Final, TypeVar
-
-import msgspec
+from typing import Final
 
 from canbroker.actors.scheduler.schedule import Schedule, Task
 from canbroker.backends import RepeatKey
 from canbroker.system import clock
 from canbroker.transport.address import Address
-from canbroker.transport.links import Link
+from canbroker.transport.calls import ControlError, ControlLink, result_of
 from canbroker.transport.sockets import Context, Socket
-from canbroker.wire import DECODE_ERRORS, control
-from canbroker.wire.tasks import SCHEDULER_ID, Repeat, RepeatCounts, Repeating, TaskKey
+from canbroker.wire import WireError, control
+from canbroker.wire.tasks import SCHEDULER_ID, Repeat, RepeatCount, RepeatCounts, Repeating, TaskKey
 
 #: Offers under way: the channel serves them between the frames of everybody.
 _AT_ONCE: Final = 64
@@ -25,8 +23,6 @@ _AT_ONCE: Final = 64
 _ASK_NS: Final = clock.SECOND
 
 _logger = logging.getLogger(__name__)
-
-_T = TypeVar("_T")
 
 
 class _Handed:
@@ -83,7 +79,7 @@ class HandDown:
         self._counting = 0  # the request for counts whose answer is waited for
         self._count_at = 0
         self._offers = 0
-        self._link = Link(context, endpoint)
+        self._link = ControlLink(context, endpoint)
 
     def __repr__(self) -> str:
         return f"<HandDown tasks={len(self._handed)} unanswered={len(self._unanswered)}>"
@@ -161,8 +157,7 @@ class HandDown:
 
     def receive(self, now_ns: int) -> None:
         """Takes the channel's answers."""
-        while (body := self._link.receive()) is not None:
-            reply = control.decode_reply(body)
+        while (reply := self._link.reply()) is not None:
             done = self._unanswered.pop(reply.id, None)
             if done is not None:
                 done(reply, now_ns)
@@ -173,11 +168,11 @@ class HandDown:
         self, method: str, params: control.Params, done: Callable[[control.Reply, int], None]
     ) -> int:
         """The request's number; 0 if it cannot be sent now."""
-        if not self._link.send(control.encode_request(self.token + 1, method, params)):
-            return 0
-        self.token += 1
-        self._unanswered[self.token] = done
-        return self.token
+        number = self._link.request(method, params)
+        if number:
+            self.token = number
+            self._unanswered[number] = done
+        return number
 
     def _hand_down(self, task: Task, handed: _Handed) -> bool:
         if not self._repeat(task, handed):
@@ -213,11 +208,14 @@ class HandDown:
         handed = self._handed.get(task)
         if handed is None or handed.request != reply.id:
             return
-        answer = _result(reply, Repeating)
-        if isinstance(answer, Repeating) and answer.repeating:
+        try:
+            answer = result_of(reply, Repeating, "repeat")
+        except (ControlError, WireError) as error:
+            answer = Repeating(repeating=False, reason=str(error))
+        if answer.repeating:
             handed.confirmed = True
             return
-        reason = answer.reason if isinstance(answer, Repeating) else answer.message
+        reason = answer.reason
         _logger.debug("%r stays with the scheduler: %s", task, reason)
         self._refused.add(task)
         # The slot for which it was offered is still to be sent.
@@ -226,10 +224,13 @@ class HandDown:
     def _counted(self, reply: control.Reply, now_ns: int) -> None:
         if reply.id != self._counting:
             return
-        answer = _result(reply, RepeatCounts)
+        counts: list[RepeatCount] = []
+        try:
+            counts = result_of(reply, RepeatCounts, "repeat_counts").tasks
+            self.supported = True
+        except (ControlError, WireError):
+            self.supported = False
         self.settled = True
-        self.supported = isinstance(answer, RepeatCounts)
-        counts = answer.tasks if isinstance(answer, RepeatCounts) else []
         found = {(count.client_id, count.task): count.sent for count in counts}
         for task, handed in list(self._handed.items()):
             sent = found.get((task.origin, task.task))
@@ -248,12 +249,3 @@ class HandDown:
                 self._stop(*key)
             elif task not in self._handed:
                 self._hand_down(task, _Handed(task, self._schedule.next_ns(task, now_ns), sent))
-
-
-def _result(reply: control.Reply, result: type[_T]) -> _T | control.ErrorResult:
-    try:
-        if reply.ok:
-            return msgspec.msgpack.decode(reply.result, type=result)
-        return msgspec.msgpack.decode(reply.result, type=control.ErrorResult)
-    except DECODE_ERRORS as error:
-        return control.ErrorResult("malformed", str(error))

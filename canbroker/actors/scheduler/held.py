@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Final, NamedTuple
 
 from canbroker.system import clock
-from canbroker.transport.calls import Caller
+from canbroker.transport.replier import Caller
 from canbroker.wire.tasks import AddTask, StopTasks
 
 #: How many wait at a time.

@@ -8,13 +8,14 @@ import os
 from collections.abc import Sequence
 
 from canbroker.bus.periodic.cyclic import check_protection, frames_of, period_ns_of, phase_ns_of
-from canbroker.bus.periodic.scheduler_link import RefusedError, TaskLink
+from canbroker.bus.periodic.scheduler_link import TaskLink
 from canbroker.bus.periodic.task import OnError, Owner, PeriodicTask
 from canbroker.bus.periodic.timer import Entry
 from canbroker.errors import CanError, CanOperationError
 from canbroker.model.frame import Frame
 from canbroker.model.message import Message
 from canbroker.model.protection import Checksum, Counter
+from canbroker.transport.calls import ControlError
 from canbroker.wire.tasks import AddTask, ModifyTask, TaskAdded
 
 _logger = logging.getLogger("canbroker.bus")
@@ -74,7 +75,7 @@ class ScheduledTask(PeriodicTask):
         was_started, self.started = self.started, True  # it may never be known
         try:
             self._tell(link.add(self._request(link.client_id)))
-        except RefusedError:
+        except ControlError:
             self.ended()
             raise
         except BaseException:
@@ -112,7 +113,7 @@ class ScheduledTask(PeriodicTask):
             return
         try:
             self._tell(link.modify(change))
-        except RefusedError as error:
+        except ControlError as error:
             if error.code != "unknown":
                 raise
             self.ended()

@@ -10,8 +10,6 @@ from collections.abc import Callable, Sequence
 from typing import Final, TypeVar
 from weakref import WeakMethod
 
-import msgspec
-
 from canbroker.bus import discovery
 from canbroker.bus.life import Life
 from canbroker.bus.periodic.timer import shared
@@ -24,9 +22,9 @@ from canbroker.errors import (
 )
 from canbroker.system import clock
 from canbroker.transport.address import Address, parse_address
-from canbroker.transport.links import Link
+from canbroker.transport.calls import ControlError, ControlLink, NoAnswerError, result_of
 from canbroker.transport.runtime import Runtime
-from canbroker.wire import DECODE_ERRORS, WireError, control
+from canbroker.wire import WireError, control
 from canbroker.wire.tasks import AddTask, ModifyTask, StopTasks, TaskAdded, TaskTrouble
 
 #: The scheduler is a process; this long it may take to start on a busy machine.
@@ -47,18 +45,6 @@ _AT_ONCE: Final = 256
 _logger = logging.getLogger("canbroker.bus")
 
 _T = TypeVar("_T")
-
-
-class RefusedError(CanOperationError):
-    """The scheduler has answered with an error; ``code`` is to act on."""
-
-    def __init__(self, error: control.ErrorResult) -> None:
-        super().__init__(error.message)
-        self.code = error.code
-
-
-class NoAnswerError(CanOperationError):
-    """The scheduler, or its broker, has not answered."""
 
 
 class TaskLink:
@@ -86,7 +72,7 @@ class TaskLink:
         self._check_open = life.check_open
         self._finish = life.finish
         self._on_trouble = WeakMethod(on_trouble)
-        self._link: Link | None = None
+        self._link: ControlLink | None = None
         self._silent = False  # the last request was not answered
         self._numbers = itertools.count(1)
         self._asked: set[int] = set()
@@ -113,13 +99,13 @@ class TaskLink:
     def add(self, request: AddTask) -> TaskAdded:
         """Starts a task. In a turn.
 
-        :raises RefusedError: the scheduler does not start it.
-        :raises NoAnswerError: it did not answer in time, and may have started it just now.
+        :raises ControlError: the scheduler does not start it.
+        :raises CanOperationError: it did not answer in time, and may have started it just now.
         """
         self._connected()  # first: a scheduler that has to be started may take longer than that
         request.expires_ns = clock.monotonic_ns() + _ANSWER_NS - _UNDERWAY_NS
         (reply,) = self._exchange("task_add", [request], _ANSWER_NS)
-        return _result(reply, TaskAdded)
+        return _result(reply, TaskAdded, "task_add")
 
     def take_back(self, task: int) -> None:
         """Has a task stopped that may be started still, without waiting for it. In a turn."""
@@ -128,14 +114,14 @@ class TaskLink:
             self._link.send(control.encode_request(next(self._numbers), "task_stop", stop))
 
     def modify(self, request: ModifyTask) -> TaskAdded:
-        """Changes a task. In a turn. :raises RefusedError, NoAnswerError:"""
+        """Changes a task. In a turn. :raises: as :meth:`add`."""
         (reply,) = self._exchange("task_modify", [request], _ANSWER_NS)
-        return _result(reply, TaskAdded)
+        return _result(reply, TaskAdded, "task_modify")
 
     def stop(self, tasks: Sequence[int]) -> None:
         """Ends tasks; none of their frames is sent after this has returned. In a turn.
 
-        :raises RefusedError, NoAnswerError:
+        :raises: as :meth:`add`.
         """
         for start in range(0, len(tasks), _AT_ONCE):
             requests = [
@@ -143,7 +129,7 @@ class TaskLink:
                 for task in tasks[start : start + _AT_ONCE]
             ]
             for reply in self._exchange("task_stop", requests, _ANSWER_NS):
-                _result(reply, control.Nothing)
+                _result(reply, control.Nothing, "task_stop")
 
     def leave(self) -> None:
         """Ends all tasks of the client, before it leaves its channel, which ends them, too."""
@@ -208,8 +194,7 @@ class TaskLink:
     ) -> list[control.Reply]:
         """The replies to requests that are made at once.
 
-        :raises NoAnswerError: one of them had none in time.
-        :raises CanOperationError: the bus is being closed.
+        :raises CanOperationError: one of them had none in time, or the bus is being closed.
         """
         link = self._connected()
         bodies = {
@@ -223,55 +208,58 @@ class TaskLink:
             if not clock.remaining_ns(deadline):
                 self._asked.clear()
                 self._silent = True
-                raise NoAnswerError("the scheduler of periodic tasks does not answer")
+                raise CanOperationError("the scheduler of periodic tasks does not answer")
             for number in sorted(self._asked):
                 link.send(bodies[number])
             self._wait(link, min(clock.monotonic_ns() + _AGAIN_NS, deadline))
         return [self._answers[number] for number in bodies]
 
-    def _wait(self, link: Link, until: int) -> None:
+    def _wait(self, link: ControlLink, until: int) -> None:
         """Waits until all is answered, or the time is ``until``."""
         while self._asked and (left := clock.remaining_ns(until)):
             link.wait(self._life.closing(), left)
             self._check_open()
             self._collect()
 
-    def _connected(self) -> Link:
+    def _connected(self) -> ControlLink:
         if self._link is None or self._silent:
             # The broker starts it if it does not run.
-            found = discovery.ask(
-                self._life.context,
-                self._runtime,
-                "scheduler",
-                control.Params(),
-                control.SchedulerAt,
-                _START_S,
-            )
-            if found is None:
-                raise NoAnswerError(f"the broker at {self._runtime.address} does not answer")
+            endpoint = self._find_scheduler()
             self._silent = False
             if self._link is None:
-                self._link = self._connect(parse_address(found.control))
+                self._link = self._connect(endpoint)
                 self._descriptor = self._link.socket.fileno()
         return self._link
 
-    def _connect(self, endpoint: Address) -> Link:
+    def _find_scheduler(self) -> Address:
+        nothing, context = control.Params(), self._life.context
         try:
-            return Link(self._life.context, endpoint, self.client_id)
+            found = discovery.ask(
+                context, self._runtime, "scheduler", nothing, control.SchedulerAt, _START_S
+            )
+        except (ControlError, NoAnswerError) as error:  # of the broker, not of the scheduler
+            raise CanOperationError(str(error)) from error
+        return parse_address(found.control)
+
+    def _connect(self, endpoint: Address) -> ControlLink:
+        try:
+            return ControlLink(self._life.context, endpoint, self.client_id)
         except CanInitializationError as error:
             raise CanOperationError(f"the scheduler of periodic tasks: {error}") from error
 
     def _collect(self) -> None:
-        while self._link is not None and (body := self._link.receive()) is not None:
+        while self._link is not None:
             try:
-                reply = control.decode_reply(body)
+                reply = self._link.reply()
+                if reply is None:
+                    return
                 if reply.id in self._asked:
                     self._asked.discard(reply.id)
                     self._answers[reply.id] = reply
                 elif reply.id == 0:
-                    self._tell(msgspec.msgpack.decode(reply.result, type=TaskTrouble))
-            except (WireError, *DECODE_ERRORS) as error:
-                _logger.warning("the scheduler says what is not understood: %s", error)
+                    self._tell(result_of(reply, TaskTrouble, "task_add"))
+            except (ControlError, WireError) as error:
+                _logger.warning("cannot decode what the scheduler sent: %s", error)
 
     def _tell(self, trouble: TaskTrouble) -> None:
         on_trouble = self._on_trouble()
@@ -301,10 +289,9 @@ class TaskLink:
             self._link = None
 
 
-def _result(reply: control.Reply, result: type[_T]) -> _T:
+def _result(reply: control.Reply, result: type[_T], method: str) -> _T:
+    """:raises CanOperationError: the reply cannot be decoded, or is a :class:`ControlError`."""
     try:
-        if not reply.ok:
-            raise RefusedError(msgspec.msgpack.decode(reply.result, type=control.ErrorResult))
-        return msgspec.msgpack.decode(reply.result, type=result)
-    except DECODE_ERRORS as error:
-        raise CanOperationError(f"the scheduler says what is not understood: {error}") from error
+        return result_of(reply, result, method)
+    except WireError as error:
+        raise CanOperationError(f"the scheduler: {error}") from error

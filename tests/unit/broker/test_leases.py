@@ -16,7 +16,7 @@ from canbroker.broker import leases
 from canbroker.broker.leases import MAX_WAITING, Leases
 from canbroker.system import clock
 from canbroker.system.processes import end_of, start_of
-from canbroker.transport.calls import Caller
+from canbroker.transport.replier import Caller
 from canbroker.transport.waiter import Waiter
 from canbroker.wire import control
 

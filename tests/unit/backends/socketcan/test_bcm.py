@@ -15,7 +15,7 @@ from canbroker.backends.socketcan.codec import encode
 from canbroker.backends.socketcan.rhythm import CORRECT_FIRST, Rhythm
 from canbroker.model.frame import FD, Frame
 from canbroker.system.clock import MILLISECOND, SECOND
-from canbroker.transport.calls import Caller
+from canbroker.transport.replier import Caller
 from canbroker.wire import control
 from canbroker.wire.tasks import TaskKey
 

@@ -1,0 +1,121 @@
+"""The serving end of control calls."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final, NamedTuple
+
+import msgspec
+import zmq
+
+from canbroker.system.throttle import Throttle
+from canbroker.transport.address import Address
+from canbroker.transport.links import Router
+from canbroker.transport.sockets import REQUEST_HIGH_WATER, Context
+from canbroker.transport.waiter import Waiter
+from canbroker.wire import WireError, control
+
+_logger = logging.getLogger(__name__)
+
+#: Requests handled before the process does something else.
+_AT_ONCE: Final = 64
+
+
+class Caller(NamedTuple):
+    """The connection and the request to answer, now or later."""
+
+    identity: bytes
+    request_id: int
+
+
+Handler = Callable[[Caller, Any], msgspec.Struct | None]
+
+
+class Replier(Router):
+    """A ROUTER that serves control methods. Made, used and closed by one thread.
+
+    A handler returns the result, or ``None`` to answer later with :meth:`reply`.
+    """
+
+    def __init__(
+        self,
+        context: Context,
+        endpoint: Address,
+        methods: Mapping[str, type[control.Params]],
+        handlers: Mapping[str, Handler],
+        refused: Throttle,
+        unread: int = REQUEST_HIGH_WATER,
+    ) -> None:
+        """
+        :param refused: the account of rejected messages.
+        :param unread: as of :meth:`Context.replier`.
+        :raises CanInitializationError: cannot listen on ``endpoint``.
+        """
+        self._methods = methods
+        self._handlers = handlers
+        self._refused = refused
+        super().__init__(context, endpoint, refused, unread)
+
+    def serve(self, waiter: Waiter, at_most: int = _AT_ONCE) -> None:
+        """Handles up to ``at_most`` of the requests that have arrived.
+
+        ``waiter`` has reported the socket as readable; it rests the socket after a malformed
+        request.
+        """
+        for _ in range(at_most):
+            try:
+                identity, *parts = self.socket.recv_multipart(zmq.NOBLOCK, copy=False)
+            except zmq.Again:
+                return
+            last = parts[-1] if parts else identity
+            if self._guard.has_ended(last):
+                continue
+            if not self._request(identity.bytes, parts):
+                self._refuse(last, sum(map(len, parts)), waiter)
+                return
+
+    def reply(self, caller: Caller, result: msgspec.Struct) -> None:
+        """Answers a request. The answer is lost if its connection is gone."""
+        self.socket.send_multipart(
+            [caller.identity, control.encode_reply(caller.request_id, result)]
+        )
+
+    def is_connected(self, identity: bytes) -> bool:
+        """Whether a peer with that identity is connected.
+
+        Sends it a reply to no request, which peers ignore: libzmq reports a missing peer only
+        when something is sent to it.
+        """
+        self.socket.setsockopt(zmq.ROUTER_MANDATORY, 1)
+        try:
+            self.socket.send_multipart([identity, control.NOTHING], zmq.NOBLOCK)
+        except zmq.Again:  # connected, but its queue is full
+            return True
+        except zmq.ZMQError as error:
+            if error.errno != zmq.EHOSTUNREACH:
+                raise
+            return False
+        finally:
+            self.socket.setsockopt(zmq.ROUTER_MANDATORY, 0)
+        return True
+
+    def _request(self, identity: bytes, parts: Sequence[zmq.Frame]) -> bool:
+        """Handles and answers a request; returns ``False`` if it is malformed."""
+        caller = Caller(identity, 0)
+        try:
+            request = control.decode_request(b"".join(part.bytes for part in parts))
+            caller = Caller(identity, request.id)
+            params = control.decode_params(request, self._methods)
+        except WireError as error:
+            self._refused.note("control request refused", str(error))
+            self.reply(caller, control.ErrorResult("malformed", str(error)))
+            return False
+        try:
+            result = self._handlers[request.method](caller, params)
+        except Exception as error:  # one request must not end the process that serves all others
+            _logger.exception("method %r failed", request.method)
+            result = control.ErrorResult("internal", f"{request.method}: {error!r}")
+        if result is not None:
+            self.reply(caller, result)
+        return True
