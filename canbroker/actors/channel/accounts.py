@@ -1,15 +1,16 @@
-"""What the clients of a channel have asked it to transmit. Send thread."""
+"""What a client has asked the channel to transmit. Send thread."""
 
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Sequence
 
 from canbroker.backends import Transmit
 from canbroker.wire.transmit import Status
 
 
 class Pending:
-    """A request whose frames have not all ended."""
+    """A request that is not answered because some of its frames have not ended."""
 
     __slots__ = ("accepted", "failed", "reason", "remaining", "status", "timestamp_ns", "token")
 
@@ -29,13 +30,20 @@ class Pending:
 
 
 class Account:
-    """One client's transmits: what waits for the driver, and what is not answered."""
+    """One client's transmits: those that wait for the driver, and the unanswered requests."""
 
     def __init__(self, client_id: str, identity: bytes) -> None:
         self.client_id = client_id
         self.identity = identity
         self.waiting: deque[Transmit] = deque()
-        self.kept: list[tuple[int, list[Transmit]]] = []  # until then, in that order
+        self.scheduled: list[tuple[int, list[Transmit]]] = []  # by due time, monotonic ns
         self.unanswered: deque[Pending] = deque()
         self.outstanding = 0  # frames
         self.token = 0  # of the last request
+
+    def fail(self, pending: Pending, indexes: Sequence[int], status: Status, reason: str) -> None:
+        """Marks frames of a request as not sent."""
+        for index in indexes:
+            pending.fail(index, status, reason)
+        pending.remaining -= len(indexes)
+        self.outstanding -= len(indexes)

@@ -14,10 +14,12 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from typing import Final
+from functools import partial
+from typing import Any, Final, TypeVar
 
 import msgspec
 
+from canbroker.actors.channel.error_storms import ErrorStorms
 from canbroker.actors.channel.messages import (
     Answer,
     ChangeState,
@@ -28,19 +30,23 @@ from canbroker.actors.channel.messages import (
     LetGo,
     Lost,
     Opened,
-    ReceiverMessage,
-    SenderMessage,
     Stop,
     Up,
 )
 from canbroker.actors.channel.opening import Opening
+from canbroker.actors.channel.ports import Ports
 from canbroker.actors.channel.receiver import Receiver
 from canbroker.actors.channel.sender import Sender
+from canbroker.actors.channel.wiring import Wiring
+from canbroker.actors.channel.worker import Worker, start
 from canbroker.actors.mailbox import Mailbox
 from canbroker.actors.specs import ChannelSpec
 from canbroker.backends import Backend, Options, open_backend, parse_options
+from canbroker.delivery.publisher import Publisher
+from canbroker.delivery.replayer import Replayer
 from canbroker.delivery.ring import Ring, anonymous
 from canbroker.system import clock
+from canbroker.system.priority import RealTime
 from canbroker.transport.address import parse_address
 from canbroker.transport.sockets import Context
 from canbroker.transport.waiter import Descriptor, Waiter
@@ -52,6 +58,8 @@ _REOPEN_FIRST_NS: Final = 50 * clock.MILLISECOND
 #: Frames shall be received again well within a second of an adapter's return.
 _REOPEN_MAX_NS: Final = 250 * clock.MILLISECOND
 _THREADS: Final = ("recv", "send")
+
+_W = TypeVar("_W", bound=Worker[Any])
 
 _logger = logging.getLogger(__name__)
 
@@ -71,9 +79,7 @@ class ChannelActor:
         self._options = parse_options(spec.interface, spec.parameters)
         self._backend: Backend | None = open_backend(spec.interface, self._options)
         self._options = self._backend.reopening or self._options
-        self._inbox: Mailbox[KeeperMessage] = Mailbox()
-        self._recv_inbox: Mailbox[ReceiverMessage] = Mailbox()
-        self._send_inbox: Mailbox[SenderMessage] = Mailbox()
+        self._wiring = Wiring(spec.name, time.time_ns())
         self._context = Context()
         self._threads: list[threading.Thread] = []
         self._waiting_for: set[str] = set()  # threads that have not let go of a lost backend
@@ -103,7 +109,7 @@ class ChannelActor:
         :raises ActorCrashedError: one of the threads has crashed.
         """
         waiter = Waiter()
-        waiter.add(self._inbox)
+        waiter.add(self._wiring.keeper)
         for lifeline in lifelines:
             waiter.add(lifeline)
         try:
@@ -116,7 +122,7 @@ class ChannelActor:
                     reason = said or "the channel was closed by the broker, or that is gone"
                     self._stop = Stop(reason, for_good=bool(said))
                     self._take_down(Down(self._stop.reason, Status.SHUTTING_DOWN))
-                for message in self._inbox.take():
+                for message in self._wiring.keeper.take():
                     self._handle(message)
                 if self._reopen_at is not None and clock.monotonic_ns() >= self._reopen_at:
                     self._reopen()
@@ -126,81 +132,36 @@ class ChannelActor:
     # ------------------------------------------------------------------------------- threads
 
     def _start_threads(self) -> None:
-        epoch = time.time_ns()
-        spec = self._spec
-        ring = Ring(_memory(spec), epoch, spec.ring_s)
-        sender_ready: Mailbox[Sender] = Mailbox()
-
-        def make_sender() -> Sender:
-            endpoints = (parse_address(spec.transmit), parse_address(spec.control))
-            sender = Sender(
-                self._context,
-                spec.name,
-                endpoints,
-                epoch,
-                self._send_inbox,
-                self._inbox,
-                self._recv_inbox,
-            )
-            sender_ready.put(sender)
-            return sender
-
-        try:
-            self._start("send", make_sender)
-            (sender,) = sender_ready.take()
-        finally:
-            sender_ready.close()
-
-        def make_receiver() -> Receiver:
-            return Receiver(
-                self._context,
-                spec.name,
-                parse_address(spec.stream),
-                epoch,
-                ring,
-                spec.awaited,
-                self._recv_inbox,
-                self._send_inbox,
-                self._inbox,
-                lambda: (sender.queued, sender.refused.counts.total()),
-                spec.error_rate,
-            )
-
-        self._start("recv", make_receiver)
+        ring = Ring(_memory(self._spec), self._wiring.epoch, self._spec.ring_s)
+        sender = self._start("send", self._make_sender, self._wiring.sender)
+        self._start("recv", lambda: self._make_receiver(ring, sender), self._wiring.receiver)
         self._bring_up()
 
-    def _start(self, name: str, make: Callable[[], Sender] | Callable[[], Receiver]) -> None:
-        """Starts a thread that makes its worker (its sockets are its own) and steps it.
-
-        Returns when the worker is made, or raises what making it raised.
-        """
-        made = threading.Event()
-        failure: list[BaseException] = []
-
-        def run() -> None:
-            try:
-                worker = make()
-            except BaseException as error:  # noqa: BLE001 - raised again in the keeper
-                failure.append(error)
-                return
-            finally:
-                made.set()
-            try:
-                while worker.step():
-                    pass
-            except Exception:
-                _logger.exception("%s thread of channel %r crashed", name, self._spec.name)
-                self._inbox.put(Crashed(name))
-            finally:
-                worker.close()
-
-        thread = threading.Thread(target=run, name=name)
-        thread.start()
-        made.wait()
-        if failure:
-            thread.join()
-            raise failure[0]
+    def _start(self, name: str, make: Callable[[], _W], inbox: Mailbox[Any]) -> _W:
+        thread, worker = start(name, make, inbox, self._crashed)
         self._threads.append(thread)
+        return worker
+
+    def _make_sender(self) -> Sender:
+        transmit, controls = parse_address(self._spec.transmit), parse_address(self._spec.control)
+        open_ports = partial(Ports, self._context, transmit, controls)
+        return Sender(self._wiring, open_ports, RealTime())
+
+    def _make_receiver(self, ring: Ring, sender: Sender) -> Receiver:
+        spec, epoch = self._spec, self._wiring.epoch
+        stream = parse_address(spec.stream)
+        publisher = Publisher(self._context, stream, spec.name, epoch, ring, spec.awaited)
+        waiter = Waiter()
+        waiter.add(publisher.socket)
+        waiter.add(publisher.listening.monitor)
+        replayer = Replayer(ring, spec.name, epoch, publisher.route)
+        storms = ErrorStorms(spec.error_rate)
+        return Receiver(self._wiring, waiter, publisher, replayer, storms, sender.counts)
+
+    def _crashed(self, thread: str, error: Exception) -> None:
+        """[the worker's thread]"""
+        _logger.error("%s thread of channel %r crashed", thread, self._spec.name, exc_info=error)
+        self._wiring.keeper.put(Crashed(thread))
 
     # ------------------------------------------------------------------------------ messages
 
@@ -227,8 +188,8 @@ class ChannelActor:
 
     def _bring_up(self) -> None:
         if self._backend is not None:
-            self._send_inbox.put(Up(self._backend))
-            self._recv_inbox.put(Up(self._backend))
+            self._wiring.sender.put(Up(self._backend))
+            self._wiring.receiver.put(Up(self._backend))
 
     def _take_down(self, down: Down) -> None:
         """Tells both threads to let go of the backend; :meth:`_close_backend` goes on."""
@@ -238,8 +199,8 @@ class ChannelActor:
         self._down = down
         self._reopen_at = None
         self._waiting_for = set(_THREADS)
-        self._send_inbox.put(down)
-        self._recv_inbox.put(down)
+        self._wiring.sender.put(down)
+        self._wiring.receiver.put(down)
 
     def _close_backend(self) -> None:
         backend, self._backend = self._backend, None
@@ -247,7 +208,7 @@ class ChannelActor:
             abandoned = backend.abandon()
             for transmit in abandoned:
                 transmit.failure = self._down.reason
-            self._send_inbox.put(Finished(abandoned))
+            self._wiring.sender.put(Finished(abandoned))
             backend.close()
         if self._stop is None:
             self._reopen_at = clock.monotonic_ns() + self._backoff_ns
@@ -260,7 +221,7 @@ class ChannelActor:
         options = self._options
         if self._change is not None:
             options = _changed(options, self._change)
-        self._opening = Opening(self._spec.interface, options, self._inbox)
+        self._opening = Opening(self._spec.interface, options, self._wiring.keeper)
 
     def _opened(self, backend: Backend | None, problem: str) -> None:
         """Goes on with the adapter, or without it for another while."""
@@ -316,7 +277,7 @@ class ChannelActor:
                 self._take_down(Down(self._lost))
 
     def _answer(self, change: ChangeState, result: msgspec.Struct) -> None:
-        self._send_inbox.put(Answer(change.caller, result))
+        self._wiring.sender.put(Answer(change.caller, result))
 
     # ----------------------------------------------------------------------------------- end
 
@@ -329,8 +290,8 @@ class ChannelActor:
         stop = self._stop or Stop("the channel actor ends")
         for change in (*([self._change] if self._change else []), *self._changes):
             self._answer(change, control.ErrorResult("shutting-down", stop.reason))
-        self._send_inbox.put(stop)
-        self._recv_inbox.put(stop)
+        self._wiring.sender.put(stop)
+        self._wiring.receiver.put(stop)
         for thread in self._threads:
             thread.join()
         if self._opening is not None:
@@ -338,8 +299,7 @@ class ChannelActor:
         if self._backend is not None:
             self._backend.close()
         self._context.close()
-        for mailbox in (self._inbox, self._recv_inbox, self._send_inbox):
-            mailbox.close()
+        self._wiring.close()
 
 
 def _memory(spec: ChannelSpec) -> mmap.mmap:

@@ -86,8 +86,8 @@ class ChangeState:
 
 
 @dataclass(frozen=True)
-class Settle:
-    """To the recv thread: have this caller answered when what the adapter has is published."""
+class CatchUp:
+    """To the recv thread: publish all that the adapter has read, then answer this caller."""
 
     caller: Caller
 
@@ -127,5 +127,5 @@ class Crashed:
 
 
 SenderMessage = Up | Down | Finished | Gone | Exclusive | Answer | Stop
-ReceiverMessage = Up | Down | Settle | Ask | Stop
+ReceiverMessage = Up | Down | CatchUp | Ask | Stop
 KeeperMessage = Lost | LetGo | Opened | ChangeState | Crashed | Stop

@@ -1,4 +1,4 @@
-"""What a channel's driver repeats by itself, for the scheduler. Send thread."""
+"""Periodic frames that a channel's driver sends by itself, for the scheduler. Send thread."""
 
 from __future__ import annotations
 
@@ -12,21 +12,23 @@ from canbroker.wire import control
 from canbroker.wire.stream import Holder, locked_by
 from canbroker.wire.tasks import Repeat, RepeatCount, RepeatCounts, Repeating, TaskKey
 
-#: A scheduler asks for the counts every second. When nobody does for this long it is not there to
-#: stop anything any more, and everything ends.
+#: A scheduler asks for the counts every second. If it has not asked for this long, it can no longer
+#: stop anything, and all repetitions end.
 LEASE_NS: Final = 10 * clock.SECOND
 
 
 class Repeats:
-    """Serves the methods of repeating."""
+    """Serves the control methods of repetitions. Times are monotonic ns."""
 
-    def __init__(self, settle: Callable[[Caller], None]) -> None:
-        """``settle`` answers a caller when what the bus has seen before has been published."""
-        self._settle = settle
+    def __init__(self, answer_when_published: Callable[[Caller], None]) -> None:
+        """``answer_when_published`` answers a caller once all frames that were on the bus before
+        have been published."""
+        self._answer_when_published = answer_when_published
         self._backend: Backend | None = None
-        self._holder: Holder | None = None  # who alone may transmit
+        self._holder: Holder | None = None  # the only client that may transmit, if there is one
         self._scheduler = b""  # its connection
-        self._lease_ns: int | None = None  # the end of it, while anything is repeated
+        self._renewed = False  # the scheduler has asked for something since the last step
+        self._lease_ns: int | None = None  # when it ends; None while nothing is repeated
         self.handlers: Mapping[str, Handler] = {
             "repeat": self._repeat,
             "repeat_stop": self._stop,
@@ -34,44 +36,49 @@ class Repeats:
         }
 
     def use(self, backend: Backend | None) -> None:
-        """The adapter from now on; what another one has repeated ended with it."""
+        """Uses this adapter from now on; the repetitions of the one before ended with it."""
         self._backend = backend
+        self._renewed = False
         self._lease_ns = None
 
     def lock(self, holder: Holder | None) -> None:
-        """Ends what is repeated for others than the holder, and refuses more; ``None``: no one."""
+        """Ends and refuses the repetitions of all other clients; ``None``: everyone may repeat."""
         self._holder = holder
         if holder is not None:
             self._end(lambda owner: owner != holder.client_id)
 
     def forget(self, client_id: str) -> None:
-        """Ends what is repeated for a client that has left."""
+        """Ends the repetitions of a client that has left."""
         self._end(lambda owner: owner == client_id)
 
-    def patience(self) -> int | None:
-        """Nanoseconds until :meth:`step` is to be called; ``None``: it is not."""
-        return clock.remaining_ns(self._lease_ns)
+    def due_ns(self) -> int | None:
+        """When :meth:`step` has something to do; ``None``: never."""
+        return self._lease_ns
 
-    def step(self) -> None:
-        """Ends everything when the scheduler has not been heard for long."""
-        if self._lease_ns is not None and clock.monotonic_ns() >= self._lease_ns:
+    def step(self, now_ns: int) -> None:
+        """Ends all repetitions if the scheduler has been silent for too long."""
+        if self._renewed:
+            self._renewed = False
+            self._lease_ns = now_ns + LEASE_NS
+        elif self._lease_ns is not None and now_ns >= self._lease_ns:
             self._lease_ns = None
             self._end(lambda _: True)
 
-    def _end(self, concerned: Callable[[str], bool]) -> None:
+    def _end(self, ends: Callable[[str], bool]) -> None:
+        """Ends the repetitions of the clients for which ``ends`` is true."""
         if self._backend is not None:
             for key in self._backend.repeated():
-                if concerned(key[0]):
+                if ends(key[0]):
                     self._backend.stop_repeating(key)
 
     def _repeat(self, caller: Caller, params: Repeat) -> Repeating | control.ErrorResult:
-        backend = self._able()
+        backend = self._able_backend()
         if isinstance(backend, control.ErrorResult):
             return backend
         if self._holder is not None and self._holder.client_id != params.client_id:
             return Repeating(repeating=False, reason=locked_by(self._holder))
         self._scheduler = caller.identity
-        self._lease_ns = clock.monotonic_ns() + LEASE_NS
+        self._renewed = True
         reason = backend.repeat(
             Repetition(
                 key=(params.client_id, params.task),
@@ -85,14 +92,14 @@ class Repeats:
     def _stop(self, caller: Caller, params: TaskKey) -> None:
         if self._backend is not None:
             self._backend.stop_repeating((params.client_id, params.task))
-        self._settle(caller)
+        self._answer_when_published(caller)
 
     def _counts(self, caller: Caller, _: control.Params) -> RepeatCounts | control.ErrorResult:
-        backend = self._able()
+        backend = self._able_backend()
         if isinstance(backend, control.ErrorResult):
             return backend
         if self._lease_ns is not None and caller.identity == self._scheduler:
-            self._lease_ns = clock.monotonic_ns() + LEASE_NS
+            self._renewed = True
         return RepeatCounts(
             tasks=[
                 RepeatCount(client_id=client_id, task=task, sent=sent)
@@ -100,9 +107,10 @@ class Repeats:
             ]
         )
 
-    def _able(self) -> Backend | control.ErrorResult:
+    def _able_backend(self) -> Backend | control.ErrorResult:
+        """The adapter if it can repeat frames, else the error to answer with."""
         if self._backend is None:
             return control.ErrorResult("down", "the adapter is not open")
         if not self._backend.repeats:
-            return control.ErrorResult("unsupported", "this interface repeats nothing by itself")
+            return control.ErrorResult("unsupported", "this interface cannot repeat frames")
         return self._backend

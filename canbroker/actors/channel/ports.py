@@ -1,0 +1,128 @@
+"""The sockets of the send thread: where requests come in and replies go out."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Container, Mapping
+from typing import Final, TypeAlias
+
+import msgspec
+
+from canbroker.system import clock
+from canbroker.system.throttle import Throttle
+from canbroker.transport.address import Address
+from canbroker.transport.links import Intake
+from canbroker.transport.replier import Caller, Handler, Replier
+from canbroker.transport.sockets import Context, readable
+from canbroker.transport.waiter import Waiter
+from canbroker.wire import WireError, control
+from canbroker.wire.replay import REPLAY_METHODS
+from canbroker.wire.tasks import REPEAT_METHODS
+from canbroker.wire.transmit import CREDIT, Request, Status, decode_request, encode_reply
+
+#: Requests taken from the socket before the backend and the replies get their turn.
+_DRAIN: Final = 256
+
+#: Malformed requests before the socket rests. Connections take turns, so the second one may be
+#: from another client.
+_GARBAGE: Final = 2
+
+#: Control replies that are kept for a peer that does not read: those with frames have half a MiB.
+_UNREAD: Final = 128
+
+_METHODS: Final = {**control.CHANNEL_METHODS, **REPEAT_METHODS, **REPLAY_METHODS}
+
+#: Gets the connection, the request, and when it was received (monotonic ns).
+Accept: TypeAlias = Callable[[bytes, Request, int], None]
+
+_logger = logging.getLogger(__name__)
+
+
+class Ports:
+    """The ROUTERs for transmit requests and for control requests. One thread."""
+
+    def __init__(
+        self,
+        context: Context,
+        transmit: Address,
+        controls: Address,
+        handlers: Mapping[str, Handler],
+    ) -> None:
+        """``transmit``, ``controls``: their addresses; ``handlers``: of the control methods.
+
+        :raises CanInitializationError: an address cannot be bound.
+        """
+        self.refused = Throttle(_logger)
+        self.waiter = Waiter()
+        self._intake = Intake(context, transmit, self.refused)
+        try:
+            self._control = Replier(context, controls, _METHODS, handlers, self.refused, _UNREAD)
+        except BaseException:
+            self._intake.close()
+            raise
+        self._listening = (self._intake.listening, self._control.listening)
+        for router in (self._intake, self._control):
+            self.waiter.add(router.socket)
+            self.waiter.add(router.listening.monitor)
+
+    def serve_control(self, ready: Container[object]) -> None:
+        """Handles the control requests that have arrived."""
+        if self._control.socket in ready:
+            self._control.serve(self.waiter)
+
+    def has_requests(self, ready: Container[object]) -> bool:
+        """Whether there are transmit requests to :meth:`receive`."""
+        return self._intake.socket in ready
+
+    def receive(self, accept: Accept) -> bool:
+        """Hands a limited number of transmit requests to ``accept``; whether those were all."""
+        garbage = 0
+        for number in range(_DRAIN):
+            # The first one is there, as a rule. For the others asking costs less than an exception.
+            if number == 1 and not readable(self._intake.socket):
+                return True
+            received = self._intake.receive()
+            if received is None:
+                return True
+            identity, body = received
+            if body is None:
+                continue
+            try:
+                request = decode_request(body)
+            except WireError as error:
+                self._refuse(identity, error)
+                garbage += 1
+                if garbage == _GARBAGE:
+                    return False
+                continue
+            accept(identity, request, clock.monotonic_ns())
+        return False
+
+    def receive_all(self, accept: Accept) -> None:
+        """Hands all transmit requests that have arrived to ``accept``; at most CREDIT of them, as
+        many as a client may have unanswered."""
+        for _ in range(CREDIT // _DRAIN):
+            if self.receive(accept):
+                return
+
+    def reply(self, identity: bytes, reply: bytes) -> None:
+        """Answers a transmit request."""
+        self._intake.reply(identity, reply)
+
+    def answer(self, caller: Caller, result: msgspec.Struct) -> None:
+        """Answers a control request."""
+        self._control.reply(caller, result)
+
+    def attend(self, ready: Container[object]) -> None:
+        """Looks after the listening sockets."""
+        for listening in self._listening:
+            listening.attend(ready)
+
+    def close(self) -> None:
+        self._intake.close()
+        self._control.close()
+
+    def _refuse(self, identity: bytes, error: WireError) -> None:
+        self.refused.note("transmit request refused", str(error))
+        reply = encode_reply(0, Status.MALFORMED, 0, 0, str(error))
+        self._intake.refuse(identity, reply, self.waiter)
