@@ -4,34 +4,44 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections import Counter
+from collections.abc import Iterator
 from contextlib import ExitStack
 from typing import Final, NamedTuple
 
 import click
 
+from canbroker.bus.tapping import tap
 from canbroker.cli.common import COUNT, Opener, opens_channels
-from canbroker.cli.merging import Source, merge
-from canbroker.cli.timed import TimedBus, TimedMessage
-from canbroker.client import BusStats
+from canbroker.delivery.tap import (
+    Dropped,
+    Ended,
+    Event,
+    Frames,
+    Interrupted,
+    Missed,
+    Restarted,
+    Silent,
+    Tap,
+)
+from canbroker.errors import CanOperationError
 from canbroker.logs.candump import format_human, format_log_line, parse_dump_filters
 from canbroker.model.filters import EVERYTHING, FilterSet
 from canbroker.model.frame import EXTENDED, Frame
-from canbroker.model.message import Message, received_frame
 from canbroker.system import clock
 
 _MICROSECOND: Final = 1000
 
 
 class Wanted(NamedTuple):
-    """A channel, and what of it to print."""
+    """A channel, and the filters for the frames to print."""
 
     channel: str
     filters: FilterSet
 
 
 def wanted_channel(text: str) -> Wanted:
-    """What ``CHANNEL[,FILTER...]`` says, with candump's filters.
+    """The channel and the filters of ``CHANNEL[,FILTER...]``, in candump's notation.
 
     :raises click.BadParameter: no channel, or a filter that does not parse.
     """
@@ -94,15 +104,17 @@ def dump(
     if not wanted:
         raise click.UsageError("name a channel at least")
     lines = LogLines() if log_form else HumanLines(stamp, max(len(w.channel) for w in wanted))
+    losses = Losses()
     with ExitStack() as stack:
-        sources = [
-            Source(channel, stack.enter_context(opener.open(channel, filters, TimedBus)))
+        buses = [
+            (channel, stack.enter_context(opener.open(channel, filters)))
             for channel, filters in wanted
         ]
+        stream = stack.enter_context(tap(buses))
         try:
-            _print(lines, merge(sources, None if silence_ms is None else silence_ms / 1000), count)
+            _print(stream, lines, losses, count, None if silence_ms is None else silence_ms / 1000)
         finally:
-            _report_losses(sources)
+            losses.report([channel for channel, _ in buses])
 
 
 class LogLines:
@@ -143,48 +155,64 @@ class HumanLines:
         return f"({seconds:03}.{rest_ns // _MICROSECOND:06})"
 
 
-def timed_frame(message: Message) -> Frame:
-    """The frame that a received message was.
+class Losses:
+    """Counts what kept frames from being printed, for the report at the end."""
 
-    Unchecked, unlike a frame to send: whatever an adapter has received is shown.
-    """
-    frame = received_frame(message)
-    assert isinstance(message, TimedMessage), "of a TimedBus"  # noqa: S101
-    frame.timestamp_ns = message.timestamp_ns
-    return frame
+    def __init__(self) -> None:
+        self._counts: Counter[tuple[str, type[Event]]] = Counter()
+
+    def add(self, event: Event) -> None:
+        """Counts the frames of an event that tells how many there were, or else the event."""
+        match event:
+            case Missed(_, loss):
+                count = loss.frames or 0
+            case Dropped(_, frames):
+                count = frames
+            case _:
+                count = 1
+        self._counts[event.channel, type(event)] += count
+
+    def report(self, channels: list[str]) -> None:
+        """Writes a line for each kind of loss to standard error."""
+        for channel in channels:
+            for loss in self._of(channel):
+                click.echo(f"canbroker: dump: {channel}: {loss}", err=True)
+
+    def _of(self, channel: str) -> Iterator[str]:
+        if count := self._counts[channel, Missed]:
+            yield f"{count} frames lost: this program was too slow"
+        if count := self._counts[channel, Dropped]:
+            yield f"{count} frames lost before they reached the broker"
+        if count := self._counts[channel, Restarted]:
+            yield f"the channel was restarted {count} times; frames may have been missed"
+        if count := self._counts[channel, Interrupted]:
+            yield f"the adapter was away {count} times; nobody received what came then"
 
 
 def _print(
+    stream: Tap,
     lines: LogLines | HumanLines,
-    batches: Iterable[list[tuple[str, Message]]],
+    losses: Losses,
     count: int | None,
+    silence_s: float | None,
 ) -> None:
-    """Prints batch by batch, so that whoever reads the output waits for nothing."""
+    """Prints frames as they arrive, until there were ``count`` or none for ``silence_s`` seconds.
+
+    :raises CanOperationError: a channel is gone.
+    """
     left = count
-    for batch in batches:
-        shown = batch[:left]
-        sys.stdout.writelines(
-            f"{lines.line(channel, timed_frame(message))}\n" for channel, message in shown
-        )
-        sys.stdout.flush()
-        if left is not None:
-            left -= len(shown)
-            if not left:
-                return
-
-
-def _report_losses(sources: list[Source]) -> None:
-    for channel, bus in sources:
-        for loss in _losses(bus.stats):
-            click.echo(f"canbroker: dump: {channel}: {loss}", err=True)
-
-
-def _losses(stats: BusStats) -> Iterator[str]:
-    if stats.lost:
-        yield f"{stats.lost} frames lost: this program was too slow"
-    if stats.dropped_upstream:
-        yield f"{stats.dropped_upstream} frames lost before they reached the broker"
-    if stats.restarts:
-        yield f"the channel was restarted {stats.restarts} times; frames may have been missed"
-    if stats.interruptions:
-        yield f"the adapter was away {stats.interruptions} times; nobody received what came then"
+    deadline = clock.deadline_after(silence_s)
+    while left != 0 and (remaining_ns := clock.remaining_ns(deadline)) != 0:
+        events = stream.receive(None if remaining_ns is None else remaining_ns / clock.SECOND)
+        for event in events:
+            match event:
+                case Frames(channel, frames):
+                    shown = frames[:left]
+                    sys.stdout.writelines(f"{lines.line(channel, frame)}\n" for frame in shown)
+                    left = None if left is None else left - len(shown)
+                    deadline = clock.deadline_after(silence_s)
+                case Ended(_, reason) | Silent(_, reason):
+                    raise CanOperationError(reason)
+                case _:
+                    losses.add(event)
+        sys.stdout.flush()  # a program that reads the output need not wait

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from typing import Final
 
 from canbroker.delivery.asker import Asker
@@ -65,6 +66,8 @@ class Subscriber:
         self._asked = b""  # private topic of the filters that shall be next
         self._answer: stream.EventBody | None = None
         self._topics: set[bytes] = set()  # subscribed to, perhaps
+        self.states: deque[tuple[bytes, bool]] = deque()
+        self._state_topic: bytes | None = None  # None: state events are not followed
         self._backlog = 0  # messages before the last answer
         self._heard_ns = clock.monotonic_ns()
         self.socket: Socket = context.subscriber(endpoint)
@@ -104,11 +107,20 @@ class Subscriber:
             self._route = route
             self._private = private
             self._ready = ready
+            self.dropped_upstream = ready.state.dropped
             self.filters = filters
         finally:
             self._asked = b""
             self._leave_others()
         return ready
+
+    def follow_state(self) -> None:
+        """Receives state events of the channel, too, in their place among the frames.
+
+        Each goes to ``states`` with whether frames before it were missing when it arrived.
+        """
+        self._state_topic = topics.state_topic(self._channel)
+        self.socket.subscribe(self._state_topic)
 
     def remember(self, seconds: float, deadline: int | None) -> None:
         """Puts the frames of the last ``seconds`` before those of the route, just subscribed to.
@@ -311,6 +323,9 @@ class Subscriber:
             waiter.wait((again if deadline is None else min(deadline, again)) - now)
 
     def _message(self, topic: bytes, body: bytes) -> None:
+        if topic == self._state_topic:
+            self.states.append((body, self.order.gap is not None))
+            return
         if topic not in {self._route, self._private, self._asked}:
             return  # a route that we have left, or that is not confirmed yet
         self._heard_ns = clock.monotonic_ns()

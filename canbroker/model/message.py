@@ -303,12 +303,6 @@ def to_frame(message: Any) -> Frame:
     return Frame(0, arbitration_id, flags, data)
 
 
-def received_frame(message: Message) -> Frame:
-    """The frame that a received message was, with its timestamp 0; nothing is checked."""
-    data = message.dlc if message.is_remote_frame else bytes(message.data)
-    return Frame(0, message.arbitration_id, _flags(message), data)
-
-
 def to_stamped_frame(message: Any) -> Frame:
     """As :func:`to_frame`, with the message's own timestamp, which is to be kept.
 

@@ -12,14 +12,12 @@ from click.testing import CliRunner
 
 from canbroker.cli import COMMANDS, CommandTable, cli
 from canbroker.cli.common import parameter
-from canbroker.cli.dump import HumanLines, LogLines, timed_frame, wanted_channel
+from canbroker.cli.dump import HumanLines, LogLines, wanted_channel
 from canbroker.cli.replay import EvenTime, Route, loop_count
 from canbroker.cli.tables import bitrate, duration, program_name
-from canbroker.cli.timed import TimedMessage
 from canbroker.logs.pacing import MAX_TOGETHER, Pace, due_together
 from canbroker.model.filters import EVERYTHING
 from canbroker.model.frame import ERROR, EXTENDED, Frame
-from canbroker.model.message import Message
 from canbroker.system import clock
 from canbroker.wire import control
 from canbroker.wire.stream import StateEvent
@@ -253,9 +251,10 @@ def test_times_are_the_frames_to_the_nanosecond() -> None:
     """A message's float would round them to some 240 ns, and candump cuts them."""
     for at_ns in range(1_700_000_000_000_000_000, 1_700_000_000_000_004_000, 7):
         frame = Frame(at_ns, 0x123, EXTENDED, b"\1")
-        [message] = TimedMessage.from_frames([frame], "x")
-        assert timed_frame(message) == frame
-        assert message.equals(Message.from_frame(frame, "x"), timestamp_delta=0)
+        microseconds = str(at_ns // 1_000)
+        expected = f"({microseconds[:-6]}.{microseconds[-6:]})"
+        assert LogLines().line("x", frame).startswith(f"{expected} ")
+        assert HumanLines("a", 1).line("x", frame).startswith(f" {expected} ")
 
 
 @pytest.mark.parametrize(

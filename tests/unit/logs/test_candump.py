@@ -10,8 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from canbroker.cli.dump import LogLines, timed_frame
-from canbroker.cli.timed import TimedMessage
+from canbroker.cli.dump import LogLines
 from canbroker.logs.candump import (
     LogEntry,
     format_frame,
@@ -160,8 +159,7 @@ any_frames = st.builds(
 
 @given(any_frames, st.text(min_size=1))
 def test_whatever_a_dump_writes_a_replay_reads(frame: Frame, channel: str) -> None:
-    [message] = TimedMessage.from_frames([frame], channel)
-    line = LogLines().line(channel, timed_frame(message))
+    line = LogLines().line(channel, frame)
     [entry] = LogReader(io.BytesIO(f"{line}\n".encode(errors="replace")), "dump", strict=True)
     assert entry.frame.arbitration_id == frame.arbitration_id
     fault = frame_fault(entry.frame.arbitration_id, entry.frame.flags, entry.frame.data)
