@@ -14,6 +14,7 @@ from pathlib import Path
 
 import psutil
 
+from canbroker.system.entry_points import EntryPoint
 from canbroker.transport.calls import call
 from canbroker.transport.runtime import Runtime
 from canbroker.transport.sockets import Context
@@ -51,7 +52,7 @@ def kill_at(seconds: float, adapter: str, patience_s: float) -> list[str]:
     directory = Path(tempfile.mkdtemp(prefix="cb-kill-", dir="/tmp"))
     environment = {**os.environ, "XDG_RUNTIME_DIR": str(directory)}
     (directory / "bench.toml").write_text(_CHANNELS.format(adapter=adapter))
-    command = [sys.executable, "-m", "canbroker.cli", "serve", "-c", str(directory / "bench.toml")]
+    command = EntryPoint.COMMAND.command("serve", "-c", str(directory / "bench.toml"))
     context = Context()
     with (directory / "log").open("wb") as log:
         broker = subprocess.Popen(command, env=environment, stdout=log, stderr=log)

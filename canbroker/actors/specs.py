@@ -1,4 +1,4 @@
-"""What a broker and its actors tell each other as JSON: all to start with, and reports."""
+"""What a broker and its actors tell each other as JSON: how to start, and reports."""
 
 from __future__ import annotations
 
@@ -6,13 +6,19 @@ from typing import Any, Final
 
 import msgspec
 
-#: Characters of a reason, why an actor cannot start or shall end: a line of a report fits the pipe
-#: at once, and is less than the longest one that is read.
+#: Characters of a reason why an actor cannot start or has to end. A report with such a reason fits
+#: into the pipe at once, and is shorter than the longest report that is read.
 MAX_TEXT: Final = 2048
 
 
-class ChannelSpec(msgspec.Struct, frozen=True, kw_only=True, tag="channel"):
-    """A channel actor: what it is called, what it opens, where it listens."""
+class ActorSpec(msgspec.Struct, frozen=True, kw_only=True):
+    """What every actor is told."""
+
+    log_level: str = "info"
+
+
+class ChannelSpec(ActorSpec, frozen=True, kw_only=True, tag="channel"):
+    """A channel actor: its name, what it opens, and where it listens."""
 
     name: str
     interface: str
@@ -23,24 +29,19 @@ class ChannelSpec(msgspec.Struct, frozen=True, kw_only=True, tag="channel"):
     ring_descriptor: int | None = None  # of the memory that the broker keeps for it
     ring_s: float = 60.0
     awaited: list[str] = []  # clients of a predecessor
-    error_rate: int = 100  # error frames a second that it passes on
-    log_level: str = "info"
+    error_rate: int = 100  # error frames that it passes on, per second
 
 
-class SchedulerSpec(msgspec.Struct, frozen=True, kw_only=True, tag="scheduler"):
-    """The scheduler: whose it is."""
+class SchedulerSpec(ActorSpec, frozen=True, kw_only=True, tag="scheduler"):
+    """The scheduler: ``address`` is that of its broker."""
 
-    address: str  # of the broker
-    log_level: str = "info"
-
-
-Spec = ChannelSpec | SchedulerSpec
+    address: str
 
 
 class Ready(msgspec.Struct, tag="ready"):
-    """The child's answer: ``error`` is empty when it serves, else the reason why it does not.
+    """The child serves, or ``error`` is the reason why it does not.
 
-    ``code`` groups it as an error of the control protocol does.
+    ``code`` groups the error as the control protocol does.
     """
 
     error: str = ""

@@ -13,6 +13,7 @@ from canbroker.bus.discovery import READY
 from canbroker.configuration.broker_file import load
 from canbroker.errors import CanError
 from canbroker.system.descriptors import open_standard, raise_limit
+from canbroker.system.entry_points import EntryPoint
 from canbroker.system.lock import BrokerLock
 from canbroker.system.service import Exit, Terminated, set_up_logging
 from canbroker.transport.runtime import Runtime
@@ -27,7 +28,7 @@ def main() -> int:
     The starter holds the lock and lets this process inherit it; that the broker serves, or what
     went wrong before, is written to the ready pipe.
     """
-    parser = argparse.ArgumentParser(prog="python -m canbroker.broker.broker")
+    parser = argparse.ArgumentParser(prog=f"python -m {EntryPoint.BROKER}")
     parser.add_argument("--address", required=True)
     parser.add_argument("--lock", type=int, required=True)
     parser.add_argument("--ready", type=int, required=True)

@@ -5,15 +5,15 @@ from __future__ import annotations
 import logging
 import os
 import subprocess
-import sys
 import tempfile
 from contextlib import ExitStack
 from typing import Final
 
 import msgspec
 
-from canbroker.actors.specs import MAX_TEXT, Alive, Ready, Spec
+from canbroker.actors.specs import MAX_TEXT, ActorSpec, Alive, Ready
 from canbroker.system.descriptors import beyond_standard, pipe
+from canbroker.system.entry_points import EntryPoint
 from canbroker.wire import DECODE_ERRORS
 
 #: Characters of a line of a report; what is longer is not one.
@@ -33,10 +33,8 @@ class ReportError(Exception):
 class Child:
     """A running actor process, seen from the broker. Watch :meth:`fileno` for its reports."""
 
-    def __init__(self, name: str, spec: Spec) -> None:
+    def __init__(self, name: str, spec: ActorSpec) -> None:
         """Starts the process; returns at once. ``name`` shows in the list of processes.
-
-        ``-P``: the user's working directory may hold a ``serial.py`` that is not pyserial.
 
         :raises OSError: no process, no descriptor or no memory is left.
         """
@@ -53,10 +51,7 @@ class Child:
             os.set_blocking(self._reports, False)
             descriptors = (specification, lifeline, reports)
             self._process = subprocess.Popen(
-                [
-                    *(sys.executable, "-P", "-m", "canbroker.actors.process", name),
-                    *map(str, (os.getpid(), *descriptors)),
-                ],
+                EntryPoint.ACTOR.command(name, *map(str, (os.getpid(), *descriptors))),
                 stdin=subprocess.DEVNULL,
                 stdout=_STDERR,
                 pass_fds=descriptors if ring is None else (*descriptors, ring),

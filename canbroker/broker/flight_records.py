@@ -10,12 +10,12 @@ import logging
 import os
 import re
 import subprocess
-import sys
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final, NamedTuple
 
 from canbroker.system import clock
+from canbroker.system.entry_points import EntryPoint
 from canbroker.transport.runtime import Runtime
 
 #: Records of all channels together; older ones are removed.
@@ -99,9 +99,10 @@ class FlightRecords:
         at = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
         path = self._directory / f"{_UNFIT.sub('_', channel)}-{at}-{reason}.log"
         unfinished = path.with_suffix(".part")
-        command = [sys.executable, "-P", "-m", "canbroker.cli", "record"]
-        command += ["--last", f"{seconds:.3f}", "--output", str(unfinished)]
-        command += ["--broker", self._address, "--", channel]
+        command = EntryPoint.COMMAND.command(
+            *("record", "--last", f"{seconds:.3f}", "--output", str(unfinished)),
+            *("--broker", self._address, "--", channel),
+        )
         process = subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
         )

@@ -11,6 +11,7 @@ import msgspec
 
 from canbroker.broker import handover
 from canbroker.broker.supervisor import ActorSlot
+from canbroker.system.entry_points import EntryPoint
 from canbroker.transport.runtime import Runtime
 
 #: Actors leave by themselves when their broker dies; this long they may take.
@@ -73,7 +74,7 @@ def _end_processes(started: list[_Started]) -> None:
         try:
             process = psutil.Process(entry.pid)
             # The number may have been given to another process since.
-            ours = "canbroker.actors.process" in process.cmdline()
+            ours = EntryPoint.ACTOR.is_in(process.cmdline())
             if ours and abs(process.create_time() - entry.at) < 5:
                 left.append(process)
         except psutil.NoSuchProcess:

@@ -8,6 +8,7 @@ from typing import Any, Final
 
 import msgspec
 
+from canbroker.actors.kinds import KINDS, Demand
 from canbroker.actors.specs import ChannelSpec, SchedulerSpec
 from canbroker.backends import Options
 from canbroker.broker.flight_records import FlightRecords
@@ -75,10 +76,11 @@ class ChannelSlot(ActorSlot):
 
         :raises CanInitializationError: the runtime directory is too long for the sockets.
         """
-        super().__init__(name, f"channel actor of {name!r}")
+        super().__init__(
+            KINDS["channel"], name, f"channel actor of {name!r}", configured=configured
+        )
         self.interface = interface
         self.options = options
-        self.configured = configured
         self.state: StateEvent | None = None
         self.clients: dict[str, Client] = {}
         self._departed: dict[str, None] = {}  # have said so; an older state may still name them
@@ -98,10 +100,6 @@ class ChannelSlot(ActorSlot):
     @property
     def parameters(self) -> dict[str, Any]:
         return self.options.written()
-
-    @property
-    def wanted(self) -> bool:
-        return self.configured or bool(self.clients)
 
     @property
     def is_up(self) -> bool:
@@ -259,6 +257,9 @@ class ChannelSlot(ActorSlot):
 
     # -------------------------------------------------------------------------------- clients
 
+    def _demand(self) -> Demand:
+        return super()._demand() | (Demand.CLIENTS if self.clients else Demand(0))
+
     def forget(self, client_id: str) -> None:
         """A client has said that it leaves."""
         if self.clients.pop(client_id, None) is not None:
@@ -309,24 +310,14 @@ class SchedulerSlot(ActorSlot):
 
     def __init__(self, runtime: Runtime, log_level: str) -> None:
         """:raises CanInitializationError: the runtime directory is too long for the socket."""
-        super().__init__("scheduler", "scheduler")
+        super().__init__(KINDS["scheduler"], "scheduler", "scheduler")
         self.address = runtime.place.scheduler
         self._runtime = runtime
         self._log_level = log_level
-        self._asked_for = False
-
-    @property
-    def wanted(self) -> bool:
-        return self._asked_for
 
     def resume(self) -> None:
         """Goes on for a broker that was killed, if there were tasks."""
-        self._asked_for = self._runtime.journal_path.exists()
-
-    def begin(self, waiter: Waiter) -> None:
-        """As the base; from now on it is wanted."""
-        self._asked_for = True
-        super().begin(waiter)
+        self.requested = self._runtime.journal_path.exists()
 
     def status(self) -> control.SchedulerStatus:
         return control.SchedulerStatus(

@@ -10,7 +10,8 @@ import logging
 from abc import ABC, abstractmethod
 from typing import Final
 
-from canbroker.actors.specs import Alive, Ready, Spec
+from canbroker.actors.kinds import Demand, Kind
+from canbroker.actors.specs import ActorSpec, Alive, Ready
 from canbroker.broker.child import Child, ReportError
 from canbroker.system import clock
 from canbroker.system.service import Exit
@@ -61,17 +62,21 @@ class Phase(enum.Enum):
 class ActorSlot(ABC):
     """One actor and its process. Used by the broker's one thread.
 
-    Subclasses say what to start, who wants it, and what there is to do while it runs.
+    Subclasses say what to start, and what there is to do while it runs.
     """
 
-    def __init__(self, name: str, what: str) -> None:
-        """``what`` names the actor in logs and errors."""
+    def __init__(self, kind: Kind, name: str, what: str, *, configured: bool = False) -> None:
+        """``what`` names the actor in logs and errors; ``configured``: the configuration file has
+        it."""
         self.name = name
+        self.configured = configured
+        self.requested = False  # since the broker began
         self.phase = Phase.STOPPED
         self.reason = ""
         self.code = "initialization"  # groups a failed start, as an error of the protocol
         self.child: Child | None = None
         self.restarts = 0
+        self._kind = kind
         self._what = what
         self._logged = ""
         self._failures = 0
@@ -88,12 +93,21 @@ class ActorSlot(ABC):
         return f"<{type(self).__name__} {self.name} {self.phase.value}>"
 
     @property
-    @abstractmethod
     def wanted(self) -> bool:
-        """Whether somebody wants the actor to run."""
+        """Whether there is a reason for the actor to run that counts for its kind."""
+        return bool(self._demand() & self._kind.runs_for)
+
+    def _demand(self) -> Demand:
+        """The reasons for the actor to run."""
+        demand = Demand(0)
+        if self.configured:
+            demand |= Demand.CONFIGURED
+        if self.requested:
+            demand |= Demand.REQUESTED
+        return demand
 
     @abstractmethod
-    def _spec(self) -> Spec:
+    def _spec(self) -> ActorSpec:
         """What the process is told to be."""
 
     def _running(self, context: Context, waiter: Waiter) -> None:  # noqa: B027 - optional
@@ -112,6 +126,7 @@ class ActorSlot(ABC):
 
     def begin(self, waiter: Waiter) -> None:
         """Starts the actor for someone who asks for it: what failed before is forgotten."""
+        self.requested = True
         self._failures = 0
         self._ran = False
         self._start(waiter)

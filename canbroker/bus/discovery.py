@@ -14,6 +14,7 @@ from canbroker.configuration.devices import resolved
 from canbroker.errors import CanError, CanInitializationError
 from canbroker.system import clock, handles
 from canbroker.system.descriptors import pipe
+from canbroker.system.entry_points import EntryPoint
 from canbroker.system.lock import BrokerLock
 from canbroker.system.undisturbed import undisturbed
 from canbroker.transport import calls
@@ -221,11 +222,12 @@ def _start_broker(runtime: Runtime, lock: BrokerLock, options: Sequence[str]) ->
         ) from error
     command = [
         *("/bin/sh", "-c", '"$@" &', "sh"),
-        *(sys.executable, "-P", "-m", "canbroker.broker"),
-        *("--address", str(runtime.address)),
-        *("--lock", str(lock.descriptor)),
-        *("--ready", str(ready_end.fileno())),
-        *options,
+        *EntryPoint.BROKER.command(
+            *("--address", str(runtime.address)),
+            *("--lock", str(lock.descriptor)),
+            *("--ready", str(ready_end.fileno())),
+            *options,
+        ),
     ]
     descriptors = (lock.descriptor, ready_end.fileno())
     try:

@@ -8,12 +8,12 @@ from __future__ import annotations
 import importlib.util
 import json
 import logging
-import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, Final
 
 from canbroker.configuration.bus_settings import PLUGIN
+from canbroker.system.entry_points import EntryPoint
 
 _logger = logging.getLogger(__name__)
 
@@ -87,10 +87,9 @@ def _python_can(wanted: set[str] | None, without: frozenset[str]) -> list[dict[s
     """What python-can's drivers find; those that have not answered in time are left out."""
     import subprocess  # noqa: PLC0415 - most clients know their adapter
 
-    command = [
-        *(sys.executable, "-P", "-m", "canbroker.backends.python_can.detection"),
-        json.dumps({"wanted": wanted and sorted(wanted), "without": sorted(without)}),
-    ]
+    command = EntryPoint.DETECTION.command(
+        json.dumps({"wanted": wanted and sorted(wanted), "without": sorted(without)})
+    )
     with subprocess.Popen(
         command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
     ) as process:

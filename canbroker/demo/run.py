@@ -38,6 +38,7 @@ from canbroker.model.filters import FilterSet, validate
 from canbroker.model.frame import ERROR, FD, Frame
 from canbroker.simulator import SimulatorOptions, traffic
 from canbroker.system.clock import SECOND
+from canbroker.system.entry_points import EntryPoint
 from canbroker.transport.runtime import Runtime
 from canbroker.wire import topics
 from canbroker.wire.stream import StateEvent
@@ -129,7 +130,9 @@ class _Stage:
             link=str(link),
             timestamps=False,
         )
-        self._adapter = self._children.start(_ADAPTER, _module("adapter", options))
+        self._adapter = self._children.start(
+            _ADAPTER, EntryPoint.DEMO_ADAPTER.command(_encoded(options))
+        )
         self._until(lambda: self._path is not None, "the adapter is there", _START_S)
 
     def start_clients(self, link: Path, frames: list[Frame]) -> None:
@@ -142,7 +145,7 @@ class _Stage:
                 assignment = Assignment(
                     channel=str(link), parameters=parameters, can_filters=_can_filters(role)
                 )
-                self._start_client(role, _module("client", assignment))
+                self._start_client(role, EntryPoint.DEMO_CLIENT.command(_encoded(assignment)))
         self._until(self._all_ready, "the clients are ready", _START_S)
         for role in self._roles:
             if role.plain:
@@ -230,10 +233,9 @@ def _ended(child: Child) -> bool:
     return child.ended
 
 
-def _module(name: str, argument: msgspec.Struct) -> list[str]:
-    """The command of a process of this package, with its argument."""
-    encoded = msgspec.json.encode(argument).decode()
-    return [sys.executable, "-P", "-m", f"canbroker.demo.{name}", encoded]
+def _encoded(argument: msgspec.Struct) -> str:
+    """The argument of a process of this package."""
+    return msgspec.json.encode(argument).decode()
 
 
 def _can_filters(role: Role) -> list[dict[str, int | bool]] | None:

@@ -7,7 +7,6 @@ import os
 import re
 import select
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -30,6 +29,7 @@ from canbroker.model.frame import BITRATE_SWITCH, EXTENDED, FD, REMOTE, EchoFram
 from canbroker.system import (
     clock,
 )
+from canbroker.system.entry_points import EntryPoint
 from canbroker.transport.address import parse_address
 from canbroker.transport.calls import call
 from canbroker.transport.runtime import Runtime
@@ -284,7 +284,7 @@ def test_status_shows_it(runtime: Runtime) -> None:
     with Bus(VCAN, "socketcan") as bus:
         bus.send_periodic(message(), 0.01)
         wait_for_kernel(runtime)
-        command = [sys.executable, "-m", "canbroker.cli", "status", "--tasks"]
+        command = EntryPoint.COMMAND.command("status", "--tasks")
         shown = subprocess.run(command, check=False, capture_output=True, text=True, timeout=60)
     assert shown.returncode == 0, shown.stderr
     assert re.search(r" 100 .* kernel", shown.stdout), shown.stdout

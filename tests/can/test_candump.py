@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
 import pytest
 
 from canbroker.model.frame import BITRATE_SWITCH, ERROR_STATE_INDICATOR, EXTENDED, FD, REMOTE, Frame
+from canbroker.system.entry_points import EntryPoint
 from canbroker.transport.runtime import Runtime
 from tests.support.brokers import status_of, wait_until
 from tests.support.vcan import VCAN, Node, candump, needs_can
@@ -34,7 +34,7 @@ COUNT = ROUNDS * len(FRAMES)
 
 @contextmanager
 def dump(runtime: Runtime, *options: str) -> Iterator[subprocess.Popen[str]]:
-    command = [sys.executable, "-m", "canbroker.cli", "dump", *options, "-n", str(COUNT)]
+    command = EntryPoint.COMMAND.command("dump", *options, "-n", str(COUNT))
     command += ["-i", "socketcan", "-p", "fd=true", VCAN]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         try:

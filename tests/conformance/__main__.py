@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
+from canbroker.system.entry_points import EntryPoint
 from tests.conformance import source
 from tests.conformance.known import KNOWN
 
@@ -100,7 +101,7 @@ def broker(directory: Path) -> Iterator[dict[str, str]]:
     environment["CANBROKER_AUTOSTART"] = "0"
     configuration = directory / "channels.toml"
     configuration.write_text(_CONFIGURATION)
-    command = [sys.executable, "-m", "canbroker.cli", "serve", "-c", str(configuration)]
+    command = EntryPoint.COMMAND.command("serve", "-c", str(configuration))
     with subprocess.Popen(command, cwd=_ROOT, env=environment) as process:
         try:
             yield environment

@@ -12,6 +12,7 @@ import msgpack
 import pytest
 
 from canbroker.actors.channel.actor import ActorCrashedError, ChannelActor
+from canbroker.actors.lifelines import Lifelines
 from canbroker.actors.specs import ChannelSpec
 from canbroker.backends.virtual import InstantBus
 from canbroker.delivery.subscriber import Subscriber
@@ -96,7 +97,7 @@ class Running:
 
     def _run(self, actor: ChannelActor) -> None:
         try:
-            actor.run(self._lifeline)
+            actor.run(Lifelines((self._lifeline,)), lambda: None)
         except ActorCrashedError as error:
             self.failure = error
 

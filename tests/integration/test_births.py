@@ -14,6 +14,7 @@ from canbroker import Bus, CanInitializationError, Message
 from canbroker.broker.slots import SchedulerSlot
 from canbroker.broker.supervisor import Phase
 from canbroker.system import clock
+from canbroker.system.entry_points import EntryPoint
 from canbroker.transport.runtime import Runtime
 from canbroker.transport.waiter import Waiter
 from tests.kills import FOREVER_S, LATEST_S, kill_at
@@ -52,10 +53,11 @@ if at and "canbroker.actors.process" in sys.orig_argv:
         if event not in {"call", "c_call"} or caller is None:
             return
         where = caller.f_code
-        if where.co_name not in {"main", "_make", "__init__", "_start_threads"}:
+        if where.co_name not in {"main", "_run", "make", "_decoded", "__init__", "_start_threads"}:
             return
         if where.co_filename.rpartition("/canbroker/")[2] not in {
-            "actors/process.py", "actors/channel/actor.py", "actors/scheduler/actor.py"
+            "actors/process.py", "actors/kinds.py", "actors/lifelines.py",
+            "actors/channel/actor.py", "actors/scheduler/actor.py"
         }:
             return
         made += 1
@@ -163,7 +165,7 @@ def test_a_driver_that_never_comes_back_does_not_keep_the_process(
             wait_until(lambda: len(processes_of(runtime)) == 1, "the actor ends")
             return
         wait_until(lambda: len(processes_of(runtime)) == 2, "the actor has begun")
-        (broker,) = [p for p in processes_of(runtime) if "canbroker.broker" in p.cmdline()]
+        (broker,) = [p for p in processes_of(runtime) if EntryPoint.BROKER.is_in(p.cmdline())]
         broker.kill()
         wait_until(lambda: not processes_of(runtime), "the actor ends")
     for path in runtime.directory.iterdir():

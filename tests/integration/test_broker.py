@@ -20,6 +20,7 @@ from canbroker import (
     CanOperationError,
     Message,
 )
+from canbroker.system.entry_points import EntryPoint
 from canbroker.system.lock import BrokerLock
 from canbroker.transport.runtime import Runtime
 from tests.support.brokers import processes_of, status_of, stop_broker, wait_until
@@ -44,7 +45,9 @@ bus.shutdown()
 
 
 def brokers(runtime: Runtime) -> list[psutil.Process]:
-    return [process for process in processes_of(runtime) if "canbroker.broker" in process.cmdline()]
+    return [
+        process for process in processes_of(runtime) if EntryPoint.BROKER.is_in(process.cmdline())
+    ]
 
 
 @pytest.mark.timeout(300)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,6 +22,7 @@ from canbroker.broker.slots import ChannelSlot
 from canbroker.broker.supervisor import Phase
 from canbroker.configuration.broker_file import BrokerConfig
 from canbroker.system import clock
+from canbroker.system.entry_points import EntryPoint
 from canbroker.system.processes import start_of
 from canbroker.transport.runtime import Runtime
 from canbroker.transport.waiter import Waiter
@@ -41,7 +41,7 @@ def message(identifier: int, data: bytes = b"") -> Message:
 
 @contextmanager
 def serving(runtime: Runtime, bench: Path) -> Iterator[subprocess.Popen[bytes]]:
-    command = [sys.executable, "-m", "canbroker.cli", "serve", "-c", str(bench)]
+    command = EntryPoint.COMMAND.command("serve", "-c", str(bench))
     with subprocess.Popen(command) as server:
         try:
             wait_until(lambda: runtime.place.broker_process() == server.pid, "it listens")

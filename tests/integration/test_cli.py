@@ -7,7 +7,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -19,12 +18,13 @@ import pytest
 import canbroker
 from canbroker.logs.candump import LogEntry, parse_log_line
 from canbroker.model.frame import describe
+from canbroker.system.entry_points import EntryPoint
 from canbroker.transport.runtime import Runtime
 from tests.support.brokers import processes_of, status_of, wait_until
 from tests.support.simulated import Simulated
 
 DEADLINE_S = 30.0
-COMMAND = (sys.executable, "-m", "canbroker.cli")
+COMMAND = EntryPoint.COMMAND.command()
 
 BENCH = """
 [channels.body]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -18,12 +17,13 @@ import canbroker
 from canbroker import Bus, Message
 from canbroker.bus.discovery import channel_names
 from canbroker.errors import CanInitializationError, CanInterfaceNotImplementedError
+from canbroker.system.entry_points import EntryPoint
 from canbroker.system.lock import BrokerLock
 from canbroker.transport.runtime import Runtime
 from tests.support.brokers import status_of, wait_until
 from tests.support.simulated import Simulated
 
-COMMAND = (sys.executable, "-m", "canbroker.cli", "config", "show")
+COMMAND = EntryPoint.COMMAND.command("config", "show")
 
 TIMING = can.BitTiming.from_sample_point(f_clock=8_000_000, bitrate=250_000, sample_point=80)
 TIMING_FD = can.BitTimingFd.from_sample_point(

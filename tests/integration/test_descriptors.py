@@ -19,6 +19,7 @@ import pytest
 from canbroker import Bus, CanInitializationError, Message
 from canbroker.broker.callers import MAX_WAITING
 from canbroker.model.frame import Frame
+from canbroker.system.entry_points import EntryPoint
 from canbroker.system.lock import BrokerLock
 from canbroker.transport.address import Address, parse_address
 from canbroker.transport.links import Link
@@ -55,7 +56,7 @@ def _check_standard(process: psutil.Process) -> None:
 
 
 def test_a_broker_with_closed_standard_streams_is_the_only_one(runtime: Runtime) -> None:
-    command = [*_CLOSED, sys.executable, "-m", "canbroker.cli", "serve"]
+    command = [*_CLOSED, *EntryPoint.COMMAND.command("serve")]
     with subprocess.Popen(command) as server:
         try:
             wait_until(lambda: _socket(runtime).exists(), "the broker listens")
@@ -79,7 +80,7 @@ def test_a_client_with_closed_standard_streams_starts_one_broker(runtime: Runtim
                 wait_until(lambda: len(status_of(runtime).channels[0].clients) == 2, "both")
             for process in processes_of(runtime):
                 _check_standard(process)
-            brokers = [p for p in processes_of(runtime) if "canbroker.broker" in p.cmdline()]
+            brokers = [p for p in processes_of(runtime) if EntryPoint.BROKER.is_in(p.cmdline())]
             assert len(brokers) == 1
         finally:
             client.kill()
@@ -130,7 +131,7 @@ for bus in buses:
 def _broker(runtime: Runtime, soft: int, hard: int) -> Iterator[int]:
     """A broker's process, with these limits of open descriptors."""
     limits = f'ulimit -Sn {soft}; ulimit -Hn {hard}; exec "$@"'
-    command = ["/bin/bash", "-c", limits, "sh", sys.executable, "-m", "canbroker.cli", "serve"]
+    command = ["/bin/bash", "-c", limits, "sh", *EntryPoint.COMMAND.command("serve")]
     with subprocess.Popen(command) as server:
         try:
             wait_until(lambda: _socket(runtime).exists(), "the broker listens")

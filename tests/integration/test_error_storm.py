@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import statistics
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from canbroker import Bus, Message
+from canbroker.system.entry_points import EntryPoint
 from canbroker.transport.runtime import Runtime
 from tests.plugins import stormy_can
 from tests.support.brokers import status_of, wait_until
@@ -81,7 +81,7 @@ def check_status(runtime: Runtime, counted: int) -> None:
     assert channel.state.held_errors == {"20000088#0000040000000000": counted}
     assert channel.state.received == stormy_can.ERRORS + COUNT
     shown = subprocess.run(
-        [sys.executable, "-m", "canbroker.cli", "status"],
+        EntryPoint.COMMAND.command("status"),
         capture_output=True,
         text=True,
         timeout=50,

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from canbroker import Bus, BusState, CanError, Message
 from canbroker.broker.flight_records import MAX_RECORDS, FlightRecords
 from canbroker.logs.reader import LogReader
 from canbroker.system import clock
+from canbroker.system.entry_points import EntryPoint
 from canbroker.transport.runtime import Runtime
 from tests.support.brokers import status_of, wait_until
 from tests.support.simulated import Simulated
@@ -53,7 +53,7 @@ def test_of_a_crash(runtime: Runtime) -> None:
         assert path.name.endswith("Z-crash.log")
         assert numbers_in(path) == list(range(3000))
         shown = subprocess.run(
-            [sys.executable, "-m", "canbroker.cli", "status"],
+            EntryPoint.COMMAND.command("status"),
             capture_output=True,
             text=True,
             timeout=50,

@@ -23,6 +23,7 @@ from canbroker import (
     Message,
     lease,
 )
+from canbroker.system.entry_points import EntryPoint
 from canbroker.system.lock import BrokerLock
 from canbroker.transport.runtime import Runtime
 from canbroker.wire import control
@@ -47,7 +48,7 @@ def serving(directory: Path, runtime: Runtime) -> Iterator[subprocess.Popen[byte
     """A broker with the pools, which may be killed; else it is stopped."""
     path = directory / "bench.toml"
     path.write_text(BENCH)
-    command = [sys.executable, "-m", "canbroker.cli", "serve", "-c", str(path)]
+    command = EntryPoint.COMMAND.command("serve", "-c", str(path))
     with subprocess.Popen(command, stderr=subprocess.PIPE) as server:
         assert server.stderr is not None
         while b"ready at" not in (line := server.stderr.readline()):
@@ -268,7 +269,7 @@ def test_no_broker_is_started_for_it(runtime: Runtime) -> None:
 
 
 def test_status_shows_who_has_what_and_who_waits(runtime: Runtime) -> None:
-    command = [sys.executable, "-m", "canbroker.cli", "status"]
+    command = EntryPoint.COMMAND.command("status")
     with lease("bench", 0) as mine, lease("spare", 0), taker("spare") as waiting:
         wait_until(lambda: len(leases_of(runtime)) == 3, "it waits")
         with Bus(mine.channel, exclusive=True):

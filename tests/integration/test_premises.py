@@ -15,6 +15,7 @@ import pytest
 
 from canbroker import Bus, CanInitializationError, Message
 from canbroker.bus.discovery import is_running
+from canbroker.system.entry_points import EntryPoint
 from canbroker.transport.runtime import Runtime
 from tests.support.brokers import processes_of, status_of, stop_broker, wait_until
 
@@ -30,7 +31,7 @@ def _exchange(sender: Bus, receiver: Bus, identifier: int) -> None:
 
 @contextmanager
 def _serving(runtime: Runtime) -> Iterator[subprocess.Popen[bytes]]:
-    with subprocess.Popen([sys.executable, "-m", "canbroker.cli", "serve"]) as server:
+    with subprocess.Popen(EntryPoint.COMMAND.command("serve")) as server:
         try:
             yield server
         finally:
@@ -76,7 +77,7 @@ def test_a_file_that_is_removed_is_there_again(runtime: Runtime, name: str) -> N
             assert status_of(runtime).pid == before
         wait_until((runtime.directory / name).exists, "it is there again")
         assert is_running(runtime)
-        brokers = [p for p in processes_of(runtime) if "canbroker.broker" in p.cmdline()]
+        brokers = [p for p in processes_of(runtime) if EntryPoint.BROKER.is_in(p.cmdline())]
         assert [process.pid for process in brokers] == [before]
 
 

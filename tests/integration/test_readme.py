@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from canbroker.configuration.broker_file import parse
+from canbroker.system.entry_points import EntryPoint
 from canbroker.transport.runtime import Runtime
 
 ROOT = Path(__file__).parents[2]
@@ -49,7 +50,7 @@ def test_the_links_lead_somewhere() -> None:
 def test_the_commands_exist() -> None:
     commands = set(re.findall(r"^    canbroker (\w+)", README, flags=re.MULTILINE))
     listed = subprocess.run(
-        [sys.executable, "-m", "canbroker.cli", "--help"],
+        EntryPoint.COMMAND.command("--help"),
         capture_output=True,
         text=True,
         timeout=50,

@@ -5,18 +5,18 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-import sys
 from pathlib import Path
 
 from canbroker import Bus, Message
 from canbroker.logs.candump import parse_log_line
+from canbroker.system.entry_points import EntryPoint
 from canbroker.transport.runtime import Runtime
 from tests.support.brokers import status_of, wait_until
 
 
 def record(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "canbroker.cli", "record", *arguments],
+        EntryPoint.COMMAND.command("record", *arguments),
         capture_output=True,
         text=True,
         timeout=50,

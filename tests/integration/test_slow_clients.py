@@ -7,7 +7,6 @@ import os
 import select
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,6 +15,7 @@ from typing import Any
 import pytest
 
 from canbroker import Bus, CanLossError, CanOperationError, Message
+from canbroker.system.entry_points import EntryPoint
 from canbroker.transport.runtime import Runtime
 from tests.support.brokers import status_of, wait_until
 from tests.support.processes import Program
@@ -86,7 +86,7 @@ def small_ring(runtime: Runtime, tmp_path: Path) -> Iterator[None]:
     """The broker keeps a MiB of frames a channel."""
     config = tmp_path / "small.toml"
     config.write_text("[broker]\nring_mb = 1\n")
-    command = [sys.executable, "-m", "canbroker.cli", "serve", "-c", str(config)]
+    command = EntryPoint.COMMAND.command("serve", "-c", str(config))
     with subprocess.Popen(command, stderr=subprocess.PIPE) as process:
         assert process.stderr is not None
         assert any(b"ready at" in line for line in process.stderr)

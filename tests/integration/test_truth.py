@@ -15,6 +15,7 @@ import pytest
 
 from canbroker import Bus, BusState, CanInitializationError, CanOperationError, Message
 from canbroker.delivery.subscriber import Subscriber
+from canbroker.system.entry_points import EntryPoint
 from canbroker.transport.runtime import Runtime
 from tests.support.brokers import status_of, wait_until
 from tests.support.processes import Program
@@ -255,7 +256,7 @@ def test_a_configured_channel_is_opened_when_its_adapter_comes(
     link = tmp_path / "ttyCAN"
     config = tmp_path / "bench.toml"
     config.write_text(f'[channels.can0]\ninterface = "slcan"\nchannel = "{link}"\n')
-    command = [sys.executable, "-m", "canbroker.cli", "serve", "-c", str(config)]
+    command = EntryPoint.COMMAND.command("serve", "-c", str(config))
     with subprocess.Popen(command, stderr=subprocess.DEVNULL) as broker:
         try:
             wait_until(runtime.log_path.parent.exists, "the broker starts")

@@ -14,6 +14,7 @@ import psutil
 import pytest
 
 from canbroker.bus import discovery
+from canbroker.system.entry_points import EntryPoint
 from canbroker.system.lock import BrokerLock
 from canbroker.transport.calls import NoAnswerError
 from canbroker.transport.runtime import Runtime
@@ -31,9 +32,7 @@ def processes_of(runtime: Runtime) -> list[psutil.Process]:
         except (psutil.NoSuchProcess, psutil.AccessDenied):
             continue
         ours = environment.get("XDG_RUNTIME_DIR") == str(runtime.directory.parent)
-        if ours and any(
-            part in {"canbroker.broker", "canbroker.actors.process"} for part in command
-        ):
+        if ours and (EntryPoint.BROKER.is_in(command) or EntryPoint.ACTOR.is_in(command)):
             found.append(process)
     return found
 

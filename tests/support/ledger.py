@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import subprocess
-import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import IO, Any, Final
 
 from canbroker import Bus, CanError, Message
+from canbroker.system.entry_points import EntryPoint
 from canbroker.transport.runtime import Runtime
 from tests.support.brokers import status_of, wait_until
 from tests.support.processes import Program
@@ -245,7 +245,7 @@ def serving(
     """A broker in the foreground with this configuration, ready; its log goes to ``log``."""
     file = directory / "serve.toml"
     file.write_text(config)
-    command = [sys.executable, "-m", "canbroker.cli", "serve", "-c", str(file)]
+    command = EntryPoint.COMMAND.command("serve", "-c", str(file))
 
     def is_ready() -> bool:
         try:

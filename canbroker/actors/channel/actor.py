@@ -39,6 +39,7 @@ from canbroker.actors.channel.receiver import Receiver
 from canbroker.actors.channel.sender import Sender
 from canbroker.actors.channel.wiring import Wiring
 from canbroker.actors.channel.worker import Worker, start
+from canbroker.actors.lifelines import Lifelines
 from canbroker.actors.mailbox import Mailbox
 from canbroker.actors.specs import ChannelSpec
 from canbroker.backends import Backend, Options, open_backend, parse_options
@@ -49,7 +50,7 @@ from canbroker.system import clock
 from canbroker.system.priority import RealTime
 from canbroker.transport.address import parse_address
 from canbroker.transport.sockets import Context
-from canbroker.transport.waiter import Descriptor, Waiter
+from canbroker.transport.waiter import Waiter
 from canbroker.wire import control
 from canbroker.wire.stream import CHANGING
 from canbroker.wire.transmit import Status
@@ -101,24 +102,24 @@ class ChannelActor:
         state = "up" if self._backend else self._down.reason
         return f"<ChannelActor {self._spec.name} {self._spec.interface} {state}>"
 
-    def run(self, *lifelines: Descriptor, last_words: Callable[[], str] = str) -> None:
+    def run(self, lifelines: Lifelines, _beat: Callable[[], None]) -> None:
         """Serves until one of ``lifelines`` becomes readable, then ends in order.
 
-        ``last_words``: what the broker says of that if it ends for good; else empty.
+        ``_beat`` is not called: the state stream shows that the actor lives.
 
         :raises ActorCrashedError: one of the threads has crashed.
         """
         waiter = Waiter()
         waiter.add(self._wiring.keeper)
-        for lifeline in lifelines:
+        for lifeline in lifelines.descriptors:
             waiter.add(lifeline)
         try:
             while self._stop is None or self._waiting_for:
                 ready = waiter.wait(self._patience())
-                if self._stop is None and not ready.isdisjoint(lifelines):
-                    for lifeline in lifelines:
+                if self._stop is None and not ready.isdisjoint(lifelines.descriptors):
+                    for lifeline in lifelines.descriptors:
                         waiter.remove(lifeline)
-                    said = last_words()
+                    said = lifelines.last_words()
                     reason = said or "the channel was closed by the broker, or that is gone"
                     self._stop = Stop(reason, for_good=bool(said))
                     self._take_down(Down(self._stop.reason, Status.SHUTTING_DOWN))

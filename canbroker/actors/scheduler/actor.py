@@ -9,6 +9,7 @@ from typing import Final, NamedTuple
 
 import msgspec
 
+from canbroker.actors.lifelines import Lifelines
 from canbroker.actors.scheduler.held import HeldRequests
 from canbroker.actors.scheduler.journal import Journal
 from canbroker.actors.scheduler.outlet import DESCRIPTORS, Mark, Outlet, later
@@ -23,7 +24,7 @@ from canbroker.system.throttle import Throttle
 from canbroker.transport.replier import Caller, Replier
 from canbroker.transport.runtime import Runtime
 from canbroker.transport.sockets import Context
-from canbroker.transport.waiter import Descriptor, Waiter
+from canbroker.transport.waiter import Waiter
 from canbroker.wire import control
 from canbroker.wire.tasks import (
     LISTED,
@@ -116,9 +117,9 @@ class SchedulerActor:
     def __repr__(self) -> str:
         return f"<SchedulerActor tasks={len(self._book)} channels={len(self._outlets)}>"
 
-    def run(self, *lifelines: Descriptor, beat: Callable[[], None]) -> None:
+    def run(self, lifelines: Lifelines, beat: Callable[[], None]) -> None:
         """Serves until one of ``lifelines`` becomes readable; calls ``beat`` every second."""
-        for lifeline in lifelines:
+        for lifeline in lifelines.descriptors:
             self._waiter.add(lifeline)
         try:
             while True:
@@ -127,7 +128,7 @@ class SchedulerActor:
                     beat()
                     self._beat_at = now + clock.SECOND
                 ready = self._waiter.wait(max(0, self._step() - clock.monotonic_ns()))
-                if not ready.isdisjoint(lifelines):
+                if not ready.isdisjoint(lifelines.descriptors):
                     return
                 self._serve(ready)
         finally:

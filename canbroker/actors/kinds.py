@@ -1,0 +1,62 @@
+"""The kinds of actors, in one table: a new kind is one row here and a package of its own."""
+
+from __future__ import annotations
+
+import enum
+import importlib
+from collections.abc import Callable, Mapping
+from typing import Final, NamedTuple, Protocol, cast
+
+from canbroker.actors.lifelines import Lifelines
+from canbroker.actors.specs import ActorSpec, ChannelSpec, SchedulerSpec
+
+
+class Demand(enum.Flag):
+    """Reasons for an actor to run."""
+
+    CONFIGURED = enum.auto()  # the configuration file names it
+    CLIENTS = enum.auto()  # it has clients
+    REQUESTED = enum.auto()  # somebody has asked for it since the broker began
+
+
+class Actor(Protocol):
+    """An actor that was made: it serves as soon as it runs."""
+
+    def run(self, lifelines: Lifelines, beat: Callable[[], None], /) -> None:
+        """Serves until one of ``lifelines`` becomes readable. Calls ``beat`` every second, unless
+        a state stream shows that the actor lives."""
+
+
+class Kind(NamedTuple):
+    """A kind of actor.
+
+    ``actor`` is its class, as ``module:Class``; made with a ``spec``, it raises :class:`CanError`
+    if it cannot serve. ``runs_for``: the reasons that make the broker start it.
+    """
+
+    actor: str
+    spec: type[ActorSpec]
+    runs_for: Demand
+
+    def make(self, spec: ActorSpec) -> Actor:
+        """Makes the actor; loads what it is made of.
+
+        :raises CanError: it cannot serve.
+        """
+        module, _, name = self.actor.partition(":")
+        return cast(Actor, getattr(importlib.import_module(module), name)(spec))
+
+
+#: The kinds by their names, which are the tags of their specs.
+KINDS: Final[Mapping[str, Kind]] = {
+    "channel": Kind(
+        "canbroker.actors.channel.actor:ChannelActor",
+        ChannelSpec,
+        Demand.CONFIGURED | Demand.CLIENTS,
+    ),
+    "scheduler": Kind(
+        "canbroker.actors.scheduler.actor:SchedulerActor",
+        SchedulerSpec,
+        Demand.REQUESTED,
+    ),
+}
