@@ -26,6 +26,7 @@ import canbroker
 from benchmarks.usage import resident_mb
 
 _CHANNEL: Final = "client"
+_WHOLE: Final = "Bus(), recv, send"
 
 #: name of a row -> what its process does
 STATEMENTS: Final = {
@@ -33,7 +34,7 @@ STATEMENTS: Final = {
     "zmq and msgspec alone": "import zmq, msgspec",
     "import canbroker": "import canbroker",
     "from canbroker import Bus": "from canbroker import Bus",
-    "Bus(), recv, send": f"""
+    _WHOLE: f"""
 from canbroker import Bus, Message
 bus = Bus({_CHANNEL!r}, "virtual")
 bus.recv(0)
@@ -44,9 +45,10 @@ bus.send(Message(arbitration_id=1))
 # The process waits when it is done, until its memory has been read.
 _PROGRAM: Final = """
 import sys, time
-began = time.perf_counter()
+began, used = time.perf_counter(), time.process_time()
 {statement}
-print(1000 * (time.perf_counter() - began), *sys.modules, flush=True)
+taken, used = time.perf_counter() - began, time.process_time() - used
+print(1000 * taken, 1000 * used, *sys.modules, flush=True)
 sys.stdin.read()
 """
 
@@ -56,6 +58,7 @@ class Cost:
     """What processes of one row took; a value for each of them."""
 
     milliseconds: list[float] = field(default_factory=list)
+    cpu_ms: list[float] = field(default_factory=list)  # depends less on what else the machine does
     megabytes: list[float] = field(default_factory=list)  # resident, shared pages included
     modules: list[int] = field(default_factory=list)
     packages: set[str] = field(default_factory=set)  # distributions beside canbroker
@@ -70,10 +73,11 @@ def measure(statement: str, cost: Cost) -> None:
         text=True,
     ) as process:
         output = cast(IO[str], process.stdout)
-        milliseconds, *modules = output.readline().split()
+        milliseconds, cpu_ms, *modules = output.readline().split()
         memory = resident_mb(process.pid)
         process.communicate("")
     cost.milliseconds.append(float(milliseconds))
+    cost.cpu_ms.append(float(cpu_ms))
     cost.megabytes.append(memory)
     cost.modules.append(len(modules))
     cost.packages |= _distributions(modules)
@@ -92,17 +96,20 @@ def main() -> None:
     costs = {name: Cost() for name in STATEMENTS}
     with tempfile.TemporaryDirectory() as directory:
         os.environ["XDG_RUNTIME_DIR"] = directory
+        os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # installed packages are compiled, too
         with canbroker.Bus(_CHANNEL, "virtual"):
+            measure(STATEMENTS[_WHOLE], Cost())  # compiles what is not compiled yet
             for _ in range(rounds):
                 for name, statement in STATEMENTS.items():
                     measure(statement, costs[name])
-    table = Table("process", "modules", "MB", "ms", "packages", box=None)
+    table = Table("process", "modules", "MB", "ms", "CPU ms", "packages", box=None)
     for name, cost in costs.items():
         table.add_row(
             name,
             str(round(statistics.median(cost.modules))),
             f"{statistics.median(cost.megabytes):.1f}",
             f"{statistics.median(cost.milliseconds):.1f}",
+            f"{statistics.median(cost.cpu_ms):.1f}",
             ", ".join(sorted(cost.packages - costs["python"].packages)),
         )
     console = Console()

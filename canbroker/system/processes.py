@@ -1,4 +1,4 @@
-"""Whether a process still runs, and whether it is the one that was meant."""
+"""Whether a process still runs, and whether it is still the same one."""
 
 from __future__ import annotations
 
@@ -8,34 +8,28 @@ from pathlib import Path
 
 
 def is_alive(pid: int) -> bool:
-    """Whether a process of this number runs; one that has ended and only waits to be reaped
-    does not. 0 is the number of nobody."""
+    """Whether a process with this number runs. Zombies, which have ended, do not; nor does 0."""
     if not pid:
         return False
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
         return False
-    except PermissionError:
+    except PermissionError:  # another user's, about whom the system may tell nothing else
         return True
-    import psutil  # noqa: PLC0415 - costs much at start, and few processes get here
-
-    try:
-        return bool(psutil.Process(pid).status() != psutil.STATUS_ZOMBIE)
-    except psutil.NoSuchProcess:
-        return False
+    return start_of(pid) is not None
 
 
 def start_of(pid: int) -> int | None:
-    """When the process of this number started, on a clock that nobody sets.
+    """When the process with this number started, on a clock that nobody can set.
 
-    Number and start are those of one process, for as long as the host runs. ``None``: there is
-    none, or it only waits to be reaped. Linux: clock ticks since boot (proc_pid_stat(5)).
+    Number and start together identify a process until the host restarts. ``None``: it does not
+    exist, or is a zombie. Linux: clock ticks since boot (proc_pid_stat(5)); elsewhere milliseconds.
     """
     if sys.platform != "linux":
         return _start_elsewhere(pid)
     try:
-        # The name of the program, in brackets before, may have anything in it.
+        # The program's name stands in brackets before these fields and may contain anything.
         fields = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()
     except (FileNotFoundError, ProcessLookupError):
         return None
@@ -45,8 +39,8 @@ def start_of(pid: int) -> int | None:
 def end_of(pid: int) -> int | None:
     """A descriptor that becomes readable when the process ends; the caller closes it.
 
-    ``None`` where there is no such thing: the process has ended, or the system has none (any but
-    Linux) or none left. Then :func:`start_of` tells.
+    ``None``: the process has ended, no descriptor is left, or the system is not Linux. Then
+    :func:`start_of` tells whether it has ended.
     """
     if sys.platform != "linux":
         return None
@@ -57,9 +51,12 @@ def end_of(pid: int) -> int | None:
 
 
 def _start_elsewhere(pid: int) -> int | None:
-    import psutil  # noqa: PLC0415 - as above
+    import psutil  # noqa: PLC0415 - slow to import, and Linux does not need it
 
     try:
-        return int(psutil.Process(pid).create_time() * 1000)
+        process = psutil.Process(pid)
+        if process.status() == psutil.STATUS_ZOMBIE:
+            return None
+        return int(process.create_time() * 1000)
     except psutil.NoSuchProcess:
         return None
