@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable
 from typing import Final
 
+from canbroker.bus.channel_clock import ChannelClock
 from canbroker.delivery.state_feed import StateFeed
 from canbroker.delivery.subscriber import CATCH_UP_NS, SILENCE_NS
 from canbroker.errors import CanOperationError
@@ -25,17 +26,21 @@ _logger = logging.getLogger("canbroker.bus")
 
 
 class ChannelWatch:
-    """Follows a channel's state stream. Any thread; never waits for more than a moment."""
+    """Follows a channel's state stream. Any thread; never waits for more than a moment.
+
+    ``clock``: the channel's, for deadlines that are sent there.
+    """
 
     def __init__(self, context: Context, endpoint: Address, channel: str) -> None:
         self.state = StateEvent(state="active")
         self.epoch = 0
+        self.clock = ChannelClock.of(endpoint)
         self._interruptions_before = 0
         self._held_before = 0
         self._lock = threading.RLock()  # a signal handler may close what it has interrupted
         self._heard_ns = clock.monotonic_ns()
         self._looked_ns = 0
-        self._said_ns = 0  # when the channel was as it says
+        self._said_ns = 0  # when the channel was as it says, on our clock
         self._feed = StateFeed(context, endpoint, topics.state_topic(channel))
         self._waiter = Waiter()
         self._waiter.add(self._feed.socket)
@@ -51,6 +56,7 @@ class ChannelWatch:
         self._interruptions_before = state.interruptions
         self._held_before = _held(state)
         self._heard_ns = clock.monotonic_ns()
+        self.clock.note(state.monotonic_ns, self._heard_ns)
 
     @property
     def interruptions(self) -> int:
@@ -182,12 +188,14 @@ class ChannelWatch:
             if isinstance(event.payload, LeftEvent):
                 self._left.add(event.payload.client_id)
             elif isinstance(event.payload, StateEvent):
-                self._said_ns = event.payload.monotonic_ns
                 if event.payload.ended:  # also if another broker is there by now
                     self._ended = event.payload.reason
                 if event.epoch != self.epoch:  # its actor was replaced, and counts from 0
                     self._interruptions_before -= self.state.interruptions
                     self._held_before -= _held(self.state)
+                    self.clock.begin()
+                self.clock.note(event.payload.monotonic_ns, self._heard_ns)
+                self._said_ns = self.clock.ours(event.payload.monotonic_ns)
                 self.epoch, self.state = event.epoch, event.payload
         return taken and not self._closed
 

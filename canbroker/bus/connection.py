@@ -124,7 +124,7 @@ class Connection:
         """
         if self.tasks is None:
             self.check_open()
-            link = TaskLink(self._life, self._runtime, self.client_id, on_trouble)
+            link = TaskLink(self._life, self._runtime, self.client_id, on_trouble, self.watch.clock)
             self.tasks = self._life.keep(link)
         return self.tasks
 

@@ -208,6 +208,7 @@ class Transmitter:
         self, frames: Sequence[Frame], expires_ns: int, failed: Failed | None
     ) -> Unanswered:
         self.token += 1
+        expires_ns = self._watch.clock.deadline(expires_ns)
         if not self._link.send(
             encode_request(self._client_id, self.token, expires_ns, frames, self._epoch)
         ):

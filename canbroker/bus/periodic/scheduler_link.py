@@ -11,6 +11,7 @@ from typing import Final, TypeVar
 from weakref import WeakMethod
 
 from canbroker.bus import discovery
+from canbroker.bus.channel_clock import ChannelClock
 from canbroker.bus.life import Life
 from canbroker.bus.periodic.timer import shared
 from canbroker.bus.turns import Turn
@@ -61,16 +62,22 @@ class TaskLink:
         runtime: Runtime,
         client_id: str,
         on_trouble: Callable[[TaskTrouble], None],
+        channel_clock: ChannelClock,
     ) -> None:
-        """``on_trouble`` is a method, called in a turn, by the thread that hears of it. Its object
-        knows functions of the user, and so perhaps the bus, which we shall not keep: we have a weak
-        reference to it. Opens nothing."""
+        """Opens nothing.
+
+        :param on_trouble: a method, called in a turn by the thread that receives the report. Its
+            object knows functions of the user, and so perhaps the bus, which must not be kept
+            alive from here: this keeps a weak reference to it.
+        :param channel_clock: also the scheduler's, which runs on the channel's host.
+        """
         self.turn = Turn("managing periodic tasks")
         self.client_id = client_id
         self._life = life
         self._runtime = runtime
         self._check_open = life.check_open
         self._finish = life.finish
+        self._channel_clock = channel_clock
         self._on_trouble = WeakMethod(on_trouble)
         self._link: ControlLink | None = None
         self._silent = False  # the last request was not answered
@@ -103,7 +110,8 @@ class TaskLink:
         :raises CanOperationError: it did not answer in time, and may have started it just now.
         """
         self._connected()  # first: a scheduler that has to be started may take longer than that
-        request.expires_ns = clock.monotonic_ns() + _ANSWER_NS - _UNDERWAY_NS
+        deadline = clock.monotonic_ns() + _ANSWER_NS - _UNDERWAY_NS
+        request.expires_ns = self._channel_clock.deadline(deadline)
         (reply,) = self._exchange("task_add", [request], _ANSWER_NS)
         return _result(reply, TaskAdded, "task_add")
 
