@@ -85,7 +85,7 @@ def test_a_killed_actor_is_told_between_its_frames_and_its_successors(runtime: R
 
 def is_sent(bus: Bus, message: Message) -> bool:
     try:
-        bus.send(message, timeout=1)
+        bus.send(message, timeout=10)
     except CanOperationError:  # the actor that was killed is not replaced yet
         return False
     return True
