@@ -1,34 +1,35 @@
-"""The flight recorder: what was on a channel just now, from the ring that its process keeps."""
+"""The recent past of a channel, from the ring that its process keeps."""
 
 from __future__ import annotations
 
 from typing import Final
 
 from canbroker.delivery.asker import Asker
+from canbroker.delivery.tap import Frames
 from canbroker.errors import CanOperationError
 from canbroker.model.filters import EVERYTHING
-from canbroker.model.frame import EchoFrame
 from canbroker.system import clock
 from canbroker.transport.place import Place
 from canbroker.transport.sockets import SharedContext
 from canbroker.wire import WireError
 from canbroker.wire.topics import route_topic
 
-#: A channel answers at once; nobody should wait long for one that is gone. A full ring takes it
+#: A channel answers at once, so nobody should wait long for one that is gone. A full ring takes
 #: some hundred answers, on a machine that may be busy.
 _ANSWER_S: Final = 2.0
 _WHOLE_S: Final = 30.0
 
 
-def recent_frames(broker: str | None, channel: str, seconds: float) -> list[EchoFrame]:
-    """The frames of a channel's last ``seconds``, oldest first, as far as its ring has them.
+def recent_frames(broker: str | None, channel: str, seconds: float) -> Frames:
+    """A channel's frames of the last ``seconds``, oldest first, as far as its ring has them.
 
-    It has those that passed the filters of any client. It is not asked of the broker, and keeps no
-    channel open.
+    The ring has the frames that passed the filters of any client. The channel is asked, not the
+    broker, and is not kept open by it.
 
     :param broker: address; ``None``: this user's own.
     :param channel: the broker's name for it.
-    :raises CanOperationError: the channel does not answer, or not as it should.
+    :returns: an event as of a :class:`~canbroker.delivery.tap.Tap`; its list may be empty.
+    :raises CanOperationError: the channel does not answer, or does not follow the protocol.
     """
     if not channel or not channel.isprintable():
         raise CanOperationError(f"no channel is called {channel!r}")
@@ -47,4 +48,4 @@ def recent_frames(broker: str | None, channel: str, seconds: float) -> list[Echo
         context.close()
     if answer is None:
         raise CanOperationError(f"channel {channel!r} does not answer")
-    return answer[0]
+    return Frames(channel, answer[0])

@@ -82,19 +82,18 @@ def dump(
 ) -> None:
     """Print the frames of channels, like candump.
 
-    Ends with Ctrl-C, with -n or with -T. What was lost is reported at the end, on standard
-    error.
+    Ends with Ctrl-C, with -n or with -T. Lost frames are reported at the end, on standard error.
 
     \b
     Filters (hexadecimal), after the channel's name; a frame that passes one is printed:
       id:mask   received & mask == id & mask
       id~mask   received & mask != id & mask
-      #mask     error frames of these classes; without it there are none, but with no filter
+      #mask     error frames of these classes; if there are filters, no others are printed
     An identifier of 8 digits is a 29-bit one; a mask with 80000000 compares the format.
 
-    Not as candump: no filter tells remote frames from data frames (40000000 in a mask) or is
-    joined with others (j); a channel is named, never "any"; -L writes to standard output, not
-    to a file (-l, -f); -x, -e, -a and its other options are missing.
+    Differences from candump: filters cannot tell remote frames from data frames (40000000 in a
+    mask) and cannot be joined (j); a channel must be named, "any" is not supported; -L writes to
+    standard output, not to a file (-l, -f); -x, -e, -a and its other options are missing.
 
     \b
     Examples:
@@ -102,7 +101,7 @@ def dump(
       canbroker dump -L -i slcan /dev/ttyACM0 -b 500000 > drive.log
     """
     if not wanted:
-        raise click.UsageError("name a channel at least")
+        raise click.UsageError("name at least one channel")
     lines = LogLines() if log_form else HumanLines(stamp, max(len(w.channel) for w in wanted))
     losses = Losses()
     with ExitStack() as stack:
@@ -123,12 +122,15 @@ class LogLines:
     def line(self, channel: str, frame: Frame) -> str:
         return format_log_line(frame, channel)
 
+    def text(self, event: Frames) -> str:
+        return "".join(f"{self.line(event.channel, frame)}\n" for frame in event.frames)
+
 
 class HumanLines:
-    """Lines for a screen; remembers what the next line depends on."""
+    """Lines for a screen; each may depend on the lines before it."""
 
     def __init__(self, stamp: str | None, width: int) -> None:
-        """``width`` is that of the longest channel name; ``stamp`` as the option ``-t``."""
+        """``width``: length of the longest channel name; ``stamp``: as the option ``-t``."""
         self._stamp = stamp
         self._width = width
         self._align = False
@@ -150,7 +152,7 @@ class HumanLines:
         since_ns = now_ns if self._since_ns is None else self._since_ns
         if self._stamp == "d" or self._since_ns is None:
             self._since_ns = now_ns
-        # Frames of two adapters may come in another order than their timestamps.
+        # Frames of two adapters may not be in the order of their timestamps.
         seconds, rest_ns = divmod(max(0, now_ns - since_ns), clock.SECOND)
         return f"({seconds:03}.{rest_ns // _MICROSECOND:06})"
 
@@ -166,8 +168,8 @@ class Losses:
         match event:
             case Missed(_, loss):
                 count = loss.frames or 0
-            case Dropped(_, frames):
-                count = frames
+            case Dropped(_, number):
+                count = number
             case _:
                 count = 1
         self._counts[event.channel, type(event)] += count
@@ -186,7 +188,7 @@ class Losses:
         if count := self._counts[channel, Restarted]:
             yield f"the channel was restarted {count} times; frames may have been missed"
         if count := self._counts[channel, Interrupted]:
-            yield f"the adapter was away {count} times; nobody received what came then"
+            yield f"the adapter was away {count} times; frames on the bus were not received then"
 
 
 def _print(

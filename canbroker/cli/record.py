@@ -9,7 +9,7 @@ import click
 from canbroker.bus.history import recent_frames
 from canbroker.cli import Failure
 from canbroker.cli.common import NotNegative, broker_option
-from canbroker.logs.candump import format_log_line
+from canbroker.cli.dump import LogLines
 
 
 @click.command()
@@ -32,20 +32,20 @@ from canbroker.logs.candump import format_log_line
 )
 @broker_option
 def record(channel: str, seconds: float, output: Path | None, broker: str | None) -> None:
-    """Write what was on a channel just now.
+    """Write the recent frames of a channel.
 
-    The lines are those of candump -L. Every channel keeps its recent frames, 16 MiB and 60 s of
-    them unless configured: those that passed the filters of any client. CHANNEL is the broker's
-    name for it, as canbroker status shows it. A channel whose process was killed and replaced has
-    its predecessor's frames, too.
+    The lines are those of candump -L. Every channel keeps its recent frames that passed the
+    filters of any client, up to 16 MiB and 60 s unless configured otherwise. If its process was
+    killed and replaced, the frames of the old process are still there. CHANNEL is the broker's
+    name for the channel, as canbroker status shows it.
 
     \b
     Examples:
       canbroker record --last 30 can0 -o before-the-fault.log
       canbroker record virtual.x | grep 451#
     """
-    frames = recent_frames(broker, channel, seconds)
-    text = "".join(f"{format_log_line(frame, channel)}\n" for frame in frames)
+    recent = recent_frames(broker, channel, seconds)
+    text = LogLines().text(recent)
     if output is None:
         click.echo(text, nl=False)
         return
@@ -53,4 +53,4 @@ def record(channel: str, seconds: float, output: Path | None, broker: str | None
         output.write_text(text, encoding="utf-8")
     except OSError as error:
         raise Failure(f"cannot write {output}: {error.strerror}") from error
-    click.echo(f"{len(frames)} frames in {output}", err=True)
+    click.echo(f"{len(recent.frames)} frames in {output}", err=True)

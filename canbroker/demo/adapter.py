@@ -1,6 +1,6 @@
 """The simulated adapter as a process; its argument is a :class:`SimulatorOptions` as JSON.
 
-It ends with its standard input: no adapter stays behind when the demonstration is killed.
+It ends with its standard input, so no adapter is left behind when the demonstration is killed.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ def main() -> int:
 
 
 def _relay(write: int) -> None:
-    """Passes commands on, and makes the end of the input the last one.
+    """Passes commands on; the end of the input becomes the command ``quit``.
 
-    Without buffers: the interpreter cannot end while a thread waits inside one.
+    Unbuffered: the interpreter cannot exit while a thread waits inside a buffered read.
     """
     while data := os.read(sys.stdin.fileno(), 4096):
         os.write(write, data)

@@ -1,4 +1,4 @@
-"""The processes of the demonstration, and the lines that they print."""
+"""The demonstration's processes, and the lines that they print."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ _LOG_TAIL: Final = 2_000
 
 
 class Child:
-    """A process that obeys lines on its standard input and answers in lines.
+    """A process that reads commands from standard input and prints lines.
 
-    It leads a session of its own: Ctrl-C is for the demonstration, which ends it in order.
+    It leads its own session: Ctrl-C reaches only the demonstration, which ends it in order.
     """
 
     def __init__(
@@ -42,7 +42,7 @@ class Child:
         self.output = cast(IO[bytes], self._process.stdout)
 
     def tell(self, line: str) -> None:
-        """Gives it an order.
+        """Sends it a command.
 
         :raises CanOperationError: it has ended.
         """
@@ -53,11 +53,11 @@ class Child:
             raise CanOperationError(f"{self.name} has ended: {self.complaint()}") from error
 
     def end(self) -> None:
-        """Tells it to leave, by the end of its input."""
+        """Tells it to end, by closing its input."""
         self._input.close()
 
     def lines(self) -> list[str] | None:
-        """What it has printed, when ``output`` is readable; ``None`` when it has ended."""
+        """The lines it has printed, when ``output`` is readable; ``None`` when it has ended."""
         data = os.read(self.output.fileno(), _CHUNK)
         *lines, self._unread = (self._unread + data).split(b"\n")
         return [line.decode() for line in lines] if data else None
@@ -67,19 +67,19 @@ class Child:
         return self._process.poll() is not None
 
     def wait(self) -> int:
-        """The exit code; it has closed its output, so it is about to end."""
+        """Waits for its exit code; it has closed its output, so it is about to end."""
         return self._process.wait(_LEAVE_S)
 
     def complaint(self) -> str:
-        """The end of what it wrote to its standard error."""
+        """The last lines that it wrote to standard error."""
         return self._log.read_text(errors="replace")[-_LOG_TAIL:].strip()
 
     def close(self) -> None:
-        """Has it ended, by force if need be."""
+        """Ends it, by force if necessary."""
         try:
             self._input.close()
         except BrokenPipeError:
-            self._unread = b""  # it has ended before it read everything
+            self._unread = b""  # it ended before it had read everything
         self._process.terminate()
         try:
             self._process.wait(_LEAVE_S)
@@ -90,10 +90,10 @@ class Child:
 
 
 class Children:
-    """Starts processes, collects their lines, and has them all ended when it is left."""
+    """Starts processes, collects their lines, and ends all of them when its context is left."""
 
     def __init__(self, directory: Path) -> None:
-        """``directory`` gets their logs, and is their runtime directory."""
+        """``directory`` is their runtime directory, and receives their logs."""
         self._directory = directory
         self._environment = {**os.environ, "XDG_RUNTIME_DIR": str(directory)}
         self._selector = selectors.DefaultSelector()
@@ -119,9 +119,9 @@ class Children:
         return child
 
     def lines(self, timeout: float) -> Iterator[tuple[str, str]]:
-        """Name and line, of what is printed within ``timeout`` seconds; returns after the first.
+        """Waits up to ``timeout`` seconds for output; yields (name, line) for each line.
 
-        :raises CanOperationError: a process has ended otherwise than well.
+        :raises CanOperationError: a process has failed.
         """
         for key, _ in self._selector.select(timeout):
             child: Child = key.data

@@ -1,4 +1,4 @@
-"""The account of the demonstration: what each client should have got, and what it says it got."""
+"""The demonstration's ledger compares what each client should receive with what it reports."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from canbroker.model.frame import EXTENDED, Frame
 
 
 class Report(msgspec.Struct, kw_only=True):
-    """What a client says of itself, twice a second and at the end.
+    """A client's report, twice a second and at the end.
 
-    ``frames`` received, ``lost`` by its own account, ``restarts`` of the channel that it saw;
-    ``rate`` in frames/s; latencies in µs, of the last frames, ``None`` before the first one;
-    ``digest`` of all frames in their order, at the end only.
+    Number of ``frames`` received, number of ``lost`` frames and of channel ``restarts`` that it
+    noticed; ``rate`` in frames/s; latencies of the latest frames in µs, ``None`` before the first
+    frame; ``digest`` of all frames in their order, only at the end.
     """
 
     frames: int = 0
@@ -29,14 +29,14 @@ class Report(msgspec.Struct, kw_only=True):
 
 
 class Tally:
-    """Counts frames, and hashes them in their order: a frame too many or out of order shows."""
+    """Counts frames and hashes them in order, so that an extra or misplaced frame shows."""
 
     def __init__(self) -> None:
         self.frames = 0
         self._hash = hashlib.sha256()
 
     def add(self, arbitration_id: int, extended: bool, data: bytes | bytearray | int) -> None:
-        """``data`` of a remote frame is its length. The plain subscriber spells the same text."""
+        """``data`` of a remote frame is its length. The plain subscriber hashes the same text."""
         content = f"r{data}" if isinstance(data, int) else data.hex()
         self._hash.update(f"{arbitration_id:x} {'x' if extended else 's'} {content}\n".encode())
         self.frames += 1
@@ -49,7 +49,7 @@ class Tally:
 def passes(can_filters: Sequence[CanFilter] | None, arbitration_id: int, extended: bool) -> bool:
     """Whether a frame passes, by the rule that python-can documents.
 
-    On purpose not :mod:`canbroker.model.filters`, whose work this checks.
+    Deliberately independent of :mod:`canbroker.model.filters`, which it checks.
     """
     if not can_filters:
         return True
@@ -62,7 +62,7 @@ def passes(can_filters: Sequence[CanFilter] | None, arbitration_id: int, extende
 
 
 def expect(can_filters: Sequence[CanFilter] | None, frames: Iterable[Frame]) -> Tally:
-    """What a client with these filters has to get of ``frames``."""
+    """The tally of the ``frames`` that a client with these filters must receive."""
     tally = Tally()
     for frame in frames:
         extended = bool(frame.flags & EXTENDED)
@@ -77,11 +77,11 @@ def faults(
     expected: Mapping[Role, Tally],
     reports: Mapping[str, Report],
 ) -> list[str]:
-    """Everything that is not as it has to be, a sentence each; none: the ledger is exact.
+    """A sentence for each fault; the ledger is exact if there is none.
 
-    :param traced: frames in the trace.
+    :param traced: number of frames in the trace.
     :param adapter: the simulated adapter's own counts.
-    :param reports: the last one of each client, by name.
+    :param reports: the last report of each client, by name.
     """
     found = [] if adapter["replayed"] == traced else [_adapter_fault(traced, adapter)]
     for role, tally in expected.items():
@@ -98,7 +98,7 @@ def faults(
 
 
 def lost(expected: Mapping[Role, Tally], reports: Mapping[str, Report]) -> int:
-    """Frames that should have arrived at some client and did not, or that it reports as lost."""
+    """Number of frames that did not arrive at a client, or that it reports as lost."""
     return sum(
         max(reports[role.name].lost, tally.frames - reports[role.name].frames, 0)
         for role, tally in expected.items()
@@ -108,5 +108,5 @@ def lost(expected: Mapping[Role, Tally], reports: Mapping[str, Report]) -> int:
 def _adapter_fault(traced: int, adapter: Mapping[str, int]) -> str:
     return (
         f"the adapter passed {adapter['replayed']} of {traced} frames on "
-        f"({adapter['overruns']} overruns: what reads it is too slow)"
+        f"({adapter['overruns']} overruns: its reader is too slow)"
     )

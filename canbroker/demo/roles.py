@@ -1,4 +1,4 @@
-"""Who takes part in the demonstration, and what each wants to see."""
+"""The clients of the demonstration, and the frames that each of them receives."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from canbroker.model.frame import EXTENDED, Frame
 
 
 class CanFilter(msgspec.Struct, frozen=True, omit_defaults=True):
-    """One of python-can's filters. ``extended`` is ``None`` where either format passes."""
+    """A filter of python-can's. ``extended`` is ``None`` if frames of both formats pass."""
 
     can_id: int
     can_mask: int
@@ -19,20 +19,25 @@ class CanFilter(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class Role(msgspec.Struct, frozen=True, kw_only=True):
-    """A client of the demonstration. ``plain``: it speaks ZeroMQ and knows nothing of canbroker."""
+    """A client of the demonstration.
+
+    ``plain``: it uses ZeroMQ alone and none of canbroker's code. ``tapped``: it reads the stream
+    of events that recorders use.
+    """
 
     name: str
     wording: str
     can_filters: tuple[CanFilter, ...] | None
     plain: bool = False
+    tapped: bool = False
 
 
 def cast(frames: Sequence[Frame]) -> list[Role]:
-    """The five roles for a trace, which has at least one frame."""
+    """The five roles for a trace, which contains at least one frame."""
     identifier, extended = _most_frequent(frames)
     mask = 0x1FFFFFFF if extended else 0x7FF
     return [
-        Role(name="all", wording="every frame", can_filters=None),
+        Role(name="all", wording="every frame", can_filters=None, tapped=True),
         Role(
             name="range",
             wording="11-bit 100-1FF",

@@ -1,7 +1,7 @@
-"""The demonstration itself: an adapter, a broker, five clients, and an account that must be exact.
+"""The demonstration: an adapter, a broker and five clients, and a ledger that must be exact.
 
-Everything runs in processes of its own and in a private runtime directory, which is gone
-afterwards. POSIX, because the simulated adapter needs a pseudo-terminal.
+Everything runs in separate processes and in a private runtime directory, which is removed
+afterwards. POSIX only: the simulated adapter needs a pseudo-terminal.
 """
 
 from __future__ import annotations
@@ -50,8 +50,8 @@ _PLAIN_PROGRAM: Final = Path(__file__).with_name("programs") / "plain_subscriber
 
 _START_S: Final = 30.0
 _END_S: Final = 15.0
-#: Clients that are not complete when nothing has arrived for this long never will be.
-_SETTLE_S: Final = 2.0
+#: A client that has received nothing for this long will receive nothing more.
+_QUIET_S: Final = 2.0
 _TICK_S: Final = 0.1
 #: Frames a second that any machine can read.
 _SLOWEST_RATE: Final = 1000
@@ -60,13 +60,14 @@ _SLOWEST_RATE: Final = 1000
 def run(trace: Path | None, speed: float = 1.0) -> int:
     """Replays a trace to five clients and checks every frame; 0 if the ledger is exact, else 1.
 
-    Prints as it goes, on standard output. Main thread only: takes SIGINT, SIGTERM and SIGHUP.
+    Prints its progress on standard output. Main thread only: it handles SIGINT, SIGTERM and
+    SIGHUP.
 
-    :param trace: a candump log; ``None`` makes up a vehicle's traffic.
-    :param speed: of the replay: 1 is that of the log, 0 is as fast as the adapter is read.
-    :raises ValueError: the speed is below 0.
-    :raises CanError: the trace is not readable, or something did not start or went away.
-    :raises KeyboardInterrupt: one of these signals; everything has been ended.
+    :param trace: a candump log; ``None`` generates a vehicle's traffic.
+    :param speed: of the replay: 1 is as recorded, 0 is as fast as the adapter is read.
+    :raises ValueError: the speed is negative.
+    :raises CanError: the trace cannot be read, or a process did not start or has ended.
+    :raises KeyboardInterrupt: on one of these signals, when all processes have ended.
     """
     if not (math.isfinite(speed) and speed >= 0):
         raise ValueError(f"speed must be 0 or above, got {speed}")
@@ -77,7 +78,7 @@ def run(trace: Path | None, speed: float = 1.0) -> int:
         frames, skipped = _load(trace)
         roles = cast(frames)
         with ExitStack() as stack:
-            # Left in reverse: the clients, the broker, and the directory at last.
+            # Closed in reverse: the clients, the broker, then the directory.
             broker = stack.enter_context(BrokerView(Runtime(directory / "canbroker")))
             children = stack.enter_context(Children(directory))
             screen = stack.enter_context(Screen(console, roles))
@@ -100,7 +101,7 @@ def run(trace: Path | None, speed: float = 1.0) -> int:
 
 
 class _Stage:
-    """The processes, and what is known of them."""
+    """The processes, and their latest reports."""
 
     def __init__(
         self, children: Children, broker: BrokerView, screen: Screen, roles: list[Role]
@@ -118,9 +119,9 @@ class _Stage:
         self._progress_at = 0.0
 
     def start_adapter(self, trace: Path, link: Path, speed: float) -> None:
-        """Starts the adapter, which waits with its traffic; ``link`` is what to open.
+        """Starts the adapter, which does not replay yet; clients open ``link``.
 
-        It is one that knows CAN FD, which the trace may contain.
+        The adapter supports CAN FD, which the trace may contain.
         """
         options = SimulatorOptions(
             firmware="canable2-lawicel",
@@ -136,14 +137,17 @@ class _Stage:
         self._until(lambda: self._path is not None, "the adapter is there", _START_S)
 
     def start_clients(self, link: Path, frames: list[Frame]) -> None:
-        """Starts the clients, who start the broker; returns when all are ready."""
+        """Starts the clients, which start the broker; returns when all are ready."""
         parameters: dict[str, Any] = {"bitrate": traffic.VEHICLE_BITRATE}
         if any(frame.flags & FD for frame in frames):
             parameters |= {"fd": True, "data_bitrate": 2_000_000}
         for role in self._roles:
             if not role.plain:
                 assignment = Assignment(
-                    channel=str(link), parameters=parameters, can_filters=_can_filters(role)
+                    channel=str(link),
+                    parameters=parameters,
+                    can_filters=_can_filters(role),
+                    tapped=role.tapped,
                 )
                 self._start_client(role, EntryPoint.DEMO_CLIENT.command(_encoded(assignment)))
         self._until(self._all_ready, "the clients are ready", _START_S)
@@ -154,21 +158,21 @@ class _Stage:
         self._screen.say("five clients are ready; the adapter starts to replay")
 
     def play(self, counts: dict[str, int], span_s: float) -> None:
-        """Replays the trace until it is over and every client has got its count, or stands still.
+        """Replays the trace until every client has received its count, or receives nothing more.
 
-        :raises CanOperationError: the adapter does not come to the end of the trace.
+        :raises CanOperationError: the adapter does not reach the end of the trace.
         """
         self._state_due = time.monotonic()
         self._adapter.tell("start")
         done = "replay_done"
-        self._until(lambda: done in self._events, "the replay comes to its end", span_s + _START_S)
+        self._until(lambda: done in self._events, "the replay ends", span_s + _START_S)
         self._progress_at = time.monotonic()
 
-        def settled() -> bool:
+        def is_over() -> bool:
             complete = all(self.reports[name].frames >= count for name, count in counts.items())
-            return complete or time.monotonic() > self._progress_at + _SETTLE_S
+            return complete or time.monotonic() > self._progress_at + _QUIET_S
 
-        self._until(settled, "the clients come to rest", span_s + _START_S)
+        self._until(is_over, "the clients receive nothing more", span_s + _START_S)
 
     def finish(self) -> dict[str, Any]:
         """Ends clients, broker and adapter, in this order; returns the adapter's counts."""
@@ -190,7 +194,7 @@ class _Stage:
         return self._clients.keys() == self.reports.keys()
 
     def _plain_command(self, role: Role) -> list[str]:
-        """The plain subscriber is given what it would read in the documentation: two topics."""
+        """The plain subscriber needs only two topics, as the documentation describes them."""
         channel = self._broker.channel()
         wanted = _filter_set(role)
         route = topics.route_topic(channel.name, wanted).decode()
@@ -198,15 +202,16 @@ class _Stage:
         return [sys.executable, "-P", str(_PLAIN_PROGRAM), channel.stream, route, private]
 
     def _until(self, condition: Callable[[], bool], what: str, timeout: float) -> None:
-        """Takes and shows what happens until ``condition``.
+        """Handles and shows reports until ``condition`` is true.
 
-        :raises CanOperationError: a process fails, or ``what`` does not happen in time.
+        :raises CanOperationError: a process fails, or the condition, which ``what`` describes, is
+            not true in time.
         """
         deadline = time.monotonic() + timeout
         while not condition():
             now = time.monotonic()
             if now > deadline:
-                raise CanOperationError(f"waited {timeout:.0f} s in vain: {what}")
+                raise CanOperationError(f"waited {timeout:.0f} s in vain until {what}")
             for name, line in self._children.lines(_TICK_S):
                 self._heard(name, line)
             if now >= self._state_due:
@@ -255,9 +260,9 @@ def _made_up_trace(directory: Path) -> Path:
 
 
 def _load(trace: Path) -> tuple[list[Frame], Skipped]:
-    """The frames that an adapter would pass on, and what was skipped.
+    """The frames that an adapter would pass on, and the lines that were skipped.
 
-    All at once, for the ledger. Error frames are an adapter's own observation.
+    The ledger needs all frames at once. Error frames are left out: an adapter makes its own.
 
     :raises CanInitializationError: the file cannot be read, or contains no frames.
     """
@@ -269,7 +274,7 @@ def _load(trace: Path) -> tuple[list[Frame], Skipped]:
 
 
 def _span_s(frames: list[Frame], speed: float) -> float:
-    """About how long the replay takes, at least."""
+    """The least time that the replay takes, roughly."""
     if not speed:
         return len(frames) / _SLOWEST_RATE
     timing = RecordedTime(speed)
@@ -278,7 +283,7 @@ def _span_s(frames: list[Frame], speed: float) -> float:
 
 @contextmanager
 def _private_directory() -> Iterator[Path]:
-    """A directory for this demonstration alone; its path is short, as those of sockets must be."""
+    """A directory for this demonstration; its path is short, because socket paths must be."""
     directory = Path(tempfile.mkdtemp(prefix="cb-demo-"))
     try:
         yield directory
@@ -288,8 +293,9 @@ def _private_directory() -> Iterator[Path]:
 
 @contextmanager
 def _interrupted_once() -> Iterator[None]:
-    """SIGINT, SIGTERM and SIGHUP raise KeyboardInterrupt, once: what ends then must come to its
-    end. A SIGHUP that is ignored stays so: ``nohup`` has asked for it."""
+    """SIGINT, SIGTERM and SIGHUP raise KeyboardInterrupt once: the cleanup must not be interrupted.
+
+    A SIGHUP that is ignored stays ignored: ``nohup`` has asked for it."""
     numbers = [signal.SIGINT, signal.SIGTERM]
     if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
         numbers.append(signal.SIGHUP)

@@ -1,4 +1,4 @@
-"""What the demonstration shows: a live table on a terminal, a line a second elsewhere."""
+"""The demonstration's output: a live table on a terminal, or one line per second elsewhere."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _LINE_S: Final = 1.0
 
 
 class Screen:
-    """Shows progress for as long as it is entered; :meth:`ledger` comes afterwards."""
+    """Shows progress while its context is open; :meth:`ledger` prints the result afterwards."""
 
     def __init__(self, console: Console, roles: Sequence[Role]) -> None:
         self._console = console
@@ -53,7 +53,7 @@ class Screen:
         self._console.print(text, highlight=False, soft_wrap=True)
 
     def show(self, reports: Mapping[str, Report], state: StateEvent | None) -> None:
-        """Draws how things stand, if the last picture is old enough."""
+        """Draws the current reports, if the last drawing is old enough."""
         now = time.monotonic()
         if now < self._due:
             return
@@ -70,7 +70,7 @@ class Screen:
     def ledger(
         self, frames: int, expected: Mapping[Role, Tally], reports: Mapping[str, Report]
     ) -> None:
-        """The account at the end."""
+        """Prints the account at the end."""
         table = _table("expected", "delivered", "lost", "p50 µs", "p99 µs")
         table.title = f"Ledger: {frames} frames on the adapter"
         table.add_column("order")
@@ -105,7 +105,7 @@ class Screen:
 
 
 def _table(*numbers: str) -> Table:
-    """A table of clients that fits 80 columns, with columns for these numbers."""
+    """A table of clients that fits into 80 columns, with these number columns."""
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), title_justify="left")
     for heading in ("client", "filter"):
         table.add_column(heading, no_wrap=True)

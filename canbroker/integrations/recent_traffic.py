@@ -22,7 +22,7 @@ def candump(broker: str, channel: str, seconds: float, since_ns: int) -> str:
     :param since_ns: wall clock; so are frames from before, as far as their timestamps tell.
     """
     try:
-        frames = recent_frames(broker, channel, seconds)
+        frames = recent_frames(broker, channel, seconds).frames
     except CanOperationError as error:
         return f"cannot be read: {error}"
     frames = [frame for frame in frames if _is_since(frame, since_ns)]

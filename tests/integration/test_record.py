@@ -1,4 +1,4 @@
-"""``canbroker record``: what was on a channel just now."""
+"""``canbroker record``: the recent frames of a channel."""
 
 from __future__ import annotations
 
