@@ -212,7 +212,7 @@ class Deliveries(RuleBasedStateMachine):
             taken = self.order.take()
 
         before = self.items()
-        self.do(strike, job)
+        struck(strike, job)
         if taken is None:
             assert self.items() == before
         else:
