@@ -156,10 +156,10 @@ class Broker:
     def _serve_slots(self, ready: set[object]) -> None:
         for actor in self._actors():
             if actor.child is not None and actor.child in ready:
-                actor.reported(self._context, self._waiter)
+                actor.reported(clock.monotonic_ns(), self._context, self._waiter)
         for slot in self._slots.values():
             if slot.feed is not None and slot.feed.socket in ready:
-                slot.take_state()
+                slot.follow_state(clock.monotonic_ns())
 
     def _due(self) -> int:
         """Does what time demands of each channel; returns when to look again."""
@@ -181,7 +181,7 @@ class Broker:
         return [*self._slots.values(), self._scheduler]
 
     def _start(self, slot: ActorSlot) -> None:
-        slot.begin(self._waiter)
+        slot.begin(clock.monotonic_ns(), self._waiter)
         self._leftovers.record(self._actors())  # now: we may be killed at any time
 
     def _end(self) -> None:
@@ -193,7 +193,7 @@ class Broker:
             self._leases.close(reason)
             for slot in self._actors():
                 # In trouble, another broker is there, or will be: the clients shall find it.
-                slot.stop(reason, for_good=self._trouble is None)
+                slot.stop(clock.monotonic_ns(), reason, for_good=self._trouble is None)
             while any(slot.child is not None for slot in self._actors()):
                 self._serve_slots(self._waiter.wait(max(0, self._due() - clock.monotonic_ns())))
         finally:
@@ -302,7 +302,7 @@ class Broker:
     ) -> ChannelSlot:
         self._callers.check_room(len(self._slots))
         slot = self._slots[name] = ChannelSlot(
-            self._runtime,
+            self._runtime.place,
             name,
             interface,
             options,
@@ -352,9 +352,9 @@ class Broker:
             )
         slot.options = options
         if slot.clients:
-            slot.replace()
+            slot.replace(clock.monotonic_ns())
         elif slot.child is not None:
-            slot.stop("it is opened with other parameters")
+            slot.stop(clock.monotonic_ns(), "it is opened with other parameters")
         return slot
 
 

@@ -61,7 +61,7 @@ class FlightRecords:
         """Path of a channel's newest record; empty if there is none."""
         return str(self._last.get(channel, ""))
 
-    def take(self, channel: str, reason: str, since_ns: int) -> None:
+    def begin(self, channel: str, reason: str, since_ns: int) -> None:
         """Begins to write the last seconds of a channel that serves, up to now.
 
         :param reason: a word for the file's name.
@@ -74,7 +74,7 @@ class FlightRecords:
         self._began_ns[channel] = now
         seconds = min(RECORDED_S + (now - since_ns) / clock.SECOND, _MAX_S)
         try:
-            self._writing[channel] = self._begin(channel, reason, seconds)
+            self._writing[channel] = self._start(channel, reason, seconds)
         except OSError as error:  # a full disk, no process: nothing but the record is lost
             _logger.warning("channel %r: no record of %s: %s", channel, reason, error)
 
@@ -94,7 +94,7 @@ class FlightRecords:
             self._end(channel, writing)
         self._writing.clear()
 
-    def _begin(self, channel: str, reason: str, seconds: float) -> _Writing:
+    def _start(self, channel: str, reason: str, seconds: float) -> _Writing:
         self._directory.mkdir(mode=0o700, exist_ok=True)
         at = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
         path = self._directory / f"{_UNFIT.sub('_', channel)}-{at}-{reason}.log"

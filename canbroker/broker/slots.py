@@ -1,4 +1,4 @@
-"""The actors that a broker supervises: a channel with its clients, and the scheduler."""
+"""The actors that a broker supervises: channels with their clients, and the scheduler."""
 
 from __future__ import annotations
 
@@ -20,17 +20,19 @@ from canbroker.delivery.state_feed import StateFeed
 from canbroker.errors import CanError
 from canbroker.system import clock
 from canbroker.system.processes import is_alive
+from canbroker.transport.place import Place
 from canbroker.transport.runtime import Runtime
 from canbroker.transport.sockets import Context
 from canbroker.transport.waiter import Waiter
 from canbroker.wire import WireError, control, topics
 from canbroker.wire.stream import CHANGING, StateEvent, decode_event
 
-#: A client that was given a channel and never subscribed is forgotten after this long.
+#: A client that got a channel and never subscribed is forgotten after this time, if its process has
+#: ended.
 _UNSEEN_NS: Final = 10 * clock.SECOND
 
-#: Then also if its process lives and is not connected: its bus was closed while no broker was
-#: there to be told, or it asks for channels without end.
+#: After this time also if its process lives, but is not connected: its bus was closed while no
+#: broker ran that could be told, or it keeps asking for channels without using them.
 _GONE_NS: Final = 30 * clock.SECOND
 
 #: A channel that a client opened is closed this long after its last client.
@@ -40,10 +42,10 @@ _logger = logging.getLogger(__name__)
 
 
 class Client(msgspec.Struct):
-    """A client of a channel, as it introduced itself; ``started``: when its process did, as
-    :func:`start_of` says; ``seen`` once its subscription was.
+    """A client of a channel, as it introduced itself.
 
-    ``replayed`` and ``gone`` as the channel counts them.
+    ``started`` is when its process started, as :func:`start_of` returns it. ``seen`` is true once
+    the channel has seen its subscription. The channel counts ``replayed`` and ``gone``.
     """
 
     pid: int
@@ -58,11 +60,11 @@ class Client(msgspec.Struct):
 
 
 class ChannelSlot(ActorSlot):
-    """A channel, the life of its actor, and who is attached."""
+    """A channel, the life of its actor, and its clients."""
 
     def __init__(
         self,
-        runtime: Runtime,
+        place: Place,
         name: str,
         interface: str,
         options: Options,
@@ -71,9 +73,10 @@ class ChannelSlot(ActorSlot):
         broker: BrokerConfig,
         records: FlightRecords,
     ) -> None:
-        """``configured``: from the configuration file, so it stays without clients. ``broker``
-        has what concerns all channels; ``records`` are told what goes wrong.
-
+        """
+        :param configured: the configuration file has it, so it stays when it has no clients.
+        :param broker: options of all channels.
+        :param records: get a record when something goes wrong.
         :raises CanInitializationError: the runtime directory is too long for the sockets.
         """
         super().__init__(
@@ -83,13 +86,13 @@ class ChannelSlot(ActorSlot):
         self.options = options
         self.state: StateEvent | None = None
         self.clients: dict[str, Client] = {}
-        self._departed: dict[str, None] = {}  # have said so; an older state may still name them
+        self._departed: dict[str, None] = {}  # they said so; an older state may still name them
         self.feed: StateFeed | None = None
         self._broker = broker
         self._records = records
         self._crashed_ns: int | None = None  # monotonic, of an actor that is not replaced yet
         self._ring: SharedMemory | None = None
-        self._addresses = runtime.place.channel(name)
+        self._addresses = place.channel(name)
         self.listen_only: bool | None = None  # as the channel was, for the actor's successor
         self._resumes = False
         self._idle_ns: int | None = None
@@ -103,24 +106,24 @@ class ChannelSlot(ActorSlot):
 
     @property
     def is_up(self) -> bool:
-        """Whether its adapter works, as far as is known."""
+        """Whether its adapter works, as far as the broker knows."""
         return self.state is not None and self.state.state != "error"
 
     @property
     def is_closed(self) -> bool:
-        """Whether its adapter is not open; on a bus that is off it is."""
+        """Whether its adapter is closed. It is open while the bus is off."""
         if self.phase is Phase.FAILED:
             return True
         return self.state is not None and self.state.state == "error" and not self.state.info
 
     def insists(self, keys: Collection[str]) -> bool:
-        """Whether a client that is there has asked for one of these parameters."""
+        """Whether a client whose process lives has asked for one of these parameters."""
         there = (client for client in self.clients.values() if is_alive(client.pid))
         return any(not client.given.keys().isdisjoint(keys) for client in there)
 
     @property
     def idle(self) -> bool:
-        """Whether it exists for clients only, and they are gone."""
+        """Whether it exists only for clients, and they are gone."""
         return self.phase in {Phase.STOPPED, Phase.FAILED} and not self.wanted
 
     def attached(self) -> control.Attached:
@@ -162,41 +165,41 @@ class ChannelSlot(ActorSlot):
             record=self._records.last(self.name),
         )
 
-    def begin(self, waiter: Waiter) -> None:
-        """As the base; the channel's mode is what its options say again, unless it was resumed."""
+    def begin(self, now_ns: int, waiter: Waiter) -> None:
+        """As the base. Unless it was resumed, the channel has the mode of its options again."""
         if not self._resumes:
             self.listen_only = None
         self._resumes = False
-        super().begin(waiter)
+        super().begin(now_ns, waiter)
 
     def resume(self, clients: dict[str, Client], listen_only: bool | None) -> None:
-        """Goes on for a broker that was killed: before the actor is begun."""
+        """Takes over the clients of a broker that was killed. Call it before :meth:`begin`."""
         self.clients |= clients
         self.listen_only = listen_only
         self._resumes = True
 
-    def take_state(self) -> None:
-        """Follows the actor's state stream: that it lives, and who is subscribed."""
+    def follow_state(self, now_ns: int) -> None:
+        """Follows the actor's state stream, which shows that it lives and who is subscribed."""
         while self.feed is not None and (body := self.feed.receive()) is not None:
             try:
                 event = decode_event(body).payload
             except WireError:
-                _logger.exception("channel %r: state not understood", self.name)
+                _logger.exception("channel %r: cannot decode its state", self.name)
                 continue
             if isinstance(event, StateEvent):
-                self._heard_ns = clock.monotonic_ns()
-                self._note_error(event)
+                self._heard_ns = now_ns
+                self._note_error(event, now_ns)
                 self.state = event
                 if event.state != "error":
                     self.listen_only = event.state == "passive"
-                self._note_clients(event)
+                self._note_clients(event, now_ns)
 
-    def _note_error(self, event: StateEvent) -> None:
-        """Has it recorded when the bus, or the adapter, has just failed."""
+    def _note_error(self, event: StateEvent, now_ns: int) -> None:
+        """Begins a flight record if the bus, or the adapter, has just failed."""
         has_failed = self.is_up and event.state == "error" and event.reason != CHANGING
         if has_failed and self.phase is Phase.RUNNING:
             reason = "bus-off" if "bus-off" in event.reason else "error"
-            self._records.take(self.name, reason, clock.monotonic_ns())
+            self._records.begin(self.name, reason, now_ns)
 
     # ------------------------------------------------------------------------------ lifecycle
 
@@ -220,15 +223,15 @@ class ChannelSlot(ActorSlot):
             log_level=self._broker.log_level,
         )
 
-    def _running(self, context: Context, waiter: Waiter) -> None:
+    def _running(self, now_ns: int, context: Context, waiter: Waiter) -> None:
         try:
             self.feed = StateFeed(context, self._addresses.stream, topics.state_topic(self.name))
         except CanError as error:  # no descriptors are left
-            self.stop(str(error))
+            self.stop(now_ns, str(error))
             return
         waiter.add(self.feed.socket)
         if self._crashed_ns is not None:
-            self._records.take(self.name, "crash", self._crashed_ns)
+            self._records.begin(self.name, "crash", self._crashed_ns)
             self._crashed_ns = None
 
     def _ending(self, waiter: Waiter) -> None:
@@ -261,20 +264,19 @@ class ChannelSlot(ActorSlot):
         return super()._demand() | (Demand.CLIENTS if self.clients else Demand(0))
 
     def forget(self, client_id: str) -> None:
-        """A client has said that it leaves."""
+        """Forgets a client that has said that it leaves."""
         if self.clients.pop(client_id, None) is not None:
             self._departed[client_id] = None
             if len(self._departed) > MAX_CLIENTS:
                 del self._departed[next(iter(self._departed))]
 
-    def _note_clients(self, event: StateEvent) -> None:
-        now = clock.monotonic_ns()
+    def _note_clients(self, event: StateEvent, now_ns: int) -> None:
         present = {info.client_id for info in event.clients}
         for info in event.clients:
             if info.client_id in self._departed:
                 continue
-            # Unknown: it has outlived the broker that it introduced itself to.
-            client = self.clients.setdefault(info.client_id, Client(0, "?", now))
+            # An unknown one has outlived the broker that it introduced itself to.
+            client = self.clients.setdefault(info.client_id, Client(0, "?", now_ns))
             client.seen = True
             client.filters = info.filters
             client.replayed, client.gone = info.replayed, info.gone
@@ -290,8 +292,8 @@ class ChannelSlot(ActorSlot):
                 del self.clients[client_id]
 
     def _is_connected(self, client: Client) -> bool:
-        """Whether its process has a connection to the channel, as far as that is known: one that
-        does not use its bus has, and subscribes again when it next does."""
+        """Whether its process has a connection to the channel, as far as the broker knows. A
+        process that does not use its bus is connected, and subscribes again when it does."""
         connected = self.state.connected if self.state is not None else []
         return not connected or 0 in connected or client.pid in connected
 
@@ -302,7 +304,7 @@ class ChannelSlot(ActorSlot):
             self._idle_ns = now_ns
         elif now_ns - self._idle_ns > _IDLE_NS:
             self._idle_ns = None
-            self.stop("its last client has left")
+            self.stop(now_ns, "its last client has left")
 
 
 class SchedulerSlot(ActorSlot):
@@ -316,7 +318,7 @@ class SchedulerSlot(ActorSlot):
         self._log_level = log_level
 
     def resume(self) -> None:
-        """Goes on for a broker that was killed, if there were tasks."""
+        """Takes over from a broker that was killed: the scheduler runs if there were tasks."""
         self.requested = self._runtime.journal_path.exists()
 
     def status(self) -> control.SchedulerStatus:

@@ -189,7 +189,7 @@ def test_a_start_that_the_system_refuses_is_said_once_and_tried_every_5_s(
     slot = SchedulerSlot(runtime, "info")
     waiter = Waiter()
     with caplog.at_level("INFO"):
-        slot.begin(waiter)
+        slot.begin(clock.monotonic_ns(), waiter)
         assert (slot.phase, slot.child) == (Phase.FAILED, None)
         assert "cannot start the scheduler: [Errno 2]" in slot.reason
         now = clock.monotonic_ns()
@@ -200,7 +200,7 @@ def test_a_start_that_the_system_refuses_is_said_once_and_tried_every_5_s(
         monkeypatch.undo()
         slot.step(now + 6 * clock.SECOND, waiter)  # it is wanted, so it is tried again
     assert slot.phase is Phase.STARTING
-    slot.stop("done")
+    slot.stop(clock.monotonic_ns(), "done")
     wait_until(lambda: slot.step(clock.monotonic_ns(), waiter) and not slot.child, "it ends")
     for path in runtime.directory.glob("*"):
         path.unlink()

@@ -221,7 +221,7 @@ def test_a_client_whose_bus_was_closed_meanwhile_is_forgotten(runtime: Runtime) 
     runtime.prepare()
     records = FlightRecords(runtime)
     slot = ChannelSlot(
-        runtime,
+        runtime.place,
         "a",
         "virtual",
         parse_options("virtual", {"channel": "a"}),

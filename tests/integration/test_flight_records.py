@@ -134,7 +134,7 @@ def is_restarted(runtime: Runtime, times: int) -> bool:
 def test_a_channel_that_does_not_answer(runtime: Runtime, caplog: pytest.LogCaptureFixture) -> None:
     runtime.prepare()
     records = FlightRecords(runtime)
-    records.take("nowhere", "crash", clock.monotonic_ns())
+    records.begin("nowhere", "crash", clock.monotonic_ns())
 
     def is_told() -> bool:
         records.step()
@@ -144,7 +144,7 @@ def test_a_channel_that_does_not_answer(runtime: Runtime, caplog: pytest.LogCapt
     assert "no record: canbroker: record: channel 'nowhere' does not answer" in caplog.text
     assert records.last("nowhere") == ""
     assert names(runtime.records_path) == set()
-    records.take("another", "crash", clock.monotonic_ns())
+    records.begin("another", "crash", clock.monotonic_ns())
     records.close()  # ends the process that writes
     assert names(runtime.records_path) == set()
 

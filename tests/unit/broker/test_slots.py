@@ -43,14 +43,20 @@ def slot(script: Script, tmp_path: Path) -> ChannelSlot:
     options = parse_options("virtual", {"channel": "x"})
     records = cast(FlightRecords, None)  # it is not told anything
     made = ChannelSlot(
-        runtime, "x", "virtual", options, configured=True, broker=BrokerConfig(), records=records
+        runtime.place,
+        "x",
+        "virtual",
+        options,
+        configured=True,
+        broker=BrokerConfig(),
+        records=records,
     )
     made.feed = cast(StateFeed, script)
     return made
 
 
 def known(slot: ChannelSlot) -> set[str]:
-    slot.take_state()
+    slot.follow_state(0)
     return set(slot.clients)
 
 
