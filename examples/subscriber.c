@@ -1,11 +1,11 @@
-/* A subscriber in C: libzmq and docs/protocol.md, nothing else.
+/* A subscriber in C that needs only libzmq and docs/protocol.md.
  *
  *     cc -o subscriber subscriber.c -lzmq
  *     ./subscriber ipc:///run/user/1000/canbroker/virtual.x.rx virtual.x '?451:7ff' [COUNT]
  *
- * The third argument is '' for everything, or a question mark and filters. Prints each frame as
- * candump does, and what was lost; ends after COUNT frames. Of MessagePack it reads what the
- * protocol has: it skips what it does not know.
+ * The third argument is '' for all frames, or a question mark and filters. Prints each frame like
+ * candump, and how many frames were lost; ends after COUNT frames. It decodes the part of
+ * MessagePack that the protocol uses, and skips elements that it does not know.
  */
 #include <inttypes.h>
 #include <stdarg.h>
@@ -41,8 +41,8 @@ enum type { INTEGER, BYTES, TEXT, ARRAY, MAP, OTHER };
 
 struct item {
     enum type type;
-    uint64_t number;     /* an integer, or the length of all else */
-    const uint8_t *data; /* of bytes and texts */
+    uint64_t number;     /* the value of an integer, the length of anything else */
+    const uint8_t *data; /* the content of bytes and text */
 };
 
 static const uint8_t *take(struct reader *reader, size_t size)
@@ -70,7 +70,7 @@ static struct item sized(struct reader *reader, enum type type, uint64_t length)
     return item;
 }
 
-/* The next item; of arrays and maps only the head, their items follow. */
+/* The next item. Of an array or a map it is only the head; the items follow. */
 static struct item next(struct reader *reader)
 {
     uint8_t tag = *take(reader, 1);
@@ -106,7 +106,7 @@ static struct item expect(struct reader *reader, enum type type)
 {
     struct item item = next(reader);
     if (item.type != type)
-        fail("a message has an item of another type than expected");
+        fail("a message has an item of an unexpected type");
     return item;
 }
 
@@ -218,7 +218,7 @@ int main(int argc, char **argv)
     char me[32];
     snprintf(me, sizeof me, "@c-%ld", (long)getpid());
     subscribe(socket, argv[2], "rx", argv[3]);
-    subscribe(socket, argv[2], me, argv[3]); /* after the other: its answer says it works */
+    subscribe(socket, argv[2], me, argv[3]); /* second, so that its answer confirms both */
 
     struct account account = {0};
     while (account.received < wanted) {

@@ -1,13 +1,13 @@
-"""A subscriber without canbroker: pyzmq, msgpack and docs/protocol.md.
+"""A subscriber that does not need canbroker, only pyzmq, msgpack and docs/protocol.md.
 
 Usage: subscriber.py ENDPOINT CHANNEL FILTERS [COUNT]
 
     subscriber.py ipc:///run/user/1000/canbroker/virtual.x.rx virtual.x '?451:7ff'
 
-FILTERS is '' for everything, or a question mark and filters. Prints each frame as candump does,
-and what was lost; ends after COUNT frames.
+FILTERS is '' for all frames, or a question mark and filters. Prints each frame like candump, and
+how many frames were lost; ends after COUNT frames.
 """
-# ruff: noqa: T201 - a program that prints
+# ruff: noqa: T201 - this program prints
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def main(endpoint: str, channel: str, filters: str, count: float) -> int:
         socket.setsockopt(zmq.RCVTIMEO, SILENCE_MS)
         socket.connect(endpoint)
         socket.subscribe(f"{channel}/rx{filters};")
-        # After the other: its answer says that the filters work.
+        # Second, so that its answer confirms that both subscriptions are active.
         socket.subscribe(f"{channel}/@{secrets.token_hex(8)}{filters};")
         while received < count:
             try:

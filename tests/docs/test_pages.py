@@ -43,6 +43,20 @@ def test_files_that_are_named_exist() -> None:
             assert (ROOT / name).exists(), f"{page}: {name}"
 
 
+def test_modules_that_the_design_names_exist() -> None:
+    modules = [f"/{path.relative_to(ROOT)}" for path in ROOT.glob("canbroker/**/*.py")]
+    modules += [f"/{path.relative_to(ROOT)}" for path in ROOT.glob("tests/**/*.py")]
+    for page in (DOCS / "design").glob("*.md"):
+        for name in re.findall(r"`([\w/]+\.py)`", page.read_text()):
+            assert any(module.endswith(f"/{name}") for module in modules), f"{page.name}: {name}"
+
+
+def test_the_map_of_the_design_names_every_package() -> None:
+    shown = (DOCS / "design" / "README.md").read_text()
+    for init in (ROOT / "canbroker").glob("*/__init__.py"):
+        assert f"| `{init.parent.name}/` |" in shown, init.parent.name
+
+
 def test_the_reference_has_every_public_name() -> None:
     documented = [thing for page in PAGES for thing in _documented(text_of(page))]
     for name in canbroker.__all__:
