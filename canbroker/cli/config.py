@@ -41,7 +41,7 @@ def show(context: str | None, as_json: bool, broker: str | None) -> None:
     found = bus_settings.gather(given, {}, context)
     opens = "channel" in found.values
     if opens:
-        found = bus_settings.settle(found, channel_names)
+        found = bus_settings.effective(found, channel_names)
     if as_json:
         values = {
             key: {"value": value.value, "origin": value.origin}

@@ -11,7 +11,7 @@
     bitrate = 500000
     pool = "bench"            # optional: programs lease it from this pool
 
-Parameters of an interface are checked by whoever knows it (``canbroker.backends.configured``).
+The parameters of an interface are checked by ``canbroker.backends.configured``.
 Every error is a :class:`CanInitializationError` that names file, key path and, where it can be
 found, line.
 """
@@ -29,7 +29,7 @@ import msgspec
 from canbroker.errors import CanInitializationError
 from canbroker.model.wording import validation_fault
 
-#: A file that is larger was not written for this.
+#: A larger file is not a configuration.
 MAX_FILE_BYTES: Final = 1 << 20
 
 MAX_NAME_LENGTH: Final = 64
@@ -37,20 +37,20 @@ MAX_NAME_LENGTH: Final = 64
 MAX_RING_MB: Final = 4096
 MAX_RING_S: Final = 86_400
 
-#: More error frames than a bus of 1 Mbit/s has time for.
+#: More error frames than a bus of 1 Mbit/s can carry.
 MAX_ERROR_RATE: Final = 100_000
 
 LOG_LEVELS: Final = ("debug", "info", "warning", "error", "critical")
 
 
 class Source(msgspec.Struct, frozen=True):
-    """The file that a configuration came from, to say where something in it is wrong."""
+    """The file that a configuration came from; says where something in it is wrong."""
 
     path: str
     text: str
 
     def fault(self, keys: tuple[str, ...], message: str) -> CanInitializationError:
-        """An error that says what is wrong with the key ``keys``; the caller raises it."""
+        """An error about the key ``keys``; the caller raises it."""
         line = line_of(self.text, keys)
         where = [self.path] + [f"line {line}"] * (line is not None) + [".".join(keys)]
         return CanInitializationError(f"{', '.join(filter(None, where))}: {message}")
@@ -58,10 +58,10 @@ class Source(msgspec.Struct, frozen=True):
     def fault_in(
         self, keys: tuple[str, ...], table: dict[str, Any], message: str
     ) -> CanInitializationError:
-        """An error about one key of ``table``, which is at ``keys``: the one ``message`` names.
+        """An error about the key of ``table`` that ``message`` names; the table is at ``keys``.
 
-        For messages of checks that know the table but not the file. If they name several keys,
-        the first is the one to blame.
+        For messages of checks that know the table but not the file. Of several keys, the first
+        one is to blame.
         """
         named = {key: re.search(rf"(?<!\w){re.escape(key)}(?!\w)", message) for key in table}
         positions = {key: match.start() for key, match in named.items() if match}
@@ -72,10 +72,10 @@ class Source(msgspec.Struct, frozen=True):
 class BrokerConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The ``[broker]`` table.
 
-    ``address`` is where the broker listens; ``None`` is the default. Each channel keeps its recent
-    frames for clients that missed some, and for recorders: in ``ring_mb`` MiB of memory, and none
-    that are older than ``ring_s`` seconds. Of the error frames of a channel ``error_rate`` a second
-    are passed on, and the first of each kind; the others are counted.
+    ``address`` is where the broker listens; ``None`` means the default. Each channel keeps its
+    recent frames for clients that missed some, and for recorders: in ``ring_mb`` MiB of memory, and
+    for ``ring_s`` seconds at most. A channel passes on ``error_rate`` error frames a second, and
+    the first of each kind; it counts the others.
     """
 
     address: str | None = None
@@ -101,7 +101,7 @@ class ChannelConfig(msgspec.Struct, frozen=True):
     """One ``[channels.<name>]`` table; ``parameters`` is the rest of it, unchecked.
 
     A device's relative path (``channel = "./adapter"``) is relative to the file's directory.
-    ``pool``: it is leased under this name; ``None``: it is not.
+    ``pool`` is the name of the pool that it is leased from, or ``None``.
     """
 
     name: str
@@ -121,15 +121,15 @@ class Config(msgspec.Struct, frozen=True):
 def load(path: Path | str) -> Config:
     """The configuration in the file ``path``.
 
-    :raises CanInitializationError: the file cannot be read, is no TOML, or says something wrong.
+    :raises CanInitializationError: the file cannot be read, is not TOML, or has a wrong value.
     """
     return parse(_read(Path(path)), str(path))
 
 
 def parse(text: str, path: str) -> Config:
-    """The configuration that ``text`` is; ``path`` names it in errors.
+    """The configuration in ``text``; ``path`` names it in errors.
 
-    :raises CanInitializationError: it is no TOML, or says something wrong.
+    :raises CanInitializationError: the text is not TOML, or has a wrong value.
     """
     source = Source(path, text.replace("\r\n", "\n"))  # as tomllib does
     try:
@@ -137,7 +137,7 @@ def parse(text: str, path: str) -> Config:
     except RecursionError:
         raise CanInitializationError(f"{path}: nested too deeply") from None
     except ValueError as error:  # the message ends with line and column
-        raise CanInitializationError(f"{path}: no valid TOML: {error}") from error
+        raise CanInitializationError(f"{path}: not valid TOML: {error}") from error
     _refuse_unknown(source, (), document, ("broker", "channels"))
     channels = _table(source, ("channels",), document.get("channels", {}))
     return Config(
@@ -150,8 +150,8 @@ def parse(text: str, path: str) -> Config:
 def line_of(text: str, keys: tuple[str, ...]) -> int | None:
     """Line (from 1) of the TOML document ``text`` on which the key path ``keys`` is given.
 
-    ``None`` if it is not found. Lines are read one by one, so a multi-line string that contains
-    what looks like a table's header misleads it; nothing in a configuration needs one.
+    ``None`` if it is not found. Lines are read one by one, so a multi-line string with a line that
+    looks like a table's header misleads it; no configuration needs such a string.
     """
     table: tuple[str, ...] = ()
     for number, line in enumerate(text.split("\n"), start=1):
@@ -231,7 +231,7 @@ def _refuse_unknown(
 
 
 def _parse_line(line: str) -> dict[str, Any]:
-    """What a line alone says; a value that goes on in the next line counts as 0."""
+    """The content of one line; a value that continues in the next line counts as 0."""
     for text in (line, f"{line.partition('=')[0]}= 0"):
         try:
             return tomllib.loads(text)
@@ -241,7 +241,7 @@ def _parse_line(line: str) -> dict[str, Any]:
 
 
 def _header_path(parsed: object) -> tuple[str, ...]:
-    """Key path of a table header that was parsed alone: ``[a.b]`` is ``{a: {b: {}}}``."""
+    """The key path of a table header that was parsed alone: ``[a.b]`` is ``{a: {b: {}}}``."""
     path: tuple[str, ...] = ()
     while isinstance(parsed, dict) and parsed:
         [(key, parsed)] = parsed.items()
@@ -250,7 +250,7 @@ def _header_path(parsed: object) -> tuple[str, ...]:
 
 
 def _holds(parsed: object, keys: tuple[str, ...]) -> bool:
-    """Whether the key path ``keys``, of one key at least, is in ``parsed``."""
+    """Whether the key path ``keys``, with at least one key, is in ``parsed``."""
     for key in keys:
         if not isinstance(parsed, dict) or key not in parsed:
             return False

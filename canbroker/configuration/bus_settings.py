@@ -1,7 +1,7 @@
-"""What a ``Bus`` is opened with: its arguments, and what is configured besides, with origins.
+"""The settings of a ``Bus``: its arguments, and configured values with their origins.
 
-Who wins is decided key by key, as python-can documents; ``docs/design/configuration.md`` has what
-is ours.
+Precedence is decided for each key, as python-can documents; ``docs/design/configuration.md`` lists
+our additions.
 """
 
 from __future__ import annotations
@@ -13,22 +13,23 @@ from dataclasses import dataclass
 from typing import Any, Final, TypeAlias
 
 from canbroker.configuration import sources
-from canbroker.configuration.sources import OF_THE_BUS, OWN, Place, Value
+from canbroker.configuration.sources import OF_THE_BUS, OWN, Precedence, Value
 from canbroker.errors import CanInitializationError, CanInterfaceNotImplementedError
 from canbroker.model import bit_timing
 
-#: The name by which python-can finds our plugin. To ourselves it says: a channel of the broker.
+#: The name by which python-can finds our plugin. In our own settings it means: a broker's channel.
 PLUGIN: Final = "canbroker"
 
-#: Channel of ``virtual`` where nothing names one, as python-can documents.
+#: Channel of ``virtual`` if none is given, as python-can documents.
 _VIRTUAL_CHANNEL: Final = "channel-0"
 
-#: Interfaces that are told rates, or ``btr``, where others are told registers.
+#: Interfaces that get bit rates, or ``btr``; other interfaces get registers.
 _TOLD_RATES: Final = frozenset({None, "slcan", "socketcan", "virtual"})
 
 _TRUTH_VALUES: Final = frozenset({"exclusive", "fd", "preserve_timestamps", "receive_own_messages"})
 
-#: Channels of the broker at an address (``None``: this user's own); none if it does not run.
+#: Returns the channels of the broker at an address (``None``: this user's own broker), or an empty
+#: sequence if it does not run.
 Channels: TypeAlias = Callable[[str | None], Sequence[str]]
 
 _logger = logging.getLogger("canbroker.bus")
@@ -36,13 +37,13 @@ _logger = logging.getLogger("canbroker.bus")
 
 @dataclass(frozen=True)
 class Settings:
-    """Effective values by key, ``interface`` and ``channel`` among them, and what was looked at."""
+    """Values by key, ``interface`` and ``channel`` among them, and the sources that were read."""
 
     values: Mapping[str, Value]
     looked_at: Sequence[str]
 
     def get(self, key: str) -> Any:
-        """The value of ``key``, ``None`` if nothing says one."""
+        """The value of ``key``, ``None`` if there is none."""
         found = self.values.get(key)
         return None if found is None else found.value
 
@@ -51,11 +52,11 @@ class Settings:
         return {key: found.value for key, found in self.values.items() if key not in OWN}
 
     def explain(self, message: str) -> str:
-        """``message`` with the origin of each value that it names and no argument has given."""
+        """``message``, with the origin of each value that it names, unless an argument gave it."""
         origins = [
             f"{key} is from {found.origin}"
             for key, found in self.values.items()
-            if found.place is not Place.ARGUMENT
+            if found.precedence is not Precedence.ARGUMENT
             and re.search(rf"(?<!\w){re.escape(key)}(?!\w)", message)
         ]
         return f"{message} ({', '.join(origins)})" if origins else message
@@ -69,26 +70,26 @@ def resolve(
     ignore_config: bool = False,
     channels: Channels,
 ) -> Settings:
-    """What a bus that is given these arguments is opened with.
+    """The settings of a bus with these arguments.
 
     Values that come from files are logged at INFO.
 
     :param given: arguments by name, ``channel`` and ``interface`` among them.
-    :param rc: ``canbroker.rc``, as it is now: a user may have put another dict in its place.
+    :param rc: ``canbroker.rc``, as it is now: a user may have replaced the dict.
     :param context: suffix of the environment variables and section of the files to prefer.
-    :param ignore_config: the arguments alone.
-    :raises CanInterfaceNotImplementedError: nothing says which channel.
-    :raises CanInitializationError: a source is broken, or a value; names where it is.
+    :param ignore_config: use the arguments alone.
+    :raises CanInterfaceNotImplementedError: no channel is given anywhere.
+    :raises CanInitializationError: a source is broken, or a value is wrong; says where.
     """
-    effective = settle(gather(given, rc, context, ignore_config=ignore_config), channels)
+    settings = effective(gather(given, rc, context, ignore_config=ignore_config), channels)
     injected = [
         f"{key}={found.value!r} ({found.origin})"
-        for key, found in effective.values.items()
-        if found.place >= Place.CONTEXT_SECTION
+        for key, found in settings.values.items()
+        if found.precedence >= Precedence.CONTEXT_SECTION
     ]
     if injected:
         _logger.info("from configuration files: %s", ", ".join(injected))
-    return effective
+    return settings
 
 
 def gather(
@@ -98,11 +99,11 @@ def gather(
     *,
     ignore_config: bool = False,
 ) -> Settings:
-    """What is said anywhere, the strongest place for each key. Parameters as of :func:`resolve`.
+    """For each key the value with the highest precedence. Parameters as of :func:`resolve`.
 
-    :raises CanInitializationError: a source is broken; names where.
+    :raises CanInitializationError: a source is broken; says where.
     """
-    arguments = sources.from_mapping(given, Place.ARGUMENT, "argument")
+    arguments = sources.from_mapping(given, Precedence.ARGUMENT, "argument")
     if ignore_config:
         return Settings(arguments, ["the arguments alone (ignore_config)"])
     weakest_first, looked_at = sources.from_files(context)
@@ -111,16 +112,16 @@ def gather(
     if context:
         values |= sources.from_environment(context)
         variables = [*sources.variables(context), *variables]
-    values |= sources.from_mapping(rc, Place.RC, "canbroker.rc")
+    values |= sources.from_mapping(rc, Precedence.RC, "canbroker.rc")
     looked_at = ["the arguments", "canbroker.rc", *variables, *looked_at]
     return Settings(values | arguments, looked_at)
 
 
-def settle(found: Settings, channels: Channels) -> Settings:
-    """What is in effect of all that was found.
+def effective(found: Settings, channels: Channels) -> Settings:
+    """The values that apply, of all that were found.
 
-    :raises CanInterfaceNotImplementedError: nothing says which channel.
-    :raises CanInitializationError: a value cannot be what it is meant for; names its origin.
+    :raises CanInterfaceNotImplementedError: no channel is given anywhere.
+    :raises CanInitializationError: a value has the wrong type; names its origin.
     """
     values = dict(found.values)
     if found.get("interface") == PLUGIN:
@@ -129,36 +130,39 @@ def settle(found: Settings, channels: Channels) -> Settings:
     if channel is None:
         if interface is None or interface.value != "virtual":
             raise _no_channel(found, channels)
-        channel = Value(_VIRTUAL_CHANNEL, interface.place, f"{interface.origin} (its default)")
+        channel = Value(_VIRTUAL_CHANNEL, interface.precedence, f"{interface.origin} (its default)")
         values["channel"] = channel
     if _is_name(channel, interface, channels, found.get("broker")):
-        # What is said in a weaker place than the name is about some other adapter.
+        # Values with a lower precedence than the name's are about another adapter.
         values = {
             key: value
             for key, value in values.items()
-            if key in OF_THE_BUS or (key != "interface" and value.place <= channel.place)
+            if key in OF_THE_BUS or (key != "interface" and value.precedence <= channel.precedence)
         }
     values = {key: _checked(key, value) for key, value in values.items()}
     return Settings(_timed(values), found.looked_at)
 
 
 def _is_name(channel: Value, interface: Value | None, channels: Channels, broker: Any) -> bool:
-    """Whether the channel is one of the broker's, by its name, whatever is said of interfaces."""
+    """Whether the channel is the name of a broker's channel, even if an interface is configured."""
     if interface is None:
         return True
-    return interface.place > channel.place and str(channel.value) in channels(broker)
+    return interface.precedence > channel.precedence and str(channel.value) in channels(broker)
 
 
 def _checked(key: str, found: Value) -> Value:
-    """``found`` as what its key is meant for."""
+    """``found``, with the type that its key needs."""
     value = found.value
     if key in _TRUTH_VALUES and value is not None:
         if isinstance(value, str):
             raise CanInitializationError(
                 f"{key} must be true or false, got {value!r} ({found.origin})"
             )
-        return Value(bool(value), found.place, found.origin)
-    if key in {"can_filters", "interface", "broker"} and found.place is not Place.ARGUMENT:
+        return Value(bool(value), found.precedence, found.origin)
+    if (
+        key in {"can_filters", "interface", "broker"}
+        and found.precedence is not Precedence.ARGUMENT
+    ):
         expected, word = (list, "a list") if key == "can_filters" else (str, "a text")
         if not isinstance(value, expected):
             raise CanInitializationError(f"{key} must be {word}, got {value!r} ({found.origin})")
@@ -166,23 +170,23 @@ def _checked(key: str, found: Value) -> Value:
 
 
 def _timed(values: Mapping[str, Value]) -> Mapping[str, Value]:
-    """``values`` with a ``timing`` spread into its registers, or the rates that they stand for."""
+    """``values``, with the registers of ``timing`` in its place, or the bit rates they mean."""
     timed = dict(values)
     timing = timed.pop("timing", None)
     try:
         if timing is not None and timing.value is not None:
             timed |= {
-                name: Value(value, timing.place, timing.origin)
+                name: Value(value, timing.precedence, timing.origin)
                 for name, value in bit_timing.registers(timing.value).items()
             }
         names = bit_timing.complete(timed)
         if not names:
             return timed
         registers = {name: timed[name] for name in names}
-        # One kind of saying it wins: the stronger place, and in the same the more exact one.
-        weakest = max(registers.values(), key=lambda found: found.place)
+        # The notation with the higher precedence wins; of two with the same, the more exact one.
+        weakest = max(registers.values(), key=lambda found: found.precedence)
         rivals = [timed[key] for key in ("bitrate", "btr") if key in timed]
-        if any(rival.place < weakest.place for rival in rivals):
+        if any(rival.precedence < weakest.precedence for rival in rivals):
             return {key: found for key, found in timed.items() if key not in registers}
         interface = timed["interface"].value if "interface" in timed else None
         if interface not in _TOLD_RATES:
@@ -194,12 +198,12 @@ def _timed(values: Mapping[str, Value]) -> Mapping[str, Value]:
         said = Settings({**values, **timed}, ())
         raise CanInitializationError(said.explain(str(error))) from error
     return others | {
-        key: Value(value, weakest.place, weakest.origin) for key, value in told.items()
+        key: Value(value, weakest.precedence, weakest.origin) for key, value in told.items()
     }
 
 
 def _told(interface: str | None, registers: Mapping[str, Any]) -> Mapping[str, int | str]:
-    """What an interface of our own is told of complete registers."""
+    """What one of our own interfaces gets instead of complete registers."""
     btr = bit_timing.btr(registers) if interface == "slcan" else None
     return bit_timing.rates(registers) if btr is None else {"btr": btr}
 

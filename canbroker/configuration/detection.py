@@ -1,6 +1,6 @@
-"""Adapters that could be opened here: what the system and python-can's drivers know of.
+"""Adapters that could be opened here, as far as the system and python-can's drivers know.
 
-Nothing is opened, and nothing is imported before it is asked for.
+Nothing is opened, and nothing is imported before it is needed.
 """
 
 from __future__ import annotations
@@ -25,30 +25,31 @@ SERIAL_ADAPTERS: Final[dict[tuple[int, int], str]] = {
     (0xAD50, 0x60C4): "CANtact, CANable",
 }
 
-#: Kernel's number for network interfaces that are CAN (ARPHRD_CAN of linux/if_arp.h).
+#: The kernel's number for CAN network interfaces (ARPHRD_CAN of linux/if_arp.h).
 _ARPHRD_CAN: Final = "280"
 
 NETWORK: Final = Path("/sys/class/net")
 
-#: All of python-can's drivers together; loading their libraries takes most of it.
+#: For all of python-can's drivers together; loading their libraries takes most of it.
 _PYTHON_CAN_S: Final = 5.0
 
-#: Looked for by ourselves, nothing that one could find, or no adapters but a broker's channels.
+#: Detected by us, not detectable, or not adapters but a broker's channels.
 _OURS: Final = frozenset({"slcan", "socketcan", "virtual", PLUGIN})
 
-#: Every serial port, and multicast groups: no adapters, unless someone asks for them by name.
+#: They find every serial port, and multicast groups: only if somebody asks for them by name.
 _ON_REQUEST: Final = frozenset({"serial", "udp_multicast"})
 
 
 def detect_available_configs(
     interfaces: str | Iterable[str] | None = None,
 ) -> list[dict[str, Any]]:
-    """Adapters that were found: ``interface``, ``channel`` and what else ``Bus`` takes for them.
+    """The adapters that were found, each as arguments of ``Bus``: ``interface``, ``channel``, ….
 
-    Takes up to 5 s where python-can is installed, whose drivers are asked in a process of its
-    own. An adapter that is in use is found, too. Some found by USB number are something else.
+    Takes up to 5 s if python-can is installed, because its drivers are asked in a process of
+    their own. Adapters that are in use are found, too. A device that was found by its USB number
+    may be something else.
 
-    :param interfaces: look for these only; a name, or several.
+    :param interfaces: the name of an interface, or several; others are not looked for.
     """
     wanted: set[str] | None = None
     if interfaces is not None:
@@ -76,7 +77,7 @@ def _socketcan_interfaces() -> Iterator[dict[str, Any]]:
     for kind in sorted(NETWORK.glob("*/type")):
         try:
             is_can = kind.read_text().strip() == _ARPHRD_CAN
-        except OSError as error:  # it has just been removed
+        except OSError as error:  # the interface has just been removed
             _logger.debug("%s: %s", kind, error)
             continue
         if is_can:
@@ -84,7 +85,7 @@ def _socketcan_interfaces() -> Iterator[dict[str, Any]]:
 
 
 def _python_can(wanted: set[str] | None, without: frozenset[str]) -> list[dict[str, Any]]:
-    """What python-can's drivers find; those that have not answered in time are left out."""
+    """What python-can's drivers find, without those that do not answer in time."""
     import subprocess  # noqa: PLC0415 - most clients know their adapter
 
     command = EntryPoint.DETECTION.command(
@@ -97,7 +98,7 @@ def _python_can(wanted: set[str] | None, without: frozenset[str]) -> list[dict[s
             output = process.communicate(timeout=_PYTHON_CAN_S)[0]
         except subprocess.TimeoutExpired:
             process.kill()
-            output = process.communicate()[0]  # what the others have said before
+            output = process.communicate()[0]  # what the others have answered before
             _logger.warning("not all of python-can's drivers answered in %g s", _PYTHON_CAN_S)
     lines = output.decode(errors="replace").splitlines(keepends=True)
     found = [json.loads(line) for line in lines if line.endswith("\n")]

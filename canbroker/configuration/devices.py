@@ -10,12 +10,12 @@ _WITHOUT_DEVICE: Final = frozenset({"socketcan", "virtual"})
 
 
 def resolved(interface: str | None, channel: str, directory: Path | None = None) -> str:
-    """``channel`` with the directory that it is relative to, if it is a device's relative path.
+    """``channel``, as an absolute path if it is a device's relative path.
 
-    The process that opens it has a working directory of its own.
+    The process that opens it has another working directory.
 
-    :param interface: ``None``: the channel is one of the broker's, by its name.
-    :param directory: ``None``: the working directory.
+    :param interface: ``None`` if the channel is the name of a broker's channel.
+    :param directory: what the path is relative to; ``None`` means the working directory.
     """
     if interface is None or interface in _WITHOUT_DEVICE or not channel or "://" in channel:
         return channel
@@ -24,7 +24,7 @@ def resolved(interface: str | None, channel: str, directory: Path | None = None)
         return channel
     try:
         whole = (directory or Path.cwd()) / path
-        # A driver of python-can's may call a channel anything, so there the device decides.
+        # Drivers of python-can may call a channel anything, so for them it must be a device.
         is_path = whole.is_char_device() or (interface == "slcan" and "/" in channel)
     except OSError:  # the working directory was removed, or the name is too long for a path
         return channel

@@ -1,7 +1,7 @@
 """Where the values of a ``Bus`` may come from, besides its arguments: environment and files.
 
-Names, order and notation are those that python-can documents, so that what is configured for it
-is configured for us. Nothing of it is read before it is asked for.
+Names, order and notation are those that python-can documents, so that a configuration for it works
+for canbroker too. Nothing is read before it is asked for.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from canbroker.model.plain_numbers import plain
 if TYPE_CHECKING:
     import configparser
 
-#: What is the same for all users. Linux and macOS.
+#: The file for all users, on Linux and macOS.
 SYSTEM_FILE: Path = Path("/etc/can.conf")
 
 DEFAULT_SECTION: Final = "default"
@@ -36,7 +36,7 @@ _VARIABLES: Final = {
     "bitrate": "CAN_BITRATE",
 }
 
-# A number in its usual spelling; 18 digits fit the 64 bits of a parameter. One that begins with
+# A number in its usual spelling; 18 digits fit into the 64 bits of a parameter. One with leading
 # zeros stays a text: registers and serial numbers would lose them.
 _WHOLE: Final = re.compile(r"[-+]?(?:0|[1-9][0-9]{0,17})", re.ASCII)
 _DECIMAL: Final = re.compile(r"[-+]?[0-9]*\.[0-9]+(?:e[-+]?[0-9]+)?", re.ASCII)
@@ -55,17 +55,17 @@ OF_THE_BUS: Final = frozenset(
     }
 )
 
-#: Keys that are no parameters of an interface. ``None`` for one is the same as not to say it.
+#: Keys that are not parameters of an interface. ``None`` means the same as leaving the key out.
 OWN: Final = OF_THE_BUS | {"channel", "interface"}
 
-#: Never numbers, though they may look like one; ``btr`` is four hex digits.
+#: Never numbers, though they may look like numbers; ``btr`` is four hex digits.
 _TEXTS: Final = frozenset({"interface", "btr"})
 
 _logger = logging.getLogger("canbroker.bus")
 
 
-class Place(enum.IntEnum):
-    """Where a value was said; the smaller one wins."""
+class Precedence(enum.IntEnum):
+    """Where a value was given; the smaller one wins."""
 
     ARGUMENT = enum.auto()
     RC = enum.auto()
@@ -77,10 +77,10 @@ class Place(enum.IntEnum):
 
 @dataclass(frozen=True)
 class Value:
-    """A value, where it was said, and that place as people call it."""
+    """A value, its precedence, and where it was given, in words."""
 
     value: Any
-    place: Place
+    precedence: Precedence
     origin: str
 
 
@@ -93,19 +93,19 @@ class _File:
     text: str
 
 
-def from_mapping(values: Mapping[str, Any], place: Place, origin: str) -> Values:
-    """What a program or a JSON text says, texts cast; arguments keep their channel as it is.
-    Numbers of NumPy's become Python's own.
+def from_mapping(values: Mapping[str, Any], precedence: Precedence, origin: str) -> Values:
+    """The values that a program or a JSON text gives: texts as :func:`cast` returns them, NumPy's
+    numbers as Python's own. The channel of an argument stays as it is.
 
-    ``bustype`` is what python-can once called ``interface``.
+    ``bustype`` is the former name of ``interface`` in python-can.
     """
     said = {key: value if key == "channel" else plain(value) for key, value in values.items()}
     former = said.pop("bustype", None)
     if said.get("interface") is None:
         said["interface"] = former
-    kept = _TEXTS | {"channel"} if place is Place.ARGUMENT else _TEXTS
+    kept = _TEXTS | {"channel"} if precedence is Precedence.ARGUMENT else _TEXTS
     return {
-        key: Value(value if key in kept else cast(value), place, origin)
+        key: Value(value if key in kept else cast(value), precedence, origin)
         for key, value in said.items()
         if value is not None or key not in OWN
     }
@@ -129,24 +129,24 @@ def variables(context: str | None) -> list[str]:
 
 
 def from_environment(context: str | None) -> Values:
-    """What the variables of a context (``None``: of none) say; an empty one says nothing.
+    """The values of the variables of a context (``None``: of none); empty variables are ignored.
 
-    :raises CanInitializationError: ``CAN_CONFIG`` is no JSON object; names the variable.
+    :raises CanInitializationError: ``CAN_CONFIG`` is not a JSON object; names the variable.
     """
-    place = Place.CONTEXT_VARIABLE if context else Place.VARIABLE
+    precedence = Precedence.CONTEXT_VARIABLE if context else Precedence.VARIABLE
     *names, config = variables(context)
-    values = _from_json(config, place)
+    values = _from_json(config, precedence)
     for key, name in zip(_VARIABLES, names, strict=True):
         if text := os.environ.get(name):
-            values |= from_mapping({key: text}, place, f"environment variable {name}")
+            values |= from_mapping({key: text}, precedence, f"environment variable {name}")
     return values
 
 
 def config_files() -> list[Path]:
-    """The files of this system, whether they are there or not; a later one overrides."""
+    """The files of this system, whether they exist or not; later ones override earlier ones."""
     try:
         home = [Path.home()]
-    except RuntimeError:  # this user has none
+    except RuntimeError:  # this user has no home directory
         home = []
     system = platform.system()
     files = [path / "can.conf" for path in home]
@@ -158,11 +158,12 @@ def config_files() -> list[Path]:
 
 
 def from_files(context: str | None) -> tuple[Values, list[str]]:
-    """What the files say, the section of the context first, and each file with what became of it.
+    """The values in the files, those of the context's section first; and the files, each with the
+    reason if it was not read.
 
-    One that cannot be read is passed over, with a warning.
+    A file that cannot be read is skipped with a warning.
 
-    :raises CanInitializationError: a file is no INI file; names file and line.
+    :raises CanInitializationError: a file is not an INI file; names file and line.
     """
     files, looked_at = [], []
     for path in config_files():
@@ -177,7 +178,7 @@ def from_files(context: str | None) -> tuple[Values, list[str]]:
     return (_parse(files, context) if files else {}), looked_at
 
 
-def _from_json(variable: str, place: Place) -> Values:
+def _from_json(variable: str, precedence: Precedence) -> Values:
     text = os.environ.get(variable)
     if not text:
         return {}
@@ -188,7 +189,7 @@ def _from_json(variable: str, place: Place) -> Values:
         raise CanInitializationError(f"{origin} must be a JSON object: {text[:80]!r}") from error
     except (msgspec.DecodeError, ValueError, RecursionError) as error:
         raise CanInitializationError(f"{origin} must be a JSON object: {error}") from error
-    return from_mapping(values, place, origin)
+    return from_mapping(values, precedence, origin)
 
 
 def _text(path: Path) -> str:
@@ -213,16 +214,16 @@ def _parse(files: list[_File], context: str | None) -> Values:
             line, fault = _fault(error)
             raise CanInitializationError(f"{file.path}, line {line}: {fault}") from error
         lines |= {key: (file.path, line) for key, line in _lines(file.text)}
-    values = _section(parser, DEFAULT_SECTION, Place.DEFAULT_SECTION, lines)
+    values = _section(parser, DEFAULT_SECTION, Precedence.DEFAULT_SECTION, lines)
     if context:
-        values |= _section(parser, context, Place.CONTEXT_SECTION, lines)
+        values |= _section(parser, context, Precedence.CONTEXT_SECTION, lines)
     return values
 
 
 def _section(
     parser: configparser.ConfigParser,
     section: str,
-    place: Place,
+    precedence: Precedence,
     lines: Mapping[tuple[str, str], tuple[Path, int]],
 ) -> Values:
     import configparser  # noqa: PLC0415 - as above
@@ -233,7 +234,7 @@ def _section(
     for key in parser.options(section):
         if key == "bustype" and parser.has_option(section, "interface"):
             continue
-        # What [DEFAULT] says holds in every section.
+        # The values of [DEFAULT] hold in every section.
         where = section if (section, key) in lines else parser.default_section
         path, line = lines[where, key]
         try:
@@ -241,12 +242,12 @@ def _section(
         except configparser.InterpolationError as error:
             fault = " ".join(str(error).split())
             raise CanInitializationError(f"{path}, line {line}: {fault}") from error
-        values |= from_mapping({key: text}, place, f"{path}:{line} [{where}]")
+        values |= from_mapping({key: text}, precedence, f"{path}:{line} [{where}]")
     return values
 
 
 def _fault(error: configparser.Error) -> tuple[int | None, str]:
-    """Line and fault of what the parser of INI files complains of."""
+    """The line and the fault that the parser of INI files reports."""
     import configparser  # noqa: PLC0415 - as above
 
     match error:
@@ -263,9 +264,9 @@ def _fault(error: configparser.Error) -> tuple[int | None, str]:
 
 
 def _lines(text: str) -> Iterator[tuple[tuple[str, str], int]]:
-    """Section and key of each line of an INI file that has one, and the line's number (from 1).
+    """Section and key of each line of an INI file that has a key, and the line's number (from 1).
 
-    The standard library's parser, whose rules these are, keeps no numbers.
+    The rules are those of the standard library's parser, which does not keep line numbers.
     """
     section, value_indent = "", None
     for number, line in enumerate(text.split("\n"), start=1):
@@ -274,7 +275,7 @@ def _lines(text: str) -> Iterator[tuple[tuple[str, str], int]]:
             continue
         indent = len(line) - len(line.lstrip())
         if value_indent is not None and indent > value_indent:
-            continue  # goes on with the value above
+            continue  # continues the value above
         header = re.match(r"\[(.+)\]", content)
         if header:
             section, value_indent = header[1], None

@@ -108,4 +108,4 @@ def ini(data: bytes) -> None:
     files = [sources._File(Path("can.conf"), data.decode(errors="replace"))]
     with suppress(CanError):
         values = sources._parse(files, "hil")
-        bus_settings.settle(bus_settings.Settings(values, ["can.conf"]), lambda _: ["body"])
+        bus_settings.effective(bus_settings.Settings(values, ["can.conf"]), lambda _: ["body"])

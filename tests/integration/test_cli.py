@@ -614,7 +614,7 @@ def test_the_option_comes_before_the_configured_address(
     [
         (None, "cannot read the configuration"),
         ("[channels.x]\ninterface = 'virtual'\nbitrat = 1\n", "line 3, channels.x.bitrat"),
-        ("[channels.x\n", "no valid TOML"),
+        ("[channels.x\n", "not valid TOML"),
         ("[channels.x]\ninterface = 'vector'\n", "line 1, channels.x: interface 'vector' needs"),
     ],
 )

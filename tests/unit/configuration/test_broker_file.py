@@ -199,7 +199,7 @@ def test_two_channels_with_one_adapter_are_refused() -> None:
         ("a = 1\nb = \nc = 3", "line 2"),
         ("[channels.a]\n[channels.a]", "line 2"),
         ("x = " + "[" * 100_000, "nested too deeply"),
-        ("x = " + "1" * 5_000, "no valid TOML"),
+        ("x = " + "1" * 5_000, "not valid TOML"),
     ],
 )
 def test_what_is_no_toml_is_refused(text: str, words: str) -> None:
@@ -234,7 +234,7 @@ def test_a_file_of_another_systems_editor(tmp_path: Path, mark: bytes, end: byte
         with pytest.raises(CanInitializationError, match=rf"x\.toml, line 4.*{said}"):
             check(broker_file.load(path))
     path.write_bytes(mark + b"[" + end)
-    with pytest.raises(CanInitializationError, match=r"x\.toml: no valid TOML: .*line 1"):
+    with pytest.raises(CanInitializationError, match=r"x\.toml: not valid TOML: .*line 1"):
         broker_file.load(path)
 
 

@@ -21,7 +21,7 @@ from canbroker.backends.python_can import driver
 from canbroker.backends.python_can.options import parse
 from canbroker.configuration import sources
 from canbroker.configuration.bus_settings import Settings, gather, resolve
-from canbroker.configuration.sources import Place, Value, cast
+from canbroker.configuration.sources import Precedence, Value, cast
 from canbroker.errors import CanInitializationError, CanInterfaceNotImplementedError
 from canbroker.model import bit_timing
 
@@ -465,9 +465,9 @@ def test_what_nobody_has_injected_is_not_logged(
 
 def test_an_error_is_explained_with_the_origins_of_what_it_names() -> None:
     values = {
-        "bitrate": Value("x", Place.VARIABLE, "environment variable CAN_BITRATE"),
-        "fd": Value(True, Place.ARGUMENT, "argument"),
-        "channel": Value("c", Place.RC, "canbroker.rc"),
+        "bitrate": Value("x", Precedence.VARIABLE, "environment variable CAN_BITRATE"),
+        "fd": Value(True, Precedence.ARGUMENT, "argument"),
+        "channel": Value("c", Precedence.RC, "canbroker.rc"),
     }
     found = Settings(values, [])
     assert found.explain("bad bitrate for fd") == (
