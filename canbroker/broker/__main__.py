@@ -24,9 +24,9 @@ _logger = logging.getLogger(__name__)
 def main() -> int:
     """Runs a broker in the background, for the client that started it; returns the exit code.
 
-    One that has an owner, the process ``--owner``, ends with it instead of being idle. Linux.
-    The starter holds the lock and lets this process inherit it; that the broker serves, or what
-    went wrong before, is written to the ready pipe.
+    With ``--owner`` it ends with that process, and not when it is idle. Linux only. The client
+    holds the lock and lets this process inherit it. The broker writes to the ready pipe that it
+    serves, or why it does not.
     """
     parser = argparse.ArgumentParser(prog=f"python -m {EntryPoint.BROKER}")
     parser.add_argument("--address", required=True)
@@ -38,7 +38,7 @@ def main() -> int:
     open_standard()
     raise_limit()
     set_up_logging("info", "broker")
-    os.chdir("/")  # keep no file system of the client's busy
+    os.chdir("/")  # the client's file system can be unmounted
     runtime = Runtime.at(arguments.address)
     lock = BrokerLock(runtime.lock_path, arguments.lock)
     os.set_inheritable(arguments.lock, False)

@@ -1,4 +1,4 @@
-"""The broker: directory of channels, and supervisor of their actors. It never touches a frame."""
+"""The broker: directory of channels, and supervisor of their actors. It never sees a frame."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from canbroker.backends.configured import check
 from canbroker.broker.callers import Callers
 from canbroker.broker.flight_records import FlightRecords
 from canbroker.broker.leases import Leases
-from canbroker.broker.leftovers import Leftovers
 from canbroker.broker.log_file import LogFile
 from canbroker.broker.premises import Premises
 from canbroker.broker.register import Register
 from canbroker.broker.slots import ChannelSlot, SchedulerSlot
+from canbroker.broker.succession import Succession
 from canbroker.broker.supervisor import ActorSlot, Phase
 from canbroker.configuration.broker_file import BrokerConfig, Config
 from canbroker.errors import CanError, CanInitializationError
@@ -32,17 +32,14 @@ from canbroker.transport.sockets import Context
 from canbroker.transport.waiter import Descriptor, Waiter
 from canbroker.wire import control
 
-#: A broker that was started by a client leaves this long after its last client.
+#: A broker that a client has started leaves this long after its last client.
 IDLE_NS: Final = 5 * clock.SECOND
 
 _logger = logging.getLogger(__name__)
 
 
 class Broker:
-    """Made: the lock is ours and the control socket listens. :meth:`run` serves.
-
-    :raises CanInitializationError: the configuration is wrong, or the socket cannot be bound.
-    """
+    """The control socket listens as soon as the broker is made. :meth:`run` serves."""
 
     def __init__(
         self,
@@ -52,7 +49,11 @@ class Broker:
         *,
         autostarted: bool = False,
     ) -> None:
-        """``autostarted``: started by a client, so it leaves when there are none."""
+        """
+        :param lock: the runtime directory's lock, which the broker holds from now on.
+        :param autostarted: a client has started it, so it leaves when it has no clients.
+        :raises CanInitializationError: the configuration is wrong, or the socket cannot be bound.
+        """
         self._runtime = runtime
         self._lock = lock
         self._autostarted = autostarted
@@ -65,11 +66,11 @@ class Broker:
         self._started_ns = clock.monotonic_ns()
         self._busy_ns = self._started_ns
         self._stop_reason: str | None = None
-        self._trouble: CanError | None = None  # that has ended us
+        self._trouble: CanError | None = None  # which ends the broker
         for name, (interface, options) in (check(config) if config else {}).items():
             self._add_slot(name, interface, options, configured=True)
-        self._leftovers = Leftovers(runtime)
-        self._leftovers.clear()
+        self._succession = Succession(runtime)
+        self._succession.clear()
         self._register = Register(runtime)
         self._resume()
         self._premises = Premises(runtime, lock)
@@ -107,7 +108,8 @@ class Broker:
     def run(self, *ends: Descriptor | int) -> None:
         """Serves until one of ``ends`` becomes readable, it is told to stop, or it is idle.
 
-        :raises CanInitializationError: its runtime directory was removed or taken.
+        :raises CanInitializationError: its runtime directory was removed, or another broker has
+            taken it.
         """
         for end in ends:
             self._waiter.add(end)
@@ -133,7 +135,7 @@ class Broker:
         self._control.listening.attend(ready)
         self._serve_slots(ready)
         self._callers.serve(self._scheduler)
-        self._leftovers.record(self._actors())
+        self._succession.record(self._actors())
         self._register.record(self._slots.values())
         self._leases.step(ready)
         self._records.step()
@@ -143,10 +145,10 @@ class Broker:
             self._stop_reason = "its last client has left"
 
     def _look_after_files(self) -> None:
-        """Makes anew what somebody has removed of the runtime directory; ends if that cannot be."""
+        """Restores files of the runtime directory that were removed; ends if that is impossible."""
         try:
             if self._premises.step(clock.monotonic_ns()):
-                self._leftovers.record(self._actors(), anew=True)
+                self._succession.record(self._actors(), anew=True)
                 self._register.record(self._slots.values(), anew=True)
                 self._leases.record()
         except CanInitializationError as error:
@@ -162,7 +164,7 @@ class Broker:
                 slot.follow_state(clock.monotonic_ns())
 
     def _due(self) -> int:
-        """Does what time demands of each channel; returns when to look again."""
+        """Steps all slots; returns the monotonic time of the next step."""
         now = clock.monotonic_ns()
         due = min(now + clock.SECOND, self._leases.due_ns or now + clock.SECOND)
         for slot in list(self._slots.values()):
@@ -182,17 +184,17 @@ class Broker:
 
     def _start(self, slot: ActorSlot) -> None:
         slot.begin(clock.monotonic_ns(), self._waiter)
-        self._leftovers.record(self._actors())  # now: we may be killed at any time
+        self._succession.record(self._actors())  # at once: we may be killed at any time
 
     def _end(self) -> None:
-        """Stops every actor, the ones that hang by force, then gives up socket and lock."""
+        """Stops every actor, by force if it hangs, then gives up socket and lock."""
         reason = self._stop_reason or "the broker ends"
         _logger.info("stopping: %s", reason)
         try:
             self._callers.end(reason)
             self._leases.close(reason)
             for slot in self._actors():
-                # In trouble, another broker is there, or will be: the clients shall find it.
+                # If we are in trouble, clients shall find the other broker that comes, or is there.
                 slot.stop(clock.monotonic_ns(), reason, for_good=self._trouble is None)
             while any(slot.child is not None for slot in self._actors()):
                 self._serve_slots(self._waiter.wait(max(0, self._due() - clock.monotonic_ns())))
@@ -204,14 +206,14 @@ class Broker:
         self._records.close()
         self._control.close()
         self._context.close()
-        if self._lock.is_in_place:  # else they are another broker's
-            self._leftovers.remove_files()
+        if self._lock.is_in_place:  # else the files are another broker's
+            self._succession.remove_files()
         self._lock.release()
 
     # -------------------------------------------------------------------------------- methods
 
     def _hello(self, _: Caller, __: control.Params) -> control.HelloResult:
-        self._busy_ns = clock.monotonic_ns()  # whoever asks is about to attach
+        self._busy_ns = clock.monotonic_ns()  # a client that says hello is about to attach
         return control.HelloResult(
             version=importlib.metadata.version("canbroker"),
             pid=os.getpid(),
@@ -271,9 +273,10 @@ class Broker:
     # ------------------------------------------------------------------------------- channels
 
     def _slot_for(self, request: control.Attach) -> ChannelSlot:
-        """The channel that a client means, a new one if there is none yet.
+        """The channel that a client asks for; makes it if it does not exist yet.
 
-        :raises CanError: there is no such channel or interface, or it is open otherwise.
+        :raises CanError: there is no such channel or interface, or the channel is open with other
+            parameters.
         """
         if request.interface is None:
             slot = self._slots.get(request.channel)
@@ -313,8 +316,8 @@ class Broker:
         return slot
 
     def _resume(self) -> None:
-        """Goes on with the channels and tasks of a broker that was killed: its clients live on,
-        and find the sockets of ours where those of the other one were."""
+        """Takes over the channels and tasks of a broker that was killed. Its clients live on, and
+        find our sockets where those of the other broker were."""
         for entry in self._register.load():
             clients = entry.client_table()
             slot = self._slots.get(entry.name)
@@ -328,14 +331,16 @@ class Broker:
                 _logger.warning("channel %r of the last broker: %s", entry.name, error)
                 continue
             slot.resume(clients, entry.listen_only)
-            _logger.warning("channel %r has %d clients still", entry.name, len(clients))
+            _logger.warning("channel %r still has %d clients", entry.name, len(clients))
         self._scheduler.resume()
 
     def _agreed(self, slot: ChannelSlot, given: Mapping[str, Any]) -> ChannelSlot:
-        """``slot``, if what the client says of it is so.
+        """``slot``, if the client's parameters agree with it; changes the slot's if it may.
 
-        A channel that nobody uses is not bound to what its last client wanted; nor is one whose
-        adapter is not open, unless whoever wanted that is still there.
+        The parameters of a channel that nobody uses may change; so may those of one whose adapter
+        is closed, unless a client that asked for them is still there.
+
+        :raises CanInitializationError: they do not agree.
         """
         options = parse_options(slot.interface, slot.parameters | dict(given))
         has = slot.options.written()
@@ -359,9 +364,9 @@ class Broker:
 
 
 def _differs(key: str, asked: Options, has: Options) -> bool:
-    """Whether a parameter conflicts with what a channel has.
+    """Whether a parameter conflicts with the channel's.
 
-    Where both name one adapter, one may give a name of it that the other leaves out.
+    If both identify the same adapter, one of them may give a name of it that the other leaves out.
     """
     ours, theirs = asked.written(), has.written()
     if asked.identity == has.identity and key in asked.identifying and key not in theirs:

@@ -1,4 +1,4 @@
-"""Requests that wait for the broker's answer, and how many the broker accepts."""
+"""Requests that wait for an actor, and how many of them the broker accepts."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ from canbroker.system.processes import start_of
 from canbroker.transport.replier import Caller
 from canbroker.wire import control
 
-#: Requests that wait for a channel or the scheduler; each costs some hundred bytes.
+#: Requests that wait for a channel or the scheduler; each one costs some hundred bytes.
 MAX_WAITING: Final = 4_096
 
 #: Channels of one broker, each with a process.
 MAX_CHANNELS: Final = 256
 
-#: Connections of a client for what it receives: frames, and the channel's state. Others are the
-#: broker, the scheduler, and subscribers in other languages.
+#: Connections of a client to a channel's stream: for frames, and for the state. The others are the
+#: broker's, the scheduler's, and those of subscribers in other languages.
 _PER_CLIENT: Final = 2
 _OTHERS: Final = 4
 
-#: Descriptors that the broker has for a channel: two pipes, the ring, and a socket.
+#: Descriptors that a channel costs the broker: two pipes, the ring, and a socket.
 _PER_CHANNEL: Final = 8
 
 _Reply = Callable[[Caller, msgspec.Struct], None]
@@ -43,18 +43,19 @@ class _Waiting(NamedTuple):
 
 
 class Callers:
-    """Requests that are answered when an actor has come up, or has not. The broker's one thread.
+    """Requests that are answered when an actor serves, or cannot. The broker's one thread.
 
-    ``turned_away`` counts what was refused because there was too much of it, by what it was.
+    ``turned_away`` counts clients, requests and channels that were refused because there were too
+    many.
     """
 
     def __init__(self, reply: _Reply, start: Callable[[ChannelSlot], None]) -> None:
-        """``start`` starts the actor of a channel."""
+        """``reply`` answers a request; ``start`` starts the actor of a channel."""
         self.turned_away: Counter[str] = Counter()
         self._reply = reply
         self._start = start
         self._attaching: dict[str, _Waiting] = {}  # by the client's id: it asks again
-        self._awaited: Counter[ChannelSlot] = Counter()  # of these
+        self._awaited: Counter[ChannelSlot] = Counter()  # requests in _attaching
         self._scheduling: dict[bytes, Caller] = {}  # by the connection
 
     def __len__(self) -> int:
@@ -63,7 +64,7 @@ class Callers:
     def await_channel(
         self, caller: Caller, request: control.Attach, slot: ChannelSlot
     ) -> control.ErrorResult | None:
-        """Has a client answered when its channel is open; the reason if that is refused."""
+        """Answers a client as soon as its channel is open; returns the error if it is refused."""
         self._forget(request.client_id)
         clients = len(slot.clients) + self._awaited[slot]
         most = max_clients()
@@ -85,7 +86,7 @@ class Callers:
         return None
 
     def await_scheduler(self, caller: Caller) -> control.ErrorResult | None:
-        """Has somebody answered when the scheduler serves; the reason if that is refused."""
+        """Answers a client as soon as the scheduler serves; returns the error if it is refused."""
         if len(self) >= MAX_WAITING and caller.identity not in self._scheduling:
             return self._turn_away("request", f"{len(self)} requests wait already")
         self._scheduling[caller.identity] = caller
@@ -105,14 +106,14 @@ class Callers:
         return self._awaited[slot] > 0
 
     def serve(self, scheduler: SchedulerSlot) -> None:
-        """Answers the requests whose actor has come up, or has not."""
+        """Answers the requests whose actor serves, or cannot."""
         for waiting in list(self._attaching.values()):
             self._answer(waiting)
         if self._scheduling:
             self._serve_scheduling(scheduler)
 
     def end(self, reason: str) -> None:
-        """Refuses all of them."""
+        """Refuses all requests that wait."""
         error = control.ErrorResult("shutting-down", reason)
         for caller in (*(w.caller for w in self._attaching.values()), *self._scheduling.values()):
             self._reply(caller, error)
@@ -125,7 +126,7 @@ class Callers:
         return control.ErrorResult("limit", reason)
 
     def _answer(self, waiting: _Waiting) -> None:
-        """Answers a client whose channel is open, or cannot be."""
+        """Answers a client if its channel is open, or cannot be opened."""
         slot = waiting.slot
         match slot.phase:
             case Phase.RUNNING:
@@ -145,7 +146,7 @@ class Callers:
         waiting = self._attaching.pop(client_id, None)
         if waiting is not None:
             self._awaited[waiting.slot] -= 1
-            self._awaited += Counter()  # drops what is 0
+            self._awaited += Counter()  # drops the zeros
 
     def _serve_scheduling(self, scheduler: SchedulerSlot) -> None:
         result: msgspec.Struct
@@ -162,10 +163,10 @@ class Callers:
 
 
 def max_clients() -> int:
-    """Of a channel: its actor has the limit of open files that the broker has."""
+    """The most clients of a channel: its actor has the broker's limit of open files."""
     return min(MAX_CLIENTS, max(1, share() // _PER_CLIENT - _OTHERS))
 
 
 def max_channels() -> int:
-    """Of the broker."""
+    """The most channels of the broker."""
     return min(MAX_CHANNELS, max(1, share() // _PER_CHANNEL))

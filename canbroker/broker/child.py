@@ -1,4 +1,4 @@
-"""A process of the broker's: started, watched by what it reports, told to leave."""
+"""An actor's process: the broker starts it, hears its reports, and tells it to leave."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from canbroker.system.descriptors import beyond_standard, pipe
 from canbroker.system.entry_points import EntryPoint
 from canbroker.wire import DECODE_ERRORS
 
-#: Characters of a line of a report; what is longer is not one.
+#: Characters of a line of a report; a longer line is not a report.
 _MAX_REPORT: Final = 16_384
 _CHUNK: Final = 65_536
 _QUOTED: Final = 200
@@ -27,7 +27,7 @@ _logger = logging.getLogger(__name__)
 
 
 class ReportError(Exception):
-    """A child reports what is not understood; the message quotes it."""
+    """A child has reported something that makes no sense; the message quotes it."""
 
 
 class Child:
@@ -65,9 +65,9 @@ class Child:
         return self._reports
 
     def reports(self) -> list[Ready | Alive] | None:
-        """What the child has reported since the last call; ``None``: it ends, or has ended.
+        """The child's reports since the last call; ``None`` if it ends, or has ended.
 
-        :raises ReportError: something else than a report.
+        :raises ReportError: something is not a report.
         """
         try:
             data = os.read(self._reports, _CHUNK)
@@ -76,14 +76,14 @@ class Child:
         if not data and not self._unread:
             return None
         *lines, self._unread = (self._unread + data).split(b"\n")
-        if not data or len(self._unread) > _MAX_REPORT:  # of an end amid a line there is no more
+        if not data or len(self._unread) > _MAX_REPORT:  # it ended within a line
             lines, self._unread = [*lines, self._unread], b""
         return [_report(line) for line in lines]
 
     def release(self, last_words: str = "") -> None:
         """Tells the child to leave, by closing its lifeline.
 
-        ``last_words``: why it ends for good; a broker that is killed leaves none.
+        :param last_words: why it ends for good. A broker that is killed leaves no such words.
         """
         if self._released:
             return
@@ -91,7 +91,7 @@ class Child:
         try:
             os.write(self._lifeline, last_words.encode()[:MAX_TEXT])
         except BrokenPipeError:
-            _logger.debug("actor process %d had left before", self.pid)
+            _logger.debug("actor process %d had already left", self.pid)
         finally:
             os.close(self._lifeline)
 
@@ -109,7 +109,7 @@ class Child:
 
 
 def _written(content: bytes) -> int:
-    """A descriptor of a file without a name that has ``content``, to be read from its start."""
+    """A descriptor of a file without a name with this ``content``, at its start."""
     if hasattr(os, "memfd_create"):
         descriptor = os.memfd_create("canbroker specification")
     else:

@@ -1,7 +1,7 @@
-"""What was on a channel when something went wrong, written to a file at once.
+"""Flight records: files with the frames of a channel before something went wrong.
 
-By a short-lived process, the command ``canbroker record``: decoding and formatting a ring of frames
-takes a second of processor time, which a thread would take from the broker's loop.
+A short-lived process writes them, the command ``canbroker record``: decoding and formatting a ring
+of frames takes a second of processor time, which a thread would take from the broker's loop.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ from canbroker.system import clock
 from canbroker.system.entry_points import EntryPoint
 from canbroker.transport.runtime import Runtime
 
-#: Records of all channels together; older ones are removed.
+#: The newest records of all channels are kept, this many; older ones are removed.
 MAX_RECORDS: Final = 20
 
 #: Seconds before the event.
 RECORDED_S: Final = 10
-_MAX_S: Final = 86_400  # that the command takes
+_MAX_S: Final = 86_400  # the most that the command accepts
 
-#: A channel that fails again and again has one record in this time.
+#: A channel that keeps failing gets one record in this time.
 _INTERVAL_NS: Final = 10 * clock.SECOND
 
-#: Behind the events that cause it; it is in nobody's hurry.
+#: Records are less urgent than the events that cause them.
 _NICE: Final = 10
 _TOO_LONG_NS: Final = 60 * clock.SECOND
 
@@ -37,7 +37,7 @@ _logger = logging.getLogger(__name__)
 
 
 class _Writing(NamedTuple):
-    """A record that is being written, to ``unfinished`` at first."""
+    """A record that is being written; it is ``unfinished`` until it gets its ``path``."""
 
     process: subprocess.Popen[bytes]
     path: Path
@@ -54,7 +54,7 @@ class FlightRecords:
         self._writing: dict[str, _Writing] = {}
         self._began_ns: dict[str, int] = {}
         self._last: dict[str, Path] = {}
-        for path in self._directory.glob("*.part"):  # of a broker that was killed meanwhile
+        for path in self._directory.glob("*.part"):  # left by a broker that was killed meanwhile
             path.unlink(missing_ok=True)
 
     def last(self, channel: str) -> str:
@@ -62,7 +62,7 @@ class FlightRecords:
         return str(self._last.get(channel, ""))
 
     def begin(self, channel: str, reason: str, since_ns: int) -> None:
-        """Begins to write the last seconds of a channel that serves, up to now.
+        """Begins to record the last seconds of a channel, up to now. Its actor must serve.
 
         :param reason: a word for the file's name.
         :param since_ns: monotonic time of the event.
@@ -75,11 +75,11 @@ class FlightRecords:
         seconds = min(RECORDED_S + (now - since_ns) / clock.SECOND, _MAX_S)
         try:
             self._writing[channel] = self._start(channel, reason, seconds)
-        except OSError as error:  # a full disk, no process: nothing but the record is lost
+        except OSError as error:  # a full disk, no process: only the record is lost
             _logger.warning("channel %r: no record of %s: %s", channel, reason, error)
 
     def step(self) -> None:
-        """Sees which records are complete."""
+        """Finishes the records that are complete. Call it about every second."""
         for channel, writing in list(self._writing.items()):
             if writing.process.poll() is not None:
                 del self._writing[channel]
@@ -88,7 +88,7 @@ class FlightRecords:
                 writing.process.kill()  # the next step sees its end
 
     def close(self) -> None:
-        """Gives up what is not complete."""
+        """Gives up the records that are not complete."""
         for channel, writing in self._writing.items():
             writing.process.kill()
             self._end(channel, writing)

@@ -1,4 +1,4 @@
-"""What a broker writes down for its successor, in case it is killed."""
+"""The files that a broker writes for its successor, in case it is killed."""
 
 from __future__ import annotations
 
@@ -16,9 +16,10 @@ _logger = logging.getLogger(__name__)
 
 
 def write(path: Path, entries: Sequence[msgspec.Struct]) -> None:
-    """Replaces the file at once, so that no reader sees half of it.
+    """Replaces the file in one step, so that no reader sees half of it.
 
-    A full disk is logged: only a successor of a killed broker would miss the file.
+    An error, such as a full disk, is only logged: nobody but a killed broker's successor needs the
+    file.
     """
     fresh = path.with_suffix(".new")
     try:
@@ -29,7 +30,7 @@ def write(path: Path, entries: Sequence[msgspec.Struct]) -> None:
 
 
 def remove(path: Path) -> None:
-    """No file says that there is nothing."""
+    """Removes the file, which means that there are no entries."""
     try:
         path.unlink(missing_ok=True)
     except OSError:
@@ -37,7 +38,7 @@ def remove(path: Path) -> None:
 
 
 def read(path: Path, kind: type[_Entry]) -> list[_Entry]:
-    """What a predecessor has written; nothing, and a warning, if it is not readable."""
+    """The entries that a predecessor has written; if they cannot be read, none, and a warning."""
     try:
         return msgspec.json.decode(path.read_bytes(), type=list[kind])  # type: ignore[valid-type]
     except FileNotFoundError:

@@ -1,7 +1,7 @@
-"""Leases: who may use which channel of a pool for a while, and who waits for one.
+"""Leases: a process has a channel of a pool for a while, or waits for one.
 
-What is leased stays so when the broker is killed: a file in the runtime directory tells its
-successor, and processes are told apart by number and start.
+Leases survive a broker that is killed: its successor reads them from a file in the runtime
+directory. Processes are identified by process id and start.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from canbroker.transport.replier import Caller, Handler
 from canbroker.transport.waiter import Waiter
 from canbroker.wire import control
 
-#: Requests that wait for a channel.
+#: The most requests that wait for a channel.
 MAX_WAITING: Final = 1024
 
 
 class _Process(NamedTuple):
-    """A process, for ever: numbers are given again, but not with the same start."""
+    """A process: its id may be used again, but not with the same start."""
 
     pid: int
     started: int
@@ -36,8 +36,8 @@ class _Process(NamedTuple):
         return start_of(self.pid) == self.started
 
 
-class _Held(msgspec.Struct, frozen=True, kw_only=True):
-    """A lease, as it is written down."""
+class _Lease(msgspec.Struct, frozen=True, kw_only=True):
+    """A lease, as it is written to the file."""
 
     channel: str
     pool: str
@@ -75,11 +75,12 @@ class Leases:
         reply: Callable[[Caller, msgspec.Struct], None],
         is_up: Callable[[str], bool],
     ) -> None:
-        """Goes on with what a killed predecessor has written to ``path``.
+        """Takes over the leases that a killed predecessor has written to ``path``.
 
         :param pools: names of the channels of each pool.
-        :param waiter: what :meth:`step` is passed the readable ones of.
-        :param is_up: whether a channel works; those that do not are leased last.
+        :param waiter: watches processes; :meth:`step` needs what it finds readable.
+        :param reply: answers a request.
+        :param is_up: whether a channel works; channels that do not are leased last.
         """
         self.pools = pools
         self.handlers: Mapping[str, Handler] = {"lease": self._lease, "release": self._release}
@@ -87,30 +88,33 @@ class Leases:
         self._waiter = waiter
         self._reply = reply
         self._is_up = is_up
-        self._waiting: dict[str, _Waiting] = {}  # by lease, first come first
+        self._waiting: dict[str, _Waiting] = {}  # by lease id, in order of arrival
         self._watched: dict[_Process, int | None] = {}
-        # Those of channels that are in no pool now, too: the next configuration may have them.
+        # Also of channels that are in no pool now: the next configuration may have them in one.
         self._held = {
-            held.channel: held for held in handover.read(path, _Held) if held.process.runs
+            held.channel: held for held in handover.read(path, _Lease) if held.process.runs
         }
-        self._settle()
+        self._grant()
 
     def __repr__(self) -> str:
         return f"<Leases held={len(self._held)} waiting={len(self._waiting)}>"
 
     @property
     def busy(self) -> bool:
-        """Whether anybody has one, or wants one."""
+        """Whether anybody has a lease, or waits for one."""
         return bool(self._held or self._waiting)
 
     @property
     def due_ns(self) -> int | None:
-        """When :meth:`step` has something to do unless something happens before."""
+        """Monotonic time at which the next request times out, ``None`` if none does."""
         ends = (waiting.until_ns for waiting in self._waiting.values())
         return min((end for end in ends if end is not None), default=None)
 
     def step(self, ready: set[object]) -> None:
-        """Takes back what processes had that have ended; ``ready`` is what the waiter says."""
+        """Takes leases back from processes that have ended, and grants free channels.
+
+        :param ready: what the waiter has found readable.
+        """
         ended = {
             process
             for process, descriptor in self._watched.items()
@@ -121,10 +125,10 @@ class Leases:
             for lease_id, waiting in list(self._waiting.items()):
                 if waiting.process in ended:
                     del self._waiting[lease_id]
-        self._settle()
+        self._grant()
 
     def status(self) -> list[control.LeaseStatus]:
-        """All that are held, then those that wait, first come first."""
+        """All leases, then all requests that wait, in order of arrival."""
         now = clock.wall_ns()
         return [
             control.LeaseStatus(
@@ -149,7 +153,7 @@ class Leases:
         ]
 
     def close(self, reason: str) -> None:
-        """Ends them all, as the broker ends in order."""
+        """Ends all leases and requests, because the broker ends in order."""
         for waiting in self._waiting.values():
             self._reply(waiting.caller, control.ErrorResult("shutting-down", reason))
         self._waiting.clear()
@@ -160,7 +164,7 @@ class Leases:
     # -------------------------------------------------------------------------------- methods
 
     def _lease(self, caller: Caller, request: control.TakeLease) -> msgspec.Struct | None:
-        """Grants it now or later. Who has it already, or waits, may ask again."""
+        """Grants a lease now or later. A process that has it already, or waits, may ask again."""
         if request.pool not in self.pools:
             known = ", ".join(map(repr, self.pools)) or "none"
             unknown = f"no pool {request.pool!r}; pools of this broker: {known}"
@@ -178,29 +182,29 @@ class Leases:
         waiting = _Waiting(caller, request, until_ns, since_ns)  # in its old place, if it had one
         self._waiting[request.lease_id] = waiting
         self._watch()
-        if not waiting.process.runs:  # asked when its end is watched, so that none is missed
+        if not waiting.process.runs:  # asked after its end is watched, so that no end is missed
             del self._waiting[request.lease_id]
             self._watch()
             return control.ErrorResult("invalid", f"process {request.pid} does not run here")
-        self._settle()
+        self._grant()
         return None
 
     def _release(self, _: Caller, request: control.Release) -> control.Nothing:
         self._waiting.pop(request.lease_id, None)
         self._take_back(held for held in self._held.values() if held.lease_id == request.lease_id)
-        self._settle()
+        self._grant()
         return control.Nothing()
 
     # ------------------------------------------------------------------------------- channels
 
-    def _settle(self) -> None:
-        """Grants what is free to who waits, and tells those who have waited for too long."""
+    def _grant(self) -> None:
+        """Grants free channels to requests that wait, and refuses those that have timed out."""
         granted: list[tuple[Caller, str]] = []
         for lease_id, waiting in list(self._waiting.items()):
             channel = self._free(waiting.request.pool)
             if channel is not None:
                 del self._waiting[lease_id]
-                self._held[channel] = _held(channel, waiting.request)
+                self._held[channel] = _granted(channel, waiting.request)
                 granted.append((waiting.caller, channel))
         if granted:
             self.record()  # before anybody relies on it
@@ -219,14 +223,14 @@ class Leases:
         return next(filter(self._is_up, free), free[0] if free else None)
 
     def _occupied(self, pool: str) -> str:
-        """Who has the channels of a pool of which none is free."""
+        """The error for a pool without a free channel: says which processes have them."""
         holders = (self._held[channel] for channel in self.pools[pool])
         who = ", ".join(
             f"{held.channel} has process {held.pid} ({held.program})" for held in holders
         )
         return f"no channel of pool {pool!r} was free in time: {who}"
 
-    def _take_back(self, leases: Iterable[_Held]) -> None:
+    def _take_back(self, leases: Iterable[_Lease]) -> None:
         given_back = [held.channel for held in leases]
         for channel in given_back:
             del self._held[channel]
@@ -236,7 +240,7 @@ class Leases:
     # ------------------------------------------------------------------------------ processes
 
     def _watch(self) -> None:
-        """Watches the processes that have a lease or want one, and no others."""
+        """Watches the processes that have a lease or wait for one, and no others."""
         wanted = {held.process for held in self._held.values()}
         wanted |= {waiting.process for waiting in self._waiting.values()}
         for process in self._watched.keys() - wanted:
@@ -252,15 +256,15 @@ class Leases:
     # ----------------------------------------------------------------------------- the record
 
     def record(self) -> None:
-        """Writes down what is held; no record says that nothing is."""
+        """Writes the leases to the file; without leases there is no file."""
         if self._held:
             handover.write(self._path, list(self._held.values()))
         else:
             handover.remove(self._path)
 
 
-def _held(channel: str, request: control.TakeLease) -> _Held:
-    return _Held(
+def _granted(channel: str, request: control.TakeLease) -> _Lease:
+    return _Lease(
         channel=channel,
         pool=request.pool,
         lease_id=request.lease_id,

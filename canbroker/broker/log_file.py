@@ -9,18 +9,18 @@ import sys
 from pathlib import Path
 from typing import Final
 
-#: Of the log; there is one old one beside it, as large.
+#: Size of the log. One old log of the same size is kept beside it.
 MAX_BYTES: Final = 8 << 20
 
 _logger = logging.getLogger(__name__)
 
 
 class LogFile:
-    """Standard error of a process and of all its children, if it is the file at ``path``.
+    """Standard error of a process and of all its children, if that is the file at ``path``.
 
-    All of them share one open file and its position. So the owner copies the file, truncates it
-    and resets the position, and the children go on writing from there. Lines written between
-    copying and truncating are lost.
+    They share one open file and its position. So the owner copies the file, truncates it and resets
+    the position, and the children continue from there. Lines that are written between copying and
+    truncating are lost.
     """
 
     def __init__(self, path: Path) -> None:
@@ -32,7 +32,7 @@ class LogFile:
         return self._path.with_name(f"{self._path.name}.1")
 
     def step(self) -> None:
-        """Rotates the log if it is too large. To be called about every second."""
+        """Rotates the log if it is too large. Call it about every second."""
         log = sys.__stderr__
         if log is None or log.closed:
             return
@@ -52,5 +52,5 @@ class LogFile:
     def _is(self, found: os.stat_result) -> bool:
         try:
             return os.path.samestat(found, self._path.stat())
-        except OSError:  # removed, or in a directory that is
+        except OSError:  # the log was removed, or its directory
             return False

@@ -1,4 +1,4 @@
-"""The broker's runtime directory while it serves: others may remove what is in it."""
+"""The broker's runtime directory while it serves: others may remove its files."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from canbroker.system import clock
 from canbroker.system.lock import BrokerLock
 from canbroker.transport.runtime import Runtime
 
-#: How often it is looked whether the lock is still there.
+#: How often the broker checks whether its lock file is still there.
 _LOOK_NS: Final = clock.SECOND
 
-#: A client that looks whether a broker runs has the lock for a moment; a client that starts one
-#: keeps it for that.
+#: The broker tries for this long to get its lock back: a client that checks whether a broker runs
+#: has the lock for a moment, and a client that starts a broker keeps it until then.
 _PATIENCE_NS: Final = 2 * clock.SECOND
 
 _TOUCH_NS: Final = 3_600 * clock.SECOND
@@ -23,19 +23,20 @@ _logger = logging.getLogger(__name__)
 
 
 class Premises:
-    """Looks after the directory and its lock. Sockets look after their files themselves."""
+    """Keeps the directory and its lock file. Sockets keep their files themselves."""
 
     def __init__(self, runtime: Runtime, lock: BrokerLock) -> None:
         self._runtime = runtime
         self._lock = lock
         self._look_at = clock.monotonic_ns() + _LOOK_NS
         self._touch_at = clock.monotonic_ns() + _TOUCH_NS
-        self._locked_out_ns: int | None = None  # since then we have no lock
+        self._locked_out_ns: int | None = None  # since when we have no lock
 
     def step(self, now_ns: int) -> bool:
-        """Does what is due; whether the lock was gone, and is there again.
+        """Does what is due; returns whether the lock file was gone and is there again.
 
-        :raises CanInitializationError: another broker has taken the place, or none can be made.
+        :raises CanInitializationError: another broker has taken the directory, or it cannot be
+            made.
         """
         if now_ns < self._look_at:
             return False
@@ -52,7 +53,9 @@ class Premises:
                 _logger.warning("%s was removed; it is there again", self._runtime.lock_path)
                 self._locked_out_ns = None
                 return True
-        except CanInitializationError as problem:  # whoever removes it may still be at it
+        except (
+            CanInitializationError
+        ) as problem:  # whoever removes the directory may not have finished
             error = problem
         if self._locked_out_ns is None:
             self._locked_out_ns = now_ns

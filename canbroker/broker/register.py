@@ -1,4 +1,4 @@
-"""Which channels clients have opened, kept for the successor of a broker that is killed."""
+"""The channels that clients have opened, kept for the successor of a broker that is killed."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from canbroker.system import clock
 from canbroker.system.processes import start_of
 from canbroker.transport.runtime import Runtime
 
-#: Clients that come and go are written down this often; channels at once.
+#: Changes of clients are written this often; changes of channels at once.
 _INTERVAL_NS: Final = clock.SECOND
 
 
 class Member(msgspec.Struct):
-    """A client. ``started``: when its process did, in clock ticks since boot."""
+    """A client. ``started`` is the start of its process, in clock ticks since boot."""
 
     client_id: str
     pid: int
@@ -31,7 +31,7 @@ class Member(msgspec.Struct):
 
 
 class Entry(msgspec.Struct):
-    """A channel that had clients. ``listen_only``: as a client had set it."""
+    """A channel with clients. ``listen_only`` is the mode that a client has set."""
 
     name: str
     interface: str
@@ -40,7 +40,7 @@ class Entry(msgspec.Struct):
     clients: list[Member]
 
     def client_table(self) -> dict[str, Client]:
-        """The clients that still live, by their ids, as the broker keeps them."""
+        """The clients whose processes still live, by client id, as the broker keeps them."""
         now = clock.monotonic_ns()
         return {
             member.client_id: Client(member.pid, member.program, now, member.started)
@@ -50,7 +50,7 @@ class Entry(msgspec.Struct):
 
 
 class Register:
-    """A file in the runtime directory. The broker's one thread."""
+    """The register is a file in the runtime directory. Used by the broker's one thread."""
 
     def __init__(self, runtime: Runtime) -> None:
         self._path = runtime.channels_path
@@ -58,11 +58,14 @@ class Register:
         self._due_ns = 0
 
     def load(self) -> list[Entry]:
-        """What a broker that was killed has left."""
+        """The entries that a killed broker has left."""
         return handover.read(self._path, Entry)
 
     def record(self, slots: Iterable[ChannelSlot], *, anew: bool = False) -> None:
-        """Writes down which channels have clients; ``anew``: the file was removed."""
+        """Writes down which channels have clients.
+
+        Only if that has changed, or ``anew``, because the file was removed.
+        """
         now = clock.monotonic_ns()
         used = [slot for slot in slots if slot.clients]
         names = [entry.name for entry in self._written]

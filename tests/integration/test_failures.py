@@ -12,7 +12,7 @@ channel actor stopped             test_a_stopped_channel_actor, test_stopped_wri
 adapter unplugged, and back       test_an_unplugged_adapter; each kind of adapter:
                                   contract/test_unplug; hung, noisy: test_adapter_faults
 scheduler killed                  test_a_killed_scheduler; whose tasks go on: test_scheduler
-broker killed                     test_a_killed_broker; its leftovers: test_broker
+broker killed                     test_a_killed_broker; its processes: test_broker
 client killed                     test_share; its tasks: test_scheduler; its leases: test_leases;
                                   a hundred that come and go: test_crowd
 client stopped                    test_stopped_client

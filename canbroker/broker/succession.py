@@ -1,4 +1,4 @@
-"""What a killed broker leaves behind: processes that have not noticed yet, and socket files."""
+"""What a broker leaves to its successor in case it is killed: processes and sockets."""
 
 from __future__ import annotations
 
@@ -14,8 +14,11 @@ from canbroker.broker.supervisor import ActorSlot
 from canbroker.system.entry_points import EntryPoint
 from canbroker.transport.runtime import Runtime
 
-#: Actors leave by themselves when their broker dies; this long they may take.
+#: Actors leave by themselves when their broker dies; they may take this long.
 _LEAVE_S: Final = 1.5
+
+#: A process that started this much before or after it was recorded is another one.
+_SAME_START_S: Final = 5
 
 _logger = logging.getLogger(__name__)
 
@@ -25,17 +28,17 @@ class _Started(msgspec.Struct):
     at: float  # wall clock, seconds
 
 
-class Leftovers:
-    """The record of what this broker has started, and the end of what its predecessor had."""
+class Succession:
+    """Records the processes that this broker starts; ends those of a killed predecessor."""
 
     def __init__(self, runtime: Runtime) -> None:
         self._runtime = runtime
         self._started: dict[int, _Started] = {}
 
     def record(self, slots: Iterable[ActorSlot], *, anew: bool = False) -> None:
-        """Writes down which processes run now, for a successor of ours.
+        """Writes down which processes run now, for our successor.
 
-        Only if others did before, or ``anew``, as the file was removed.
+        Only if they have changed, or ``anew``, because the file was removed.
         """
         now = time.time()
         pids = {slot.child.pid for slot in slots if slot.child is not None}
@@ -47,8 +50,8 @@ class Leftovers:
     def clear(self) -> None:
         """Ends the processes that a killed predecessor has left, and removes their sockets.
 
-        What it has written down of channels and tasks stays. Needs the lock; waits at most a few
-        seconds.
+        Its records of channels and tasks stay. Call it with the lock; it waits for a few seconds
+        at most.
         """
         started = handover.read(self._runtime.processes_path, _Started)
         if started:
@@ -58,24 +61,24 @@ class Leftovers:
                 path.unlink(missing_ok=True)
 
     def remove_files(self) -> None:
-        """Removes the records and every socket file; whoever holds the lock owns them all."""
+        """Removes the records and every socket: they belong to whoever holds the lock."""
         records = {self._runtime.processes_path.name, self._runtime.channels_path.name}
         for path in self._runtime.directory.iterdir():
             journal = path.name.startswith(self._runtime.journal_path.name)
-            if path.is_socket() or journal or path.stem in records:  # a fresh record, too
+            if path.is_socket() or journal or path.stem in records:  # a new record has a suffix
                 path.unlink(missing_ok=True)
 
 
 def _end_processes(started: list[_Started]) -> None:
-    import psutil  # noqa: PLC0415 - costs more than all else at start, and is needed rarely
+    import psutil  # noqa: PLC0415 - costs more than all else at start, and is rarely needed
 
     left = []
     for entry in started:
         try:
             process = psutil.Process(entry.pid)
-            # The number may have been given to another process since.
-            ours = EntryPoint.ACTOR.is_in(process.cmdline())
-            if ours and abs(process.create_time() - entry.at) < 5:
+            # The process id may belong to another process by now.
+            is_actor = EntryPoint.ACTOR.is_in(process.cmdline())
+            if is_actor and abs(process.create_time() - entry.at) < _SAME_START_S:
                 left.append(process)
         except psutil.NoSuchProcess:
             continue
