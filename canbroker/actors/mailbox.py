@@ -1,4 +1,4 @@
-"""How the threads of an actor talk: a queue with a descriptor that a Waiter can watch."""
+"""The threads of an actor exchange messages in queues that a Waiter can watch."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ _T = TypeVar("_T")
 class Mailbox(Generic[_T]):
     """Messages for one thread, from any thread, in order.
 
-    Not bounded by itself: what is put here is bounded by what caused it (transmits by credit,
-    the rest by the number of clients and threads).
+    It has no limit of its own: credit limits the transmits, the number of clients and threads
+    limits all other messages.
     """
 
     def __init__(self) -> None:
@@ -29,8 +29,8 @@ class Mailbox(Generic[_T]):
         self._wake.set()
 
     def take(self) -> list[_T]:
-        """All messages there are; the descriptor is readable again when the next one comes."""
-        self._wake.clear()  # first: what is put from here on sets it again
+        """All messages that wait; the descriptor becomes readable again with the next one."""
+        self._wake.clear()  # first: a message that comes from here on sets it again
         taken = []
         while self._messages:
             taken.append(self._messages.popleft())

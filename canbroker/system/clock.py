@@ -1,7 +1,7 @@
 """Times: integer nanoseconds inside, float seconds at the API.
 
-Deadlines use the monotonic clock, which all processes of a host share and nobody can set;
-frames carry the wall clock.
+Deadlines use the monotonic clock, which all processes of a host share and nobody can set. Frames
+carry the wall clock.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ MICROSECOND = 1_000
 
 
 def deadline_after(timeout: float | None) -> int | None:
-    """Monotonic time in ns at which ``timeout`` seconds from now are over; ``None`` is never.
+    """The monotonic time ``timeout`` seconds from now, in ns; ``None`` means never.
 
     :raises ValueError: ``timeout`` is NaN.
     :raises TypeError: ``timeout`` is not a number.
     """
     if timeout is None:
         return None
-    # Longer than the monotonic clock can count is the same as never. A comparison takes integers
-    # that no float has room for.
+    # More than the monotonic clock can count is the same as never. Compared before it is converted:
+    # an integer may be too large for a float.
     number = timeout if type(timeout) is float else plain(timeout)
     seconds = min(max(number, -1.0), 4e9)
     if math.isnan(seconds):
@@ -37,5 +37,5 @@ def deadline_after(timeout: float | None) -> int | None:
 
 
 def remaining_ns(deadline: int | None) -> int | None:
-    """Nanoseconds left until ``deadline`` (at least 0); ``None`` if there is none."""
+    """Nanoseconds until ``deadline``, at least 0; ``None`` without a deadline."""
     return None if deadline is None else max(0, deadline - monotonic_ns())

@@ -9,18 +9,18 @@ from typing import IO, Final
 #: Standard input, output and error.
 _STANDARD: Final = 3
 
-#: A limit as high as this is never reached, so it counts as none.
+#: A limit as high as this is never reached, so it counts as unlimited.
 _MANY: Final = 1 << 20
 
-#: With less nothing works.
+#: With fewer nothing works.
 _FEWEST: Final = 8
 
 
 def open_standard() -> None:
-    """Opens those of standard input, output and error that are closed, on the null device.
+    """Opens standard input, output and error on the null device if they are closed.
 
-    Call it first of all: otherwise the next thing that this process opens becomes its standard
-    output, and what somebody prints goes there.
+    Call it first of all: otherwise the next file that this process opens becomes its standard
+    output, and print() writes to it.
     """
     while (descriptor := os.open(os.devnull, os.O_RDWR)) < _STANDARD:
         os.set_inheritable(descriptor, True)  # as the others are
@@ -31,9 +31,9 @@ def open_standard() -> None:
 
 
 def beyond_standard(descriptor: int) -> int:
-    """``descriptor``, or a duplicate above 2 if it is below; then ``descriptor`` is closed.
+    """``descriptor``, or a duplicate above 2 if it is lower; then ``descriptor`` is closed.
 
-    What a child inherits under a number below 3 is overwritten by its standard streams.
+    A child's standard streams replace descriptors below 3 that it inherits.
 
     :raises OSError: no descriptors are left. ``descriptor`` is closed, too.
     """
@@ -48,7 +48,7 @@ def beyond_standard(descriptor: int) -> int:
 
 
 def pipe() -> tuple[int, int]:
-    """A pipe's ends, for reading and for writing, both above 2.
+    """A pipe's two ends, for reading and for writing, both above 2.
 
     :raises OSError: no descriptors are left.
     """
@@ -72,12 +72,12 @@ def raise_limit() -> None:
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     try:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    except (OSError, ValueError):  # macOS takes no more than OPEN_MAX, whatever it says
+    except (OSError, ValueError):  # macOS accepts OPEN_MAX at most, whatever its limit says
         return
 
 
 def limit() -> int:
-    """How many descriptors this process may have open."""
+    """The number of descriptors that this process may have open."""
     import resource  # noqa: PLC0415 - as above
 
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -85,11 +85,11 @@ def limit() -> int:
 
 
 def share() -> int:
-    """How many descriptors each kind of use may take: connections of a listening socket, what a
-    broker has for its channels, what a scheduler has for owners of tasks and for channels.
+    """The number of descriptors that each use may have: the connections of a listening socket, a
+    broker's channels, a scheduler's owners of tasks, and its channels.
 
-    A channel actor has three listening sockets, a broker and a scheduler less and something else;
-    a quarter is for what everything else needs.
+    It is a quarter: a channel actor has three listening sockets, a broker and a scheduler have
+    fewer, and other uses; a quarter is left for everything else.
     """
     return max(_FEWEST, limit() // 4)
 

@@ -1,11 +1,11 @@
-"""File descriptors with an owner: closed once, whatever strikes, and never kept by a forked child.
+"""File descriptors with an owner: closed exactly once, and never kept open by a forked child.
 
-A descriptor that a child inherits keeps what it stands for: a connection that its parent has ended,
-the broker's lock, the end of a pipe that somebody waits for. So a child closes them first of all.
+A descriptor that a child inherits keeps a connection open that its parent has ended, the broker's
+lock, or the end of a pipe that somebody waits for. So a forked child closes them first of all.
 
-A signal handler may raise when any call returns, also when the call has made a descriptor that
-nobody holds yet. So what makes one and what keeps it are one call here, and so are what forgets it
-and what closes it.
+A signal handler may raise an exception when any call returns, even if the call has just made a
+descriptor that nobody holds yet. So one call here makes a descriptor and stores it, and one call
+forgets and closes it.
 """
 
 from __future__ import annotations
@@ -23,26 +23,26 @@ from weakref import WeakSet
 from canbroker.errors import CanOperationError
 
 if sys.platform != "win32":
-    import resource  # now: it is loaded from a file, for which there may be no descriptor later
+    import resource  # now: later there may be no descriptor left to load it from its file
 
-#: Who holds it keeps other threads from forking. Take it for moments only. Reentrant: a signal
-#: handler or a finalizer may interrupt who holds it.
+#: Keeps other threads from forking. Hold it for moments only. Reentrant: a signal handler or a
+#: finalizer may interrupt the thread that holds it.
 fork_lock: Final = threading.RLock()
 
 
 def has_interrupted() -> bool:
-    """Whether this thread holds :data:`fork_lock`: it is in a signal handler or a finalizer, and
-    another thread would wait for it in vain."""
+    """Whether this thread holds :data:`fork_lock`. If so, it runs a signal handler or a finalizer,
+    and must not wait for another thread, which may wait for the lock."""
     return bool(fork_lock._is_owned())  # type: ignore[attr-defined] # as threading.Condition
 
 
 class Handle:
-    """A descriptor. Any thread. It closes with this object at the latest, without a warning."""
+    """A descriptor. Any thread. It closes, at the latest, together with this object."""
 
     def __init__(self, make: Callable[..., int], *arguments: Any) -> None:
-        """Makes the descriptor with ``make(*arguments)``, which is no Python function.
+        """Makes the descriptor with ``make(*arguments)``, which must not be a Python function.
 
-        :raises CanOperationError: there is none left, or whatever else the system says.
+        :raises CanOperationError: no descriptors are left, or another error of the system.
         """
         self._numbers: list[int] = []
         register()
@@ -54,7 +54,7 @@ class Handle:
                 raise CanOperationError(f"no descriptor: {explained(error)}") from error
 
     def fileno(self) -> int:
-        """The number; -1 if it is closed."""
+        """The number, or -1 if it is closed."""
         numbers = self._numbers
         return numbers[0] if numbers else -1
 
@@ -76,16 +76,16 @@ class Handle:
 
 
 def adopted(number: int) -> Handle:
-    """A handle for a descriptor that exists. Hold :data:`fork_lock` since it was made."""
+    """A handle for an existing descriptor. Hold :data:`fork_lock` from before it is made."""
     return Handle(int, number)
 
 
 def require(count: int, what: str) -> None:
-    """Makes sure that so many descriptors can be opened now.
+    """Makes sure that ``count`` descriptors can be opened now.
 
-    libzmq ends the process when it finds none for itself, or says nothing and tries again.
+    Without descriptors libzmq ends the process, or keeps trying without an error.
 
-    :raises CanOperationError: they cannot; says that ``what`` needs them, and what the limit is.
+    :raises CanOperationError: they cannot be opened; says that ``what`` needs them, and the limit.
     """
     numbers: list[int] = []
     with fork_lock:
@@ -101,7 +101,7 @@ def require(count: int, what: str) -> None:
 
 
 def shortage() -> str:
-    """Why a descriptor cannot be had at this moment, empty if one can be."""
+    """Why no descriptor can be opened at this moment; empty if one can."""
     try:
         require(1, "")
     except CanOperationError as error:
@@ -110,7 +110,7 @@ def shortage() -> str:
 
 
 def explained(error: BaseException) -> str:
-    """The system's error with the limit that was met, if it is one of this process."""
+    """The system's error, with the limit if it is the limit of this process."""
     if not isinstance(error, OSError):
         return str(error)
     text = error.strerror or str(error)
@@ -122,7 +122,7 @@ def explained(error: BaseException) -> str:
 
 
 def _close_all(numbers: list[int]) -> None:
-    """Closes and forgets them. One call does both, in which no signal handler raises."""
+    """Closes and forgets them, in one call that no signal handler interrupts."""
     _exhaust(map(os.close, map(numbers.pop, itertools.repeat(-1, len(numbers)))))
 
 
@@ -139,9 +139,9 @@ _in_child: list[Callable[[], None]] = []
 def register(
     before: Callable[[], None] | None = None, in_child: Callable[[], None] | None = None
 ) -> None:
-    """Has forks prepared, and children close what is not theirs; also with these functions.
+    """Registers the handling of forks, and these functions, to be called with it.
 
-    Importing does nothing, so the first one to need it calls this.
+    Importing this module registers nothing, so whoever needs it calls this first.
     """
     if not _registered and hasattr(os, "register_at_fork"):
         _registered.append(True)

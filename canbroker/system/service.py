@@ -1,4 +1,4 @@
-"""What every long-running process of canbroker has: exit codes, signals, its log."""
+"""What all long-running processes of canbroker share: exit codes, signals, the log."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from canbroker.system.wake import Wake
 
 
 class Exit(enum.IntEnum):
-    """What an exit code of a canbroker process means."""
+    """The exit codes of canbroker's processes."""
 
     OK = 0
     CRASHED = 70  # a bug; the traceback is in the log (EX_SOFTWARE of sysexits.h)
@@ -21,16 +21,16 @@ class Exit(enum.IntEnum):
 
 
 def set_up_logging(level: str, name: str) -> None:
-    """Logs to standard error, with ``name`` in every line; of what others log, not all."""
+    """Logs to standard error, with ``name`` in every line. Limits the records of other packages."""
     escaped = name.replace("%", "%%")
     line = f"%(asctime)s %(levelname)s {escaped} %(name)s: %(message)s"
     set_up_one_line(line, level.upper(), ForeignRecords())
 
 
 class Terminated:
-    """Becomes readable when one of ``signals`` arrives; handlers only queue, loops act.
+    """Becomes readable when one of ``signals`` arrives: handlers only note it, loops act.
 
-    A SIGHUP that is ignored stays so: ``nohup`` has asked for it.
+    An ignored SIGHUP stays ignored: ``nohup`` asks for that.
     """
 
     def __init__(self, *signals: signal.Signals) -> None:
@@ -44,14 +44,14 @@ class Terminated:
 
 
 class _OneLine(logging.Formatter):
-    """What a record says is :func:`printable`; a traceback follows as it is."""
+    """Makes a record :func:`printable`; a traceback follows unchanged."""
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - logging's name
         return printable(super().formatMessage(record))
 
 
 def set_up_one_line(line: str, level: int | str, *filters: logging.Filter) -> None:
-    """Has this process log to standard error, in lines of this format (``%(message)s``)."""
+    """Makes this process log to standard error, in lines of this format (``%(message)s``)."""
     handler = logging.StreamHandler(sys.stderr)
     for each in filters:
         handler.addFilter(each)

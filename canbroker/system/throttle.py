@@ -1,4 +1,4 @@
-"""Logging of things that a noisy line can cause a thousand times a second."""
+"""Limits log lines that a noisy bus can cause a thousand times a second."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from typing import Final
 
 from canbroker.system import clock
 
-#: Characters of a detail, which may quote what somebody sent.
+#: Characters of a detail, which may quote a peer's message.
 _SHOWN: Final = 200
 
 
 class Throttle:
-    """Counts every occurrence of every kind; logs each kind at most once per ``interval_s``.
+    """Counts every event of every kind; logs each kind at most once per ``interval_s``.
 
-    One thread. ``counts`` is the exact account, whatever was logged.
+    One thread. ``counts`` is exact, whatever was logged.
     """
 
     def __init__(self, logger: logging.Logger, interval_s: float = 1.0) -> None:
@@ -32,9 +32,9 @@ class Throttle:
         level: int = logging.WARNING,
         error: BaseException | None = None,
     ) -> None:
-        """Counts one ``kind``; logs it with ``detail`` if the kind was quiet for an interval.
+        """Counts one event; logs it with ``detail`` if its kind was not logged for an interval.
 
-        ``error`` is logged with its traceback.
+        The traceback of ``error`` is logged, too.
         """
         self.counts[kind] += 1
         now = clock.monotonic_ns()
@@ -50,13 +50,13 @@ class Throttle:
 
 
 class ForeignRecords(logging.Filter):
-    """Limits the log records of other packages, by the line of code that logs them.
+    """Limits the log records of other packages, for each line of code that logs.
 
     Drivers may log at every read. A filter for handlers; canbroker's own records always pass.
     """
 
     def __init__(self, records: int = 5, interval_s: float = 5.0) -> None:
-        """Of each line of code, ``records`` pass in every ``interval_s``; the rest is counted."""
+        """Each line of code may log ``records`` times per ``interval_s``; the rest is counted."""
         super().__init__()
         self._records = records
         self._interval_ns = int(interval_s * clock.SECOND)

@@ -1,4 +1,4 @@
-"""A file descriptor that one thread sets and another one polls."""
+"""A flag with a file descriptor: one thread sets it, another one polls it."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from canbroker.system.handles import Handle
 class Wake:
     """A level-triggered flag with a descriptor: readable from :meth:`set` until :meth:`clear`.
 
-    An eventfd where the system has it (Linux), else a pipe. Any thread may call any method, also
-    after :meth:`close`, when they do nothing. A signal handler that raises in one of them may
-    leave it readable, but never deaf.
+    An eventfd where the system has it (Linux), else a pipe. Any thread may call any method; after
+    :meth:`close` they do nothing. If a signal handler raises in one of them, the flag may stay
+    readable, but never stays unreadable when it is set.
     """
 
     def __init__(self) -> None:
-        """:raises CanOperationError: there is no descriptor left."""
-        self._lock = threading.RLock()  # a signal handler may set what it has interrupted
+        """:raises CanOperationError: no descriptors are left."""
+        self._lock = threading.RLock()  # a signal handler may interrupt a method and call set()
         self._set = False
         if hasattr(os, "eventfd"):
             self._read = self._write = Handle(os.eventfd, 0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
@@ -36,12 +36,12 @@ class Wake:
         with self._lock:
             if not self._set and (number := self._write.fileno()) >= 0:
                 os.write(number, b"\x01\0\0\0\0\0\0\0")
-                self._set = True  # after it: what is not readable can be set again
+                self._set = True  # after the write: if that is interrupted, it can be set again
 
     def clear(self) -> None:
         with self._lock:
             if self._set and (number := self._read.fileno()) >= 0:
-                self._set = False  # before it, as above
+                self._set = False  # before the read, likewise
                 os.read(number, 4096)
 
     def close(self) -> None:
