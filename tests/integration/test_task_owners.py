@@ -106,8 +106,8 @@ def test_who_is_not_seen_is_looked_for(tmp_path: Path) -> None:
     try:
         link = Link(context, address, "alice")
         wait_until(lambda: replier.is_connected(b"alice"), "she is connected")
-        alice, bob = owners.of("alice", 1), owners.of("bob", 1)
         now = clock.monotonic_ns()
+        alice, bob = owners.of("alice", 1, now), owners.of("bob", 1, now)
         assert not any(owners.is_gone(owner, now) for owner in (alice, bob)), "time to return"
         later = now + 11 * clock.SECOND
         assert not owners.is_gone(alice, later)
@@ -129,7 +129,7 @@ def test_where_clients_were_seen_outlives_a_scheduler(tmp_path: Path) -> None:
         journal = Journal(tmp_path / "journal")
         owners = Owners(waiter, journal, lambda _: True)
         for client_id in ("alice", "bob", "carol"):
-            owners.of(client_id, 1)
+            owners.of(client_id, 1, 0)
         owners.see("can0", 5, {"alice", "bob", "somebody"})
         owners.see("can0", 7, {"bob"})
         owners.see("can1", 6, {"carol"})
@@ -138,8 +138,8 @@ def test_where_clients_were_seen_outlives_a_scheduler(tmp_path: Path) -> None:
     journal = Journal(tmp_path / "journal")
     owners = Owners(waiter, journal, lambda _: True)
     try:
-        owners.of("alice", 1)
-        carol = owners.of("carol", 1)
+        owners.of("alice", 1, 0)
+        carol = owners.of("carol", 1, 0)
         assert owners.last_seen("can0") == (5, {"alice"})
         assert owners.last_seen("can1") == (6, {"carol"})
         owners.remove(carol)

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import logging
-import sqlite3
 from collections.abc import Callable, Iterable
-from typing import Final, NamedTuple
+from typing import Final
 
 import msgspec
 
 from canbroker.actors.lifelines import Lifelines
-from canbroker.actors.scheduler.held import HeldRequests
+from canbroker.actors.scheduler.channel_proxy import POLL_NS, ChannelProxy
+from canbroker.actors.scheduler.connections import DESCRIPTORS, ChannelConnections
+from canbroker.actors.scheduler.deferred import DeferredReplies, DeferredReply
 from canbroker.actors.scheduler.journal import Journal
-from canbroker.actors.scheduler.outlet import DESCRIPTORS, Mark, Outlet, later
 from canbroker.actors.scheduler.owners import Owner, Owners
+from canbroker.actors.scheduler.pending import PendingRequests
 from canbroker.actors.scheduler.schedule import Task
 from canbroker.actors.scheduler.task_book import TaskBook, has_room
 from canbroker.actors.specs import SchedulerSpec
@@ -39,57 +40,43 @@ from canbroker.wire.tasks import (
     TaskTrouble,
 )
 
-#: Frames are sent to their channels this long before they are due, or twice as long: there they
-#: are kept until then. A scheduler that is late by less is not late, and need not wake up for
-#: every due time. What was sent cannot be taken back: stopping and changing a task waits for it.
+#: Frames are sent to their channels this long before they are due, or up to twice as long; the
+#: channel keeps them until then. So a scheduler that is late by less does no harm, and it need not
+#: wake up for every due time. Sent frames cannot be taken back: stopping and changing a task waits.
 _LEAD_NS: Final = 4 * clock.MILLISECOND
 
-#: While somebody waits for a channel's answers they are looked for this often.
-_ANSWERS_NS: Final = clock.MILLISECOND
-
-#: Requests served before the tasks get their turn again.
+#: Requests that are handled before the tasks have their turn again.
 _SERVE: Final = 16
 
-#: How often it is looked whether a channel answers that a request waits for.
+#: How often a channel's state is checked while a request waits for it.
 _LOOK_NS: Final = 50 * clock.MILLISECOND
 
-#: The owner of a task in trouble is told this often.
+#: How often the owner of a failing task is told, at most.
 _TELL_NS: Final = clock.SECOND
 
-#: A connection to a channel without tasks is kept this long.
+#: How long a connection to a channel without tasks is kept.
 _KEEP_NS: Final = 5 * clock.SECOND
 
 _logger = logging.getLogger(__name__)
 
 
-class _Settling(NamedTuple):
-    """An answer for when nothing of the tasks as they were is on its way any more."""
-
-    caller: Caller
-    marks: dict[Outlet, Mark]
-    result: msgspec.Struct
-
-
 class SchedulerActor:
-    """Made: the socket listens, and the tasks of a predecessor run. :meth:`run` serves.
+    """Once made, its socket listens, and the tasks of a previous scheduler run again.
 
-    :raises CanInitializationError: the socket cannot be bound, or the journal not be opened.
+    :raises CanInitializationError: cannot bind the socket, or cannot open the journal.
     """
 
     def __init__(self, spec: SchedulerSpec) -> None:
         self._runtime = Runtime.at(spec.address)
-        self._outlets: dict[str, Outlet] = {}
-        self._held = HeldRequests()
-        self._settling: list[_Settling] = []
+        self._proxies: dict[str, ChannelProxy] = {}
+        self._connections: dict[str, ChannelConnections] = {}
+        self._pending = PendingRequests()
+        self._deferred = DeferredReplies()
         self._look_at = 0
         self._beat_at = 0
         self._refused = Throttle(_logger)
         self._waiter = Waiter()
-        try:
-            self._journal = Journal(self._runtime.journal_path)
-        except sqlite3.Error as error:
-            path = self._runtime.journal_path
-            raise CanInitializationError(f"cannot keep tasks in {path}: {error}") from error
+        self._journal = Journal(self._runtime.journal_path)
         self._context = Context()
         try:
             self._control = Replier(
@@ -115,7 +102,7 @@ class SchedulerActor:
         self._restore()
 
     def __repr__(self) -> str:
-        return f"<SchedulerActor tasks={len(self._book)} channels={len(self._outlets)}>"
+        return f"<SchedulerActor tasks={len(self._book)} channels={len(self._proxies)}>"
 
     def run(self, lifelines: Lifelines, beat: Callable[[], None]) -> None:
         """Serves until one of ``lifelines`` becomes readable; calls ``beat`` every second."""
@@ -127,35 +114,30 @@ class SchedulerActor:
                 if now >= self._beat_at:
                     beat()
                     self._beat_at = now + clock.SECOND
-                ready = self._waiter.wait(max(0, self._step() - clock.monotonic_ns()))
+                ready = self._waiter.wait(max(0, self.step(now) - clock.monotonic_ns()))
                 if not ready.isdisjoint(lifelines.descriptors):
                     return
-                self._serve(ready)
+                self._serve(ready, clock.monotonic_ns())
         finally:
             self._end()
 
     # ------------------------------------------------------------------------------- the loop
 
-    def _step(self) -> int:
-        """Does what is due; returns the monotonic time of what is due next."""
-        now = clock.monotonic_ns()
+    def step(self, now_ns: int) -> int:
+        """Does the work that is due at ``now_ns``; returns when to call it again (monotonic)."""
         schedule = self._book.schedule
-        if schedule.due_ns is not None and schedule.due_ns <= now + _LEAD_NS:
-            for due_ns, tasks in schedule.step(now, 2 * _LEAD_NS):
-                self._send(due_ns, tasks, now)
-        at = min(self._look_at, self._beat_at)
-        for outlet in self._outlets.values():
-            outlet.send_early(now)
-            if outlet.early_ns is not None:
-                at = min(at, outlet.early_ns)
-            if outlet.is_short:
-                at = min(at, now + _ANSWERS_NS)
-        if now >= self._look_at:
-            self._look_around(now)
-            at = min(at, self._look_at)
-        if self._settling:
-            at = min(at, now + _ANSWERS_NS)
-        return at if schedule.due_ns is None else min(at, schedule.due_ns - _LEAD_NS)
+        if schedule.due_ns is not None and schedule.due_ns <= now_ns + _LEAD_NS:
+            for due_ns, tasks in schedule.step(now_ns, 2 * _LEAD_NS):
+                self._send(due_ns, tasks, now_ns)
+        steps = [proxy.step(now_ns) for proxy in self._proxies.values()]
+        if now_ns >= self._look_at:
+            self._look_around(now_ns)
+        due = [self._beat_at, self._look_at, *(at for at in steps if at is not None)]
+        if self._deferred:
+            due.append(now_ns + POLL_NS)
+        if schedule.due_ns is not None:
+            due.append(schedule.due_ns - _LEAD_NS)
+        return min(due)
 
     def _send(self, due_ns: int, due: list[Task], now: int) -> None:
         by_channel: dict[str, list[Task]] = {}
@@ -166,70 +148,69 @@ class SchedulerActor:
             else:
                 tasks.append(task)
         for channel, tasks in by_channel.items():
-            self._outlets[channel].send(due_ns, tasks, now)
+            self._proxies[channel].send(due_ns, tasks, now)
 
-    def _serve(self, ready: set[object]) -> None:
-        now = clock.monotonic_ns()
-        for outlet in self._outlets.values():
-            for client_id in outlet.receive(now):
-                self._gone(client_id, outlet)
-            self._owners.see(outlet.channel, outlet.epoch, outlet.newcomers())
+    def _serve(self, ready: set[object], now: int) -> None:
+        for proxy in self._proxies.values():
+            for client_id in proxy.receive(now):
+                self._gone(client_id, proxy)
+            self._owners.see(proxy.channel, proxy.epoch, proxy.newcomers())
         for owner in self._owners.ended(ready):
             self._forget_all(list(owner.tasks.values()))
-        if self._held:
-            self._serve_held(now)
-        if self._settling:
-            self._serve_settling()
+        if self._pending:
+            self._serve_pending(now)
+        for reply in self._deferred.remove_due():
+            self._control.reply(reply.caller, reply.result)
         if self._control.socket in ready:
             self._control.serve(self._waiter, _SERVE)
         self._control.listening.attend(ready)
 
     def _look_around(self, now: int) -> None:
-        """Finds what nobody tells of: owners that are gone, channels that fell silent, tasks
+        """Finds what no event tells: owners that are gone, channels that fell silent, and tasks
         that have sent their last frame."""
         self._look_at = now + clock.SECOND
         if not self._journal.is_in_place():
-            self._renew_journal()
+            self._renew_journal(now)
         for task in self._book.tasks():
             if task.ended:
                 self._forget(task)
-        for channel, outlet in list(self._outlets.items()):
-            outlet.check(now)
-            if outlet.tasks:
-                outlet.idle_ns = now
-            elif now - outlet.idle_ns > _KEEP_NS and channel not in self._held.channels():
-                outlet.close(self._waiter)
-                del self._outlets[channel]
+        for channel, proxy in list(self._proxies.items()):
+            proxy.check(now)
+            if proxy.tasks:
+                proxy.idle_ns = now
+            elif now - proxy.idle_ns > _KEEP_NS and channel not in self._pending.channels():
+                del self._proxies[channel]
+                self._connections.pop(channel).close()
         for owner in self._owners:
             self._look_for(owner, now)
-        if self._held:
+        if self._pending:
             self._look_at = now + _LOOK_NS
-            self._serve_held(now)
+            self._serve_pending(now)
 
-    def _renew_journal(self) -> None:
+    def _renew_journal(self, now: int) -> None:
         try:
             fresh = Journal(self._runtime.journal_path)
-        except sqlite3.Error as error:  # the directory is gone, and may be back the next time
+        except CanInitializationError as error:  # the directory is gone, but may come back
             self._refused.note("the journal of tasks was removed", str(error))
             return
         self._journal.close()
         self._journal = fresh
-        self._book.use(fresh)
+        self._book.use(fresh, now)
         self._owners.use(fresh)
 
     def _look_for(self, owner: Owner, now: int) -> None:
         for channel in {task.channel for task in owner.tasks.values()}:
-            outlet = self._outlets[channel]
-            if outlet.state is None or owner.client_id in outlet.present:
+            proxy = self._proxies[channel]
+            if proxy.state is None or owner.client_id in proxy.present:
                 continue
             if self._owners.is_gone(owner, now):
-                self._gone(owner.client_id, outlet)
-        if not owner.tasks and owner.client_id not in self._held.clients():
+                self._gone(owner.client_id, proxy)
+        if not owner.tasks and owner.client_id not in self._pending.clients():
             self._owners.remove(owner)
 
     def _end(self) -> None:
-        for outlet in self._outlets.values():
-            outlet.close(self._waiter)
+        for connections in self._connections.values():
+            connections.close()
         self._owners.close()
         self._control.close()
         self._context.close()
@@ -238,52 +219,54 @@ class SchedulerActor:
     # -------------------------------------------------------------------------------- methods
 
     def _add(self, caller: Caller, request: AddTask) -> msgspec.Struct | None:
+        now = clock.monotonic_ns()
         refused = self._no_room(request)
         if refused:
             self._refused.note("task refused", refused)
             return control.ErrorResult("limit", refused)
-        owner = self._owners.of(request.client_id, request.pid)
+        owner = self._owners.of(request.client_id, request.pid, now)
         owner.identity = caller.identity
         if self._runs(request):
             return TaskAdded()
         try:
-            outlet = self._outlet_of(request.channel)
+            proxy = self._existing_proxy(request.channel, now)
         except CanError as error:
             return control.ErrorResult("invalid", str(error))
-        if outlet is None or outlet.state is None:
-            self._held.add(caller, request)
+        if proxy is None or proxy.state is None:
+            self._pending.add(caller, request, now)
             return None
-        return self._start(outlet, request)
+        return self._start(proxy, request, now)
 
     def _no_room(self, request: AddTask) -> str:
-        """Why there is no room for a task; empty if there is."""
+        """Why another task is refused; empty if there is room for it."""
         owner = self._owners.find(request.client_id)
         if owner is None and len(self._owners) >= share():
             return f"{len(self._owners)} clients have tasks, which is the most"
         if owner is not None and request.task not in owner.tasks and not has_room(owner):
             return f"a client may have {MAX_TASKS:,} tasks"
-        if self._held.full:
-            return f"{len(self._held)} requests wait for channels already"
-        if len(self._outlets) * DESCRIPTORS >= share() and request.channel not in self._outlets:
-            return f"there are tasks on {len(self._outlets)} channels, which is the most"
+        if self._pending.full:
+            return f"{len(self._pending)} requests wait for channels already"
+        if len(self._proxies) * DESCRIPTORS >= share() and request.channel not in self._proxies:
+            return f"there are tasks on {len(self._proxies)} channels, which is the most"
         return ""
 
-    def _serve_held(self, now: int) -> None:
-        for entry in self._held:
+    def _serve_pending(self, now: int) -> None:
+        for entry in self._pending:
             request = entry.request
             try:
-                outlet = self._outlet_of(request.channel)
+                proxy = self._existing_proxy(request.channel, now)
             except CanError as error:  # no descriptors are left
                 result: msgspec.Struct = control.ErrorResult("down", str(error))
             else:
-                if outlet is not None and outlet.state is not None:
-                    result = TaskAdded() if self._runs(request) else self._start(outlet, request)
+                if proxy is not None and proxy.state is not None:
+                    runs = self._runs(request)
+                    result = TaskAdded() if runs else self._start(proxy, request, now)
                 elif now < entry.until_ns:
                     continue
                 else:
                     reason = f"channel {request.channel!r} does not answer"
                     result = control.ErrorResult("down", reason)
-            self._held.remove(entry)
+            self._pending.remove(entry)
             self._control.reply(entry.caller, result)
 
     def _runs(self, request: AddTask) -> bool:
@@ -293,17 +276,17 @@ class SchedulerActor:
             return False
         return task is not None
 
-    def _start(self, outlet: Outlet, request: AddTask) -> msgspec.Struct:
-        if 0 < request.expires_ns < clock.monotonic_ns():
-            return control.ErrorResult("expired", "who asked for the task waits no longer")
+    def _start(self, proxy: ChannelProxy, request: AddTask, now: int) -> msgspec.Struct:
+        if 0 < request.expires_ns < now:
+            return control.ErrorResult("expired", "the client has stopped waiting for the task")
         try:
-            task = self._book.add(request, clock.monotonic_ns(), fd=outlet.fd)
+            task = self._book.add(request, now, fd=proxy.fd)
         except ValueError as error:
             return control.ErrorResult("invalid", str(error))
-        outlet.enroll(task)
-        if request.client_id in outlet.present:
-            self._owners.see(outlet.channel, outlet.epoch, [request.client_id])
-        return TaskAdded(warning=outlet.overload())
+        proxy.enroll(task)
+        if request.client_id in proxy.present:
+            self._owners.see(proxy.channel, proxy.epoch, [request.client_id])
+        return TaskAdded(warning=proxy.overload())
 
     def _modify(self, caller: Caller, request: ModifyTask) -> msgspec.Struct | None:
         owner = self._owners.find(request.client_id)
@@ -311,105 +294,95 @@ class SchedulerActor:
         if owner is None or task is None or task.ended:
             return control.ErrorResult("unknown", f"no task {request.task} runs")
         owner.identity = caller.identity
-        outlet = self._outlets[task.channel]
+        proxy = self._proxies[task.channel]
         now = clock.monotonic_ns()
-        outlet.dismiss(task)
+        proxy.dismiss(task)
         try:
-            self._book.modify(task, request, now, fd=outlet.fd)
+            self._book.modify(task, request, now, fd=proxy.fd)
         except ValueError as error:
-            outlet.enroll(task)
+            proxy.enroll(task)
             return control.ErrorResult("invalid", str(error))
-        outlet.change(task, now)
-        result = TaskAdded(warning=outlet.overload() if request.period_ns else "")
-        mark = outlet.mark([task])
-        if outlet.is_past(mark):
-            return result
-        self._settling.append(_Settling(caller, {outlet: mark}, result))
-        return None
+        proxy.change(task, now)
+        result = TaskAdded(warning=proxy.overload() if request.period_ns else "")
+        return self._reply_later(DeferredReply(caller, {proxy: proxy.watermark([task])}, result))
 
     def _stop(self, caller: Caller, request: StopTasks) -> msgspec.Struct | None:
-        for held in self._held.give_up(request):
+        for pending in self._pending.give_up(request):
             error = control.ErrorResult("unknown", "the task was stopped before it began")
-            self._control.reply(held.caller, error)
+            self._control.reply(pending.caller, error)
         owner = self._owners.find(request.client_id)
         tasks = [] if owner is None else list(owner.tasks.values())
         if request.task is not None:
             tasks = [task for task in tasks if task.task == request.task]
-        outlets = {self._outlets[task.channel] for task in tasks}
+        proxies = {self._proxies[task.channel] for task in tasks}
         self._forget_all(tasks)
-        marks = {
-            outlet: outlet.mark(task for task in tasks if task.channel == outlet.channel)
-            for outlet in outlets
+        watermarks = {
+            proxy: proxy.watermark(task for task in tasks if task.channel == proxy.channel)
+            for proxy in proxies
         }
-        for entry in self._settling:  # a stop that is repeated is done no sooner
-            if entry.caller.identity == caller.identity:
-                for outlet, mark in entry.marks.items():
-                    marks[outlet] = later(mark, marks.get(outlet, mark))
-        if all(outlet.is_past(mark) for outlet, mark in marks.items()):
-            return control.Nothing()
-        self._settling.append(_Settling(caller, marks, control.Nothing()))
-        return None
+        watermarks = self._deferred.merged(caller.identity, watermarks)
+        return self._reply_later(DeferredReply(caller, watermarks, control.Nothing()))
 
-    def _serve_settling(self) -> None:
-        settling, self._settling = self._settling, []
-        for entry in settling:
-            if all(outlet.is_past(mark) for outlet, mark in entry.marks.items()):
-                self._control.reply(entry.caller, entry.result)
-            else:
-                self._settling.append(entry)
+    def _reply_later(self, reply: DeferredReply) -> msgspec.Struct | None:
+        """The result, if it need not be deferred."""
+        if reply.is_due:
+            return reply.result
+        self._deferred.add(reply)
+        return None
 
     def _list(self, _: Caller, request: ListTasks) -> TaskList:
         now = clock.monotonic_ns()
         tasks = [task for task in self._book.tasks() if not task.ended]
         listed = tasks[request.start : request.start + LISTED]
         return TaskList(
-            total=len(tasks), tasks=[self._outlets[t.channel].status(t, now) for t in listed]
+            total=len(tasks), tasks=[self._proxies[t.channel].status(t, now) for t in listed]
         )
 
     # ---------------------------------------------------------------------------------- tasks
 
-    def _outlet_of(self, channel: str) -> Outlet | None:
-        """The outlet to a channel, ``None`` while that has no socket: there may be none, and
-        an outlet costs descriptors.
+    def _existing_proxy(self, channel: str, now: int) -> ChannelProxy | None:
+        """The proxy of a channel; ``None`` while the channel has no socket: it may not exist, and
+        a proxy costs descriptors.
 
-        :raises CanInitializationError: no such address can be.
+        :raises CanInitializationError: the address is not possible, or no descriptors are left.
         """
-        known = channel in self._outlets or self._runtime.place.has_channel(channel)
-        return self._outlet(channel) if known else None
+        exists = channel in self._proxies or self._runtime.place.has_channel(channel)
+        return self._proxy(channel, now) if exists else None
 
-    def _outlet(self, channel: str) -> Outlet:
-        """:raises CanInitializationError: no such address can be."""
-        outlet = self._outlets.get(channel)
-        if outlet is None:
+    def _proxy(self, channel: str, now: int) -> ChannelProxy:
+        """:raises CanInitializationError: as :meth:`_existing_proxy`."""
+        proxy = self._proxies.get(channel)
+        if proxy is None:
             addresses = self._runtime.place.channel(channel)
-            outlet = Outlet(self._context, channel, addresses, self._book.schedule, self._trouble)
-            self._outlets[channel] = outlet
-            outlet.watch(self._waiter)
-        return outlet
+            connections = ChannelConnections(self._context, self._waiter, channel, addresses)
+            proxy = ChannelProxy(channel, connections, self._book.schedule, self._trouble, now)
+            self._connections[channel], self._proxies[channel] = connections, proxy
+        return proxy
 
     def _forget(self, task: Task) -> None:
-        self._outlets[task.channel].stop(task)
+        self._proxies[task.channel].stop(task)
         self._book.forget(task)
 
     def _forget_all(self, tasks: Iterable[Task]) -> None:
         for task in tasks:
             self._forget(task)
 
-    def _gone(self, client_id: str, outlet: Outlet) -> None:
+    def _gone(self, client_id: str, proxy: ChannelProxy) -> None:
         """A client has left a channel: its tasks there end."""
         owner = self._owners.find(client_id)
         tasks = [] if owner is None else list(owner.tasks.values())
-        self._forget_all(task for task in tasks if task.channel == outlet.channel)
+        self._forget_all(task for task in tasks if task.channel == proxy.channel)
 
     def _restore(self) -> None:
-        """Goes on with the tasks of a scheduler that was killed."""
-        tasks = self._book.restore(clock.monotonic_ns())
+        """Continues the tasks of a scheduler that was killed."""
+        now = clock.monotonic_ns()
+        tasks = self._book.restore(now)
         for task in tasks:
-            self._outlet(task.channel).enroll(task)
-        for channel, outlet in self._outlets.items():
-            outlet.resume(*self._owners.last_seen(channel))
+            self._proxy(task.channel, now).enroll(task)
+        for channel, proxy in self._proxies.items():
+            proxy.resume(*self._owners.last_seen(channel))
         if tasks:
-            _logger.warning("goes on with %d tasks of its predecessor", len(tasks))
+            _logger.warning("continues %d tasks of the previous scheduler", len(tasks))
 
     def _trouble(self, task: Task, reason: str) -> None:
         """Tells the owner of a task that a frame was refused."""

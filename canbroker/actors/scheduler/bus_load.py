@@ -1,4 +1,4 @@
-"""How much of a bus's time the periodic tasks ask for."""
+"""The share of a bus's time that the periodic tasks need."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class BusLoad:
         self._sum = 0.0
 
     def add(self, task: Task, state: StateEvent | None) -> None:
-        """``state`` is the channel's; nothing is added if that does not tell the bit rate."""
+        """Adds a task, unless the channel's ``state`` does not tell the bit rate."""
         if state is None or not state.bitrate:
             return
         times = [nominal_time_ns(frame, state.bitrate, state.data_bitrate) for frame in task.frames]
@@ -26,10 +26,10 @@ class BusLoad:
     def remove(self, task: Task) -> None:
         self._sum -= self._shares.pop(task, 0)
         if not self._shares:
-            self._sum = 0  # and no rounding errors stay
+            self._sum = 0  # removes rounding errors
 
     def warning(self, channel: str, state: StateEvent | None) -> str:
-        """Says so if the tasks ask for more than the whole bus; else empty."""
+        """A warning if the tasks need more than the whole bus; else empty."""
         if self._sum <= 1 or state is None:
             return ""
         return (

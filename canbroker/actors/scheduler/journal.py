@@ -1,7 +1,7 @@
-"""What tasks there are, and where their owners were seen, kept for a scheduler that takes over.
+"""The tasks, and where their owners were seen, kept for a scheduler that takes over.
 
-SQLite, because it knows how to stay whole when its process is killed in the middle of a write.
-Nothing is flushed to the disk: what ends the host ends the tasks, too.
+SQLite, because it is designed to survive a kill in the middle of a write. Nothing is flushed to
+the disk: if the host crashes, the tasks end anyway.
 """
 
 from __future__ import annotations
@@ -10,18 +10,31 @@ import logging
 import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Final
 
 import msgspec
 
+from canbroker.errors import CanInitializationError
 from canbroker.wire import DECODE_ERRORS
 from canbroker.wire.tasks import AddTask
+
+_SET_UP: Final = (
+    "PRAGMA journal_mode = WAL",
+    "PRAGMA synchronous = OFF",
+    "CREATE TABLE IF NOT EXISTS tasks "
+    "(client_id TEXT, task INTEGER, entry BLOB, PRIMARY KEY (client_id, task))",
+    "CREATE TABLE IF NOT EXISTS owners "
+    "(client_id TEXT, channel TEXT, epoch INTEGER, PRIMARY KEY (client_id, channel))",
+)
 
 _logger = logging.getLogger(__name__)
 
 
 class Entry(msgspec.Struct):
-    """A task as it is now, its rhythm (monotonic time), and when its owner's process started: a
-    scheduler of another broker, maybe after the host was, finds another process of its number."""
+    """A task, its rhythm (monotonic time), and when its owner's process started.
+
+    A scheduler that takes over later, perhaps after the host was restarted, might otherwise take
+    another process with the same number for the owner."""
 
     task: AddTask
     anchor_ns: int
@@ -33,26 +46,21 @@ class Journal:
     """The tasks that run. One thread."""
 
     def __init__(self, path: Path) -> None:
-        """:raises sqlite3.Error: the file cannot be opened or is not a journal."""
+        """:raises CanInitializationError: the file cannot be opened, or is not a journal."""
         self._path = path
-        self._database = sqlite3.connect(path, isolation_level=None)
-        self._database.execute("PRAGMA journal_mode = WAL")
-        self._database.execute("PRAGMA synchronous = OFF")
-        self._database.execute(
-            "CREATE TABLE IF NOT EXISTS tasks "
-            "(client_id TEXT, task INTEGER, entry BLOB, PRIMARY KEY (client_id, task))"
-        )
-        self._database.execute(
-            "CREATE TABLE IF NOT EXISTS owners "
-            "(client_id TEXT, channel TEXT, epoch INTEGER, PRIMARY KEY (client_id, channel))"
-        )
+        try:
+            self._database = sqlite3.connect(path, isolation_level=None)
+            for statement in _SET_UP:
+                self._database.execute(statement)
+        except sqlite3.Error as error:
+            raise CanInitializationError(f"cannot keep tasks in {path}: {error}") from error
 
     def is_in_place(self) -> bool:
-        """Whether a successor would find it: somebody may have removed the file."""
+        """Whether a successor would find it: the file may have been removed."""
         return self._path.exists()
 
     def load(self) -> Iterator[Entry]:
-        """The tasks that ran when the last writer ended; what cannot be read is left out."""
+        """The tasks that ran when the last writer ended; unreadable entries are left out."""
         for (entry,) in self._database.execute("SELECT entry FROM tasks ORDER BY rowid"):
             try:
                 yield msgspec.msgpack.decode(entry, type=Entry)
@@ -66,7 +74,7 @@ class Journal:
         self._run("INSERT OR REPLACE INTO tasks VALUES (?, ?, ?)", (*key, body))
 
     def remove(self, client_id: str, task: int) -> None:
-        """Forgets a task; one that is not there is no error."""
+        """Forgets a task, if it is there."""
         self._run("DELETE FROM tasks WHERE client_id = ? AND task = ?", (client_id, task))
 
     def seen(self, client_id: str) -> dict[str, int]:
@@ -75,11 +83,11 @@ class Journal:
         return dict(self._database.execute(found, (client_id,)))
 
     def saw(self, client_id: str, channel: str, epoch: int) -> None:
-        """A client is on a channel, in this epoch of it."""
+        """Notes that a client is on a channel, in this epoch of the channel."""
         self._run("INSERT OR REPLACE INTO owners VALUES (?, ?, ?)", (client_id, channel, epoch))
 
     def forget(self, client_id: str) -> None:
-        """A client has no tasks any more."""
+        """Forgets a client, which has no tasks any more."""
         self._run("DELETE FROM owners WHERE client_id = ?", (client_id,))
 
     def close(self) -> None:
@@ -88,5 +96,5 @@ class Journal:
     def _run(self, statement: str, values: tuple[object, ...]) -> None:
         try:
             self._database.execute(statement, values)
-        except sqlite3.Error:  # a full disk; only the successor of a killed scheduler misses it
-            _logger.exception("cannot write down what tasks there are")
+        except sqlite3.Error:  # a full disk; it is only missed if the scheduler is killed
+            _logger.exception("cannot write the journal of tasks")

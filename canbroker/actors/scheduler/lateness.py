@@ -1,16 +1,16 @@
-"""How late something was, over and over: a histogram with a constant cost and a known error."""
+"""How late frames were: a histogram with constant cost and a known error."""
 
 from __future__ import annotations
 
 from typing import Final
 
-#: Each power of two is cut into so many bins: percentiles are right to one eighth.
+#: Number of bins for each power of two: percentiles are accurate to one eighth.
 _BINS: Final = 8
 _BITS: Final = _BINS.bit_length() - 1
 
 
 def bin_of(late_ns: int) -> int:
-    """The bin of a time; microseconds are told apart, not less."""
+    """The bin of a time, with a resolution of at best a microsecond."""
     us = late_ns // 1_000
     shift = us.bit_length() - _BITS - 1
     return us if shift <= 0 else (shift << _BITS) + (us >> shift)
@@ -27,14 +27,14 @@ class Lateness:
         self.max_ns = 0
 
     def add(self, at: int, late_ns: int) -> None:
-        """Counts one; ``at`` is :func:`bin_of` it, known already when many are as late."""
+        """Counts a time; ``at`` is its :func:`bin_of`, so that it is calculated once for many."""
         bins = self._bins
         bins[at] = bins.get(at, 0) + 1
         self.count += 1
         self.max_ns = max(self.max_ns, late_ns)
 
     def percentile(self, share: float) -> int | None:
-        """Nanoseconds that ``share`` (0 to 1) of all were not later than; ``None`` of none."""
+        """The time in ns that a ``share`` (0 to 1) did not exceed; ``None`` if there are none."""
         if not self.count:
             return None
         rank = share * self.count

@@ -1,8 +1,8 @@
-"""When which task sends what. Pure: it is passed the time, and sends nothing itself.
+"""When each task sends which frame. Pure: it is passed the time, and does not send.
 
 Due times are absolute times of the monotonic clock, start + n * period, so nothing drifts.
-Tasks that are due at the same time are kept together: a step costs what is due in it, and one
-heap entry for all of that.
+Tasks with the same due time share one heap entry, so the cost of a step depends only on the tasks
+that are due in it.
 """
 
 from __future__ import annotations
@@ -16,19 +16,19 @@ from canbroker.model.frame import Frame
 from canbroker.model.protection import Protection
 from canbroker.system import clock
 
-#: Tasks begin on a whole millisecond: tasks whose periods are whole milliseconds, as nearly all
-#: are, then fall due together, and what is due together costs one wake-up and one request.
+#: Tasks begin on a whole millisecond. Nearly all periods are whole milliseconds, so these tasks are
+#: due together, and need one wake-up and one request together.
 GRID_NS: Final = clock.MILLISECOND
 
-#: Tasks of one step, or those of one due time if they are more: what is due next may wait then,
-#: but not what else the scheduler has to do.
+#: Tasks in one step, unless more are due at the same time. Further tasks may wait, but the
+#: scheduler's other work may not.
 _STEP: Final = 4096
 
 _NEVER: Final = -1
 
 
 class Task:
-    """One periodic task and its account. Changed by the scheduler's one thread."""
+    """One periodic task and its account. Changed only by the scheduler's thread."""
 
     __slots__ = (
         "anchor_ns",
@@ -64,19 +64,19 @@ class Task:
         period_ns: int,
         protections: Sequence[Protection] = (),
     ) -> None:
-        self.origin = origin  # the client whose task it is
-        self.task = task  # its number there
+        self.origin = origin  # id of the client that owns it
+        self.task = task  # its number at that client
         self.channel = channel
         self.frames = tuple(frames)
         self.period_ns = period_ns
-        self.protections = tuple(protections)  # of each frame; empty if there is none
+        self.protections = tuple(protections)  # one for each frame, or empty
         self.anchor_ns = 0  # it is due then, and every period from then on
         self.due_ns = _NEVER
         self.begun = False  # it was due at least once
         self.end_ns: int | None = None  # nothing is sent from then on
         self.last = False  # what is due now is its last frame
         self.ended = False
-        self.parked = False  # the driver repeats it by itself
+        self.parked = False  # offloaded: the driver repeats it by itself
         self.position = 0  # in the sequence of its frames
         self.count = 0  # frames made
         self.sent = 0
@@ -91,12 +91,12 @@ class Task:
         return f"<Task {self.origin}/{self.task} on {self.channel} every {self.period_ns} ns>"
 
     def skip(self) -> None:
-        """Lets the slot that is due go by."""
+        """Skips the slot that is due."""
         self.skipped += 1
         self.ended = self.ended or self.last
 
-    def take_frame(self) -> Frame:
-        """The frame whose turn it is; the next one's turn comes."""
+    def next_frame(self) -> Frame:
+        """The next frame of the sequence, with its counter and checksum."""
         frames = self.frames
         position = self.position
         frame = frames[position]
@@ -115,18 +115,18 @@ class Schedule:
 
     def __init__(self) -> None:
         self._times: list[int] = []  # a heap; each is a key of _buckets
-        # An entry counts only if its task is due at that time: a task that is moved leaves the
-        # old one behind.
+        # An entry counts only if its task is due at that time: a task that was moved leaves its
+        # old entry behind.
         self._buckets: dict[int, list[Task]] = {}
 
     @property
     def due_ns(self) -> int | None:
-        """When :meth:`step` is to be called; ``None`` if no task runs."""
+        """When to call :meth:`step`; ``None`` if no task runs."""
         return self._times[0] if self._times else None
 
     def add(self, task: Task, now_ns: int, phase_ns: int | None, duration_ns: int | None) -> None:
-        """Starts a task: on the next millisecond, or when the clock modulo its period is
-        ``phase_ns``. It ends before ``duration_ns`` are over; ``None`` is never."""
+        """Starts a task on the next millisecond, or when the clock modulo its period is
+        ``phase_ns``. It ends after ``duration_ns``; ``None``: never."""
         if phase_ns is None:
             task.anchor_ns = -(-now_ns // GRID_NS) * GRID_NS
         else:
@@ -136,21 +136,21 @@ class Schedule:
         self._put(task, task.anchor_ns)
 
     def resume(self, task: Task, now_ns: int) -> None:
-        """Starts a task in its old rhythm, one that was parked or comes from a journal."""
+        """Starts a task that was parked or comes from a journal, in its old rhythm."""
         task.parked = False
         task.begun = True
         self._put_until_end(task, self.next_ns(task, now_ns))
 
     def next_ns(self, task: Task, now_ns: int) -> int:
-        """When a task is due in its rhythm, from ``now_ns`` on."""
+        """The task's first due time at or after ``now_ns``."""
         gone = max(0, -(-(now_ns - task.anchor_ns) // task.period_ns))
         return task.anchor_ns + gone * task.period_ns
 
     def change_period(self, task: Task, period_ns: int, now_ns: int) -> None:
-        """A new period, counted from the last due time: no gap, and nothing twice.
+        """Changes the period, counted from the last due time: no gap and no duplicate.
 
-        Of a task that is parked from the next due time: a timer that runs is not shortened. One
-        that has not begun yet begins when it was to begin.
+        For a parked task, it is counted from the next due time, because the driver's timer is not
+        shortened. A task that has not begun yet begins when it would have begun.
         """
         if task.parked:
             task.anchor_ns = self.next_ns(task, now_ns)
@@ -164,14 +164,17 @@ class Schedule:
         self._put_until_end(task, task.anchor_ns)
 
     def park(self, task: Task) -> None:
-        """Somebody else sends the task, which has no end, from now on."""
+        """The driver sends the task, which has no end, from now on."""
         task.parked = True
         task.due_ns = _NEVER
 
     def step(self, now_ns: int, ahead_ns: int = 0) -> list[tuple[int, list[Task]]]:
-        """The tasks that are due until ``ahead_ns`` from now: due times in order, and the tasks of
-        each. Slots that have gone by are skipped and counted, all but one of each task.
-        What is too much for one step is left for the next: :attr:`due_ns` is over, then."""
+        """The tasks that are due up to ``ahead_ns`` from now, as (due time, tasks) in order.
+
+        If a task has missed several slots, all but one of them are skipped and counted. If there
+        are too many tasks for one step, the rest is left for the next: :attr:`due_ns` is then in
+        the past.
+        """
         due: list[tuple[int, list[Task]]] = []
         times = self._times
         left = _STEP
@@ -179,19 +182,21 @@ class Schedule:
             time_ns = heappop(times)
             bucket = self._buckets.pop(time_ns)
             left -= len(bucket)
-            tasks = self._take(bucket, time_ns, now_ns)
+            tasks = self._advance(bucket, time_ns, now_ns)
             if tasks:
                 due.append((time_ns, tasks))
         return due
 
-    def _take(self, tasks: list[Task], time_ns: int, now_ns: int) -> list[Task]:
+    def _advance(self, tasks: list[Task], time_ns: int, now_ns: int) -> list[Task]:
         due: list[Task] = []
         buckets = self._buckets
         for task in tasks:
             if task.ended or task.due_ns != time_ns:
                 continue
             period_ns = task.period_ns
-            if task.end_ns is not None and task.end_ns <= now_ns:  # gone by, to the last one
+            if (
+                task.end_ns is not None and task.end_ns <= now_ns
+            ):  # all of its slots are in the past
                 task.skipped += -(-(task.end_ns - time_ns) // period_ns)
                 task.ended = True
                 continue

@@ -1,4 +1,4 @@
-"""Which tasks there are, whose they are, and the journal that outlives a scheduler."""
+"""The tasks that run, their owners, and the journal that outlives a scheduler."""
 
 from __future__ import annotations
 
@@ -33,21 +33,22 @@ class TaskBook:
         return owner.tasks.get(number) if owner is not None else None
 
     def add(self, request: AddTask, now_ns: int, *, fd: bool) -> Task:
-        """Starts a task; ``fd``: its channel takes CAN FD frames.
+        """Starts a task; ``fd``: its channel accepts CAN FD frames.
 
-        :raises ValueError: it could never be sent, and why.
+        :raises ValueError: says why its frames could never be sent.
         """
         _check(request, fd=fd)
         task = _task_of(request)
         self.schedule.add(task, now_ns, request.phase_ns, request.duration_ns)
-        self._enter(task, request)
-        self._write(task)
+        self._enter(task, request, now_ns)
+        self._write(task, now_ns)
         return task
 
     def modify(self, task: Task, change: ModifyTask, now_ns: int, *, fd: bool) -> None:
-        """Other messages, another period, or both, from the task's next due time on.
+        """Changes messages, period, or both, from the task's next due time on.
 
-        :raises ValueError: they do not fit the task, or could never be sent; it goes on as it is.
+        :raises ValueError: they do not fit the task, or could never be sent. The task continues
+            unchanged.
         """
         before = self._requests[task]
         after = msgspec.structs.replace(
@@ -65,7 +66,7 @@ class TaskBook:
         self._requests[task] = after
         if after.period_ns != before.period_ns:
             self.schedule.change_period(task, after.period_ns, now_ns)
-        self._write(task)
+        self._write(task, now_ns)
 
     def forget(self, task: Task) -> None:
         """Ends a task."""
@@ -77,31 +78,31 @@ class TaskBook:
         self._journal.remove(task.origin, task.task)
 
     def restore(self, now_ns: int) -> list[Task]:
-        """Goes on with what is in the journal, as far as the owners live; returns the tasks."""
+        """Continues the tasks in the journal whose owners are alive, and returns them."""
         for entry in list(self._journal.load()):
             request = entry.task
             task = _task_of(request)
             task.anchor_ns, task.end_ns = entry.anchor_ns, entry.end_ns
             self.schedule.resume(task, now_ns)
-            self._enter(task, request)
-            owner = self._owners.of(request.client_id, request.pid)
+            self._enter(task, request, now_ns)
+            owner = self._owners.of(request.client_id, request.pid, now_ns)
             if task.ended or owner.ended or owner.started != entry.started:
                 self.forget(task)
         return self.tasks()
 
-    def use(self, journal: Journal) -> None:
-        """Writes everything down anew, as the journal so far was removed."""
+    def use(self, journal: Journal, now_ns: int) -> None:
+        """Writes all tasks to another journal, because the old one was removed."""
         self._journal = journal
         for task in self._requests:
-            self._write(task)
+            self._write(task, now_ns)
 
-    def _enter(self, task: Task, request: AddTask) -> None:
-        self._owners.of(task.origin, request.pid).tasks[task.task] = task
+    def _enter(self, task: Task, request: AddTask, now_ns: int) -> None:
+        self._owners.of(task.origin, request.pid, now_ns).tasks[task.task] = task
         self._requests[task] = request
 
-    def _write(self, task: Task) -> None:
+    def _write(self, task: Task, now_ns: int) -> None:
         request = self._requests[task]
-        started = self._owners.of(task.origin, request.pid).started
+        started = self._owners.of(task.origin, request.pid, now_ns).started
         self._journal.write(Entry(request, task.anchor_ns, task.end_ns, started))
 
 
@@ -122,7 +123,7 @@ def _task_of(request: AddTask) -> Task:
 
 
 def _protections(request: AddTask) -> list[Protection]:
-    """What writes the counter and the checksum of each message; empty if there is neither.
+    """The counter and checksum of each message; empty if the task has neither.
 
     :raises ValueError: they do not fit a message.
     """
@@ -134,7 +135,7 @@ def _protections(request: AddTask) -> list[Protection]:
 
 
 def _check(request: AddTask, *, fd: bool) -> None:
-    """:raises ValueError: a message that could never be sent, and why."""
+    """:raises ValueError: names a message that could never be sent, and says why."""
     for frame in request.messages:
         fault = frame_fault(frame.arbitration_id, frame.flags, frame.data)
         if fault is None and frame.flags & FD and not fd:

@@ -27,7 +27,7 @@ def run(schedule: Schedule, until_ns: int, *, late_ns: int = 0) -> list[tuple[in
     sent: list[tuple[int, Task, Frame]] = []
     while (due_ns := schedule.due_ns) is not None and due_ns <= until_ns:
         now_ns = due_ns + late_ns
-        sent += [(now_ns, task, task.take_frame()) for task in step(schedule, now_ns)]
+        sent += [(now_ns, task, task.next_frame()) for task in step(schedule, now_ns)]
     return sent
 
 
@@ -196,7 +196,7 @@ def test_random_schedules_send_every_slot_once_or_count_it() -> None:
         while now < SECOND:
             now += chance.choice([MS // 10, MS, 3 * MS, 40 * MS])
             for task in step(schedule, now):
-                task.take_frame()
+                task.next_frame()
                 sent[task] += 1
         for task in tasks:
             slots = (now - task.anchor_ns) // task.period_ns + 1
