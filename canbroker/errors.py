@@ -1,4 +1,4 @@
-"""The exceptions that users catch, grouped by what they do next.
+"""The exceptions that users catch, grouped by what a program can do about them.
 
 ::
 
@@ -6,21 +6,21 @@
     ├── CanInterfaceNotImplementedError   choose another interface
     ├── CanInitializationError            fix the configuration or the hardware, open again
     ├── CanOperationError                 the bus is open, this operation failed
-    │   └── CanLossError                  frames were lost on the way here; go on
+    │   └── CanLossError                  frames were lost on the way here; continue
     └── CanTimeoutError                   try again, or wait longer
 
-The names and their meaning are the ones python-can documents, so that ``except`` clauses of
-existing scripts go on working.
+Names and meanings are those that python-can documents, so ``except`` clauses in existing scripts
+keep working.
 """
 
 from __future__ import annotations
 
 
 class CanError(Exception):
-    """Base of everything that canbroker raises on purpose.
+    """Base class of all exceptions that canbroker raises on purpose.
 
-    :param message: a sentence that names what went wrong and where.
-    :param error_code: the driver's or the protocol's number for it, if there is one.
+    :param message: a sentence that says what went wrong and where.
+    :param error_code: the driver's or the protocol's number for the error, if there is one.
     """
 
     def __init__(self, message: str = "", error_code: int | None = None) -> None:
@@ -29,11 +29,11 @@ class CanError(Exception):
 
 
 class CanInterfaceNotImplementedError(CanError, NotImplementedError):
-    """The interface is unknown, or was not named at all."""
+    """The interface is unknown, or no interface was given."""
 
 
 class CanInitializationError(CanError):
-    """A bus could not be opened: device, parameters, configuration or broker."""
+    """A bus could not be opened, because of its device, parameters, configuration or broker."""
 
 
 class CanOperationError(CanError):
@@ -41,11 +41,11 @@ class CanOperationError(CanError):
 
 
 class CanLossError(CanOperationError):
-    """Frames were lost on their way to a bus with ``on_loss="raise"``, which goes on behind them.
+    """Frames were lost on their way to a bus with ``on_loss="raise"``, which continues after them.
 
-    ``first`` is the number of the first one in the ``epoch`` of the channel. ``count`` is
-    ``None`` if nobody knows how many there were: the channel's process was replaced. ``cause``
-    says why in words.
+    ``first`` is the number of the first lost frame in the ``epoch`` of the channel. ``count`` is
+    ``None`` if their number is unknown, because the channel's process was replaced. ``cause`` is
+    the reason in words.
     """
 
     def __init__(self, epoch: int, first: int, count: int | None, cause: str) -> None:
@@ -58,4 +58,4 @@ class CanLossError(CanOperationError):
 
 
 class CanTimeoutError(CanError, TimeoutError):
-    """Something did not happen within the time the caller gave it."""
+    """An operation did not finish within the timeout that the caller set."""

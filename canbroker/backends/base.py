@@ -1,8 +1,8 @@
 """The boundary between a channel actor and an adapter family.
 
-A backend *is* an open adapter: opening returns one or raises, and leaves nothing behind. The
-actor's two threads use it at the same time: the send thread hands frames over, the recv thread
-takes out what happened, received frames and finished transmits in the one order of the bus.
+A backend *is* an open adapter: opening returns one, or raises and leaves nothing behind. The
+actor's two threads use it at the same time. The send thread hands frames over; the recv thread
+reads what happened: received frames and finished transmits, in the one order of the bus.
 """
 
 from __future__ import annotations
@@ -28,17 +28,17 @@ class AdapterGoneError(CanOperationError):
 
 
 class Options(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
-    """What a user may say about one channel. Each backend extends it with its own parameters.
+    """The parameters of one channel. Each backend extends it with its own parameters.
 
     Values are checked in ``__post_init__`` (:class:`ValueError` naming the parameter), before
     any device is touched.
     """
 
-    #: Parameters that, beside ``channel``, say which adapter is meant.
+    #: Parameters that identify the adapter, besides ``channel``.
     identifying: ClassVar[frozenset[str]] = frozenset()
-    #: Parameters of python-can's driver that are accepted and have no meaning here.
+    #: Parameters of python-can's driver that are accepted without effect.
     without_effect: ClassVar[frozenset[str]] = frozenset()
-    #: Other names of parameters, as python-can's driver has them -> ours.
+    #: Names of parameters in python-can's driver -> canbroker's names.
     renamed: ClassVar[dict[str, str]] = {}
     #: Parameters of python-can's driver that are refused, and what to do instead.
     instead: ClassVar[dict[str, str]] = {}
@@ -46,23 +46,23 @@ class Options(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=T
     channel: str
 
     def written(self) -> dict[str, Any]:
-        """What a user writes to get these: every parameter that has a value, by its name."""
+        """The parameters as a user writes them: each one that has a value, by its name."""
         return {
             key: value for key, value in msgspec.structs.asdict(self).items() if value is not None
         }
 
     @property
     def identity(self) -> str:
-        """Names the adapter: two channels with one identity would open the same hardware."""
+        """Identifies the adapter: two channels with the same identity would open the same one."""
         return self.channel
 
 
 class Transmit:
-    """One frame on its way to the bus. Returned by :meth:`Backend.read` when that has ended.
+    """One frame on its way to the bus. :meth:`Backend.read` returns it when it is sent or failed.
 
-    The actor makes it; the backend sets ``timestamp_ns`` (wall clock, when the adapter took the
-    frame) or ``failure`` (a sentence), and touches nothing else. With a ``failure`` it also sets
-    ``unknown`` when the driver took the frame and did not say what became of it: it may be sent.
+    The actor creates it. The backend only sets ``timestamp_ns`` (wall clock, when the adapter
+    accepted the frame) or ``failure`` (a sentence). With a ``failure`` it also sets ``unknown`` if
+    the driver accepted the frame and did not report what happened to it: it may have been sent.
     """
 
     __slots__ = (
@@ -105,10 +105,10 @@ RepeatKey = tuple[str, int]
 
 
 class Repetition(msgspec.Struct, frozen=True, kw_only=True):
-    """What a driver shall send by itself: ``frames`` in turn, one every ``period_ns``.
+    """Frames that a driver should send by itself: ``frames`` in turn, one every ``period_ns``.
 
-    ``due_ns``: when one of them is due, on the monotonic clock; all others are whole periods before
-    or after that.
+    ``due_ns``: when one of them is due, on the monotonic clock; all others are due whole periods
+    before or after it.
     """
 
     key: RepeatKey
@@ -118,10 +118,10 @@ class Repetition(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class BusCondition(NamedTuple):
-    """What the controller of an open adapter says of its bus.
+    """What an open adapter's controller reports about its bus.
 
-    ``off``: nothing can be sent or received until that has passed. ``reason`` may also tell of
-    what is short of that (error passive); empty when there is nothing to tell.
+    ``off``: nothing can be sent or received until this is over. ``reason`` may also describe a less
+    serious condition (error passive); it is empty if all is well.
     """
 
     off: bool = False
@@ -135,26 +135,26 @@ class Backend(ABC):
     """
 
     supports_error_frames: ClassVar[bool] = False
-    #: Whether a frame may say itself when it was sent (flag 64). On a real bus that would be a lie.
+    #: Whether a frame may bring its own time stamp (flag 64). On a real bus it would be false.
     keeps_timestamps: ClassVar[bool] = False
 
-    #: A line for people: adapter, version, serial number.
+    #: A line that describes the adapter for people: name, version, serial number.
     info: str = ""
     #: Whether the driver can :meth:`repeat` frames by itself.
     repeats: bool = False
 
-    #: What to open the adapter with when it was lost, if not with what it was opened with.
+    #: The options for opening a lost adapter again, if they differ from the original ones.
     reopening: Options | None = None
 
-    #: Bit rates in bit/s where the backend knows them.
+    #: Bit rates in bit/s, if the backend knows them.
     bitrate: int | None = None
     data_bitrate: int | None = None
     #: Whether FD frames can be sent.
     fd: bool = False
     listen_only: bool = False
-    #: Frames that were lost before the backend saw them, as far as the driver tells; cumulative.
+    #: Frames lost before the backend saw them, as far as the driver reports them; cumulative.
     dropped: int = 0
-    #: What the controller last said of its bus; replaced by :meth:`read`, read by any thread.
+    #: The controller's last report; :meth:`read` replaces it, any thread may read it.
     condition: BusCondition = BusCondition()
 
     @abstractmethod
@@ -163,64 +163,64 @@ class Backend(ABC):
 
     @abstractmethod
     def read(self) -> Sequence[Frame | Transmit]:
-        """[recv] All that has happened since the last call, in bus order, without blocking.
+        """[recv] Everything that happened since the last call, in bus order. Does not block.
 
-        A :class:`Transmit` comes back exactly once, whatever became of it. What the driver has
-        repeated is an :class:`EchoFrame` with its client as ``origin``.
+        Each :class:`Transmit` is returned exactly once, whether it was sent or failed. A frame that
+        the driver has repeated is an :class:`EchoFrame` with its client as ``origin``.
 
-        :raises AdapterGoneError: the adapter is lost. What was read before is returned first.
+        :raises AdapterGoneError: the adapter is lost. Frames read before are returned first.
         """
 
     def due_ns(self) -> int | None:
-        """[recv] Monotonic time at which :meth:`read` wants to be called even if the descriptor
-        stays silent (an acknowledgement's deadline, say); ``None`` if it does not."""
+        """[recv] Monotonic time at which :meth:`read` must be called even if the descriptor is not
+        readable (the deadline of an acknowledgement, for example); ``None``: no such time."""
         return None
 
     @abstractmethod
     def room(self, sender: str) -> int:
-        """[send] How many more frames of this client :meth:`send` takes now."""
+        """[send] How many more frames of this client :meth:`send` accepts now."""
 
     @abstractmethod
     def send(self, transmits: Sequence[Transmit]) -> None:
         """[send] Hands frames to the driver, in order; at most :meth:`room` of one client.
 
-        :raises AdapterGoneError: the adapter is lost; the frames come back from ``abandon``.
+        :raises AdapterGoneError: the adapter is lost; ``abandon`` returns the frames.
         """
 
     @abstractmethod
     def abandon(self) -> Sequence[Transmit]:
-        """[any, after the last read] Every transmit that was sent and never came back."""
+        """[any, after the last read] Every transmit that :meth:`read` has not returned."""
 
     def repeat(self, repetition: Repetition) -> str | None:
-        """[send] Has the driver send frames periodically, the first at once; returns why not.
+        """[send] Makes the driver send frames periodically, the first at once; returns why not.
 
-        For a key that is repeated already these frames and this period hold from its next frame
-        on, without a gap and without one twice; if they cannot be repeated, it ends. All end when
-        the backend is closed, and when the controller is off the bus.
+        If the key is already repeated, these frames and this period replace the old ones with its
+        next frame, without a gap or a duplicate; if they cannot be repeated, the repetition ends.
+        All repetitions end when the backend is closed, and when the controller is off the bus.
         """
         del repetition
         return "this interface does not repeat frames by itself"
 
     def stop_repeating(self, key: RepeatKey) -> None:  # noqa: B027 - none can be repeated
-        """[send] Ends a repetition, if there is one; the driver begins no frame of it any more."""
+        """[send] Ends a repetition, if there is one; the driver does not start another frame."""
 
     def repeated(self) -> dict[RepeatKey, int]:
-        """[send] What is repeated, and how many frames of each were seen on the bus."""
+        """[send] The current repetitions, and how many frames of each were seen on the bus."""
         return {}
 
     def filter(self, filters: FilterSet) -> None:  # noqa: B027 - optional on purpose
-        """[recv] The union of what anyone wants, for adapters and drivers that can filter.
+        """[recv] The union of all clients' filters, for adapters and drivers that can filter.
 
-        A hint: what passes without need is dropped by the routes.
+        This is a hint: the routes drop frames that pass unnecessarily.
         """
 
     def counters(self) -> dict[str, int]:
-        """[any] Counts of what the adapter or its line got wrong, for ``status``."""
+        """[any] Counters of errors of the adapter or its line, for ``status``."""
         return {}
 
     @abstractmethod
     def close(self) -> None:
-        """[any] Gives the adapter back. Idempotent; wakes nobody up because nobody blocks."""
+        """[any] Closes the adapter. Idempotent. Does not wake any thread, because none blocks."""
 
     def fault(self, frame: Frame) -> str | None:
         """[send] Why this adapter cannot send the frame, or ``None`` if it can."""

@@ -32,10 +32,10 @@ MAX_DATA_BITRATE = 8_000_000
 
 
 class VirtualOptions(Options, kw_only=True, frozen=True):
-    """Parameters of a virtual bus; ``channel`` is any name.
+    """Parameters of a virtual bus; ``channel`` can be any name.
 
-    ``bitrate`` and ``data_bitrate`` in bit/s. Without ``bitrate`` a frame takes no time; without
-    ``data_bitrate`` a frame that switches its bitrate goes on at ``bitrate``.
+    ``bitrate`` and ``data_bitrate`` are in bit/s. Without ``bitrate``, frames take no time. Without
+    ``data_bitrate``, a frame with bitrate switch is sent at ``bitrate`` throughout.
     """
 
     bitrate: int | None = None

@@ -1,4 +1,4 @@
-"""What a user may say about an interface of python-can. Does not import python-can."""
+"""The parameters of python-can's interfaces. Does not import python-can."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from canbroker.errors import CanInitializationError
 
 Scalar: TypeAlias = str | int | float | bool
 
-#: Arguments of ``can.Bus`` that are not the user's to give, and why.
+#: Arguments of ``can.Bus`` that are refused, and why.
 _NOT_TAKEN: Final[Mapping[str, str]] = {
     "interface": "it is named before",
     "ignore_config": "python-can's own configuration is never read",
@@ -26,21 +26,21 @@ _NOT_TAKEN: Final[Mapping[str, str]] = {
 }
 
 
-#: Where ``None`` is not the same as not written: Vector's channel is a global one then.
+#: Parameters for which ``None`` means something: it makes Vector's channel a global one.
 _NONE_COUNTS: Final = frozenset({("vector", "app_name")})
 
-#: In bit/s, wherever they are given; drivers take other things for a rate of their own.
+#: Rates in bit/s. If they are not numbers, drivers silently use a rate of their own.
 _RATES: Final = ("bitrate", "data_bitrate")
 
 
 class PythonCanOptions(Options, kw_only=True, frozen=True, forbid_unknown_fields=True):
-    """``channel`` and ``parameters`` of one of python-can's interfaces, as it documents them.
+    """``channel`` and ``parameters`` of a python-can interface, as python-can documents them.
 
-    Parameters are texts, numbers and bools: what can be written in a configuration file. Which
-    ones an interface has is known to its driver alone.
+    Parameters are strings, numbers and bools, as in a configuration file. Only the driver knows
+    which parameters its interface has.
     """
 
-    #: Of all drivers together; which of them count, each driver says.
+    #: For all drivers together; each driver only uses its own.
     identifying: ClassVar[frozenset[str]] = frozenset().union(
         *(one.identifying for one in (Driver(), *DRIVERS.values()))
     )
@@ -61,17 +61,17 @@ class PythonCanOptions(Options, kw_only=True, frozen=True, forbid_unknown_fields
 
 
 def is_installed() -> bool:
-    """Whether there is something to import; looks for it only."""
+    """Whether python-can is installed. Does not import it."""
     return importlib.util.find_spec("can") is not None
 
 
 def parse(interface: str, given: Mapping[str, Any]) -> PythonCanOptions:
-    """Options of an interface from what a user wrote; ``None`` is the same as not written.
+    """Converts a user's parameters; ``None`` means "not given".
 
-    But for Vector's ``app_name``, for which it is the same as an empty text.
+    Except for Vector's ``app_name``, where ``None`` means an empty string.
 
-    :raises CanInitializationError: a parameter that no interface may be given, or no scalar; or
-        the interface is our own plugin of python-can.
+    :raises CanInitializationError: a parameter is refused for all interfaces, or is not a scalar;
+        or the interface is canbroker's own plugin for python-can.
     """
     if interface == PLUGIN:  # a broker would connect to itself
         raise CanInitializationError(

@@ -1,4 +1,4 @@
-"""What a user may say about a serial adapter."""
+"""The parameters of a serial adapter."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from canbroker.backends.slcan.dialects import BITRATES, DATA_BITRATES
 from canbroker.model.bit_timing import rate_of_btr
 
 _PORT_AND_BAUD: Final = re.compile(r"(.+)@(\d+)")
-#: Of serial lines, in bit/s: what systems take for a rate, with room to spare.
+#: In bit/s: higher than any rate that a system accepts for a serial line.
 _FASTEST: Final = 100_000_000
 #: Longest ``sleep_after_open``: clients give up on a channel that takes longer to open.
 _PATIENCE_S: Final = 10
@@ -24,17 +24,17 @@ _BTR: Final = re.compile(r"[0-9A-Fa-f]{4}")
 class SlcanOptions(Options, kw_only=True, frozen=True, forbid_unknown_fields=True):
     """Parameters of the interface ``slcan``.
 
-    ``channel`` is a device, a pty or a pyserial URL; ``device@baud`` sets ``tty_baudrate`` too.
-    With neither ``bitrate`` nor ``btr`` the adapter keeps its own setting. ``btr`` holds the
-    registers BTR0 and BTR1 in four hex digits. Rates in bit/s.
+    ``channel`` is a device, a pseudo-terminal or a pyserial URL; ``device@baud`` also sets
+    ``tty_baudrate``. ``btr`` contains the registers BTR0 and BTR1 in four hexadecimal digits.
+    Without ``bitrate`` and ``btr`` the adapter keeps its own setting. Rates are in bit/s.
 
-    ``dialect`` is the adapter's firmware family, which ``auto`` takes from what the adapter says
-    of itself. ``timestamps``: ``auto`` uses the adapter's clock as long as it keeps time with the
-    host's, ``on`` whatever it says, ``off`` takes the host's. ``sleep_after_open`` seconds pass
-    before the adapter is first asked; it is asked again for 3 s anyway.
+    ``dialect`` is the adapter's firmware family; ``auto`` detects it. ``timestamps``: ``auto`` uses
+    the adapter's clock as long as it keeps time with the host's, ``on`` always uses it, ``off``
+    uses the host's clock. ``sleep_after_open`` is the number of seconds to wait before the first
+    command, which is repeated for 3 s in any case.
     """
 
-    #: python-can reads in a loop, with these as pauses. Nothing here polls.
+    #: python-can polls, with these as pauses. canbroker does not poll.
     without_effect: ClassVar[frozenset[str]] = frozenset({"poll_interval", "timeout"})
     renamed: ClassVar[dict[str, str]] = {"ttyBaudrate": "tty_baudrate"}
 
@@ -84,20 +84,20 @@ class SlcanOptions(Options, kw_only=True, frozen=True, forbid_unknown_fields=Tru
 
     @property
     def rate(self) -> int | None:
-        """The bitrate that is asked for, one way or the other; ``None``: the adapter's own."""
+        """The requested bit rate, from ``bitrate`` or ``btr``; ``None``: the adapter's own."""
         return self.bitrate if self.btr is None else rate_of_btr(self.btr)
 
     @property
     def identity(self) -> str:
-        """The device itself, whichever link names it."""
+        """The device itself, even if ``channel`` is a link to it."""
         is_path = os.sep in self.port and "://" not in self.port
         return os.path.realpath(self.port) if is_path else self.port
 
 
 class AnsweringOptions(SlcanOptions, kw_only=True, frozen=True, forbid_unknown_fields=True):
-    """Parameters of an adapter that has answered when it was opened before.
+    """Parameters of an adapter that answered when it was opened before.
 
-    One that is silent now is not taken for a firmware that never says anything.
+    If it is silent now, that is an error, not a firmware that never answers.
     """
 
 

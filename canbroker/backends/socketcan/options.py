@@ -1,4 +1,4 @@
-"""What a user may say about an interface of the kernel."""
+"""The parameters of a network interface of the kernel."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ _NAME = re.compile(r"[^/\s:]{1,127}")
 class SocketcanOptions(Options, kw_only=True, frozen=True, forbid_unknown_fields=True):
     """Parameters of the interface ``socketcan``.
 
-    ``channel`` is the kernel's name (``can0``), or one that ``ip link property add`` gave the
-    interface (``altname``). Rates in bit/s. What is given is checked against
-    what the kernel has; with ``configure`` the interface is set to it and brought up, which needs
-    the capability CAP_NET_ADMIN.
+    ``channel`` is the kernel's name (``can0``), or an alternative name that was set with
+    ``ip link property add`` (``altname``). Rates are in bit/s. The parameters are compared with
+    the interface's settings. With ``configure``, the interface is set to them and brought up; this
+    requires the capability CAP_NET_ADMIN.
     """
 
     instead: ClassVar[dict[str, str]] = {
@@ -47,7 +47,7 @@ class SocketcanOptions(Options, kw_only=True, frozen=True, forbid_unknown_fields
 
     @property
     def identity(self) -> str:
-        """The interface's own name, whichever of its names the user knows."""
+        """The interface's own name, even if ``channel`` is an alternative one."""
         try:
             link = find_link(self.channel)
         except OSError:  # opening it says so, too
