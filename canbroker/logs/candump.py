@@ -1,6 +1,6 @@
 """The text forms of can-utils: candump's logs and screen lines, cansend's frames, filters.
 
-Text in, objects out, and back. Written from the manual pages and the usage texts of can-utils.
+Converts text to objects and back. Based on the manual pages and the usage texts of can-utils.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from canbroker.model.frame import (
 )
 from canbroker.system.clock import SECOND
 
-# The kernel keeps a frame's kind in the upper bits of its identifier; can-utils write them too.
+# The kernel keeps a frame's kind in the upper bits of its identifier; can-utils print these bits.
 _EFF_FLAG = 0x80000000
 _RTR_FLAG = 0x40000000
 _ERR_FLAG = 0x20000000
@@ -44,7 +44,7 @@ FRAME_FORMS = (
 
 
 class LogEntry(NamedTuple):
-    """One line of a log; ``timestamp_ns`` is the wall clock and the frame's timestamp too."""
+    """One line of a log; ``timestamp_ns`` is wall clock time, and equals the frame's timestamp."""
 
     timestamp_ns: int
     interface: str
@@ -52,9 +52,9 @@ class LogEntry(NamedTuple):
 
 
 def parse_log_line(line: str) -> LogEntry:
-    """The entry that one line of ``candump -L`` describes; a trailing direction is ignored.
+    """Parses one line of ``candump -L``; a trailing direction is ignored.
 
-    :raises ValueError: says what the line should look like.
+    :raises ValueError: the line has another form; the message gives the expected one.
     """
     match = _LOG_LINE.fullmatch(line.strip())
     if match is None:
@@ -70,42 +70,44 @@ def parse_log_line(line: str) -> LogEntry:
 def format_log_line(
     frame: Frame, interface: str, direction: Literal["R", "T"] | None = None
 ) -> str:
-    """The frame as a line of ``candump -L``, with microseconds and no line end.
+    """The frame as a line of ``candump -L``, with microseconds and without a line end.
 
-    Blanks separate the fields, so that those in the interface's name become ``_``.
+    Blanks separate the fields, so blanks in the interface's name become ``_``.
     """
     seconds, rest = divmod(frame.timestamp_ns, SECOND)
     name = "_".join(interface.split()) or "_"
     tail = f" {direction}" if direction else ""
     text = format_frame(frame)
     before, is_fd, after = text.partition("##")
-    if is_fd:  # the kernel marks FD frames by 4 (CANFD_FDF), which candump writes as it comes
+    if is_fd:  # the kernel marks FD frames by 4 (CANFD_FDF), and candump prints that flag
         text = f"{before}##{int(after[0], 16) | 4:X}{after[1:]}"
     return f"({seconds:010}.{rest // 1000:06}) {name} {text}{tail}"
 
 
 def quoted(text: str, length: int = 160) -> str:
-    """The text as messages show it: of one that is longer than any frame, the beginning."""
+    """The text for a message; if it is longer than any frame, only its beginning."""
     return repr(text) if len(text) <= length else f"{text[:length]!r}..."
 
 
 def parse_frame(text: str) -> Frame:
-    """The frame that ``text`` spells in cansend's notation; its timestamp is 0.
+    """Parses a frame in cansend's notation; its timestamp is 0.
 
-    Dots between bytes are ignored. An FD frame whose data has no FD length is filled with zeros
-    up to the next one, as cansend does.
+    Dots between bytes are ignored. If the length of FD data is not a valid FD length, the data is
+    padded with zeros to the next valid one, as cansend does.
 
-    :raises ValueError: says what is wrong and what is expected.
+    :raises ValueError: the message says what is wrong and what is expected.
     """
     match = _FRAME.fullmatch(text)
     if match is None:
-        raise ValueError(f"{quoted(text)} is no CAN frame: {FRAME_FORMS}")
+        raise ValueError(f"{quoted(text)} is not a CAN frame: {FRAME_FORMS}")
     digits, rest = match.groups()
     arbitration_id, flags = _identifier(text, digits)
     data: bytes | int
     if rest.startswith("#"):
         if flags & ERROR:
-            raise ValueError(f"{quoted(text)} is no CAN frame: an error frame is never an FD frame")
+            raise ValueError(
+                f"{quoted(text)} is not a CAN frame: an error frame is never an FD frame"
+            )
         more, data = _fd_content(text, rest[1:])
         flags |= more
     elif remote := _REMOTE.fullmatch(rest):
@@ -114,16 +116,16 @@ def parse_frame(text: str) -> Frame:
         data = _bytes(text, rest)
     fault = frame_fault(arbitration_id, flags, data)
     if fault is not None:
-        raise ValueError(f"{quoted(text)} is no CAN frame: {fault}")
+        raise ValueError(f"{quoted(text)} is not a CAN frame: {fault}")
     return Frame(0, arbitration_id, flags, data)
 
 
 def format_frame(frame: Frame) -> str:
-    """The frame in cansend's notation, which :func:`parse_frame` reads whatever the frame is.
+    """The frame in cansend's notation. :func:`parse_frame` can read the result for every frame.
 
-    What no controller could send is written as the nearest frame that it could: an identifier
-    that does not fit 11 bits as one of 29, more than 8 bytes as an FD frame, an error frame as a
-    classic one, a remote frame's length as 8 at most.
+    A frame that no controller could send is written as the nearest possible frame: an identifier
+    that does not fit 11 bits as a 29-bit one, more than 8 bytes as an FD frame, an error frame as
+    a classic one, a remote frame's length as 8 at most.
     """
     identifier, flags, data = frame.arbitration_id, frame.flags, frame.data
     if flags & ERROR:
@@ -139,10 +141,10 @@ def format_frame(frame: Frame) -> str:
 
 
 def format_human(frame: Frame, interface: str, *, align: bool = False) -> str:
-    """The frame as candump shows it on a screen: ``  can0  123   [4]  DE AD BE EF``.
+    """The frame in candump's screen format: ``  can0  123   [4]  DE AD BE EF``.
 
-    :param align: puts 11-bit identifiers where the longer ones end. candump does that from the
-        first 29-bit identifier on.
+    :param align: aligns 11-bit identifiers with the end of 29-bit ones. candump does this after
+        the first 29-bit identifier.
     """
     flags, data = frame.flags, frame.data
     if flags & ERROR:
@@ -163,16 +165,17 @@ def format_human(frame: Frame, interface: str, *, align: bool = False) -> str:
 
 
 def parse_dump_filters(text: str) -> FilterSet:
-    """The set that candump's comma-separated filters describe.
+    """Parses candump's comma-separated filters.
 
     - ``id:mask`` passes data and remote frames where ``received & mask == id & mask``;
-    - ``id~mask`` passes those that ``id:mask`` does not;
-    - ``#mask`` passes error frames of these classes (``linux/can/error.h``). Without it, none.
+    - ``id~mask`` passes data and remote frames that ``id:mask`` does not pass;
+    - ``#mask`` passes error frames of these classes (``linux/can/error.h``). Without it, no error
+      frames pass.
 
-    Numbers are hexadecimal. An identifier of eight digits is a 29-bit one; the format counts if
-    the mask contains 80000000. Without any ``id`` all data and remote frames pass.
+    Numbers are hexadecimal. An identifier of eight digits is a 29-bit one; the format is compared
+    if the mask contains 80000000. Without any ``id``, all data and remote frames pass.
 
-    :raises ValueError: names the filter that does not parse.
+    :raises ValueError: a filter does not parse; the message names it.
     """
     identifiers: list[Filter] | None = None
     errors: list[Filter] = []
@@ -188,7 +191,7 @@ def parse_dump_filters(text: str) -> FilterSet:
 
 
 def _identifier(text: str, digits: str) -> tuple[int, int]:
-    """Identifier and flags that the digits before ``#`` mean."""
+    """Parses the digits before ``#``; returns identifier and flags."""
     number = int(digits, 16)
     if len(digits) == 3:
         return number, 0
@@ -196,14 +199,14 @@ def _identifier(text: str, digits: str) -> tuple[int, int]:
         error_class = number & MAX_EXTENDED_ID
         return error_class, ERROR | (EXTENDED if error_class > MAX_STANDARD_ID else 0)
     if number > MAX_EXTENDED_ID:
-        raise ValueError(f"{quoted(text)} is no CAN frame: {digits} does not fit 29 bits")
+        raise ValueError(f"{quoted(text)} is not a CAN frame: {digits} does not fit 29 bits")
     return number, EXTENDED
 
 
 def _fd_content(text: str, rest: str) -> tuple[int, bytes]:
-    """Flags and data of what stands behind ``##``."""
+    """Parses the text after ``##``; returns flags and data."""
     if not re.match("[0-9A-Fa-f]", rest):
-        raise ValueError(f"{quoted(text)} is no CAN frame: one digit of flags must follow '##'")
+        raise ValueError(f"{quoted(text)} is not a CAN frame: one digit of flags must follow '##'")
     bits = int(rest[0], 16)  # 4 is the kernel's mark for FD itself
     data = padded_fd(_bytes(text, rest[1:]))
     switch = BITRATE_SWITCH if bits & 1 else 0
@@ -220,13 +223,13 @@ def _bytes(text: str, digits: str) -> bytes:
             "supported"
         )
     raise ValueError(
-        f"{quoted(text)} is no CAN frame: {quoted(digits)} is not bytes of two digits; "
+        f"{quoted(text)} is not a CAN frame: {quoted(digits)} is not bytes of two digits; "
         f"{FRAME_FORMS}"
     )
 
 
 def _identifier_filters(part: str) -> list[Filter]:
-    """The filters that together mean ``id:mask`` or ``id~mask``."""
+    """The filters that together are equivalent to ``id:mask`` or ``id~mask``."""
     match = _DUMP_FILTER.fullmatch(part)
     if match is None:
         hint = " (joined filters, 'j', are not supported)" if part in "jJ" else ""

@@ -1,4 +1,4 @@
-"""Things to do at given times: what is due together comes together, and nothing drifts."""
+"""Yields items at given times: items that are due together come together, without drift."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Final, TypeVar
 
 from canbroker.system import clock
 
-#: So many at once leave room for progress and for Ctrl-C.
+#: This limit leaves time for progress reports and Ctrl-C.
 MAX_TOGETHER: Final = 256
 
 #: The system cannot sleep for centuries.
@@ -19,16 +19,16 @@ _T = TypeVar("_T")
 
 
 class Pace:
-    """One clock for items that come in several parts. Its time begins with the first part."""
+    """One clock for items that come in several parts. It starts with the first part."""
 
     def __init__(self) -> None:
         self._start_ns: int | None = None
 
     def due_together(self, items: Iterable[tuple[int, _T]]) -> Iterator[list[_T]]:
-        """Yields the items that are due by now, never before their time, in their order.
+        """Yields the items that are due, in their order and never before their time.
 
-        :param items: with the nanoseconds after which each is due, ascending. They count from
-            the beginning of the first part, so that a late item delays none of those after it.
+        :param items: pairs of an offset in nanoseconds, ascending, and the item that is due then.
+            Offsets count from the start of the first part, so a late item does not delay others.
         """
         now_ns = clock.monotonic_ns()
         if self._start_ns is None:
@@ -46,7 +46,7 @@ class Pace:
 
     @contextmanager
     def standing_still(self) -> Iterator[None]:
-        """Delays all that comes later by what is done meanwhile."""
+        """Delays all later items by the time that the block takes."""
         before_ns = clock.monotonic_ns()
         yield
         if self._start_ns is not None:
@@ -54,12 +54,12 @@ class Pace:
 
 
 def due_together(items: Iterable[tuple[int, _T]]) -> Iterator[list[_T]]:
-    """As :meth:`Pace.due_together`, for items that come in one part."""
+    """Like :meth:`Pace.due_together`, for items that come in one part."""
     return Pace().due_together(items)
 
 
 def _sleep_until(due_ns: int) -> int:
-    """Returns what time it is then."""
+    """Sleeps until ``due_ns``; returns the time afterwards."""
     while (now_ns := clock.monotonic_ns()) < due_ns:
         time.sleep(min((due_ns - now_ns) / clock.SECOND, _NAP_S))
     return now_ns

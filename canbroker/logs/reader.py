@@ -1,7 +1,7 @@
-"""Logs of ``candump -L`` as they are found in the world, read as a stream.
+"""Reads real-world logs of ``candump -L`` as a stream.
 
 candump writes more than frames into its own logs (lost frames, CAN XL), shells add messages of
-programs, editors add marks and line ends, and a power cut takes half a line. Lines that are not
+programs, editors add marks and line ends, and a power cut leaves half a line. Lines that are not
 frames are skipped and counted. Source: can-utils' ``candump.c``, ``canplayer.c`` and ``lib.c``.
 """
 
@@ -20,25 +20,25 @@ from canbroker.errors import CanInitializationError
 from canbroker.logs.candump import LogEntry, parse_log_line, quoted
 from canbroker.system import clock
 
-#: Bytes that are read at once: about 370 lines, a millisecond's work.
+#: Bytes to read at once: about 370 lines, which take a millisecond.
 _CHUNK: Final = 1 << 14
 
-#: The longest line that candump writes is one of CAN XL, with about 4,200 bytes.
+#: The longest line that candump writes is a CAN XL frame, with about 4,200 bytes.
 _MAX_LINE: Final = 8192
 
-#: A clock that steps back further was set. Frames of several adapters may be a bit out of order.
+#: A larger step back means that the clock was set. Several adapters' frames may be out of order.
 _MAX_DISORDER_NS: Final = 100 * clock.MILLISECOND
 
-#: A longer pause is a clock that was set.
+#: A longer pause means that the clock was set.
 _MAX_PAUSE_NS: Final = 24 * 3600 * clock.SECOND
 
-#: Farther in the future than anybody waits; a time that is slept through has 63 bits.
+#: Longer than anyone waits; a sleep's duration has 63 bits.
 _FOREVER_NS: Final = 2**62
 
-#: Between the last frame of a log and its first one when it starts again.
+#: The pause between a log's last frame and its first one when the log is repeated.
 _LOOP_GAP_NS: Final = clock.MILLISECOND
 
-#: More interfaces than these are not named in an error.
+#: An error names at most this many interfaces.
 _MAX_NAMES: Final = 32
 
 _DROPS = re.compile(r"DROPCOUNT: dropped ([0-9]{1,10}) CAN frames? on ")
@@ -52,14 +52,15 @@ _SCREEN = re.compile(
 
 
 class Skipped:
-    """An account of the lines of a log that are not frames; false if there are none.
+    """Counts the lines of a log that are not frames; false if there are none.
 
-    ``str()`` is a sentence for people: how many lines of each kind, and the first of each.
+    ``str()`` returns a sentence for people: the number of lines of each kind, and the first of
+    each.
     """
 
     def __init__(self) -> None:
         self.counts: Counter[str] = Counter()
-        #: Frames that candump says it lost while it recorded.
+        #: Frames that candump reports as lost during the recording.
         self.lost = 0
         self._first: dict[str, str] = {}
 
@@ -84,20 +85,20 @@ class Skipped:
 
 
 class LogReader:
-    """The entries of a log, read while they are asked for. Iterate again to read it again.
+    """Reads the entries of a log as they are needed. Iterate again to read the log again.
 
-    One thread. Memory is bounded, however long the log and its lines are. A file that is not
-    seekable, such as a pipe, can be read once.
+    For one thread. Memory is bounded, however long the log and its lines are. A file that is not
+    seekable, such as a pipe, can only be read once.
 
-    :param name: of the file, for messages.
+    :param name: the file's name, for messages.
     :param strict: refuses lines that are not frames, instead of skipping them.
     """
 
     def __init__(self, file: io.BufferedIOBase, name: str, *, strict: bool = False) -> None:
         self.name = name
-        #: What was not a frame, in the first reading.
+        #: The lines that are not frames, from the first reading.
         self.skipped = Skipped()
-        #: Whether there were any frames so far.
+        #: Whether a frame has been found so far.
         self.found = False
         self._file = file
         self._strict = strict
@@ -124,19 +125,19 @@ class LogReader:
 
     @property
     def seekable(self) -> bool:
-        """Whether it can be read more than once."""
+        """Whether the log can be read more than once."""
         return self._file.seekable()
 
     def __iter__(self) -> Iterator[LogEntry]:
-        """:raises CanInitializationError: as :meth:`batches`."""
+        """:raises CanInitializationError: see :meth:`batches`."""
         for batch in self.batches():
             yield from batch
 
     def batches(self) -> Iterator[list[LogEntry]]:
-        """Yields entries that were there together: all that a pipe has, a part of a file.
+        """Yields entries that are available together: everything in a pipe, or a part of a file.
 
-        :raises CanInitializationError: the file cannot be read, or has no frames; names the line
-            that is not a frame if the reader is strict.
+        :raises CanInitializationError: the file cannot be read, or contains no frames; or the
+            reader is strict and a line, which the message names, is not a frame.
         """
         skipped = Skipped() if self._is_counted else self.skipped
         self._is_counted = True
@@ -160,9 +161,9 @@ class LogReader:
             raise CanInitializationError(f"{self.name} contains no frames{why}")
 
     def missing(self, interfaces: set[str]) -> tuple[set[str], list[str]]:
-        """Those of ``interfaces`` that the log does not have, and those that it has.
+        """Returns the ``interfaces`` that the log does not contain, and all that were found in it.
 
-        Looks no further than needed to find them. The reader must be seekable.
+        Stops reading as soon as all are found. The reader must be seekable.
         """
         seen: dict[str, None] = {}
         for lines in self._lines():
@@ -177,7 +178,7 @@ class LogReader:
         return interfaces - seen.keys(), list(seen)
 
     def _lines(self) -> Iterator[list[str]]:
-        """Lines without their ends; of one that is too long only the beginning, still too long."""
+        """Lines without line ends. A line that is too long is cut, but stays too long."""
         try:
             if self._is_begun:
                 self._file.seek(0)
@@ -195,24 +196,24 @@ class LogReader:
 
 
 class RecordedTime:
-    """When each frame of a log is due, in the nanoseconds after the first one.
+    """Calculates when each frame of a log is due, in nanoseconds after the first one.
 
-    A step back of the recording clock starts timing anew, as canplayer does: the frame after it
-    follows at once, the others in their distance from it. So does a step forward by more than a
-    day, as when a computer without a clock of its own learns the date. Frames that are only a bit
-    out of order, as in a log that was merged from several, keep their order.
+    If the recording clock steps back, timing starts again, as with canplayer: the next frame
+    follows at once, and later ones keep their distance from it. The same happens if the clock
+    steps forward by more than a day, as when a computer without a battery-backed clock learns the
+    date. Frames that are only slightly out of order, as in a merged log, keep their order.
 
-    :param speed: times as fast as recorded; 0 makes everything due at once.
+    :param speed: how many times as fast as recorded; 0 makes everything due at once.
     """
 
     def __init__(self, speed: float) -> None:
         self._speed = speed
-        self._origin_ns: int | None = None  # the time stamp of what is due at 0
+        self._origin_ns: int | None = None  # the time stamp of the frame that is due at 0
         self._latest_ns = 0
-        self._begun_ns = 0  # when this reading of the log began
+        self._begun_ns = 0  # when this reading of the log started
 
     def due_ns(self, timestamp_ns: int) -> int:
-        """When the next frame is due; frames come in the order of the log."""
+        """When the next frame is due; call it for each frame in the order of the log."""
         if self._origin_ns is None:
             self._origin_ns = self._latest_ns = timestamp_ns
         elif not -_MAX_DISORDER_NS <= timestamp_ns - self._latest_ns <= _MAX_PAUSE_NS:
@@ -223,7 +224,7 @@ class RecordedTime:
         return self._begun_ns + self._offset_ns()
 
     def restart(self) -> None:
-        """The log starts again, a millisecond after its last frame unless ``speed`` is 0."""
+        """Repeats the log, one millisecond after its last frame unless ``speed`` is 0."""
         self._begun_ns += self._offset_ns() + (_LOOP_GAP_NS if self._speed else 0)
         self._origin_ns = None
 
@@ -237,12 +238,12 @@ def _text(line: bytes, is_first: bool) -> str:
     if is_first:
         line = line.removeprefix(codecs.BOM_UTF8)
     if len(line) > _MAX_LINE:
-        line = line[:_MAX_LINE] + b"..."  # not a frame, whatever its beginning is
+        line = line[:_MAX_LINE] + b"..."  # so that it does not parse as a frame
     return line.decode(errors="replace").strip()
 
 
 def _kind(text: str) -> str:
-    """What a line is that is not a frame that we can send."""
+    """The kind of a line that is not a frame that canbroker can send."""
     if not text:
         return "empty"
     if text[0] in "#;":

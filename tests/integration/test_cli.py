@@ -664,7 +664,7 @@ def test_what_users_get_wrong_is_named(runtime: Runtime, server: Running, tmp_pa
     assert "/dev/no-such-tty" in fail("dump", "-i", "slcan", "/dev/no-such-tty")
     assert f"no-such.log: {os.strerror(errno.ENOENT)}" in fail("replay", "no-such.log", "body")
     assert "has no interface 'can1'" in fail("replay", str(log), "body=can1", code=2)
-    assert "is no CAN frame" in fail("send", "body", "xyz", code=2)
+    assert "is not a CAN frame" in fail("send", "body", "xyz", code=2)
     assert "is not id:mask" in fail("dump", "body,xyz", code=2)
     assert succeed("send", "body", "123#") == ""  # the broker has taken no harm
 

@@ -86,7 +86,7 @@ def test_an_unknown_command_is_a_usage_error() -> None:
     ("arguments", "said"),
     [
         (["send", "x"], "FRAME"),
-        (["send", "x", "1#1"], "'1#1' is no CAN frame"),
+        (["send", "x", "1#1"], "'1#1' is not a CAN frame"),
         (["send", "x", "123#112233445566778899"], "9 bytes do not fit a classic CAN frame"),
         (["dump"], "name at least one channel"),
         (["dump", ",1:1"], "',1:1' names no channel"),
