@@ -38,12 +38,17 @@ class IpcAddress:
 Address: TypeAlias = IpcAddress
 
 
+def is_address(text: str) -> bool:
+    """Whether ``text`` has the form of an address."""
+    path = Path(text.removeprefix(_IPC))
+    return text.startswith(_IPC) and text.isprintable() and path.is_absolute()
+
+
 def parse_address(text: str) -> Address:
     """The address that ``text`` names.
 
     :raises CanInitializationError: the text is not an address, or its path is too long.
     """
-    path = Path(text.removeprefix(_IPC))
-    if not text.startswith(_IPC) or not text.isprintable() or not path.is_absolute():
+    if not is_address(text):
         raise CanInitializationError(f"address {text!r} is not ipc://<absolute path>")
-    return IpcAddress(path)
+    return IpcAddress(Path(text.removeprefix(_IPC)))

@@ -10,7 +10,7 @@ from typing import Final, NamedTuple
 from canbroker.errors import CanInitializationError
 from canbroker.system.lock import BROKER_SOCKET
 from canbroker.system.unix_sockets import listener
-from canbroker.transport.address import Address, IpcAddress, parse_address
+from canbroker.transport.address import Address, IpcAddress, is_address, parse_address
 
 #: The environment variable that chooses a broker for a program and for the programs it starts.
 ADDRESS_VARIABLE: Final = "CANBROKER_ADDRESS"
@@ -54,7 +54,7 @@ class Place:
             address = os.environ.get(ADDRESS_VARIABLE) or None
         if address is None:
             return cls(_default_directory())
-        if not address.endswith(f"/{BROKER_SOCKET}"):
+        if not is_address(address) or not address.endswith(f"/{BROKER_SOCKET}"):
             raise CanInitializationError(
                 f"broker address {address!r} is not ipc://<absolute path>/broker"
             )
