@@ -1,7 +1,7 @@
-"""A bus for tasks of an event loop: what :class:`canbroker.Bus` does when it is awaited.
+"""What a bus does in an event loop: the bodies of ``arecv``, ``asend`` and ``async for``.
 
-Waits only where nothing has been taken yet, and takes only what it returns at once: a task that
-is cancelled takes no message with it, and has not sent what it was to send.
+A task waits only before it has taken anything, and takes only what it returns at once. A task that
+is cancelled therefore has neither taken a message nor sent its frame.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ from canbroker.system.handles import Handle
 if TYPE_CHECKING:
     import asyncio
 
-#: How often a wait looks whether the bus is still open; the channel's heartbeats end it as often.
+#: How often a waiting task checks that the bus is still open. Heartbeats wake it as often.
 _LOOK_NS: Final = clock.SECOND // 4
 
-#: How often is looked for what has no descriptor: room in the transmit queue.
+#: How often a task checks for room in the transmit queue, which has no descriptor.
 _POLL_S: Final = 0.005
 
 
-class Shared(Protocol):
-    """A bus, as far as it is awaited."""
+class AwaitableBus(Protocol):
+    """The methods of a bus that are used here."""
 
     def recv(self, timeout: float | None = None) -> Message | None: ...
 
@@ -36,57 +36,49 @@ class Shared(Protocol):
     def fileno(self) -> int: ...
 
 
-class AwaitedBus:
-    """What a bus does that is awaited. Any number of tasks and event loops, at the same time."""
+async def receive(bus: AwaitableBus, timeout: float | None) -> Message | None:
+    """As ``Bus.arecv``."""
+    import asyncio  # noqa: PLC0415 - as large as a whole client; a caller has imported it already
 
-    async def arecv(self: Shared, timeout: float | None = None) -> Message | None:
-        """As ``recv``. Ours. Cancelled, it has not taken a message.
+    deadline = clock.deadline_after(timeout)
+    await asyncio.sleep(0)
+    while (message := bus.recv(0)) is None:
+        left = clock.remaining_ns(deadline)
+        if left == 0:
+            return None
+        wait_ns = _LOOK_NS if left is None else min(left, _LOOK_NS)
+        await _readable(asyncio.get_running_loop(), bus.fileno(), wait_ns / clock.SECOND)
+    return message
 
-        Other tasks get their turn first, also if a message is there already.
-        """
-        import asyncio  # noqa: PLC0415 - as much to import as all of a client; here it is already
 
-        deadline = clock.deadline_after(timeout)
-        await asyncio.sleep(0)
-        while (message := self.recv(0)) is None:
-            left = clock.remaining_ns(deadline)
-            if left == 0:
-                return None
-            wait_ns = _LOOK_NS if left is None else min(left, _LOOK_NS)
-            await _readable(asyncio.get_running_loop(), self.fileno(), wait_ns / clock.SECOND)
-        return message
+async def send(bus: AwaitableBus, msg: Any, timeout: float | None) -> None:
+    """As ``Bus.asend``."""
+    import asyncio  # noqa: PLC0415 - as above
 
-    async def asend(self: Shared, msg: Any, timeout: float | None = None) -> None:
-        """As ``send``. Ours. Cancelled, it has not sent the frame.
-
-        To wait until the driver has taken the frame (``timeout`` above 0) takes a thread. Who is
-        cancelled then does not know whether it was sent; it is not any more after ``timeout``.
-        """
-        import asyncio  # noqa: PLC0415 - as above
-
-        copied = copy(msg)
-        if timeout is not None and timeout > 0:
-            await asyncio.to_thread(self.send, copied, timeout)
+    copied = copy(msg)
+    if timeout is not None and timeout > 0:
+        await asyncio.to_thread(bus.send, copied, timeout)
+        return
+    while True:
+        try:
+            bus.send(copied, 0)
+        except CanTimeoutError:  # the queue is full, or a thread is sending: nothing was sent
+            if timeout is not None:
+                raise
+        else:
             return
-        while True:
-            try:
-                self.send(copied, 0)
-            except CanTimeoutError:  # no room, or a thread is sending: nothing of it was sent
-                if timeout is not None:
-                    raise
-            else:
-                return
-            await asyncio.sleep(_POLL_S)
+        await asyncio.sleep(_POLL_S)
 
-    def __aiter__(self: Shared) -> AsyncIterator[Message]:
-        """Messages for as long as the bus is open. Ours."""
-        return _Messages(self)
+
+def messages(bus: AwaitableBus) -> AsyncIterator[Message]:
+    """As ``Bus.__aiter__``."""
+    return _Messages(bus)
 
 
 class _Messages:
     """The messages of a bus until it is shut down."""
 
-    def __init__(self, bus: Shared) -> None:
+    def __init__(self, bus: AwaitableBus) -> None:
         self._bus = bus
 
     def __aiter__(self) -> Self:
@@ -94,8 +86,8 @@ class _Messages:
 
     async def __anext__(self) -> Message:
         try:
-            while (message := await AwaitedBus.arecv(self._bus)) is None:
-                continue  # without a timeout it always is one
+            while (message := await receive(self._bus, None)) is None:
+                continue  # never happens without a timeout
         except CanOperationError:
             if _is_closed(self._bus):
                 raise StopAsyncIteration from None
@@ -103,8 +95,8 @@ class _Messages:
         return message
 
 
-def _is_closed(bus: Shared) -> bool:
-    """Whether it is the bus that has ended, and not its channel: it has no descriptor, then."""
+def _is_closed(bus: AwaitableBus) -> bool:
+    """Whether the bus itself has ended, and not just its channel: it has no descriptor then."""
     try:
         bus.fileno()
     except CanOperationError:
@@ -116,14 +108,14 @@ async def _readable(loop: asyncio.AbstractEventLoop, descriptor: int, timeout: f
     """Waits ``timeout`` seconds, or until the descriptor is readable."""
     import asyncio  # noqa: PLC0415 - as above
 
-    if descriptor < 0:  # where the system has no such thing
+    if descriptor < 0:  # this system has none
         await asyncio.sleep(min(timeout, _POLL_S))
         return
-    # Of our own: a loop has one reader for each descriptor, and several tasks may wait. And no
-    # other file gets its number if the bus is closed meanwhile.
+    # A duplicate: a loop allows one reader per descriptor, and several tasks may wait. It also
+    # keeps the number from being reused for another file when the bus is closed meanwhile.
     own = Handle(os.dup, descriptor)
     happened = loop.create_future()
-    loop.add_reader(own.fileno(), _settle, happened)
+    loop.add_reader(own.fileno(), _mark_done, happened)
     try:
         await asyncio.wait([happened], timeout=timeout)
     finally:
@@ -131,6 +123,6 @@ async def _readable(loop: asyncio.AbstractEventLoop, descriptor: int, timeout: f
         own.close()
 
 
-def _settle(future: asyncio.Future[None]) -> None:
+def _mark_done(future: asyncio.Future[None]) -> None:
     if not future.done():
         future.set_result(None)

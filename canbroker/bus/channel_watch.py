@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import threading
 from collections.abc import Callable
 from typing import Final
 
@@ -11,7 +10,8 @@ from canbroker.bus.channel_clock import ChannelClock
 from canbroker.delivery.state_feed import StateFeed
 from canbroker.delivery.subscriber import CATCH_UP_NS, SILENCE_NS
 from canbroker.errors import CanOperationError
-from canbroker.system import clock
+from canbroker.system import clock, locks
+from canbroker.system.locks import Rank
 from canbroker.system.throttle import Throttle
 from canbroker.transport.address import Address
 from canbroker.transport.sockets import Context
@@ -37,7 +37,7 @@ class ChannelWatch:
         self.clock = ChannelClock.of(endpoint)
         self._interruptions_before = 0
         self._held_before = 0
-        self._lock = threading.RLock()  # a signal handler may close what it has interrupted
+        self._lock = locks.make(Rank.WATCH)
         self._heard_ns = clock.monotonic_ns()
         self._looked_ns = 0
         self._said_ns = 0  # when the channel was as it says, on our clock
@@ -147,7 +147,7 @@ class ChannelWatch:
 
     def mine(self) -> bool:
         """Whether this thread is at it."""
-        return bool(self._lock._is_owned())  # type: ignore[attr-defined] # as threading.Condition
+        return locks.is_held(self._lock)
 
     def wake_up(self) -> None:
         """Nobody waits here for more than a moment."""
@@ -159,7 +159,7 @@ class ChannelWatch:
 
     def forked(self) -> None:
         """[forked child] The socket is the parent's, and so is the lock."""
-        self._lock = threading.RLock()
+        self._lock = locks.make(Rank.WATCH)
         self._closed = True
 
     def _quiet(self) -> bool:

@@ -63,6 +63,13 @@ def line_to(address: Address, user: object) -> Line:
         return line
 
 
+def leave_line(address: Address, user: object) -> None:
+    """``user`` does not need the line any more, if it ever had it. Idempotent."""
+    line = _lines.get(address)
+    if line is not None:
+        line.leave(user)
+
+
 _lines: dict[Address, Line] = {}
 
 

@@ -4,26 +4,26 @@ from __future__ import annotations
 
 import functools
 import logging
-import threading
 from collections import deque
-from collections.abc import Callable, Iterable
-from typing import Any, TypeAlias
+from collections.abc import Iterable
+from typing import TypeAlias
 
 from canbroker.bus.channel_watch import ChannelWatch
+from canbroker.bus.life import Life
 from canbroker.bus.turns import Turns
-from canbroker.bus.values import Receiving
+from canbroker.bus.values import Membership, Receiving
 from canbroker.delivery.order import SLOW, Loss
 from canbroker.delivery.subscriber import Subscriber
-from canbroker.errors import CanLossError, CanTimeoutError
+from canbroker.errors import CanLossError, CanOperationError, CanTimeoutError
 from canbroker.model.filters import EVERYTHING, FilterSet
 from canbroker.model.frame import ERROR, EXTENDED, EchoFrame
 from canbroker.model.message import Message
-from canbroker.system import clock
+from canbroker.system import clock, locks
+from canbroker.system.locks import Rank
 from canbroker.system.throttle import Throttle
 from canbroker.system.wake import Wake
-from canbroker.transport.address import Address
+from canbroker.transport.address import parse_address
 from canbroker.transport.readiness import Readiness
-from canbroker.transport.sockets import Context
 from canbroker.wire.stream import ReadyEvent
 
 #: What is returned by a receive, or raised.
@@ -36,46 +36,31 @@ class Reception:
     """Receives a channel's messages for any number of threads, which take turns."""
 
     def __init__(
-        self,
-        context: Context,
-        endpoint: Address,
-        control: Address,
-        channel: str,
-        client_id: str,
-        *,
-        label: Any,
-        receiving: Receiving,
-        check_open: Callable[[], None],
-        disconnect: Callable[[str], object],
-        watch: ChannelWatch,
-        claim: str | None = None,
+        self, membership: Membership, receiving: Receiving, life: Life, watch: ChannelWatch
     ) -> None:
-        """``label`` is what messages carry as their channel; ``receiving`` is what the user wants.
-
-        ``check_open`` raises when the bus is closed, ``disconnect`` closes it and says why;
-        ``watch`` is kept up to date by who waits.
-        """
+        """``receiving``: what the user wants. ``watch`` is kept up to date by waiting threads."""
+        attached = membership.attached
         self.subscriber = Subscriber(
-            context,
-            endpoint,
-            channel,
-            client_id,
-            control,
-            claim,
+            membership.context,
+            parse_address(attached.stream),
+            attached.name,
+            membership.client_id,
+            parse_address(attached.control),
+            membership.claim,
             repairs=receiving.on_slow != "disconnect",
         )
         self.wake = Wake()  # interrupts a wait, to look whether the bus is closed
         self.turns = Turns(self.wake)
-        self._client_id = client_id
-        self._label = label
+        self._client_id = membership.client_id
+        self._label = membership.label
         self._receiving = receiving
         self._latest = receiving.on_slow == "latest"
         self.skipped = 0  # frames that were not the latest of their identifier
-        self._disconnect = disconnect
-        self._check_open = check_open
+        self._disconnect = life.close
+        self._check_open = life.check_open
         self._watch = watch
         self._queue: deque[Item] = deque()
-        self._queue_lock = threading.Lock()
+        self._queue_lock = locks.make(Rank.QUEUE)
         self._readiness: Readiness | None = None
         self._losses = Throttle(_logger)
 
@@ -120,12 +105,29 @@ class Reception:
             self.turns.take_soon(functools.partial(self._remember, deadline))
             self._update_readiness()
 
-    def put_back(self, error: CanLossError) -> None:
-        """Has :meth:`receive` raise it again, the next time."""
-        with self._queue_lock:
-            self._queue.appendleft(error)
+    def receive_ready(self, at_most: int) -> list[Message]:
+        """The next messages, as far as they have arrived; without waiting, and without an error.
 
-    def take(self, at_most: int) -> list[Message]:
+        What ends it before that, the next :meth:`receive` raises.
+        """
+        messages: list[Message] = []
+        try:
+            while room := at_most - len(messages):
+                ready = self._take_ready(room)
+                if not ready and (following := self.receive(0)) is not None:
+                    ready = [following]
+                if not ready:
+                    break
+                messages += ready
+        except CanLossError as loss:
+            with self._queue_lock:
+                self._queue.appendleft(loss)
+        except CanOperationError as error:
+            count = len(messages)
+            _logger.debug("%r ends after %d more messages: %s", self._label, count, error)
+        return messages
+
+    def _take_ready(self, at_most: int) -> list[Message]:
         """Messages that are decoded, in one go, up to the next loss that is to be raised."""
         messages: list[Message] = []
         with self._queue_lock:
@@ -169,7 +171,7 @@ class Reception:
 
     def forked(self) -> None:
         """[forked child] Drops what is queued, and the lock that a thread may have held."""
-        self._queue_lock = threading.Lock()
+        self._queue_lock = locks.make(Rank.QUEUE)
         self._queue.clear()
         if self._readiness is not None:
             self._readiness.close()

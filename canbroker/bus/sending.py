@@ -6,13 +6,14 @@ import functools
 from collections.abc import Callable, Sequence
 from typing import Final, TypeVar
 
+from canbroker.bus.life import Life
 from canbroker.bus.receiving import Reception
 from canbroker.bus.transmitter import Failed, Transmitter, Unanswered
 from canbroker.bus.turns import Turn
 from canbroker.errors import CanTimeoutError
 from canbroker.model.frame import Frame
 from canbroker.system import clock
-from canbroker.wire.transmit import CREDIT
+from canbroker.wire.transmit import CREDIT, MAX_FRAMES
 
 #: Another thread may be sending on the same bus, and is done in a moment.
 _OFFER_NS: Final = 10 * clock.MILLISECOND
@@ -26,32 +27,24 @@ _T = TypeVar("_T")
 class Sending:
     """Sends for any number of threads. ``turn`` is for who ends it all."""
 
-    def __init__(
-        self,
-        transmitter: Transmitter,
-        reception: Reception,
-        *,
-        check_open: Callable[[], None],
-        finish: Callable[[], None],
-    ) -> None:
-        """``check_open`` raises when the bus is closed; ``finish`` ends it if it was meanwhile."""
-        self.turn = Turn("sending")
-        self._transmitter = transmitter
+    def __init__(self, transmitter: Transmitter, reception: Reception, life: Life) -> None:
+        self.transmitter = transmitter
+        self._turn = Turn("sending")
         self._reception = reception
-        self._check_open = check_open
-        self._finish = finish
+        self._check_open = life.check_open
+        self._finish = life.finish  # ends the bus if it was closed during a call
 
     def mine(self) -> bool:
         """Whether this thread is sending."""
-        return self.turn.mine()
+        return self._turn.mine()
 
     def wake_up(self) -> None:
         """Has who waits look whether the bus is closed."""
-        self._transmitter.closing = True
+        self.transmitter.closing = True
 
     def close(self) -> None:
         """Closes the socket; who waits must have been woken."""
-        self.turn.take(None, self._transmitter.close)
+        self._turn.take(None, self.transmitter.close)
 
     def forked(self) -> None:
         """[forked child] The socket is the parent's; nobody gets to it in a closed bus."""
@@ -68,7 +61,7 @@ class Sending:
 
     def offer(self, frames: Sequence[Frame], expires_ns: int, failed: Failed) -> Unanswered | None:
         """As :meth:`Transmitter.offer`. If others are sending all the time, there is no room."""
-        if self.turn.taken() and self._transmitter.unanswered >= CREDIT:
+        if self._turn.taken() and self.transmitter.unanswered >= CREDIT:
             return None  # they wait for room, maybe for long
         deadline = clock.monotonic_ns() + _OFFER_NS
         try:
@@ -78,18 +71,41 @@ class Sending:
         except CanTimeoutError:
             return None
 
-    def settle(self, request: Unanswered, deadline: int) -> None:
-        """As :meth:`Transmitter.settle`, while others may send."""
+    def send_many(self, frames: Sequence[Frame], deadline: int | None, *, taken: bool) -> None:
+        """As :meth:`send`, for any number of frames.
+
+        :raises CanTimeoutError: as :meth:`send`; the text says how many frames were sent before.
+        """
+        for start in range(0, len(frames), MAX_FRAMES):
+            try:
+                self.send(frames[start : start + MAX_FRAMES], deadline, taken=taken)
+            except CanTimeoutError as error:
+                before = f"the {start} messages before it are under way"
+                raise CanTimeoutError(f"{error}; {before}") from error
+
+    def wait_until_answered(self, request: Unanswered, deadline: int) -> None:
+        """As :meth:`Transmitter.wait_until_answered`, while others may send."""
         while not request.answered and clock.remaining_ns(deadline):
             until = min(deadline, clock.monotonic_ns() + _SLICE_NS)
             try:
-                self._in_turn(deadline, functools.partial(self._settle, request, until))
+                self._in_turn(
+                    deadline, functools.partial(self._wait_until_answered, request, until)
+                )
             except CanTimeoutError:
                 return
 
     def flush(self, deadline: int | None) -> None:
         """As :meth:`Transmitter.flush`."""
         self._in_turn(deadline, functools.partial(self._flush, deadline))
+
+    def finish(self, timeout: float) -> None:
+        """Waits until the driver has taken what was sent, while the bus is being closed.
+
+        :raises CanTimeoutError, CanOperationError: as :meth:`Transmitter.flush`.
+        """
+        deadline = clock.deadline_after(timeout)
+        job = functools.partial(self.transmitter.flush, deadline, closing=True)
+        self._turn.take(None, job)
 
     def discard(self, ask: Callable[[int], int]) -> int:
         """What ``ask`` returns, given the last request's token; 0 if nothing is on its way."""
@@ -98,28 +114,28 @@ class Sending:
     def _in_turn(self, deadline: int | None, job: Callable[[], _T]) -> _T:
         self._check_open()
         try:
-            return self.turn.take(deadline, job)
+            return self._turn.take(deadline, job)
         finally:
             self._finish()
 
     def _send(self, frames: Sequence[Frame], deadline: int | None, taken: bool) -> None:
         self._check_open()
         self._reception.follow()
-        self._transmitter.send(frames, deadline, taken=taken)
+        self.transmitter.send(frames, deadline, taken=taken)
 
     def _offer(self, frames: Sequence[Frame], expires_ns: int, failed: Failed) -> Unanswered | None:
         self._check_open()
         self._reception.follow()
-        return self._transmitter.offer(frames, expires_ns, failed)
+        return self.transmitter.offer(frames, expires_ns, failed)
 
-    def _settle(self, request: Unanswered, until: int) -> None:
+    def _wait_until_answered(self, request: Unanswered, until: int) -> None:
         self._check_open()
-        self._transmitter.settle(request, until)
+        self.transmitter.wait_until_answered(request, until)
 
     def _flush(self, deadline: int | None) -> None:
         self._check_open()
-        self._transmitter.flush(deadline)
+        self.transmitter.flush(deadline)
 
     def _discard(self, ask: Callable[[int], int]) -> int:
         self._check_open()
-        return ask(self._transmitter.token) if self._transmitter.pending() else 0
+        return ask(self.transmitter.token) if self.transmitter.pending() else 0

@@ -4,20 +4,16 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Final, TypeAlias
+from typing import Final, Protocol, TypeAlias
 
 from canbroker.bus.channel_watch import ChannelWatch
 from canbroker.errors import CanOperationError, CanTimeoutError
 from canbroker.model.frame import Frame, describe
 from canbroker.system import clock
-from canbroker.transport.address import Address
-from canbroker.transport.links import KeepingLink
-from canbroker.transport.sockets import Context
 from canbroker.transport.waiter import Descriptor
 from canbroker.wire import WireError
 from canbroker.wire.transmit import (
     CREDIT,
-    MAX_REPLY_BYTES,
     Reply,
     Status,
     decode_reply,
@@ -40,6 +36,20 @@ _GRACE_NS: Final = 50 * clock.MILLISECOND
 
 #: Is told of a frame that was not sent, why, and whether that is only that it has expired.
 Failed: TypeAlias = Callable[[str, bool], None]
+
+
+class TransmitLink(Protocol):
+    """What a transmitter needs of :class:`canbroker.transport.links.KeepingLink`."""
+
+    def send(self, request: bytes) -> bool: ...
+
+    def receive(self) -> bytes | None: ...
+
+    def done(self) -> None: ...
+
+    def wait(self, wake: Descriptor | None, timeout_ns: int | None) -> None: ...
+
+    def close(self) -> None: ...
 
 
 class Unanswered:
@@ -70,8 +80,7 @@ class Transmitter:
 
     def __init__(
         self,
-        context: Context,
-        endpoint: Address,
+        link: TransmitLink,
         client_id: str,
         watch: ChannelWatch,
         wake: Callable[[], Descriptor | None],
@@ -90,7 +99,7 @@ class Transmitter:
         self._locked = False
         self._requests: deque[Unanswered] = deque()
         self._failures: list[str] = []
-        self._link = KeepingLink(context, endpoint, MAX_REPLY_BYTES)
+        self._link = link
 
     def send(
         self,
@@ -139,7 +148,7 @@ class Transmitter:
         self._follow_epoch()
         return self._request(frames, expires_ns, failed)
 
-    def settle(self, request: Unanswered, deadline: int) -> None:
+    def wait_until_answered(self, request: Unanswered, deadline: int) -> None:
         """Waits until a request is answered, or the time is ``deadline``.
 
         :raises CanOperationError: the bus is being closed.

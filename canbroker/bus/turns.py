@@ -14,7 +14,8 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from canbroker.errors import CanOperationError, CanTimeoutError
-from canbroker.system import clock
+from canbroker.system import clock, locks
+from canbroker.system.locks import Rank
 from canbroker.system.wake import Wake
 
 _T = TypeVar("_T")
@@ -23,10 +24,10 @@ _T = TypeVar("_T")
 class Turn:
     """A lock with a deadline, that no exception leaves taken."""
 
-    def __init__(self, what: str) -> None:
-        """``what`` those with a turn do, for messages."""
-        # Unlike a Lock it knows who has it, also when the call that took it never returned.
-        self._lock = threading.RLock()
+    def __init__(self, what: str, rank: Rank = Rank.TURN) -> None:
+        """``what``: what threads with a turn are doing, for messages."""
+        # It knows its owner even if the call that took it never returned.
+        self._lock = locks.make(rank)
         self._holder: int | None = None  # thread
         self._what = what
 
@@ -76,7 +77,9 @@ class Turns:
     def __init__(self, wake: Wake) -> None:
         self._wake = wake
         self._turn = Turn("receiving")
-        self._short = Turn("changing what is received")  # held from the wish to its fulfilment
+        self._short = Turn(
+            "changing what is received", Rank.SHORT_TURN
+        )  # held from the wish to its fulfilment
 
     def mine(self) -> bool:
         """Whether this thread has a turn: it is in a signal handler, then."""

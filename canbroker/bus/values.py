@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import enum
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import msgspec
 
 from canbroker.model.message import Message
+from canbroker.transport.sockets import Context
+from canbroker.wire import control
 
 ON_LOSS: Final = ("count", "raise")
 ON_SLOW: Final = ("repair", "latest", "disconnect")
@@ -55,6 +57,20 @@ class Receiving:
                 raise ValueError(f"{name} must be one of {', '.join(known)}; got {value!r}")
         if not isinstance(self.history, (int, float)) or not 0 <= self.history <= MAX_HISTORY_S:
             raise ValueError(f"history must be 0 to {MAX_HISTORY_S} seconds, got {self.history!r}")
+
+
+class Membership(NamedTuple):
+    """A bus on its channel: what its parts need to take part there.
+
+    ``attached`` has the endpoints. ``label`` is the user's name for the channel, which messages
+    carry. ``claim`` describes us to people if we want the sole right to transmit.
+    """
+
+    context: Context
+    attached: control.Attached
+    client_id: str
+    label: Any
+    claim: str | None = None
 
 
 class BusStats(msgspec.Struct, frozen=True, kw_only=True):

@@ -14,26 +14,27 @@ import errno
 import itertools
 import os
 import sys
-import threading
 from collections import deque
 from collections.abc import Callable, Iterator
 from typing import Any, Final
 from weakref import WeakSet
 
 from canbroker.errors import CanOperationError
+from canbroker.system import locks
+from canbroker.system.locks import Rank
 
 if sys.platform != "win32":
     import resource  # now: later there may be no descriptor left to load it from its file
 
 #: Keeps other threads from forking. Hold it for moments only. Reentrant: a signal handler or a
 #: finalizer may interrupt the thread that holds it.
-fork_lock: Final = threading.RLock()
+fork_lock = locks.make(Rank.PROCESS)
 
 
 def has_interrupted() -> bool:
     """Whether this thread holds :data:`fork_lock`. If so, it runs a signal handler or a finalizer,
     and must not wait for another thread, which may wait for the lock."""
-    return bool(fork_lock._is_owned())  # type: ignore[attr-defined] # as threading.Condition
+    return locks.is_held(fork_lock)
 
 
 class Handle:
@@ -146,7 +147,7 @@ def register(
     if not _registered and hasattr(os, "register_at_fork"):
         _registered.append(True)
         os.register_at_fork(
-            before=_prepare_fork, after_in_parent=fork_lock.release, after_in_child=_after_fork
+            before=_prepare_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork
         )
     if before is not None and before not in _before_fork:
         _before_fork.append(before)
@@ -158,6 +159,10 @@ def _prepare_fork() -> None:
     fork_lock.acquire()
     for job in _before_fork:
         job()
+
+
+def _after_fork_in_parent() -> None:
+    fork_lock.release()
 
 
 def _after_fork() -> None:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-import threading
 
-from canbroker.system import handles
+from canbroker.system import handles, locks
 from canbroker.system.handles import Handle
+from canbroker.system.locks import Rank
 
 
 class Wake:
@@ -19,7 +19,7 @@ class Wake:
 
     def __init__(self) -> None:
         """:raises CanOperationError: no descriptors are left."""
-        self._lock = threading.RLock()  # a signal handler may interrupt a method and call set()
+        self._lock = locks.make(Rank.WAKE)
         self._set = False
         if hasattr(os, "eventfd"):
             self._read = self._write = Handle(os.eventfd, 0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import threading
 import time
 from collections.abc import Callable, Coroutine, Iterable, Sequence
 from types import TracebackType
@@ -11,6 +10,8 @@ from typing import TYPE_CHECKING, Any, Final, Self, TypeAlias
 
 from canbroker.bus.listening.readers import LoopReader, Reader, Source, ThreadReader, descriptor_of
 from canbroker.bus.ownership import Uncopyable, add_report
+from canbroker.system import locks
+from canbroker.system.locks import Rank
 from canbroker.system.throttle import Throttle
 
 if TYPE_CHECKING:
@@ -62,7 +63,7 @@ class Notifier(Uncopyable):
         self._readers: list[Reader] = []
         self._stopped = True
         self._over = False  # the listeners have been stopped
-        self._delivery = threading.RLock()  # one thread at a time calls listeners
+        self._delivery = locks.make(Rank.LISTENERS)  # one thread at a time calls them
         self._tasks: set[asyncio.Task[object]] = set()  # asyncio itself would forget them
         self._errors = Throttle(_logger)
         self._unstopped: list[Recipient] = []  # listeners that have to be stopped
@@ -289,7 +290,7 @@ def _tell(listener: Recipient, error: Exception) -> bool:
 # --------------------------------------------------------------------------- one Notifier per bus
 
 _active: list[tuple[Source, Notifier]] = []
-_active_lock = threading.RLock()  # a signal handler may stop another one
+_active_lock = locks.make(Rank.NOTIFIERS)
 
 
 def _claim(buses: Sequence[Source], notifier: Notifier) -> None:

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import logging
-import threading
 from collections.abc import Sequence
 
 from canbroker.bus.periodic.cyclic import period_ns_of
-from canbroker.bus.periodic.task import Modifier, OnError, Owner, PeriodicTask
+from canbroker.bus.periodic.task import Modifier, PeriodicTask, TaskKeeper, TaskPlan
 from canbroker.bus.periodic.timer import Entry, shared
 from canbroker.bus.transmitter import Unanswered
 from canbroker.errors import CanOperationError
 from canbroker.model.frame import Frame
 from canbroker.model.message import Message, to_frame
-from canbroker.system import clock
+from canbroker.system import clock, locks
+from canbroker.system.locks import Rank
 from canbroker.wire.tasks import stale_after_ns
 
 _logger = logging.getLogger("canbroker.bus")
@@ -27,24 +27,14 @@ class CallbackTask(PeriodicTask):
     periods that went by without a frame, because the process or the bus was too busy.
     """
 
-    def __init__(
-        self,
-        tasks: Owner,
-        modifier: Modifier,
-        messages: Message | Sequence[Message],
-        period: float,
-        duration: float | None,
-        *,
-        store: bool,
-        on_error: OnError | None,
-    ) -> None:
-        super().__init__(tasks, messages, period, duration, store=store, on_error=on_error)
+    def __init__(self, tasks: TaskKeeper, plan: TaskPlan, modifier: Modifier) -> None:
+        super().__init__(tasks, plan)
         self.started = False
         self._missed = 0  # slots; changed by the timer's thread
         self._expired = 0  # frames; changed by whoever has the bus
         self._sent: Unanswered | None = None  # last
         self._modifier = modifier
-        self._lock = threading.RLock()
+        self._lock = locks.make(Rank.TASK)
         self._entry: Entry | None = None  # at the timer; none if the task does not run
         self._ticking = False  # the entry's time has come
         self._position = 0  # in the sequence of messages
@@ -105,13 +95,13 @@ class CallbackTask(PeriodicTask):
             self._tasks.ended(self)
         self._note_failures()
 
-    def settle(self) -> None:
-        """Waits until nothing of it is on its way, but not on the timer's thread.
+    def wait_until_answered(self) -> None:
+        """Waits until the driver has sent or dropped its last frame; not on the timer's thread.
 
-        :raises CanOperationError: there still is, after some seconds.
+        :raises CanOperationError: it has not, after some seconds.
         """
         if self._sent is not None and not shared().is_mine():
-            self._tasks.settle(self._sent)
+            self._tasks.wait_until_answered(self._sent)
 
     # ----------------------------------------------------------------------- the timer's thread
 

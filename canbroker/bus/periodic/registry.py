@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import itertools
-import threading
 from collections.abc import Callable, Sequence
 from typing import Final
 from weakref import WeakValueDictionary
@@ -13,29 +12,30 @@ from canbroker.bus.connection import Connection
 from canbroker.bus.periodic.callback import CallbackTask
 from canbroker.bus.periodic.scheduled import ScheduledTask
 from canbroker.bus.periodic.scheduler_link import TaskLink
-from canbroker.bus.periodic.task import Modifier, OnError, PeriodicTask
+from canbroker.bus.periodic.task import PeriodicTask, TaskPlan
 from canbroker.bus.periodic.timer import shared
 from canbroker.bus.transmitter import Failed, Unanswered
 from canbroker.errors import CanOperationError
 from canbroker.model.frame import Frame, describe
-from canbroker.model.message import Message
-from canbroker.model.protection import Checksum, Counter
-from canbroker.system import clock
+from canbroker.system import clock, locks
+from canbroker.system.locks import Rank
 from canbroker.wire.tasks import MAX_TASKS, TaskTrouble
 
-_SETTLE_S: Final = 1.0
+#: Seconds that the timer's thread gets to end, before the bus is closed all the same.
+_JOIN_S: Final = 1.0
 
 #: What a callback task has sent is on the bus, or has expired, by then.
 _STOP_NS: Final = 5 * clock.SECOND
 
 
 class Periodic:
-    """The periodic tasks of one bus. Any thread. It is the ``Owner`` that they know."""
+    """The periodic tasks of one bus. Any thread. It is the :class:`TaskKeeper` that they know."""
 
     def __init__(self, connection: Connection) -> None:
         self.used = False  # whether there has been any task
         self._connection = connection
-        self._lock = threading.RLock()  # a finalizer or signal handler may shut the bus down
+        self._link = connection.task_link(self._refused)
+        self._lock = locks.make(Rank.TASKS)
         self._numbers = itertools.count(1)
         self._closed = False
         self._stored: dict[PeriodicTask, None] = {}  # a set, in order
@@ -46,56 +46,24 @@ class Periodic:
 
     # ----------------------------------------------------------------------------- for the bus
 
-    def make(
-        self,
-        messages: Message | Sequence[Message],
-        period: float,
-        duration: float | None,
-        *,
-        modifier: Modifier | None,
-        phase: float | None,
-        counter: Counter | None,
-        checksum: Checksum | None,
-        store: bool,
-        on_error: OnError | None,
-    ) -> PeriodicTask:
-        """A task that does not run yet. :raises ValueError: an argument, or two together."""
-        if modifier is not None:
-            if (phase, counter, checksum) != (None, None, None):
-                raise ValueError(
-                    "phase, counter and checksum are the scheduler's, which cannot call a "
-                    "modifier_callback: let that write them"
-                )
-            return CallbackTask(
-                self, modifier, messages, period, duration, store=store, on_error=on_error
-            )
-        number = next(self._numbers)
-        task = self._known[number] = ScheduledTask(
-            self,
-            number,
-            messages,
-            period,
-            duration,
-            phase=phase,
-            counter=counter,
-            checksum=checksum,
-            store=store,
-            on_error=on_error,
-        )
-        return task
+    def add(self, plan: TaskPlan, *, autostart: bool) -> PeriodicTask:
+        """A new task, which runs on return if ``autostart``.
 
-    def add(self, task: PeriodicTask, *, autostart: bool) -> None:
-        """Takes a new task, which is started if ``autostart``."""
+        :raises ValueError: an argument is not valid, or two do not go together.
+        :raises CanOperationError: it cannot be started.
+        """
+        task = self._make(plan)
         if autostart:
             try:
                 task.start()
             except BaseException:
-                if not task.started:  # else it ends with all that are stored
+                if not task.started:  # otherwise it ends with all that are stored
                     self._drop([task])
                     self.ended(task)
                 raise
         elif task.is_stored:
             self._stored[task] = None
+        return task
 
     def stop_all(self, *, remove: bool) -> None:
         """Ends the tasks that are stored; ``remove``: stores them no longer."""
@@ -123,13 +91,12 @@ class Periodic:
         for task in running:
             task.halt()
         if running:
-            shared().settle(_SETTLE_S)
-        if self._connection.tasks is not None:
-            self._connection.tasks.leave()
+            shared().join(_JOIN_S)
+        self._link.leave()
 
     def forget(self) -> None:
         """[forked child] The tasks are the parent's, and so is the lock."""
-        self._lock = threading.RLock()
+        self._lock = locks.make(Rank.TASKS)
         self._stored, self._running, self._heard, self._troubles = {}, set(), set(), {}
 
     # ----------------------------------------------------------------------------- for the tasks
@@ -142,14 +109,14 @@ class Periodic:
         self._connection.check_open()
 
     def in_turn(self, job: Callable[[TaskLink], None]) -> None:
-        link = self._connection.schedule(self._refused)
-        link.in_turn(functools.partial(job, link))
+        self._link.in_turn(functools.partial(job, self._link))
 
     def offer(self, frame: Frame, expires_ns: int, failed: Failed) -> Unanswered | None:
         return self._connection.sending.offer([frame], expires_ns, failed)
 
-    def settle(self, request: Unanswered) -> None:
-        self._connection.sending.settle(request, clock.monotonic_ns() + _STOP_NS)
+    def wait_until_answered(self, request: Unanswered) -> None:
+        deadline = clock.monotonic_ns() + _STOP_NS
+        self._connection.sending.wait_until_answered(request, deadline)
         if not request.answered:
             raise CanOperationError(
                 f"{describe(request.frames[0])} may still be sent: the driver has taken it"
@@ -191,7 +158,7 @@ class Periodic:
                 self.in_turn(functools.partial(_stop, scheduled))
             for task in tasks:
                 if isinstance(task, CallbackTask):
-                    task.settle()
+                    task.wait_until_answered()
         except CanOperationError:
             if not self._closed:  # by another thread, which ends all tasks
                 raise
@@ -212,18 +179,30 @@ class Periodic:
         if trouble is not None:
             raise trouble
 
+    def _make(self, plan: TaskPlan) -> PeriodicTask:
+        """A task that does not run yet."""
+        if plan.modifier is not None:
+            if (plan.phase, plan.counter, plan.checksum) != (None, None, None):
+                raise ValueError(
+                    "phase, counter and checksum are the scheduler's, which cannot call a "
+                    "modifier_callback: let that write them"
+                )
+            return CallbackTask(self, plan, plan.modifier)
+        number = next(self._numbers)
+        task = self._known[number] = ScheduledTask(self, plan, number)
+        return task
+
     def _drop(self, tasks: Sequence[PeriodicTask]) -> None:
         with self._lock:
             for task in tasks:
                 self._stored.pop(task, None)
 
     def _listen(self) -> None:
-        if self._connection.tasks is not None:
-            self._connection.tasks.listen(bool(self._heard))
+        self._link.listen(bool(self._heard))
 
     def _hear(self) -> None:
-        if self._connection.tasks is not None and not self._connection.closed:
-            self._connection.tasks.collect()
+        if not self._connection.closed:
+            self._link.collect()
 
     def _refused(self, trouble: TaskTrouble) -> None:
         """The scheduler says that frames were refused. Any thread, in a turn."""

@@ -9,12 +9,11 @@ from collections.abc import Sequence
 
 from canbroker.bus.periodic.cyclic import check_protection, frames_of, period_ns_of, phase_ns_of
 from canbroker.bus.periodic.scheduler_link import TaskLink
-from canbroker.bus.periodic.task import OnError, Owner, PeriodicTask
+from canbroker.bus.periodic.task import PeriodicTask, TaskKeeper, TaskPlan
 from canbroker.bus.periodic.timer import Entry
 from canbroker.errors import CanError, CanOperationError
 from canbroker.model.frame import Frame
 from canbroker.model.message import Message
-from canbroker.model.protection import Checksum, Counter
 from canbroker.transport.calls import ControlError
 from canbroker.wire.tasks import AddTask, ModifyTask, TaskAdded
 
@@ -24,26 +23,13 @@ _logger = logging.getLogger("canbroker.bus")
 class ScheduledTask(PeriodicTask):
     """A task that the scheduler runs, in a process of its own."""
 
-    def __init__(
-        self,
-        tasks: Owner,
-        number: int,
-        messages: Message | Sequence[Message],
-        period: float,
-        duration: float | None,
-        *,
-        phase: float | None,
-        counter: Counter | None,
-        checksum: Checksum | None,
-        store: bool,
-        on_error: OnError | None,
-    ) -> None:
-        super().__init__(tasks, messages, period, duration, store=store, on_error=on_error)
+    def __init__(self, tasks: TaskKeeper, plan: TaskPlan, number: int) -> None:
+        super().__init__(tasks, plan)
         self.number = number
         self._frames = frames_of(self.messages)
-        self._phase, self._phase_ns = phase, phase_ns_of(phase, self.period_ns)
-        self._counter, self._checksum = counter, checksum
-        check_protection(counter, checksum, self._frames)
+        self._phase, self._phase_ns = plan.phase, phase_ns_of(plan.phase, self.period_ns)
+        self._counter, self._checksum = plan.counter, plan.checksum
+        check_protection(plan.counter, plan.checksum, self._frames)
         self.started = False  # changed in a turn only
 
     def start(self) -> None:

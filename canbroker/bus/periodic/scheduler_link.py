@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import itertools
 import logging
-import threading
 from collections.abc import Callable, Sequence
 from typing import Final, TypeVar
 from weakref import WeakMethod
@@ -21,7 +20,8 @@ from canbroker.errors import (
     CanOperationError,
     CanTimeoutError,
 )
-from canbroker.system import clock
+from canbroker.system import clock, locks
+from canbroker.system.locks import Rank
 from canbroker.transport.address import Address, parse_address
 from canbroker.transport.calls import ControlError, ControlLink, NoAnswerError, result_of
 from canbroker.transport.runtime import Runtime
@@ -84,7 +84,7 @@ class TaskLink:
         self._numbers = itertools.count(1)
         self._asked: set[int] = set()
         self._answers: dict[int, control.Reply] = {}
-        self._arming = threading.RLock()
+        self._arming = locks.make(Rank.ARMING)
         self._listening = False
         self._descriptor: int | None = None  # of the socket
 
@@ -184,7 +184,7 @@ class TaskLink:
 
     def forked(self) -> None:
         """[forked child] The socket is the parent's, and so is the lock."""
-        self._arming = threading.RLock()
+        self._arming = locks.make(Rank.ARMING)
         self._descriptor = None
         self._link = None
 

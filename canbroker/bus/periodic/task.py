@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Protocol, TypeAlias
 
 from canbroker.bus.ownership import Uncopyable
@@ -19,6 +20,7 @@ from canbroker.bus.transmitter import Failed, Unanswered
 from canbroker.errors import CanOperationError
 from canbroker.model.frame import Frame, describe
 from canbroker.model.message import Message, to_frame
+from canbroker.model.protection import Checksum, Counter
 
 _logger = logging.getLogger("canbroker.bus")
 
@@ -26,7 +28,29 @@ Modifier: TypeAlias = Callable[[Message], object]
 OnError: TypeAlias = Callable[[Exception], bool | None]
 
 
-class Owner(Protocol):
+@dataclass(frozen=True, kw_only=True)
+class _Options:
+    store: bool = True
+    modifier: Modifier | None = None
+    phase: float | None = None
+    counter: Counter | None = None
+    checksum: Checksum | None = None
+    on_error: OnError | None = None
+
+
+@dataclass(frozen=True)
+class TaskPlan(_Options):
+    """What ``Bus.send_periodic`` was asked for, unchecked; the meaning is described there.
+
+    ``store``: whether the bus keeps the task, and so stops it with all others.
+    """
+
+    messages: Message | Sequence[Message]
+    period: float
+    duration: float | None
+
+
+class TaskKeeper(Protocol):
     """The tasks of one bus, as one of them sees it. Any thread."""
 
     @property
@@ -42,10 +66,10 @@ class Owner(Protocol):
     def offer(self, frame: Frame, expires_ns: int, failed: Failed) -> Unanswered | None:
         """Sends a frame if there is room; ``failed`` is told if it fails later."""
 
-    def settle(self, request: Unanswered) -> None:
-        """Waits until nothing is on its way any more of what was sent up to ``request``.
+    def wait_until_answered(self, request: Unanswered) -> None:
+        """Waits until the driver has sent or dropped the frames of ``request``.
 
-        :raises CanOperationError: there still is.
+        :raises CanOperationError: it has not, after some seconds.
         """
 
     def begin(self, task: PeriodicTask) -> None:
@@ -79,21 +103,12 @@ class PeriodicTask(
     since the last call. After the bus was shut down, :meth:`stop` alone has nothing to object to.
     """
 
-    def __init__(
-        self,
-        tasks: Owner,
-        messages: Message | Sequence[Message],
-        period: float,
-        duration: float | None,
-        *,
-        store: bool,
-        on_error: OnError | None,
-    ) -> None:
-        """``store``: whether the bus keeps it, and so stops it with all the others."""
-        super().__init__(messages, period, duration)
+    def __init__(self, tasks: TaskKeeper, plan: TaskPlan) -> None:
+        """:raises ValueError, CanOperationError: as ``Bus.send_periodic``."""
+        super().__init__(plan.messages, plan.period, plan.duration)
         self._tasks = tasks
-        self.is_stored = store
-        self.on_error = on_error
+        self.is_stored = plan.store
+        self.on_error = plan.on_error
         self._name = describe(to_frame(self.messages[0]))
 
     def __repr__(self) -> str:

@@ -11,7 +11,8 @@ import threading
 from collections.abc import Callable
 from typing import Final
 
-from canbroker.system import clock
+from canbroker.system import clock, locks
+from canbroker.system.locks import Rank
 from canbroker.system.undisturbed import undisturbed
 from canbroker.system.wake import Wake
 from canbroker.transport.waiter import Waiter
@@ -41,7 +42,7 @@ class Timer:
     def __init__(self) -> None:
         # Reentrant: a signal handler or a finalizer may interrupt a method and call another one.
         # So nothing here is read and then written: each change is one call that is done or not.
-        self._lock = threading.RLock()
+        self._lock = locks.make(Rank.TIMER)
         self._numbers = itertools.count()
         self._heap: list[tuple[int, int, Entry]] = []
         self._live: set[Entry] = set()  # those in the heap that are not cancelled
@@ -79,7 +80,7 @@ class Timer:
             if self._armed.pop(descriptor, None) is not None:
                 self._notify()
 
-    def settle(self, timeout: float) -> None:
+    def join(self, timeout: float) -> None:
         """Waits until the thread has ended, if nothing is left for it to do."""
         with self._lock:
             thread = self._thread if self._idle() else None
@@ -92,7 +93,7 @@ class Timer:
 
     def forget(self) -> None:
         """[forked child] The thread and its jobs are the parent's."""
-        self._lock = threading.RLock()
+        self._lock = locks.make(Rank.TIMER)
         self._heap, self._live, self._armed = [], set(), {}
         self._thread = self._wake = None
 
@@ -103,7 +104,7 @@ class Timer:
         wake = Wake()
         try:
             # A daemon, because Python waits for other threads before it calls what ends the buses
-            # and so their tasks. That waits for this one, with :meth:`settle`.
+            # and so their tasks. That waits for this one, with :meth:`join`.
             thread = threading.Thread(
                 target=self._run, args=(wake,), name="canbroker-timer", daemon=True
             )

@@ -26,7 +26,7 @@ def timer() -> Iterator[Timer]:
     """What a test leaves behind in it is found by the fixture that looks for threads."""
     timer = Timer()
     yield timer
-    timer.settle(DEADLINE_S)
+    timer.join(DEADLINE_S)
 
 
 @pytest.fixture
@@ -94,14 +94,14 @@ def test_the_thread_ends_with_the_last_job_and_begins_again(timer: Timer) -> Non
         assert len(ours()) == 1
         timer.cancel(entry)
         timer.cancel(entry)
-        timer.settle(DEADLINE_S)
+        timer.join(DEADLINE_S)
         assert ours() == []
 
 
-def test_settle_does_not_wait_for_a_thread_with_jobs(timer: Timer) -> None:
+def test_join_does_not_wait_for_a_thread_with_jobs(timer: Timer) -> None:
     entry = timer.at(after(3_600_000), lambda _: None)
     began = time.monotonic()
-    timer.settle(DEADLINE_S)
+    timer.join(DEADLINE_S)
     assert time.monotonic() - began < DEADLINE_S / 2
     timer.cancel(entry)
 
@@ -119,7 +119,7 @@ def test_cancelled_jobs_are_not_run_and_not_kept(timer: Timer) -> None:
     assert over.wait(DEADLINE_S)
     assert done == [True, 997, 998, 999]
     timer.cancel(last)
-    timer.settle(DEADLINE_S)
+    timer.join(DEADLINE_S)
     assert ours() == []
 
 
@@ -138,7 +138,7 @@ def test_a_job_may_use_the_timer(timer: Timer) -> None:
 
     def again(_: Entry) -> None:
         count.append(1)
-        timer.settle(DEADLINE_S)  # on its own thread: nothing to wait for
+        timer.join(DEADLINE_S)  # on its own thread: nothing to wait for
         doomed = timer.at(after(0), lambda _: over.set())
         timer.cancel(doomed)
         if len(count) < 50:
@@ -170,7 +170,7 @@ def test_a_readable_descriptor_is_told_of_once_until_it_is_armed_again(
     timer.disarm(wake.fileno())
     wake.set()
     timer.cancel(keep)
-    timer.settle(DEADLINE_S)
+    timer.join(DEADLINE_S)
     assert told == [1, 2]
     assert ours() == []
 
@@ -250,7 +250,7 @@ def test_a_signal_handler_may_use_the_timer_that_it_has_interrupted(timer: Timer
         while len(handled) < 2000:
             use()
     timer.cancel(keep)
-    timer.settle(DEADLINE_S)
+    timer.join(DEADLINE_S)
     assert ours() == []
 
 
