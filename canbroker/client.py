@@ -236,7 +236,7 @@ class Bus(EndingBus):
         self._periodic.raise_troubles()
         self._sending.send_many(frames, clock.deadline_after(timeout), taken=bool(timeout))
 
-    async def asend(self, msg: Message, timeout: float | None = None) -> None:
+    async def asend(self, msg: Any, timeout: float | None = None) -> None:
         """As :meth:`send`, for a task of an event loop. Ours.
 
         If the task is cancelled, the frame is not sent. With a ``timeout`` above 0, a thread

@@ -18,6 +18,7 @@ from canbroker.model.filters import EVERYTHING
 from canbroker.system import clock
 from canbroker.system.wake import Wake
 from canbroker.transport.address import parse_address
+from canbroker.transport.links import KeepingLink
 from canbroker.transport.runtime import Runtime
 from canbroker.transport.sockets import Context
 from canbroker.transport.waiter import Waiter
@@ -86,6 +87,7 @@ def test_the_transmit_socket(runtime: Runtime, answer: bytes) -> None:
     endpoint = f"ipc://{runtime.directory}/x.bad"
     with Bus("x", "virtual") as bus, answering(endpoint, answer):
         link = bus._connection.transmitter._link
+        assert isinstance(link, KeepingLink)
         link.socket.disconnect(bus._connection.attached.transmit)
         link.socket.connect(endpoint)
         with pytest.raises(CanOperationError, match="transmit reply"):

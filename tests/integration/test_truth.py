@@ -16,6 +16,7 @@ import pytest
 from canbroker import Bus, BusState, CanInitializationError, CanOperationError, Message
 from canbroker.delivery.subscriber import Subscriber
 from canbroker.system.entry_points import EntryPoint
+from canbroker.transport.links import KeepingLink
 from canbroker.transport.runtime import Runtime
 from tests.support.brokers import status_of, wait_until
 from tests.support.processes import Program
@@ -62,6 +63,7 @@ def test_what_an_actor_forgot_while_its_client_was_stopped_is_reported(runtime: 
             bus.send(frame())
         # The link breaks, and comes back as another one.
         link = bus._connection.transmitter._link
+        assert isinstance(link, KeepingLink)
         socket = link.socket
         endpoint = bus._connection.attached.transmit
         socket.disconnect(endpoint)
