@@ -12,8 +12,9 @@ from canbroker.bus.channel_watch import ChannelWatch
 from canbroker.bus.life import Life
 from canbroker.bus.turns import Turns
 from canbroker.bus.values import Membership, Receiving
+from canbroker.delivery.asker import Asker
 from canbroker.delivery.order import SLOW, Loss
-from canbroker.delivery.subscriber import Subscriber
+from canbroker.delivery.subscriber import Identity, Subscriber
 from canbroker.errors import CanLossError, CanOperationError, CanTimeoutError
 from canbroker.model.filters import EVERYTHING, FilterSet
 from canbroker.model.frame import ERROR, EXTENDED, EchoFrame
@@ -24,6 +25,7 @@ from canbroker.system.throttle import Throttle
 from canbroker.system.wake import Wake
 from canbroker.transport.address import parse_address
 from canbroker.transport.readiness import Readiness
+from canbroker.transport.stream_link import StreamLink
 from canbroker.wire.stream import ReadyEvent
 
 #: What is returned by a receive, or raised.
@@ -39,14 +41,10 @@ class Reception:
         self, membership: Membership, receiving: Receiving, life: Life, watch: ChannelWatch
     ) -> None:
         """``receiving``: what the user wants. ``watch`` is kept up to date by waiting threads."""
-        attached = membership.attached
         self.subscriber = Subscriber(
-            membership.context,
-            parse_address(attached.stream),
-            attached.name,
-            membership.client_id,
-            parse_address(attached.control),
-            membership.claim,
+            StreamLink(membership.context, parse_address(membership.attached.stream)),
+            Identity(membership.attached.name, membership.client_id, membership.claim),
+            functools.partial(_open_archive, membership),
             repairs=receiving.on_slow != "disconnect",
         )
         self.wake = Wake()  # interrupts a wait, to look whether the bus is closed
@@ -326,6 +324,11 @@ class Reception:
                 order.restarts,
                 self.subscriber.dropped_upstream,
             )
+
+
+def _open_archive(membership: Membership) -> Asker:
+    control = parse_address(membership.attached.control)
+    return Asker(membership.context, control, membership.client_id)
 
 
 def _passes(wanted: FilterSet, item: Item) -> bool:

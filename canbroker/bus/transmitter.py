@@ -6,12 +6,12 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Final, Protocol, TypeAlias
 
-from canbroker.bus.channel_watch import ChannelWatch
 from canbroker.errors import CanOperationError, CanTimeoutError
 from canbroker.model.frame import Frame, describe
 from canbroker.system import clock
 from canbroker.transport.waiter import Descriptor
 from canbroker.wire import WireError
+from canbroker.wire.stream import StateEvent
 from canbroker.wire.transmit import (
     CREDIT,
     Reply,
@@ -52,6 +52,17 @@ class TransmitLink(Protocol):
     def close(self) -> None: ...
 
 
+class WatchedChannel(Protocol):
+    """What a transmitter needs of :class:`canbroker.bus.channel_watch.ChannelWatch`."""
+
+    epoch: int
+    state: StateEvent
+
+    def problem(self) -> str | None: ...
+
+    def silent(self) -> bool: ...
+
+
 class Unanswered:
     """A request on its way, until it is ``answered``. Who waits for it (``awaited``) is told of
     its ``failures`` directly, and so is who wants to be told (``failed``)."""
@@ -82,10 +93,12 @@ class Transmitter:
         self,
         link: TransmitLink,
         client_id: str,
-        watch: ChannelWatch,
+        watch: WatchedChannel,
         wake: Callable[[], Descriptor | None],
+        now: Callable[[], int] = clock.monotonic_ns,
     ) -> None:
-        """``wake()`` interrupts every wait when :attr:`closing` is set; without one they look."""
+        """``wake()`` ends every wait when :attr:`closing` is set. If it is ``None``, waits look
+        at that now and then. ``now``: the time, in ns."""
         self.sent = 0
         self.failed = 0
         self.unanswered = 0  # frames
@@ -93,6 +106,7 @@ class Transmitter:
         self._client_id = client_id
         self._watch = watch
         self._wake = wake
+        self._now = now
         self.token = 0
         self._epoch = watch.epoch
         self._look_ns = 0
@@ -116,7 +130,7 @@ class Transmitter:
         :raises CanTimeoutError: that did not happen in time; none of the frames goes out later.
         :raises CanOperationError: the channel is down, or an earlier frame has failed.
         """
-        now = clock.monotonic_ns()
+        now = self._now()
         looks = now >= self._look_ns
         if looks:
             self._look_ns = now + _LOOK_AGAIN_NS
@@ -130,7 +144,7 @@ class Transmitter:
         self._follow_epoch()
         if not (taken and deadline) and self._locked:
             # The channel refuses it at once, and who sends it shall hear that now.
-            taken, deadline = True, clock.monotonic_ns() + _ANSWER_NS
+            taken, deadline = True, self._now() + _ANSWER_NS
         request = self._request(frames, deadline if deadline and taken else 0, None)
         if taken and deadline:
             self._await(request, deadline)
@@ -250,8 +264,8 @@ class Transmitter:
         :raises CanTimeoutError: ``deadline`` is over.
         :raises CanOperationError: the bus is being closed by somebody else.
         """
-        left = clock.remaining_ns(deadline)
-        if left == 0:
+        left = None if deadline is None else deadline - self._now()
+        if left is not None and left <= 0:
             raise CanTimeoutError(what)
         # Who closes the bus has set the wake for all the others, and would not sleep with it.
         wake = None if closing else self._wake()

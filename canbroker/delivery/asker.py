@@ -9,7 +9,7 @@ from canbroker.model.frame import EchoFrame
 from canbroker.system import clock
 from canbroker.transport.address import Address
 from canbroker.transport.calls import ControlError, ControlLink, result_of
-from canbroker.transport.sockets import Context, Socket
+from canbroker.transport.sockets import Context, Socket, readable
 from canbroker.transport.waiter import Descriptor
 from canbroker.wire import WireError, control
 from canbroker.wire.replay import History, Past, Replay, Replayed, decode_frames
@@ -38,6 +38,14 @@ class Asker:
     @property
     def socket(self) -> Socket:
         return self._link.socket
+
+    def readable(self) -> bool:
+        """Whether an answer has arrived."""
+        return readable(self._link.socket)
+
+    def wait(self, timeout_ns: int | None) -> None:
+        """Waits until an answer may have arrived, or ``timeout_ns`` is over."""
+        self._link.wait(None, timeout_ns)
 
     def close(self) -> None:
         self._link.close()

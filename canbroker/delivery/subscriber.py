@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from collections import deque
-from typing import Final
+from collections.abc import Callable
+from typing import Any, Final, NamedTuple, Protocol
 
-from canbroker.delivery.asker import Asker
 from canbroker.delivery.order import Order, Part
 from canbroker.errors import CanError, CanOperationError, CanTimeoutError
 from canbroker.model.filters import FilterSet
+from canbroker.model.frame import EchoFrame
 from canbroker.system import clock
 from canbroker.system.clock import SECOND
-from canbroker.transport.address import Address
-from canbroker.transport.sockets import STREAM_HIGH_WATER, Context, Messages, Socket, readable
-from canbroker.transport.waiter import Descriptor, Waiter
+from canbroker.transport.sockets import STREAM_HIGH_WATER
 from canbroker.wire import WireError, stream, topics
 
 #: A route is never silent for longer than a heartbeat; after this long its actor is gone, and
@@ -26,40 +25,86 @@ CATCH_UP_NS: Final = SECOND // 10
 #: An actor answers a change of filters at once; after this long it is asked again.
 _ASK_AGAIN_NS: Final = SECOND // 2
 
-#: What is missing when the filters are changed has this long to come.
-_SETTLE_NS: Final = SECOND
+#: Frames that are missing when the filters are changed have this long to arrive.
+_CHANGE_NS: Final = SECOND
+
+
+class Stream(Protocol):
+    """What a subscriber needs of :class:`canbroker.transport.stream_link.StreamLink`."""
+
+    @property
+    def socket(self) -> Any:
+        """What an event loop watches."""
+
+    def subscribe(self, topic: bytes) -> None: ...
+
+    def unsubscribe(self, topic: bytes) -> None: ...
+
+    def receive(self) -> tuple[bytes, bytes] | None: ...
+
+    def readable(self) -> bool: ...
+
+    def wait(self, timeout_ns: int | None, *others: Any) -> bool: ...
+
+    def close(self) -> None: ...
+
+
+class Archive(Protocol):
+    """What a subscriber needs of :class:`canbroker.delivery.asker.Asker`."""
+
+    @property
+    def socket(self) -> Any:
+        """Readable when an answer has arrived."""
+
+    def due_ns(self) -> int: ...
+
+    def mend(self, order: Order, topic: bytes) -> bool: ...
+
+    def history(
+        self, topic: bytes, seconds: float, wake: Any, deadline: int | None
+    ) -> tuple[list[EchoFrame], int] | None: ...
+
+    def readable(self) -> bool: ...
+
+    def wait(self, timeout_ns: int | None) -> None: ...
+
+    def close(self) -> None: ...
+
+
+class Identity(NamedTuple):
+    """A client of a channel. ``claim``: it wants the sole right to transmit; the text says for
+    people who it is."""
+
+    channel: str
+    client_id: str
+    claim: str | None = None
 
 
 class Subscriber:
-    """One client's SUB socket on one channel. Used by one thread at a time.
+    """Receives one client's route of one channel. Used by one thread at a time.
 
     ``order`` has the frames that have arrived, the account, and what is missing.
-    ``dropped_upstream`` is what the channel says of itself. A signal handler may raise anywhere
-    in here: a frame is then either in ``order.frames`` and the account, or will be missed.
+    ``dropped_upstream`` is the channel's own count. A signal handler may raise anywhere in here:
+    a frame is then either in ``order.frames`` and the account, or will be found missing.
     """
 
     def __init__(
         self,
-        context: Context,
-        endpoint: Address,
-        channel: str,
-        client_id: str,
-        control: Address | None = None,
-        claim: str | None = None,
+        link: Stream,
+        identity: Identity,
+        open_archive: Callable[[], Archive] | None = None,
         *,
         repairs: bool = True,
+        now: Callable[[], int] = clock.monotonic_ns,
     ) -> None:
-        """``control``: endpoint to ask for the past. Without it, or with ``repairs`` false, what
-        was missed is lost.
-
-        ``claim``: we want the sole right to transmit; it says for people who we are.
-        """
-        self.order = Order(repairs=repairs and control is not None)
+        """``open_archive``: connects to the channel to ask for the past. Without it, or with
+        ``repairs`` false, missing frames are lost. ``now``: the time, in ns."""
+        self.order = Order(repairs=repairs and open_archive is not None)
         self.dropped_upstream = 0
         self.filters: FilterSet | None = None
-        self._channel = channel
-        self._client_id = client_id
-        self._claim = claim
+        self._link = link
+        self._channel, self._client_id, self._claim = identity
+        self._now = now
         self._route = b""
         self._private = b""
         self._ready: stream.ReadyEvent | None = None  # under the filters in force
@@ -69,14 +114,10 @@ class Subscriber:
         self.states: deque[tuple[bytes, bool]] = deque()
         self._state_topic: bytes | None = None  # None: state events are not followed
         self._backlog = 0  # messages before the last answer
-        self._heard_ns = clock.monotonic_ns()
-        self.socket: Socket = context.subscriber(endpoint)
-        self._messages = Messages(self.socket)
-        self._suspected_ns: int | None = None  # since when a silence is being made sure of
-        self._waits: tuple[Descriptor, Asker | None, Waiter] | None = None  # for these two
-        self._context = context
-        self._control = control
-        self._asker: Asker | None = None  # while there is something to ask
+        self._heard_ns = now()
+        self._suspected_ns: int | None = None  # when checking of a silence began
+        self._open_archive = open_archive
+        self._archive: Archive | None = None  # while there is something to ask
 
     def subscribe(self, filters: FilterSet, deadline: int | None) -> stream.ReadyEvent:
         """Changes to ``filters``; returns when they are active in the driver process.
@@ -101,7 +142,7 @@ class Subscriber:
             is_replaced = answer.epoch != self.order.epoch
             if is_replaced or self._backlog >= STREAM_HIGH_WATER:
                 self._look_behind(deadline)
-            self._settle()
+            self._mend_before_change()
             self.order.begin(answer.epoch, ready.next_seq)
             # No call from here on: an exception strikes before all of it, or after.
             self._route = route
@@ -120,7 +161,7 @@ class Subscriber:
         Each goes to ``states`` with whether frames before it were missing when it arrived.
         """
         self._state_topic = topics.state_topic(self._channel)
-        self.socket.subscribe(self._state_topic)
+        self._link.subscribe(self._state_topic)
 
     def remember(self, seconds: float, deadline: int | None) -> None:
         """Puts the frames of the last ``seconds`` before those of the route, just subscribed to.
@@ -128,13 +169,13 @@ class Subscriber:
         :raises CanTimeoutError: the channel did not answer by ``deadline``.
         :raises CanOperationError: it refused.
         """
-        asker = self._open_asker()
+        archive = self._opened_archive()
         try:
-            past = asker.history(self._route, seconds, None, deadline)
+            past = archive.history(self._route, seconds, None, deadline)
         except WireError as error:
             raise CanOperationError(f"channel {self._channel!r}: {error}") from error
         finally:
-            self._close_asker()
+            self._close_archive()
         if past is None:
             raise CanTimeoutError(f"channel {self._channel!r} did not tell its history in time")
         self.order.remember(*past)
@@ -150,38 +191,34 @@ class Subscriber:
         while not order.frames:
             if order.gap is not None and self._mend():
                 continue
-            message = self._messages.next()
+            message = self._link.receive()
             if message is None:
                 return bool(order.losses)
             self._message(*message)
         return True
 
-    def wait(self, wake: Descriptor, timeout_ns: int | None) -> None:
+    def wait(self, wake: Any, timeout_ns: int | None) -> None:
         """Waits until something may have arrived, ``wake`` is set, or ``timeout_ns`` is over.
 
         :raises CanOperationError: the channel has been silent for too long.
         """
-        now = clock.monotonic_ns()
+        now = self._now()
         patience = max(self._heard_ns + SILENCE_NS - now, CATCH_UP_NS)
-        asker = self._asker if self.order.gap is not None else None
-        if asker is not None:
-            patience = min(patience, max(0, asker.due_ns() - now))
-        if self._waits is None or self._waits[:2] != (wake, asker):
-            waiter = Waiter()
-            for source in (self.socket, wake, *([asker.socket] if asker else [])):
-                waiter.add(source)
-            self._waits = wake, asker, waiter
-        ready = self._waits[2].wait(patience if timeout_ns is None else min(timeout_ns, patience))
-        self._messages.expected = self.socket in ready
-        if not ready:
+        others = [wake]
+        if self._archive is not None and self.order.gap is not None:
+            patience = min(patience, max(0, self._archive.due_ns() - now))
+            others.append(self._archive.socket)
+        if timeout_ns is not None:
+            patience = min(patience, timeout_ns)
+        if not self._link.wait(patience, *others):
             self.check_alive()
 
     def check_alive(self) -> None:
-        """For who has just found nothing to receive.
+        """Call it when there was nothing to receive.
 
         :raises CanOperationError: the channel has been silent for too long.
         """
-        now = clock.monotonic_ns()
+        now = self._now()
         if now - self._heard_ns < SILENCE_NS:
             return
         if self._suspected_ns is None:
@@ -193,77 +230,76 @@ class Subscriber:
 
     def readable(self) -> bool:
         """Whether :meth:`receive` would find a message."""
-        if self.order.frames or self.order.losses or readable(self.socket):
+        if self.order.frames or self.order.losses or self._link.readable():
             return True
-        return self._asker is not None and readable(self._asker.socket)
+        return self._archive is not None and self._archive.readable()
 
     @property
-    def sockets(self) -> list[Socket]:
+    def sockets(self) -> list[Any]:
         """Those that make it :meth:`readable`."""
-        return [self.socket] if self._asker is None else [self.socket, self._asker.socket]
+        archive = self._archive
+        return [self._link.socket] if archive is None else [self._link.socket, archive.socket]
 
     def leave(self) -> None:
-        """Says that we are not there any more; what has arrived can still be received."""
+        """Ends our presence on the channel; messages that have arrived can still be received."""
         topics, self._topics = self._topics, set()
         for topic in topics:
-            self.socket.unsubscribe(topic)
+            self._link.unsubscribe(topic)
 
     def close(self) -> None:
-        self.socket.close()
-        self._close_asker()
+        self._link.close()
+        self._close_archive()
 
-    def _open_asker(self) -> Asker:
+    def _opened_archive(self) -> Archive:
         """:raises CanOperationError: there is nobody to ask, or no descriptor for it."""
-        if self._control is None:
+        if self._open_archive is None:
             raise CanOperationError(f"channel {self._channel!r}: nobody to ask for the past")
-        if self._asker is None:
+        if self._archive is None:
             try:
-                self._asker = Asker(self._context, self._control, self._client_id)
+                self._archive = self._open_archive()
             except CanError as error:
                 raise CanOperationError(f"channel {self._channel!r}: {error}") from error
-        return self._asker
+        return self._archive
 
-    def _close_asker(self) -> None:
-        """A bus that misses nothing needs no descriptors for asking."""
-        asker, self._asker = self._asker, None
-        if asker is not None:
-            asker.close()
+    def _close_archive(self) -> None:
+        """Gives back its descriptors while nothing is missing."""
+        archive, self._archive = self._archive, None
+        if archive is not None:
+            archive.close()
 
     def _mend(self) -> bool:
-        """Sees to what is missing; whether there is news of it.
+        """Asks for missing frames, and handles answers; whether there was news.
 
         :raises CanOperationError: the answer is not of this protocol.
         """
-        if self._control is None:
+        if self._open_archive is None:
             return False
         try:
-            asker = self._open_asker()
+            archive = self._opened_archive()
         except CanOperationError as error:
             self.order.gone(str(error))
             return True
         try:
-            news = asker.mend(self.order, self._route)
+            news = archive.mend(self.order, self._route)
         except WireError as error:
             raise CanOperationError(f"channel {self._channel!r}: {error}") from error
         if self.order.gap is None:
-            self._close_asker()
+            self._close_archive()
         return news
 
     def _look_behind(self, deadline: int | None) -> None:
-        """Takes messages until one tells where the route stands that we are about to leave.
+        """Reads messages until one tells the position of the route that we are about to leave.
 
-        Our backlog was at its limit, or the actor is another one: the last frames before the change
-        may have been dropped, and nothing has told of that yet. What comes of the new route
-        meanwhile is repaired.
+        Our backlog was at its limit, or another actor has taken over: the last frames before the
+        change may have been dropped, and no message has told us so yet. Frames of the new route
+        that arrive meanwhile are repaired.
         """
-        until = clock.monotonic_ns() + _SETTLE_NS
+        until = self._now() + _CHANGE_NS
         until = until if deadline is None else min(until, deadline)
-        waiter = Waiter()
-        waiter.add(self.socket)
-        while self._route and (left := clock.remaining_ns(until)):
-            message = self._messages.next()
+        while self._route and (left := until - self._now()) > 0:
+            message = self._link.receive()
             if message is None:
-                waiter.wait(left)
+                self._link.wait(left)
             elif message[0] == self._route:
                 try:
                     batch = stream.decode_batch(message[1])
@@ -273,54 +309,50 @@ class Subscriber:
                 self.order.add(Part(batch.epoch, batch.first_seq, ()))
                 return
 
-    def _settle(self) -> None:
-        """Waits for what is missing of a route that we are about to leave."""
-        deadline = clock.monotonic_ns() + _SETTLE_NS
-        while self.order.gap is not None and self._control is not None:
-            if self._mend() or self._asker is None:
+    def _mend_before_change(self) -> None:
+        """Waits for missing frames of the route that we are about to leave."""
+        deadline = self._now() + _CHANGE_NS
+        while self.order.gap is not None and self._open_archive is not None:
+            if self._mend() or self._archive is None:
                 continue
-            left = clock.remaining_ns(deadline)
-            if left == 0:
+            left = deadline - self._now()
+            if left <= 0:
                 self.order.gone("the filters were changed before they came")
                 continue
-            waiter = Waiter()
-            waiter.add(self._asker.socket)
-            waiter.wait(left)
+            self._archive.wait(left)
 
     def _join(self, topic: bytes) -> None:
         self._topics.add(topic)
-        self.socket.subscribe(topic)
+        self._link.subscribe(topic)
 
     def _leave_others(self) -> None:
         """Unsubscribes from all but what is in force."""
         for topic in self._topics - {self._route, self._private}:
-            self.socket.unsubscribe(topic)
+            self._link.unsubscribe(topic)
             self._topics.discard(topic)
 
     def _until_ready(self, deadline: int | None) -> tuple[stream.EventBody, stream.ReadyEvent]:
-        """Takes messages until the answer to what was asked; their frames go to ``order``."""
-        waiter = Waiter()
-        waiter.add(self.socket)
-        again = clock.monotonic_ns() + _ASK_AGAIN_NS
+        """Reads messages until the answer to our request; their frames go to ``order``."""
+        again = self._now() + _ASK_AGAIN_NS
         self._backlog = 0
         while True:
             if self._answer is not None and isinstance(self._answer.payload, stream.ReadyEvent):
                 return self._answer, self._answer.payload
-            if (message := self._messages.next()) is not None:
+            if (message := self._link.receive()) is not None:
                 self._backlog += 1
                 self._message(*message)
                 continue
-            now = clock.monotonic_ns()
+            now = self._now()
             if deadline is not None and now >= deadline:
                 raise CanTimeoutError(
                     f"channel {self._channel!r} did not confirm the filters in time"
                 )
             if now >= again:
-                # The answer was dropped if our backlog was at its limit. That is read by now.
-                self.socket.unsubscribe(self._asked)
-                self.socket.subscribe(self._asked)
+                # The answer was dropped if our backlog was at its limit. We have read that now.
+                self._link.unsubscribe(self._asked)
+                self._link.subscribe(self._asked)
                 again = now + _ASK_AGAIN_NS
-            waiter.wait((again if deadline is None else min(deadline, again)) - now)
+            self._link.wait((again if deadline is None else min(deadline, again)) - now)
 
     def _message(self, topic: bytes, body: bytes) -> None:
         if topic == self._state_topic:
@@ -328,7 +360,7 @@ class Subscriber:
             return
         if topic not in {self._route, self._private, self._asked}:
             return  # a route that we have left, or that is not confirmed yet
-        self._heard_ns = clock.monotonic_ns()
+        self._heard_ns = self._now()
         self._suspected_ns = None
         try:
             if topic == self._route:

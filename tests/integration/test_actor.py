@@ -15,7 +15,7 @@ from canbroker.actors.channel.actor import ActorCrashedError, ChannelActor
 from canbroker.actors.lifelines import Lifelines
 from canbroker.actors.specs import ChannelSpec
 from canbroker.backends.virtual import InstantBus
-from canbroker.delivery.subscriber import Subscriber
+from canbroker.delivery.subscriber import Identity, Subscriber
 from canbroker.errors import CanInitializationError
 from canbroker.model.filters import EVERYTHING
 from canbroker.model.frame import FD, Frame
@@ -25,6 +25,7 @@ from canbroker.transport.address import parse_address
 from canbroker.transport.calls import ControlError, call
 from canbroker.transport.links import Link
 from canbroker.transport.sockets import Context
+from canbroker.transport.stream_link import StreamLink
 from canbroker.wire import control
 from canbroker.wire.transmit import CREDIT, Reply, Status, decode_reply, encode_request
 
@@ -67,7 +68,8 @@ class Running:
         assert not self._thread.is_alive()
 
     def subscriber(self, client_id: str) -> Subscriber:
-        subscriber = Subscriber(self.context, parse_address(self.spec.stream), "x", client_id)
+        link = StreamLink(self.context, parse_address(self.spec.stream))
+        subscriber = Subscriber(link, Identity("x", client_id))
         self._stack.callback(subscriber.close)
         subscriber.subscribe(EVERYTHING, clock.deadline_after(10))
         return subscriber
@@ -209,7 +211,7 @@ def test_what_a_gone_client_had_queued_is_not_sent(directory: Path, stack: ExitS
     link = actor.link()
     link.send(request(1, *[FRAME] * 1000, client="leaver"))
     actor.receive(witness, 1)
-    leaver.socket.close()
+    leaver.close()
     other = actor.link()
     other.send(request(1, Frame(0, 0x7FF, 0, b"last"), client="other"))
     seen = actor.receive(witness, 1)

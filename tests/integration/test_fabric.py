@@ -139,9 +139,11 @@ def test_a_killed_process_is_seen_to_leave(endpoint: str) -> None:
     from canbroker.system import clock
     from canbroker.transport.address import parse_address
     from canbroker.transport.sockets import Context
-    from canbroker.delivery.subscriber import Subscriber
+    from canbroker.delivery.subscriber import Identity, Subscriber
+    from canbroker.transport.stream_link import StreamLink
     from canbroker.model.filters import EVERYTHING
-    client = Subscriber(Context(), parse_address(arguments["endpoint"]), "can0", "victim")
+    link = StreamLink(Context(), parse_address(arguments["endpoint"]))
+    client = Subscriber(link, Identity("can0", "victim"))
     client.subscribe(EVERYTHING, clock.deadline_after(20))
     say("ready")
     hear()

@@ -12,8 +12,9 @@ import pytest
 
 from canbroker import Bus, BusState, CanOperationError, Message
 from canbroker.bus.channel_watch import ChannelWatch
+from canbroker.delivery.asker import Asker
 from canbroker.delivery.order import Order, Part
-from canbroker.delivery.subscriber import Subscriber
+from canbroker.delivery.subscriber import Identity, Subscriber
 from canbroker.model.filters import EVERYTHING
 from canbroker.system import clock
 from canbroker.system.wake import Wake
@@ -21,6 +22,7 @@ from canbroker.transport.address import parse_address
 from canbroker.transport.links import KeepingLink
 from canbroker.transport.runtime import Runtime
 from canbroker.transport.sockets import Context
+from canbroker.transport.stream_link import StreamLink
 from canbroker.transport.waiter import Waiter
 from canbroker.wire import topics
 from canbroker.wire.control import Reply
@@ -128,7 +130,9 @@ def test_the_past(tmp_path: Path, answer: bytes) -> None:
     context = Context()
     control = f"ipc://{tmp_path}/ctl"
     client = Subscriber(
-        context, parse_address(f"ipc://{tmp_path}/rx"), "can0", "c1", parse_address(control)
+        StreamLink(context, parse_address(f"ipc://{tmp_path}/rx")),
+        Identity("can0", "c1"),
+        lambda: Asker(context, parse_address(control), "c1"),
     )
     wake = Wake()
     try:

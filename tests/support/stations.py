@@ -14,13 +14,14 @@ import zmq
 from canbroker.actors.mailbox import Mailbox
 from canbroker.delivery.publisher import Presence, Publisher
 from canbroker.delivery.ring import Ring, anonymous
-from canbroker.delivery.subscriber import Subscriber
+from canbroker.delivery.subscriber import Identity, Subscriber
 from canbroker.model import filters
 from canbroker.model.frame import EchoFrame, Frame
 from canbroker.system import clock
 from canbroker.system.wake import Wake
 from canbroker.transport.address import parse_address
 from canbroker.transport.sockets import Context
+from canbroker.transport.stream_link import StreamLink
 from canbroker.transport.waiter import Waiter
 from canbroker.wire.stream import StateEvent, encode_state
 
@@ -33,7 +34,8 @@ _T = TypeVar("_T")
 
 @contextmanager
 def subscriber(context: Context, endpoint: str, client_id: str = "c1") -> Iterator[Subscriber]:
-    made = Subscriber(context, parse_address(endpoint), CHANNEL, client_id)
+    link = StreamLink(context, parse_address(endpoint))
+    made = Subscriber(link, Identity(CHANNEL, client_id))
     try:
         yield made
     finally:

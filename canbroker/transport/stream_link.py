@@ -1,0 +1,54 @@
+"""The subscriber's end of a stream."""
+
+from __future__ import annotations
+
+import operator
+
+from canbroker.transport.address import Address
+from canbroker.transport.sockets import Context, Messages, Socket, readable
+from canbroker.transport.waiter import Descriptor, Waiter
+
+
+class StreamLink:
+    """A SUB socket. One thread at a time. Nothing here blocks except :meth:`wait`."""
+
+    def __init__(self, context: Context, endpoint: Address) -> None:
+        self.socket: Socket = context.subscriber(endpoint)
+        self._messages = Messages(self.socket)
+        self._waits: tuple[tuple[Descriptor, ...], Waiter] | None = None  # for these others
+
+    def subscribe(self, topic: bytes) -> None:
+        self.socket.subscribe(topic)
+
+    def unsubscribe(self, topic: bytes) -> None:
+        self.socket.unsubscribe(topic)
+
+    def receive(self) -> tuple[bytes, bytes] | None:
+        """Topic and body of the next message, if one has arrived."""
+        return self._messages.next()
+
+    def readable(self) -> bool:
+        """Whether a message has arrived."""
+        return readable(self.socket)
+
+    def wait(self, timeout_ns: int | None, *others: Descriptor) -> bool:
+        """Waits until a message may have arrived or one of ``others`` is readable.
+
+        :returns: whether one of these is so; if not, ``timeout_ns`` is over.
+        """
+        if self._waits is None or not _same(self._waits[0], others):
+            waiter = Waiter()
+            for source in (self.socket, *others):
+                waiter.add(source)
+            self._waits = others, waiter
+        ready = self._waits[1].wait(timeout_ns)
+        self._messages.expected = self.socket in ready
+        return bool(ready)
+
+    def close(self) -> None:
+        self.socket.close()
+
+
+def _same(one: tuple[Descriptor, ...], other: tuple[Descriptor, ...]) -> bool:
+    """Whether they are the same objects: sockets are equal when one has the other's address."""
+    return len(one) == len(other) and all(map(operator.is_, one, other))

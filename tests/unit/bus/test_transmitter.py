@@ -1,0 +1,253 @@
+"""Credit, deadlines and the account of what was sent, over a scripted link: no process, no wait."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pytest
+
+from canbroker.bus.transmitter import Transmitter, Unanswered
+from canbroker.errors import CanOperationError, CanTimeoutError
+from canbroker.model.frame import Frame
+from canbroker.system.clock import MILLISECOND, SECOND
+from canbroker.system.wake import Wake
+from canbroker.wire.stream import Holder, StateEvent
+from canbroker.wire.transmit import (
+    CREDIT,
+    MAX_FRAMES,
+    Request,
+    Status,
+    decode_request,
+    encode_reply,
+)
+from tests.support.scripted_links import ScriptedTransmitLink
+
+FRAME = Frame(0, 0x123, 0, b"data")
+
+
+class Watched:
+    """What is known of the channel, as each test has it."""
+
+    def __init__(self) -> None:
+        self.epoch = 7
+        self.state = StateEvent(state="active")
+        self.trouble: str | None = None
+        self.is_silent = False
+
+    def problem(self) -> str | None:
+        return self.trouble
+
+    def silent(self) -> bool:
+        return self.is_silent
+
+
+class Side:
+    """A transmitter with its link and channel."""
+
+    def __init__(self) -> None:
+        self.link = ScriptedTransmitLink()
+        self.channel = Watched()
+        self.transmitter = Transmitter(self.link, "c1", self.channel, no_wake, self.link.now)
+
+    def requests(self) -> list[Request]:
+        return [decode_request(body) for body in self.link.sent]
+
+    def answer(
+        self,
+        token: int,
+        status: Status = Status.OK,
+        *,
+        at_ns: int = 0,
+        accepted: int = 0,
+        reason: str = "",
+        failed: Sequence[int] = (),
+    ) -> None:
+        self.link.at(at_ns, encode_reply(token, status, accepted, 0, reason, failed))
+
+
+def no_wake() -> Wake | None:
+    return None
+
+
+@pytest.fixture
+def side() -> Side:
+    return Side()
+
+
+def test_a_send_waits_for_nothing_while_there_is_credit(side: Side) -> None:
+    for _ in range(CREDIT):
+        side.transmitter.send([FRAME], None, taken=False)
+    assert side.link.time_ns == 0
+    assert side.transmitter.unanswered == CREDIT
+    assert [request.token for request in side.requests()] == list(range(1, CREDIT + 1))
+    assert {(request.client_id, request.epoch) for request in side.requests()} == {("c1", 7)}
+
+
+def test_without_credit_it_waits_for_an_answer(side: Side) -> None:
+    side.transmitter.send([FRAME] * MAX_FRAMES, None, taken=False)
+    side.transmitter.send([FRAME] * MAX_FRAMES, None, taken=False)
+    side.answer(1, at_ns=30 * MILLISECOND)
+    side.transmitter.send([FRAME], None, taken=False)
+    assert side.link.time_ns == 30 * MILLISECOND
+    assert side.transmitter.unanswered == MAX_FRAMES + 1
+    assert side.transmitter.sent == MAX_FRAMES
+
+
+def test_without_credit_at_its_deadline_nothing_was_sent(side: Side) -> None:
+    for _ in range(2):
+        side.transmitter.send([FRAME] * MAX_FRAMES, None, taken=False)
+    with pytest.raises(CanTimeoutError, match="the transmit queue is full"):
+        side.transmitter.send([FRAME], SECOND, taken=False)
+    assert side.link.time_ns == SECOND
+    assert len(side.link.sent) == 2
+
+
+def test_a_send_with_a_deadline_gives_it_to_the_actor_and_waits_for_the_answer(side: Side) -> None:
+    side.answer(1, at_ns=20 * MILLISECOND)
+    side.transmitter.send([FRAME], SECOND, taken=True)
+    assert side.link.time_ns == 20 * MILLISECOND
+    assert [request.expires_ns for request in side.requests()] == [SECOND]
+    assert side.transmitter.unanswered == 0
+
+
+def test_an_answer_just_after_the_deadline_is_waited_for(side: Side) -> None:
+    """The driver may have taken the frame just before it expired."""
+    side.answer(1, at_ns=SECOND + 40 * MILLISECOND)
+    side.transmitter.send([FRAME], SECOND, taken=True)
+    assert side.transmitter.sent == 1
+
+
+def test_a_frame_that_expires_raises_in_its_own_send(side: Side) -> None:
+    side.answer(1, Status.EXPIRED, at_ns=SECOND, reason="too late", failed=[0])
+    with pytest.raises(CanTimeoutError, match="was not sent: too late"):
+        side.transmitter.send([FRAME], SECOND, taken=True)
+    assert (side.transmitter.sent, side.transmitter.failed) == (0, 1)
+    side.transmitter.raise_failures()  # nothing is left to be told
+
+
+def test_no_answer_at_all_raises(side: Side) -> None:
+    with pytest.raises(CanTimeoutError, match="the driver did not take it in time"):
+        side.transmitter.send([FRAME], SECOND, taken=True)
+    assert side.link.time_ns == SECOND + 50 * MILLISECOND
+    assert side.transmitter.unanswered == 1  # it may come yet
+
+
+def test_what_fails_later_is_raised_once_by_the_next_send(side: Side) -> None:
+    side.transmitter.send([FRAME] * 3, None, taken=False)
+    side.answer(1, Status.REFUSED, accepted=1, reason="no room", failed=[1, 2])
+    side.link.time_ns = SECOND  # else it would not look for answers yet
+    with pytest.raises(CanOperationError, match=r"was not sent: no room \(and 1 more\)"):
+        side.transmitter.send([FRAME], None, taken=False)
+    side.transmitter.send([FRAME], None, taken=False)
+    assert (side.transmitter.sent, side.transmitter.failed) == (1, 2)
+
+
+def test_answers_are_not_looked_for_at_every_send(side: Side) -> None:
+    side.transmitter.send([FRAME], None, taken=False)
+    side.answer(1)
+    side.transmitter.send([FRAME], None, taken=False)
+    assert side.transmitter.sent == 0
+    side.link.time_ns += MILLISECOND
+    side.transmitter.send([FRAME], None, taken=False)
+    assert side.transmitter.sent == 1
+
+
+def test_one_answer_stands_for_all_requests_up_to_it(side: Side) -> None:
+    for _ in range(3):
+        side.transmitter.send([FRAME], None, taken=False)
+    side.answer(2)
+    side.transmitter.collect()
+    assert (side.transmitter.sent, side.transmitter.unanswered) == (2, 1)
+
+
+def test_a_channel_with_a_problem_refuses_at_once(side: Side) -> None:
+    side.channel.trouble = "bus-off"
+    with pytest.raises(CanOperationError, match=r"cannot send 123#64617461: bus-off"):
+        side.transmitter.send([FRAME], None, taken=False)
+    assert side.link.sent == []
+
+
+def test_a_full_socket_raises_and_costs_no_credit(side: Side) -> None:
+    side.link.room = False
+    with pytest.raises(CanTimeoutError, match="the socket's queue is full"):
+        side.transmitter.send([FRAME], None, taken=False)
+    assert side.transmitter.unanswered == 0
+
+
+def test_a_send_on_a_channel_that_somebody_else_holds_hears_of_it(side: Side) -> None:
+    side.channel.state = StateEvent(state="active", exclusive=Holder("c2", "a test"))
+    side.answer(1, Status.LOCKED, at_ns=MILLISECOND, reason="exclusive", failed=[0])
+    with pytest.raises(CanOperationError, match="was not sent: exclusive"):
+        side.transmitter.send([FRAME], None, taken=False)
+
+
+def test_what_a_replaced_actor_had_is_not_known_to_be_sent(side: Side) -> None:
+    side.transmitter.send([FRAME], None, taken=False)
+    side.channel.epoch = 8
+    assert side.transmitter.pending() == 0
+    with pytest.raises(CanOperationError, match="is not known to be sent: the channel actor was"):
+        side.transmitter.raise_failures()
+    side.transmitter.send([FRAME], None, taken=False)
+    assert side.requests()[-1].epoch == 8
+
+
+def test_a_flush_gives_up_when_the_channel_is_silent(side: Side) -> None:
+    side.transmitter.send([FRAME], None, taken=False)
+    side.channel.is_silent = True
+    with pytest.raises(CanOperationError, match="the broker or the channel actor is gone"):
+        side.transmitter.flush(10 * SECOND)
+    assert side.link.time_ns == SECOND // 4  # the first look
+
+
+def test_a_flush_names_what_is_left_at_its_deadline(side: Side) -> None:
+    side.transmitter.send([FRAME] * 5, None, taken=False)
+    with pytest.raises(CanTimeoutError, match="5 frames are not acknowledged"):
+        side.transmitter.flush(SECOND)
+    assert side.link.time_ns == SECOND
+
+
+def test_a_flush_ends_when_the_bus_is_closed_by_another_thread(side: Side) -> None:
+    side.transmitter.send([FRAME], None, taken=False)
+    side.transmitter.closing = True
+    with pytest.raises(CanOperationError, match="the bus was shut down"):
+        side.transmitter.flush(None)
+
+
+def test_the_thread_that_closes_the_bus_flushes_all_the_same(side: Side) -> None:
+    side.transmitter.send([FRAME], None, taken=False)
+    side.transmitter.closing = True
+    side.answer(1, at_ns=2 * SECOND)
+    side.transmitter.flush(10 * SECOND, closing=True)
+    assert side.transmitter.sent == 1
+
+
+def test_an_offer_never_waits(side: Side) -> None:
+    told: list[tuple[str, bool]] = []
+    for _ in range(2):
+        side.transmitter.send([FRAME] * MAX_FRAMES, None, taken=False)
+    assert side.transmitter.offer([FRAME], SECOND, lambda *failure: told.append(failure)) is None
+    side.answer(1)
+    request = side.transmitter.offer([FRAME], SECOND, lambda *failure: told.append(failure))
+    assert isinstance(request, Unanswered)
+    side.answer(3, Status.EXPIRED, at_ns=SECOND, reason="too late", failed=[0])
+    side.transmitter.wait_until_answered(request, 2 * SECOND)
+    assert (side.link.time_ns, request.answered) == (SECOND, True)
+    assert told == [("123#64617461 was not sent: too late", True)]
+    side.transmitter.raise_failures()  # others are not told
+
+
+def test_a_wait_for_a_request_ends_at_its_deadline(side: Side) -> None:
+    request = side.transmitter.offer([FRAME], SECOND, lambda *_: None)
+    assert request is not None
+    side.transmitter.wait_until_answered(request, SECOND)
+    assert (side.link.time_ns, request.answered) == (SECOND, False)
+
+
+def test_an_answer_that_is_not_of_the_protocol_is_passed_over(side: Side) -> None:
+    side.transmitter.send([FRAME], None, taken=False)
+    side.link.at(0, b"\xc0")
+    side.answer(1)
+    with pytest.raises(CanOperationError, match="transmit reply"):
+        side.transmitter.collect()
+    side.transmitter.collect()
+    assert side.transmitter.sent == 1
