@@ -36,9 +36,9 @@ class Guard:
         self._gate = gate
         self._limit = limit
         self._refused = refused
-        self._costs: Counter[Connection] = Counter()
+        self._costs: Counter[PeerConnection] = Counter()
         self._since_ns = 0
-        self._ended: dict[Connection, int] = {}  # until when no other one can be the same
+        self._ended: dict[PeerConnection, int] = {}  # until when no other one can be the same
 
     def has_ended(self, message: zmq.Frame) -> bool:
         """Whether it is left over from a connection that was ended: pass over it."""
@@ -46,14 +46,14 @@ class Guard:
             return False
         now = clock.monotonic_ns()
         self._ended = {which: until for which, until in self._ended.items() if until > now}
-        return Connection.of(message) in self._ended
+        return PeerConnection.of(message) in self._ended
 
     def refuse(self, message: zmq.Frame, size: int) -> None:
         """Counts a message that is refused, and ends its connection if that were too many.
 
         ``message``: a part of it; ``size``: of all its parts, bytes.
         """
-        connection = Connection.of(message)
+        connection = PeerConnection.of(message)
         if connection is None:
             return
         now = clock.monotonic_ns()
@@ -78,7 +78,7 @@ class Guard:
         )
 
 
-class Connection(NamedTuple):
+class PeerConnection(NamedTuple):
     """What a message has come by: the number of a descriptor, which may be another connection's
     by now, and who was at its other end, ``localhost:user:group:process`` of a Unix socket."""
 
@@ -86,7 +86,7 @@ class Connection(NamedTuple):
     peer: str
 
     @classmethod
-    def of(cls, message: zmq.Frame) -> Connection | None:
+    def of(cls, message: zmq.Frame) -> PeerConnection | None:
         """``None``: nobody tells who it is; 0 stands for all processes of other containers."""
         if sys.platform != "linux":
             return None

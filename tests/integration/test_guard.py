@@ -20,7 +20,7 @@ from canbroker.system import clock
 from canbroker.system.throttle import Throttle
 from canbroker.transport import gate, guard
 from canbroker.transport.address import parse_address
-from canbroker.transport.guard import Connection, Guard
+from canbroker.transport.guard import Guard, PeerConnection
 from canbroker.transport.links import MAX_REFUSED
 from canbroker.transport.runtime import Runtime
 from canbroker.transport.sockets import Context
@@ -252,9 +252,9 @@ def is_open(end: sockets.socket) -> bool:
 def test_a_descriptor_that_is_another_process_s_by_now() -> None:
     ours, theirs = sockets.socketpair()
     with ours, theirs:
-        Connection(ours.fileno(), peer_of(os.getpid() + 1)).hang_up()
+        PeerConnection(ours.fileno(), peer_of(os.getpid() + 1)).hang_up()
         assert is_open(theirs)
-        Connection(ours.fileno(), peer_of(os.getpid())).hang_up()
+        PeerConnection(ours.fileno(), peer_of(os.getpid())).hang_up()
         assert not is_open(theirs)
 
 
@@ -263,11 +263,11 @@ def test_a_descriptor_that_is_no_connection_by_now() -> None:
     read, write = os.pipe()
     with sockets.create_server(("127.0.0.1", 0)) as other:
         for descriptor in (read, other.fileno()):
-            Connection(descriptor, peer_of(os.getpid())).hang_up()
+            PeerConnection(descriptor, peer_of(os.getpid())).hang_up()
     os.close(write)
     assert os.read(read, 1) == b"", "nobody else has it"
     os.close(read)
-    Connection(read, peer_of(os.getpid())).hang_up()
+    PeerConnection(read, peer_of(os.getpid())).hang_up()
     assert descriptors() == before
 
 
@@ -277,7 +277,7 @@ def test_who_is_gone_and_has_not_read_what_it_was_sent() -> None:
         ours.send(b"an answer")
         theirs.send(b"garbage")
         theirs.close()
-        Connection(ours.fileno(), peer_of(os.getpid())).hang_up()
+        PeerConnection(ours.fileno(), peer_of(os.getpid())).hang_up()
         assert ours.recv(1) == b""
 
 

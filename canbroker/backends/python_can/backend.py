@@ -13,8 +13,8 @@ from canbroker.backends.base import Backend, Transmit
 from canbroker.backends.python_can.driver import FD_PROTOCOLS, close_driver, open_driver
 from canbroker.backends.python_can.exchange import Exchange
 from canbroker.backends.python_can.options import PythonCanOptions
-from canbroker.backends.python_can.receiving import Reception
-from canbroker.backends.python_can.sending import Sending
+from canbroker.backends.python_can.receiving import DriverReader
+from canbroker.backends.python_can.sending import DriverWriter
 from canbroker.model.filters import FilterSet
 from canbroker.model.frame import Frame
 from canbroker.system import clock
@@ -49,10 +49,10 @@ class PythonCanBackend(Backend):
         self._bus = bus
         self._interface = options.interface
         self._exchange = Exchange(self._name)
-        self._reception = Reception(bus, self._exchange, options.interface)
+        self._reception = DriverReader(bus, self._exchange, options.interface)
         self._closing = threading.Lock()
         self._closed = False
-        sending = Sending(bus, self._exchange, self._reception, options.interface)
+        sending = DriverWriter(bus, self._exchange, self._reception, options.interface)
         self._threads = [
             self._start("recv", self._reception.run),
             self._start("send", sending.run),

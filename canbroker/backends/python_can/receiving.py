@@ -58,7 +58,7 @@ _RETURN_OWN: Final = frozenset({"udp_multicast"})
 _RETURNED_NS: Final = clock.SECOND
 
 
-class Reception:
+class DriverReader:
     """Reads a driver into an exchange: :meth:`run` is its thread, the rest is any thread's."""
 
     def __init__(self, bus: can.BusABC, exchange: Exchange, interface: str) -> None:

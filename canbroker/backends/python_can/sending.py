@@ -11,7 +11,7 @@ from canbroker.backends.python_can.exchange import Exchange
 from canbroker.backends.python_can.failures import DriverError, foreign
 from canbroker.backends.python_can.known import ROOM, Meaning, driver
 from canbroker.backends.python_can.messages import to_message
-from canbroker.backends.python_can.receiving import Reception
+from canbroker.backends.python_can.receiving import DriverReader
 from canbroker.system import clock
 
 #: How long a driver may wait for room.
@@ -22,11 +22,11 @@ _RETRY_FIRST_NS: Final = 1 * clock.MILLISECOND
 _RETRY_MAX_NS: Final = 10 * clock.MILLISECOND
 
 
-class Sending:
+class DriverWriter:
     """Sends what an exchange has with a driver: :meth:`run` is its thread."""
 
     def __init__(
-        self, bus: can.BusABC, exchange: Exchange, reception: Reception, interface: str
+        self, bus: can.BusABC, exchange: Exchange, reception: DriverReader, interface: str
     ) -> None:
         """``reception`` is told of each frame before it is sent."""
         self._bus = bus

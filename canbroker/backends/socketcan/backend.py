@@ -29,7 +29,7 @@ from canbroker.backends.socketcan.error_frames import (
     is_overrun,
 )
 from canbroker.backends.socketcan.interface import condition_of, describe, prepare, sent_since
-from canbroker.backends.socketcan.netlink import Link
+from canbroker.backends.socketcan.netlink import NetDevice
 from canbroker.backends.socketcan.options import SocketcanOptions
 from canbroker.backends.socketcan.passing import PassList, pack_entries
 from canbroker.backends.socketcan.queue import STALL_NS, STALLED, WINDOW, TransmitQueue
@@ -94,7 +94,7 @@ class SocketcanBackend(Backend):
     order of the bus.
     """
 
-    def __init__(self, raw: socket.socket, link: Link, options: SocketcanOptions) -> None:
+    def __init__(self, raw: socket.socket, link: NetDevice, options: SocketcanOptions) -> None:
         self.info = describe(link)
         self.bitrate = link.bitrate
         self.data_bitrate = link.data_bitrate if options.fd else None

@@ -16,7 +16,7 @@ from typing import Final
 
 from canbroker.backends.base import RepeatKey, Repetition
 from canbroker.backends.socketcan.codec import CANFD_MTU, can_id_of, encode
-from canbroker.backends.socketcan.netlink import Link
+from canbroker.backends.socketcan.netlink import NetDevice
 from canbroker.backends.socketcan.rhythm import Rhythm
 from canbroker.system.clock import SECOND
 
@@ -60,7 +60,7 @@ class Operation:
 class Repeater:
     """What the kernel repeats on one interface. Not thread-safe: guarded by its owner."""
 
-    def __init__(self, link: Link) -> None:
+    def __init__(self, link: NetDevice) -> None:
         self.available = True  # until the kernel says otherwise
         self._interface = link.name
         # The kernel drops, without a word, repeated frames that a controller's queue has no room

@@ -8,14 +8,14 @@ from typing import Final
 from canbroker.backends.base import BusCondition
 from canbroker.backends.socketcan import netlink
 from canbroker.backends.socketcan.codec import CAN_MTU, CANFD_MTU
-from canbroker.backends.socketcan.netlink import Link
+from canbroker.backends.socketcan.netlink import NetDevice
 from canbroker.backends.socketcan.options import SocketcanOptions
 from canbroker.errors import CanInitializationError
 
 _ERROR_STATES: Final = {"warning", "passive"}
 
 
-def prepare(options: SocketcanOptions) -> Link:
+def prepare(options: SocketcanOptions) -> NetDevice:
     """The interface, up and as asked for; set to that before if ``configure`` says so.
 
     :raises CanInitializationError: names the interface, what it is, and the command to change it.
@@ -31,7 +31,7 @@ def prepare(options: SocketcanOptions) -> Link:
     return link
 
 
-def mismatch(options: SocketcanOptions, link: Link) -> str | None:
+def mismatch(options: SocketcanOptions, link: NetDevice) -> str | None:
     """What of the interface is not as asked for, with the command for it; ``None`` if all is.
 
     An interface without a controller (vcan) has no rates: it agrees with any.
@@ -56,7 +56,7 @@ def mismatch(options: SocketcanOptions, link: Link) -> str | None:
     return None
 
 
-def command(options: SocketcanOptions, link: Link) -> str:
+def command(options: SocketcanOptions, link: NetDevice) -> str:
     """The shell command that would set the interface as asked for."""
     name = link.name
     if link.kind != "can":
@@ -76,14 +76,14 @@ def command(options: SocketcanOptions, link: Link) -> str:
     return f"ip link set {name} down && {change} && ip link set {name} up"
 
 
-def condition_of(link: Link) -> BusCondition:
+def condition_of(link: NetDevice) -> BusCondition:
     """What the kernel says of the controller when the interface is opened."""
     if link.state == "bus-off":
         return BusCondition(off=True, reason="bus-off")
     return BusCondition(reason=f"error {link.state}" if link.state in _ERROR_STATES else "")
 
 
-def describe(link: Link) -> str:
+def describe(link: NetDevice) -> str:
     """A line for people."""
     parts = [link.kind, f"MTU {link.mtu}"]
     if link.listen_only:
@@ -95,7 +95,7 @@ def describe(link: Link) -> str:
     return f"socketcan {link.name} ({', '.join(parts)})"
 
 
-def sent_since(link: Link) -> int:
+def sent_since(link: NetDevice) -> int:
     """Frames that the interface has sent since it was looked up, whoever sent them, as its driver
     counts them; 0 if the kernel cannot be asked."""
     try:
@@ -105,7 +105,7 @@ def sent_since(link: Link) -> int:
     return now.transmitted - link.transmitted if now else 0
 
 
-def _look_up(name: str) -> Link:
+def _look_up(name: str) -> NetDevice:
     try:
         link = netlink.find_link(name)
     except OSError as error:
@@ -117,14 +117,14 @@ def _look_up(name: str) -> Link:
     return link
 
 
-def _rates(options: SocketcanOptions, link: Link) -> tuple[int | None, int | None]:
+def _rates(options: SocketcanOptions, link: NetDevice) -> tuple[int | None, int | None]:
     """What to set the rates to. The kernel takes CAN FD only together with both of them."""
     if not options.fd:
         return options.bitrate, None
     return options.bitrate or link.bitrate, options.data_bitrate or link.data_bitrate
 
 
-def _configure(options: SocketcanOptions, link: Link) -> None:
+def _configure(options: SocketcanOptions, link: NetDevice) -> None:
     if link.kind == "can" and options.fd and None in _rates(options, link):
         raise CanInitializationError(
             f"cannot configure interface {link.name}: CAN FD needs bitrate and data_bitrate"
@@ -147,7 +147,7 @@ def _configure(options: SocketcanOptions, link: Link) -> None:
         ) from error
 
 
-def _set(options: SocketcanOptions, link: Link) -> None:
+def _set(options: SocketcanOptions, link: NetDevice) -> None:
     if link.kind == "can":
         bitrate, data_bitrate = _rates(options, link)
         netlink.set_controller(

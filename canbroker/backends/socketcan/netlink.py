@@ -59,7 +59,7 @@ _TIMEOUT_S: Final = 2.0
 
 
 @dataclass(frozen=True)
-class Link:
+class NetDevice:
     """A CAN interface as the kernel describes it. Rates in bit/s, ``None`` where it has none."""
 
     index: int
@@ -79,7 +79,7 @@ class Link:
     device: str | None = None  # where it is attached (1-2:1.0), if the kernel tells
 
 
-def find_link(name: str) -> Link | None:
+def find_link(name: str) -> NetDevice | None:
     """The CAN interface of this name, which may be an alternative one; ``None`` if there is none,
     or it is of another sort.
 
@@ -92,7 +92,7 @@ def find_link(name: str) -> Link | None:
     return _one(_request(_RTM_GETLINK, 0, _link_header(0), _attribute(kind, _text(name))))
 
 
-def look_again(link: Link) -> Link | None:
+def look_again(link: NetDevice) -> NetDevice | None:
     """The interface as it is now, whatever its name; ``None`` if it is gone.
 
     :raises OSError: the kernel cannot be asked.
@@ -100,7 +100,7 @@ def look_again(link: Link) -> Link | None:
     return _one(_request(_RTM_GETLINK, 0, _link_header(link.index)))
 
 
-def list_links() -> list[Link]:
+def list_links() -> list[NetDevice]:
     """Every CAN interface of this network namespace, in the kernel's order.
 
     :raises OSError: the kernel cannot be asked.
@@ -108,7 +108,7 @@ def list_links() -> list[Link]:
     return list(_links(_exchange(_request(_RTM_GETLINK, _NLM_F_DUMP, _link_header(0)))))
 
 
-def set_up(link: Link, up: bool) -> None:
+def set_up(link: NetDevice, up: bool) -> None:
     """Brings an interface up, or takes it down.
 
     :raises OSError: ``EPERM`` without CAP_NET_ADMIN; ``EINVAL`` without a bitrate.
@@ -117,7 +117,7 @@ def set_up(link: Link, up: bool) -> None:
     _exchange(_request(_RTM_NEWLINK, _NLM_F_ACK, _link_header(link.index, flags, _IFF_UP)))
 
 
-def set_mtu(link: Link, mtu: int) -> None:
+def set_mtu(link: NetDevice, mtu: int) -> None:
     """Sets the MTU of an interface that is down.
 
     :raises OSError: ``EPERM`` without CAP_NET_ADMIN; ``EINVAL`` if it cannot have that one.
@@ -127,7 +127,7 @@ def set_mtu(link: Link, mtu: int) -> None:
 
 
 def set_controller(
-    link: Link, bitrate: int | None, data_bitrate: int | None, *, fd: bool, listen_only: bool
+    link: NetDevice, bitrate: int | None, data_bitrate: int | None, *, fd: bool, listen_only: bool
 ) -> None:
     """Sets a controller that is down; rates that are ``None`` stay as they are. CAN FD needs both.
 
@@ -152,7 +152,7 @@ def set_controller(
     _exchange(request)
 
 
-def parse_link(payload: bytes) -> Link | None:
+def parse_link(payload: bytes) -> NetDevice | None:
     """The CAN interface that an RTM_NEWLINK message describes; ``None`` for any other sort.
 
     :raises ValueError: it is not such a message.
@@ -169,7 +169,7 @@ def parse_link(payload: bytes) -> Link | None:
     can = parse_attributes(info.get(_IFLA_INFO_DATA, b"")) if kind == "can" else {}
     modes = _u32(can.get(_IFLA_CAN_CTRLMODE), at=4) or 0
     state = _u32(can.get(_IFLA_CAN_STATE))
-    return Link(
+    return NetDevice(
         index=index,
         name=_string(attributes.get(_IFLA_IFNAME)) or "",
         kind=kind,
@@ -204,7 +204,7 @@ def parse_attributes(data: bytes) -> dict[int, bytes]:
     return found
 
 
-def _one(request: bytes) -> Link | None:
+def _one(request: bytes) -> NetDevice | None:
     try:
         return next(_links(_exchange(request)), None)
     except OSError as error:
@@ -244,7 +244,7 @@ def _messages(data: bytes) -> Iterator[tuple[int, bytes]]:
         at += _aligned(length)
 
 
-def _links(payloads: list[bytes]) -> Iterator[Link]:
+def _links(payloads: list[bytes]) -> Iterator[NetDevice]:
     for payload in payloads:
         try:
             link = parse_link(payload)

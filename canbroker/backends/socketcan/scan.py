@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import socket
 
-from canbroker.backends.socketcan.netlink import Link, list_links
+from canbroker.backends.socketcan.netlink import NetDevice, list_links
 
 
-def interfaces() -> list[Link]:
+def interfaces() -> list[NetDevice]:
     """Every CAN interface with its state, by name; none where the system is not Linux.
 
     :raises OSError: the kernel cannot be asked.

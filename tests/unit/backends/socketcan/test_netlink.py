@@ -9,7 +9,7 @@ import pytest
 
 from canbroker.backends import open_backend, parse_options
 from canbroker.backends.socketcan.interface import command, mismatch
-from canbroker.backends.socketcan.netlink import Link, find_link, parse_attributes, parse_link
+from canbroker.backends.socketcan.netlink import NetDevice, find_link, parse_attributes, parse_link
 from canbroker.backends.socketcan.options import SocketcanOptions
 from canbroker.backends.socketcan.scan import interfaces
 from canbroker.errors import CanInitializationError
@@ -48,7 +48,7 @@ CONTROLLER = link_message(
     flags=0x50041,
 )
 
-CAN0 = Link(
+CAN0 = NetDevice(
     index=7,
     name="can0",
     kind="can",
@@ -73,7 +73,7 @@ def test_a_controller_is_described_whole() -> None:
 def test_an_interface_without_controller_has_no_rates() -> None:
     info = attribute(1, b"vxcan\0") + attribute(2, attribute(1, bittiming(1)))
     message = link_message(attribute(3, b"vxcan0\0"), attribute(18, info), flags=0)
-    assert parse_link(message) == Link(index=7, name="vxcan0", kind="vxcan", up=False, mtu=0)
+    assert parse_link(message) == NetDevice(index=7, name="vxcan0", kind="vxcan", up=False, mtu=0)
 
 
 def test_an_ethernet_card_is_none() -> None:
@@ -119,9 +119,9 @@ def test_the_command_for_fd_has_both_rates() -> None:
 
 
 def test_fd_listen_only_and_down_are_checked() -> None:
-    classic = Link(index=1, name="can0", kind="can", up=True, mtu=16, bitrate=500_000)
-    virtual = Link(index=1, name="vcan0", kind="vcan", up=True, mtu=16)
-    down = Link(index=1, name="vcan0", kind="vcan", up=False, mtu=72)
+    classic = NetDevice(index=1, name="can0", kind="can", up=True, mtu=16, bitrate=500_000)
+    virtual = NetDevice(index=1, name="vcan0", kind="vcan", up=True, mtu=16)
+    down = NetDevice(index=1, name="vcan0", kind="vcan", up=False, mtu=72)
     fd = SocketcanOptions(channel="can0", fd=True)
     assert "fd on" in (mismatch(fd, classic) or "")
     assert "ip link set vcan0 mtu 72" in (mismatch(fd, virtual) or "")
@@ -135,7 +135,7 @@ def test_what_agrees_is_fine_and_a_virtual_one_agrees_with_any_rate() -> None:
     asked = SocketcanOptions(channel="can0", bitrate=500_000, fd=True, data_bitrate=2_000_000)
     assert mismatch(asked, CAN0) is None
     assert mismatch(SocketcanOptions(channel="can0"), CAN0) is None
-    virtual = Link(index=1, name="vcan0", kind="vcan", up=True, mtu=72)
+    virtual = NetDevice(index=1, name="vcan0", kind="vcan", up=True, mtu=72)
     assert mismatch(asked, virtual) is None
 
 
