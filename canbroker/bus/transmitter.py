@@ -6,6 +6,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Final, Protocol, TypeAlias
 
+from canbroker.bus.channel_clock import ChannelClock
 from canbroker.errors import CanOperationError, CanTimeoutError
 from canbroker.model.frame import Frame, describe
 from canbroker.system import clock
@@ -57,6 +58,7 @@ class WatchedChannel(Protocol):
 
     epoch: int
     state: StateEvent
+    clock: ChannelClock
 
     def problem(self) -> str | None: ...
 

@@ -26,14 +26,19 @@ class Order:
 
     def __init__(self) -> None:
         self.faults: list[str] = []
-        self.taken: set[Rank] = set()
         self._of_thread = threading.local()
 
     def make(self, rank: Rank) -> CheckedLock:
         return CheckedLock(rank, self, threading.RLock())
 
+    def note(self, taken: CheckedLock) -> None:
+        """This thread has ``taken`` now."""
+        held = self.held()
+        if taken not in held:
+            held.append(taken)
+
     def held(self) -> list[CheckedLock]:
-        """The locks of this thread, the last one taken at the end."""
+        """The locks of this thread, in the order in which it took them."""
         held: list[CheckedLock] = self._of_thread.__dict__.setdefault("held", [])
         # One whose release an exception of a signal handler has struck is not held any more.
         held[:] = [lock for lock in held if locks.is_held(lock)]
@@ -63,8 +68,7 @@ class CheckedLock:
             self._order.check(self)
         taken = self._lock.acquire(blocking, timeout)
         if taken:
-            self._order.taken.add(self.rank)
-            self._order.held().append(self)
+            self._order.note(self)
         return taken
 
     def release(self) -> None:

@@ -295,13 +295,18 @@ _active_lock = locks.make(Rank.NOTIFIERS)
 
 def _claim(buses: Sequence[Source], notifier: Notifier) -> None:
     """:raises ValueError: a bus has a Notifier already; none is claimed then."""
+    claimed: Source | None = None
     with _active_lock:
         taken = [bus for bus, _ in _active]
         for bus in buses:
             if any(other is bus for other in taken):
-                raise ValueError(f"{bus!r} has a Notifier already, which is to be stopped first")
+                claimed = bus
+                break
             taken.append(bus)
-        _active.extend((bus, notifier) for bus in buses)
+        else:
+            _active.extend((bus, notifier) for bus in buses)
+    if claimed is not None:  # its repr() takes locks of its own
+        raise ValueError(f"{claimed!r} has a Notifier already, which is to be stopped first")
 
 
 def _release(notifier: Notifier) -> None:

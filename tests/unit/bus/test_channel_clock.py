@@ -15,12 +15,12 @@ from canbroker.system import clock
 from canbroker.system.clock import MILLISECOND, SECOND
 from canbroker.system.throttle import Throttle
 from canbroker.transport.address import IpcAddress, parse_address
-from canbroker.transport.links import Intake
+from canbroker.transport.links import Intake, KeepingLink
 from canbroker.transport.sockets import Context
 from canbroker.transport.waiter import Waiter
 from canbroker.wire import topics
 from canbroker.wire.stream import StateEvent, encode_event
-from canbroker.wire.transmit import decode_request
+from canbroker.wire.transmit import MAX_REPLY_BYTES, decode_request
 
 #: How far the two clocks are apart.
 AHEAD_NS = 3600 * SECOND
@@ -108,7 +108,8 @@ def test_a_request_expires_on_the_channels_clock(tmp_path: Path) -> None:
         intake = Intake(context, transmit, Throttle(logging.getLogger("test")))
         waiter = Waiter()
         waiter.add(intake.socket)
-        transmitter = Transmitter(context, transmit, "c1", watch, lambda: None)
+        link = KeepingLink(context, transmit, MAX_REPLY_BYTES)
+        transmitter = Transmitter(link, "c1", watch, lambda: None)
         try:
             deadline = now + 10 * SECOND
             for expires in (deadline, 0):

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import pytest
 
+from canbroker.bus.channel_clock import ChannelClock
 from canbroker.bus.transmitter import Transmitter, Unanswered
 from canbroker.errors import CanOperationError, CanTimeoutError
 from canbroker.model.frame import Frame
@@ -31,6 +32,7 @@ class Watched:
     def __init__(self) -> None:
         self.epoch = 7
         self.state = StateEvent(state="active")
+        self.clock = ChannelClock(is_ours=True)
         self.trouble: str | None = None
         self.is_silent = False
 
