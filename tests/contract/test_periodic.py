@@ -615,6 +615,7 @@ def test_many_threads(ours: Side, runtime: Runtime) -> None:
     assert tasks_of(runtime) == []
 
 
+@pytest.mark.plain_locks
 def test_whatever_a_signal_handler_interrupts_can_be_stopped(
     ours: Side, kind: dict[str, Any], runtime: Runtime
 ) -> None:
@@ -637,6 +638,7 @@ def test_whatever_a_signal_handler_interrupts_can_be_stopped(
     task.stop()
 
 
+@pytest.mark.plain_locks
 def test_a_signal_handler_may_use_tasks(ours: Side, kind: dict[str, Any]) -> None:
     """It gets an error if it has interrupted a call that does, and never waits for itself."""
     task = ours.sender.send_periodic(ours.message(), PERIOD_S, **kind)
