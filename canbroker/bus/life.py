@@ -9,9 +9,9 @@ from typing import Final, Protocol, TypeVar
 
 from canbroker.bus import lifetime
 from canbroker.errors import CanOperationError
-from canbroker.system import handles, locks
+from canbroker.system import locks
 from canbroker.system.locks import Rank
-from canbroker.system.undisturbed import undisturbed
+from canbroker.system.undisturbed import to_the_end, undisturbed
 from canbroker.system.wake import Wake
 from canbroker.transport.sockets import SharedContext
 
@@ -159,10 +159,7 @@ class Life:
 
         If a signal handler raises in here once, everything is closed all the same.
         """
-        try:
-            self._end()
-        finally:
-            self._end()
+        to_the_end(self._end)
 
     def end_forgotten(self) -> None:
         """As :meth:`end`, for a bus that nobody can use any more, even if a thread began to."""
@@ -192,10 +189,7 @@ class Life:
             return
         if self._finisher not in {None, threading.get_ident()}:
             return  # another thread ends it, and waits for what was sent
-        if handles.has_interrupted():
-            self._close_all()
-        else:
-            undisturbed(self._close_all)
+        undisturbed(self._close_all)
 
     def _close_all(self) -> None:
         self.close()

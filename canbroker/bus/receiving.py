@@ -233,7 +233,7 @@ class Reception:
         with self._queue_lock:
             if self._latest:
                 waiting, skipped = _newest(self._queue, items)
-                # No call after take(): an exception strikes before all of it, or after.
+                # At once, with what take() does.
                 _, losses, _ = order.take()
                 self._queue = waiting
                 self.skipped += skipped

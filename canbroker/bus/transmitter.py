@@ -104,7 +104,7 @@ class Transmitter:
         self.sent = 0
         self.failed = 0
         self.unanswered = 0  # frames
-        self.closing = False  # no Event: a signal handler that raises leaves the lock of one taken
+        self.closing = False
         self._client_id = client_id
         self._watch = watch
         self._wake = wake
@@ -296,8 +296,8 @@ class Transmitter:
             self._fail(0, 0, frames, f"is not known to be sent: {reason}")
 
     def _book(self, reply: Reply) -> None:
-        """Accounts for an answer, as ``docs/protocol.md`` says what it speaks of. Once more is as
-        good as once, as a signal handler that raises may end it anywhere."""
+        """Accounts for an answer, by the rules of ``docs/protocol.md``. Idempotent: the link hands
+        out the same answer again if an exception has struck in here."""
         if reply.status == Status.OK:
             while self._requests and self._requests[0].token <= reply.token:
                 self._pop(0, self._requests[0].count)
@@ -324,7 +324,7 @@ class Transmitter:
     def _pop(self, index: int, sent: int, failures: Sequence[str] = ()) -> None:
         """Books a request as answered."""
         failed = self.failed + len(failures)
-        # No call from here on: an exception strikes before all of it, or after.
+        # At once.
         request = self._requests[index]
         del self._requests[index]
         self.unanswered -= request.count

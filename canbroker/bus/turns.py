@@ -1,9 +1,7 @@
-"""Who may use a socket, when any exception may strike: a signal handler may raise at any time.
+"""The right to use a socket, which no exception leaves taken (:mod:`canbroker.system.undisturbed`).
 
-CPython calls signal handlers when a function is entered, when a call has returned, when a loop
-goes round, and from system calls that wait. So nothing of that may stand between what takes a lock
-and the ``try`` that gives it back, nor at the start of its ``finally``: no context manager and no
-release that is written in Python.
+Between taking a lock and the ``try`` that frees it, and at the start of its ``finally``, there must
+be no point at which CPython looks for signals: no context manager and no release written in Python.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Puts the frames of a route in order, each exactly once, and tracks which ones are missing.
 
-Pure: batches and answers go in, frames come out. A signal handler may raise anywhere in here, so
-values that belong together are assigned without a call in between. Each frame is then either in
+Pure: batches and answers go in, frames come out. Values that belong together are assigned at once
+(:mod:`canbroker.system.undisturbed`): wherever an exception strikes, each frame is either in
 ``frames`` and in the counters, or is found missing later.
 """
 
@@ -108,7 +108,7 @@ class Order:
         everything first, call this, and store the result without a call in between.
         """
         taken = self.frames, self.losses, self.restarted
-        # No call from here on: an exception strikes before all of it, or after.
+        # At once.
         self.frames = []
         self.losses = []
         self.restarted = []
@@ -118,7 +118,7 @@ class Order:
         """Starts with another route, whose next frame has this number."""
         is_restart = bool(self.epoch) and epoch != self.epoch
         restarted = [Restart(len(self.frames), len(self.losses))] if is_restart else []
-        # No call from here on: an exception strikes before all of it, or after.
+        # At once.
         self.restarted += restarted
         self.restarts += is_restart
         self.epoch = epoch
@@ -171,7 +171,7 @@ class Order:
             expected = gap.end
         lost = sum(loss.frames or 0 for _, loss in losses)
         restarted = _after_epoch(gap, at + count, len(self.losses) + len(losses)) if over else []
-        # No call from here on: an exception strikes before all of it, or after.
+        # At once.
         self.gap = rest
         self.frames += frames
         self.losses += losses
@@ -193,7 +193,7 @@ class Order:
         told = at, Loss(gap.epoch, gap.first, count, cause)
         restarted = _after_epoch(gap, at, len(self.losses) + 1)
         expected = self._expected if gap.end is None else gap.end
-        # As above.
+        # At once.
         self.gap = None
         self.losses += (told,)
         self.restarted += restarted
@@ -219,14 +219,14 @@ class Order:
         else:
             # The connection was lost for a while, and with it an unknown number of frames.
             restarted = [Restart(len(self.frames), len(self.losses))]
-            # As above.
+            # At once.
             self.restarted += restarted
             self.restarts += 1
             self._deliver(part.frames, part.end)
 
     def _miss(self, gap: Gap, following: Part) -> None:
         is_restarted = gap.end is None
-        # As above. What an exception has left of another gap is found missing again.
+        # At once. What an exception has left of another gap is found missing again.
         self.gap = gap
         self._held = []
         self._held_count = 0
@@ -265,7 +265,7 @@ class Order:
 
     def _deliver(self, frames: Sequence[EchoFrame], end: int) -> None:
         count = len(frames)
-        # No call from here on: an exception strikes before all of it, or after.
+        # At once.
         self.frames += frames
         self.received += count
         self._expected = end

@@ -144,7 +144,7 @@ class Subscriber:
                 self._look_behind(deadline)
             self._mend_before_change()
             self.order.begin(answer.epoch, ready.next_seq)
-            # No call from here on: an exception strikes before all of it, or after.
+            # At once.
             self._route = route
             self._private = private
             self._ready = ready

@@ -31,12 +31,6 @@ if sys.platform != "win32":
 fork_lock = locks.make(Rank.PROCESS)
 
 
-def has_interrupted() -> bool:
-    """Whether this thread holds :data:`fork_lock`. If so, it runs a signal handler or a finalizer,
-    and must not wait for another thread, which may wait for the lock."""
-    return locks.is_held(fork_lock)
-
-
 class Handle:
     """A descriptor. Any thread. It closes, at the latest, together with this object."""
 

@@ -1,26 +1,52 @@
-"""Jobs that a signal handler must not cut short, such as clean-up."""
+"""The one mechanism by which an exception may strike anywhere and leaves nothing half done.
+
+A signal handler may raise (Ctrl-C, a test's time limit) wherever CPython looks for signals: when a
+function is entered, when a function of C has returned, when a loop starts again, and in system
+calls that wait. It looks on the main thread only. Programs go on after such an exception, so a bus
+must neither leak nor hang nor lose count. Code is written as if nothing ever struck, except for
+these four rules, each with one place that implements it:
+
+- **Owned.** Everything that is opened has an owner that finds it even if the exception struck
+  before the opener could store it: a bus has its ``Life`` (:mod:`canbroker.bus.life`), a descriptor
+  its :class:`~canbroker.system.handles.Handle`, a socket its ``SharedContext``.
+- **Undisturbed.** A job that must not stop half-way runs on another thread: :func:`undisturbed`,
+  and :func:`in_background` for finalizers. One whose start may be struck is called by
+  :func:`to_the_end`.
+- **In turn.** Locks are freed by C code (:mod:`canbroker.system.locks`), the right to use a socket
+  by a :class:`~canbroker.bus.turns.Turn`. ``threading.Event`` and ``Condition`` keep a lock taken
+  when they are struck, so flags are plain attributes, and waits are on a ``Wake``.
+- **At once.** Values that belong together are assigned in statements without a call, where nothing
+  can strike. Those places say "at once".
+"""
 
 from __future__ import annotations
 
 import _thread
 import threading
 from collections.abc import Callable
-from typing import Final
+from typing import Final, TypeVar
 
-#: The caller waits for a job this many seconds; after that the job ends on its own. The caller may
-#: be a signal handler, and the job may need a lock that the interrupted code holds.
+from canbroker.system import handles, locks
+
+#: Seconds to wait for a job. After that it ends by itself: it may need a lock of its caller, which
+#: may be a signal handler that has interrupted anything.
 _PATIENCE_S: Final = 5.0
+
+_T = TypeVar("_T")
 
 
 def undisturbed(job: Callable[[], object], patience_s: float = _PATIENCE_S) -> None:
-    """Runs ``job`` to its end on a thread of its own: signal handlers run on the main thread only.
+    """Runs ``job`` to its end on another thread, as signal handlers run on the main thread only.
 
-    An exception of a handler goes through when the job is done. An exception of the job is raised
-    here. Threads other than the main one run the job themselves.
+    An exception that a handler raises meanwhile passes through when the job is done. An exception
+    of the job is raised here. Threads other than the main one run the job themselves, and so does
+    one that holds :data:`~canbroker.system.handles.fork_lock`, which the job may need.
 
-    :param patience_s: after this time the job goes on, and the caller does not wait any longer.
+    :param patience_s: seconds to wait. After that the job continues on its own.
     """
-    if threading.current_thread() is not threading.main_thread():
+    if threading.current_thread() is not threading.main_thread() or locks.is_held(
+        handles.fork_lock
+    ):
         job()
         return
     work = _Work(job)
@@ -35,6 +61,17 @@ def undisturbed(job: Callable[[], object], patience_s: float = _PATIENCE_S) -> N
         raise
     if work.errors:
         raise work.errors[0]
+
+
+def to_the_end(job: Callable[[], _T]) -> _T:
+    """What ``job`` returns, which is called again in case an exception has ended it.
+
+    :param job: does what is left to do, and nothing if that is nothing.
+    """
+    try:
+        return job()
+    finally:
+        job()
 
 
 def in_background(job: Callable[[], None], name: str) -> Callable[[], None]:

@@ -98,9 +98,7 @@ class Shared:
         with handles.fork_lock:
             self._users.discard(user)
             over = not self._users and self._context is not None
-        if over and handles.has_interrupted():
-            self._end()
-        elif over:
+        if over:
             undisturbed(self._end)
 
     def forget(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import time
 from collections.abc import Callable, Coroutine, Iterable, Sequence
@@ -13,6 +14,7 @@ from canbroker.bus.ownership import Uncopyable, add_report
 from canbroker.system import locks
 from canbroker.system.locks import Rank
 from canbroker.system.throttle import Throttle
+from canbroker.system.undisturbed import to_the_end
 
 if TYPE_CHECKING:
     import asyncio
@@ -133,11 +135,8 @@ class Notifier(Uncopyable):
             self._end(_STOP_S)
 
     def _end(self, timeout: float) -> Exception | None:
-        """As :meth:`stop`; returns what that raises. A signal handler may raise in here once."""
-        try:
-            return self._end_readers(timeout)
-        finally:
-            self._end_readers(timeout)
+        """As :meth:`stop`; returns what that raises."""
+        return to_the_end(functools.partial(self._end_readers, timeout))
 
     def _end_readers(self, timeout: float) -> Exception | None:
         if self._ended:

@@ -60,7 +60,7 @@ class Reader(ABC):
         self._descriptor = -1 if self._copy is None else self._copy.fileno()
         self._deliver = deliver
         self._report = report
-        self._stopping = False  # no Event: a signal handler that raises leaves its lock taken
+        self._stopping = False
         self._failing = False
 
     @abstractmethod
@@ -130,7 +130,7 @@ class ThreadReader(Reader):
         self._thread = threading.Thread(target=self._run, name=f"notifier of {bus!r}", daemon=True)
 
     def start(self) -> None:
-        undisturbed(self._thread.start)  # which is not to be interrupted
+        undisturbed(self._thread.start)
 
     def stop(self) -> None:
         self._stopping = True

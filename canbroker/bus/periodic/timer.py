@@ -40,8 +40,8 @@ class Timer:
     """
 
     def __init__(self) -> None:
-        # Reentrant: a signal handler or a finalizer may interrupt a method and call another one.
-        # So nothing here is read and then written: each change is one call that is done or not.
+        # A signal handler or a finalizer may call another method in the middle of one, so nothing
+        # here is read and then written: each change is one call that is done or not.
         self._lock = locks.make(Rank.TIMER)
         self._numbers = itertools.count()
         self._heap: list[tuple[int, int, Entry]] = []
@@ -109,7 +109,7 @@ class Timer:
                 target=self._run, args=(wake,), name="canbroker-timer", daemon=True
             )
             self._thread, self._wake = thread, wake
-            undisturbed(thread.start)  # which is not to be interrupted
+            undisturbed(thread.start)
         except BaseException:  # a signal handler's, too: if the thread runs, it ends
             self._wake = None
             wake.close()
