@@ -48,8 +48,8 @@ BACKENDS: dict[str, str] = {
 #: Arguments that python-can's command line tools pass to every interface; meaningless here.
 IGNORED_PARAMETERS = frozenset({"single_handle"})
 
-#: What python-can calls a parameter that is ours under another name, or none: what to do instead.
-#: Of an interface's own there is :attr:`Options.instead`.
+#: Parameters of python-can that we do not have -> what to do instead. Those of a single interface
+#: are in its :attr:`Options.instead`.
 _PYTHON_CANS: dict[str, str] = {
     "databitrate": "it is data_bitrate",
     "dbitrate": "it is data_bitrate",
@@ -68,9 +68,9 @@ class _BackendModule(Protocol):
 
 
 def parse_options(interface: str, parameters: Mapping[str, Any]) -> Options:
-    """Typed, checked options of an interface from what a user wrote.
+    """The typed and checked options of an interface, from the parameters that a user wrote.
 
-    A name that is not in the table is left to python-can, which is not asked before it is opened.
+    An interface that is not in the table is left to python-can, which checks it on opening.
 
     :raises CanInterfaceNotImplementedError: unknown interface.
     :raises CanInitializationError: an unknown parameter, or a bad value; the message names it.
@@ -86,7 +86,7 @@ def parse_options(interface: str, parameters: Mapping[str, Any]) -> Options:
         raise CanInterfaceNotImplementedError(
             f"{_unknown(interface)}; others need python-can: pip install canbroker[python-can]"
         )
-    if not parsed.channel.isprintable():  # no device, and no file system, has such a name
+    if not parsed.channel.isprintable():  # neither a device nor a file system has such a name
         raise CanInitializationError(
             f"interface {interface!r}: channel {parsed.channel!r} is not printable"
         )
@@ -94,7 +94,7 @@ def parse_options(interface: str, parameters: Mapping[str, Any]) -> Options:
 
 
 def identity_of(interface: str, channel: str, parameters: Mapping[str, Any]) -> str:
-    """Names the adapter that is meant, whatever else is said of it; see ``Options.identity``.
+    """Identifies the adapter, whatever its other parameters; see ``Options.identity``.
 
     :raises CanError: as :func:`parse_options`.
     """
@@ -106,7 +106,7 @@ def identity_of(interface: str, channel: str, parameters: Mapping[str, Any]) -> 
 def open_backend(interface: str, options: Options) -> Backend:
     """Opens the adapter.
 
-    :raises CanInterfaceNotImplementedError: nobody has the interface; lists those there are.
+    :raises CanInterfaceNotImplementedError: the interface is unknown; lists the known ones.
     :raises CanInitializationError: it cannot be opened, or refuses its configuration.
     """
     if interface in BACKENDS:
@@ -144,7 +144,7 @@ def _convert(interface: str, options: type[Options], given: Mapping[str, Any]) -
 
 
 def _module(interface: str) -> _BackendModule:
-    """The module of an interface of the table, imported now."""
+    """Imports and returns the module of an interface of the table."""
     return cast(_BackendModule, importlib.import_module(BACKENDS[interface]))
 
 

@@ -40,7 +40,7 @@ class Options(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=T
     without_effect: ClassVar[frozenset[str]] = frozenset()
     #: Names of parameters in python-can's driver -> canbroker's names.
     renamed: ClassVar[dict[str, str]] = {}
-    #: Parameters of python-can's driver that are refused, and what to do instead.
+    #: Parameters of python-can's driver that are rejected -> what to do instead.
     instead: ClassVar[dict[str, str]] = {}
 
     channel: str
@@ -87,9 +87,9 @@ class Transmit:
         origin: str | None = None,
     ) -> None:
         self.frame = frame
-        self.sender = sender  # the client that queued it, and whose turn it takes
-        self.origin = origin or sender  # the client whose frame it is: the scheduler has many
-        self.request = request  # the actor's own account of where the frame came from
+        self.sender = sender  # the client that queued it, in whose turn it is sent
+        self.origin = origin or sender  # the client whose frame it is; the scheduler sends for many
+        self.request = request  # for the actor: the request that the frame belongs to
         self.queued_ns = queued_ns  # monotonic
         self.expires_ns = expires_ns  # monotonic; 0 is never
         self.timestamp_ns = 0
@@ -100,7 +100,7 @@ class Transmit:
         return f"<Transmit {self.frame!r} from {self.origin}>"
 
 
-#: Names a task that a driver repeats: its client, and its number there.
+#: Identifies a task that a driver repeats: its client, and its number within the client.
 RepeatKey = tuple[str, int]
 
 
@@ -231,5 +231,5 @@ class Backend(ABC):
         if frame.flags & FD and not self.fd:
             return "the channel was not opened for CAN FD (fd=True)"
         if frame.flags & HARDWARE_TIMESTAMP and not self.keeps_timestamps:
-            return "only virtual channels keep the timestamp of what is sent"
+            return "only virtual channels keep the timestamp of a sent frame"
         return frame_fault(frame.arbitration_id, frame.flags, frame.data)

@@ -1,14 +1,15 @@
-"""How far two clocks are apart, from events that one stamps and the other one sees late."""
+"""Estimates the offset of two clocks from events that one stamps and the other sees later."""
 
 from __future__ import annotations
 
 
 class ClockOffset:
-    """The least ``arrival - stamp`` of the last one to two windows. One thread; nanoseconds.
+    """The smallest ``arrival - stamp`` of the last one to two windows. One thread; nanoseconds.
 
-    An event cannot arrive before it was stamped, so the least difference is the best estimate: it
-    contains the least latency. It is renewed with each window, to follow clocks that drift apart.
-    A difference that is off by more than ``jump_ns`` is no latency: one of the clocks was set.
+    An event cannot arrive before it was stamped, so the smallest difference, which contains the
+    least latency, is the best estimate. It is renewed with each window, to follow clocks that
+    drift. A difference that deviates by more than ``jump_ns`` is not due to latency: one of the
+    clocks was set.
     """
 
     def __init__(self, window_ns: int, jump_ns: int) -> None:
@@ -20,9 +21,9 @@ class ClockOffset:
         self._ends_ns = 0
 
     def update(self, sample: int, now_ns: int, first: int | None = None) -> int:
-        """Notes a difference; returns the offset: what to add to the stamp.
+        """Notes a difference; returns the offset to add to the stamp.
 
-        :param first: the offset to begin with, also after a jump; the sample itself if ``None``.
+        :param first: the initial offset, also after a jump; ``None``: the sample itself.
         """
         if self._offset is None or abs(sample - self._offset) > self._jump_ns:
             self._before = sample if first is None else first

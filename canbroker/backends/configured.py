@@ -1,4 +1,4 @@
-"""Channels of a configuration file, checked against the interfaces that they name."""
+"""Checks the channels of a configuration file against their interfaces."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from canbroker.configuration.broker_file import ChannelConfig, Config, Source
 from canbroker.configuration.devices import resolved
 from canbroker.errors import CanInitializationError, CanInterfaceNotImplementedError
 
-#: Interfaces without a device: the channel's own name will do for ``channel``.
+#: Interfaces without a device: ``channel`` defaults to the channel's name.
 _NEED_NO_CHANNEL = frozenset({"virtual"})
 
 
 def check(config: Config) -> dict[str, tuple[str, Options]]:
     """Interface and options of every channel, by the channel's name. Opens nothing.
 
-    A relative path of a device is relative to the file's directory.
+    The path of a device may be relative to the file's directory.
 
-    :raises CanInitializationError: an unknown interface, a parameter that it does not have or
-        takes otherwise, or two channels with one adapter; names file, line and key path.
+    :raises CanInitializationError: an unknown interface, an unknown or invalid parameter, or two
+        channels with the same adapter; names file, line and key path.
     """
     checked: dict[str, tuple[str, Options]] = {}
     owners: dict[tuple[str, str], str] = {}

@@ -1,8 +1,8 @@
 """A CAN bus without hardware: the channel actor that owns the backend owns the whole bus.
 
-Clients of the channel are its nodes. A frame that one of them transmits comes back from ``read``
-when it has been on the bus, and the actor echoes it to the others. With a ``bitrate`` the bus
-takes the time that a real one would, and clients whose frames are waiting compete for it.
+Clients of the channel are its nodes. ``read`` returns a frame that one of them transmits once it
+has been on the bus, and the actor echoes it to the others. With a ``bitrate``, frames take as long
+as on a real bus, and waiting clients compete for it by arbitration.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ CAPACITY = 8192
 #: Transmits of one client that wait for a bus with a bitrate: the mailboxes of a controller.
 QUEUE_DEPTH = 16
 
-#: How long a frame that is followed by others may wait to be told of.
+#: How long a frame that is followed by others may wait before it is reported.
 _TELL_NS = clock.MILLISECOND
 
 MIN_BITRATE = 1_000
@@ -52,7 +52,7 @@ class VirtualOptions(Options, kw_only=True, frozen=True):
         if self.data_bitrate is None:
             return
         if self.bitrate is None:
-            raise ValueError("data_bitrate needs a bitrate beside it")
+            raise ValueError("data_bitrate needs a bitrate, too")
         if not self.fd:
             raise ValueError("data_bitrate needs fd = true")
         if not self.bitrate <= self.data_bitrate <= MAX_DATA_BITRATE:
@@ -73,7 +73,7 @@ def open(options: Options) -> Backend:  # noqa: A001 - the name that every backe
 
 
 class VirtualBus(Backend):
-    """What both kinds of bus share: the lock between the two threads, the descriptor, the end."""
+    """The common part of both kinds of bus: the lock, the descriptor, closing."""
 
     supports_error_frames = True
     keeps_timestamps = True
@@ -102,7 +102,7 @@ class VirtualBus(Backend):
 
     def send(self, transmits: Sequence[Transmit]) -> None:
         with self._lock:
-            is_new = self._accept(transmits)  # for abandon(), if the bus is closed
+            is_new = self._accept(transmits)  # also if the bus is closed: abandon() returns them
             self._check_open()
         if is_new:
             self._wake.set()
@@ -118,11 +118,11 @@ class VirtualBus(Backend):
 
     @abstractmethod
     def _accept(self, transmits: Sequence[Transmit]) -> bool:
-        """Takes transmits in; whether the reader does not come by itself. Under the lock."""
+        """Queues transmits; returns whether the reader must be woken. Under the lock."""
 
     @abstractmethod
     def _ended(self) -> list[Transmit]:
-        """Takes out the transmits that have ended. Under the lock."""
+        """Removes and returns the transmits that have ended. Under the lock."""
 
 
 class InstantBus(VirtualBus):
@@ -157,8 +157,8 @@ class InstantBus(VirtualBus):
 class TimedBus(VirtualBus):
     """A bus with a bitrate, run by a :class:`Timeline`; each ``read`` brings it up to date.
 
-    While frames follow each other, several are told of together, as those of a USB adapter are:
-    a process that wakes up for each of 8,800 a second does little else.
+    Frames in close succession are reported together, as a USB adapter does: a process that wakes up
+    for each of 8,800 frames per second does little else.
     """
 
     def __init__(self, options: VirtualOptions, bitrate: int) -> None:
@@ -203,10 +203,10 @@ class TimedBus(VirtualBus):
         return [transmit for _, transmit in ended]
 
     def _follow_wall_clock(self, now_ns: int) -> None:
-        """Takes the offset anew when the wall clock was set or the machine slept.
+        """Renews the offset when the wall clock was set or the machine slept.
 
-        Else it is kept: two clocks are never read at the same moment, and the difference would
-        move timestamps against each other that are exact otherwise.
+        Otherwise it is kept: two clocks are never read at the same moment, and the jitter would
+        spoil the intervals between timestamps, which are exact.
         """
         offset_ns = clock.wall_ns() - now_ns
         if abs(offset_ns - self._wall_offset_ns) > clock.SECOND:
@@ -214,11 +214,11 @@ class TimedBus(VirtualBus):
 
 
 class Timeline:
-    """The course of a bus with bit rates, in virtual time: who transmits when, and until when.
+    """Simulates a bus with bit rates in virtual time: which frame is sent when, and how long.
 
     Whenever the bus becomes free, the heads of all clients' queues compete by their arbitration
-    field, and the frame that wins occupies the bus for exactly its bits. How often :meth:`step`
-    is called, and how late, changes nothing. Times are monotonic ns; one thread at a time.
+    field, and the winner occupies the bus for exactly its bits. The result does not depend on how
+    often or how late :meth:`step` is called. Times are monotonic ns; one thread at a time.
     """
 
     def __init__(self, bitrate: int, data_bitrate: int | None = None) -> None:
@@ -242,7 +242,7 @@ class Timeline:
         self._queues.setdefault(transmit.sender, deque()).append(transmit)
 
     def due_ns(self) -> int | None:
-        """When the next frame starts or ends; ``None`` if the bus is idle and nobody waits."""
+        """When the next frame starts or ends; ``None`` if the bus is idle and no frame waits."""
         if self._on_wire is not None:
             return self._free_ns
         if not self._queues:
@@ -250,7 +250,7 @@ class Timeline:
         return max(self._free_ns, min(queue[0].queued_ns for queue in self._queues.values()))
 
     def step(self, now_ns: int) -> list[tuple[int, Transmit]]:
-        """Goes on to ``now_ns``; returns what has ended since, sent or failed, and when."""
+        """Advances to ``now_ns``; returns the transmits that ended since, with their end times."""
         ended: list[tuple[int, Transmit]] = []
         while (due_ns := self.due_ns()) is not None and due_ns <= now_ns:
             if self._on_wire is not None:
@@ -267,7 +267,7 @@ class Timeline:
         return ended
 
     def drain(self) -> list[Transmit]:
-        """Takes out all that has not ended, in the order in which it was queued."""
+        """Removes and returns all transmits that have not ended, in the order of their queueing."""
         waiting = [transmit for queue in self._queues.values() for transmit in queue]
         waiting.sort(key=lambda transmit: transmit.queued_ns)
         if self._on_wire is not None:
@@ -277,9 +277,9 @@ class Timeline:
         return waiting
 
     def _take_winner(self, now_ns: int) -> Transmit:
-        """Takes the head that wins at ``now_ns`` from its queue: the lowest key, then the oldest.
+        """Removes and returns the head that wins at ``now_ns``: the lowest key, then the oldest.
 
-        Expired heads come first, so that a stream of better ones cannot keep them from failing.
+        Expired heads come first, so that frames of higher priority cannot delay their failure.
         """
 
         def rank(queue: deque[Transmit]) -> tuple[bool, int, int]:
@@ -296,7 +296,7 @@ class Timeline:
 
 
 def _timestamp_ns(transmit: Transmit, wall_ns: int) -> int:
-    """Of a frame that was on the bus at ``wall_ns``: that, unless its sender says another."""
+    """The timestamp of a frame sent at ``wall_ns``; its sender may have set another one."""
     frame = transmit.frame
     return frame.timestamp_ns if frame.flags & HARDWARE_TIMESTAMP else wall_ns
 

@@ -109,7 +109,7 @@ def test_the_time_of_a_frame_is_its_senders_on_virtual_channels_only(bench: Benc
     if isinstance(bench, VirtualBench):
         assert fault is None
     else:
-        assert fault == "only virtual channels keep the timestamp of what is sent"
+        assert fault == "only virtual channels keep the timestamp of a sent frame"
 
 
 def test_the_error_state_indicator_is_carried_where_the_line_has_it(bench: Bench) -> None:

@@ -1,8 +1,8 @@
 """The channel actor: one process, one adapter, a send thread and a recv thread.
 
-The thread that made the actor is its keeper: it opens and closes backends, and nothing else
-does. When the adapter is lost it waits until both threads have let go, answers what was in
-flight, and tries to open it again until that works.
+The thread that made the actor is its keeper: only the keeper opens and closes backends. When the
+adapter is lost, the keeper waits until both threads have released it, answers the transmits that
+were in flight, and retries until the adapter can be opened again.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ from canbroker.wire.stream import CHANGING
 from canbroker.wire.transmit import Status
 
 _REOPEN_FIRST_NS: Final = 50 * clock.MILLISECOND
-#: Frames shall be received again well within a second of an adapter's return.
+#: Reception must resume well within a second of the adapter's return.
 _REOPEN_MAX_NS: Final = 250 * clock.MILLISECOND
 _THREADS: Final = ("recv", "send")
 
@@ -66,11 +66,11 @@ _logger = logging.getLogger(__name__)
 
 
 class ActorCrashedError(Exception):
-    """A thread of the actor met a bug. The process shall end, and be started again."""
+    """A thread of the actor crashed. The process must end, and is started again."""
 
 
 class ChannelActor:
-    """Made: the adapter is open and the sockets listen. :meth:`run` serves until told to stop.
+    """Opens the adapter and its sockets when constructed; :meth:`run` serves until it is stopped.
 
     :raises CanInitializationError: the adapter cannot be opened, or a socket cannot be bound.
     """
@@ -83,11 +83,13 @@ class ChannelActor:
         self._wiring = Wiring(spec.name, time.time_ns())
         self._context = Context()
         self._threads: list[threading.Thread] = []
-        self._waiting_for: set[str] = set()  # threads that have not let go of a lost backend
+        self._waiting_for: set[str] = set()  # threads that have not released a lost backend
         self._down = Down("")
-        self._lost = ""  # why there is no adapter, without what opening it again has said
+        self._lost = (
+            ""  # why the adapter was lost, without the error of the last attempt to reopen it
+        )
         self._changes: deque[ChangeState] = deque()
-        self._change: ChangeState | None = None  # the one that is being tried
+        self._change: ChangeState | None = None  # the one in progress
         self._opening: Opening | None = None
         self._reopen_at: int | None = None
         self._backoff_ns = _REOPEN_FIRST_NS
@@ -178,7 +180,7 @@ class ChannelActor:
                 if not self._waiting_for:
                     self._close_backend()
             case Opened(backend, problem):
-                # Not any more when told to stop: it stays with the opening, which closes it.
+                # After a stop the backend is left to the opening, which closes it.
                 if self._stop is None:
                     self._opened(backend, problem)
             case ChangeState():
@@ -193,7 +195,7 @@ class ChannelActor:
             self._wiring.receiver.put(Up(self._backend))
 
     def _take_down(self, down: Down) -> None:
-        """Tells both threads to let go of the backend; :meth:`_close_backend` goes on."""
+        """Tells both threads to release the backend; then :meth:`_close_backend` follows."""
         if self._waiting_for:
             self._down = down
             return
@@ -225,7 +227,7 @@ class ChannelActor:
         self._opening = Opening(self._spec.interface, options, self._wiring.keeper)
 
     def _opened(self, backend: Backend | None, problem: str) -> None:
-        """Goes on with the adapter, or without it for another while."""
+        """Uses the adapter that was opened, or schedules another attempt."""
         if self._opening is None:
             return
         options, self._opening = self._opening.options, None
@@ -236,7 +238,7 @@ class ChannelActor:
             self._backoff_ns = _REOPEN_FIRST_NS
             self._bring_up()
         else:
-            # A change that failed is undone at once.
+            # A change that failed is reverted immediately.
             later = min(max(2 * self._backoff_ns, _REOPEN_FIRST_NS), _REOPEN_MAX_NS)
             self._backoff_ns = 0 if change else later
             self._stay_down(problem)
@@ -246,7 +248,7 @@ class ChannelActor:
         self._next_change()
 
     def _stay_down(self, problem: str) -> None:
-        """Has everybody told why opening fails, unless they know."""
+        """Reports why opening fails, unless that was reported before."""
         down = Down(f"{self._lost}; opening it again: {problem}")
         if down == self._down:
             self._reopen_at = clock.monotonic_ns() + self._backoff_ns
@@ -257,10 +259,10 @@ class ChannelActor:
     # ----------------------------------------------------------------------- changes of state
 
     def _next_change(self) -> None:
-        """Takes up changes of state one after another.
+        """Starts the next change of state, if none is in progress.
 
-        The adapter is opened again, listen-only or not: none changes that while open. What
-        opening says is the answer; after an error everything is as it was before.
+        No adapter can change to or from listen-only while it is open, so it is reopened. The result
+        of opening it is the answer. After an error the adapter is reopened in its previous state.
         """
         while self._changes and not (self._change or self._opening or self._waiting_for):
             change = self._changes.popleft()

@@ -1,4 +1,4 @@
-"""Clients that take back what they have asked a channel to transmit. Send thread."""
+"""Requests of clients to discard their queued frames. Send thread."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from canbroker.actors.channel.accounts import Account
 from canbroker.transport.replier import Caller
 from canbroker.wire import control
 
-#: Requests that wait, of each kind; the oldest are never answered.
+#: Pending requests of each kind. When there are more, the oldest are dropped without an answer.
 _MAX_WAITING: Final = 1024
 
-#: Drops what waits of an account, and says how much.
+#: Drops the queued frames of an account; returns their number.
 Drop: TypeAlias = Callable[[Account], int]
 
 
@@ -23,12 +23,12 @@ class Discards:
     """Serves the method ``discard``."""
 
     def __init__(self) -> None:
-        # What they speak of is to arrive; and of what they spoke the driver has some.
+        # Those whose transmit request has not arrived; those with frames that the driver still has.
         self._coming: deque[tuple[Caller, control.Discard]] = deque(maxlen=_MAX_WAITING)
         self._leaving: deque[tuple[Caller, Account, int]] = deque(maxlen=_MAX_WAITING)
 
     def ask(self, caller: Caller, params: control.Discard) -> None:
-        """:meth:`serve` does it."""
+        """Queues a request for :meth:`serve`."""
         self._coming.append((caller, params))
 
     def serve(
@@ -37,7 +37,7 @@ class Discards:
         drop: Drop,
         reply: Callable[[Caller, msgspec.Struct], None],
     ) -> None:
-        """Does what can be done now, and answers it."""
+        """Serves and answers the requests that can be served now."""
         for _ in range(len(self._coming)):
             caller, params = self._coming.popleft()
             account = accounts.get(params.client_id)
@@ -59,7 +59,7 @@ class Discards:
     def refuse(
         self, error: control.ErrorResult, reply: Callable[[Caller, msgspec.Struct], None]
     ) -> None:
-        """Answers all that wait."""
+        """Answers all pending requests with an error."""
         callers = [caller for caller, _ in self._coming]
         callers += [caller for caller, _, _ in self._leaving]
         for caller in callers:

@@ -1,7 +1,7 @@
-"""Error storms: which error frames a channel passes on, and the account of the others.
+"""Error storms: limits the error frames that a channel passes on, and counts the others.
 
-A controller on a broken wire reports 20,000 errors a second and more. Passed on, each would cost
-every client as much as a data frame, and say what the one before it said.
+A controller on a broken wire reports 20,000 errors per second and more. If they were passed on,
+each would cost every client as much as a data frame, and repeat the one before it.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ from typing import Final
 from canbroker.model.frame import Frame
 from canbroker.system import clock
 
-#: More than a controller has; the state, which names them, has to fit a message.
+#: More than any controller has. The state lists them, and has to fit in a message.
 MAX_CAUSES: Final = 64
 OTHER: Final = "other"
 
-#: Bits that candump shows of an error frame: CAN_ERR_FLAG of linux/can.h.
+#: candump shows error frames with this flag: CAN_ERR_FLAG of linux/can.h.
 _ERROR_FLAG: Final = 0x20000000
 #: CAN_ERR_CNT of linux/can/error.h: data[6] and data[7] are the controller's error counters.
 _COUNTERS: Final = 0x200
@@ -28,27 +28,27 @@ _REPORT_NS: Final = 60 * clock.SECOND
 class ErrorStorms:
     """Passes on the first ``rate`` error frames of each second, and the first one of each cause.
 
-    One thread. ``held`` is the exact account of those that were not passed on, by cause. Times
-    are monotonic.
+    ``held`` counts exactly those that were not passed on, by cause. One thread; times are
+    monotonic ns.
     """
 
     def __init__(self, rate: int) -> None:
         self.held: Counter[str] = Counter()
         self._rate = rate
-        self._second = 0  # the one that counts
+        self._second = 0  # the current one
         self._passed = 0  # in it
         self._told: set[str] = set()  # causes that passed in it
         self._reported = 0
         self._report_ns = 0
 
     def passes(self, error: Frame, now_ns: int) -> bool:
-        """Whether an error frame is to be passed on; it is counted if not."""
+        """Whether to pass on an error frame; counts it if not."""
         second = now_ns // clock.SECOND
         if second != self._second:
             self._second, self._passed = second, 0
             self._told.clear()
         cause = cause_of(error)
-        # A bus-off shall not go under in what has led to it.
+        # A bus-off must not be lost among the errors that led to it.
         is_first = cause not in self._told and len(self._told) < MAX_CAUSES
         if self._passed >= self._rate and not is_first:
             known = cause in self.held or len(self.held) < MAX_CAUSES
@@ -60,7 +60,7 @@ class ErrorStorms:
         return True
 
     def report(self, now_ns: int) -> int:
-        """How many were held since the last report; 0 while that was less than a minute ago."""
+        """Number held since the last report; 0 if that was less than a minute ago."""
         if now_ns < self._report_ns:
             return 0
         count = self.held.total() - self._reported
@@ -71,8 +71,8 @@ class ErrorStorms:
 
 
 def cause_of(error: Frame) -> str:
-    """What an error frame says, as candump writes it, without what differs from one to the next:
-    the bit at which arbitration was lost, and the controller's error counters."""
+    """The cause of an error frame in candump's notation. Omits the details that differ between
+    frames of one cause: the bit at which arbitration was lost, and the error counters."""
     data = error.data if isinstance(error.data, bytes) else b""
     same = (b"\0" + data[1:6]).ljust(8, b"\0")
     return f"{error.arbitration_id & ~_COUNTERS | _ERROR_FLAG:08X}#{same.hex().upper()}"

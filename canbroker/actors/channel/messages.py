@@ -1,4 +1,4 @@
-"""What the threads of a channel actor tell each other."""
+"""Messages between the threads of a channel actor."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ class Up:
 
 @dataclass(frozen=True)
 class Down:
-    """The adapter is lost, or the actor ends: touch the backend no more, say so with `LetGo`.
+    """The adapter is lost, or the actor ends: release the backend and confirm with `LetGo`.
 
-    ``status`` is what transmits are answered from now on.
+    ``status`` answers all transmits from now on.
     """
 
     reason: str
@@ -34,14 +34,14 @@ class Down:
 
 @dataclass(frozen=True)
 class LetGo:
-    """The thread of this name has let go of the backend."""
+    """To the keeper: the thread of this name has released the backend."""
 
     thread: str
 
 
 @dataclass(frozen=True)
 class Lost:
-    """To the keeper: the backend that a thread used is gone."""
+    """To the keeper: a thread found that the adapter is gone."""
 
     backend: Backend
     reason: str
@@ -49,8 +49,7 @@ class Lost:
 
 @dataclass(frozen=True)
 class Opened:
-    """To the keeper: an attempt to open the adapter has ended, without a backend because of
-    ``problem``."""
+    """To the keeper: an attempt to open the adapter has ended; ``problem`` says why it failed."""
 
     backend: Backend | None
     problem: str = ""
@@ -58,14 +57,14 @@ class Opened:
 
 @dataclass(frozen=True)
 class Finished:
-    """To the send thread: these transmits have ended, their echo has been published."""
+    """To the send thread: these transmits have ended, and their echoes have been published."""
 
     transmits: Sequence[Transmit]
 
 
 @dataclass(frozen=True)
 class Gone:
-    """To the send thread: these clients are no longer there."""
+    """To the send thread: these clients have left."""
 
     client_ids: Sequence[str]
 
@@ -79,7 +78,7 @@ class Exclusive:
 
 @dataclass(frozen=True)
 class ChangeState:
-    """To the keeper: a client wants the channel listen-only, or not."""
+    """To the keeper: a client asks to make the channel listen-only, or active again."""
 
     caller: Caller
     listen_only: bool
@@ -102,7 +101,7 @@ class Ask:
 
 @dataclass(frozen=True)
 class Answer:
-    """To the send thread: the answer to a control request that had to wait."""
+    """To the send thread: the answer to a control request that another thread handled."""
 
     caller: Caller
     result: msgspec.Struct
@@ -110,9 +109,9 @@ class Answer:
 
 @dataclass(frozen=True)
 class Stop:
-    """End. To the threads it comes after :class:`Down`, when nobody waits for an answer.
+    """End. The threads get it after :class:`Down`, when all transmits have been answered.
 
-    ``for_good``: no successor will follow.
+    ``for_good``: no successor will take over the channel.
     """
 
     reason: str

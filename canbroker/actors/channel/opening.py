@@ -1,4 +1,4 @@
-"""Opening an adapter again, beside a keeper that has to stay able to answer and to end."""
+"""Reopens an adapter without blocking the keeper, which must stay able to answer and to end."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from canbroker.actors.mailbox import Mailbox
 from canbroker.backends import Backend, Options, open_backend
 from canbroker.errors import CanError
 
-#: At the end, an adapter that is nearly open gets so long, to be closed as it should be.
+#: How long the end waits for an opening in progress, so that the adapter is closed properly.
 _END_S: Final = 1.0
 
 _logger = logging.getLogger(__name__)
 
 
 class Opening:
-    """One attempt to open an adapter, in a thread of its own. Tells the keeper ``Opened``.
+    """One attempt to open an adapter, in a thread of its own. Sends the keeper ``Opened``.
 
-    A thread, because finding out that nobody answers takes a connection or a vendor's driver
-    seconds, and the broker is not patient for so long when the channel shall end.
+    A network connection or a vendor's driver may take seconds to fail, longer than the broker
+    waits for a channel to end; hence the thread.
     """
 
     def __init__(self, interface: str, options: Options, keeper: Mailbox[KeeperMessage]) -> None:
@@ -35,7 +35,7 @@ class Opening:
         self._thread.start()
 
     def end(self) -> None:
-        """[keeper] Closes what was opened and nobody took; leaves behind what takes longer."""
+        """[keeper] Closes the adapter if it was opened and not used; abandons a slower attempt."""
         self._thread.join(_END_S)
         with self._lock:
             self._given_up = True

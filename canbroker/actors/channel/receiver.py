@@ -1,4 +1,4 @@
-"""The recv thread of a channel actor: reads the adapter, publishes, and knows who is there."""
+"""The recv thread of a channel actor: reads the adapter, publishes, and tracks the clients."""
 
 from __future__ import annotations
 
@@ -87,8 +87,8 @@ class Receiver:
 
     def due_ns(self) -> int:
         """As of :class:`Worker`."""
-        # While there are heartbeats the state goes with one of them: an idle process should
-        # rarely wake up.
+        # While there are heartbeats, the state is published with one of them: an idle process
+        # should rarely wake up.
         due = self._state_due if self._heartbeat_due is None else self._heartbeat_due
         if self._asked:
             due = min(due, self._replay_due)
@@ -183,7 +183,7 @@ class Receiver:
         self._totals.received += held
         self._totals.count(backend, frames, finished)
         if finished:
-            # After the echo: a client that has its answer can rely on the others having the frame.
+            # After the echo: a client with an answer can rely on the frame having been published.
             self._wiring.sender.put(Finished(finished))
 
     # ------------------------------------------------------------------- frames of the past
@@ -200,7 +200,7 @@ class Receiver:
             self._wiring.sender.put(Answer(refused.caller, busy))
 
     def _replay(self, ask: Ask, now_ns: int) -> None:
-        """Answers a request, or does a part of it; the next one has to wait for a while."""
+        """Answers a request, or does a part of the work; then the next one has to wait."""
         began_ns = clock.monotonic_ns()
         params = ask.params
         answer = (
@@ -225,10 +225,10 @@ class Receiver:
     def _take_presence(self, now_ns: int) -> None:
         changes = self._publisher.subscriptions()
         if self._backend is not None:
-            # Before anyone is told "ready", and relies on it.
+            # Before any client is told "ready", because it then relies on the filter.
             self._backend.filter(self._publisher.wanted())
         come, gone = self._clients.note(changes)
-        if self._clients.holder != self._holder:  # likewise
+        if self._clients.holder != self._holder:  # also before "ready"
             self._holder = self._clients.holder
             self._wiring.sender.put(Exclusive(self._holder))
         if gone:
@@ -240,8 +240,8 @@ class Receiver:
             for change in come:
                 self._publisher.ready(change, state)
         if come or gone or self._publisher.state_asked:
-            # A client that has just joined gets the state soon; but when a thousand join, not
-            # each of them causes all the others to be told of all the others.
+            # A client that has just joined gets the state soon. When a thousand join, not each of
+            # them makes the channel send the names of all to all.
             pace_ns = _PACE_NS_PER_PAIR * len(self._clients) ** 2
             self._state_due = min(self._state_due, self._state_told + pace_ns)
         if self._publisher.greet() and self._heartbeat_due is None:
@@ -258,7 +258,7 @@ class Receiver:
             _logger.warning("channel %r has an error storm: %s", self._wiring.channel, what)
         self._publisher.state(self._state())
         self._state_told = now_ns
-        # Without clients nobody depends on it within a second and a half.
+        # Without clients, no one depends on a state within 1.5 s.
         self._state_due = now_ns + (STATE_INTERVAL_NS if self._clients else 2 * STATE_INTERVAL_NS)
 
     def _state(self) -> StateEvent:

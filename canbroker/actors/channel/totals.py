@@ -1,4 +1,4 @@
-"""What has gone through a channel: counts since the epoch, and rates."""
+"""Counts of a channel's frames since the epoch, and their rates."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from canbroker.system import clock
 
 
 class Totals:
-    """What has gone through the channel since the epoch, and the rates of the last period."""
+    """Counts since the epoch, and rates and bus load of the last period. Times are monotonic ns."""
 
     def __init__(self) -> None:
         self.received = 0
         self.transmitted = 0
         self.failed = 0
-        self.interruptions = 0  # times that the adapter was taken away
-        self.dropped_before = 0  # by backends that were lost since
+        self.interruptions = 0  # times that the adapter was lost
+        self.dropped_before = 0  # by backends that are closed
         self.received_rate = 0.0
         self.transmitted_rate = 0.0
         self.load = 0.0
@@ -35,7 +35,7 @@ class Totals:
             )
 
     def period(self, now: int) -> None:
-        """Closes a period of about a second; shorter ones go on."""
+        """Ends a period that has lasted at least half a second, and computes its rates."""
         at, received, transmitted = self._since
         seconds = (now - at) / clock.SECOND
         if seconds < 0.5:

@@ -1,4 +1,4 @@
-"""What clients have asked a channel to transmit, on its way to the driver. Send thread."""
+"""Frames that clients asked to transmit, on their way to the driver. Send thread."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ class TransmitQueue:
         count = len(request.frames)
         account.token = request.token
         if account.outstanding + count > CREDIT:
-            # At once, out of order: keeping what a client sends without credit has no bound.
+            # At once, out of order: queueing frames sent without credit would have no bound.
             reason = f"more than {CREDIT} frames unanswered"
             failed = [*range(count)]
             self._reply(
@@ -141,7 +141,7 @@ class TransmitQueue:
             # Peers that transmit without subscribing are not reported when they leave.
             self.accounts = {k: v for k, v in self.accounts.items() if v.outstanding}
         if request.token > 1:
-            # It has sent before, on a connection that is gone: nobody else will answer for that.
+            # It has sent before, on a connection that is gone: those requests need an answer.
             lost = encode_reply(request.token - 1, Status.STALE, 0, 0, _LOST)
             self._reply(identity, lost)
         account = self.accounts[client_id] = Account(client_id, identity)
@@ -195,7 +195,9 @@ class TransmitQueue:
 
     def due_ns(self) -> int | None:
         """When the next scheduled frame is due; ``None`` if there is none."""
-        return min((account.scheduled[0][0] for account in self._scheduled), default=None)
+        if not self._scheduled:
+            return None
+        return min(account.scheduled[0][0] for account in self._scheduled)
 
     @property
     def has_scheduled(self) -> bool:
@@ -207,8 +209,9 @@ class TransmitQueue:
 
         :raises AdapterGoneError: the adapter is lost, and is not used any more.
         """
-        for account in list(self._scheduled):
-            self._release(account, now_ns)
+        if self._scheduled:
+            for account in list(self._scheduled):
+                self._release(account, now_ns)
         backend = self._backend
         if backend is None or not self.queued:
             return
@@ -221,7 +224,7 @@ class TransmitQueue:
                 if not room:
                     waiting.remove(account)
                     continue
-                # Whoever got room goes to the end of the line for the next time, too.
+                # A client that got room goes to the end of the line, also for the next call.
                 self.accounts[account.client_id] = self.accounts.pop(account.client_id)
                 self._send(backend, account, room, now_ns)
                 if not account.waiting:

@@ -25,7 +25,7 @@ class Worker(Protocol[_M_contra]):
     """Watches the worker's own sockets and descriptors."""
 
     def due_ns(self) -> int | None:
-        """Monotonic time of the next step even if nothing arrives; ``None``: there is no such."""
+        """Monotonic time of the next step if nothing arrives before; ``None``: none is due."""
 
     def step(self, now_ns: int, messages: Sequence[_M_contra], ready: Container[object]) -> bool:
         """Does everything that can be done now; ``False`` when told to stop.
