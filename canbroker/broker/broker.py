@@ -82,6 +82,7 @@ class Broker:
             self._waiter,
             self._reply,
             lambda name: self._slots[name].is_up,
+            lambda identity: self._control.is_connected(identity),  # noqa: PLW0108 - made below
         )
         self._context = Context()
         self._control = Replier(
@@ -137,7 +138,7 @@ class Broker:
         self._callers.serve(self._scheduler)
         self._succession.record(self._actors())
         self._register.record(self._slots.values())
-        self._leases.step(ready)
+        self._leases.step(ready, clock.monotonic_ns())
         self._records.step()
         self._log_file.step()
         self._look_after_files()

@@ -1,22 +1,22 @@
-"""Leases: a process has a channel of a pool for a while, or waits for one.
+"""Leases: somebody has a channel of a pool for a while, or waits for one.
 
 Leases survive a broker that is killed: its successor reads them from a file in the runtime
-directory. Processes are identified by process id and start.
+directory. A lease ends with its owner; :mod:`canbroker.transport.ownership` says when that is.
 """
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Final
 
 import msgspec
 
 from canbroker.broker import handover
 from canbroker.system import clock
-from canbroker.system.processes import end_of, start_of
+from canbroker.system.processes import Process
+from canbroker.transport.ownership import Owner, Ownership, RemoteOwner
 from canbroker.transport.replier import Caller, Handler
 from canbroker.transport.waiter import Waiter
 from canbroker.wire import control
@@ -25,31 +25,21 @@ from canbroker.wire import control
 MAX_WAITING: Final = 1024
 
 
-class _Process(NamedTuple):
-    """A process: its id may be used again, but not with the same start."""
-
-    pid: int
-    started: int
-
-    @property
-    def runs(self) -> bool:
-        return start_of(self.pid) == self.started
-
-
 class _Lease(msgspec.Struct, frozen=True, kw_only=True):
     """A lease, as it is written to the file."""
 
     channel: str
     pool: str
     lease_id: str
-    pid: int
+    pid: int | None
     started: int
     program: str
     since_ns: int  # wall clock
+    identity: bytes = b""  # of the connection that it belongs to, if there is no process
 
     @property
-    def process(self) -> _Process:
-        return _Process(self.pid, self.started)
+    def owner(self) -> Owner:
+        return _owner(self.pid, self.started, self.identity)
 
 
 @dataclass(frozen=True)
@@ -60,8 +50,8 @@ class _Waiting:
     since_ns: int  # wall clock
 
     @property
-    def process(self) -> _Process:
-        return _Process(self.request.pid, self.request.started)
+    def owner(self) -> Owner:
+        return _owner(self.request.pid, self.request.started, self.caller.identity)
 
 
 class Leases:
@@ -74,6 +64,7 @@ class Leases:
         waiter: Waiter,
         reply: Callable[[Caller, msgspec.Struct], None],
         is_up: Callable[[str], bool],
+        is_connected: Callable[[bytes], bool],
     ) -> None:
         """Takes over the leases that a killed predecessor has written to ``path``.
 
@@ -81,18 +72,18 @@ class Leases:
         :param waiter: watches processes; :meth:`step` needs what it finds readable.
         :param reply: answers a request.
         :param is_up: whether a channel works; channels that do not are leased last.
+        :param is_connected: whether a peer with this identity is connected to the broker.
         """
         self.pools = pools
         self.handlers: Mapping[str, Handler] = {"lease": self._lease, "release": self._release}
         self._path = path
-        self._waiter = waiter
+        self._owners = Ownership(waiter, is_connected)
         self._reply = reply
         self._is_up = is_up
         self._waiting: dict[str, _Waiting] = {}  # by lease id, in order of arrival
-        self._watched: dict[_Process, int | None] = {}
         # Also of channels that are in no pool now: the next configuration may have them in one.
         self._held = {
-            held.channel: held for held in handover.read(path, _Lease) if held.process.runs
+            held.channel: held for held in handover.read(path, _Lease) if _may_return(held.owner)
         }
         self._grant()
 
@@ -110,20 +101,17 @@ class Leases:
         ends = (waiting.until_ns for waiting in self._waiting.values())
         return min((end for end in ends if end is not None), default=None)
 
-    def step(self, ready: set[object]) -> None:
-        """Takes leases back from processes that have ended, and grants free channels.
+    def step(self, ready: set[object], now_ns: int) -> None:
+        """Takes leases back from owners that are gone, and grants free channels.
 
         :param ready: what the waiter has found readable.
+        :param now_ns: monotonic.
         """
-        ended = {
-            process
-            for process, descriptor in self._watched.items()
-            if (descriptor in ready if descriptor is not None else not process.runs)
-        }
-        if ended:
-            self._take_back(held for held in self._held.values() if held.process in ended)
+        gone = self._owners.gone(ready, now_ns)
+        if gone:
+            self._take_back(held for held in self._held.values() if held.owner in gone)
             for lease_id, waiting in list(self._waiting.items()):
-                if waiting.process in ended:
+                if waiting.owner in gone:
                     del self._waiting[lease_id]
         self._grant()
 
@@ -171,6 +159,7 @@ class Leases:
             return control.ErrorResult("initialization", unknown)
         for held in self._held.values():
             if held.lease_id == request.lease_id:
+                self._move(held, caller)
                 return control.Leased(channel=held.channel)
         before = self._waiting.get(request.lease_id)
         if before is None and len(self._waiting) >= MAX_WAITING:
@@ -182,12 +171,19 @@ class Leases:
         waiting = _Waiting(caller, request, until_ns, since_ns)  # in its old place, if it had one
         self._waiting[request.lease_id] = waiting
         self._watch()
-        if not waiting.process.runs:  # asked after its end is watched, so that no end is missed
+        if not _may_return(waiting.owner):  # checked after its end is watched: none is missed
             del self._waiting[request.lease_id]
             self._watch()
             return control.ErrorResult("invalid", f"process {request.pid} does not run here")
         self._grant()
         return None
+
+    def _move(self, held: _Lease, caller: Caller) -> None:
+        """A lease without a process belongs to the connection that asked for it last."""
+        if held.pid is None and held.identity != caller.identity:
+            self._held[held.channel] = msgspec.structs.replace(held, identity=caller.identity)
+            self._watch()
+            self.record()
 
     def _release(self, _: Caller, request: control.Release) -> control.Nothing:
         self._waiting.pop(request.lease_id, None)
@@ -204,7 +200,7 @@ class Leases:
             channel = self._free(waiting.request.pool)
             if channel is not None:
                 del self._waiting[lease_id]
-                self._held[channel] = _granted(channel, waiting.request)
+                self._held[channel] = _granted(channel, waiting)
                 granted.append((waiting.caller, channel))
         if granted:
             self.record()  # before anybody relies on it
@@ -225,9 +221,7 @@ class Leases:
     def _occupied(self, pool: str) -> str:
         """The error for a pool without a free channel: says which processes have them."""
         holders = (self._held[channel] for channel in self.pools[pool])
-        who = ", ".join(
-            f"{held.channel} has process {held.pid} ({held.program})" for held in holders
-        )
+        who = ", ".join(f"{held.channel} is held by {_name(held)}" for held in holders)
         return f"no channel of pool {pool!r} was free in time: {who}"
 
     def _take_back(self, leases: Iterable[_Lease]) -> None:
@@ -237,21 +231,11 @@ class Leases:
         if given_back:
             self.record()
 
-    # ------------------------------------------------------------------------------ processes
-
     def _watch(self) -> None:
-        """Watches the processes that have a lease or wait for one, and no others."""
-        wanted = {held.process for held in self._held.values()}
-        wanted |= {waiting.process for waiting in self._waiting.values()}
-        for process in self._watched.keys() - wanted:
-            descriptor = self._watched.pop(process)
-            if descriptor is not None:
-                self._waiter.remove(descriptor)
-                os.close(descriptor)
-        for process in wanted - self._watched.keys():
-            descriptor = self._watched[process] = end_of(process.pid)
-            if descriptor is not None:
-                self._waiter.add(descriptor)
+        """Watches the owners that have a lease or wait for one, and no others."""
+        owners = {held.owner for held in self._held.values()}
+        owners |= {waiting.owner for waiting in self._waiting.values()}
+        self._owners.watch(owners, clock.monotonic_ns())
 
     # ----------------------------------------------------------------------------- the record
 
@@ -263,7 +247,21 @@ class Leases:
             handover.remove(self._path)
 
 
-def _granted(channel: str, request: control.TakeLease) -> _Lease:
+def _owner(pid: int | None, started: int, identity: bytes) -> Owner:
+    return RemoteOwner(identity) if pid is None else Process(pid, started)
+
+
+def _may_return(owner: Owner) -> bool:
+    """Whether an owner that has not been watched so far is there, or may be soon."""
+    return isinstance(owner, RemoteOwner) or owner.runs
+
+
+def _name(held: _Lease) -> str:
+    return held.program if held.pid is None else f"process {held.pid} ({held.program})"
+
+
+def _granted(channel: str, waiting: _Waiting) -> _Lease:
+    request = waiting.request
     return _Lease(
         channel=channel,
         pool=request.pool,
@@ -272,4 +270,5 @@ def _granted(channel: str, request: control.TakeLease) -> _Lease:
         started=request.started,
         program=request.program,
         since_ns=clock.wall_ns(),
+        identity=b"" if request.pid is not None else waiting.caller.identity,
     )

@@ -212,7 +212,7 @@ def _add_lease(made: Table, lease: control.LeaseStatus, channel: str) -> None:
     made.add_row(
         cell(lease.pool),
         cell(channel),
-        str(lease.pid),
+        str(lease.pid or "?"),
         duration(lease.since_s),
         cell(program_name(lease.program)),
     )

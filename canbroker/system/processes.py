@@ -5,6 +5,18 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
+from typing import NamedTuple
+
+
+class Process(NamedTuple):
+    """A process, for ever: numbers are given again, but not with the same start."""
+
+    pid: int
+    started: int  # as start_of() says
+
+    @property
+    def runs(self) -> bool:
+        return start_of(self.pid) == self.started
 
 
 def is_alive(pid: int) -> bool:

@@ -98,7 +98,9 @@ class PeerConnection(NamedTuple):
 
     @property
     def process(self) -> int:
-        return int(self.peer.rpartition(":")[2])
+        """The number of the peer's process; 0 if it has none here, as peers on other hosts."""
+        host, *numbers = self.peer.split(":")
+        return int(numbers[-1]) if host == "localhost" else 0
 
     def hang_up(self) -> None:
         """Ends it, if that process still has it: libzmq cannot be told to."""

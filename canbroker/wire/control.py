@@ -41,16 +41,17 @@ class Detach(Params):
     client_id: ClientId
 
 
-class TakeLease(Params):
-    """Take a free channel of ``pool`` for a process, or wait for one.
+class TakeLease(Params, kw_only=True):
+    """Lease a free channel of ``pool`` to process ``pid``, or wait for one. May be repeated.
 
-    ``started`` is when process ``pid`` did, in clock ticks since boot (proc_pid_stat(5)).
-    ``timeout_ns``: how long to wait; ``None``: for ever. May be repeated.
+    ``started`` is the start of the process, in clock ticks since boot (proc_pid_stat(5)). Without
+    ``pid`` the lease belongs to the connection that the request came by. ``timeout_ns``: how long
+    to wait; ``None``: for ever.
     """
 
     lease_id: ClientId
-    pid: Annotated[int, msgspec.Meta(ge=1)]
-    started: Annotated[int, msgspec.Meta(ge=0)]
+    pid: Annotated[int, msgspec.Meta(ge=1)] | None = None
+    started: Annotated[int, msgspec.Meta(ge=0)] = 0
     program: _Text
     pool: _Text
     timeout_ns: Annotated[int, msgspec.Meta(ge=0)] | None = None
@@ -152,12 +153,15 @@ class SchedulerStatus(msgspec.Struct, kw_only=True):
 
 
 class LeaseStatus(msgspec.Struct, kw_only=True):
-    """A lease, or, without a channel, somebody who waits for one; ``since_s`` seconds."""
+    """A lease, or, without a channel, a request that waits for one; ``since_s`` seconds.
+
+    ``pid`` is ``None`` if it belongs to a connection.
+    """
 
     lease_id: str
     pool: str
     channel: str | None
-    pid: int
+    pid: int | None
     program: str
     since_s: float
 

@@ -57,18 +57,18 @@ class TaskKey(Params):
     task: _Number
 
 
-class AddTask(TaskKey):
+class AddTask(TaskKey, kw_only=True):
     """Send ``messages`` on ``channel``, one of them in turn every ``period_ns``.
 
     The first goes out at once, or, with ``phase_ns``, when the host's monotonic clock modulo the
     period is that. ``duration_ns``: the last goes out before so much time is over. A task that
-    runs already goes on as it is. After ``expires_ns`` (monotonic; 0: never) it is not started, as
-    who asked waits no longer. A task ends with its client: when that leaves the channel, when
-    process ``pid`` has ended, or, if the client was not seen on the channel since its epoch began,
-    when it has no connection to the scheduler any more.
+    runs already goes on as it is. After ``expires_ns`` (of that clock; 0: never) it is not started,
+    as the client does not wait for it any more. A task ends with its client: when that leaves the
+    channel, when process ``pid`` ends, if there is one, or, if the client was not seen on the
+    channel since its epoch began, when it has no connection to the scheduler any more.
     """
 
-    pid: Annotated[int, msgspec.Meta(ge=1)]
+    pid: Annotated[int, msgspec.Meta(ge=1)] | None = None
     channel: _Text
     messages: _Messages
     period_ns: _Period

@@ -155,7 +155,7 @@ class SchedulerActor:
             for client_id in proxy.receive(now):
                 self._gone(client_id, proxy)
             self._owners.see(proxy.channel, proxy.epoch, proxy.newcomers())
-        for owner in self._owners.ended(ready):
+        for owner in self._owners.ended(ready, now):
             self._forget_all(list(owner.tasks.values()))
         if self._pending:
             self._serve_pending(now)

@@ -2,46 +2,45 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Collection, Iterator
-from typing import Final
 
 from canbroker.actors.scheduler.journal import Journal
 from canbroker.actors.scheduler.schedule import Task
-from canbroker.system import clock
-from canbroker.system.processes import end_of, is_alive, start_of
+from canbroker.system.processes import Process, is_alive, start_of
+from canbroker.transport.ownership import RETURN_NS, ProcessWatch
 from canbroker.transport.waiter import Waiter
-
-#: A client has this long to reconnect to a restarted scheduler. A client that was not seen on its
-#: channel is looked for as often.
-RETURN_NS: Final = 10 * clock.SECOND
 
 
 class Owner:
-    """A client that has tasks. ``seen``: for each channel, the epoch in which it was last seen."""
+    """A client that has tasks.
+
+    ``process`` is ``None`` if the client named none: then it is there while it is connected.
+    ``seen``: for each channel, the epoch in which it was last seen.
+    """
 
     __slots__ = (
         "client_id",
         "ended",
         "identity",
         "look_ns",
-        "pid",
         "process",
         "seen",
-        "started",
         "tasks",
     )
 
-    def __init__(self, client_id: str, pid: int, seen: dict[str, int], now_ns: int) -> None:
+    def __init__(self, client_id: str, pid: int | None, seen: dict[str, int], now_ns: int) -> None:
         self.client_id = client_id
-        self.pid = pid
         self.identity = client_id.encode()  # of its connection, also after a reconnect
         self.tasks: dict[int, Task] = {}
         self.seen = seen
-        self.process = end_of(pid)  # readable when it has ended
-        self.started = start_of(pid)
-        self.ended = self.process is None and not is_alive(pid)
+        self.process = Process(pid, start_of(pid) or 0) if pid is not None else None
+        self.ended = pid is not None and not is_alive(pid)
         self.look_ns = now_ns + RETURN_NS
+
+    @property
+    def started(self) -> int | None:
+        """When its process started, as :func:`start_of` says; ``None`` if that is not known."""
+        return self.process.started or None if self.process is not None else None
 
 
 class Owners:
@@ -57,7 +56,7 @@ class Owners:
     ) -> None:
         """``is_connected``: whether a client is, by the identity of its connection."""
         self._owners: dict[str, Owner] = {}
-        self._waiter = waiter
+        self._processes = ProcessWatch(waiter)
         self._journal = journal
         self._is_connected = is_connected
 
@@ -70,25 +69,23 @@ class Owners:
     def find(self, client_id: str) -> Owner | None:
         return self._owners.get(client_id)
 
-    def of(self, client_id: str, pid: int, now_ns: int) -> Owner:
+    def of(self, client_id: str, pid: int | None, now_ns: int) -> Owner:
         """The client of that id; it is added if it has no tasks yet."""
         owner = self._owners.get(client_id)
         if owner is None:
             owner = Owner(client_id, pid, self._journal.seen(client_id), now_ns)
             self._owners[client_id] = owner
-            if owner.process is not None:
-                self._waiter.add(owner.process)
+            self._watch()
         return owner
 
     def remove(self, owner: Owner) -> None:
         """Forgets a client that has no tasks any more."""
         del self._owners[owner.client_id]
         self._journal.forget(owner.client_id)
-        self._unwatch(owner)
+        self._watch()
 
     def close(self) -> None:
-        for owner in self:
-            self._unwatch(owner)
+        self._processes.watch(set())
 
     def see(self, channel: str, epoch: int, present: Collection[str]) -> None:
         """Notes that these clients are on a channel."""
@@ -98,12 +95,15 @@ class Owners:
                 owner.seen[channel] = epoch
                 self._journal.saw(client_id, channel, epoch)
 
-    def ended(self, ready: set[object]) -> list[Owner]:
+    def ended(self, ready: set[object], now_ns: int) -> list[Owner]:
         """The clients whose process has ended; ``ready``: the readable descriptors."""
-        ended = [owner for owner in self if owner.process in ready]
+        processes = self._processes.ended(ready, now_ns)
+        if not processes:
+            return []
+        ended = [owner for owner in self if owner.process in processes]
         for owner in ended:
             owner.ended = True
-            self._unwatch(owner)
+        self._watch()
         return ended
 
     def last_seen(self, channel: str) -> tuple[int, set[str]]:
@@ -128,8 +128,7 @@ class Owners:
             for channel, epoch in owner.seen.items():
                 journal.saw(owner.client_id, channel, epoch)
 
-    def _unwatch(self, owner: Owner) -> None:
-        process, owner.process = owner.process, None
-        if process is not None:
-            self._waiter.remove(process)
-            os.close(process)
+    def _watch(self) -> None:
+        """Watches the processes of all that may still have one."""
+        running = (owner.process for owner in self if not owner.ended)
+        self._processes.watch({process for process in running if process is not None})

@@ -12,10 +12,10 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from canbroker.broker import leases
 from canbroker.broker.leases import MAX_WAITING, Leases
 from canbroker.system import clock
 from canbroker.system.processes import end_of, start_of
+from canbroker.transport import ownership
 from canbroker.transport.replier import Caller
 from canbroker.transport.waiter import Waiter
 from canbroker.wire import control
@@ -53,27 +53,32 @@ class Desk:
     def __init__(self, path: Path, is_up: Callable[[str], bool] = lambda _: True) -> None:
         self.waiter = Waiter()
         self.answers: dict[int, msgspec.Struct] = {}
-        self.leases = Leases(path, POOLS, self.waiter, self._reply, is_up)
+        self.connected = {b"peer"}
+        self.leases = Leases(
+            path, POOLS, self.waiter, self._reply, is_up, self.connected.__contains__
+        )
         self._asked = 0
 
-    def take(self, wanted: control.TakeLease) -> msgspec.Struct | None:
+    def take(self, wanted: control.TakeLease, identity: bytes = b"") -> msgspec.Struct | None:
         """The answer, ``None`` if it has to wait."""
-        caller = self._caller()
+        caller = self._caller(identity)
         result = self.leases.handlers["lease"](caller, wanted)
         return result or self.answers.get(caller.request_id)
 
     def release(self, lease_id: str) -> None:
         self.leases.handlers["release"](self._caller(), control.Release(lease_id=lease_id))
 
-    def step(self) -> None:
-        self.leases.step(self.waiter.wait(0))
+    def step(self, after_s: float = 0) -> None:
+        """``after_s``: how much later than now it is done."""
+        now_ns = clock.monotonic_ns() + int(after_s * clock.SECOND)
+        self.leases.step(self.waiter.wait(0), now_ns)
 
     def held(self) -> dict[str, str]:
         return {one.lease_id: one.channel for one in self.leases.status() if one.channel}
 
-    def _caller(self) -> Caller:
+    def _caller(self, identity: bytes = b"") -> Caller:
         self._asked += 1
-        return Caller(b"", self._asked)
+        return Caller(identity, self._asked)
 
     def _reply(self, caller: Caller, result: msgspec.Struct) -> None:
         self.answers[caller.request_id] = result
@@ -121,7 +126,7 @@ def test_who_has_waited_for_too_long_is_told_who_has_it(tmp_path: Path) -> None:
         now = at.take(request("b", "spare", timeout_ns=0))
         assert isinstance(now, control.ErrorResult)
         assert now.code == "timeout"
-        assert f"s1 has process {os.getpid()} (test)" in now.message
+        assert f"s1 is held by process {os.getpid()} (test)" in now.message
         assert at.take(request("c", "spare", timeout_ns=clock.SECOND // 100)) is None
         assert at.leases.due_ns is not None
         while at.leases.due_ns is not None:
@@ -147,7 +152,7 @@ def test_what_a_process_had_or_wanted_is_free_when_it_has_ended(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, has_descriptors: bool
 ) -> None:
     if not has_descriptors:  # as on systems without pidfd_open
-        monkeypatch.setattr(leases, "end_of", lambda _: None)
+        monkeypatch.setattr(ownership, "end_of", lambda _: None)
     with desk(tmp_path / "leases") as at, process() as other:
         at.take(request("a", "spare", other.pid))
         at.take(request("b", "spare", other.pid))
@@ -159,7 +164,7 @@ def test_what_a_process_had_or_wanted_is_free_when_it_has_ended(
             assert at.waiter.wait(20 * clock.SECOND)
         else:
             other.wait()
-        at.step()
+        at.step(after_s=2)
         assert at.held() == {"c": "s1"}
         assert at.answers[3] == leased("s1")
         assert len(at.leases.status()) == 1
@@ -198,6 +203,70 @@ def test_a_successor_goes_on_with_those_that_live(tmp_path: Path) -> None:
                 at.step()
                 assert at.held() == {"e": "b2"}
             assert not path.exists()  # it has ended in order
+    finally:
+        killed.leases.close("the test is over")
+
+
+def remote(lease_id: str, pool: str = "bench") -> control.TakeLease:
+    """The request of a client that names no process."""
+    return control.TakeLease(lease_id=lease_id, program="gateway", pool=pool)
+
+
+def test_a_lease_without_a_process_lasts_as_long_as_its_connection(tmp_path: Path) -> None:
+    with desk(tmp_path / "leases") as at:
+        assert at.take(remote("a", "spare"), b"peer") == leased("s1")
+        assert at.take(remote("b", "spare"), b"other") is None
+        at.connected.add(b"other")
+        for minute in range(1, 4):
+            at.step(after_s=60 * minute)
+            assert at.held() == {"a": "s1"}
+        at.connected.remove(b"peer")
+        at.step(after_s=185)
+        assert at.held() == {"a": "s1"}, "it has time to connect again"
+        at.connected.add(b"peer")
+        at.step(after_s=188)
+        at.connected.remove(b"peer")
+        at.step(after_s=197)
+        assert at.held() == {"a": "s1"}, "it was there 9 s ago"
+        at.step(after_s=199)
+        assert at.held() == {"b": "s1"}
+        assert at.answers[2] == leased("s1")
+        (status,) = at.leases.status()
+        assert status.pid is None
+
+
+def test_a_request_without_a_process_ends_with_its_connection(tmp_path: Path) -> None:
+    with desk(tmp_path / "leases") as at:
+        at.take(request("a", "spare"))
+        assert at.take(remote("b", "spare"), b"gone") is None
+        at.step(after_s=5)
+        assert len(at.leases.status()) == 2
+        at.step(after_s=11)
+        assert len(at.leases.status()) == 1
+
+
+def test_a_lease_without_a_process_moves_to_the_connection_that_asks_again(tmp_path: Path) -> None:
+    with desk(tmp_path / "leases") as at:
+        assert at.take(remote("a", "spare"), b"before") == leased("s1")
+        assert at.take(remote("a", "spare"), b"peer") == leased("s1")
+        at.step(after_s=60)
+        assert at.held() == {"a": "s1"}
+
+
+def test_an_owner_without_a_process_may_return_to_a_successor(tmp_path: Path) -> None:
+    path = tmp_path / "leases"
+    killed = Desk(path)
+    try:
+        killed.take(remote("a"), b"peer")
+        killed.take(remote("b"), b"\0gone")
+        record = path.read_bytes()
+        with desk(path) as at:
+            assert at.held() == {"a": "b1", "b": "b2"}
+            at.step(after_s=5)
+            assert at.held() == {"a": "b1", "b": "b2"}
+            at.step(after_s=11)
+            assert at.held() == {"a": "b1"}
+        path.write_bytes(record)
     finally:
         killed.leases.close("the test is over")
 

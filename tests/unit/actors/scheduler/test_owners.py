@@ -12,9 +12,10 @@ from typing import Final
 import pytest
 
 from canbroker.actors.scheduler.journal import Journal
-from canbroker.actors.scheduler.owners import RETURN_NS, Owners
+from canbroker.actors.scheduler.owners import Owners
 from canbroker.system import processes
 from canbroker.system.clock import SECOND
+from canbroker.transport.ownership import RETURN_NS
 from canbroker.transport.waiter import Waiter
 
 NOW: Final = 1_000 * SECOND
@@ -74,9 +75,9 @@ def test_the_end_of_a_process_ends_its_client_at_once(clients: Clients) -> None:
     with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as process:
         alice = clients.owners.of("alice", process.pid, NOW)
         bob = clients.owners.of("bob", OURS, NOW)
-        assert clients.owners.ended(clients.waiter.wait(0)) == []
+        assert clients.owners.ended(clients.waiter.wait(0), NOW) == []
         process.kill()
-        assert clients.owners.ended(clients.waiter.wait(10 * SECOND)) == [alice]
+        assert clients.owners.ended(clients.waiter.wait(10 * SECOND), NOW) == [alice]
     assert alice.ended
     assert clients.owners.is_gone(alice, NOW)
     assert not clients.owners.is_gone(bob, NOW)
@@ -90,6 +91,16 @@ def test_a_process_that_has_ended_before_is_ended(clients: Clients) -> None:
     assert alice.ended
     assert clients.owners.is_gone(alice, NOW)
     assert processes.end_of(process.pid) is None
+
+
+def test_a_client_without_a_process_is_there_while_it_is_connected(clients: Clients) -> None:
+    clients.connected.add(b"alice")
+    alice = clients.owners.of("alice", None, NOW)
+    assert alice.started is None
+    assert clients.owners.ended(set(), NOW + RETURN_NS) == []
+    assert not clients.owners.is_gone(alice, NOW + RETURN_NS)
+    clients.connected.clear()
+    assert clients.owners.is_gone(alice, NOW + 2 * RETURN_NS)
 
 
 def test_a_successor_knows_where_clients_were_seen(clients: Clients, journal: Journal) -> None:
