@@ -1,4 +1,4 @@
-"""The publishing side of a channel: subscriptions come in as filters, batches go out as routes."""
+"""The publishing side of a channel: subscriptions arrive as filters, batches leave as routes."""
 
 from __future__ import annotations
 
@@ -22,33 +22,32 @@ from canbroker.wire import WireError, stream, topics
 HEARTBEAT_NS: Final = 200 * clock.MILLISECOND
 MAX_ROUTES: Final = MAX_MARKS
 
-#: Private topics that are present; the state, which names them, has to fit a message.
+#: The most private topics at a time; the state names all of them and has to fit into a message.
 MAX_CLIENTS: Final = 1024
 
-#: Subscribers of an actor that was replaced have found its successor by then, if they use their
-#: sockets; clients that do not are waited for.
-_SETTLE_NS: Final = 2 * clock.SECOND
+#: After an actor was replaced, subscribers that use their sockets have found its successor within
+#: this time. The actor waits longer for clients that do not.
+_FIND_NS: Final = 2 * clock.SECOND
 _AWAIT_NS: Final = 30 * clock.SECOND
 
-#: Subscriptions that are taken, and idle routes that are told so, before the channel sees to its
-#: frames.
+#: Subscriptions and heartbeats that are handled before the channel handles frames again.
 _AT_ONCE: Final = 16
 
 _logger = logging.getLogger(__name__)
 
 
 class Presence(NamedTuple):
-    """A client has come (its filters are active) or gone."""
+    """A client has come, and its filters are active; or it has gone."""
 
     client_id: str
     filters: FilterSet
     present: bool
     topic: bytes  # as the client spelled it, canonical or not
-    claim: str | None = None  # as that of the topic
+    claim: str | None = None  # as in the topic
 
 
 class Leaving(NamedTuple):
-    """Somebody wants to be told when a client is not present any more."""
+    """A client asks to be told when this client is not present any more."""
 
     client_id: str
 
@@ -56,9 +55,10 @@ class Leaving(NamedTuple):
 class Publisher:
     """Owns the channel's XPUB socket and its routes. Made, used and closed by one thread.
 
-    A successor, one whose ring has a predecessor's frames, keeps all frames until it has
-    :meth:`settled`, and a route that is opened until then has numbers from the beginning. Clients
-    that knew the predecessor ask for what they have missed; new ones begin where they are told.
+    If its ring contains frames of a predecessor, it keeps all frames until
+    :meth:`stop_keeping_all`, and a route that is opened before that has numbers from the beginning.
+    Clients that knew the predecessor ask for the frames that they have missed; new clients begin
+    where they are told.
 
     :raises CanInitializationError: the endpoint cannot be bound.
     """
@@ -72,11 +72,11 @@ class Publisher:
         ring: Ring,
         awaited: Iterable[str] = (),
     ) -> None:
-        """``ring`` gets what is published; ``awaited``: clients of a predecessor."""
+        """``ring`` keeps the published frames; ``awaited``: ids of a predecessor's clients."""
         self.epoch = epoch
         self.dropped_upstream = 0
         self.refused = Throttle(_logger)
-        self.state_asked = False  # somebody has joined that topic since it was published
+        self.state_asked = False  # a client has joined the state topic since it was published
         self._channel = channel
         self._table = RouteTable()
         self._ring = ring
@@ -88,8 +88,8 @@ class Publisher:
         self._route_prefix, self._private_prefix = f"{begin}/rx".encode(), f"{begin}/@".encode()
         self._state_wanted = False
         self._present: set[bytes] = set()  # private topics
-        self._held: list[Presence | Leaving] = []  # not told to anyone yet
-        self._fresh: list[Route] = []  # whose subscribers do not know where it stands
+        self._unreported: list[Presence | Leaving] = []  # changes for the next round
+        self._fresh: list[Route] = []  # routes whose subscribers do not know its next number yet
         self._xpub = Xpub(context, endpoint, self.refused)
         self.socket, self.listening = self._xpub.socket, self._xpub.listening
         self._send = self._xpub.send
@@ -102,12 +102,12 @@ class Publisher:
         return self._table.get(topic)
 
     def wanted(self) -> FilterSet:
-        """What an adapter that can filter has to let through."""
+        """The frames that an adapter with filters must let pass."""
         return EVERYTHING if self._keeps_all else self._table.wanted()
 
-    def settled(self, now_ns: int) -> bool:
-        """Ends the keeping of all frames when that is due; ``True`` once, when it has."""
-        patience = _AWAIT_NS if self._awaited else _SETTLE_NS
+    def stop_keeping_all(self, now_ns: int) -> bool:
+        """Stops keeping all frames when that is due; returns ``True`` once, when it does."""
+        patience = _AWAIT_NS if self._awaited else _FIND_NS
         is_early = now_ns - self._began_ns < patience
         if not self._keeps_all or (is_early and self._ring.is_whole):
             return False
@@ -116,25 +116,25 @@ class Publisher:
         return True
 
     def subscriptions(self) -> list[Presence | Leaving]:
-        """Takes subscription events that have arrived, so many; opens and drops routes.
+        """Handles some of the subscription events that have arrived; opens and drops routes.
 
-        None is answered before those that came with it are read: after a reconnect libzmq replays
-        a client's subscriptions in another order than the client made them in. If more are
-        waiting, this round's are returned with the next one's.
+        All events that arrived together are read before any is reported: after a reconnect, libzmq
+        repeats a client's subscriptions in another order. If more are waiting, the changes of this
+        round are returned in the next one.
         """
-        changes, self._held = self._held, []
+        changes, self._unreported = self._unreported, []
         for subscription in self._xpub.receive(_AT_ONCE):
             change = self._subscription(subscription)
             if change is not None:
-                self._held.append(change)
+                self._unreported.append(change)
         if self._xpub.has_more:
             return changes
-        changes += self._held
-        self._held = []
+        changes += self._unreported
+        self._unreported = []
         return changes
 
     def ready(self, client: Presence, state: msgspec.Raw) -> None:
-        """Tells a client that has come where its route stands, and the channel's state."""
+        """Tells a client that has come the next number of its route, and the channel's state."""
         head, mark, query = client.topic.partition(b"?")
         at = head.rindex(b"/@")
         route = self._table.get(head[:at] + b"/rx" + (mark + query if mark else b";"))
@@ -145,12 +145,12 @@ class Publisher:
         self._send(client.topic, stream.encode_ready(self.epoch, next_seq, state))
 
     def left(self, client_id: str) -> None:
-        """Tells whoever has asked that a client is not present."""
+        """Tells the clients that have asked that this client is not present."""
         topic = topics.left_topic(self._channel, client_id)
         self._send(topic, stream.encode_event(self.epoch, stream.LeftEvent(client_id)))
 
     def state(self, event: stream.StateEvent) -> None:
-        """Publishes the channel's state, if anyone listens."""
+        """Publishes the channel's state, if a client has subscribed to it."""
         self.state_asked = False
         if self._state_wanted:
             self._send(self._state_topic, stream.encode_event(self.epoch, event))
@@ -182,7 +182,7 @@ class Publisher:
                 self._flush(route, now)
 
     def greet(self) -> bool:
-        """Tells subscribers of new routes where the stream stands; whether there are any."""
+        """Tells subscribers of new routes their next number; returns whether there are any."""
         fresh, self._fresh = self._fresh, []
         now = clock.monotonic_ns()
         for route in fresh:
@@ -190,8 +190,10 @@ class Publisher:
         return bool(fresh)
 
     def heartbeat(self, now_ns: int) -> int | None:
-        """Tells idle routes' subscribers where the stream stands; returns when to call again,
-        ``None`` if there are no routes."""
+        """Tells subscribers of idle routes their next number.
+
+        Returns when to call it again; ``None`` if there are no routes.
+        """
         due: int | None = None
         told = 0
         for route in self._table.routes():
@@ -208,7 +210,7 @@ class Publisher:
         return due
 
     def close(self, reason: str) -> None:
-        """Ends every route, saying why, and closes the socket."""
+        """Ends every route, with the reason, and closes the socket."""
         for route in self._table.routes():
             body = stream.encode_end(self.epoch, route.next_seq, self.dropped_upstream, reason)
             self._send(route.topic, body)
@@ -269,7 +271,7 @@ class Publisher:
             self._ring.forget(route)
 
     def _check_room(self, topic: bytes) -> None:
-        """For a new topic, before all else: who subscribes without end shall cost little."""
+        """Checked first for a new topic: a client that subscribes endlessly must cost little."""
         if topic.startswith(self._route_prefix) and len(self) >= MAX_ROUTES:
             raise WireError(self._no_room())
         if topic.startswith(self._private_prefix) and len(self._present) >= MAX_CLIENTS:

@@ -1,4 +1,4 @@
-"""Answers subscribers who ask for frames of the past, from the ring of their channel."""
+"""Answers subscribers' requests for past frames, from the ring of their channel."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ from canbroker.wire.replay import (
     encode_frames,
 )
 
-#: Frames that are looked at for one answer, whether they pass the filters or not: less than a
-#: millisecond.
+#: Frames that are examined for one answer, whether they pass the filters or not; this takes less
+#: than a millisecond.
 _LOOKED_AT: Final = 1024
 
-#: What a route has in a segment: its key, the segment's number, and the mark, because a topic's
-#: numbers may begin anew there.
+#: A route's part of a segment: its key, the segment's number, and the mark, because the numbers of
+#: a topic may start again there.
 _Stretch: TypeAlias = tuple[int, int, Mark]
 
-#: Stretches of which something is remembered, the one that was used last.
+#: The most stretches that are remembered; the least recently stored is forgotten first.
 _REMEMBERED: Final = 1024
 
 #: Frames between two places that are remembered.
@@ -44,7 +44,7 @@ _number = operator.attrgetter("seq")
 
 
 class Served(NamedTuple):
-    """Frames that a client has asked for: those that it was given, and those that were gone."""
+    """Counts of the frames that a client has requested: frames it received, and frames gone."""
 
     replayed: int = 0
     gone: int = 0
@@ -53,13 +53,13 @@ class Served(NamedTuple):
 class Replayer:
     """The replay methods of a channel. One thread, that of the ring.
 
-    ``served``: by client, for as long as nobody takes it out.
+    ``served``: by client; its users remove the entries.
     """
 
     def __init__(
         self, ring: Ring, channel: str, epoch: int, route: Callable[[bytes], Route | None]
     ) -> None:
-        """``route`` finds an open one by its topic."""
+        """``route`` finds an open route by its topic."""
         self._ring = ring
         self._channel = channel
         self._epoch = epoch
@@ -71,7 +71,8 @@ class Replayer:
     def replay(self, params: Replay) -> msgspec.Struct | None:
         """The frames of a range of numbers, or the first of them.
 
-        ``None``: they are far from where the route begins; ask again to go on from there.
+        ``None``: they were not reached yet, because they are far from a known place. Ask again to
+        continue.
         """
         topic = params.topic.encode()
         try:
@@ -134,7 +135,7 @@ class Replayer:
         oldest_ns: int,
         answer: _Answer,
     ) -> Position:
-        """Adds those of one segment that are asked for; returns how far it came."""
+        """Adds the requested frames of one segment; returns the place that it has reached."""
         begin = after.offset if after.segment == segment.number else 0
         last = until.offset if until.segment == segment.number else segment.count
         end = answer.look_at(begin, last)
@@ -148,7 +149,7 @@ class Replayer:
     def _range(
         self, segments: list[Segment], key: int, filters: FilterSet, first: int, end: int
     ) -> tuple[int, bool, list[msgspec.Raw]] | None:
-        """The first number, whether that is all, and the frames; ``None``: not there yet."""
+        """The first number, whether it is complete, and the frames; ``None``: not reached yet."""
         if first >= end:
             return first, True, []
         known = [at for at, segment in enumerate(segments) if segment.marks[key].seq <= first]
@@ -159,11 +160,11 @@ class Replayer:
             if mark.seq >= end or answer.full:
                 break
             if answer.frames and mark.seq != number:
-                break  # the next answer begins behind the hole
+                break  # the next answer begins behind the gap
             begin = max(first, mark.seq) if not answer.frames else begin
             number = self._numbered(segment, key, filters, (begin, end), answer)
         if not answer.frames:
-            # If all of it was looked at, nothing of it is left.
+            # If everything was examined, none of the frames are left.
             return None if answer.full else (end, True, [])
         return begin, number >= end, answer.frames
 
@@ -175,9 +176,9 @@ class Replayer:
         wanted: tuple[int, int],
         answer: _Answer,
     ) -> int:
-        """Adds those of one segment with numbers in ``wanted``; returns how far they go.
+        """Adds the frames of one segment with numbers in ``wanted``; returns the next number.
 
-        Numbers are found by counting, so places on the way are remembered.
+        Numbers are found by counting, so some places on the way are remembered.
         """
         mark = segment.marks[key]
         stretch = key, segment.number, mark
@@ -200,7 +201,7 @@ class Replayer:
         return number
 
     def _last(self, segment: Segment, key: int, filters: FilterSet) -> int:
-        """The number after the last of a route that ended with ``segment``."""
+        """The number after the last frame of a route that ended with ``segment``."""
         mark = segment.marks[key]
         stretch = key, segment.number, mark
         if (last := self._lasts.get(stretch)) is None:
@@ -216,12 +217,12 @@ class Replayer:
 
 
 def _by_adapter(frame: Frame) -> bool:
-    """Whether its time is the adapter's own."""
+    """Whether the timestamp is from the adapter's own clock."""
     return bool(frame.flags & HARDWARE_TIMESTAMP)
 
 
 class _Answer:
-    """Packed frames, as many as an answer may have, found among so many."""
+    """Packed frames for one answer, with a limit on the frames examined for it."""
 
     def __init__(self) -> None:
         self.frames: list[msgspec.Raw] = []
@@ -229,7 +230,7 @@ class _Answer:
         self._left = _LOOKED_AT
 
     def look_at(self, begin: int, end: int) -> int:
-        """Up to where frames of a segment may be looked at from ``begin`` on; at most ``end``."""
+        """The place up to which frames may be examined from ``begin`` on; at most ``end``."""
         stop = max(begin, min(end, begin + self._left))
         self._left -= stop - begin
         self.full = stop < end
@@ -247,7 +248,7 @@ class _Answer:
 
 
 class _Recent(Generic[_T]):
-    """What is known of so many stretches; who was put there longest ago is forgotten."""
+    """A value for each stretch; the least recently stored one is forgotten first."""
 
     def __init__(self) -> None:
         self._known: dict[_Stretch, _T] = {}

@@ -1,12 +1,12 @@
-"""The recent frames of a channel: what repairs a subscriber's gaps, and what a recorder reads.
+"""The recent frames of a channel, for subscribers that have missed some, and for recorders.
 
-The ring is a file in memory that the broker keeps. It outlives the process that writes it: the
-actor that takes the place of one that was killed still has that one's frames.
+The ring is a file in memory that the broker keeps. It outlives the process that writes it: an actor
+that replaces a killed one still has the frames of its predecessor.
 
-It has slots of one size, used in turn. A slot begins with a header; packed frames follow it, each
-once, however many routes carry it; from the slot's end down there is a mark for each route that
-they belong to: from which frame on, and what number the first one that passes its filters has.
-Which ones pass, the filters tell again.
+It has slots of equal size, used in turn. A slot begins with a header, followed by packed frames;
+each frame is stored once, however many routes carry it. From the slot's end downwards there is a
+mark for each route: the frame from which on the route is open, and the number of its first frame
+that passes the route's filters. The filters are applied again when the ring is read.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from canbroker.model.frame import Frame
 from canbroker.system import clock
 from canbroker.wire import DECODE_ERRORS
 
-#: Holds a whole batch of the largest frames, and marks of all routes.
+#: Holds a whole batch of the largest frames, and a mark of each route.
 SLOT_BYTES: Final = 1 << 18
 MIN_BYTES: Final = 4 * SLOT_BYTES
 
@@ -40,13 +40,13 @@ _HEADER: Final = struct.Struct("<QQQIII")
 #: key of the route, number, index of the frame.
 _MARK: Final = struct.Struct("<QQI")
 
-#: Frames that are unpacked at once, at least, if only some of a segment are asked for.
+#: The least number of frames unpacked at once if only a part of a segment is read.
 _STEP: Final = 256
 
-#: Routes of one channel, each of which may have a mark in a slot.
+#: The most routes of a channel; each may have a mark in a slot.
 MAX_MARKS: Final = 1024
 
-#: No number in a ring comes near; what is written from here on still fits its place.
+#: Numbers in a ring never come near this limit; larger ones still fit into their field.
 _NUMBERS_END: Final = 1 << 62
 
 _frames_decoder = msgspec.msgpack.Decoder(list[Frame])
@@ -54,23 +54,26 @@ _raw_decoder = msgspec.msgpack.Decoder(list[msgspec.Raw])
 
 
 class Position(NamedTuple):
-    """A place between frames: so many of a segment's are before it."""
+    """A place between frames: the segment's number, and the number of frames before it there."""
 
     segment: int
     offset: int
 
 
 class Mark(NamedTuple):
-    """Where a route begins in a segment: at a frame's index, and with number ``seq``."""
+    """Where a route begins in a segment: at frame index ``at``, with number ``seq``."""
 
     seq: int
     at: int
 
 
 class Segment:
-    """What one slot holds. ``marks``: of each route, by its key; ``marked``: how many there are,
-    with those that a later one of the same route replaces; ``kinds``: how many frames there are of
-    each, if they were counted; ``steps``: places on the way, as counts of frames and bytes."""
+    """The content of one slot.
+
+    ``marks``: the latest mark of each route, by its key; ``marked``: number of all marks, including
+    replaced ones; ``kinds``: number of frames of each kind, if they were counted; ``steps``: some
+    places in it, as counts of frames and bytes.
+    """
 
     __slots__ = (
         *("count", "epoch", "kinds", "marked", "marks", "number", "start", "steps"),
@@ -99,13 +102,13 @@ def anonymous(size: int = MIN_BYTES) -> mmap.mmap:
 
 
 class SharedMemory:
-    """Memory for a ring that lives as long as this object, whatever becomes of who uses it.
+    """Memory for a ring that lives as long as this object, even if the process using it ends.
 
-    A file without a name. :attr:`descriptor` is for the process that is to map it.
+    A file without a name. The process that maps it needs :attr:`descriptor`.
     """
 
     def __init__(self, size: int) -> None:
-        """:raises OSError: there is no memory, or no descriptor, left."""
+        """:raises OSError: no memory or no descriptor is left."""
         if hasattr(os, "memfd_create"):
             self.descriptor = os.memfd_create("canbroker ring")
         else:
@@ -118,13 +121,13 @@ class SharedMemory:
 class Ring:
     """Writes and reads a channel's ring. One thread.
 
-    ``segments``: oldest first. A file that holds a predecessor's is taken over with them; then it
-    ``inherits``.
+    ``segments``: oldest first. If the memory contains segments of a predecessor, they are adopted,
+    and ``inherits`` is true.
     """
 
     def __init__(self, memory: mmap.mmap, epoch: int, seconds: float) -> None:
-        """``memory`` has :data:`MIN_BYTES` at least; frames older than ``seconds`` are not
-        handed out."""
+        """``memory`` has at least :data:`MIN_BYTES`; frames older than ``seconds`` are not
+        returned."""
         self._memory = memory
         self._epoch = epoch
         self._keep_ns = int(seconds * clock.SECOND)
@@ -136,14 +139,14 @@ class Ring:
         self._begin = self._number + 1  # of this epoch, a segment's
         self._current: Segment | None = None
         if not self.segments:
-            self._roll()  # says since which epoch it has been there
+            self._roll()  # its header tells with which epoch the ring began
 
     def __repr__(self) -> str:
         return f"<Ring segments={len(self.segments)} of {self._slots}>"
 
     @property
     def is_whole(self) -> bool:
-        """Whether it has all of this epoch that it was given."""
+        """Whether it still has all frames of this epoch that were appended."""
         return self.segments[0].number <= self._begin
 
     def close(self) -> None:
@@ -154,9 +157,10 @@ class Ring:
     def append(
         self, packed: Sequence[bytes], routes: Sequence[Route], kinds: Iterable[int] = ()
     ) -> None:
-        """Keeps the frames of one round, at most a batch; ``routes`` have not numbered theirs.
+        """Keeps the frames of one round, at most a batch.
 
-        ``kinds`` of the frames, for :meth:`count_all`.
+        :param routes: the routes that carry them, before they number these frames.
+        :param kinds: of the frames, for :meth:`count_all`.
         """
         blob = b"".join(packed)
         segment = self._current
@@ -177,7 +181,7 @@ class Ring:
         self._write_header(segment)
 
     def forget(self, route: Route) -> None:
-        """The numbers of a route with this topic begin anew; what it had before is not its own."""
+        """Starts the numbers of a topic's route again; its earlier frames are not part of it."""
         if self.route(self._epoch, route.key):
             segment = self._current
             if segment is None or segment.marked >= MAX_MARKS:
@@ -188,8 +192,8 @@ class Ring:
     def count_all(self, route: Route) -> None:
         """Numbers a new route as if it had been open since the epoch began.
 
-        All frames of the epoch must be here, also those that passed nobody's filters, and their
-        kinds: then the numbers are the same, however often the route is opened.
+        The ring must contain all frames of the epoch with their kinds, including frames that passed
+        no filters. Then the numbers are the same, however often the route is opened.
         """
         is_passed = cache(partial(passes, route.filters))
         for segment in self.after(self._begin):
@@ -198,18 +202,18 @@ class Ring:
                 continue
             if route.key in segment.marks:
                 route.segment = segment.number
-            elif segment.marked < MAX_MARKS:  # else these are gone for it
+            elif segment.marked < MAX_MARKS:  # otherwise these frames are lost for the route
                 self._mark(segment, route, 0)
                 self._write_header(segment)
             route.next_seq += count
 
     def forget_kinds(self) -> None:
-        """Frees what :meth:`count_all` would need."""
+        """Frees the memory that :meth:`count_all` needs."""
         for segment in self.segments:
             segment.kinds.clear()
 
     def _room(self, segment: Segment) -> int:
-        # A mark for each route that there may be, so that those of a round always fit.
+        # Leaves space for a mark of every possible route, so that those of a round always fit.
         return SLOT_BYTES - _HEADER.size - segment.used - _MARK.size * MAX_MARKS
 
     def _roll(self) -> Segment:
@@ -254,7 +258,7 @@ class Ring:
                 break
             found.appendleft(segment)
             if segment.marks[key].seq == 0:
-                break  # what is older is of a route with the same topic, which was closed
+                break  # older segments belong to a closed route with the same topic
         return list(found)
 
     def shows_that_none(self, epoch: int, key: int) -> bool:
@@ -265,7 +269,7 @@ class Ring:
         return first.epoch < epoch or (first.epoch == epoch and first.number == 1)
 
     def since(self, time_ns: int) -> Position:
-        """Before the first segment with frames of that monotonic time, or later ones."""
+        """The place before the first segment with frames of that monotonic time or later."""
         at = self.end()
         for segment in reversed(self.segments):
             if self._is_old(segment):
@@ -276,18 +280,20 @@ class Ring:
         return at
 
     def end(self) -> Position:
-        """Behind the last frame."""
+        """The place behind the last frame."""
         return Position(self.segments[-1].number, self.segments[-1].count)
 
     def after(self, number: int) -> list[Segment]:
-        """The segment of that number and those behind it, as far as there are."""
+        """The segment of that number and all later ones."""
         return [segment for segment in self.segments if segment.number >= number]
 
     def matching(
         self, segment: Segment, filters: FilterSet, begin: int = 0, end: int = sys.maxsize
     ) -> Iterator[tuple[int, Frame, msgspec.Raw]]:
-        """Index, frame, and its packed form, of those of a segment that pass ``filters``, from
-        index ``begin`` to before ``end``."""
+        """The frames of a segment that pass ``filters``, as (index, frame, packed frame).
+
+        Only frames from index ``begin`` up to, but not including, ``end``.
+        """
         ends = [*segment.steps[1:], (segment.count, segment.used)]
         for first, last in zip(segment.steps, ends, strict=True):
             if last[0] <= begin or first[0] >= end:
@@ -301,7 +307,7 @@ class Ring:
     def _frames(
         self, segment: Segment, first: tuple[int, int], last: tuple[int, int]
     ) -> list[tuple[Frame, msgspec.Raw]]:
-        """All between two steps, or none; those that were asked for last are at hand."""
+        """The frames between two steps, or none if they are damaged; the last result is cached."""
         which = segment.number, first[0], last[0]
         if which != self._read[0]:
             start = segment.start + _HEADER.size
@@ -309,22 +315,22 @@ class Ring:
             data += self._memory[start + first[1] : start + last[1]]
             try:
                 frames, raws = _frames_decoder.decode(data), _raw_decoder.decode(data)
-            except DECODE_ERRORS:  # a predecessor's, damaged: as if it were gone
+            except DECODE_ERRORS:  # damaged by the end of a predecessor
                 frames, raws = [], []
             self._read = which, list(zip(frames, raws, strict=True))
             if len(raws) == segment.count > 2 * _STEP and len(segment.steps) == 1:
-                segment.steps = _steps(raws)  # a predecessor's, of which they are not known
+                segment.steps = _steps(raws)  # unknown in segments of a predecessor
         return self._read[1]
 
     def _is_old(self, segment: Segment) -> bool:
         following = segment.number + 1 - self.segments[0].number
-        # A segment is as young as its last frame, which is older than the next one's first.
+        # A segment is as old as its last frame, which is older than the next segment's first.
         if following >= len(self.segments):
             return False
         return clock.monotonic_ns() - self.segments[following].time_ns > self._keep_ns
 
     def _predecessors(self) -> list[Segment]:
-        """What the slots hold already; one that was being written to is whole up to its counts."""
+        """The segments that are there already; the one being written is valid up to its counts."""
         found = []
         for slot in range(self._slots):
             start = slot * SLOT_BYTES
@@ -343,9 +349,9 @@ class Ring:
             if all(mark.seq < _NUMBERS_END for mark in segment.marks.values()):
                 found.append(segment)
         found.sort(key=lambda segment: segment.number)
-        if found and not self._is_whole(found[-1]):  # the only one that was being written to
+        if found and not self._is_whole(found[-1]):  # the only segment that was being written
             found.pop()
-        # Without holes: what is older than a slot that cannot be read is of no use.
+        # Segments before a slot that cannot be read are useless.
         for at in range(len(found) - 1, 0, -1):
             if found[at - 1].number != found[at].number - 1:
                 return found[at:]

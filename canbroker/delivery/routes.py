@@ -1,4 +1,4 @@
-"""Which routes a frame belongs to, at a cost that does not grow with their number."""
+"""Finds the routes that a frame belongs to, at a cost that does not grow with their number."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ _KIND: Final = EXTENDED | ERROR
 
 
 def key_of(topic: bytes) -> int:
-    """What the ring calls the route of a topic."""
+    """The key of a topic's route in the ring."""
     return int.from_bytes(hashlib.blake2b(topic, digest_size=8).digest(), "little")
 
 
 def kind_of(frame: Frame) -> int:
-    """What filters look at, as one number; :func:`passes` tells about it."""
+    """The part of a frame that filters compare, as one number for :func:`passes`."""
     return frame.arbitration_id << 3 | frame.flags & _KIND
 
 
@@ -39,7 +39,7 @@ class Route:
         self.next_seq = 0
         self.sent_ns = 0  # monotonic
         self.key = key_of(topic)
-        self.segment = 0  # of the ring, the last one with frames of this route
+        self.segment = 0  # number of the ring's last segment with frames of this route
         self.pending: list[bytes] = []  # packed frames that wait for the end of this round
 
     def __repr__(self) -> str:
@@ -47,7 +47,7 @@ class Route:
 
 
 class RouteTable:
-    """The open routes of a channel, and for each identifier seen the ones that it belongs to."""
+    """The open routes of a channel, and for each identifier seen the routes it belongs to."""
 
     def __init__(self) -> None:
         self._routes: dict[bytes, Route] = {}
@@ -67,7 +67,7 @@ class RouteTable:
         return self._routes.get(topic)
 
     def open(self, topic: bytes, filters: FilterSet) -> Route:
-        """The route of ``topic``, a new one if there was none."""
+        """The route of ``topic``, which is added if it does not exist."""
         route = self._routes.get(topic)
         if route is None:
             route = self._routes[topic] = Route(topic, filters)
@@ -90,7 +90,7 @@ class RouteTable:
         return routes
 
     def wanted(self) -> FilterSet:
-        """What any route wants: the filter for a driver that can filter."""
+        """The union of all routes' filters, for a driver that can filter."""
         if self._wanted is None:
             self._wanted = union(route.filters for route in self._routes.values())
         return self._wanted

@@ -1,4 +1,4 @@
-"""The state of a channel, as it publishes it."""
+"""The state events that a channel publishes."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from typing import Final
 from canbroker.transport.address import Address
 from canbroker.transport.sockets import Context, Messages, Socket
 
-#: Events of a channel's state that are kept for who does not read them: a minute of them.
+#: State events that are kept for a slow reader: about two minutes' worth.
 _UNREAD_STATES: Final = 128
 
 
 class StateFeed:
     """Follows the state stream of a channel. One thread at a time; never blocks.
 
-    Who reads it seldom gets events of long ago first, and misses later ones: :meth:`refresh`.
+    A slow reader gets old events first and misses newer ones; see :meth:`refresh`.
     """
 
     def __init__(self, context: Context, endpoint: Address, topic: bytes) -> None:
@@ -31,13 +31,13 @@ class StateFeed:
         return None
 
     def turn_to(self, topic: bytes) -> None:
-        """Follows another topic of the channel from now on; passes over what is left of this."""
+        """Follows another topic of the channel from now on; discards unread events of this one."""
         self.socket.unsubscribe(self._topic)
         self.socket.subscribe(topic)
         self._topic = topic
 
     def refresh(self) -> None:
-        """Asks for the state as it is now: a channel tells whoever joins."""
+        """Asks for the current state: a channel publishes it when a client subscribes."""
         self.socket.unsubscribe(self._topic)
         self.socket.subscribe(self._topic)
 

@@ -58,16 +58,18 @@ def test_all_frames_are_kept_until_those_who_were_there_are_back(
     now = clock.monotonic_ns()
     with Station(endpoint, 2, memory=memory, awaited=["c1", "c2"]) as second:
         second.publish(numbered(range(5)))
-        assert not second.do(lambda publisher: publisher.settled(now + LATER))
+        assert not second.do(lambda publisher: publisher.stop_keeping_all(now + LATER))
         with subscriber(context, endpoint) as client, subscriber(context, endpoint, "c2") as other:
             ready(client, "1:7ff")
             assert second.do(lambda publisher: publisher.wanted()) == EVERYTHING
-            assert not second.do(lambda publisher: publisher.settled(now + LATER))
-            assert not second.do(lambda publisher: publisher.settled(now + 9 * LATER))
+            assert not second.do(lambda publisher: publisher.stop_keeping_all(now + LATER))
+            assert not second.do(lambda publisher: publisher.stop_keeping_all(now + 9 * LATER))
             ready(other, "2:7ff")
-            assert second.do(lambda publisher: publisher.settled(now + LATER))
+            assert second.do(lambda publisher: publisher.stop_keeping_all(now + LATER))
             assert second.do(lambda publisher: publisher.wanted()).text == "001:7ff,002:7ff"
-            assert not second.do(lambda publisher: publisher.settled(now + LATER)), "only once"
+            assert not second.do(lambda publisher: publisher.stop_keeping_all(now + LATER)), (
+                "only once"
+            )
 
 
 def test_nobody_is_waited_for_for_ever(endpoint: str) -> None:
@@ -75,18 +77,20 @@ def test_nobody_is_waited_for_for_ever(endpoint: str) -> None:
     Station(endpoint, memory=memory).close()
     now = clock.monotonic_ns()
     with Station(endpoint, 2, memory=memory, awaited=["c1"]) as second:
-        assert second.do(lambda publisher: publisher.settled(now + 11 * LATER))
+        assert second.do(lambda publisher: publisher.stop_keeping_all(now + 11 * LATER))
     with Station(endpoint, 3, memory=memory) as third:
-        assert not third.do(lambda publisher: publisher.settled(clock.monotonic_ns()))
+        assert not third.do(lambda publisher: publisher.stop_keeping_all(clock.monotonic_ns()))
         frames = [Frame(1, 1, 0, bytes(64))] * 1000
         third.publish_each([frames] * 100)  # more than there is room for
-        assert third.do(lambda publisher: publisher.settled(clock.monotonic_ns()))
+        assert third.do(lambda publisher: publisher.stop_keeping_all(clock.monotonic_ns()))
 
 
 def test_the_first_actor_keeps_what_is_wanted(endpoint: str) -> None:
     with Station(endpoint) as station:
         assert station.do(lambda publisher: publisher.wanted()).nothing
-        assert not station.do(lambda publisher: publisher.settled(clock.monotonic_ns() + LATER))
+        assert not station.do(
+            lambda publisher: publisher.stop_keeping_all(clock.monotonic_ns() + LATER)
+        )
 
 
 # ------------------------------------------------------------------------------------------- buses

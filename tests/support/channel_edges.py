@@ -133,7 +133,7 @@ class RecordingPublisher(Publisher):
     def wanted(self) -> FilterSet:
         return self.filters
 
-    def settled(self, now_ns: int) -> bool:
+    def stop_keeping_all(self, now_ns: int) -> bool:
         settles = now_ns >= self.settles_ns
         if settles:
             self.settles_ns = math.inf

@@ -251,7 +251,7 @@ class Receiver:
 
     def _publish_state(self, now_ns: int) -> None:
         self._totals.period(now_ns)
-        if self._publisher.settled(now_ns) and self._backend is not None:
+        if self._publisher.stop_keeping_all(now_ns) and self._backend is not None:
             self._backend.filter(self._publisher.wanted())
         if held := self._storms.report(now_ns):
             what = f"{held:,} error frames were counted, not passed on"
