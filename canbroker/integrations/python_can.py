@@ -142,7 +142,9 @@ class CanbrokerBus(Uncopyable, can.BusABC):
         :raises ValueError: names the filter that is not valid; the others stay in force.
         :raises can.CanOperationError: the bus is closed, or its channel is gone.
         """
-        self._bus._connection.filters(filters)  # python-can would remember what is then refused
+        self._bus._connection.filters(
+            filters
+        )  # python-can would remember filters that are then refused
         super().set_filters(filters)
 
     def _apply_filters(self, filters: CanFilters | None) -> None:

@@ -57,7 +57,7 @@ def _ask(interface: str, results: TextIO, lock: threading.Lock) -> None:
 def _opening(interface: str, config: dict[str, Any]) -> dict[str, Any]:
     """What of it opens that very adapter again.
 
-    Drivers also tell what the adapter is. What is no scalar cannot be written in a configuration.
+    Drivers also tell what the adapter is. Only scalars can be written in a configuration.
     """
     needed = driver(interface).needed
     return {

@@ -53,7 +53,8 @@ def open_driver(options: PythonCanOptions) -> can.BusABC:
         raise CanInitializationError(f"python-can cannot open {where}: {text}") from error
     if not isinstance(bus, can.BusABC):
         raise CanInitializationError(
-            f"python-can opened {options.interface} as {type(bus).__name__}, which is no can.BusABC"
+            f"python-can opened {options.interface} as {type(bus).__name__}, "
+            "which is not a can.BusABC"
         )
     fault = _misfit(bus, options)
     if fault is not None:

@@ -84,7 +84,7 @@ class Exchange:
                 raise self._end
 
     def abandon(self) -> list[Transmit]:
-        """All that was put and not taken. What the driver still holds is no longer awaited."""
+        """Every transmit that was put and not read. Stops waiting for those that the driver has."""
         with self._changed:
             unread = [item for item in self._happened if isinstance(item, Transmit)]
             under_way = [] if self._sending is None else [self._sending]

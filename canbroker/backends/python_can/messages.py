@@ -27,7 +27,7 @@ _PLAUSIBLE_NS: Final = 60 * clock.SECOND
 
 
 class MessageError(ValueError):
-    """What a driver returned is no message that a bus can carry."""
+    """A driver returned something that is not a message that a bus can carry."""
 
 
 def to_frame(
@@ -41,7 +41,7 @@ def to_frame(
     ``error_frames``: what its driver's are. ``adapter_clock`` reads its time stamp; without one
     a stamp near ``wall_ns`` is kept.
 
-    :raises MessageError: says what is wrong with it.
+    :raises MessageError: the message is not valid; the error says why.
     """
     if not isinstance(message, can.Message):
         raise MessageError(f"no can.Message, but {type(message).__name__}")

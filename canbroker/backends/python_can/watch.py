@@ -45,7 +45,7 @@ class Watch:
         self._raised = _FINE
         self._driver = driver(interface)
         self._overrun = False  # was raised last
-        self._overruns_told = 0  # of those that the controller counts
+        self._overruns_told = 0  # the controller's count when it was last reported
         self.step()
 
     @property

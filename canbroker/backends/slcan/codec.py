@@ -87,7 +87,7 @@ class Decoded(NamedTuple):
 def encode(frame: Frame, adapter_ms: int | None = None) -> bytes:
     """The line of a valid frame, with its CR.
 
-    :raises ValueError: an error frame, for which there is no line.
+    :raises ValueError: the frame is an error frame, which the protocol cannot express.
     """
     flags = frame.flags
     if flags & ERROR:
@@ -147,7 +147,7 @@ def is_ambiguous(frame: Frame) -> bool:
 def encode_candapter(frame: Frame) -> bytes:
     """The line of a valid data frame for a CANdapter, with its CR.
 
-    :raises ValueError: there is no line for such a frame.
+    :raises ValueError: the protocol cannot express this frame.
     """
     if frame.flags & (REMOTE | FD):
         raise ValueError("a CANdapter has no line for remote and FD frames")

@@ -40,7 +40,7 @@ def closing(line_buffer: int = UNKNOWN.line_buffer) -> bytes:
 def commands_of(options: SlcanOptions, dialect: Dialect, named: str) -> list[Command]:
     """What configures an adapter of this dialect and opens its channel, in order.
 
-    :raises CanInitializationError: the dialect does not have what is asked for.
+    :raises CanInitializationError: the dialect does not support a requested option.
     """
     commands = []
     if options.bitrate is not None:

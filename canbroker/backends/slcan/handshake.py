@@ -41,7 +41,7 @@ _QUIET_NS: Final = 50 * MILLISECOND
 #: What an adapter answers to F, as far as it tells an open channel from a closed one.
 STATUS, REFUSED, DONE = "status", "refused", "done"
 
-#: Also what is left of a frame after bytes were lost.
+#: Also the rest of a frame after bytes were lost.
 _FRAME_LIKE: Final = re.compile(rb"[trdbTRDBx][0-9A-Fa-f]*")
 
 Line = tuple[bytes, bytes]
@@ -77,8 +77,8 @@ def handshake(port: Port, options: SlcanOptions) -> Adapter:
 
     Frames that arrive meanwhile are ignored.
 
-    :raises CanInitializationError: a command was refused, the adapter does not have what is asked
-        for, or it is silent now and was not when it was opened before; says which.
+    :raises CanInitializationError: a command was refused, the adapter does not support a requested
+        option, or it is silent now although it answered when it was opened before; says which.
     :raises AdapterGoneError: the device went away.
     """
     return _Handshake(port, options).run()
@@ -199,7 +199,7 @@ class _Handshake:
 
     def _echoes(self) -> CanInitializationError:
         return CanInitializationError(
-            f"{self._port.name} sends back what is written to it; is it an slcan adapter?"
+            f"{self._port.name} echoes everything that is written to it; is it an slcan adapter?"
         )
 
     def _ask_version(self, first: bytes) -> None:

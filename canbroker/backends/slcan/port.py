@@ -151,7 +151,7 @@ class Port:
             self._discard_output()
         if self._pump is not None:
             self._pump.stop()
-        _claim(self._serial, "TIOCNXCL")  # who had it open before us, may keep it
+        _claim(self._serial, "TIOCNXCL")  # programs that had it open before may keep it
         self._serial.close()
 
     @property
@@ -282,7 +282,11 @@ def _cause(error: Exception) -> str:
     if code is not None:
         return os.strerror(code).lower()
     # pyserial has no number for a line that is readable and has nothing, and words of its own.
-    return "the other side hung up" if isinstance(error, serial.SerialException) else str(error)
+    return (
+        "the other side closed the connection"
+        if isinstance(error, serial.SerialException)
+        else str(error)
+    )
 
 
 def _reason(name: str, error: Exception) -> str:
@@ -296,7 +300,7 @@ def _reason(name: str, error: Exception) -> str:
     if code == errno.EACCES:
         return "no permission to use it (on Linux, is the user in the group dialout?)"
     if code == errno.ENOTTY:
-        return "it is no serial device"
+        return "it is not a serial device"
     if code is not None:
         return os.strerror(code)
     return str(error).replace(f"{name}: ", "")

@@ -169,7 +169,7 @@ class TransmitWindow:
     def retry(self, now_ns: int) -> bytes:
         """The line to write again now, if any.
 
-        One at a time and only when nothing else is under way: what is alone cannot be overtaken.
+        One at a time, and only when nothing else is under way, so that no frame can overtake it.
         """
         with self._lock:
             if self._outstanding or self._asking or not self._waiting or now_ns < self._retry_ns:

@@ -109,7 +109,7 @@ class SocketcanBackend(Backend):
         self._passing = PassList()
         self._repeater = Repeater(link)
         self.repeats = self._repeater.available
-        self._has_echoed = not link.echoes  # whether it is known that what is sent comes back
+        self._has_echoed = not link.echoes  # whether it is known that sent frames come back
         self._overflows = 0  # as the kernel counts them, modulo 2^32
         self._throttle = Throttle(_log)
         self._gone: AdapterGoneError | None = None
@@ -180,7 +180,7 @@ class SocketcanBackend(Backend):
             elif idle:
                 self._write()
             if self._queue.needs_reader():
-                self._wake.set()  # who waits in the recv thread knows of no due time yet
+                self._wake.set()  # the waiting recv thread does not know this due time yet
 
     def repeat(self, repetition: Repetition) -> str | None:
         faults = filter(None, map(self.fault, repetition.frames))
@@ -244,7 +244,7 @@ class SocketcanBackend(Backend):
             except OSError as error:
                 if lost is not None:
                     break
-                # Told once, and before what is still in the receive buffer.
+                # Reported once, and before the frames that are still in the receive buffer.
                 lost = self._lost(error)
         return received, lost
 
@@ -277,7 +277,7 @@ class SocketcanBackend(Backend):
             if self._repeater:
                 return self._of_repeater(wire, frame, host_ns, now_ns)
         elif frame.flags & ERROR:
-            if self._link.kind == "can":  # from a vxcan's other end it is no controller's either
+            if self._link.kind == "can":  # from a vxcan's other end it is not a controller's either
                 self._error_frame(frame)
         elif self._controller.off:
             self._controller = BusCondition()  # its restart was missed, but the bus is heard

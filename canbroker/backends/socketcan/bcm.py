@@ -129,7 +129,7 @@ class Repeater:
         return {key: operation.seen for key, operation in self._operations.items()}
 
     def can_ids(self) -> set[int]:
-        """Identifiers and formats of what is repeated."""
+        """Identifiers and formats of the repeated frames."""
         return {
             can_id_of(frame.arbitration_id, frame.flags)
             for operation in self._operations.values()
@@ -143,7 +143,7 @@ class Repeater:
         All that is known of a repeated frame is its content. A program of this host outside
         canbroker that sends the very same frame is taken for the task, and counted as that: a
         task's count is what was seen of it, and nothing that ends by a number is repeated here.
-        Other nodes on the bus never are, as theirs are no frames of this host.
+        Frames of other nodes on the bus never count, because they are not frames of this host.
         """
         while self._past and self._past[0][0] <= now_ns:
             _, old, past = self._past.popleft()
@@ -214,7 +214,7 @@ class Repeater:
             try:
                 self._send(setup_message(operation, _SETTIMER))
             except OSError:
-                # The interface is gone: who reads or writes next is told.
+                # The interface is gone: the next read or write reports it.
                 self.close()
 
     def _measure(self) -> None:

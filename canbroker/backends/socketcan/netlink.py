@@ -158,7 +158,7 @@ def parse_link(payload: bytes) -> NetDevice | None:
     :raises ValueError: it is not such a message.
     """
     if len(payload) < _LINK.size:
-        raise ValueError(f"{len(payload)} bytes are no link message")
+        raise ValueError(f"{len(payload)} bytes are not a link message")
     _, hardware, index, flags, _ = _LINK.unpack_from(payload)
     if hardware != _ARPHRD_CAN:
         return None

@@ -58,7 +58,7 @@ class PassList:
         self._known: set[int] = set()  # identifiers (CAN_EFF_FLAG) that pass, wanted or not
 
     def want(self, filters: FilterSet, sent: Iterable[int]) -> None:
-        """Replaces what is wanted; of what was sent only ``sent`` passes on."""
+        """Replaces the wanted filters; of the sent identifiers, only ``sent`` still pass."""
         self._wanted = filters
         self._known = set()
         self.entries = _fitting(kernel_entries(filters))

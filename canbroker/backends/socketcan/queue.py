@@ -4,7 +4,7 @@ The kernel hands every frame that this socket has sent back to it when the contr
 it: its confirmation. They come in the order of transmission; a missing one is noticed when a
 later frame's comes, and waited for, as a queueing discipline may have changed the order.
 
-When none comes at all, transmission stalls: what is under way is given up, and one frame at a time
+When none comes at all, transmission stalls: frames under way are given up, and one frame at a time
 is sent until the kernel confirms again. What was given up may still be sent: its confirmation is
 recognised then. A driver that never confirms is served without (``confirms``).
 """
@@ -160,7 +160,7 @@ class TransmitQueue:
             self._fail(self._waiting.popleft(), why)
 
     def stall(self, now_ns: int) -> None:
-        """Nothing was confirmed for too long: gives up what is under way.
+        """Nothing was confirmed for too long: gives up the frames under way.
 
         What has a time to expire and is not with the kernel may wait until then.
         """

@@ -471,7 +471,7 @@ def test_an_adapter_without_version_and_serial_number(peer: Peer) -> None:
     [
         ("/dev/no-such-adapter", ["no such device"]),
         ("/dev/no-such-adapter@57600", ["/dev/no-such-adapter:", "no such device"]),
-        (__file__, ["no serial device"]),
+        (__file__, ["not a serial device"]),
         ("bogus://x", ["bogus"]),
         ("socket://127.0.0.1:1", ["refused"]),
     ],
@@ -766,7 +766,7 @@ def test_noise_makes_no_candapter() -> None:
 def test_an_echo_is_no_adapter() -> None:
     with (
         Odd(lambda line: line + b"\r") as adapter,
-        pytest.raises(CanInitializationError, match="sends back what is written"),
+        pytest.raises(CanInitializationError, match="echoes everything that is written"),
         opened_slcan(adapter.path),
     ):
         pass
