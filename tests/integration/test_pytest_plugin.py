@@ -102,8 +102,7 @@ def test_each_test_has_a_channel_of_its_own(pytester: pytest.Pytester, place: Pa
     pytester.makepyfile(
         """
         import pytest
-        from canbroker.system.entry_points import EntryPoint
-from canbroker import Bus, Message
+        from canbroker import Bus, Message
 
         seen = set()
 
@@ -154,7 +153,7 @@ def test_everything_finds_the_broker_until_the_session_ends(
         from canbroker import Bus
 
         def run(*arguments):
-            command = EntryPoint.COMMAND.command(*arguments)
+            command = [sys.executable, "-m", "canbroker.cli", *arguments]
             return subprocess.run(command, check=True, capture_output=True, text=True).stdout
 
         def test_them(canbroker_bus, canbroker_channel, canbroker_broker, monkeypatch):
@@ -282,7 +281,7 @@ def test_a_channel_that_is_gone_does_not_hide_the_failure(pytester: pytest.Pytes
 
         def test_fails(canbroker_channel):
             canbroker_channel()
-            subprocess.run(EntryPoint.COMMAND.command("stop"), check=True)
+            subprocess.run([sys.executable, "-m", "canbroker.cli", "stop"], check=True)
             raise RuntimeError("as wanted")
         """
     )
