@@ -1,4 +1,4 @@
-"""Has processes wait that want to connect too soon."""
+"""Delays reconnection of recently disconnected peers."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ import zmq
 from canbroker.system import clock
 from canbroker.system.wake import Wake
 
-#: So long a process is kept out. libzmq gives up on a connection that is not made within 30 s.
+#: How long a process is kept out. libzmq gives up a connection that is not made within 30 s.
 KEPT_OUT_S: Final = 10
 
-#: Where libzmq asks whether a connection may be made, if somebody is there (ZAP, ZeroMQ's RFC 27).
+#: Where libzmq asks whether to accept a connection, if somebody listens (ZAP, ZeroMQ's RFC 27).
 _ADDRESS: Final = "inproc://zeromq.zap.01"
 
-#: Connections of processes that are kept out; somebody may open them without end.
+#: The most delayed connections; a process may open them without end.
 _MAX_WAITING: Final = 1024
 
 _Request: TypeAlias = list[bytes]
 
 
 class Gate:
-    """Of all listening sockets of a context. Who is hung up on would be back at once, with all
-    that it had subscribed to: libzmq does so by itself. Any thread.
+    """Decides when the listening sockets of a context accept connections. Any thread.
 
-    Nobody stands there, and each connection is made at once, before the first is kept out.
+    Without it, libzmq reconnects a disconnected peer at once, and repeats all of its subscriptions.
+    Connections are accepted without asking until the first process is kept out.
     """
 
     def __init__(self, context: zmq.Context[zmq.Socket[bytes]]) -> None:
@@ -40,9 +40,9 @@ class Gate:
         self._thread: threading.Thread | None = None
 
     def keep_out(self, peer: str) -> None:
-        """Has new connections wait of the peer with this address, as libzmq spells it.
+        """Delays new connections of a peer; ``peer``: its address, as libzmq spells it.
 
-        :raises CanOperationError: no descriptors are left; then nobody waits.
+        :raises CanOperationError: no descriptors are left; then nothing is delayed.
         :raises zmq.ZMQError: likewise.
         """
         now = clock.monotonic_ns()
@@ -53,7 +53,7 @@ class Gate:
                 self._open()
 
     def close(self) -> None:
-        """Before the context is."""
+        """Call it before the context is closed."""
         if self._closing is not None and self._thread is not None:
             self._closing.set()
             self._thread.join()
@@ -92,7 +92,7 @@ class Gate:
                     request = socket.recv_multipart()
                     *_, address, _, _ = request  # then its identity, and the mechanism NULL
                     until = self._until.get(address.decode(), 0)
-                    # Beyond that nobody answers, and libzmq ends the connection by itself.
+                    # Requests beyond the limit are not answered: libzmq ends their connections.
                     if until <= now or len(waiting) < _MAX_WAITING:
                         heapq.heappush(waiting, (until, next(number), request))
 

@@ -1,4 +1,4 @@
-"""Hangs up on who sends without end what is refused."""
+"""Disconnects peers that keep sending rejected messages."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from canbroker.system import clock
 from canbroker.system.throttle import Throttle
 from canbroker.transport.gate import KEPT_OUT_S, Gate
 
-#: What is refused of one connection within so long counts together: a message one, and one more
-#: for each 256 bytes of its first 8 KiB.
+#: Rejected messages of a connection within this time count together. Each costs 1, and 1 more for
+#: each 256 bytes of its first 8 KiB.
 _WINDOW_NS: Final = clock.SECOND
 _MAX_COST: Final = 33
 
@@ -27,21 +27,25 @@ _CHUNK: Final = 1 << 16
 
 
 class Guard:
-    """Of one listening socket, and on its thread. Only Linux tells who a peer is; elsewhere this
-    ends nothing."""
+    """Guards one listening socket, on its thread. Only Linux identifies peers; on other systems
+    this disconnects nobody."""
 
     def __init__(self, gate: Gate, limit: int, refused: Throttle) -> None:
-        """``limit``: what may be refused of a connection within a second; ``refused``: the
-        account of what is, for the log."""
+        """
+        :param limit: the cost of rejected messages that a connection may have within a second.
+        :param refused: counts and logs rejected messages.
+        """
         self._gate = gate
         self._limit = limit
         self._refused = refused
         self._costs: Counter[PeerConnection] = Counter()
         self._since_ns = 0
-        self._ended: dict[PeerConnection, int] = {}  # until when no other one can be the same
+        self._ended: dict[
+            PeerConnection, int
+        ] = {}  # until when no other connection can be the same
 
     def has_ended(self, message: zmq.Frame) -> bool:
-        """Whether it is left over from a connection that was ended: pass over it."""
+        """Whether the message came by a connection that was ended: ignore it."""
         if not self._ended:
             return False
         now = clock.monotonic_ns()
@@ -49,9 +53,10 @@ class Guard:
         return PeerConnection.of(message) in self._ended
 
     def refuse(self, message: zmq.Frame, size: int) -> None:
-        """Counts a message that is refused, and ends its connection if that were too many.
+        """Counts a rejected message, and ends its connection if there were too many.
 
-        ``message``: a part of it; ``size``: of all its parts, bytes.
+        :param message: a part of it.
+        :param size: of all its parts, in bytes.
         """
         connection = PeerConnection.of(message)
         if connection is None:
@@ -65,7 +70,7 @@ class Guard:
             return
         del self._costs[connection]
         try:
-            self._gate.keep_out(connection.peer)  # first: it comes back at once
+            self._gate.keep_out(connection.peer)  # first, as it reconnects at once
         except (CanError, OSError, zmq.ZMQError) as error:  # no descriptors are left, say
             self._refused.note("connection not ended", str(error))
             return
@@ -73,21 +78,25 @@ class Guard:
         connection.hang_up()
         self._refused.note(
             "connection ended",
-            f"too much of what process {connection.process} sent was refused; "
+            f"process {connection.process} sent too many messages that were refused; "
             f"it is kept out for {KEPT_OUT_S} s",
         )
 
 
 class PeerConnection(NamedTuple):
-    """What a message has come by: the number of a descriptor, which may be another connection's
-    by now, and who was at its other end, ``localhost:user:group:process`` of a Unix socket."""
+    """The connection that a message came by.
+
+    ``descriptor`` may belong to another connection by now. ``peer`` is the address of the other
+    end, ``localhost:user:group:process`` for a Unix socket.
+    """
 
     descriptor: int
     peer: str
 
     @classmethod
     def of(cls, message: zmq.Frame) -> PeerConnection | None:
-        """``None``: nobody tells who it is; 0 stands for all processes of other containers."""
+        """``None`` if the peer is not a known process; 0 stands for all processes of other
+        containers."""
         if sys.platform != "linux":
             return None
         try:
@@ -103,14 +112,14 @@ class PeerConnection(NamedTuple):
         return int(numbers[-1]) if host == "localhost" else 0
 
     def hang_up(self) -> None:
-        """Ends it, if that process still has it: libzmq cannot be told to."""
+        """Ends the connection, if that process still has it; libzmq has no call for this."""
         try:
             descriptor = os.dup(self.descriptor)
         except OSError:  # it is closed
             return
         try:
             ours = sockets.socket(fileno=descriptor)
-        except OSError:  # it is something else by now
+        except OSError:  # the descriptor is something else by now
             os.close(descriptor)
             return
         with ours:
@@ -120,10 +129,10 @@ class PeerConnection(NamedTuple):
             process, user, group = _PEER.unpack(raw)
             if not self.peer.endswith(f":{user}:{group}:{process}"):
                 return
-            # Errors: there is no more, or the other end is gone and has not read all of ours.
+            # Errors: nothing is left to read, or the other end is gone before it has read all.
             with suppress(OSError):
                 ours.shutdown(sockets.SHUT_RDWR)
             with suppress(OSError):
-                # What is on its way would be read before the end: thousands of messages.
+                # libzmq would read what is under way before it sees the end: thousands of messages.
                 while ours.recv(_CHUNK, sockets.MSG_DONTWAIT):
                     pass

@@ -1,4 +1,4 @@
-"""The two ends of connections for requests: a DEALER's, and the ROUTER's that serves many."""
+"""Connections for requests: the DEALER of a client, and the ROUTER that serves many clients."""
 
 from __future__ import annotations
 
@@ -14,26 +14,26 @@ from canbroker.transport.listening import Listening
 from canbroker.transport.sockets import REQUEST_HIGH_WATER, Context, Socket, readable
 from canbroker.transport.waiter import Descriptor, Waiter
 
-#: Where garbage is sent to is not looked at for so long: each costs an exception, its text and a
-#: reply, and nobody who sends requests shall wait for that.
+#: How long a socket is not read after a malformed request. Each costs an exception, its text and a
+#: reply, and other peers should not wait for that.
 _REST_NS: Final = clock.MILLISECOND // 5
 
-#: Garbage of a connection, within a second, that is answered.
+#: Malformed requests of a connection that are answered within a second.
 MAX_REFUSED: Final = 64
 
 
 class Link:
-    """The client's end of the transmit path: a DEALER that sends requests and collects replies.
+    """A DEALER that sends requests and collects replies.
 
-    One thread at a time. Nothing here blocks but :meth:`wait`.
+    One thread at a time. Only :meth:`wait` blocks.
     """
 
     def __init__(self, context: Context, endpoint: Address, name: str = "") -> None:
         """``name``: as of :meth:`Context.requester`."""
         self.socket: Socket = context.requester(endpoint, name)
-        # What was not delivered when the client ends shall not be delivered afterwards.
+        # Requests that are not delivered when the client ends must not be delivered later.
         self.socket.setsockopt(zmq.LINGER, 0)
-        self._waits: tuple[Descriptor | None, Waiter] | None = None  # for this one
+        self._waits: tuple[Descriptor | None, Waiter] | None = None  # for this wake
 
     def send(self, request: bytes) -> bool:
         """Queues a request; ``False`` if the queue is full."""
@@ -48,7 +48,7 @@ class Link:
         return self.socket.recv(zmq.NOBLOCK) if readable(self.socket) else None
 
     def wait(self, wake: Descriptor | None, timeout_ns: int | None) -> None:
-        """Waits until a reply may have arrived, ``wake`` is set, or ``timeout_ns`` is over."""
+        """Waits until a reply may have arrived, ``wake`` is set, or ``timeout_ns`` has passed."""
         if self._waits is None or self._waits[0] is not wake:
             waiter = Waiter()
             waiter.add(self.socket)
@@ -62,21 +62,21 @@ class Link:
 
 
 class KeepingLink(Link):
-    """A link that loses no reply when a signal handler raises: each is kept until it is `done`.
+    """A link that loses no reply when a signal handler raises: each is kept until :meth:`done`.
 
-    Python runs handlers in the main thread between any two steps, also at the end of ``recv``,
-    when libzmq has given the message away and nobody has it yet. So libzmq writes it into memory
-    of ours, where it is found again.
+    Python runs handlers in the main thread between any two steps. One of them is the end of
+    ``recv``, when libzmq has given the message away and no variable refers to it yet. So libzmq
+    writes replies into a buffer of ours, where they are found again.
     """
 
     def __init__(self, context: Context, endpoint: Address, size: int) -> None:
-        """``size``: of the largest reply; what is longer arrives truncated."""
+        """``size``: bytes of the longest reply; longer ones arrive truncated."""
         super().__init__(context, endpoint)
-        self._kept = bytearray(size)  # begins with 0 if there is none, as no array of MessagePack
+        self._kept = bytearray(size)  # begins with 0 if empty; an array of MessagePack does not
         self._length: int | None = None
 
     def receive(self) -> bytes | None:
-        """The reply that is kept, or the next one, if it has arrived."""
+        """The kept reply, or the next one that has arrived; ``None`` if there is neither."""
         if not self._kept[0]:
             if not readable(self.socket):
                 return None
@@ -85,24 +85,24 @@ class KeepingLink(Link):
         return bytes(self._kept[: self._measured() if self._length is None else self._length])
 
     def done(self) -> None:
-        """The reply has been dealt with."""
+        """Forgets the kept reply, which has been handled."""
         self._kept[0] = 0
 
     def _measured(self) -> int:
-        """The length of what is kept; what ends it is no longer there."""
+        """The length of the kept reply, which is followed by remains of longer ones."""
         import msgpack  # noqa: PLC0415 - few programs get here, and all would wait for it at start
 
         unpacker = msgpack.Unpacker()
         unpacker.feed(self._kept)
         try:
             unpacker.skip()
-        except (ValueError, msgpack.OutOfData):  # no reply of this protocol
+        except (ValueError, msgpack.OutOfData):  # not a reply of this protocol
             return len(self._kept)
         return int(unpacker.tell())
 
 
 class Router:
-    """A ROUTER that hangs up on who floods it with garbage."""
+    """A ROUTER that disconnects peers that keep sending rejected messages."""
 
     def __init__(
         self,
@@ -120,24 +120,24 @@ class Router:
         self.socket.close()
 
     def _refuse(self, message: zmq.Frame, size: int, waiter: Waiter) -> None:
-        """Counts garbage, and has the socket rest for it."""
+        """Counts a rejected message, and stops reading the socket briefly."""
         waiter.rest(self.socket, _REST_NS)
         self._guard.refuse(message, size)
 
 
 class Intake(Router):
-    """The actor's end of the transmit path: a ROUTER. Made, used and closed by one thread."""
+    """The ROUTER that receives transmit requests. Made, used and closed by one thread."""
 
     def __init__(self, context: Context, endpoint: Address, refused: Throttle) -> None:
-        """``refused``: the account of what is refused."""
+        """``refused``: counts and logs rejected messages."""
         super().__init__(context, endpoint, refused)
         self._last: zmq.Frame | None = None  # the last part
         self._others = 0  # bytes of the parts before it
 
     def receive(self) -> tuple[bytes, bytes | None] | None:
-        """The next request and the connection it came from, if one has arrived.
+        """The identity of a peer and its request, if one has arrived.
 
-        Without the request, if that connection was ended for what it sent.
+        The request is ``None`` if its connection was ended for rejected messages.
         """
         try:
             identity = self.socket.recv(zmq.NOBLOCK)
@@ -146,7 +146,7 @@ class Intake(Router):
         # Parts of a message arrive together. A part that is not copied knows whether it is the
         # last one; asking the socket takes as long as all the rest.
         part = self.socket.recv(zmq.NOBLOCK, copy=False)
-        body = b"" if part.more else part.bytes  # no request has several
+        body = b"" if part.more else part.bytes  # a request has one part
         self._others = 0
         while part.more:
             self._others += len(part)
@@ -155,11 +155,14 @@ class Intake(Router):
         return identity, None if self._guard.has_ended(part) else body
 
     def refuse(self, identity: bytes, reply: bytes, waiter: Waiter) -> None:
-        """Answers what was received last, which is no request; ``waiter`` has told of it."""
+        """Answers and counts the message received last, which is not a request.
+
+        :param waiter: has reported the socket as readable; it lets the socket rest.
+        """
         self.reply(identity, reply)
         if self._last is not None:
             self._refuse(self._last, self._others + len(self._last), waiter)
 
     def reply(self, identity: bytes, reply: bytes) -> None:
-        """Answers; a connection that is gone is nobody's loss."""
+        """Answers a request. The answer is lost if its connection is gone."""
         self.socket.send_multipart([identity, reply])

@@ -1,4 +1,4 @@
-"""Listening sockets: they stay bound to their paths, and take no more than they can."""
+"""Keeps listening sockets bound to their paths, and limits their connections."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ from canbroker.transport.address import Address
 
 _EVENTS: Final = zmq.EVENT_ACCEPTED | zmq.EVENT_DISCONNECTED
 
-#: How often it is looked whether the socket's file is still there.
+#: How often the socket's file is checked.
 LOOK_NS: Final = clock.SECOND
 
-#: zmq_socket_monitor(3): what has happened, and to which descriptor.
+#: zmq_socket_monitor(3): the event and its descriptor.
 _EVENT: Final = struct.Struct("=Hi")
 
 _logger = logging.getLogger(__name__)
@@ -33,10 +33,11 @@ _logger = logging.getLogger(__name__)
 class Listening:
     """Keeps a bound socket reachable at its path. Used on the socket's thread.
 
-    libzmq aborts the process when ``accept`` finds no descriptor. While the socket has all the
-    connections that it may have, its file has another name, so that others find none and try again
-    later. (Unbinding the socket would end its connections.) A file that was removed is made anew.
-    Watch :attr:`monitor`, and call :meth:`attend` when it is readable and every :data:`LOOK_NS`.
+    libzmq aborts the process when ``accept`` runs out of descriptors. So while the socket has the
+    most connections that it may have, its file is renamed: other peers do not find it, and try
+    again later. (Unbinding the socket would end its connections.) A file that was removed is
+    created again. Watch :attr:`monitor`, and call :meth:`attend` when it is readable and every
+    :data:`LOOK_NS`.
     """
 
     def __init__(self, socket: zmq.Socket[bytes], endpoint: Address) -> None:
@@ -66,14 +67,14 @@ class Listening:
         return len(self._connections)
 
     def peers(self) -> list[int]:
-        """Numbers of the processes that are connected, each once; empty where the system does not
-        tell them (any but Linux). 0 is one of another container."""
+        """Ids of the connected processes, each once; 0 is a process of another container. Empty on
+        systems other than Linux, which do not tell."""
         return sorted(set(self._connections.values())) if sys.platform == "linux" else []
 
     def attend(self, ready: Container[object] = ()) -> None:
-        """Sees who has come and gone, and whether the socket is where it should be.
+        """Counts connections, and makes sure that the socket is found where it should be.
 
-        ``ready``: what a waiter has found readable.
+        :param ready: what a waiter has found readable.
         """
         now = clock.monotonic_ns()
         if self.monitor in ready:
@@ -117,11 +118,11 @@ class Listening:
                 self._connections.pop(descriptor, None)
 
     def _turn(self) -> None:
-        """Begins to pause, or ends it."""
+        """Pauses new connections, or allows them again."""
         names = (self._path, self._aside)
         try:
             names[self._pauses].rename(names[not self._pauses])
-        except OSError as error:  # it was removed: the next look makes it anew
+        except OSError as error:  # it was removed: the next check creates it again
             self._noted.note(f"cannot rename {names[self._pauses]}", str(error))
             return
         self._pauses = not self._pauses
@@ -132,13 +133,13 @@ class Listening:
             )
 
     def _bind_again(self) -> None:
-        """Binds the socket once more. It stays bound where nobody finds it: to end that would end
-        the connections that were made there."""
-        # Another spelling of the same place: libzmq would take the first one for what it has.
+        """Binds the socket once more. It also stays bound to the removed file, as unbinding would
+        end the connections made there."""
+        # Spelled differently, as libzmq considers the socket bound to the first spelling.
         spelled = f"{self._path.parent}{'/' * (self._bound + 1)}{self._path.name}"
         try:
             self._socket.bind(f"ipc://{spelled}")
-        except zmq.ZMQError as error:  # the directory is gone, say; the next time it may be back
+        except zmq.ZMQError as error:  # for instance, the directory is gone; it may return
             self._noted.note(f"the socket {self._path} was removed", str(error))
             return
         self._bound += 1
@@ -147,7 +148,7 @@ class Listening:
 
 
 def _peer(descriptor: int) -> int:
-    """The process at the other end of a connection, 0 if it is not known."""
+    """The id of the process at the other end of a connection, 0 if it is not known."""
     if sys.platform != "linux":
         return 0
     try:

@@ -1,4 +1,4 @@
-"""A descriptor for event loops, made of ZeroMQ sockets and what is already decoded."""
+"""A descriptor for event loops that covers ZeroMQ sockets and messages already decoded."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from canbroker.transport.sockets import Socket
 
 
 class Readiness:
-    """Readable when a socket may have something, and for as long as it was told that one has.
+    """Readable when a socket may have a message, and while :meth:`update` has said so.
 
-    The descriptor of a ZeroMQ socket is edge-triggered: it is readable once when the first
-    message comes, and silent while more are waiting. So the receiver says after each message
-    whether there is more, with :meth:`update`.
+    The descriptor of a ZeroMQ socket is edge-triggered: it becomes readable when the first message
+    arrives, and not while more are waiting. So the receiver reports after each message whether
+    there are more.
     """
 
     def __init__(self, more: Wake) -> None:
-        """``more``: makes it readable, too, and may be set for other reasons.
-
-        :raises CanOperationError: there is no descriptor left.
+        """
+        :param more: also makes it readable, and may be set for other reasons.
+        :raises CanOperationError: no descriptor is left.
         """
         self._more = more
         self._watched: set[Socket] = set()
@@ -38,7 +38,7 @@ class Readiness:
             self._epoll.register(more.fileno(), select.EPOLLIN)
 
     def watch(self, sockets: Iterable[Socket]) -> None:
-        """Looks at these, too. Those that are closed are forgotten by themselves."""
+        """Also watches these sockets. Closed sockets are forgotten without a call."""
         for socket in sockets:
             if socket not in self._watched and self._epoll is not None:
                 self._watched = {other for other in self._watched if not other.closed}

@@ -1,7 +1,7 @@
-"""The one ZeroMQ context that all clients of a process share, and what becomes of it in a fork.
+"""The ZeroMQ context that all clients of a process share, also across forks.
 
-A context has two threads and five descriptors. It is made for the first client, and ended when the
-last one has closed its sockets, so ending it waits for nothing.
+A context has two threads and five descriptors. It is made for the first client and ended after the
+last one has closed its sockets, so that ending it does not block.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ _Raw: TypeAlias = "zmq.Context[QuietSocket]"
 
 
 class QuietSocket(zmq.Socket[bytes]):
-    """A socket that closes with its object, without a warning, which may raise before that.
+    """A socket that closes with its object, without a warning, which might be raised instead.
 
-    One that a signal handler's exception has lost is found again by :func:`_lost`.
+    If the exception of a signal handler has lost a socket, :class:`Shared` closes it.
     """
 
-    #: Whose it is.
+    #: The user that it was opened for.
     user: object = None
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -48,40 +48,42 @@ class QuietSocket(zmq.Socket[bytes]):
 
     def close(self, linger: int | None = None) -> None:
         super().close(linger)
-        with handles.fork_lock:  # here, not in a callback that calls Python when it is collected
+        with (
+            handles.fork_lock
+        ):  # not in a callback of the garbage collector, which would run Python code
             _sockets.discard(self)
 
-    # Not a function of Python's: a signal handler might raise in it, and nobody would hear of that.
+    # Not a Python function: the exception of a signal handler in it would be lost.
     __del__ = zmq.backend.Socket.close
 
 
 class _QuietContext(zmq.Context[QuietSocket]):
-    """As a :class:`QuietSocket`; one that is lost has no sockets."""
+    """Ends like a :class:`QuietSocket`; a context that is lost has no sockets."""
 
     __del__ = zmq.backend.Context.term
 
 
 class Shared:
-    """The context, while it has users. Any thread."""
+    """The context, as long as it has users. Any thread."""
 
     def __init__(self) -> None:
-        self.endpoints: set[str] = set()  # paths that somebody has connected to
+        self.endpoints: set[str] = set()  # paths of the connected sockets
         self._users: WeakSet[object] = WeakSet()
         self._context: _Raw | None = None
-        self._of_parents: list[_Raw] = []  # [forked child] kept, as pyzmq would end them
+        self._of_parents: list[_Raw] = []  # [forked child] referred to, as pyzmq would end them
 
     def open(self, user: object, kind: int) -> QuietSocket:
         """A socket for ``user``, which calls :meth:`leave` when all of its sockets are closed.
 
         :raises CanOperationError: there are no descriptors left.
-        :raises zmq.ZMQError: likewise, or too many sockets.
+        :raises zmq.ZMQError: the same, or there are too many sockets.
         """
         with handles.fork_lock:
             self._users.add(user)
             context = self._context
             if context is None:
                 handles.register(_note_unconnected, _forget)
-                # Checked first: libzmq ends the process if it has none for its own threads.
+                # Checked first: libzmq aborts the process if its own threads get none.
                 handles.require(_DESCRIPTORS + 1, "ZeroMQ")
                 context = self._context = _QuietContext(io_threads=1)
                 context.set(zmq.MAX_SOCKETS, _MAX_SOCKETS)
@@ -90,7 +92,7 @@ class Shared:
             return socket
 
     def leave(self, user: object) -> None:
-        """Closes the sockets of a user, and ends the context, if it had no others. Idempotent."""
+        """Closes the sockets of a user; ends the context after its last user. Idempotent."""
         with handles.fork_lock:
             sockets_of_it = [socket for socket in _sockets if socket.user is user]
         for socket in sockets_of_it:
@@ -102,14 +104,14 @@ class Shared:
             undisturbed(self._end)
 
     def forget(self) -> None:
-        """[forked child] The context is the parent's: the next client gets another one."""
+        """[forked child] Leaves the context to the parent; the next client gets another one."""
         if self._context is not None:
             self._of_parents.append(self._context)
         self._context, self._users, self.endpoints = None, WeakSet(), set()
 
     def _end(self) -> None:
-        # A signal that this thread has to handle would cut the end short, and nobody goes on
-        # with it: PyZMQ has forgotten the context by then.
+        # A signal handled by this thread would interrupt the end, which cannot be continued: PyZMQ
+        # has forgotten the context by then.
         before = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
         try:
             with handles.fork_lock:
@@ -130,26 +132,26 @@ _sockets: WeakSet[QuietSocket] = WeakSet()
 
 # ---------------------------------------------------------------------------------------- forks
 
-#: Unix sockets that were not connected just before a fork, by the number of their inode.
+#: Inodes of the Unix sockets that were not connected just before a fork.
 _unconnected: set[int] = set()
 
 
 def _note_unconnected() -> None:
-    """[before a fork] libzmq's thread may be connecting a socket at this moment."""
+    """[before a fork] libzmq's thread may be connecting a socket at the same time."""
     _unconnected.clear()
     if shared.endpoints:
         _unconnected.update(inode for _, inode, peer in _unix_sockets() if peer is None)
 
 
 def _forget() -> None:
-    """[forked child] Closes what libzmq has connected, and the mailboxes of its sockets.
+    """[forked child] Closes the connections of libzmq, and the mailboxes of its sockets.
 
-    What a child keeps of a connection keeps it open when the parent closes it. The parent's is
-    not touched: nothing is shut down, and no set of descriptors is changed. The context's own five
-    remain, as nobody tells their numbers; they are connected to nothing.
+    A descriptor in the child would keep a connection open after the parent has closed it. The
+    parent's descriptors are not affected: nothing is shut down, and no epoll set is changed. The
+    context's own five descriptors stay open, as their numbers are not known; they have no peers.
     """
-    # A socket that is neither connected nor was there just before has been made by a thread that
-    # this process does not have.
+    # A socket that is not connected and did not exist just before the fork was made by a thread
+    # that exists only in the parent.
     numbers = [
         number
         for number, inode, peer in (_unix_sockets() if shared.endpoints else ())
@@ -167,8 +169,8 @@ def _forget() -> None:
 
 
 def _unix_sockets() -> Iterator[tuple[int, int, str | None]]:
-    """Descriptors of Unix stream sockets that have no name, as those of clients: number, inode,
-    and the path of the peer, if there is one."""
+    """The Unix stream sockets without a name, as clients have them: descriptor, inode, and the
+    path of the peer, if there is one."""
     try:
         names = os.listdir(_TABLE)  # noqa: PTH208 - there may be thousands
     except OSError:  # no descriptor is left to list them with

@@ -17,23 +17,23 @@ from canbroker.wire.topics import MAX_TOPIC_BYTES
 
 Socket: TypeAlias = "zmq.Socket[bytes]"
 
-#: Messages queued per connection. For a subscriber these are batches: what a stalled client may
-#: fall behind before the publisher drops for it, and so the bound of the memory it costs.
+#: The most messages queued per connection. For a subscriber these are batches: how far a stalled
+#: client may fall behind before the publisher drops its messages. This bounds its memory.
 STREAM_HIGH_WATER: Final = 2_000
 REQUEST_HIGH_WATER: Final = 8_192
 
-#: Subscriptions of one connection that are taken at once. libzmq takes them in until it finds
-#: none, and holds them for us: with many on the way it did nothing else for a second.
-#: Those that a client makes again after a reconnect have to come together.
+#: Subscriptions of one connection that libzmq reads at once. It reads until there are none and
+#: queues them: with many under way it did nothing else for a second. Those that a client repeats
+#: after a reconnect have to arrive together.
 _SUBSCRIPTION_HIGH_WATER: Final = 8
 
-#: A topic, and how it is wrapped.
+#: A topic and what surrounds it.
 MAX_SUBSCRIPTION_BYTES: Final = MAX_TOPIC_BYTES + 64
 
-#: As a plain number: arithmetic with enumerations costs a microsecond.
+#: A plain integer, as arithmetic with enumerations costs a microsecond.
 _POLLIN: Final = int(zmq.POLLIN)
 
-#: Connections that wait until libzmq takes them.
+#: Connections that wait to be accepted by libzmq.
 _BACKLOG: Final = 100
 
 _LINGER_MS: Final = 200
@@ -48,16 +48,16 @@ def readable(socket: Socket) -> bool:
 
 
 class Messages:
-    """Reads messages of a topic and a body, and finds back to them when it was interrupted.
+    """Reads messages of a topic and a body, and stays in step when it is interrupted.
 
-    A signal handler that raises (Ctrl-C, a test's time limit) may strike between the two parts.
-    A part that is followed by another one is a topic; the one that is not is a body.
+    A signal handler may raise (Ctrl-C, a test's time limit) between the two parts. A part that
+    another one follows is a topic; the last part is a body.
     """
 
     def __init__(self, socket: Socket) -> None:
         self._socket = socket
         self._topic: bytes | None = None
-        self.expected = False  # one has arrived, as a Waiter says: saves looking for it
+        self.expected = False  # a Waiter has reported a message, which saves looking for it
 
     def next(self) -> tuple[bytes, bytes] | None:
         """The next message that has arrived, if there is one."""
@@ -65,7 +65,7 @@ class Messages:
             self.expected = False
             try:
                 part = self._socket.recv(zmq.NOBLOCK)
-            except zmq.Again:  # the exception that interrupted us took the body with it
+            except zmq.Again:  # the exception that interrupted us has lost the body
                 self._topic = None
                 return None
             if self._socket.getsockopt(zmq.RCVMORE):
@@ -77,9 +77,9 @@ class Messages:
 
 
 class Context:
-    """The ZeroMQ context of a process that listens. Closing it needs all of its sockets closed.
+    """The ZeroMQ context of a process that listens. Close all of its sockets before it.
 
-    ``gate``: of those that listen.
+    ``gate`` belongs to the listening sockets.
     """
 
     _refusal: type[CanError] = CanInitializationError
@@ -91,29 +91,30 @@ class Context:
     def publisher(self, endpoint: Address) -> Socket:
         socket = self._socket(zmq.XPUB, STREAM_HIGH_WATER)
         socket.setsockopt(zmq.RCVHWM, _SUBSCRIPTION_HIGH_WATER)
-        socket.setsockopt(zmq.XPUB_VERBOSE, 1)  # whoever joins a topic is told how it stands
-        # libzmq keeps what is subscribed to, byte by byte, before we see it.
+        socket.setsockopt(zmq.XPUB_VERBOSE, 1)  # each new subscriber is sent the present state
+        # libzmq stores subscriptions, in a node per byte, before we see them.
         socket.setsockopt(zmq.MAXMSGSIZE, MAX_SUBSCRIPTION_BYTES)
         return self._bound(socket, endpoint)
 
     def subscriber(self, endpoint: Address, unread: int = STREAM_HIGH_WATER) -> Socket:
-        """``unread``: messages that are kept for who does not read them, at most. Each that has
-        more than 33 bytes keeps 8 KiB: libzmq reads so much at a time, and does not copy."""
+        """``unread``: the most messages that are queued. A message longer than 33 bytes keeps
+        8 KiB: libzmq reads that much at a time, and does not copy."""
         socket = self._socket(zmq.SUB, unread)
-        # All that it may have left to say is what it wants to receive. Lingering for that made
-        # every broker 200 ms longer in ending, whose channels are gone by then.
+        # Only subscriptions can be unsent. Lingering for them delayed the end of every broker by
+        # 200 ms, as its channels are gone by then.
         socket.setsockopt(zmq.LINGER, 0)
         return self._connected(socket, endpoint)
 
     def replier(self, endpoint: Address, unread: int = REQUEST_HIGH_WATER) -> Socket:
-        """``unread``: replies that are kept for a peer that does not read them, at most."""
+        """``unread``: the most replies that are queued for a peer that does not read them."""
         socket = self._socket(zmq.ROUTER, REQUEST_HIGH_WATER)
         socket.setsockopt(zmq.SNDHWM, unread)
-        socket.setsockopt(zmq.ROUTER_HANDOVER, 1)  # who comes back under its name has it again
+        socket.setsockopt(zmq.ROUTER_HANDOVER, 1)  # a peer that reconnects keeps its identity
         return self._bound(socket, endpoint)
 
     def requester(self, endpoint: Address, name: str = "") -> Socket:
-        """``name``: by which the replier can reach it unasked, now and on later connections."""
+        """``name``: its identity, by which the replier can reach it unasked, also after it has
+        connected again."""
         socket = self._socket(zmq.DEALER, REQUEST_HIGH_WATER)
         if name:
             socket.setsockopt(zmq.ROUTING_ID, name.encode())
@@ -129,7 +130,7 @@ class Context:
     def _socket(self, kind: int, high_water: int) -> Socket:
         try:
             socket = self._open(kind)
-        except zmq.ZMQError as error:  # no descriptors are left, say
+        except zmq.ZMQError as error:  # for instance, no descriptors are left
             what = handles.explained(OSError(error.errno, str(error)))
             raise self._refusal(f"cannot make a socket: {what}") from error
         socket.setsockopt(zmq.SNDHWM, high_water)
@@ -138,14 +139,16 @@ class Context:
         socket.setsockopt(zmq.MAXMSGSIZE, MAX_MESSAGE_BYTES)
         socket.setsockopt(zmq.RECONNECT_IVL, _RECONNECT_MS)
         socket.setsockopt(zmq.RECONNECT_IVL_MAX, _RECONNECT_MAX_MS)
-        # No heartbeats of ZeroMQ's: the kernel tells at once when the other end of an ipc
-        # connection is gone, and one whose queue is full does not answer them. A client that
-        # receives nothing would lose its presence, and its tasks with it.
+        # Without heartbeats of ZeroMQ: the kernel tells at once when the other end of an ipc
+        # connection is gone, and a peer whose queue is full does not answer heartbeats. A client
+        # that does not receive would lose its presence, and its tasks with it.
         return socket
 
     def _bound(self, socket: Socket, endpoint: Address) -> Socket:
-        socket.setsockopt(zmq.ZAP_DOMAIN, b"canbroker")  # without one the gate is not asked
-        # They are made even when no more are wanted.
+        socket.setsockopt(
+            zmq.ZAP_DOMAIN, b"canbroker"
+        )  # libzmq asks the gate only if there is a domain
+        # Connections in the backlog are accepted even while the socket is paused.
         socket.setsockopt(zmq.BACKLOG, min(_BACKLOG, share() // 4))
         try:
             socket.bind(str(endpoint))
@@ -166,7 +169,7 @@ class Context:
 class SharedContext(Context):
     """The sockets of one client, in the context that all clients of this process share.
 
-    Any thread may close it, when no other one uses its sockets.
+    Any thread may close it, when no other thread uses its sockets.
     """
 
     _refusal = CanOperationError
@@ -175,9 +178,9 @@ class SharedContext(Context):
         """Opens nothing."""
 
     def close(self) -> None:
-        """Closes all of its sockets that are open still. Idempotent.
+        """Closes its open sockets. Idempotent.
 
-        If a signal handler raises in it, once more does the rest.
+        If a signal handler interrupts it with an exception, call it again to close the others.
         """
         shared.leave(self)
 

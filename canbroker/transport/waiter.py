@@ -10,10 +10,10 @@ import zmq
 from canbroker.system import clock
 from canbroker.transport.sockets import Socket
 
-#: select() knows no others.
+#: select() accepts only descriptors below this number.
 _SELECTABLE: Final = 1024
 
-#: What is due within this time is waited for exactly.
+#: Shorter waits end exactly in time, to the microsecond.
 _EXACT_NS: Final = 10 * clock.MILLISECOND
 
 
@@ -47,22 +47,22 @@ class Waiter:
         self._list_descriptors()
 
     def rest(self, item: Socket, for_ns: int) -> None:
-        """Does not look at ``item`` for a while, as somebody sends what costs time there."""
+        """Ignores ``item`` for ``for_ns``, as handling its messages costs too much time."""
         if item not in self._resting:
             self._resting[item] = clock.monotonic_ns() + for_ns
             self._poller.unregister(item)
             self._list_descriptors()
 
     def wait(self, timeout_ns: int | None) -> set[object]:
-        """The readable ones of what was added; empty after ``timeout_ns`` (``None``: never)."""
+        """The added items that are readable; empty after ``timeout_ns`` (``None``: never)."""
         if self._resting:
             timeout_ns = self._until_rested(timeout_ns)
         if timeout_ns is None:
             return self._ready(-1)
         if timeout_ns <= 0 or timeout_ns > _EXACT_NS:
             return self._ready(max(0, timeout_ns // clock.MILLISECOND))
-        # poll() counts milliseconds; select() waits for exactly what is due soon. It sees a ZeroMQ
-        # socket's descriptor only when something changes, so the sockets are asked before it.
+        # poll() counts in milliseconds, select() in microseconds. A ZeroMQ socket's descriptor is
+        # readable only when something changes, so the sockets are polled before select().
         ready = self._ready(0)
         if not ready:
             select.select(self._descriptors, (), (), timeout_ns / clock.SECOND)
@@ -70,7 +70,7 @@ class Waiter:
         return ready
 
     def _until_rested(self, timeout_ns: int | None) -> int | None:
-        """Looks again at what has rested; how long to wait at most."""
+        """Watches items again that have rested long enough; returns how long to wait at most."""
         now = clock.monotonic_ns()
         rested = [item for item, until_ns in self._resting.items() if until_ns <= now]
         for item in rested:
@@ -82,7 +82,7 @@ class Waiter:
         return min(left if timeout_ns is None else [*left, timeout_ns], default=timeout_ns)
 
     def _list_descriptors(self) -> None:
-        """Lists what select() can watch; of many channels' sockets it misses some, for a moment."""
+        """Lists the descriptors for select(), which cannot watch all when there are many."""
         keys = self._watched.keys() - self._resting.keys()
         descriptors = (key if isinstance(key, int) else key.fileno() for key in keys)
         self._descriptors = [number for number in descriptors if number < _SELECTABLE]
