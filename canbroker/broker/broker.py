@@ -1,18 +1,18 @@
-"""The broker: directory of channels, and supervisor of their actors. It never sees a frame."""
+"""The broker: its loop, and the methods of its control socket. It never sees a frame."""
 
 from __future__ import annotations
 
 import importlib.metadata
 import logging
 import os
-from collections.abc import Mapping
-from typing import Any, Final
+from collections.abc import Collection
+from typing import Final
 
 import msgspec
 
-from canbroker.backends import Options, identity_of, parse_options
 from canbroker.backends.configured import check
 from canbroker.broker.callers import Callers
+from canbroker.broker.directory import Directory
 from canbroker.broker.flight_records import FlightRecords
 from canbroker.broker.leases import Leases
 from canbroker.broker.log_file import LogFile
@@ -60,19 +60,20 @@ class Broker:
         self._config = config.broker if config else BrokerConfig()
         self._records = FlightRecords(runtime)
         self._log_file = LogFile(runtime.log_path)
-        self._slots: dict[str, ChannelSlot] = {}
         self._scheduler = SchedulerSlot(runtime, self._config.log_level)
         self._callers = Callers(self._reply, self._start)
+        self._directory = Directory(runtime.place, self._config, self._records, self._callers)
         self._started_ns = clock.monotonic_ns()
         self._busy_ns = self._started_ns
         self._stop_reason: str | None = None
         self._trouble: CanError | None = None  # which ends the broker
         for name, (interface, options) in (check(config) if config else {}).items():
-            self._add_slot(name, interface, options, configured=True)
+            self._directory.add(name, interface, options, configured=True)
         self._succession = Succession(runtime)
         self._succession.clear()
         self._register = Register(runtime)
-        self._resume()
+        self._directory.resume(self._register.load())
+        self._scheduler.resume()
         self._premises = Premises(runtime, lock)
         self._refused = Throttle(_logger)
         self._waiter = Waiter()
@@ -81,7 +82,7 @@ class Broker:
             _pools(config),
             self._waiter,
             self._reply,
-            lambda name: self._slots[name].is_up,
+            lambda name: self._directory.slots[name].is_up,
             lambda identity: self._control.is_connected(identity),  # noqa: PLW0108 - made below
         )
         self._context = Context()
@@ -104,7 +105,7 @@ class Broker:
         self._waiter.add(self._control.listening.monitor)
 
     def __repr__(self) -> str:
-        return f"<Broker {self._runtime.address} channels={len(self._slots)}>"
+        return f"<Broker {self._runtime.address} channels={len(self._directory.slots)}>"
 
     def run(self, *ends: Descriptor | int) -> None:
         """Serves until one of ``ends`` becomes readable, it is told to stop, or it is idle.
@@ -137,7 +138,7 @@ class Broker:
         self._serve_slots(ready)
         self._callers.serve(self._scheduler)
         self._succession.record(self._actors())
-        self._register.record(self._slots.values())
+        self._register.record(self._channels())
         self._leases.step(ready, clock.monotonic_ns())
         self._records.step()
         self._log_file.step()
@@ -150,7 +151,7 @@ class Broker:
         try:
             if self._premises.step(clock.monotonic_ns()):
                 self._succession.record(self._actors(), anew=True)
-                self._register.record(self._slots.values(), anew=True)
+                self._register.record(self._channels(), anew=True)
                 self._leases.record()
         except CanInitializationError as error:
             self._trouble = error
@@ -160,7 +161,7 @@ class Broker:
         for actor in self._actors():
             if actor.child is not None and actor.child in ready:
                 actor.reported(clock.monotonic_ns(), self._context, self._waiter)
-        for slot in self._slots.values():
+        for slot in self._channels():
             if slot.feed is not None and slot.feed.socket in ready:
                 slot.follow_state(clock.monotonic_ns())
 
@@ -168,20 +169,21 @@ class Broker:
         """Steps all slots; returns the monotonic time of the next step."""
         now = clock.monotonic_ns()
         due = min(now + clock.SECOND, self._leases.due_ns or now + clock.SECOND)
-        for slot in list(self._slots.values()):
-            due = min(due, slot.step(now, self._waiter))
-            if slot.idle and not self._callers.is_awaited(slot):
-                del self._slots[slot.name]
-        return min(due, self._scheduler.step(now, self._waiter))
+        due = min(due, *(actor.step(now, self._waiter) for actor in self._actors()))
+        self._directory.forget_unused()
+        return due
 
     def _idle(self) -> bool:
         now = clock.monotonic_ns()
-        if self._callers or self._leases.busy or any(slot.clients for slot in self._slots.values()):
+        if self._callers or self._leases.busy or any(slot.clients for slot in self._channels()):
             self._busy_ns = now
         return now - self._busy_ns > IDLE_NS
 
+    def _channels(self) -> Collection[ChannelSlot]:
+        return self._directory.slots.values()
+
     def _actors(self) -> list[ActorSlot]:
-        return [*self._slots.values(), self._scheduler]
+        return [*self._channels(), self._scheduler]
 
     def _start(self, slot: ActorSlot) -> None:
         slot.begin(clock.monotonic_ns(), self._waiter)
@@ -227,7 +229,7 @@ class Broker:
         if self._stop_reason is not None:
             return control.ErrorResult("shutting-down", self._stop_reason)
         try:
-            slot = self._slot_for(request)
+            slot = self._directory.find(request)
         except CanError as error:
             return control.ErrorResult(control.error_code(error), str(error))
         if slot.phase in {Phase.STOPPED, Phase.FAILED}:
@@ -235,7 +237,7 @@ class Broker:
         return self._callers.await_channel(caller, request, slot)
 
     def _detach(self, _: Caller, request: control.Detach) -> control.Nothing:
-        for slot in self._slots.values():
+        for slot in self._channels():
             slot.forget(request.client_id)
         return control.Nothing()
 
@@ -249,7 +251,7 @@ class Broker:
             refused=self._refused.counts.total(),
             waiting=len(self._callers),
             turned_away=dict(self._callers.turned_away),
-            channels=[slot.status() for slot in self._slots.values()],
+            channels=[slot.status() for slot in self._channels()],
             scheduler=self._scheduler.status(),
             pools={pool: list(names) for pool, names in self._leases.pools.items()},
             leases=self._leases.status(),
@@ -270,109 +272,6 @@ class Broker:
     def _shutdown(self, _: Caller, __: control.Params) -> control.Nothing:
         self._stop_reason = "the broker was told to stop"
         return control.Nothing()
-
-    # ------------------------------------------------------------------------------- channels
-
-    def _slot_for(self, request: control.Attach) -> ChannelSlot:
-        """The channel that a client asks for; makes it if it does not exist yet.
-
-        :raises CanError: there is no such channel or interface, or the channel is open with other
-            parameters.
-        """
-        if request.interface is None:
-            slot = self._slots.get(request.channel)
-            if slot is None:
-                known = ", ".join(map(repr, self._slots)) or "none"
-                raise CanInitializationError(
-                    f"no channel {request.channel!r}; channels of this broker: {known}"
-                )
-            return self._agreed(slot, request.parameters)
-        identity = identity_of(request.interface, request.channel, request.parameters)
-        for slot in self._slots.values():
-            if (slot.interface, slot.options.identity) == (request.interface, identity):
-                return self._agreed(slot, request.parameters)
-        options = parse_options(
-            request.interface, {"channel": request.channel, **request.parameters}
-        )
-        name = f"{request.interface}.{request.channel}"
-        if name in self._slots:
-            name = f"{request.interface}.{identity}"
-        if name in self._slots:
-            raise CanInitializationError(f"channel {name!r} is another adapter already")
-        return self._add_slot(name, request.interface, options, configured=False)
-
-    def _add_slot(
-        self, name: str, interface: str, options: Options, *, configured: bool
-    ) -> ChannelSlot:
-        self._callers.check_room(len(self._slots))
-        slot = self._slots[name] = ChannelSlot(
-            self._runtime.place,
-            name,
-            interface,
-            options,
-            configured=configured,
-            broker=self._config,
-            records=self._records,
-        )
-        return slot
-
-    def _resume(self) -> None:
-        """Takes over the channels and tasks of a broker that was killed. Its clients live on, and
-        find our sockets where those of the other broker were."""
-        for entry in self._register.load():
-            clients = entry.client_table()
-            slot = self._slots.get(entry.name)
-            if not clients or (slot is not None and slot.interface != entry.interface):
-                continue
-            try:
-                if slot is None:
-                    options = parse_options(entry.interface, entry.parameters)
-                    slot = self._add_slot(entry.name, entry.interface, options, configured=False)
-            except CanError as error:
-                _logger.warning("channel %r of the last broker: %s", entry.name, error)
-                continue
-            slot.resume(clients, entry.listen_only)
-            _logger.warning("channel %r still has %d clients", entry.name, len(clients))
-        self._scheduler.resume()
-
-    def _agreed(self, slot: ChannelSlot, given: Mapping[str, Any]) -> ChannelSlot:
-        """``slot``, if the client's parameters agree with it; changes the slot's if it may.
-
-        The parameters of a channel that nobody uses may change; so may those of one whose adapter
-        is closed, unless a client that asked for them is still there.
-
-        :raises CanInitializationError: they do not agree.
-        """
-        options = parse_options(slot.interface, slot.parameters | dict(given))
-        has = slot.options.written()
-        conflicts = [key for key in given if _differs(key, options, slot.options)]
-        if not conflicts:
-            return slot
-        is_bound = slot.clients and (not slot.is_closed or slot.insists(conflicts))
-        if slot.configured or is_bound or self._callers.is_awaited(slot):
-            conflict = conflicts[0]
-            is_what = "wanted" if slot.is_closed else "open"
-            raise CanInitializationError(
-                f"channel {slot.name!r} is {is_what} with {conflict}="
-                f"{has.get(conflict)!r}, not {conflict}={given[conflict]!r}"
-            )
-        slot.options = options
-        if slot.clients:
-            slot.replace(clock.monotonic_ns())
-        elif slot.child is not None:
-            slot.stop(clock.monotonic_ns(), "it is opened with other parameters")
-        return slot
-
-
-def _differs(key: str, asked: Options, has: Options) -> bool:
-    """Whether a parameter conflicts with the channel's.
-
-    If both identify the same adapter, one of them may give a name of it that the other leaves out.
-    """
-    ours, theirs = asked.written(), has.written()
-    if asked.identity == has.identity and key in asked.identifying and key not in theirs:
-        return False
-    return bool(ours.get(key) != theirs.get(key))
 
 
 def _pools(config: Config | None) -> dict[str, list[str]]:
