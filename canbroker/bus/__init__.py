@@ -1,7 +1,7 @@
 """What a Bus is made of, in the user's process.
 
-It finds the broker, is given a channel, receives, sends, watches the channel, and ends in order.
-Also python-can's name for where ``BusABC`` and what a bus says of itself are.
+It finds the broker, attaches to a channel, receives, sends, follows the channel's state, and ends
+in order. In python-can, ``BusABC``, ``BusState`` and ``CanProtocol`` are in a module of this name.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ if TYPE_CHECKING:
 
 __all__ = ["BusABC", "BusState", "CanProtocol"]
 
-if not TYPE_CHECKING:  # where a name that is not there shall be an error
+if not TYPE_CHECKING:  # so that type checkers report unknown names
 
     def __getattr__(name: str) -> Any:
         if name not in __all__:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-        from canbroker import client  # noqa: PLC0415 - it is made of what is in this package
+        from canbroker import client  # noqa: PLC0415 - it imports this package
 
         return getattr(client, name)

@@ -1,4 +1,4 @@
-"""What a client knows of its channel without asking: the last state, and that it is alive."""
+"""What a client knows about its channel without asking: its last state, and that it lives."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from canbroker.transport.waiter import Waiter
 from canbroker.wire import WireError, topics
 from canbroker.wire.stream import Holder, LeftEvent, StateEvent, decode_event
 
-#: Who receives frame by frame looks at the state this often: it costs as much as the frame.
+#: A receiver looks at the state this often, not at every frame: a look costs as much as a frame.
 _GLANCE_NS: Final = 10 * clock.MILLISECOND
 
 _logger = logging.getLogger("canbroker.bus")
@@ -40,7 +40,7 @@ class ChannelWatch:
         self._lock = locks.make(Rank.WATCH)
         self._heard_ns = clock.monotonic_ns()
         self._looked_ns = 0
-        self._said_ns = 0  # when the channel was as it says, on our clock
+        self._said_ns = 0  # when the last state was true, on our clock
         self._feed = StateFeed(context, endpoint, topics.state_topic(channel))
         self._waiter = Waiter()
         self._waiter.add(self._feed.socket)
@@ -48,7 +48,7 @@ class ChannelWatch:
         self._closed = False
         self._refused = Throttle(_logger)
         self._ended = ""
-        self._left: set[str] = set()  # clients of whom the channel has said that they have left
+        self._left: set[str] = set()  # clients that have left, as the channel says
 
     def begin(self, epoch: int, state: StateEvent) -> None:
         """Starts from what the channel has said in its ready event."""
@@ -60,14 +60,14 @@ class ChannelWatch:
 
     @property
     def interruptions(self) -> int:
-        """Times that the adapter was away since we began to watch, as far as is known."""
+        """How often the adapter was away since we began to watch, as far as is known."""
         with self._lock:
             self._follow()
         return self.state.interruptions - self._interruptions_before
 
     @property
     def held_errors(self) -> int:
-        """Error frames that the channel has counted instead of passed on since we began."""
+        """Error frames that the channel has only counted since we began to watch."""
         with self._lock:
             self._follow()
         return _held(self.state) - self._held_before
@@ -82,7 +82,7 @@ class ChannelWatch:
         return self.state.reason or "down" if self.state.state == "error" else None
 
     def ended(self) -> str:
-        """Why the channel has ended for good, as far as was heard; empty if it has not."""
+        """Why the channel has ended for good; empty if it has not, as far as is known."""
         return self._ended
 
     def silent(self) -> bool:
@@ -95,13 +95,13 @@ class ChannelWatch:
             return self._quiet()
 
     def glance(self) -> None:
-        """Takes what the channel has said, if that was not done a moment ago."""
+        """Reads the channel's events, unless that was done a moment ago."""
         if clock.monotonic_ns() - self._looked_ns > _GLANCE_NS:
             with self._lock:
                 self._follow()
 
     def wait_for(self, state: str, deadline: int | None) -> None:
-        """Waits until the channel says that it is in ``state``, which it has confirmed to us.
+        """Waits until the channel publishes ``state``, which it has already confirmed to us.
 
         :raises CanOperationError: it did not say so by ``deadline``.
         """
@@ -113,7 +113,7 @@ class ChannelWatch:
                 self._follow()
 
     def holder(self) -> Holder | None:
-        """Who alone may transmit, as far as is known; ``None``: everyone may."""
+        """The client that alone may transmit, as far as is known; ``None``: all may."""
         with self._lock:
             self._follow()
         return self.state.exclusive
@@ -121,22 +121,22 @@ class ChannelWatch:
     def wait_until_left(self, client_id: str, deadline: int | None) -> bool:
         """Whether the channel says by ``deadline`` that a client is not present.
 
-        The state would say so, too, but it names all clients to all of them. It is not followed
-        any more.
+        The state says so as well, but lists all clients each time. It is no longer followed
+        after this call.
         """
         with self._lock:
             if self._closed or (self._quiet() and not self._waiter.wait(0)):
-                return False  # it does not live
+                return False  # the channel is gone
             self._feed.turn_to(topics.left_topic(self._channel, client_id))
             while client_id not in self._left:
                 left = clock.remaining_ns(deadline)
                 if not left or not self._waiter.wait(left):
                     return False
-                self._take()
+                self._read()
             return True
 
     def wait_for_holder(self, is_it: Callable[[Holder | None], bool], deadline: int | None) -> bool:
-        """Whether the channel says by ``deadline`` that somebody holds it who ``is_it``."""
+        """Whether the channel says by ``deadline`` that it has a holder for which ``is_it``."""
         with self._lock:
             self._follow()
             while not is_it(self.state.exclusive):
@@ -146,11 +146,11 @@ class ChannelWatch:
             return True
 
     def mine(self) -> bool:
-        """Whether this thread is at it."""
+        """Whether this thread is reading it."""
         return locks.is_held(self._lock)
 
     def wake_up(self) -> None:
-        """Nobody waits here for more than a moment."""
+        """Does nothing: no thread waits here for more than a moment."""
 
     def close(self) -> None:
         with self._lock:
@@ -166,22 +166,22 @@ class ChannelWatch:
         return self._closed or clock.monotonic_ns() - self._heard_ns > SILENCE_NS
 
     def _follow(self) -> None:
-        """Takes what the channel has said. Who has not looked for long has an old state first,
-        and is told the one of now."""
-        if self._take() and clock.monotonic_ns() - self._said_ns > SILENCE_NS:
+        """Reads the channel's events. After a long time without a look the first ones are old,
+        so the channel is asked for its present state."""
+        if self._read() and clock.monotonic_ns() - self._said_ns > SILENCE_NS:
             self._feed.refresh()
             self._waiter.wait(CATCH_UP_NS)
-            self._take()
+            self._read()
 
-    def _take(self) -> bool:
-        """Whether there was something."""
+    def _read(self) -> bool:
+        """Reads the events that have arrived; whether there were any."""
         self._looked_ns = clock.monotonic_ns()
         taken = False
         while not self._closed and (body := self._feed.receive()) is not None:
             taken = True
             try:
                 event = decode_event(body)
-            except WireError as error:  # as if it had not been said: the next one may be better
+            except WireError as error:  # ignored: the next one may be valid
                 self._refused.note(f"state of channel {self._channel!r} refused", str(error))
                 continue
             self._heard_ns = clock.monotonic_ns()

@@ -21,7 +21,7 @@ _FORKED: Final = "the bus belongs to the process that opened it, not to its fork
 _logger = logging.getLogger("canbroker.bus")
 
 
-class Part(Protocol):
+class OpenPart(Protocol):
     """Something that a bus has open and that its threads use."""
 
     def mine(self) -> bool:
@@ -37,7 +37,7 @@ class Part(Protocol):
         """[forked child] The sockets are the parent's: nothing may touch them."""
 
 
-_P = TypeVar("_P", bound=Part)
+_P = TypeVar("_P", bound=OpenPart)
 
 
 class Life:
@@ -57,7 +57,7 @@ class Life:
         self._label = label
         self._lock = locks.make(Rank.LIFE)
         self._ending = locks.make(Rank.END)
-        self._parts: list[Part] = []
+        self._parts: list[OpenPart] = []
         self._ends: list[Callable[[], object]] = []
         self._wake: Wake | None = None
         self._flush: Callable[[], object] | None = None  # waits for what was sent

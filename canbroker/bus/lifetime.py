@@ -1,6 +1,6 @@
-"""What becomes of open buses and leases when their owner forgets them, forks, or ends.
+"""What happens to open buses and leases when their owner forgets them, forks, or ends.
 
-Importing does nothing, so the first one that is opened registers the end of all of them.
+Importing this module does nothing. The first bus or lease registers what ends all of them.
 """
 
 from __future__ import annotations
@@ -24,20 +24,20 @@ class Owned(Protocol):
     """A bus or a lease, as far as its end is concerned."""
 
     def _abandon(self) -> None:
-        """Its owner has not ended it, so that is done with :func:`end`."""
+        """The process ends and its owner has not closed it: calls :func:`end`."""
 
     def _forked(self) -> None:
         """[forked child] It is the parent's."""
 
 
-#: In the order in which they were opened: a lease before the bus that is opened with it.
+#: In the order in which they were opened: a lease before the bus that uses it.
 _open: weakref.WeakKeyDictionary[Owned, None] = weakref.WeakKeyDictionary()
 _registered: list[bool] = []
 
-#: What the ends of their owners need. The keys are weak references to the owners.
+#: Objects needed to end their owners. The keys are weak references to the owners.
 _needed: dict[weakref.ref[Any], object] = {}
 
-#: Of forgotten ones that are being ended: whether that is done, and what waits for it.
+#: For each forgotten one that is being ended: whether that is done, and a function to wait for it.
 _waits: list[tuple[list[bool], Callable[[], None]]] = []
 
 
@@ -45,14 +45,14 @@ def needs(owner: object, needed: object) -> None:
     """Keeps ``needed``, which does not refer to ``owner``, for as long as that exists.
 
     The garbage collector clears the weak references to all of its garbage, then finalizes it in
-    any order: sockets may be closed before the bus that they belong to. ``needed`` is no garbage
-    at the same time as ``owner``.
+    any order, so sockets may be closed before the bus that they belong to. With this reference,
+    ``needed`` becomes garbage after ``owner``.
     """
     _needed[weakref.ref(owner, _needed.pop)] = needed
 
 
 def opened(owned: Owned) -> None:
-    """Has ``owned`` ended at the end of the process, at the latest."""
+    """Ends ``owned`` at the end of the process at the latest."""
     _open[owned] = None
     if not _registered:
         _registered.append(True)
@@ -62,14 +62,14 @@ def opened(owned: Owned) -> None:
 
 
 def closed(owned: Owned) -> None:
-    """``owned`` has been ended by its owner."""
+    """The owner has ended ``owned``."""
     _open.pop(owned, None)
 
 
 def end(owned: Owned, end: Callable[[], None], done: str) -> None:
-    """Calls ``end``, then warns that it was not ``done`` by the owner.
+    """Calls ``end``, then warns that the owner has not ``done`` it.
 
-    :raises ResourceWarning: where warnings are errors; ``owned`` has been ended all the same.
+    :raises ResourceWarning: if warnings are errors; ``owned`` has been ended all the same.
     """
     name = repr(owned)
     try:
@@ -83,8 +83,8 @@ def end(owned: Owned, end: Callable[[], None], done: str) -> None:
 def forgotten(owned: Owned, name: str, end: Callable[[], None], done: str) -> None:
     """[finalizer] As :func:`end`, without waiting for it.
 
-    A finalizer may interrupt anything, and Python swallows what a signal handler raises in it. So
-    it does little: not even the state of ``owned`` is looked up.
+    A finalizer may interrupt anything, and Python drops exceptions of signal handlers in it. So
+    this does as little as possible, and does not even look up the state of ``owned``.
 
     :raises ResourceWarning: as :func:`end`.
     """
@@ -114,7 +114,7 @@ def _end_quietly(end: Callable[[], None], name: str, done: str) -> None:
 
 
 def _end_all() -> None:
-    """Ends each of them, whatever another one raises."""
+    """Ends all of them, even if some raise."""
     for _, wait in _waits:
         wait()
     errors: list[Exception] = []

@@ -1,6 +1,6 @@
-"""The line by which all buses and leases of a process tell a broker that they end.
+"""The connection by which all buses and leases of a process tell a broker that they end.
 
-It is open while there are any, so that ending needs no descriptor that may not be there.
+It is open as long as there are any, because no descriptor may be left when they end.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from canbroker.wire import control
 
 
 class Line:
-    """To one broker. Any thread. Made by :func:`line_to`."""
+    """A connection to one broker. Any thread. Made by :func:`line_to`."""
 
     def __init__(self, address: Address) -> None:
         """:raises CanError: there are no descriptors left."""
@@ -35,10 +35,10 @@ class Line:
         """
         deadline = clock.deadline_after(timeout)
         ask = functools.partial(self._broker.ask, method, params, control.Nothing, deadline)
-        self._turn.take(deadline, ask)
+        self._turn.run(deadline, ask)
 
     def leave(self, user: object) -> None:
-        """``user`` does not need it any more. Idempotent. The last one closes it."""
+        """``user`` no longer needs it. Idempotent. The last user closes it."""
         with handles.fork_lock:
             self.users.discard(user)
             if self.users:

@@ -1,4 +1,4 @@
-"""What all objects with an end of their own have in common: buses, leases, tasks, notifiers."""
+"""What all objects that must be closed have in common: buses, leases, tasks, notifiers."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ class Uncopyable:
 def end_block(
     end: Callable[[], object], error: BaseException | None, reports: type[Exception]
 ) -> None:
-    """Calls ``end`` at the end of a ``with`` block that has raised ``error``, if that is given.
+    """Calls ``end`` at the end of a ``with`` block, which has raised ``error`` if that is given.
 
-    What ``end`` ``reports`` then becomes a note of ``error``, which is the one to look at first.
+    An exception of the type ``reports`` then becomes a note of ``error``, which came first.
     """
     try:
         end()
@@ -35,6 +35,6 @@ def end_block(
 
 
 def add_report(error: BaseException, report: Exception) -> None:
-    """Notes with ``error`` what the end of the block has reported besides, and logs it."""
+    """Adds what the end of the block has reported as a note to ``error``, and logs it."""
     error.add_note(f"Then closing reported: {type(report).__name__}: {report}")
     _logger.warning("at the end of a with block that has failed: %s", report)

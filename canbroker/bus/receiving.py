@@ -1,4 +1,4 @@
-"""The receiving half of a bus: frames become messages, and wait until someone takes them."""
+"""The receiving half of a bus: frames become messages, which wait until they are received."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from canbroker.transport.readiness import Readiness
 from canbroker.transport.stream_link import StreamLink
 from canbroker.wire.stream import ReadyEvent
 
-#: What is returned by a receive, or raised.
+#: A message to return, or an error to raise.
 Item: TypeAlias = "Message | CanLossError"
 
 _logger = logging.getLogger("canbroker.bus")
@@ -53,7 +53,7 @@ class Reception:
         self._label = membership.label
         self._receiving = receiving
         self._latest = receiving.on_slow == "latest"
-        self.skipped = 0  # frames that were not the latest of their identifier
+        self.skipped = 0  # frames replaced by a later one of the same identifier
         self._disconnect = life.close
         self._check_open = life.check_open
         self._watch = watch
@@ -67,14 +67,14 @@ class Reception:
         return self.subscriber.filters or EVERYTHING
 
     def __len__(self) -> int:
-        """Messages that are decoded and wait to be taken."""
+        """Messages that are decoded and not yet received."""
         return len(self._queue)
 
     def receive(self, timeout: float | None) -> Message | None:
-        """The next message, ``None`` if there is none within ``timeout`` seconds.
+        """The next message; ``None`` if there is none within ``timeout`` seconds.
 
         :raises CanOperationError: the bus is closed, or its channel is gone.
-        :raises CanLossError: frames were lost at this place, and the user wants to know.
+        :raises CanLossError: frames were lost at this place, and the user asked for that error.
         """
         message = None if self._latest else self._take()
         if message is None:
@@ -84,29 +84,28 @@ class Reception:
         return message
 
     def subscribe(self, wanted: FilterSet, deadline: int | None) -> ReadyEvent:
-        """Changes the filters, also for what waits to be taken; in force on return.
+        """Changes the filters, also for messages not yet received; in force on return.
 
         :raises CanTimeoutError: the channel did not confirm them by ``deadline``.
         """
         self._check_open()
         self._glance()
-        ready = self.turns.take_soon(functools.partial(self._change, wanted, deadline))
+        ready = self.turns.run_soon(functools.partial(self._change, wanted, deadline))
         self._update_readiness()
         return ready
 
     def remember(self, deadline: int | None) -> None:
-        """Begins with the past that the user wants; at once after :meth:`subscribe`.
+        """Begins with the history that the user wants. Call it right after :meth:`subscribe`.
 
-        :raises CanError: the channel did not tell it by ``deadline``, or refused to.
+        :raises CanError: the channel did not send it by ``deadline``, or refused to.
         """
         if self._receiving.history:
-            self.turns.take_soon(functools.partial(self._remember, deadline))
+            self.turns.run_soon(functools.partial(self._remember, deadline))
             self._update_readiness()
 
     def receive_ready(self, at_most: int) -> list[Message]:
-        """The next messages, as far as they have arrived; without waiting, and without an error.
-
-        What ends it before that, the next :meth:`receive` raises.
+        """The next messages that have arrived already. Never waits, and raises nothing: the next
+        :meth:`receive` raises the error that has ended the list.
         """
         messages: list[Message] = []
         try:
@@ -126,7 +125,7 @@ class Reception:
         return messages
 
     def _take_ready(self, at_most: int) -> list[Message]:
-        """Messages that are decoded, in one go, up to the next loss that is to be raised."""
+        """Decoded messages, all at a time, up to the next loss that is to be raised."""
         messages: list[Message] = []
         with self._queue_lock:
             queue = self._queue
@@ -139,14 +138,15 @@ class Reception:
         return messages
 
     def fileno(self) -> int:
-        """A descriptor that is readable while :meth:`receive` has something; -1 if none can be."""
+        """A descriptor that is readable while :meth:`receive` has a message; -1 if the system
+        has no such descriptor."""
         self._check_open()
-        descriptor = self.turns.take_soon(self._descriptor)
+        descriptor = self.turns.run_soon(self._descriptor)
         self._update_readiness()
         return descriptor
 
     def follow(self) -> None:
-        """Lets libzmq subscribe again after a reconnect, which it does when a socket is used."""
+        """Uses the socket after a reconnect, which makes libzmq subscribe again."""
         if self._watch.epoch != self.subscriber.order.epoch:
             self.turns.if_free(self.subscriber.readable)
 
@@ -155,20 +155,20 @@ class Reception:
         return self.turns.mine()
 
     def wake_up(self) -> None:
-        """Has who waits look whether the bus is closed."""
+        """Wakes waiting threads, to look whether the bus is closed."""
         self.wake.set()
 
     def leave(self) -> None:
         """Ends our presence on the channel, which a forked child may keep connected."""
-        self.turns.take_soon(self.subscriber.leave)
+        self.turns.run_soon(self.subscriber.leave)
 
     def close(self) -> None:
-        """Closes the sockets; whoever waits must have been woken, and found the bus closed."""
-        self.turns.take_soon(self._close)
+        """Closes the sockets. Waiting threads were woken before, and found the bus closed."""
+        self.turns.run_soon(self._close)
         self.wake.close()
 
     def forked(self) -> None:
-        """[forked child] Drops what is queued, and the lock that a thread may have held."""
+        """[forked child] Drops queued messages, and a lock that a thread may have held."""
         self._queue_lock = locks.make(Rank.QUEUE)
         self._queue.clear()
         if self._readiness is not None:
@@ -182,12 +182,12 @@ class Reception:
         return item
 
     def _wait_for_one(self, deadline: int | None) -> Message | None:
-        """Waits in long turns, until one of them ends with something else than a short job."""
+        """Waits in long turns until one of them was not ended for a short job."""
         job = functools.partial(self._hold, deadline)
         while True:
             self._check_open()
             try:
-                over, message = self.turns.take(deadline, job)
+                over, message = self.turns.run(deadline, job)
             except CanTimeoutError:
                 return None
             if over:
@@ -199,7 +199,7 @@ class Reception:
             self._check_open()
             while self._latest and self.subscriber.receive():
                 self._enqueue()
-            # The latest of what is there is not known before a gap is mended.
+            # While a gap is open, the latest message is not known yet.
             is_known = not (self._latest and self.subscriber.order.gap)
             message = self._take() if is_known else None
             if message is not None:
@@ -212,14 +212,14 @@ class Reception:
                 self._glance()
                 self.subscriber.check_alive()
                 return True, self._take()
-            self._glance()  # before the wait: what it waits for is received at once
+            self._glance()  # before the wait, not after it: a message is then returned at once
             self.subscriber.wait(self.wake, left)
         return False, None
 
     def _glance(self) -> None:
         """Looks at the channel's state now and then.
 
-        :raises CanOperationError: its broker was told to end, and so the bus ends.
+        :raises CanOperationError: the broker was told to end, which ends the bus.
         """
         self._watch.glance()
         if ended := self._watch.ended():
@@ -227,7 +227,7 @@ class Reception:
             self._check_open()
 
     def _enqueue(self) -> None:
-        """Takes over what the subscriber has received."""
+        """Queues what the subscriber has received."""
         order = self.subscriber.order
         items = self._items()
         with self._queue_lock:
@@ -259,8 +259,7 @@ class Reception:
         self._enqueue()
 
     def _items(self) -> list[Item]:
-        """The frames that have come as messages, with the losses between them, if they are to be
-        raised."""
+        """The frames received, as messages, with the losses between them that are to be raised."""
         order = self.subscriber.order
         if not order.losses or self._receiving.on_loss == "count":
             return list(self._messages(order.frames))
@@ -294,7 +293,7 @@ class Reception:
         return self._readiness.fileno()
 
     def _update_readiness(self) -> None:
-        # Whoever holds the turn is about to wait, and to take what comes.
+        # A thread that has the turn is about to wait, and will receive what arrives.
         self.turns.if_free(self._look)
 
     def _look(self) -> None:
@@ -310,7 +309,7 @@ class Reception:
         self._tell_losses()
 
     def _tell_losses(self) -> None:
-        """The account of what has gone wrong, for the log."""
+        """Logs the account of what has gone wrong."""
         order = self.subscriber.order
         if order.lost or order.repaired:
             _logger.log(
@@ -339,7 +338,7 @@ def _passes(wanted: FilterSet, item: Item) -> bool:
 
 
 def _newest(waiting: Iterable[Item], items: Iterable[Item]) -> tuple[deque[Item], int]:
-    """The last of each identifier, in the order in which they came, and how many it replaces."""
+    """The last message of each identifier, in order of arrival, and how many were replaced."""
     newest: dict[object, Item] = {}
     skipped = 0
     for item in (*waiting, *items):

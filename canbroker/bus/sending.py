@@ -1,4 +1,4 @@
-"""The sending half of a bus: any number of threads, which take turns at the transmitter."""
+"""The sending half of a bus: any number of threads use the transmitter in turns."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from canbroker.wire.transmit import CREDIT, MAX_FRAMES
 #: Another thread may be sending on the same bus, and is done in a moment.
 _OFFER_NS: Final = 10 * clock.MILLISECOND
 
-#: Who waits for answers lets others send, so often.
+#: A thread that waits for answers lets others send this often.
 _SLICE_NS: Final = 10 * clock.MILLISECOND
 
 _T = TypeVar("_T")
 
 
 class Sending:
-    """Sends for any number of threads. ``turn`` is for who ends it all."""
+    """Sends for any number of threads, one at a time."""
 
     def __init__(self, transmitter: Transmitter, reception: Reception, life: Life) -> None:
         self.transmitter = transmitter
@@ -39,15 +39,15 @@ class Sending:
         return self._turn.mine()
 
     def wake_up(self) -> None:
-        """Has who waits look whether the bus is closed."""
+        """Makes waiting threads look whether the bus is closed."""
         self.transmitter.closing = True
 
     def close(self) -> None:
-        """Closes the socket; who waits must have been woken."""
-        self._turn.take(None, self.transmitter.close)
+        """Closes the socket. Waiting threads were woken before."""
+        self._turn.run(None, self.transmitter.close)
 
     def forked(self) -> None:
-        """[forked child] The socket is the parent's; nobody gets to it in a closed bus."""
+        """[forked child] Does nothing: a closed bus does not use the socket."""
 
     def send(
         self,
@@ -60,9 +60,9 @@ class Sending:
         self._in_turn(deadline, functools.partial(self._send, frames, deadline, taken))
 
     def offer(self, frames: Sequence[Frame], expires_ns: int, failed: Failed) -> Unanswered | None:
-        """As :meth:`Transmitter.offer`. If others are sending all the time, there is no room."""
+        """As :meth:`Transmitter.offer`. ``None``, too, if other threads send all the time."""
         if self._turn.taken() and self.transmitter.unanswered >= CREDIT:
-            return None  # they wait for room, maybe for long
+            return None  # they wait for room, perhaps for long
         deadline = clock.monotonic_ns() + _OFFER_NS
         try:
             return self._in_turn(
@@ -105,16 +105,16 @@ class Sending:
         """
         deadline = clock.deadline_after(timeout)
         job = functools.partial(self.transmitter.flush, deadline, closing=True)
-        self._turn.take(None, job)
+        self._turn.run(None, job)
 
     def discard(self, ask: Callable[[int], int]) -> int:
-        """What ``ask`` returns, given the last request's token; 0 if nothing is on its way."""
+        """Calls ``ask`` with the token of the last request; 0 if no frame is on its way."""
         return self._in_turn(None, functools.partial(self._discard, ask))
 
     def _in_turn(self, deadline: int | None, job: Callable[[], _T]) -> _T:
         self._check_open()
         try:
-            return self._turn.take(deadline, job)
+            return self._turn.run(deadline, job)
         finally:
             self._finish()
 

@@ -1,4 +1,4 @@
-"""The sending half of a bus: credit, acknowledgements, and failures that nobody may miss."""
+"""Sending frames to a channel: credit, answers, and failures that must be reported."""
 
 from __future__ import annotations
 
@@ -21,21 +21,21 @@ from canbroker.wire.transmit import (
     encode_request,
 )
 
-#: How often a wait for the actor looks whether it still lives.
+#: How often a wait for the actor checks that it still lives.
 _LOOK_NS: Final = clock.SECOND // 4
 
-#: Who sends frame after frame looks for answers, and at the channel's state, this often: it would
-#: spend most of its time with that.
+#: How often a sender looks for answers and at the channel's state. At every frame, most of the time
+#: would be spent on that.
 _LOOK_AGAIN_NS: Final = clock.MILLISECOND
 
-#: A channel that refuses frames at once has answered by then, on a busy machine, too.
+#: A channel that refuses frames answers within this time, even on a busy machine.
 _ANSWER_NS: Final = clock.SECOND
 
-#: The driver may take a frame just before it expires; this long its answer may be on its way.
+#: The driver may take a frame just before it expires; its answer may take this long to arrive.
 _GRACE_NS: Final = 50 * clock.MILLISECOND
 
 
-#: Is told of a frame that was not sent, why, and whether that is only that it has expired.
+#: Called for each frame that was not sent: why, and whether it has just expired.
 Failed: TypeAlias = Callable[[str, bool], None]
 
 
@@ -66,8 +66,10 @@ class WatchedChannel(Protocol):
 
 
 class Unanswered:
-    """A request on its way, until it is ``answered``. Who waits for it (``awaited``) is told of
-    its ``failures`` directly, and so is who wants to be told (``failed``)."""
+    """A request without an answer, until it is ``answered``.
+
+    ``failures`` are for the caller that waits for it (``awaited``); ``failed`` is called with them.
+    """
 
     __slots__ = (
         *("answered", "awaited", "count", "expired", "failed", "failures", "frames", "token"),
@@ -87,8 +89,8 @@ class Unanswered:
 class Transmitter:
     """Sends frames to a channel actor and accounts for each of them.
 
-    One thread at a time, except :attr:`unanswered`. ``sent`` counts what the driver took,
-    ``failed`` what it did not; ``token`` is that of the last request.
+    One thread at a time, except :attr:`unanswered`. ``sent`` counts the frames that the driver
+    took, ``failed`` the others; ``token`` is that of the last request.
     """
 
     def __init__(
@@ -126,10 +128,10 @@ class Transmitter:
     ) -> None:
         """Sends frames as one request, at most ``MAX_FRAMES`` of the protocol.
 
-        Waits for room in the queue until ``deadline``; if ``taken``, then for the driver to have
-        taken the frames. What fails later is raised by the next call.
+        Waits for room in the queue until ``deadline``; if ``taken``, then until the driver has
+        taken the frames. A later failure is raised by the next call.
 
-        :raises CanTimeoutError: that did not happen in time; none of the frames goes out later.
+        :raises CanTimeoutError: that did not happen in time; none of the frames is sent later.
         :raises CanOperationError: the channel is down, or an earlier frame has failed.
         """
         now = self._now()
@@ -145,15 +147,16 @@ class Transmitter:
             self._look(frames)
         self._follow_epoch()
         if not (taken and deadline) and self._locked:
-            # The channel refuses it at once, and who sends it shall hear that now.
+            # The channel refuses it at once, and this call should raise that.
             taken, deadline = True, self._now() + _ANSWER_NS
         request = self._request(frames, deadline if deadline and taken else 0, None)
         if taken and deadline:
             self._await(request, deadline)
 
     def offer(self, frames: Sequence[Frame], expires_ns: int, failed: Failed) -> Unanswered | None:
-        """Sends frames if there is room; waits for nothing, and raises what others have left to
-        others. They are not sent later than ``expires_ns``; ``failed`` is told of those that fail.
+        """Sends frames if there is room. Never waits, and raises no failure of other requests.
+
+        They are not sent later than ``expires_ns``; ``failed`` is called for those that fail.
 
         :raises CanOperationError: the channel is down.
         """
@@ -177,7 +180,7 @@ class Transmitter:
             return
 
     def flush(self, deadline: int | None, *, closing: bool = False) -> None:
-        """Waits until every frame is answered; ``closing`` if the bus is being closed by us.
+        """Waits until every frame is answered; ``closing``: this thread is closing the bus.
 
         :raises CanTimeoutError: not all were by ``deadline``.
         :raises CanOperationError: one of them has failed.
@@ -198,7 +201,7 @@ class Transmitter:
         return self.unanswered
 
     def collect(self) -> None:
-        """Takes the answers that have arrived.
+        """Handles the answers that have arrived.
 
         :raises CanOperationError: one of them does not follow the protocol.
         """
@@ -212,7 +215,7 @@ class Transmitter:
             self._link.done()
 
     def raise_failures(self) -> None:
-        """Raises what has failed since the last time, once."""
+        """Raises the failures since the last call."""
         if self._failures:
             error = CanOperationError(_summary(self._failures))
             self._failures = []
@@ -239,7 +242,7 @@ class Transmitter:
         ):
             raise CanTimeoutError(f"cannot send {describe(frames[0])}: the socket's queue is full")
         request = Unanswered(self.token, frames, failed)
-        self.unanswered += request.count  # and at once: credit that is not given back is gone
+        self.unanswered += request.count  # at once: credit that is not given back is gone
         self._requests.append(request)
         return request
 
@@ -261,7 +264,7 @@ class Transmitter:
         return holder is not None and holder.client_id != self._client_id
 
     def _wait(self, deadline: int | None, what: str, *, closing: bool = False) -> None:
-        """Waits for answers and books them.
+        """Waits for answers and handles them.
 
         :raises CanTimeoutError: ``deadline`` is over.
         :raises CanOperationError: the bus is being closed by somebody else.
@@ -269,27 +272,27 @@ class Transmitter:
         left = None if deadline is None else deadline - self._now()
         if left is not None and left <= 0:
             raise CanTimeoutError(what)
-        # Who closes the bus has set the wake for all the others, and would not sleep with it.
+        # The thread that closes the bus has set the wake for the others; it would never sleep.
         wake = None if closing else self._wake()
         self._link.wait(wake, _LOOK_NS if left is None else min(left, _LOOK_NS))
         self.collect()
         if self.closing and not closing:
             raise CanOperationError("the bus was shut down")
         self._follow_epoch()
-        # A channel that is only down answers for itself; one that is gone never will.
+        # A channel that is down still answers. One that is gone never will.
         if self._requests and self._watch.silent():
             self._give_up("the broker or the channel actor is gone")
 
     def _follow_epoch(self) -> None:
-        """What was sent to an actor that has been replaced since is never answered."""
+        """Gives up what was sent to an actor that was replaced since: it is never answered."""
         if self._watch.epoch != self._epoch:
             self._give_up("the channel actor was restarted")
             self._epoch = self._watch.epoch
 
     def _give_up(self, reason: str, until: int | None = None) -> None:
-        """Fails the requests that nobody answers any more: all, or those up to a token.
+        """Fails the requests that will not be answered: all, or those up to a token.
 
-        Whoever had them may have sent some before it went.
+        The actor that had them may have sent some of their frames.
         """
         while self._requests and (until is None or self._requests[0].token <= until):
             frames = range(len(self._requests[0].frames))

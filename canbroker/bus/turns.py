@@ -33,13 +33,13 @@ class Turn:
         return self._holder is not None
 
     def mine(self) -> bool:
-        """Whether this thread has the turn: it is in a signal handler, then."""
+        """Whether this thread has the turn. If so, it is in a signal handler."""
         return self._holder == threading.get_ident()
 
-    def take(self, deadline: int | None, job: Callable[[], _T]) -> _T:
-        """What ``job`` returns, which runs while no other one does.
+    def run(self, deadline: int | None, job: Callable[[], _T]) -> _T:
+        """Runs ``job`` while no other job runs; returns its result.
 
-        :raises CanTimeoutError: others had the turn until ``deadline``.
+        :raises CanTimeoutError: other threads had the turn until ``deadline``.
         :raises CanOperationError: called from a signal handler that has interrupted a job.
         """
         me = threading.get_ident()
@@ -66,10 +66,10 @@ class Turn:
 
 
 class Turns:
-    """Turns whose long-time holder steps aside, when asked to, for someone with a short job.
+    """Long turns, which are interrupted for short jobs of other threads.
 
-    The holder waits on ``wake`` beside what it is waiting for, and gives its turn back when
-    :meth:`wanted` says so; it gets the next one when all short jobs are done.
+    A thread with a long turn includes ``wake`` in its waits, and ends the turn when
+    :meth:`wanted` is true; it gets the next one when all short jobs are done.
     """
 
     def __init__(self, wake: Wake) -> None:
@@ -77,42 +77,42 @@ class Turns:
         self._turn = Turn("receiving")
         self._short = Turn(
             "changing what is received", Rank.SHORT_TURN
-        )  # held from the wish to its fulfilment
+        )  # from the request to its end
 
     def mine(self) -> bool:
-        """Whether this thread has a turn: it is in a signal handler, then."""
+        """Whether this thread has a turn. If so, it is in a signal handler."""
         return self._turn.mine() or self._short.mine()
 
     def wanted(self) -> bool:
-        """Whether a short job waits: let go. Ask before each wait."""
-        self._wake.clear()  # first: who comes from now on is either seen here, or sets it again
+        """Whether a short job waits, so that a long turn must end. Ask before each wait."""
+        self._wake.clear()  # first: a later request is either seen here, or sets it again
         return self._short.taken()
 
-    def take(self, deadline: int | None, job: Callable[[], _T]) -> _T:
-        """What ``job`` returns in a long turn, which comes after all short ones.
+    def run(self, deadline: int | None, job: Callable[[], _T]) -> _T:
+        """Runs ``job`` in a long turn, after all short ones; returns its result.
 
-        :raises CanTimeoutError: it did not come by ``deadline``.
+        :raises CanTimeoutError: other threads had the turn until ``deadline``.
         """
-        self._short.take(deadline, _nothing)
-        return self._turn.take(deadline, job)
+        self._short.run(deadline, _nothing)
+        return self._turn.run(deadline, job)
 
-    def take_soon(self, job: Callable[[], _T]) -> _T:
-        """What ``job`` returns in a short turn, before whoever holds a long one goes on."""
-        return self._short.take(None, functools.partial(self._interrupt, job))
+    def run_soon(self, job: Callable[[], _T]) -> _T:
+        """Runs ``job`` in a short turn, for which a long one is interrupted; returns its result."""
+        return self._short.run(None, functools.partial(self._interrupt, job))
 
     def if_free(self, job: Callable[[], object]) -> None:
-        """Runs ``job`` if nobody has a turn at this moment."""
+        """Runs ``job`` if no thread has a turn at this moment."""
         if self._turn.taken():
             return
         try:
-            self._turn.take(0, job)
-        except CanTimeoutError:  # somebody was faster
+            self._turn.run(0, job)
+        except CanTimeoutError:  # another thread was faster
             return
 
     def _interrupt(self, job: Callable[[], _T]) -> _T:
         self._wake.set()
-        return self._turn.take(None, job)
+        return self._turn.run(None, job)
 
 
 def _nothing() -> None:
-    """What waits for its turn, and has nothing to do then."""
+    """A job that only waits until the short turns are over."""

@@ -1,4 +1,4 @@
-"""What a bus says of itself: its state, its protocol, its account."""
+"""The values that a bus is asked for, and those that its parts share."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ MAX_HISTORY_S: Final = 86_400
 
 
 class BusState(enum.Enum):
-    """What the controller may do: take part, only listen, or nothing."""
+    """Whether the controller takes part, only listens, or can do neither."""
 
     ACTIVE = "active"
     PASSIVE = "passive"
@@ -26,7 +26,7 @@ class BusState(enum.Enum):
 
 
 class CanProtocol(enum.Enum):
-    """The protocol that the channel was opened for; of a ``virtual`` one, that was asked for."""
+    """The protocol that the channel was opened for; for ``virtual``, the one that was asked for."""
 
     CAN_20 = "CAN 2.0"
     CAN_FD = "CAN FD"
@@ -36,12 +36,12 @@ class CanProtocol(enum.Enum):
 class Receiving:
     """How a bus receives.
 
-    ``own``: also what it has sent. ``on_loss``: ``count`` what is lost, or ``raise``, too.
-    ``on_slow``: when it has missed frames because it was slow, ``repair`` that, ``disconnect``,
-    or have only the ``latest`` frame of each identifier, always. ``history``: seconds of the past
-    to begin with. Messages are of the class ``message_type``.
+    ``own``: whether it receives its own frames. ``on_loss``: ``count`` lost frames, or ``raise``
+    as well. ``on_slow``: after missing frames because it was slow, ``repair`` the gap or
+    ``disconnect``; ``latest`` always returns only the latest frame of each identifier.
+    ``history``: seconds of the past to begin with. ``message_type``: the class of messages.
 
-    :raises ValueError: one of them is something else.
+    :raises ValueError: an attribute has another value.
     """
 
     own: bool = False
@@ -76,15 +76,15 @@ class Membership(NamedTuple):
 class BusStats(msgspec.Struct, frozen=True, kw_only=True):
     """The account of one bus, in frames.
 
-    ``received``: arrived under the filters, this bus's own included, whether returned or not.
-    ``lost``: sent to us and never arrived. ``repaired``: did not arrive, were asked for, and were
-    received in their place. ``skipped``: older than the latest of their identifier, and not wanted
-    (``on_slow="latest"``). ``dropped_upstream``: lost before the broker saw them.
-    ``restarts``: times that the channel actor was replaced, and frames may have been missed.
-    ``interruptions``: times that the adapter was lost, or closed to change its mode; what was on
-    the bus then, nobody received. ``held_errors``: error frames of the channel beyond the broker's
-    ``error_rate``, which it counts and passes on to nobody.
-    ``receive_queue``: decoded and not yet taken. ``transmit_queue``: sent and not yet answered.
+    ``received``: passed the filters and arrived, this bus's own included, returned or not.
+    ``lost``: sent to us and never arrived. ``repaired``: did not arrive at first, were requested
+    again, and were received in their place. ``skipped``: not returned, as a newer frame had the
+    same identifier (``on_slow="latest"``). ``dropped_upstream``: lost before the broker saw them.
+    ``restarts``: how often the channel actor was replaced, so that frames may be missing.
+    ``interruptions``: how often the adapter was lost, or closed to change its mode; frames on the
+    bus at such a time were received by nobody. ``held_errors``: error frames beyond the broker's
+    ``error_rate``, which are counted only. ``receive_queue``: decoded and not yet returned.
+    ``transmit_queue``: sent and not yet answered.
     """
 
     received: int

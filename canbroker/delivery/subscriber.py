@@ -1,4 +1,4 @@
-"""The subscribing side: a client's route, followed by number so that no loss goes unseen."""
+"""The subscribing side: a client's route, whose frames are numbered so that losses are noticed."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from canbroker.system.clock import SECOND
 from canbroker.transport.sockets import STREAM_HIGH_WATER
 from canbroker.wire import WireError, stream, topics
 
-#: A route is never silent for longer than a heartbeat; after this long its actor is gone, and
-#: has not been restarted either.
+#: A route is never silent for longer than a heartbeat. After this time its actor is gone, and was
+#: not restarted.
 SILENCE_NS: Final = 3 * SECOND // 2
 
-#: A process that was stopped has its backlog in the kernel: this long its sockets get to see it.
+#: The backlog of a process that was stopped is in the kernel; its sockets get this time to read it.
 CATCH_UP_NS: Final = SECOND // 10
 
-#: An actor answers a change of filters at once; after this long it is asked again.
+#: An actor answers a change of filters at once; it is asked again after this time.
 _ASK_AGAIN_NS: Final = SECOND // 2
 
 #: Frames that are missing when the filters are changed have this long to arrive.

@@ -1,1 +1,1 @@
-"""Notifier and listeners: frames that are handed to functions of the user."""
+"""Notifier and listeners: messages are passed to functions of the user."""

@@ -1,4 +1,4 @@
-"""What a :class:`canbroker.Notifier` hands messages to; the names are those of python-can."""
+"""Listeners for a :class:`canbroker.Notifier`, with the names of python-can."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from canbroker.model.message import Message
 
 
 class Listener(ABC):
-    """Something that is called with each message. A plain function does as well."""
+    """Called with each message. A plain function is a listener, too."""
 
     @abstractmethod
     def on_message_received(self, msg: Message) -> object:
-        """Takes a message. Runs on the Notifier's thread, or in its event loop.
+        """Handles a message. Runs on the Notifier's thread, or in its event loop.
 
         It may return a coroutine, which needs a Notifier with a loop.
         """
@@ -29,20 +29,20 @@ class Listener(ABC):
         return self.on_message_received(msg)
 
     def on_error(self, exc: Exception) -> None:
-        """Takes what a listener or a bus of the Notifier has raised.
+        """Handles an exception of a listener or a bus of the Notifier.
 
-        The default raises :class:`NotImplementedError`, by which the Notifier knows that nobody
-        has taken it, and logs it.
+        The default raises :class:`NotImplementedError`. If all listeners do so, the Notifier logs
+        the exception.
         """
         raise NotImplementedError
 
     def stop(self) -> None:
-        """Finishes what is under way: no message comes until a Notifier starts again."""
+        """Finishes its work: no message follows until a Notifier starts again."""
         return
 
 
 class BufferedReader(Listener):
-    """Keeps messages, without bound, until they are taken. Any thread.
+    """Keeps messages until they are fetched, without a limit. Any thread.
 
     ``buffer`` is the queue; ``is_stopped`` whether :meth:`stop` was called.
     """
@@ -61,7 +61,7 @@ class BufferedReader(Listener):
         self.buffer.put(msg)
 
     def get_message(self, timeout: float | None = 0.5) -> Message | None:
-        """The oldest message; ``None`` if none comes within ``timeout`` seconds.
+        """The oldest message; ``None`` if none arrives within ``timeout`` seconds.
 
         Does not wait once the reader is stopped. ``None`` waits for ever.
         """
@@ -75,23 +75,23 @@ class BufferedReader(Listener):
             return None
 
     def stop(self) -> None:
-        """Takes no more messages; those that are there can still be taken from it."""
+        """Accepts no more messages; those that it has can still be fetched."""
         self.is_stopped = True
 
     def start(self) -> None:
-        """Takes messages again. Ours: a Notifier that starts again calls it."""
+        """Accepts messages again. Ours: a Notifier that starts again calls it."""
         self.is_stopped = False
 
 
 class AsyncBufferedReader(Listener):
-    """Keeps messages, without bound, for tasks of an event loop: ``async for msg in reader``.
+    """Keeps messages for tasks of an event loop, without a limit: ``async for msg in reader``.
 
-    Everything here runs in that loop; the Notifier needs its ``loop`` for that. A task that is
-    cancelled while it waits takes no message with it.
+    Everything here runs in that loop, so the Notifier needs it as its ``loop``. A task that is
+    cancelled while it waits has not removed a message.
     """
 
     def __init__(self, loop: object = None) -> None:
-        """``loop`` has no meaning; it is taken because scripts for old versions pass one."""
+        """``loop`` has no effect; scripts for old versions pass one."""
         if loop is not None:
             warnings.warn("loop has no effect", DeprecationWarning, stacklevel=2)
         self.buffer: asyncio.Queue[Message] = asyncio.Queue()
@@ -113,7 +113,7 @@ class AsyncBufferedReader(Listener):
     async def get_message(self) -> Message:
         """Waits for the oldest message.
 
-        :raises BufferError: the reader is stopped, and its messages have been taken.
+        :raises BufferError: the reader is stopped and has no messages left.
         """
         while self.buffer.empty():
             if self.is_stopped:
@@ -132,23 +132,23 @@ class AsyncBufferedReader(Listener):
             raise StopAsyncIteration from None
 
     def stop(self) -> None:
-        """Takes no more messages; iteration ends with the last one that is there."""
+        """Accepts no more messages; iteration ends with the last one that it has."""
         self.is_stopped = True
         self._changed.set()
 
     def start(self) -> None:
-        """Takes messages again. Ours: a Notifier that starts again calls it."""
+        """Accepts messages again. Ours: a Notifier that starts again calls it."""
         self.is_stopped = False
 
 
 class Sender(Protocol):
-    """A bus, as far as sending is concerned."""
+    """A bus that messages are sent to."""
 
     def send(self, msg: Any, timeout: float | None = None) -> None: ...
 
 
 class RedirectReader(Listener):
-    """Sends each message to another bus, and waits while the transmit queue of that is full."""
+    """Sends each message to another bus, and waits while its transmit queue is full."""
 
     def __init__(self, bus: Sender) -> None:
         self.bus = bus
@@ -160,14 +160,14 @@ class RedirectReader(Listener):
 class Printer(Listener):
     """Writes the text of each message as a line.
 
-    ``write_to_file`` is whether that goes somewhere else than to standard output.
+    ``write_to_file``: whether they go anywhere except standard output.
     """
 
     def __init__(self, file: str | os.PathLike[str] | TextIO | None = None, append: bool = False):
         """Opens ``file`` if it is a path.
 
         :param file: a path or an open text file; ``None``: standard output.
-        :param append: keeps what the file at the path has, instead of emptying it.
+        :param append: keeps the contents of the file instead of emptying it.
         :raises OSError: it cannot be opened.
         """
         self._opened: TextIO | None = None
@@ -189,7 +189,7 @@ class Printer(Listener):
         self.file.write(f"{msg}\n")
 
     def file_size(self) -> int:
-        """Bytes that the file has; 0 for standard output."""
+        """Size of the file in bytes; 0 for standard output."""
         return self.file.tell() if self.write_to_file else 0
 
     def stop(self) -> None:

@@ -1,4 +1,4 @@
-"""Hands the messages of buses to listeners, on threads of its own or in an event loop."""
+"""Passes the messages of buses to listeners, on its own threads or in an event loop."""
 
 from __future__ import annotations
 
@@ -21,24 +21,24 @@ if TYPE_CHECKING:
 
 _logger = logging.getLogger("canbroker.bus.listening.notifier")
 
-#: Seconds that listeners at work are waited for.
+#: Seconds to wait for listeners that are running.
 _STOP_S: Final = 5.0
 
-#: What is called with each message. Ours take a :class:`canbroker.Message`, python-can's writers
-#: expect a ``can.Message``, and both are content with the other.
+#: Called with each message. Ours expect a :class:`canbroker.Message`, python-can's writers a
+#: ``can.Message``, and both accept the other.
 Recipient: TypeAlias = Callable[[Any], object]
 
 
 class Notifier(Uncopyable):
-    """Hands each message of one or several buses to all listeners, in the order they came.
+    """Passes each message of one or several buses to all listeners, in order of arrival.
 
     Each bus has a thread; listeners are called on it, by one thread at a time. With ``loop``
     they are called in that event loop, the coroutines that they return run there, and all
     methods belong there, too. Buses without a ``fileno`` have a thread all the same.
 
-    What a listener or a bus raises is passed to every ``on_error`` that there is, and logged if
-    there is none; then it goes on. ``exception`` is the last of them. A bus that was shut down
-    ends its own thread; one that fails otherwise is tried again.
+    Exceptions of listeners and buses are passed to every ``on_error``, and logged if there is
+    none; then the Notifier continues. ``exception`` is the last of them. The thread of a bus ends
+    when the bus is shut down; after another failure it tries again.
     """
 
     def __init__(
@@ -51,9 +51,9 @@ class Notifier(Uncopyable):
         """Starts at once.
 
         :param listeners: :class:`canbroker.Listener` or anything else that can be called.
-        :param timeout: seconds that one ``recv`` may take of a bus without a ``fileno``, and
-            :meth:`stop` with it. Other buses can be interrupted, and have no use for it.
-        :param loop: where to call the listeners.
+        :param timeout: for buses without a ``fileno``, the ``timeout`` of each ``recv`` in seconds;
+            :meth:`stop` may take as long. Other buses ignore it, as they can be interrupted.
+        :param loop: calls the listeners.
         :raises ValueError: a bus has a Notifier already; nothing is started then.
         :raises CanOperationError: a bus is closed. As above.
         """
@@ -64,7 +64,7 @@ class Notifier(Uncopyable):
         self._buses: list[Source] = [*bus] if isinstance(bus, Sequence) else [bus]
         self._readers: list[Reader] = []
         self._stopped = True
-        self._over = False  # the listeners have been stopped
+        self._over = False  # the listeners were stopped
         self._delivery = locks.make(Rank.LISTENERS)  # one thread at a time calls them
         self._tasks: set[asyncio.Task[object]] = set()  # asyncio itself would forget them
         self._errors = Throttle(_logger)
@@ -120,16 +120,16 @@ class Notifier(Uncopyable):
         Messages that were not received yet stay in the bus. May be called by a listener, which
         is the last one to be called then.
 
-        :param timeout: seconds that it waits for listeners that are at work.
-        :raises Exception: the first one that a listener's ``stop()`` has raised, after all of
-            them were stopped.
+        :param timeout: seconds to wait for listeners that are running.
+        :raises Exception: the first exception of a listener's ``stop()``, after all of them were
+            stopped.
         """
         failure = self._end(timeout)
         if failure is not None:
             raise failure
 
     def _abort(self) -> None:
-        """It was not started, or not wholly."""
+        """Undoes a start that has failed."""
         _release(self)
         if not self._ended:
             self._end(_STOP_S)
@@ -172,7 +172,7 @@ class Notifier(Uncopyable):
             self._buses.append(bus)
 
     def add_listener(self, listener: Recipient) -> None:
-        """Calls ``listener``, too; twice, if it is there already."""
+        """Calls ``listener``, too; twice per message if it was added twice."""
         self.listeners.append(listener)
 
     def remove_listener(self, listener: Recipient) -> None:
@@ -215,9 +215,9 @@ class Notifier(Uncopyable):
                     return
                 try:
                     result = listener(message)
-                except SystemExit:  # which ends a thread without a word
+                except SystemExit:  # it would end the thread silently
                     self._report(RuntimeError(f"{listener!r} has called sys.exit()"))
-                except Exception as error:  # noqa: BLE001 - passed on, whatever it is
+                except Exception as error:  # noqa: BLE001 - reported, whatever it is
                     self._report(error)
                 else:
                     if isinstance(result, Coroutine):
@@ -238,7 +238,7 @@ class Notifier(Uncopyable):
             self._report(error)
 
     def _report(self, error: Exception) -> None:
-        """Tells everyone who has an ``on_error``."""
+        """Calls every ``on_error``."""
         with self._delivery:
             self.exception = error
             told = [_tell(listener, error) for listener in tuple(self.listeners)]
@@ -273,13 +273,13 @@ def _handed_to(
 
 
 def _tell(listener: Recipient, error: Exception) -> bool:
-    """Whether ``listener`` has taken the error."""
+    """Whether ``listener`` has handled the error."""
     on_error = getattr(listener, "on_error", None)
     if on_error is None:
         return False
     try:
         on_error(error)
-    except NotImplementedError:  # the way to say that there is none
+    except NotImplementedError:  # it means that there is none
         return False
     except Exception:
         _logger.exception("on_error of %r has failed", listener)

@@ -18,17 +18,17 @@ from canbroker.transport.waiter import Waiter
 if TYPE_CHECKING:
     import asyncio
 
-#: How often a reader looks whether its bus is still open; a channel's heartbeats wake it as often.
+#: How often a reader checks that its bus is open. The heartbeats of the channel wake it as often.
 _LOOK_S: Final = 0.25
 
-#: Messages that a reader hands over before others get their turn.
+#: Messages that a reader passes on before other readers get their turn.
 _AT_ONCE: Final = 1_000
 
 _logger = logging.getLogger("canbroker.bus.listening.notifier")
 
 
 class Source(Protocol):
-    """A bus, as far as receiving is concerned: ours, or one of python-can's."""
+    """A bus that messages are received from: ours, or one of python-can's."""
 
     def recv(self, timeout: float | None = None) -> Any: ...
 
@@ -36,7 +36,7 @@ class Source(Protocol):
 
 
 def descriptor_of(bus: Source) -> int:
-    """What is readable when ``bus`` has a message; -1 if it has no such thing."""
+    """A descriptor that is readable when ``bus`` has a message; -1 if it has none."""
     try:
         return bus.fileno()
     except NotImplementedError:
@@ -44,7 +44,7 @@ def descriptor_of(bus: Source) -> int:
 
 
 class Reader(ABC):
-    """Takes the messages of one bus until it is stopped, or the bus is shut down (``ended``)."""
+    """Receives from one bus until it is stopped, or the bus is shut down (``ended``)."""
 
     def __init__(
         self,
@@ -55,7 +55,7 @@ class Reader(ABC):
     ) -> None:
         self.bus = bus
         self.ended = False
-        # Our own: closing the bus does not close it, so no other file gets its number meanwhile.
+        # A duplicate: it stays open when the bus closes, so no other file gets its number.
         self._copy = Handle(os.dup, descriptor) if descriptor >= 0 else None
         self._descriptor = -1 if self._copy is None else self._copy.fileno()
         self._deliver = deliver
@@ -68,18 +68,18 @@ class Reader(ABC):
 
     @abstractmethod
     def stop(self) -> None:
-        """Takes no further message from now on. Returns at once. Idempotent."""
+        """Receives no further message. Returns at once. Idempotent."""
 
     @abstractmethod
     def join(self, timeout: float) -> bool:
-        """Whether it has come to its end within ``timeout`` seconds."""
+        """Whether it has ended within ``timeout`` seconds."""
 
     @abstractmethod
     def is_current(self) -> bool:
-        """Whether it is this reader who calls, through a listener."""
+        """Whether the caller is a listener that this reader has called."""
 
-    def take(self, timeout: float | None) -> bool:
-        """Hands over what is there, waiting ``timeout`` s for each; whether the bus is well."""
+    def receive(self, timeout: float | None) -> bool:
+        """Passes on messages, waiting ``timeout`` s for each; whether the bus works."""
         try:
             for _ in range(_AT_ONCE):
                 if self._stopping or (message := self.bus.recv(timeout)) is None:
@@ -92,7 +92,7 @@ class Reader(ABC):
         return True
 
     def _fail(self, error: Exception) -> None:
-        """Reports that ``recv`` has raised, once until it is well again."""
+        """Reports an exception of ``recv``, once until the bus works again."""
         self.ended = self._descriptor >= 0 and _is_closed(self.bus)
         if not self._failing:
             self._failing = True
@@ -104,7 +104,7 @@ class Reader(ABC):
 
 
 def _is_closed(bus: Source) -> bool:
-    """Whether a bus that had a descriptor is shut down: it has none, then."""
+    """Whether a bus that had a descriptor is shut down: it has none any more."""
     try:
         return bus.fileno() < 0
     except Exception:  # whatever a driver raises
@@ -126,7 +126,7 @@ class ThreadReader(Reader):
         super().__init__(bus, descriptor, deliver, report)
         self._timeout = timeout
         self._wake = Wake()
-        # A daemon: it waits for as long as nobody stops it.
+        # A daemon: it runs until it is stopped.
         self._thread = threading.Thread(target=self._run, name=f"notifier of {bus!r}", daemon=True)
 
     def start(self) -> None:
@@ -162,7 +162,7 @@ class ThreadReader(Reader):
         waiter.add(self._wake)
         waiter.add(self._descriptor)
         while not self._stopping:
-            if self.take(0):
+            if self.receive(0):
                 waiter.wait(int(_LOOK_S * clock.SECOND))
             elif self.ended:
                 return
@@ -171,7 +171,7 @@ class ThreadReader(Reader):
 
     def _run_blocking(self) -> None:
         while not self._stopping:
-            if not self.take(self._timeout):
+            if not self.receive(self._timeout):
                 self._pause()
 
     def _pause(self) -> None:
@@ -197,8 +197,8 @@ class LoopReader(Reader):
         self._next_look: asyncio.TimerHandle | None = None
 
     def start(self) -> None:
-        # Messages that are there already come with the first event: nobody expects calls before
-        # the Notifier is made.
+        # Messages that are there already are passed on with the first event: listeners are not
+        # called before the Notifier's constructor has returned.
         self._loop.add_reader(self._descriptor, self._on_readable)
         self._next_look = self._loop.call_later(_LOOK_S, self._look)
 
@@ -217,11 +217,11 @@ class LoopReader(Reader):
         return False
 
     def _on_readable(self) -> None:
-        if not self.take(0) and not self._stopping:
+        if not self.receive(0) and not self._stopping:
             self._loop.remove_reader(self._descriptor)  # it may stay readable; until the next look
 
     def _look(self) -> None:
-        well = self.take(0)
+        well = self.receive(0)
         if self._stopping or self.ended:
             return
         if well:

@@ -1,4 +1,4 @@
-"""Tasks whose messages a function of the user makes, in the user's process."""
+"""Tasks whose messages are changed by a function of the user, in the user's process."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from canbroker.bus.periodic.cyclic import period_ns_of
 from canbroker.bus.periodic.task import Modifier, PeriodicTask, TaskKeeper, TaskPlan
-from canbroker.bus.periodic.timer import Entry, shared
+from canbroker.bus.periodic.timer import TimerEntry, shared
 from canbroker.bus.transmitter import Unanswered
 from canbroker.errors import CanOperationError
 from canbroker.model.frame import Frame
@@ -20,22 +20,22 @@ _logger = logging.getLogger("canbroker.bus")
 
 
 class CallbackTask(PeriodicTask):
-    """A task whose messages a function of the user changes, each before it is sent.
+    """A task that calls a function of the user before each message is sent.
 
-    Runs on the timer's thread, which all of them share. ``messages`` are the task's own, which
-    the function gets: what it changes is still there the next time. ``skipped`` counts the
-    periods that went by without a frame, because the process or the bus was too busy.
+    All such tasks share the timer's thread. The function gets the task's own ``messages``, so its
+    changes are still there the next time. ``skipped`` counts periods that passed without a frame
+    because the process or the bus was too busy.
     """
 
     def __init__(self, tasks: TaskKeeper, plan: TaskPlan, modifier: Modifier) -> None:
         super().__init__(tasks, plan)
         self.started = False
         self._missed = 0  # slots; changed by the timer's thread
-        self._expired = 0  # frames; changed by whoever has the bus
+        self._expired = 0  # frames; changed by the thread that has the sending turn
         self._sent: Unanswered | None = None  # last
         self._modifier = modifier
         self._lock = locks.make(Rank.TASK)
-        self._entry: Entry | None = None  # at the timer; none if the task does not run
+        self._entry: TimerEntry | None = None  # None if the task does not run
         self._ticking = False  # the entry's time has come
         self._position = 0  # in the sequence of messages
         self._due_ns = 0
@@ -85,7 +85,7 @@ class CallbackTask(PeriodicTask):
                 self._entry = shared().at(self._due_ns, self._tick)
 
     def halt(self) -> None:
-        """Ends it; what it has sent may be on its way still."""
+        """Ends it; frames that it has sent may still be on their way."""
         with self._lock:
             if self._entry is None:
                 return
@@ -105,7 +105,7 @@ class CallbackTask(PeriodicTask):
 
     # ----------------------------------------------------------------------- the timer's thread
 
-    def _tick(self, entry: Entry) -> None:
+    def _tick(self, entry: TimerEntry) -> None:
         with self._lock:
             if self._entry is not entry:
                 return
@@ -123,7 +123,7 @@ class CallbackTask(PeriodicTask):
             if self._entry is entry:
                 self._schedule_next()
 
-    def _send(self, frame: Frame, entry: Entry) -> None:
+    def _send(self, frame: Frame, entry: TimerEntry) -> None:
         if self._failures:
             failures, self._failures = self._failures, []
             raise CanOperationError("; ".join(failures))
@@ -141,7 +141,7 @@ class CallbackTask(PeriodicTask):
         now = clock.monotonic_ns()
         self._position = (self._position + 1) % len(self.messages)
         due = self._due_ns + self.period_ns
-        if due <= now:  # no burst: what has gone by is gone
+        if due <= now:  # no burst: missed periods are skipped
             missed = (now - due) // self.period_ns + 1
             self._missed += missed
             due += missed * self.period_ns
@@ -151,7 +151,7 @@ class CallbackTask(PeriodicTask):
         else:
             self._entry = shared().at(due, self._tick)
 
-    def _end(self, entry: Entry) -> None:
+    def _end(self, entry: TimerEntry) -> None:
         with self._lock:
             if self._entry is entry:  # and was not stopped and started again
                 self.halt()
@@ -159,7 +159,7 @@ class CallbackTask(PeriodicTask):
     # ----------------------------------------------------------------------------- any thread
 
     def _failed(self, failure: str, expired: bool) -> None:
-        """A frame was not sent. Whoever hears of that holds the bus: no lock here."""
+        """A frame was not sent. The calling thread has the sending turn: takes no lock here."""
         if expired:
             self._expired += 1
             return
@@ -167,8 +167,8 @@ class CallbackTask(PeriodicTask):
         if self._entry is None:  # there is no next time
             self._note_failures()
 
-    def report(self, error: CanOperationError, _: Entry) -> None:
-        self._goes_on(error)  # it has ended already, or what went wrong would be told as it runs
+    def report(self, error: CanOperationError, _: TimerEntry) -> None:
+        self._goes_on(error)  # the task has ended; otherwise its next tick would report this
 
     def _note_failures(self) -> None:
         failures, self._failures = self._failures, []

@@ -1,4 +1,4 @@
-"""The classes of periodic tasks that python-can documents, and what such a task may be asked."""
+"""The classes of periodic tasks that python-can documents, and checks of their arguments."""
 
 from __future__ import annotations
 
@@ -14,29 +14,29 @@ from canbroker.model.protection import E2E, Checksum, Counter, Crc8, protection
 from canbroker.system.clock import MICROSECOND, SECOND
 from canbroker.wire.tasks import MAX_MESSAGES, MAX_PERIOD_NS, MIN_PERIOD_NS
 
-#: Longer than the monotonic clock can count is the same as for ever.
+#: Longer than the monotonic clock can count: the same as for ever.
 _MAX_DURATION_S: Final = 4e9
 
 
 class CyclicTask(ABC):
-    """Something that is done again and again."""
+    """Something that is done repeatedly."""
 
     @abstractmethod
     def stop(self) -> None:
-        """Ends it, until it is started again. One that has ended stays as it is."""
+        """Ends it, until it is started again. Does nothing if it has ended."""
 
 
 class CyclicSendTaskABC(CyclicTask):
-    """Sends messages in turn, one of them a period.
+    """Sends messages in turn, one per period.
 
-    ``messages``: a copy of them, as a tuple; ``arbitration_id``: that of all; ``period`` in
+    ``messages``: a tuple of copies; ``arbitration_id``: the identifier of all; ``period`` in
     seconds, ``period_ns`` in nanoseconds.
     """
 
     def __init__(self, messages: Message | Sequence[Message], period: float) -> None:
-        """:raises ValueError: no messages, several identifiers, or no period of time.
+        """:raises ValueError: no messages, several identifiers, or not a valid period.
 
-        :raises CanOperationError: a message that no controller could send.
+        :raises CanOperationError: a controller cannot send one of the messages.
         """
         self.messages = copies(messages)
         self.arbitration_id = self.messages[0].arbitration_id
@@ -55,7 +55,7 @@ class LimitedDurationCyclicSendTaskABC(CyclicSendTaskABC):
     ) -> None:
         """As the base class.
 
-        :raises ValueError: ``duration`` is no duration, or as the base class.
+        :raises ValueError: ``duration`` is not valid, or as the base class.
         :raises CanOperationError: as the base class.
         """
         super().__init__(messages, period)
@@ -72,17 +72,17 @@ class RestartableCyclicTaskABC(CyclicSendTaskABC):
 
 
 class ModifiableCyclicTaskABC(CyclicSendTaskABC):
-    """Can be given other data while it runs."""
+    """Its data can be changed while it runs."""
 
     @abstractmethod
     def modify_data(self, messages: Message | Sequence[Message]) -> None:
-        """Sends other messages from the next due time on, as many, with the same identifier.
+        """Sends other messages from the next due time on.
 
-        :raises ValueError: they are not.
+        :raises ValueError: their number or identifier is another one.
         """
 
     def _successors(self, messages: Message | Sequence[Message]) -> tuple[Message, ...]:
-        """Copies of ``messages``, if they may follow those that there are."""
+        """Copies of ``messages``, if they may replace the present ones."""
         new = copies(messages)
         if len(new) != len(self.messages):
             raise ValueError(f"the task sends {len(self.messages)} messages, not {len(new)}")
@@ -95,10 +95,10 @@ class ModifiableCyclicTaskABC(CyclicSendTaskABC):
 
 
 def copies(messages: Message | Sequence[Message]) -> tuple[Message, ...]:
-    """A message, or several with one identifier, as they would be sent now.
+    """Copies of one message, or of several with one identifier.
 
-    :raises ValueError: neither a message nor a sequence, an empty one, several identifiers.
-    :raises CanOperationError: a message that no controller could send.
+    :raises ValueError: not a message nor a sequence, an empty sequence, several identifiers.
+    :raises CanOperationError: a controller cannot send one of the messages.
     """
     given: Sequence[Any] = [messages] if hasattr(messages, "arbitration_id") else messages
     if not isinstance(given, Sequence):
@@ -119,13 +119,13 @@ def copies(messages: Message | Sequence[Message]) -> tuple[Message, ...]:
 
 
 def frames_of(messages: Sequence[Message]) -> list[Frame]:
-    """:raises CanOperationError: a message that no controller could send."""
+    """:raises CanOperationError: a controller cannot send one of the messages."""
     return [to_frame(message) for message in messages]
 
 
 def period_ns_of(period: float) -> int:
     """:raises ValueError: not above 0 s, shorter than a frame, or longer than a year."""
-    # Compared before it is converted: not a number and infinity are no integers.
+    # Compared before it is converted: NaN and infinity cannot be integers.
     period = _number("period", period)
     if not 0 < period <= MAX_PERIOD_NS / SECOND:
         raise ValueError(f"period must be above 0 s and at most a year, got {period!r}")
@@ -153,7 +153,7 @@ def phase_ns_of(phase: float | None, period_ns: int) -> int | None:
 def check_protection(
     counter: Counter | None, checksum: Checksum | None, frames: Sequence[Frame]
 ) -> None:
-    """:raises ValueError: they are none, or do not fit a frame or each other."""
+    """:raises ValueError: of another type, or they do not fit a frame or each other."""
     if not isinstance(counter, Counter | None):
         raise ValueError(f"counter must be a Counter, got {counter!r}")
     if not isinstance(checksum, Crc8 | E2E | None):
@@ -183,6 +183,6 @@ def _duration_ns_of(duration: float | None) -> int | None:
 
 
 def _identifier(message: Message) -> str:
-    """As candump writes it, where the two formats differ in length."""
+    """As candump writes it: 3 digits, or 8 for an extended one."""
     width = 8 if message.is_extended_id else 3
     return f"{message.arbitration_id:0{width}X}"

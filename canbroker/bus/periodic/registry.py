@@ -1,4 +1,4 @@
-"""All periodic tasks of one bus: which there are, which run, and what went wrong with them."""
+"""All periodic tasks of one bus: which exist, which run, and their errors."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from canbroker.wire.tasks import MAX_TASKS, TaskTrouble
 #: Seconds that the timer's thread gets to end, before the bus is closed all the same.
 _JOIN_S: Final = 1.0
 
-#: What a callback task has sent is on the bus, or has expired, by then.
+#: By then, frames of a callback task are on the bus or have expired.
 _STOP_NS: Final = 5 * clock.SECOND
 
 
@@ -66,13 +66,13 @@ class Periodic:
         return task
 
     def stop_all(self, *, remove: bool) -> None:
-        """Ends the tasks that are stored; ``remove``: stores them no longer."""
+        """Ends the stored tasks; ``remove``: and removes them from the store."""
         with self._lock:
             tasks = list(self._stored)
         self.stop(tasks, remove=remove)
 
     def raise_troubles(self) -> None:
-        """Raises what was noted of all tasks."""
+        """Raises the errors that were kept for all tasks."""
         self._hear()
         with self._lock:
             troubles, self._troubles = list(self._troubles.values()), {}
@@ -205,7 +205,7 @@ class Periodic:
             self._link.collect()
 
     def _refused(self, trouble: TaskTrouble) -> None:
-        """The scheduler says that frames were refused. Any thread, in a turn."""
+        """The scheduler reports that frames were refused. Any thread, in a turn."""
         task = self._known.get(trouble.task)
         name = "a periodic task" if task is None else repr(task)
         error = CanOperationError(

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from canbroker.bus.periodic.cyclic import check_protection, frames_of, period_ns_of, phase_ns_of
 from canbroker.bus.periodic.scheduler_link import TaskLink
 from canbroker.bus.periodic.task import PeriodicTask, TaskKeeper, TaskPlan
-from canbroker.bus.periodic.timer import Entry
+from canbroker.bus.periodic.timer import TimerEntry
 from canbroker.errors import CanError, CanOperationError
 from canbroker.model.frame import Frame
 from canbroker.model.message import Message
@@ -58,14 +58,14 @@ class ScheduledTask(PeriodicTask):
 
     def _start(self, link: TaskLink) -> None:
         self._tasks.begin(self)
-        was_started, self.started = self.started, True  # it may never be known
+        was_started, self.started = self.started, True  # even if no answer arrives
         try:
             self._tell(link.add(self._request(link.client_id)))
         except ControlError:
             self.ended()
             raise
         except BaseException:
-            if not was_started:  # nor shall it start when nobody thinks of it any more
+            if not was_started:  # so that it does not start later, unnoticed
                 link.take_back(self.number)
             raise
 
@@ -94,7 +94,7 @@ class ScheduledTask(PeriodicTask):
         self.period, self.period_ns = period, period_ns
 
     def _change(self, link: TaskLink, change: ModifyTask) -> None:
-        """Has the scheduler change the task, if that runs."""
+        """Asks the scheduler to change the task, if it runs."""
         if not self.started:
             return
         try:
@@ -103,11 +103,11 @@ class ScheduledTask(PeriodicTask):
             if error.code != "unknown":
                 raise
             self.ended()
-            if self.duration_ns is None:  # else its time is over: nothing is wrong
+            if self.duration_ns is None:  # otherwise its time is over, which is no error
                 raise CanOperationError(f"{self!r} does not run any more: {error}") from error
 
     def ended(self) -> None:
-        """The scheduler does not have it any more."""
+        """The scheduler no longer has it."""
         self.started = False
         self._tasks.ended(self)
 
@@ -115,7 +115,7 @@ class ScheduledTask(PeriodicTask):
         if added.warning:
             _logger.warning("%r: %s", self, added.warning)
 
-    def report(self, error: CanOperationError, _: Entry) -> None:
+    def report(self, error: CanOperationError, _: TimerEntry) -> None:
         if self._goes_on(error):
             return
         try:

@@ -98,7 +98,7 @@ class TaskLink:
         """
         self._check_open()
         try:
-            return self.turn.take(None, functools.partial(self._turn, job))
+            return self.turn.run(None, functools.partial(self._turn, job))
         finally:
             self._arm()
             self._finish()
@@ -146,7 +146,7 @@ class TaskLink:
         requests = [StopTasks(client_id=self.client_id)]
         job = functools.partial(self._exchange, "task_stop", requests, _LEAVE_NS)
         try:
-            self.turn.take(clock.monotonic_ns() + _LEAVE_NS, job)
+            self.turn.run(clock.monotonic_ns() + _LEAVE_NS, job)
         except CanError as error:
             _logger.debug("the scheduler did not confirm the end of periodic tasks: %s", error)
 
@@ -165,7 +165,7 @@ class TaskLink:
         if self._link is None or self.turn.taken():
             return
         try:
-            self.turn.take(0, self._collect)
+            self.turn.run(0, self._collect)
         except CanTimeoutError:  # somebody was faster
             return
         finally:
@@ -180,7 +180,7 @@ class TaskLink:
 
     def close(self) -> None:
         """Closes the socket; who waits must have been woken, and found the bus closed."""
-        self.turn.take(None, self._close)
+        self.turn.run(None, self._close)
 
     def forked(self) -> None:
         """[forked child] The socket is the parent's, and so is the lock."""

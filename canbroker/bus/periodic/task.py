@@ -1,4 +1,4 @@
-"""What all periodic tasks have in common, and what they need of those that keep them."""
+"""What all periodic tasks have in common, and what they need from their bus."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from canbroker.bus.periodic.cyclic import (
     RestartableCyclicTaskABC,
 )
 from canbroker.bus.periodic.scheduler_link import TaskLink
-from canbroker.bus.periodic.timer import Entry
+from canbroker.bus.periodic.timer import TimerEntry
 from canbroker.bus.transmitter import Failed, Unanswered
 from canbroker.errors import CanOperationError
 from canbroker.model.frame import Frame, describe
@@ -61,10 +61,10 @@ class TaskKeeper(Protocol):
         """:raises CanOperationError: the bus is closed."""
 
     def in_turn(self, job: Callable[[TaskLink], None]) -> None:
-        """Runs ``job`` while no other task of the bus asks the scheduler."""
+        """Runs ``job`` while no other task of the bus uses the link to the scheduler."""
 
     def offer(self, frame: Frame, expires_ns: int, failed: Failed) -> Unanswered | None:
-        """Sends a frame if there is room; ``failed`` is told if it fails later."""
+        """Sends a frame if there is room; ``failed`` is called if it fails later."""
 
     def wait_until_answered(self, request: Unanswered) -> None:
         """Waits until the driver has sent or dropped the frames of ``request``.
@@ -73,22 +73,22 @@ class TaskKeeper(Protocol):
         """
 
     def begin(self, task: PeriodicTask) -> None:
-        """``task`` is about to run.
+        """Registers ``task``, which is about to run.
 
         :raises CanOperationError: the bus is closed, or there are too many tasks.
         """
 
     def ended(self, task: PeriodicTask) -> None:
-        """``task`` does not run any more."""
+        """Forgets ``task``, which has ended."""
 
     def stop(self, tasks: Sequence[PeriodicTask], *, remove: bool) -> None:
         """Ends tasks; none of their frames is sent after this has returned."""
 
     def note(self, task: PeriodicTask, error: CanOperationError) -> None:
-        """Tells ``on_error`` what went wrong, or keeps it for the next call that may raise it."""
+        """Passes an error to ``on_error``, or keeps it for the next call that may raise it."""
 
     def raise_trouble(self, task: PeriodicTask) -> None:
-        """Raises what was noted of ``task``."""
+        """Raises the error that was kept for ``task``."""
 
 
 class PeriodicTask(
@@ -100,7 +100,7 @@ class PeriodicTask(
     """What ``Bus.send_periodic`` returns. Any thread may use it; it keeps no bus open.
 
     Methods raise :class:`CanOperationError` if they fail, or if a frame of the task was refused
-    since the last call. After the bus was shut down, :meth:`stop` alone has nothing to object to.
+    since the last call. After the bus was shut down, all but :meth:`stop` raise.
     """
 
     def __init__(self, tasks: TaskKeeper, plan: TaskPlan) -> None:
@@ -121,20 +121,20 @@ class PeriodicTask(
     def update(self, *, period: float) -> None:
         """Changes the period, counted from the last due time: without a gap. Ours.
 
-        :raises ValueError: no period of time, or not longer than the phase.
+        :raises ValueError: not a valid period, or not longer than the phase.
         """
 
     def stop(self) -> None:
-        """Ends it, if it runs: when this has returned, none of its frames is sent any more."""
+        """Ends it, if it runs. After this has returned, none of its frames is sent."""
         self._tasks.stop([self], remove=True)
         self._tasks.raise_trouble(self)
 
     @abstractmethod
-    def report(self, error: CanOperationError, _: Entry) -> None:
-        """Tells ``on_error``. On the timer's thread."""
+    def report(self, error: CanOperationError, _: TimerEntry) -> None:
+        """Calls ``on_error``. On the timer's thread."""
 
     def _goes_on(self, error: BaseException) -> bool:
-        """What the user's ``on_error`` says. On the timer's thread."""
+        """What the user's ``on_error`` returns. On the timer's thread."""
         if self.on_error is None or not isinstance(error, Exception):
             return False
         try:

@@ -1,4 +1,4 @@
-"""One thread for all that periodic tasks do in their owner's process: functions of the user."""
+"""One thread for the functions of the user that periodic tasks call."""
 
 from __future__ import annotations
 
@@ -17,26 +17,26 @@ from canbroker.system.undisturbed import undisturbed
 from canbroker.system.wake import Wake
 from canbroker.transport.waiter import Waiter
 
-#: This many cancelled entries may lie in the heap before it is cleaned up.
+#: The heap may contain this many cancelled entries before it is cleaned up.
 _CANCELLED: Final = 64
 
 _logger = logging.getLogger("canbroker.bus")
 
 
-class Entry:
+class TimerEntry:
     """A job that waits for its time. :class:`Timer` makes them."""
 
     __slots__ = ("job",)
 
-    def __init__(self, job: Callable[[Entry], None]) -> None:
-        self.job: Callable[[Entry], None] | None = job
+    def __init__(self, job: Callable[[TimerEntry], None]) -> None:
+        self.job: Callable[[TimerEntry], None] | None = job
 
 
 class Timer:
     """Runs jobs at their times, or when a descriptor is readable, one after the other.
 
-    Any thread may call any method, a job too. The thread begins with the first job and ends when
-    there is none left.
+    Any thread may call any method, and so may a job. The thread starts with the first job and ends
+    when none is left.
     """
 
     def __init__(self) -> None:
@@ -44,15 +44,15 @@ class Timer:
         # here is read and then written: each change is one call that is done or not.
         self._lock = locks.make(Rank.TIMER)
         self._numbers = itertools.count()
-        self._heap: list[tuple[int, int, Entry]] = []
-        self._live: set[Entry] = set()  # those in the heap that are not cancelled
+        self._heap: list[tuple[int, int, TimerEntry]] = []
+        self._live: set[TimerEntry] = set()  # those in the heap that are not cancelled
         self._armed: dict[int, Callable[[], None]] = {}
         self._thread: threading.Thread | None = None
         self._wake: Wake | None = None  # while the thread runs
 
-    def at(self, due_ns: int, job: Callable[[Entry], None]) -> Entry:
-        """Has ``job`` called at ``due_ns`` of the monotonic clock, with the entry returned here."""
-        entry = Entry(job)
+    def at(self, due_ns: int, job: Callable[[TimerEntry], None]) -> TimerEntry:
+        """Calls ``job`` with the returned entry when the monotonic clock shows ``due_ns``."""
+        entry = TimerEntry(job)
         with self._lock:
             wake = self._begin()
             heapq.heappush(self._heap, (due_ns, next(self._numbers), entry))
@@ -60,28 +60,28 @@ class Timer:
         wake.set()
         return entry
 
-    def cancel(self, entry: Entry) -> None:
-        """Has the job of ``entry`` not called, unless that has begun."""
+    def cancel(self, entry: TimerEntry) -> None:
+        """Prevents the job of ``entry``, unless it has begun."""
         with self._lock:
             entry.job = None
             self._live.discard(entry)
             self._notify()
 
     def arm(self, descriptor: int, job: Callable[[], None]) -> None:
-        """Has ``job`` called once, when ``descriptor`` is readable."""
+        """Calls ``job`` once, when ``descriptor`` is readable."""
         with self._lock:
             wake = self._begin()
             self._armed[descriptor] = job
         wake.set()
 
     def disarm(self, descriptor: int) -> None:
-        """Forgets ``descriptor``, which may be closed then."""
+        """Forgets ``descriptor``, so that it may be closed."""
         with self._lock:
             if self._armed.pop(descriptor, None) is not None:
                 self._notify()
 
     def join(self, timeout: float) -> None:
-        """Waits until the thread has ended, if nothing is left for it to do."""
+        """Waits until the thread has ended, if it has nothing left to do."""
         with self._lock:
             thread = self._thread if self._idle() else None
         if thread is not None and thread is not threading.current_thread():
@@ -98,19 +98,19 @@ class Timer:
         self._thread = self._wake = None
 
     def _begin(self) -> Wake:
-        """The thread runs, or begins to. Needs the lock."""
+        """Starts the thread unless it runs. Needs the lock."""
         if self._wake is not None:
             return self._wake
         wake = Wake()
         try:
-            # A daemon, because Python waits for other threads before it calls what ends the buses
-            # and so their tasks. That waits for this one, with :meth:`join`.
+            # A daemon: Python waits for other threads before it ends the buses, and so their tasks.
+            # Ending them waits for this thread, with :meth:`join`.
             thread = threading.Thread(
                 target=self._run, args=(wake,), name="canbroker-timer", daemon=True
             )
             self._thread, self._wake = thread, wake
             undisturbed(thread.start)
-        except BaseException:  # a signal handler's, too: if the thread runs, it ends
+        except BaseException:  # if the thread runs, it ends
             self._wake = None
             wake.close()
             raise
@@ -129,7 +129,7 @@ class Timer:
         waiter, watched = Waiter(), {wake.fileno()}
         waiter.add(wake)
         while not self._ends(wake):
-            wake.clear()  # first: what is asked for from now on is seen below, or sets it again
+            wake.clear()  # first: a later request is either seen below, or sets it again
             self._run_due(clock.monotonic_ns())
             with self._lock:
                 if self._idle():
@@ -145,7 +145,7 @@ class Timer:
                 self._run_armed(descriptor)
 
     def _ends(self, wake: Wake) -> bool:
-        """Whether nothing is left to do, or another thread does it: this one ends then."""
+        """Whether this thread ends: nothing is left to do, or another thread does it."""
         with self._lock:
             if self._wake is wake and not self._idle():
                 return False
@@ -169,7 +169,7 @@ class Timer:
         return None
 
     def _clean_up(self) -> None:
-        """Drops cancelled entries when they are too many. Needs the lock."""
+        """Drops cancelled entries if there are too many. Needs the lock."""
         if len(self._heap) <= max(_CANCELLED, 2 * len(self._live)):
             return
         items = [heapq.heappop(self._heap) for _ in range(len(self._heap))]
@@ -196,7 +196,7 @@ def shared() -> Timer:
 def _guarded(job: Callable[[], None]) -> None:
     try:
         job()
-    except Exception:  # one job must not end the thread of all the others
+    except Exception:  # one job must not end the thread that runs all others
         _logger.exception("a job of the timer failed")
 
 

@@ -34,12 +34,12 @@ class Holder:
 
     def __exit__(self, *_: object) -> None:
         self.stop.set()
-        self._turns.take_soon(nothing)
+        self._turns.run_soon(nothing)
         self._thread.join()
 
     def _run(self) -> None:
         while not self.stop.is_set():
-            self._turns.take(None, self._hold)
+            self._turns.run(None, self._hold)
 
     def _hold(self) -> None:
         self._inside.append("long")
@@ -67,8 +67,8 @@ def free(turns: Turns) -> bool:
     had: list[str] = []
 
     def ask() -> None:
-        turns.take(clock.deadline_after(DEADLINE_S), lambda: had.append("long"))
-        turns.take_soon(lambda: had.append("short"))
+        turns.run(clock.deadline_after(DEADLINE_S), lambda: had.append("long"))
+        turns.run_soon(lambda: had.append("short"))
         turns.if_free(lambda: had.append("if free"))
 
     thread = threading.Thread(target=ask, daemon=True)
@@ -79,16 +79,16 @@ def free(turns: Turns) -> bool:
 
 def test_a_free_turn_is_had_at_once(wake: Wake) -> None:
     turns = Turns(wake)
-    assert not turns.take(clock.deadline_after(0), turns.wanted)
-    assert turns.take_soon(turns.wanted)
+    assert not turns.run(clock.deadline_after(0), turns.wanted)
+    assert turns.run_soon(turns.wanted)
     assert not turns.wanted()
     assert free(turns)
 
 
 def test_a_turn_is_mine_while_it_lasts(wake: Wake) -> None:
     turns = Turns(wake)
-    assert turns.take(None, turns.mine)
-    assert turns.take_soon(turns.mine)
+    assert turns.run(None, turns.mine)
+    assert turns.run_soon(turns.mine)
     assert not turns.mine()
     with Holder(turns, wake, []):
         assert not turns.mine()
@@ -99,7 +99,7 @@ def test_a_long_holder_steps_aside_and_comes_back(wake: Wake) -> None:
     with Holder(turns, wake, inside) as holder:
         for _ in range(50):
             assert holder.holding.wait(DEADLINE_S)
-            assert turns.take_soon(inside.copy) == []
+            assert turns.run_soon(inside.copy) == []
         assert holder.holding.wait(DEADLINE_S)
         assert holder.rounds > 50
     assert not turns.wanted()
@@ -117,7 +117,7 @@ def test_short_jobs_of_many_threads_come_one_at_a_time(wake: Wake) -> None:
 
     def short() -> None:
         for _ in range(200):
-            turns.take_soon(job)
+            turns.run_soon(job)
 
     with Holder(turns, wake, inside) as holder:
         threads = [threading.Thread(target=short) for _ in range(4)]
@@ -134,7 +134,7 @@ def test_a_second_long_turn_waits_no_longer_than_its_deadline(wake: Wake) -> Non
     with Holder(turns, wake, []):
         for timeout in (0.01, 0):
             with pytest.raises(CanTimeoutError, match="another thread is receiving"):
-                turns.take(clock.deadline_after(timeout), lambda: done.append("long"))
+                turns.run(clock.deadline_after(timeout), lambda: done.append("long"))
         turns.if_free(lambda: done.append("free"))
     assert done == []
     assert free(turns)
@@ -147,9 +147,9 @@ def test_an_error_in_a_turn_gives_it_back(wake: Wake) -> None:
         raise KeyError("inside")
 
     with pytest.raises(KeyError):
-        turns.take(None, fail)
+        turns.run(None, fail)
     with pytest.raises(KeyError):
-        turns.take_soon(fail)
+        turns.run_soon(fail)
     with pytest.raises(KeyError):
         turns.if_free(fail)
     assert not turns.wanted()
@@ -160,14 +160,14 @@ def test_a_turn_within_a_turn_is_refused() -> None:
     """A signal handler would wait for what it has interrupted, for ever."""
     turn = Turn("sending")
     with pytest.raises(CanOperationError, match="interrupted sending"):
-        turn.take(None, lambda: turn.take(None, nothing))
-    assert turn.take(0, lambda: "free") == "free"
+        turn.run(None, lambda: turn.run(None, nothing))
+    assert turn.run(0, lambda: "free") == "free"
 
 
 def every_kind(turns: Turns) -> None:
     for _ in range(100):
-        turns.take(clock.deadline_after(1), turns.wanted)
-        turns.take_soon(nothing)
+        turns.run(clock.deadline_after(1), turns.wanted)
+        turns.run_soon(nothing)
         turns.if_free(nothing)
 
 
@@ -189,12 +189,12 @@ def test_an_exception_while_waiting_for_a_turn_takes_none() -> None:
         entered.set()
         leave.wait(DEADLINE_S)
 
-    thread = threading.Thread(target=lambda: turn.take(None, hold))
+    thread = threading.Thread(target=lambda: turn.run(None, hold))
     thread.start()
     assert entered.wait(DEADLINE_S)
     with strikes() as struck:
         while struck.count < 200:
-            struck.run(lambda: turn.take(None, nothing))
+            struck.run(lambda: turn.run(None, nothing))
     leave.set()
     thread.join()
-    assert turn.take(0, lambda: "free") == "free"
+    assert turn.run(0, lambda: "free") == "free"

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from canbroker.bus.periodic.timer import Entry, Timer
+from canbroker.bus.periodic.timer import Timer, TimerEntry
 from canbroker.system import clock
 from canbroker.system.wake import Wake
 from tests.support.brokers import wait_until
@@ -40,7 +40,7 @@ def after(milliseconds: int) -> int:
     return clock.monotonic_ns() + milliseconds * clock.MILLISECOND
 
 
-def put(done: list[int], number: int, _: Entry) -> None:
+def put(done: list[int], number: int, _: TimerEntry) -> None:
     done.append(number)
 
 
@@ -52,7 +52,7 @@ def test_jobs_come_in_the_order_of_their_times_and_not_too_early(timer: Timer) -
     done: list[tuple[int, int]] = []
     go, over = threading.Event(), threading.Event()
 
-    def job(late: int, due: int, _: Entry) -> None:
+    def job(late: int, due: int, _: TimerEntry) -> None:
         done.append((late, clock.monotonic_ns() - due))
 
     began = clock.monotonic_ns()
@@ -76,10 +76,10 @@ def test_what_is_sooner_is_not_kept_waiting(timer: Timer) -> None:
 
 
 def test_a_job_gets_its_own_entry(timer: Timer) -> None:
-    got: list[Entry] = []
+    got: list[TimerEntry] = []
     over = threading.Event()
 
-    def job(entry: Entry) -> None:
+    def job(entry: TimerEntry) -> None:
         got.append(entry)
         over.set()
 
@@ -136,7 +136,7 @@ def test_a_job_may_use_the_timer(timer: Timer) -> None:
     over = threading.Event()
     count: list[int] = []
 
-    def again(_: Entry) -> None:
+    def again(_: TimerEntry) -> None:
         count.append(1)
         timer.join(DEADLINE_S)  # on its own thread: nothing to wait for
         doomed = timer.at(after(0), lambda _: over.set())
@@ -187,7 +187,7 @@ def test_a_descriptor_alone_keeps_the_thread(timer: Timer, wake: Wake) -> None:
 def test_a_job_that_fails_harms_no_other(timer: Timer, caplog: pytest.LogCaptureFixture) -> None:
     over = threading.Event()
 
-    def fail(_: Entry) -> None:
+    def fail(_: TimerEntry) -> None:
         raise LookupError("inside")
 
     timer.at(after(0), fail)
