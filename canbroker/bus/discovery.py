@@ -1,4 +1,4 @@
-"""How a client finds its broker, starts one if there is none, and is given a channel."""
+"""Finds the broker, starts one if there is none, and attaches to a channel."""
 
 from __future__ import annotations
 
@@ -23,43 +23,42 @@ from canbroker.transport.runtime import Runtime
 from canbroker.transport.sockets import Context, SharedContext
 from canbroker.wire import WireError, control
 
-#: A broker answers at once; one that starts needs the time to start, on a busy machine, too.
+#: A broker that runs answers at once; on a busy machine, starting one takes this long.
 _START_S: Final = 15.0
 _ASK_NS: Final = 250 * clock.MILLISECOND
 
-#: What a broker that was started says when it serves; anything else is why it does not.
+#: A started broker says this when it serves; any other text is the reason why it does not.
 READY: Final = "ready\n"
 
-#: Opening an adapter takes its time; the broker gives it 20 s.
+#: The broker gives an adapter 20 s to open.
 _OPEN_S: Final = 25.0
 
-#: A broker that was killed meanwhile does not answer; asking again finds its successor.
+#: A broker that was killed meanwhile does not answer; the next request finds its successor.
 _ASK_AGAIN_S: Final = 5.0
 
-#: Asking a broker that was found running, on a busy machine.
+#: On a busy machine, a broker that was found running answers within this time.
 _ANSWER_S: Final = 15.0
 
-#: One that leaves may have closed its socket, so it is soon checked whether it still runs.
+#: A broker that ends may have closed its socket, so this soon it is checked whether it still runs.
 _LOOK_AGAIN_S: Final = 0.5
 
 _T = TypeVar("_T")
 
 
 def autostart_wanted() -> bool:
-    """Whether a missing broker shall be started: unless ``CANBROKER_AUTOSTART`` is 0."""
+    """Whether to start a missing broker: unless ``CANBROKER_AUTOSTART`` is 0."""
     return os.environ.get("CANBROKER_AUTOSTART", "1") != "0"
 
 
 def find_broker(
     context: Context, runtime: Runtime, *, autostart: bool, options: Sequence[str] = ()
 ) -> control.HelloResult:
-    """The running broker, which is started first if there is none and ``autostart``.
+    """The running broker; with ``autostart`` it is started if there is none.
 
-    Of several processes that get here at once, the one that takes the lock starts the broker.
+    Of several processes that call this at the same time, one gets the lock and starts the broker.
 
-    :param options: more that a broker is started with, as ``python -m canbroker.broker`` takes
-        it.
-    :raises CanInitializationError: there is none, or it does not answer.
+    :param options: further arguments of ``python -m canbroker.broker``.
+    :raises CanInitializationError: there is no broker, or it does not answer.
     """
     deadline = clock.deadline_after(_START_S)
     if not autostart and not runtime.directory.exists():
@@ -67,7 +66,7 @@ def find_broker(
     runtime.prepare()
     start = functools.partial(_start_if_alone, runtime, autostart, options)
     while clock.remaining_ns(deadline):
-        undisturbed(start, _START_S)  # a lock that is lost by an exception keeps everybody out
+        undisturbed(start, _START_S)  # a lock lost by an exception keeps all others out
         hello = _hello(context, runtime)
         if hello is not None:
             return hello
@@ -84,13 +83,13 @@ def attach(
     autostart: bool,
     attaching: Callable[[bool], None],
 ) -> control.Attached:
-    """Where the sockets of the channel are; it is open when this returns.
+    """Attaches to a channel, which is open when this returns; returns its addresses.
 
-    A broker that leaves just now is waited for, and its successor asked again. ``attaching`` is
-    told whether a broker may know us from now on.
+    If the broker is about to end, this waits for that and asks its successor. ``attaching`` is
+    called with whether a broker may know this client from now on.
 
-    :raises CanError: what the broker says is wrong with the request or the adapter, or that
-        there is no broker.
+    :raises CanError: the broker refuses the request or cannot open the adapter, or there is no
+        broker.
     """
     deadline = clock.deadline_after(_OPEN_S)
     while clock.remaining_ns(deadline):
@@ -129,7 +128,7 @@ def channel_names(address: str | None) -> list[str]:
     """Names of the channels of the broker at ``address``; none if it does not run.
 
     :param address: ``None`` is this user's own. It is not started.
-    :raises CanError: it runs, and does not answer as it should.
+    :raises CanError: it runs, and does not answer or answers with an error.
     """
     runtime = Runtime.at(address)
     deadline = clock.deadline_after(_ANSWER_S)
@@ -149,12 +148,12 @@ def channel_names(address: str | None) -> list[str]:
 
 
 def is_running(runtime: Runtime) -> bool:
-    """Whether there is a broker: somebody holds the lock."""
+    """Whether there is a broker: a process holds the lock."""
     if not runtime.directory.exists():
         return False
     runtime.prepare()
     found: list[bool] = []
-    # A lock that an exception of a signal handler has lost keeps everybody out.
+    # A lock lost by a signal handler's exception keeps all others out.
     undisturbed(lambda: found.append(_is_locked(runtime)))
     return any(found)
 
@@ -174,14 +173,14 @@ def _hello(context: Context, runtime: Runtime) -> control.HelloResult | None:
         return calls.call(context, runtime.address, "hello", nothing, control.HelloResult, deadline)
     except (ControlError, WireError) as error:
         raise CanInitializationError(
-            f"{runtime.place.describe_broker()} is none of this version: {error}"
+            f"{runtime.place.describe_broker()} is not of this version: {error}"
         ) from error
 
 
 def _start_if_alone(runtime: Runtime, autostart: bool, options: Sequence[str]) -> None:
-    """Starts a broker, if nobody holds the lock.
+    """Starts a broker, if no process holds the lock.
 
-    :raises CanInitializationError: it cannot be started, or is not to be.
+    :raises CanInitializationError: it cannot be started, or not ``autostart``.
     """
     with handles.fork_lock:  # a child would hold the lock for as long as it lives
         lock = BrokerLock.take(runtime.lock_path)
@@ -200,10 +199,10 @@ def _start_if_alone(runtime: Runtime, autostart: bool, options: Sequence[str]) -
 def _start_broker(runtime: Runtime, lock: BrokerLock, options: Sequence[str]) -> None:
     """Starts a broker in the background, detached; it inherits the lock.
 
-    Returns when it serves. A shell in between makes it an orphan at once, so that it is no
-    child of ours that somebody would have to wait for.
+    Returns when the broker serves. A shell in between makes it an orphan at once, as this process
+    would have to wait for a child.
 
-    :raises CanInitializationError: it did not start; the message is its own.
+    :raises CanInitializationError: it did not start; the message is the broker's.
     """
     import subprocess  # noqa: PLC0415 - most clients find a broker, and need not pay for this
 
@@ -213,7 +212,7 @@ def _start_broker(runtime: Runtime, lock: BrokerLock, options: Sequence[str]) ->
                 "this Python does not know its own program (sys.executable is empty); "
                 "start one with 'canbroker serve'"
             )
-        with handles.fork_lock:  # a child that has the other end keeps us waiting
+        with handles.fork_lock:  # a child that inherits the other end would keep us waiting
             ready, ready_end = map(handles.adopted, pipe())
     except OSError as error:
         lock.release()
@@ -231,7 +230,7 @@ def _start_broker(runtime: Runtime, lock: BrokerLock, options: Sequence[str]) ->
     ]
     descriptors = (lock.descriptor, ready_end.fileno())
     try:
-        # subprocess, too, reads a pipe whose other end a child would keep.
+        # subprocess also reads a pipe whose other end a child would inherit.
         with handles.fork_lock, runtime.log_path.open("wb") as log:
             subprocess.run(
                 command,
@@ -267,7 +266,7 @@ def _no_broker(runtime: Runtime) -> CanInitializationError:
 
 
 def program() -> str:
-    """This process's command, for people."""
+    """The command of this process, for people."""
     command = " ".join(sys.argv)[:200] or sys.executable
     return command.encode(errors="replace").decode()
 
@@ -275,9 +274,9 @@ def program() -> str:
 def request(
     client_id: str, channel: str, interface: str | None, parameters: Mapping[str, Any]
 ) -> control.Attach:
-    """What a client tells the broker of itself and of the channel that it wants.
+    """The request of a client for a channel.
 
-    :raises CanInitializationError: a parameter that cannot travel to the broker.
+    :raises CanInitializationError: a parameter cannot be sent to the broker.
     """
     for key, value in parameters.items():
         if not isinstance(value, (str, int, float, bool, type(None))):
@@ -285,7 +284,9 @@ def request(
                 f"parameter {key!r} must be a text, a number or a bool, got {value!r}"
             )
         if isinstance(value, int) and not -(1 << 63) <= value < 1 << 64:
-            raise CanInitializationError(f"{key} is {value}, which is no number of any parameter")
+            raise CanInitializationError(
+                f"{key} is {value}, which is out of range for every parameter"
+            )
     for name, value in {"channel": channel, "interface": interface, **parameters}.items():
         if isinstance(value, str) and len(value) > control.MAX_TEXT:
             raise CanInitializationError(

@@ -1,4 +1,4 @@
-"""Leases: a channel of a pool for a program's own use, until it gives it back or ends."""
+"""Leases: a channel of a pool for one program, until the program releases it or ends."""
 
 from __future__ import annotations
 
@@ -19,22 +19,22 @@ from canbroker.transport.runtime import Runtime
 from canbroker.transport.sockets import SharedContext
 from canbroker.wire import control
 
-#: A broker answers at once; this long it may take on a busy machine.
+#: A broker answers at once, on a busy machine within this time.
 _ANSWER_S: Final = 2.0
 
-#: A broker that was replaced meanwhile does not know of us; it is told within this time.
+#: A broker that has replaced another one does not know our request; it is repeated this often.
 _ASK_AGAIN_S: Final = 5.0
 
 
 class _Share:
-    """Uses the line for a lease, or for who asks for one."""
+    """Uses the line for a lease, or for a request for one."""
 
 
 class Lease(Uncopyable):
-    """A channel that nobody else is given from its pool. Any thread; made by :func:`lease`.
+    """A channel that no other program gets from its pool. Any thread; made by :func:`lease`.
 
-    It is given back by :meth:`release`, the end of a ``with`` block or of the process, whatever
-    ends that. In a forked child it is nobody's: :meth:`release` does nothing there.
+    It is given back by :meth:`release`, by the end of a ``with`` block, and by the end of the
+    process, whatever ends it. In a forked child :meth:`release` does nothing.
     """
 
     def __init__(
@@ -58,7 +58,7 @@ class Lease(Uncopyable):
         """Gives the channel back. Idempotent.
 
         :raises CanOperationError: the broker does not answer. The channel is given back when
-            this process ends; until then this may be tried again.
+            this process ends; before, this call can be repeated.
         """
         if self._released:
             return
@@ -88,7 +88,7 @@ class Lease(Uncopyable):
             lifetime.forgotten(self, repr(self), self.release, "released")
 
     def _is_kept(self) -> bool:
-        """Whether there is a broker that knows of it, or a killed one has left word of it."""
+        """Whether a broker knows of the lease, or a killed broker has left a record."""
         return discovery.is_running(self._runtime) or self._runtime.leases_path.exists()
 
     def _abandon(self) -> None:
@@ -100,15 +100,15 @@ class Lease(Uncopyable):
 
 
 def lease(pool: str, timeout: float | None = None, *, broker: str | None = None) -> Lease:
-    """Takes a free channel of a pool; waits for one, first come first served.
+    """Leases a free channel of a pool, or waits for one, first come first served.
 
     :param pool: as the ``pool`` of channels in the broker's configuration says.
     :param timeout: seconds to wait; ``None``: for as long as it takes.
     :param broker: address of the broker; ``None`` is this user's own. It is not started.
-    :raises ValueError: what cannot be the name of a pool, or no time.
+    :raises ValueError: ``pool`` cannot be the name of a pool, or ``timeout`` is not a time.
     :raises CanInitializationError: the broker has no such pool, or does not run.
-    :raises CanTimeoutError: no channel was free in time; names them and who has them.
-    :raises CanOperationError: the broker stops, or too many wait.
+    :raises CanTimeoutError: no channel was free in time; names the channels and their holders.
+    :raises CanOperationError: the broker stops, or too many requests wait.
     """
     if not pool or not pool.isprintable():
         raise ValueError(f"a pool has a name of printable characters, not {pool!r}")
@@ -129,7 +129,7 @@ def lease(pool: str, timeout: float | None = None, *, broker: str | None = None)
         return Lease(runtime, line, pool, request.lease_id, channel)
     except CanError:
         raise
-    except BaseException:  # of a signal handler: it may be ours just now
+    except BaseException:  # of a signal handler: the lease may be granted already
         _give_back(line, request.lease_id)
         raise
     finally:
@@ -137,7 +137,7 @@ def lease(pool: str, timeout: float | None = None, *, broker: str | None = None)
 
 
 def _take(runtime: Runtime, request: control.TakeLease, deadline: int | None) -> str:
-    """The channel. Asks again and again, which changes nothing for a broker that knows of us."""
+    """The leased channel. Repeats the request, which a broker that knows it ignores."""
     context = SharedContext()
     try:
         while True:
@@ -159,5 +159,5 @@ def _take(runtime: Runtime, request: control.TakeLease, deadline: int | None) ->
 
 
 def _give_back(line: Line, lease_id: str) -> None:
-    """:raises CanOperationError, CanTimeoutError: the broker does not confirm it."""
+    """:raises CanError: the broker does not confirm it."""
     line.tell("release", control.Release(lease_id=lease_id), _ANSWER_S)

@@ -20,7 +20,7 @@ class Line:
     """A connection to one broker. Any thread. Made by :func:`line_to`."""
 
     def __init__(self, address: Address) -> None:
-        """:raises CanError: there are no descriptors left."""
+        """:raises CanError: no descriptors are left."""
         self.users: WeakSet[object] = WeakSet()
         self._address = address
         self._turn = Turn("talking to the broker")
@@ -28,7 +28,7 @@ class Line:
         self._broker = ControlClient(self._context, Peer(address, f"the broker at {address}"))
 
     def tell(self, method: str, params: control.Params, timeout: float) -> None:
-        """Tells the broker something, and waits until it confirms that.
+        """Sends a request without a result, and waits until the broker confirms it.
 
         :raises CanError: it answers with an error.
         :raises CanTimeoutError: it does not answer within ``timeout`` seconds.
@@ -51,7 +51,7 @@ class Line:
 def line_to(address: Address, user: object) -> Line:
     """The line to the broker at ``address``, for ``user`` until it calls :meth:`Line.leave`.
 
-    :raises CanError: there are no descriptors left.
+    :raises CanError: no descriptors are left.
     """
     handles.register(in_child=_forget)
     with handles.fork_lock:
@@ -74,5 +74,5 @@ _lines: dict[Address, Line] = {}
 
 
 def _forget() -> None:
-    """[forked child] They are the parent's."""
+    """[forked child] Leaves the lines to the parent."""
     _lines.clear()

@@ -1,4 +1,4 @@
-"""Wire protocol, version 1: pure bytes <-> objects. Specified in ``docs/protocol.md``."""
+"""Wire protocol, version 1: bytes <-> objects, without I/O. See ``docs/protocol.md``."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ import msgspec
 
 VERSION: Final = 1
 
-#: No message of the protocol is larger; listening sockets refuse what is.
+#: The largest message of the protocol; listening sockets reject larger ones.
 MAX_MESSAGE_BYTES: Final = 1 << 20
 
-#: A client's name for itself, in topics and requests: letters, digits, ``_`` and ``-``.
+#: The name that a client chooses for topics and requests: letters, digits, ``_`` and ``-``.
 CLIENT_ID_PATTERN: Final = r"^[A-Za-z0-9_-]{1,32}\Z"
 ClientId = Annotated[str, msgspec.Meta(pattern=CLIENT_ID_PATTERN)]
 
-#: What msgspec raises for bytes that are not what was expected, nested too deep included.
+#: The exceptions of msgspec for bytes of another form, including those nested too deep.
 DECODE_ERRORS = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 
 
 class WireError(ValueError):
-    """Bytes from outside that do not follow the protocol; the message says how."""
+    """Bytes from outside do not follow the protocol; the message says how."""
 
 
 class _Versioned(Protocol):
@@ -33,16 +33,16 @@ class _Versioned(Protocol):
 _T = TypeVar("_T", bound=_Versioned)
 
 
-@functools.lru_cache(maxsize=1024)  # a channel has few clients, and each many requests
+@functools.lru_cache(maxsize=1024)  # a channel has few clients, and each sends many requests
 def is_client_id(name: str) -> bool:
-    """Whether ``name`` is a ``ClientId``, where msgspec would look at each anew."""
+    """Whether ``name`` is a ``ClientId``. Cached, while msgspec would check each request."""
     return re.match(CLIENT_ID_PATTERN, name) is not None
 
 
 def decode(what: str, decoder: msgspec.msgpack.Decoder[_T], body: bytes) -> _T:
-    """``body`` as the decoder's type.
+    """Decodes ``body``; ``what`` names it in messages.
 
-    :raises WireError: another version, by its number, or what is wrong with the body.
+    :raises WireError: the body has another version, or another form.
     """
     try:
         decoded = decoder.decode(body)
@@ -58,7 +58,7 @@ def decode(what: str, decoder: msgspec.msgpack.Decoder[_T], body: bytes) -> _T:
 
 
 def _version_of(body: bytes) -> int | None:
-    """The version that a body of unknown layout declares, if it does."""
+    """The version in a body of unknown layout, if there is one."""
     try:
         head: Any = msgspec.msgpack.decode(body)
     except DECODE_ERRORS:

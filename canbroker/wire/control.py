@@ -1,7 +1,7 @@
 """Control requests ``[version, id, method, params]`` and replies ``[version, id, ok, result]``.
 
-One table per listening process names its methods and the types of their parameters; unknown
-methods and fields are refused by name before anything acts on them.
+Each listening process has one table of its methods and the types of their parameters. Unknown
+methods and fields are rejected by name before anything is done.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _T = TypeVar("_T")
 
 
 class Params(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
-    """Parameters of a method; a method without any has exactly these."""
+    """Parameters of a method. This class itself has none."""
 
 
 class Attach(Params):
@@ -58,7 +58,7 @@ class TakeLease(Params, kw_only=True):
 
 
 class Release(Params):
-    """Give a channel back, or wait for none any more; one that is not known is no error."""
+    """End a lease, or a request that waits for one. An unknown id is not an error."""
 
     lease_id: ClientId
 
@@ -70,10 +70,11 @@ class SetState(Params):
 
 
 class Discard(Params, omit_defaults=True):
-    """Forget what this client has queued and the driver has not taken, up to request ``token``.
+    """Drop the frames of a client that the driver has not accepted, up to request ``token``.
 
-    Requests travel on another connection: the answer waits until that one has arrived; with
-    ``through`` also until what the driver has taken of the client's is on the bus, or failed.
+    Transmit requests travel on another connection: the answer waits until that request has arrived.
+    With ``through`` it also waits until the frames that the driver has accepted are sent, or have
+    failed.
     """
 
     client_id: ClientId
@@ -82,7 +83,7 @@ class Discard(Params, omit_defaults=True):
 
 
 class Attached(msgspec.Struct, kw_only=True):
-    """Where the channel's sockets are, and what it is."""
+    """A channel: its interface, and the addresses of its sockets."""
 
     name: str
     interface: str
@@ -93,13 +94,13 @@ class Attached(msgspec.Struct, kw_only=True):
 
 
 class SchedulerAt(msgspec.Struct, kw_only=True):
-    """Where the scheduler of periodic tasks listens; it runs."""
+    """The address of the scheduler of periodic tasks, which is running."""
 
     control: str
 
 
 class Leased(msgspec.Struct, kw_only=True):
-    """The name of the channel that was taken."""
+    """The name of the leased channel."""
 
     channel: str
 
@@ -112,7 +113,7 @@ class HelloResult(msgspec.Struct, kw_only=True):
 
 
 class ClientStatus(msgspec.Struct, kw_only=True):
-    """``replayed`` and ``gone`` as the channel's state says, since its process began."""
+    """``replayed`` and ``gone``: as in the channel's state, since its process started."""
 
     client_id: str
     pid: int
@@ -123,8 +124,8 @@ class ClientStatus(msgspec.Struct, kw_only=True):
 
 
 class ChannelStatus(msgspec.Struct, kw_only=True):
-    """``phase``: stopped, starting, running, or backing off (restarting), failed; ``record``: path
-    of the newest flight record."""
+    """``phase``: stopped, starting, running, backing off (before a restart), stopping or failed.
+    ``record``: path of the newest flight record."""
 
     name: str
     interface: str
@@ -143,7 +144,7 @@ class ChannelStatus(msgspec.Struct, kw_only=True):
 
 
 class SchedulerStatus(msgspec.Struct, kw_only=True):
-    """``phase`` as that of a channel; stopped until a client has asked for it."""
+    """``phase`` as of a channel; stopped until a client asks for the scheduler."""
 
     phase: str
     reason: str
@@ -167,9 +168,12 @@ class LeaseStatus(msgspec.Struct, kw_only=True):
 
 
 class BrokerStatus(msgspec.Struct, kw_only=True):
-    """``pools``: the channels of each; ``leases``: those that are held, then those that wait;
-    ``waiting``: requests for a channel or the scheduler that are not answered yet;
-    ``turned_away``: how many clients, requests and channels there was no room for."""
+    """The broker and everything that it runs.
+
+    ``pools``: the channels of each pool. ``leases``: the leases, then the requests that wait for
+    one. ``waiting``: unanswered requests for a channel or the scheduler. ``turned_away``: how many
+    clients, requests and channels were refused for lack of room.
+    """
 
     version: str
     pid: int
@@ -190,11 +194,11 @@ class Discarded(msgspec.Struct):
 
 
 class Nothing(msgspec.Struct):
-    """The result of a method that has none."""
+    """The result of a method that returns nothing."""
 
 
 class ErrorResult(msgspec.Struct):
-    """``code`` is a word to act on, ``message`` a sentence to show.
+    """``code`` is a word to act on, ``message`` a sentence for people.
 
     ``details`` is empty; protocol version 1 has it.
     """
@@ -205,7 +209,7 @@ class ErrorResult(msgspec.Struct):
 
 
 def error_code(error: CanError) -> str:
-    """The ``code`` for an error of a channel that cannot be opened."""
+    """The ``code`` of the error for a channel that cannot be opened."""
     is_interface = isinstance(error, CanInterfaceNotImplementedError)
     return "interface" if is_interface else "initialization"
 
@@ -254,19 +258,19 @@ def encode_reply(request_id: int, result: msgspec.Struct) -> bytes:
     return _encoder.encode((VERSION, request_id, not isinstance(result, ErrorResult), result))
 
 
-#: A reply to a request that nobody has made.
+#: A reply to no request, which peers ignore.
 NOTHING: Final = encode_reply(2**63 - 1, Nothing())
 
 
 def decode_request(body: bytes) -> Request:
-    """:raises WireError: another version, or not a request. The parameters are still raw."""
+    """:raises WireError: it has another version, or is not a request. Parameters stay raw."""
     return decode("control request", _request_decoder, body)
 
 
 def decode_params(request: Request, methods: Mapping[str, type[Params]]) -> Params:
-    """The typed parameters of a request to a process that has ``methods``.
+    """The parameters of a request to a process with these ``methods``.
 
-    :raises WireError: names the unknown method, or the field that is wrong.
+    :raises WireError: names the unknown method, or the wrong field.
     """
     params = methods.get(request.method)
     if params is None:
@@ -279,12 +283,12 @@ def decode_params(request: Request, methods: Mapping[str, type[Params]]) -> Para
 
 
 def decode_reply(body: bytes) -> Reply:
-    """:raises WireError: another version, or not a reply."""
+    """:raises WireError: it has another version, or is not a reply."""
     return decode("control reply", _reply_decoder, body)
 
 
 def decode_result(reply: Reply, result: type[_T], method: str) -> _T | ErrorResult:
-    """What a reply to ``method`` carries: its result, or an error.
+    """The result of ``method`` in its reply, or the error.
 
     :raises WireError: neither.
     """

@@ -1,7 +1,7 @@
-"""Methods of a channel that hand out frames again: those of a gap, and those of a time.
+"""Methods of a channel that send frames again: those of a gap, or of the last seconds.
 
-They travel as the control requests of :mod:`canbroker.wire.control` do. An answer carries some of
-the frames; who wants the rest asks again from there.
+They have the form of the control requests of :mod:`canbroker.wire.control`. An answer contains a
+part of the frames; the client asks again for the rest.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from canbroker.wire import DECODE_ERRORS, WireError
 from canbroker.wire.control import Params
 from canbroker.wire.stream import array_header
 
-#: Frames in one answer: while it is made nothing is published.
+#: The most frames in one answer, as nothing is published while it is made.
 MAX_REPLAYED: Final = 256
 
 _U63 = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
@@ -28,8 +28,8 @@ _Place = tuple[_U63, _U63]
 class Replay(Params):
     """Frames of the route ``topic`` with the numbers from ``first_seq`` to before ``end_seq``.
 
-    Without an end: to the last one that there was in the epoch, which is over. ``client_id``: in
-    whose account they go.
+    Without an end: to the last frame of the epoch, which is over. The frames are counted for client
+    ``client_id``.
     """
 
     topic: _Topic
@@ -40,9 +40,9 @@ class Replay(Params):
 
 
 class Replayed(msgspec.Struct):
-    """``frames`` are numbered from ``first_seq``; what was asked for before that is gone.
+    """``frames`` are numbered from ``first_seq``; earlier frames of the range are gone.
 
-    ``complete``: there are no more in the range. ``frames``: an array as in a batch.
+    ``complete``: the range has no more frames. ``frames``: an array as in a batch.
     """
 
     first_seq: int
@@ -53,7 +53,7 @@ class Replayed(msgspec.Struct):
 class History(Params):
     """Frames of the last ``seconds`` that pass the filters of ``topic``.
 
-    ``after`` and ``until`` as the last answer had them, to get the rest.
+    To get the rest: ``after`` and ``until`` of the last answer.
     """
 
     topic: _Topic
@@ -63,10 +63,10 @@ class History(Params):
 
 
 class Past(msgspec.Struct):
-    """Frames up to ``after``, if there are any; all, when that is ``until``.
+    """Frames up to the place ``after``; the last of them if that equals ``until``.
 
-    ``next_seq``: the number that the next frame of the route ``topic`` had when the first
-    answer was given (0 if there is no such route): frames from there on are not in here.
+    ``next_seq``: the number of the next frame of the route ``topic`` when the first answer was
+    given (0 if there is no such route). The answers do not contain frames from there on.
     """
 
     epoch: int
@@ -84,12 +84,12 @@ _frames_decoder = msgspec.msgpack.Decoder(
 
 
 def encode_frames(frames: Sequence[msgspec.Raw]) -> msgspec.Raw:
-    """Packed frames as an answer carries them."""
+    """Packed frames, as an answer contains them."""
     return msgspec.Raw(array_header(len(frames)) + b"".join(map(bytes, frames)))
 
 
 def decode_frames(raw: msgspec.Raw) -> list[EchoFrame]:
-    """:raises WireError: says what is wrong with the frames of an answer."""
+    """:raises WireError: the frames of an answer are malformed."""
     try:
         frames: list[EchoFrame] = _frames_decoder.decode(raw)
     except DECODE_ERRORS as error:

@@ -18,14 +18,14 @@ EVENT: Final = 4
 
 MAX_BATCH: Final = 1024
 
-#: The reason of a channel without an adapter which is about to open it in another mode.
+#: The reason of a channel that has closed its adapter to open it in another mode.
 CHANGING: Final = "the channel changes its state"
 
 _U64 = Annotated[int, msgspec.Meta(ge=0)]
 
 
 class Batch(msgspec.Struct, array_like=True):
-    """What a route carries: frames, a heartbeat (no frames), its end or an error (a sentence).
+    """A message of a route: frames, a heartbeat (no frames), its end or an error (a sentence).
 
     ``first_seq`` is the number of the first frame, or, without frames, of the next one.
     ``dropped_upstream`` counts frames lost before the broker saw them, since the epoch began.
@@ -42,8 +42,8 @@ class Batch(msgspec.Struct, array_like=True):
 class ClientInfo(msgspec.Struct):
     """A client that is subscribed to a channel.
 
-    ``replayed``: frames that it was given once more, as it had missed them; ``gone``: those that
-    it asked for and the channel did not have any more.
+    ``replayed``: frames that were sent to it again because it had missed them. ``gone``: frames
+    that it asked for and the channel did not have any more.
     """
 
     client_id: str
@@ -53,23 +53,24 @@ class ClientInfo(msgspec.Struct):
 
 
 class Holder(msgspec.Struct):
-    """The client that has the sole right to transmit; ``name`` says for people who it is."""
+    """The client that has the sole right to transmit; ``name`` describes it for people."""
 
     client_id: str
     name: str
 
 
 class StateEvent(msgspec.Struct, tag_field="event", tag="state", kw_only=True):
-    """All there is to say of a channel; published when it changes and about every second.
+    """The state of a channel; published when it changes and about every second.
 
     ``state`` is ``active``, ``passive`` (listen-only) or ``error``, with the reason. The pair of
     clocks relates frames' time stamps (wall) to deadlines (monotonic). Counters are cumulative
     since the epoch; ``*_rate`` are frames per second and ``load`` the share of the bus's time
     (0 to 1, nominal bits without stuff bits) over the last period; ``None`` if not known.
-    ``held_errors``: error frames that were counted instead of passed on, by what they say.
-    ``exclusive`` alone may transmit; ``None``: everyone. ``ended``: the broker was told to end;
-    else a channel that falls silent may come back, with another broker, too. ``connected``: numbers
-    of the processes that are connected to the stream, on Linux; 0 is one of another container.
+    ``held_errors``: error frames that were counted instead of forwarded, by their meaning. Only
+    client ``exclusive`` may transmit; ``None``: every client. ``ended``: the broker was told to
+    end; otherwise a channel that falls silent may return, maybe with another broker.
+    ``connected``: ids of the processes connected to the stream, on Linux; 0 is a process of another
+    container.
     """
 
     state: str
@@ -100,20 +101,20 @@ class StateEvent(msgspec.Struct, tag_field="event", tag="state", kw_only=True):
 
 
 class ReadyEvent(msgspec.Struct, tag_field="event", tag="ready"):
-    """Answers a private topic: the route's filters are active, its next frame is ``next_seq``."""
+    """Answers a private topic: the route's filters are active; its next frame is ``next_seq``."""
 
     next_seq: int
     state: StateEvent
 
 
 class LeftEvent(msgspec.Struct, tag_field="event", tag="left"):
-    """Answers a topic that asks when a client has left: it is not present."""
+    """Answers a left topic: the client is not present."""
 
     client_id: str
 
 
 class EventBody(msgspec.Struct, array_like=True):
-    """A message of a topic that is not a route's. ``seq`` and ``dropped`` are not used there."""
+    """A message of a topic that is not a route; such topics do not use ``seq`` and ``dropped``."""
 
     version: int
     kind: int
@@ -127,19 +128,19 @@ _encoder = msgspec.msgpack.Encoder()
 _batch_decoder = msgspec.msgpack.Decoder(Batch)
 _event_decoder = msgspec.msgpack.Decoder(EventBody)
 
-#: Packs one frame, once, for every route that carries it.
+#: Packs a frame, once for all routes that carry it.
 pack_frame = _encoder.encode
 
 
 def encode_frames(epoch: int, first_seq: int, dropped: int, packed: Sequence[bytes]) -> bytes:
-    """A batch of frames that :func:`pack_frame` has packed, at most :data:`MAX_BATCH`."""
+    """A batch of frames packed by :func:`pack_frame`, at most :data:`MAX_BATCH`."""
     encode = _encoder.encode
     head = b"\x96\x01\x00" + encode(epoch) + encode(first_seq) + encode(dropped)
     return head + array_header(len(packed)) + b"".join(packed)
 
 
 def array_header(count: int) -> bytes:
-    """What precedes ``count`` packed elements, at most 65,535."""
+    """The head of a MessagePack array of ``count`` elements, at most 65,535."""
     return bytes((0x90 | count,)) if count < 16 else b"\xdc" + count.to_bytes(2, "big")
 
 
@@ -160,17 +161,17 @@ def encode_event(epoch: int, event: StateEvent | ReadyEvent | LeftEvent) -> byte
 
 
 def encode_state(state: StateEvent) -> msgspec.Raw:
-    """For :func:`encode_ready`: the state of many clients is long, and told to each that comes."""
+    """For :func:`encode_ready`: a state with many clients is long, and sent to each new client."""
     return msgspec.Raw(_encoder.encode(state))
 
 
 def encode_ready(epoch: int, next_seq: int, state: msgspec.Raw) -> bytes:
-    """As :func:`encode_event` of a :class:`ReadyEvent` with that state."""
+    """Like :func:`encode_event` for a :class:`ReadyEvent` with that state."""
     return encode_event(epoch, ReadyEvent(next_seq, cast(StateEvent, state)))
 
 
 def decode_batch(body: bytes) -> Batch:
-    """:raises WireError: another version, or not a batch."""
+    """:raises WireError: it has another version, or is not a batch."""
     batch = decode("batch", _batch_decoder, body)
     kinds = {END, ERROR} if isinstance(batch.payload, str) else {FRAMES, HEARTBEAT}
     if batch.kind not in kinds:
@@ -179,7 +180,7 @@ def decode_batch(body: bytes) -> Batch:
 
 
 def decode_event(body: bytes) -> EventBody:
-    """:raises WireError: another version, or not an event."""
+    """:raises WireError: it has another version, or is not an event."""
     event = decode("event", _event_decoder, body)
     if event.kind != (ERROR if isinstance(event.payload, str) else EVENT):
         raise WireError(f"event: kind {event.kind} with a payload of another kind")
@@ -187,10 +188,10 @@ def decode_event(body: bytes) -> EventBody:
 
 
 def locked_by(holder: Holder) -> str:
-    """Why nobody else may transmit."""
+    """The reason why other clients may not transmit."""
     return f"the channel is exclusive to client {holder.client_id} ({holder.name})"
 
 
 def echo(frame: Frame, timestamp_ns: int, origin: str) -> EchoFrame:
-    """The frame as other clients see it once the adapter has taken it."""
+    """The frame as other clients receive it once the adapter has accepted it."""
     return EchoFrame(timestamp_ns, frame.arbitration_id, frame.flags, frame.data, origin)

@@ -1,8 +1,8 @@
 """Methods of the scheduler, and of a channel that repeats frames itself.
 
-They travel as the control requests of :mod:`canbroker.wire.control` do. A task is named by its
-client and a number that the client gives it. What the scheduler has to say of a task without
-being asked comes as a reply with the id 0.
+They have the form of the control requests of :mod:`canbroker.wire.control`. A task is identified
+by its client and a number that the client chooses. Unsolicited reports of the scheduler are replies
+with the id 0.
 """
 
 from __future__ import annotations
@@ -18,24 +18,24 @@ from canbroker.system.clock import MICROSECOND, MILLISECOND, SECOND
 from canbroker.wire import ClientId
 from canbroker.wire.control import Params
 
-#: The name under which the scheduler transmits; each frame also names its task's owner.
+#: The client id of the scheduler; each frame of it also names the owner of its task.
 SCHEDULER_ID: Final = "scheduler"
 
-#: Tasks of one client.
+#: The most tasks of one client.
 MAX_TASKS: Final = 10_000
 
-#: Messages that one task sends in turn.
+#: The most messages that one task sends in turn.
 MAX_MESSAGES: Final = 1_000
 
-#: Tasks in one answer, which has to fit a message.
+#: The most tasks in one answer, which must fit into a message.
 LISTED: Final = 1_000
 
-#: As short as the shortest frame at 1 Mbit/s, and a year.
+#: The time of the shortest frame at 1 Mbit/s, and a year.
 MIN_PERIOD_NS: Final = 50 * MICROSECOND
 MAX_PERIOD_NS: Final = 365 * 24 * 3600 * SECOND
 
-#: A frame of a task that is not on the bus after the task's period is not sent any more; it has
-#: this long, though, and no longer than that.
+#: A frame of a task expires after the task's period, but after no less than the first and no more
+#: than the second of these times.
 _STALE_NS: Final = 100 * MILLISECOND
 _STALE_MAX_NS: Final = SECOND
 
@@ -46,7 +46,7 @@ _Text = Annotated[str, msgspec.Meta(max_length=4096)]
 
 
 def stale_after_ns(period_ns: int) -> int:
-    """How long after its due time a frame of a task with this period may still be sent."""
+    """How long after its due time a frame of a task with this period expires."""
     return min(max(period_ns, _STALE_NS), _STALE_MAX_NS)
 
 
@@ -80,29 +80,32 @@ class AddTask(TaskKey, kw_only=True):
 
 
 class ModifyTask(TaskKey):
-    """From its next due time on a task sends other messages, as many, or at another period."""
+    """Change the messages of a task, or its period, from its next due time on.
+
+    The number of messages must stay the same.
+    """
 
     messages: _Messages | None = None
     period_ns: _Period | None = None
 
 
 class StopTasks(Params):
-    """End one task of a client, or all. Those that have ended before are no error."""
+    """End one task of a client, or all. It is not an error if they have ended before."""
 
     client_id: ClientId
     task: _Number | None = None
 
 
 class TaskAdded(msgspec.Struct, kw_only=True):
-    """``warning``: what the user should know, such as a bus that the tasks are too much for."""
+    """``warning``: a sentence for the user, for instance that the tasks overload the bus."""
 
     warning: str = ""
 
 
 class TaskTrouble(msgspec.Struct, kw_only=True, tag_field="event", tag="trouble"):
-    """To the owner of a task, unasked: frames of it were refused, ``failed`` of them by now.
+    """Unsolicited, to the owner of a task: ``failed`` of its frames were refused so far.
 
-    Sent when that begins, and every second at most while it goes on.
+    Sent when the first frame is refused, then at most once per second.
     """
 
     task: int
@@ -114,9 +117,9 @@ class TaskStatus(msgspec.Struct, kw_only=True):
     """A task and its account, in frames.
 
     ``mode``: ``scheduler``, ``kernel`` (the driver repeats it by itself), or ``paused``
-    (its channel is down). ``skipped``: slots that went by while the channel was down or the host
-    too busy. ``late_*_ns``: how long after its due time a frame was handed to its channel;
-    ``None`` where nobody can tell.
+    (its channel is down). ``skipped``: due times missed while the channel was down or the host too
+    busy. ``late_*_ns``: how long after its due time a frame was handed to its channel; ``None`` if
+    it is not known.
     """
 
     client_id: str
@@ -143,18 +146,18 @@ class ListTasks(Params):
 
 
 class TaskList(msgspec.Struct, kw_only=True):
-    """Some of the ``total`` tasks, in the order in which they were added."""
+    """A part of the ``total`` tasks, in the order in which they were added."""
 
     total: int
     tasks: list[TaskStatus]
 
 
 class Repeat(TaskKey):
-    """Have the driver send ``messages`` in turn every ``period_ns``, at once the first.
+    """Have the driver send ``messages`` in turn every ``period_ns``, the first at once.
 
-    The one that is due now was due at ``due_ns`` of the host's
-    monotonic clock; the driver keeps to that rhythm. A task that is repeated already gets these
-    messages and this period from its next frame on.
+    The message that is due now was due at ``due_ns`` of the host's monotonic clock; the driver
+    keeps that rhythm. If the task is repeated already, its messages and period change with its next
+    frame.
     """
 
     messages: _Messages
@@ -163,7 +166,7 @@ class Repeat(TaskKey):
 
 
 class Repeating(msgspec.Struct, kw_only=True):
-    """Whether the driver does it. If not, ``reason`` says why."""
+    """Whether the driver repeats the task. If not, ``reason`` says why."""
 
     repeating: bool
     reason: str = ""
@@ -176,7 +179,7 @@ class RepeatCount(msgspec.Struct, kw_only=True):
 
 
 class RepeatCounts(msgspec.Struct, kw_only=True):
-    """What the driver has sent of each task that it repeats."""
+    """How many frames the driver has sent of each task that it repeats."""
 
     tasks: list[RepeatCount]
 

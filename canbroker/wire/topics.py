@@ -1,4 +1,4 @@
-"""Topics of a channel's stream: what a subscription asks for is spelled out in its name."""
+"""Topics of a channel's stream. The text of a topic says what is subscribed to."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from canbroker.model import filters
 from canbroker.model.filters import FilterSet
 from canbroker.wire import WireError, is_client_id
 
-#: The longest set of filters, 1,024 of 29 bits, takes some 20,000.
+#: The longest set of filters, 1,024 of 29 bits, has about 20,000.
 MAX_TOPIC_BYTES: Final = 32_768
 
-#: Characters of who claims to transmit alone; the rest is not read.
+#: The most characters of a claim; the rest is ignored.
 MAX_CLAIM: Final = 256
 
 
@@ -23,14 +23,14 @@ class RouteTopic(NamedTuple):
 
 
 class StateTopic(NamedTuple):
-    """Events of the channel: bus state, counters, who is attached."""
+    """States of the channel: bus state, counters, clients."""
 
 
 class PrivateTopic(NamedTuple):
-    """What concerns one client, and its presence.
+    """Events for one client. A client is present while it subscribes to this topic.
 
-    ``filters`` is the route that the client has subscribed to before. ``claim``: it wants the
-    sole right to transmit, and says for people who it is; ``None``: it does not.
+    ``filters``: of the route that the client has subscribed to before. ``claim``: a description of
+    the client, for people, if it wants the sole right to transmit; else ``None``.
     """
 
     client_id: str
@@ -39,7 +39,7 @@ class PrivateTopic(NamedTuple):
 
 
 class LeftTopic(NamedTuple):
-    """To be told, once, when a client is not present any more."""
+    """One event, when a client is not present any more."""
 
     client_id: str
 
@@ -48,7 +48,7 @@ Topic = RouteTopic | StateTopic | PrivateTopic | LeftTopic
 
 
 def encode_channel(name: str) -> str:
-    """A channel name as topics and file names spell it: ``[A-Za-z0-9_.-]`` stay, others are %XX."""
+    """A channel name in topics and file names: ``[A-Za-z0-9_.-]`` stay, others become %XX."""
     return quote(name, safe="").replace("~", "%7E")
 
 
@@ -64,18 +64,18 @@ def state_topic(channel: str) -> bytes:
 def private_topic(
     channel: str, client_id: str, wanted: FilterSet, claim: str | None = None
 ) -> bytes:
-    """The topic of a client. ``claim``: who it is, for people; it wants to transmit alone."""
+    """The topic of a client. ``claim``: as of :class:`PrivateTopic`."""
     claimed = "" if claim is None else f"!{encode_channel(claim)}"
     return f"{encode_channel(channel)}/@{client_id}{claimed}{_query(wanted)};".encode()
 
 
 def left_topic(channel: str, client_id: str) -> bytes:
-    """The topic that says that a client has left; :func:`private_topic` makes it present."""
+    """The topic that tells when a client is not present any more."""
     return f"{encode_channel(channel)}/left/{client_id};".encode()
 
 
 def parse(topic: bytes, channel: str) -> Topic:
-    """What a subscription to the stream of ``channel`` asks for.
+    """The meaning of a topic of ``channel``.
 
     :raises WireError: says what is wrong with the topic.
     """

@@ -18,14 +18,14 @@ from canbroker.wire import VERSION, WireError, decode, is_client_id
 MAX_FRAMES: Final = 1024  # of one request
 MAX_REPLY_BYTES: Final = 1 << 15  # its reason has 4,096 characters at most
 
-#: Frames that a client may have unanswered; requests beyond that are refused, not queued.
+#: The most unanswered frames of a client; requests beyond that are refused, not queued.
 CREDIT: Final = 2048
 
 _U64 = Annotated[int, msgspec.Meta(ge=0)]
 
 
 class Status(enum.IntEnum):
-    """What became of a request. Anything but OK: some of its frames were not sent."""
+    """The outcome of a request. Unless it is OK, some of its frames were not sent."""
 
     OK = 0
     QUEUE_FULL = 1
@@ -40,17 +40,17 @@ class Status(enum.IntEnum):
     DISCARDED = 10  # by the client itself
     STALE = 11  # addressed to an earlier epoch
     MALFORMED = 12
-    UNKNOWN = 13  # the driver took it and did not say what became of it
+    UNKNOWN = 13  # the driver accepted it and did not report its outcome
 
 
 class Request(msgspec.Struct, array_like=True):
     """Frames to send, in order. ``token`` grows with every request of a client.
 
-    ``expires_ns`` is a time of the host's monotonic clock after which the frames must not be
-    handed to the driver; 0 is never. ``epoch`` is the life of the actor that the request is
-    meant for; 0 is any. ``flags`` is reserved and 0. ``origins`` names the client whose frame it
-    is, for each frame; none: all are the sender's own. The frames are kept until ``due_ns`` of the
-    monotonic clock; 0 is at once.
+    The frames are not handed to the driver after ``expires_ns`` (monotonic clock of the channel's
+    host); 0 is never. ``epoch``: the life of the actor that the request is meant for; 0 is any.
+    ``flags`` is reserved and 0. ``origins``: for each frame the client that it belongs to; if
+    empty, all belong to the sender. The frames are kept until ``due_ns`` of the same clock; 0 is at
+    once.
     """
 
     version: int
@@ -65,11 +65,11 @@ class Request(msgspec.Struct, array_like=True):
 
 
 class Reply(msgspec.Struct, array_like=True):
-    """What became of request ``token`` and, if OK, of all unanswered ones before it.
+    """The outcome of request ``token`` and, if OK, of all unanswered requests before it.
 
-    ``accepted`` frames of the request were taken by the driver; those at the indexes ``failed``
-    were not and never will be (``UNKNOWN``: may have been sent). ``timestamp_ns``: wall
-    clock, when the last one was taken.
+    The driver has accepted ``accepted`` frames of the request. It has not accepted the frames at
+    the indexes ``failed``, and never will (``UNKNOWN``: they may have been sent). ``timestamp_ns``:
+    when it accepted the last one, wall clock.
     """
 
     version: int
@@ -113,21 +113,23 @@ def encode_reply(
 
 
 def decode_request(body: bytes) -> Request:
-    """:raises WireError: another version, or not a request."""
+    """:raises WireError: it has another version, or is not a request."""
     request = decode("transmit request", _request_decoder, body)
     if not is_client_id(request.client_id):
-        raise WireError(f"transmit request: {request.client_id[:80]!r} is no client - at `$[1]`")
+        raise WireError(
+            f"transmit request: {request.client_id[:80]!r} is not a client id - at `$[1]`"
+        )
     if request.origins:
         if len(request.origins) != len(request.frames):
             counts = f"{len(request.origins)} origins for {len(request.frames)} frames"
             raise WireError(f"transmit request: {counts}")
         for index, origin in enumerate(request.origins):
             if not is_client_id(origin):
-                where = f"{origin[:80]!r} is no client - at `$[7][{index}]`"
+                where = f"{origin[:80]!r} is not a client id - at `$[7][{index}]`"
                 raise WireError(f"transmit request: {where}")
     return request
 
 
 def decode_reply(body: bytes) -> Reply:
-    """:raises WireError: another version, or not a reply."""
+    """:raises WireError: it has another version, or is not a reply."""
     return decode("transmit reply", _reply_decoder, body)

@@ -187,7 +187,10 @@ def test_a_request_with_an_invalid_frame_is_refused_whole(actor: Running) -> Non
         (b"", "truncated"),
         (b"GET / HTTP/1.1", "array"),
         (msgpack.packb([2, "me", 1, 0, 0, []]), "version 2"),
-        (msgpack.packb([1, "not an id!", 1, 0, 0, [[0, 1, 0, b""]]]), "'not an id!' is no client"),
+        (
+            msgpack.packb([1, "not an id!", 1, 0, 0, [[0, 1, 0, b""]]]),
+            "'not an id!' is not a client id",
+        ),
         (msgpack.packb([1, "me", 1, 0, 0, [[0, 1, 0, bytes(65)]]]), "64"),
         (msgpack.packb([1, "me", 1, 0, 0, [[0, 1 << 29, 0, b""]]]), "536870911"),
     ],
