@@ -36,6 +36,7 @@ class ScriptedPorts(Ports):
     def __init__(self) -> None:
         self.refused = Throttle(_logger)
         self.waiter = Waiter()
+        self.transmit, self.control = object(), object()
         self.requests: deque[tuple[bytes, Request, int]] = deque()
         self.controls: deque[tuple[Caller, str, control.Params]] = deque()
         self.replies: list[tuple[bytes, Reply]] = []
@@ -48,15 +49,18 @@ class ScriptedPorts(Ports):
         self._handlers = handlers
         return self
 
-    def serve_control(self, ready: Container[object]) -> None:  # noqa: ARG002 - all at once
+    def serve(self) -> None:
         while self.controls:
             caller, method, params = self.controls.popleft()
             result = self._handlers[method](caller, params)
             if result is not None:
                 self.answer(caller, result)
 
-    def has_requests(self, ready: Container[object]) -> bool:  # noqa: ARG002 - likewise
-        return bool(self.requests)
+    @property
+    def ready(self) -> set[object]:
+        """What a waiter would report."""
+        sources = {self.transmit: self.requests, self.control: self.controls}
+        return {which for which, waiting in sources.items() if waiting}
 
     def receive(self, accept: Accept) -> bool:
         while self.requests:

@@ -61,18 +61,17 @@ class Ports:
             self._intake.close()
             raise
         self._listening = (self._intake.listening, self._control.listening)
+        #: What the waiter reports when there are requests to :meth:`receive`.
+        self.transmit: object = self._intake.socket
+        #: What the waiter reports when there are control requests to :meth:`serve`.
+        self.control: object = self._control.socket
         for router in (self._intake, self._control):
             self.waiter.add(router.socket)
             self.waiter.add(router.listening.monitor)
 
-    def serve_control(self, ready: Container[object]) -> None:
+    def serve(self) -> None:
         """Handles the control requests that have arrived."""
-        if self._control.socket in ready:
-            self._control.serve(self.waiter)
-
-    def has_requests(self, ready: Container[object]) -> bool:
-        """Whether there are transmit requests to :meth:`receive`."""
-        return self._intake.socket in ready
+        self._control.serve(self.waiter)
 
     def receive(self, accept: Accept) -> bool:
         """Hands a limited number of transmit requests to ``accept``; whether those were all."""

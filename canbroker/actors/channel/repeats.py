@@ -28,7 +28,8 @@ class Repeats:
         self._holder: Holder | None = None  # the only client that may transmit, if there is one
         self._scheduler = b""  # its connection
         self._renewed = False  # the scheduler has asked for something since the last step
-        self._lease_ns: int | None = None  # when it ends; None while nothing is repeated
+        #: When all repetitions end if the scheduler stays silent; ``None`` while there are none.
+        self.lease_ns: int | None = None
         self.handlers: Mapping[str, Handler] = {
             "repeat": self._repeat,
             "repeat_stop": self._stop,
@@ -39,7 +40,7 @@ class Repeats:
         """Uses this adapter from now on; the repetitions of the one before ended with it."""
         self._backend = backend
         self._renewed = False
-        self._lease_ns = None
+        self.lease_ns = None
 
     def lock(self, holder: Holder | None) -> None:
         """Ends and refuses the repetitions of all other clients; ``None``: everyone may repeat."""
@@ -51,17 +52,13 @@ class Repeats:
         """Ends the repetitions of a client that has left."""
         self._end(lambda owner: owner == client_id)
 
-    def due_ns(self) -> int | None:
-        """When :meth:`step` has something to do; ``None``: never."""
-        return self._lease_ns
-
     def step(self, now_ns: int) -> None:
         """Ends all repetitions if the scheduler has been silent for too long."""
         if self._renewed:
             self._renewed = False
-            self._lease_ns = now_ns + LEASE_NS
-        elif self._lease_ns is not None and now_ns >= self._lease_ns:
-            self._lease_ns = None
+            self.lease_ns = now_ns + LEASE_NS
+        elif self.lease_ns is not None and now_ns >= self.lease_ns:
+            self.lease_ns = None
             self._end(lambda _: True)
 
     def _end(self, ends: Callable[[str], bool]) -> None:
@@ -98,7 +95,7 @@ class Repeats:
         backend = self._able_backend()
         if isinstance(backend, control.ErrorResult):
             return backend
-        if self._lease_ns is not None and caller.identity == self._scheduler:
+        if self.lease_ns is not None and caller.identity == self._scheduler:
             self._renewed = True
         return RepeatCounts(
             tasks=[

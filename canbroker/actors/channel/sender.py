@@ -68,10 +68,11 @@ class Sender:
 
     def due_ns(self) -> int | None:
         """As of :class:`Worker`."""
-        queue_ns, repeats_ns = self._queue.due_ns(), self._repeats.due_ns()
-        if queue_ns is None or repeats_ns is None:
-            return repeats_ns if queue_ns is None else queue_ns
-        return min(queue_ns, repeats_ns)
+        lease_ns = self._repeats.lease_ns
+        if not self._queue.scheduled:
+            return lease_ns
+        due_ns = self._queue.due_ns()
+        return due_ns if lease_ns is None else min(due_ns, lease_ns)
 
     def step(
         self, now_ns: int, messages: Sequence[SenderMessage], ready: Container[object]
@@ -80,14 +81,17 @@ class Sender:
         for message in messages:
             if not self._handle(message, now_ns):
                 return False
-        self._ports.serve_control(ready)
-        if self._ports.has_requests(ready):
-            self._ports.receive(self._queue.accept)
+        ports, queue = self._ports, self._queue
+        if ports.control in ready:
+            ports.serve()
+        if ports.transmit in ready:
+            ports.receive(queue.accept)
             self._serve_discards()
-        self._hand_over(now_ns)
+        if queue.queued or queue.scheduled:
+            self._hand_over(now_ns)
         self._repeats.step(now_ns)
-        self._ports.attend(ready)
-        if self._queue.has_scheduled:
+        ports.attend(ready)
+        if queue.scheduled:
             self._real_time.want()
         else:
             self._real_time.update()

@@ -35,13 +35,13 @@ class TransmitQueue:
         """``reply`` sends an encoded reply to a connection."""
         self.queued = 0  # frames that wait for the adapter, without scheduled ones
         self.accounts: dict[str, Account] = {}  # by client, the next one's turn first
+        self.scheduled: dict[Account, None] = {}  # accounts with frames that are not due yet
         self._channel = channel
         self._epoch = epoch
         self._reply = reply
         self._backend: Backend | None = None
         self._down: tuple[Status, str] = (Status.DEVICE_GONE, "the adapter is not open")
         self._holder: Holder | None = None
-        self._scheduled: dict[Account, None] = {}  # accounts with frames that are not due yet
         self._latest_ns = 0  # when the last request was received
 
     # ------------------------------------------------------------------------------- adapter
@@ -124,7 +124,7 @@ class TransmitQueue:
             self._release(account, now_ns)
         if at_ns > now_ns:
             bisect.insort(account.scheduled, (at_ns, transmits), key=_due_ns)
-            self._scheduled[account] = None
+            self.scheduled[account] = None
         else:
             account.waiting.extend(transmits)
             self.queued += count
@@ -193,24 +193,17 @@ class TransmitQueue:
 
     # ------------------------------------------------------------------------------ hand-over
 
-    def due_ns(self) -> int | None:
-        """When the next scheduled frame is due; ``None`` if there is none."""
-        if not self._scheduled:
-            return None
-        return min(account.scheduled[0][0] for account in self._scheduled)
-
-    @property
-    def has_scheduled(self) -> bool:
-        """Whether there are frames that are not due yet."""
-        return bool(self._scheduled)
+    def due_ns(self) -> int:
+        """When the next scheduled frame is due, if there are any."""
+        return min(account.scheduled[0][0] for account in self.scheduled)
 
     def hand_over(self, now_ns: int) -> None:
         """Hands the adapter as many of the due frames as it has room for.
 
         :raises AdapterGoneError: the adapter is lost, and is not used any more.
         """
-        if self._scheduled:
-            for account in list(self._scheduled):
+        if self.scheduled:
+            for account in list(self.scheduled):
                 self._release(account, now_ns)
         backend = self._backend
         if backend is None or not self.queued:
@@ -238,7 +231,7 @@ class TransmitQueue:
             account.waiting.extend(transmits)
             self.queued += len(transmits)
         if not scheduled:
-            self._scheduled.pop(account, None)
+            self.scheduled.pop(account, None)
 
     def _send(self, backend: Backend, account: Account, count: int, now_ns: int) -> None:
         """Hands over the next ``count`` frames of a client."""

@@ -61,7 +61,7 @@ class Bench:
 
     def step(self, *messages: SenderMessage, after_ns: int = 0) -> bool:
         self.now += after_ns
-        return self.sender.step(self.now, messages, ())
+        return self.sender.step(self.now, messages, self.ports.ready)
 
     def request(  # each is a field of a request
         self,
