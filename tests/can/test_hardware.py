@@ -17,7 +17,7 @@ import pytest
 
 from canbroker import Bus, BusState, CanInitializationError, CanOperationError, Message
 from canbroker.backends.base import Backend
-from canbroker.backends.socketcan.scan import interfaces
+from canbroker.backends.socketcan.netlink import list_links
 from canbroker.model.frame import BITRATE_SWITCH, EXTENDED, FD, FD_LENGTHS, REMOTE, Frame
 from canbroker.transport.runtime import Runtime
 from tests.can.conftest import Open
@@ -115,7 +115,7 @@ def pass_on(sender: Backend, receiver: Backend, frames: Sequence[Frame]) -> list
 
 
 def rate_of(interface: str) -> int | None:
-    return next(link.bitrate for link in interfaces() if link.name == interface)
+    return next(link.bitrate for link in list_links() if link.name == interface)
 
 
 @each_pair

@@ -12,7 +12,7 @@ import pytest
 
 from canbroker import Bus, BusState, CanInitializationError, CanOperationError, Message
 from canbroker.backends.base import AdapterGoneError, Backend, BusCondition
-from canbroker.backends.socketcan.scan import interfaces
+from canbroker.backends.socketcan.netlink import list_links
 from canbroker.model.frame import ERROR, FD, Frame
 from canbroker.transport.runtime import Runtime
 from tests.can.conftest import Open
@@ -103,7 +103,7 @@ def test_fd_needs_the_mtu_and_configure_sets_it(open_interface: Open, own_interf
         open_interface(own_interface, fd=True)
     assert not open_interface(own_interface).fd
     assert open_interface(own_interface, fd=True, configure=True).fd
-    [link] = [link for link in interfaces() if link.name == own_interface]
+    [link] = [link for link in list_links() if link.name == own_interface]
     assert (link.mtu, link.up, link.kind) == (72, True, "vcan")
 
 

@@ -1,9 +1,9 @@
 """Serial adapters that speak the Lawicel protocol, in the dialects of their firmware.
 
-:mod:`.options` what a user says, :mod:`.dialects` what firmware families do, :mod:`.commands` what
-is written to them, :mod:`.port` the serial line, :mod:`.handshake` from a line to a configured
-adapter, :mod:`.checkup` whether it stays so, :mod:`.window` and :mod:`.backlog` transmits on their
-way, :mod:`.timestamps` the adapter's clock, :mod:`.backend` all of it together.
+:mod:`.options` are the parameters, :mod:`.dialects` the firmware families, :mod:`.codec` the lines,
+:mod:`.commands` the commands, :mod:`.port` the serial line. :mod:`.handshake` configures and opens
+an adapter, :mod:`.checkup` checks that it stays open, :mod:`.window` and :mod:`.backlog` track its
+transmits, :mod:`.timestamps` converts its clock. :mod:`.backend` puts all of it together.
 """
 
 from canbroker.backends.slcan.backend import SlcanBackend, open_adapter

@@ -28,10 +28,10 @@ _log = logging.getLogger("canbroker.slcan")
 
 _CLOSE = b"C\r"
 _ACKNOWLEDGEMENTS = frozenset({b"", b"z", b"Z"})
-#: For pacing an adapter that tells neither its rate nor that its queue is full.
+#: For pacing an adapter that reports neither its rate nor that its queue is full.
 _ASSUMED_BITRATE = 125_000
-#: When no LF has followed for so long, none does.
-_SETTLE_NS = 20 * clock.MILLISECOND
+#: If no LF has followed an empty line within this time, none will.
+_HOLD_NS = 20 * clock.MILLISECOND
 
 
 def open_adapter(options: SlcanOptions) -> SlcanBackend:
@@ -60,9 +60,9 @@ def _close(port: Port) -> None:
 class SlcanBackend(Backend):
     """An open serial adapter; :func:`open_adapter` makes it.
 
-    An adapter that acknowledges nothing has no window: its transmits are finished when written.
-    Of one that may be of that kind, the first transmit tells. One that loses frames when its queue
-    is full is given no more than it can hold, by the time that frames take on the bus.
+    An adapter that acknowledges nothing has no window: its transmits are finished when written. If
+    it is not known whether an adapter acknowledges, its first transmit shows it. An adapter that
+    loses frames when its queue is full gets only as many as fit, computed from their bus time.
     """
 
     def __init__(self, port: Port, adapter: Adapter, options: SlcanOptions) -> None:
@@ -85,11 +85,11 @@ class SlcanBackend(Backend):
             rate = dialect.power_up_bitrate or _ASSUMED_BITRATE
         self._backlog = Backlog(rate, options.data_bitrate, dialect.depth)
         self._one_by_one = dialect.depth == 0
-        self._written: deque[Transmit] = deque()  # done, but for the time they take on the bus
+        self._written: deque[Transmit] = deque()  # finished, except for their time on the bus
         self._stamps = Stamps(options.timestamps)
         self._throttle = Throttle(_log)
         self._checkup = Checkup(adapter, clock.monotonic_ns())
-        self._settle_ns: int | None = None
+        self._held_until_ns: int | None = None
         self._gone: AdapterGoneError | None = None
         self._warn()
         self._describe()
@@ -101,8 +101,8 @@ class SlcanBackend(Backend):
         return self._port.fileno()
 
     def read(self) -> Sequence[Frame | Transmit]:
-        """As the base says. Also sends refused frames again: this is the thread that sees the
-        answers and keeps the deadlines, while the send thread may sleep until there is room."""
+        """See the base class. Also resends refused frames: this thread sees the answers and keeps
+        the deadlines, while the send thread may sleep until there is room."""
         if self._gone is not None:
             raise self._gone
         data = self._port.read()
@@ -111,8 +111,8 @@ class SlcanBackend(Backend):
         early, self._early = self._early, []
         for line, terminator in chain(early, self._lines.feed(data)):
             self._line(line, terminator, wall_ns, now_ns, happened)
-        if self._lines.held or self._settle_ns is not None:
-            self._settle(bool(data), now_ns, wall_ns, happened)
+        if self._lines.held or self._held_until_ns is not None:
+            self._release_held(bool(data), now_ns, wall_ns, happened)
         if happened:
             self._checkup.heard(now_ns)
         while self._written and not self._backlog.deep(now_ns):
@@ -130,17 +130,17 @@ class SlcanBackend(Backend):
         return happened
 
     def due_ns(self) -> int | None:
-        """As the base says. :meth:`send` sets a deadline 1 s ahead without waking whoever waits,
-        so ask again at least that often."""
+        """See the base class. :meth:`send` sets a deadline 1 s ahead without waking the reader, so
+        call this at least once per second."""
         if self._early or self._gone:
             return clock.monotonic_ns()
         transmits = self._backlog.shallow_ns() if self._written else self._window.due_ns()
-        times = (transmits, self._settle_ns, self._checkup.next_ns)
+        times = (transmits, self._held_until_ns, self._checkup.next_ns)
         due_ns = min(time for time in times if time is not None)
         return None if due_ns == NEVER_NS else due_ns
 
     def room(self, sender: str) -> int:
-        del sender  # the adapter has one queue, whoever sends
+        del sender  # the adapter has one queue for all senders
         if self.listen_only:
             return 0
         alone = (
@@ -215,17 +215,17 @@ class SlcanBackend(Backend):
         else:
             self._throttle.note("malformed", f"{self._port.name}: {line[:40]!r}")
 
-    def _settle(
+    def _release_held(
         self, is_news: bool, now_ns: int, wall_ns: int, happened: list[Frame | Transmit]
     ) -> None:
-        """Takes an empty line for an acknowledgement once it is clear that no LF follows it."""
+        """Handles a held empty line as an acknowledgement once no LF can follow it any more."""
         if not self._lines.held:
-            self._settle_ns = None
-        elif is_news or self._settle_ns is None:
-            self._settle_ns = now_ns + _SETTLE_NS
-        elif now_ns >= self._settle_ns:
-            self._settle_ns = None
-            for line, terminator in self._lines.settle():
+            self._held_until_ns = None
+        elif is_news or self._held_until_ns is None:
+            self._held_until_ns = now_ns + _HOLD_NS
+        elif now_ns >= self._held_until_ns:
+            self._held_until_ns = None
+            for line, terminator in self._lines.release():
                 self._line(line, terminator, wall_ns, now_ns, happened)
 
     def _taken(self, line: bytes, wall_ns: int, happened: list[Frame | Transmit]) -> None:
@@ -249,7 +249,7 @@ class SlcanBackend(Backend):
 
     def _drop_clock(self) -> None:
         _log.warning(
-            "adapter %s: %s; frames have the time of their arrival (timestamps=on overrides)",
+            "adapter %s: %s; frames are stamped on arrival instead (timestamps=on overrides this)",
             self._port.name,
             self._stamps.problem,
         )
@@ -264,12 +264,12 @@ class SlcanBackend(Backend):
                 self._written.extend(self._oldest())
 
     def _oldest(self) -> list[Transmit]:
-        """Takes out of the window what an adapter that acknowledges nothing has just been given."""
+        """Removes from the window the transmit just written, which will not be acknowledged."""
         return _confirmed(self._window.taken() or [], clock.wall_ns())
 
     def _check_deadline(self, now_ns: int, happened: list[Frame | Transmit]) -> None:
         late = self._window.overdue(now_ns)
-        # An answer may still lie in the driver, when it was this process that was slow.
+        # If this process was slow, the answer may still be in the driver's buffer.
         if late is None or not self._port.drained:
             return
         if self._acknowledges is None:
@@ -284,7 +284,7 @@ class SlcanBackend(Backend):
         )
 
     def _check_up(self, now_ns: int) -> None:
-        """Asks an adapter that is quiet whether it still is as it was."""
+        """Asks a quiet adapter whether it is still open."""
         checkup = self._checkup
         if checkup.problem is None and not checkup.is_waiting:
             question = checkup.question(now_ns)
@@ -307,7 +307,7 @@ class SlcanBackend(Backend):
             self.condition = BusCondition(reason=reason and f"the adapter says: {reason}")
         return True
 
-    # ------------------------------------------------------------------------- what it says
+    # ------------------------------------------------------------------------- information
 
     def _describe(self) -> None:
         said = [("version", self._adapter.version), ("serial", self._adapter.serial)]
@@ -316,13 +316,13 @@ class SlcanBackend(Backend):
         self.info = f"slcan {self._port.name}{told}{silent}"
 
     def _warn(self) -> None:
-        """Says once what a user may not expect of this adapter."""
+        """Logs the limitations of this adapter that may surprise a user."""
         adapter = self._adapter
         if adapter.acknowledges is False:
             _log.warning("adapter %s: %s", self._port.name, _NO_ACKNOWLEDGEMENT)
         elif adapter.unanswered:
             _log.warning(
-                "adapter %s did not answer %s: whether it has done that is not known",
+                "adapter %s did not answer %s: it may not have executed it",
                 self._port.name,
                 ", ".join(adapter.unanswered),
             )

@@ -1,7 +1,7 @@
-"""How full an adapter's own transmit queue is, estimated from the time that frames take.
+"""Estimates how full an adapter's transmit queue is, from the time that frames take on the bus.
 
-The adapter says when its queue is full, by refusing; then a frame behind the refused one may
-already be under way, and be taken. Knowing roughly how full the queue is keeps it from that.
+The adapter refuses a frame when its queue is full. By then a later frame may be on its way and be
+accepted, out of order. An estimate of the fill level avoids this.
 """
 
 from __future__ import annotations
@@ -11,10 +11,10 @@ from typing import Final
 from canbroker.model.bus_time import nominal_time_ns
 from canbroker.model.frame import Frame
 
-#: However long a burst or a busy bus: the queue itself is not longer than this.
+#: No adapter queues more frames than this, however long the burst or busy the bus.
 _LONGEST: Final = 64
 
-#: A frame is longer by stuff bits, at most one for each four (ISO 11898-1). The estimate shall not
+#: Stuff bits make a frame longer, by one bit in four at most (ISO 11898-1). The estimate must not
 #: run ahead of the bus.
 _STUFFING: Final = 1.25
 
@@ -29,8 +29,8 @@ class Backlog:
         self._depth = depth
         self._bitrate = bitrate
         self._data_bitrate = data_bitrate
-        self._until_ns = 0  # when the adapter will have sent all that it was given
-        self._frame_ns = 0  # one frame, as of the last
+        self._until_ns = 0  # when the adapter will have sent all its frames
+        self._frame_ns = 0  # the duration of the last frame
 
     def sent(self, frame: Frame, now_ns: int) -> None:
         """The adapter was given a frame."""
@@ -40,7 +40,7 @@ class Backlog:
             self._until_ns = min(start, now_ns + _LONGEST * self._frame_ns) + self._frame_ns
 
     def received(self, frame: Frame, now_ns: int) -> None:
-        """Another node had the bus for a frame, while ours were waiting."""
+        """Another node used the bus for a frame, while ours were waiting."""
         if self._bitrate and self._until_ns > now_ns:
             self._until_ns += self._time(self._bitrate, frame)
 

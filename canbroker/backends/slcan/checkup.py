@@ -1,9 +1,9 @@
-"""Asks a quiet adapter whether it still is as it was opened; no I/O.
+"""Checks that a quiet adapter is still open; no I/O.
 
 Another program that opens the device, which only some systems prevent, may close the adapter's
-channel or change its bit rate; so does a reset. The channel then is silent, like a bus on which
-nobody sends. So an adapter that has said nothing for a while is asked, if it is known to answer:
-with ``F``, which the manual's adapters answer while they are open only, else with ``V``.
+channel or change its bit rate; a reset does so, too. The channel is then silent, like an idle bus.
+So an adapter that has been quiet for a while gets a question, if it is known to answer: ``F``,
+which adapters that follow the manual answer only while they are open, else ``V``.
 """
 
 from __future__ import annotations
@@ -27,24 +27,24 @@ _CONDITIONS: Final = (
 
 
 class Checkup:
-    """When to ask what, and what the answer means. One thread; monotonic ns.
+    """Decides when to ask and evaluates the answers. One thread; monotonic ns.
 
-    ``next_ns``: when :meth:`question`, or :meth:`expire` while an answer is waited for, is to be
-    called. ``problem`` is set, for good, once an answer is another one than before, or missing.
-    ``condition`` is what the last answer said of the bus, if that is bad.
+    ``next_ns``: when to call :meth:`question`, or :meth:`expire` while an answer is pending.
+    ``problem`` is set, permanently, when an answer differs from before or is missing.
+    ``condition`` is the problem of the bus that the last answer reported; empty if none.
     """
 
     def __init__(self, adapter: Adapter, now_ns: int) -> None:
         self.problem: str | None = None
         self.condition = ""
         self.is_waiting = False
-        #: Whether the answer may look like one to a transmit.
+        #: Whether the answer may look like the answer to a transmit.
         self.is_answered_in_turn = adapter.status is not None
         self._status = adapter.status
         self._version = adapter.version and adapter.version.encode("ascii")
         self._patience_ns = max(_ANSWER_NS, 2 * adapter.answer_ns)
-        # Ignored while the channel is open; if it was closed, it is open again.
-        is_mute = adapter.acknowledges is False  # else its answers would be taken for others
+        # The adapter ignores these while it is open; if it was closed, they reopen it.
+        is_mute = adapter.acknowledges is False  # else its answers would be mistaken for others
         repeated = b"".join(adapter.commands) if adapter.dialect.repeatable and is_mute else b""
         self._question = b"F" + CR if adapter.status else repeated + b"V" + CR
         asks = bool(adapter.status or adapter.version)
@@ -60,19 +60,19 @@ class Checkup:
             self.next_ns = now_ns + _QUIET_NS
 
     def question(self, now_ns: int) -> bytes:
-        """What to ask now."""
+        """The question to write now."""
         self.is_waiting = True
         self.next_ns = now_ns + self._patience_ns
         self._heard = False
         return self._question
 
     def postpone(self, now_ns: int) -> None:
-        """The question was not asked, or does not matter any more."""
+        """The question was not asked, or is no longer needed."""
         self.is_waiting = False
         self.next_ns = now_ns + _QUIET_NS
 
     def answers(self, line: bytes, terminator: bytes, now_ns: int) -> bool:
-        """Whether a line is the answer that is waited for. Notes what it means."""
+        """Whether a line is the pending answer; evaluates it if so."""
         if not self.is_waiting:
             return False
         if self._status is None:
@@ -92,8 +92,8 @@ class Checkup:
         return True
 
     def expire(self, now_ns: int) -> None:
-        """No answer has come. It is no ``problem`` the first time, nor if others have come
-        meanwhile: an adapter that has no room for an answer beside its frames drops it."""
+        """No answer has come. This is not a ``problem`` the first time, or if other lines have come
+        meanwhile: an adapter without room for an answer between its frames drops it."""
         self.postpone(now_ns)
         if self._heard:
             return
@@ -104,7 +104,7 @@ class Checkup:
 
 
 def condition_of(line: bytes) -> str:
-    """What an answer to ``F`` says of the bus; empty if nothing, or if it is none."""
+    """The problem of the bus in an answer to ``F``; empty if there is none."""
     try:
         flags = int(line[1:], 16)
     except ValueError:

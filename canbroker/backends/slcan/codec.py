@@ -2,7 +2,7 @@
 
 Sources: LAWICEL AB, "CANUSB Manual" (classic frames, timestamps, answers), the CANable 2.0
 firmware documentation (``d D b B``: CAN FD), Ewert Energy Systems, "CANdapter Manual" (``x``, ACK).
-A line ends in CR; BEL is the answer "refused".
+A line ends with CR; BEL is the answer "refused".
 
 ==========  =======================================================
 ``t`` ``T``  data frame with an 11-bit, a 29-bit identifier
@@ -14,8 +14,8 @@ A line ends in CR; BEL is the answer "refused".
 
 Then follow the identifier (3 or 8 hex digits), the data length code (1 digit), the data, and from
 an adapter with timestamps 4 digits: milliseconds that wrap at 60,000. A remote frame has no data on
-the bus; most firmwares write as many bytes as its length code says all the same. The dialect has
-no place for the error state indicator; it is lost on the way.
+the bus; most firmware still writes as many bytes as its length code says. The protocol has no room
+for the error state indicator, which is lost.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ _LINE: Final = re.compile(rb"([^\r\n\a\x06]*)([\r\n\a\x06])")
 
 
 class LineError(ValueError):
-    """A line that carries no frame. ``kind`` names the reason as the counters do."""
+    """A line that does not contain a frame. ``kind`` is the reason, as the counters name it."""
 
     def __init__(self, kind: str, line: bytes) -> None:
         super().__init__(f"{kind} line {line[:40]!r}{'...' if len(line) > 40 else ''}")
@@ -109,7 +109,7 @@ def decode(line: bytes) -> Decoded:
     Four digits behind a remote frame of two bytes may be those bytes or a timestamp. They are
     returned as a timestamp; :func:`is_ambiguous` tells.
 
-    :raises LineError: it carries none.
+    :raises LineError: it does not contain a frame.
     """
     match = _FRAME.fullmatch(line)
     if match is None:
@@ -156,9 +156,9 @@ def encode_candapter(frame: Frame) -> bytes:
 
 
 def decode_candapter(line: bytes) -> Decoded:
-    """As :func:`decode`, of what a CANdapter says: ``T`` is an 11-bit frame like ``t``.
+    """Like :func:`decode` for a CANdapter, whose ``T`` is an 11-bit frame like ``t``.
 
-    :raises LineError: it carries no frame.
+    :raises LineError: it does not contain a frame.
     """
     letter = line[:1]
     return decode((b"t" if letter == b"T" else b"x" if letter == b"X" else letter) + line[1:])
@@ -170,26 +170,26 @@ def _fault(line: bytes) -> str:
     if not line.isascii():
         return "non_ascii"
     if _HEAD.fullmatch(line):
-        # All of its letters are right: the end is missing, or the identifier is too large.
+        # Its characters are valid: the end is missing, or the identifier is too large.
         data_digits = len(line) - (5 if line[:1] in _SHORT else 10)
         return "truncated" if data_digits < 0 or data_digits % 2 else "malformed"
     return "malformed"
 
 
 class LineBuffer:
-    """Cuts a stream into lines, however it was cut into reads. Bounded; one thread.
+    """Splits a stream into lines, independently of how it is read. Bounded; one thread.
 
-    A line ends in CR; in firmware that was written for terminals in CR LF, or CR CR LF. The
-    second CR of the latter is none of the empty lines that acknowledge. Whether it is one shows
-    in the byte behind it, for which an empty line behind another one waits, until a frame has
-    shown that this adapter ends its lines otherwise. Before anything has shown how it ends them,
-    :attr:`held` says that one waits, and :meth:`settle` that the byte does not come.
+    A line ends with CR; in firmware written for terminals, with CR LF or CR CR LF. The second CR of
+    the latter is not an empty line, which would be an acknowledgement. The next byte shows which
+    it is, so an empty line after another line is held until that byte comes, unless a frame has
+    shown that this adapter ends its lines otherwise. :attr:`held` says that an empty line is held
+    while the line ending is unknown; :meth:`release` ends the wait.
     """
 
     def __init__(self) -> None:
         self._partial = b""
-        self._behind_line = b""  # the line whose CR was the last byte; empty: it was none
-        self._waits = False  # an empty line does
+        self._behind_line = b""  # the line whose CR was the last byte; empty: there is none
+        self._waits = False  # an empty line is held
         self._plain = False  # no frame's CR is followed by CR LF
         self._doubled = False  # a line's CR was
 
@@ -217,8 +217,8 @@ class LineBuffer:
             yield from self._token(line[: MAX_LINE + 1], terminator)
         self._partial = (self._partial + data[end:])[: MAX_LINE + 1]
 
-    def settle(self) -> Iterator[tuple[bytes, bytes]]:
-        """The empty line that was :attr:`held`, if any: no LF follows it."""
+    def release(self) -> Iterator[tuple[bytes, bytes]]:
+        """Returns the empty line that was :attr:`held`, if any: no LF follows it."""
         if self.held:
             self._waits = False
             self._behind_line = b""

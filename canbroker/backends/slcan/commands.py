@@ -1,4 +1,4 @@
-"""What is written to a serial adapter to close it, to configure it and to open its channel."""
+"""The commands that close, configure and open a serial adapter."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from canbroker.errors import CanInitializationError
 
 
 class Command(NamedTuple):
-    """A command that is to be acknowledged.
+    """A command that the adapter should acknowledge.
 
     ``needed``: opening fails if it is refused; ``proven``: also if it is not answered.
     """
@@ -27,18 +27,18 @@ class Command(NamedTuple):
 
 
 def closing(line_buffer: int = UNKNOWN.line_buffer) -> bytes:
-    """Closes the channel, whatever was written before, and transmits nothing.
+    """Closes the channel, whatever was written before, without transmitting anything.
 
-    A program that was killed may have left half a line behind, and some firmwares take ``C`` and
-    CR for the end of it: they transmit a frame as soon as its length code is there. Nor may the
-    half line be ended by CR alone, because the same firmwares then carry out the last command once
-    more, transmits included. So the line buffer is overrun, and what remains in it begins with C.
+    A program that was killed may have left half a line in the adapter. Some firmware reads ``C``
+    and CR as the rest of that line, and transmits a frame as soon as it has the length code. A CR
+    alone does not help: the same firmware then executes the last command again, even a transmit.
+    So this overruns the line buffer; what remains in it begins with C.
     """
     return b"C" * (line_buffer + 1) + CR + b"C" + CR
 
 
 def commands_of(options: SlcanOptions, dialect: Dialect, named: str) -> list[Command]:
-    """What configures an adapter of this dialect and opens its channel, in order.
+    """The commands that configure an adapter of this dialect and open its channel, in order.
 
     :raises CanInitializationError: the dialect does not support a requested option.
     """

@@ -1,7 +1,7 @@
-"""What firmware families say and understand, from their sources and manuals.
+"""The firmware families and their differences, from their sources and manuals.
 
-They share the letters of Lawicel's protocol and differ in the rest. An adapter's answer to ``V``
-tells them apart (:func:`dialect_of`), or the user does (parameter ``dialect``).
+They share the commands of Lawicel's protocol and differ in the details. The answer to ``V``
+identifies the family (:func:`dialect_of`), unless the user names it (parameter ``dialect``).
 """
 
 from __future__ import annotations
@@ -44,9 +44,9 @@ DATA_BITRATES: Final = {2_000_000: "2", 5_000_000: "5"}
 
 @dataclass(frozen=True)
 class Dialect:
-    """A firmware family. ``source`` is where the facts come from.
+    """A firmware family. ``source`` is the source of the facts.
 
-    ``without`` names, by rate, why the family does not have a rate that another one has.
+    ``without``: rate -> why this family does not support it, if another family does.
     """
 
     name: str
@@ -57,23 +57,23 @@ class Dialect:
     has_fd: bool = True
     has_serial_number: bool = True  # the command N
     timestamps: tuple[str, str] | None = ("Z0", "Z1")  # off, on
-    #: What opens the channel, and what opens it listen-only; ``None``: nobody knows.
+    #: Commands that open the channel, and open it listen-only; ``None``: not known.
     normal: Sequence[str] = ("O",)
     listen: Sequence[str] | None = ("L",)
-    #: Why the channel does not just listen when it was opened with ``listen``.
+    #: Why a channel opened with ``listen`` still affects the bus.
     listen_caveat: str = ""
     #: Bytes that its line buffer holds at most.
     line_buffer: int = 255
-    #: Configuration is ignored while the channel is open, so that it can be said again.
+    #: It ignores configuration while the channel is open, so commands can be repeated.
     repeatable: bool = False
-    #: A full transmit queue loses frames and does not say so: frames wait for the time that those
-    #: before them take on the bus. ``depth`` of them fit into the queue.
+    #: A full transmit queue silently loses frames, so frames wait until those before them should
+    #: have been sent. ``depth`` frames fit into the queue.
     loses: bool = False
     depth: int = 8
-    #: Its bitrate until it is told another one, in bit/s.
+    #: Its bitrate until another one is set, in bit/s.
     power_up_bitrate: int | None = None
     has_remote: bool = True
-    #: What ends an empty line that says "done".
+    #: The end of an empty line that means "done".
     done: bytes = CR
     #: The line that transmits a frame, with its CR; the frame of a line without its CR.
     encode: Callable[[Frame], bytes] = encode
@@ -81,7 +81,7 @@ class Dialect:
 
 
 def _encode_padded(frame: Frame) -> bytes:
-    """A sketch sends a remote frame only if as many digits follow as for a data frame."""
+    """A sketch sends a remote frame only if it has as many digits as a data frame."""
     line = encode(frame)
     return line[:-1] + b"00" * frame.data + line[-1:] if isinstance(frame.data, int) else line
 
@@ -128,8 +128,8 @@ CANABLE2: Final = replace(
     has_fd=True,
     line_buffer=255,
 )
-#: Sketches for boards, which answer alike. One loses a frame that comes while another is on the
-#: bus; the other sends two that wait in the wrong order.
+#: Two sketches for boards, which answer alike. One loses a frame that comes while another is on the
+#: bus; the other sends two waiting frames in the wrong order.
 SKETCH: Final = Dialect(
     name="sketch",
     source="github.com/kahiroka/slcanuino: slcan.ino; github.com/mintynet/esp32-slcan",
@@ -156,7 +156,7 @@ CANDAPTER: Final = Dialect(
     encode=encode_candapter,
     decode=decode_candapter,
 )
-#: An adapter of which nothing is known but that it answers, or not even that.
+#: An adapter of unknown firmware, which may or may not answer.
 UNKNOWN: Final = Dialect(
     name="unknown",
     source="",
@@ -169,7 +169,7 @@ UNKNOWN: Final = Dialect(
     listen=None,
 )
 
-#: What a user may say.
+#: The names that a user may give.
 DIALECTS: Final = {found.name: found for found in (LAWICEL, CANABLE, CANABLE2, CANDAPTER, SKETCH)}
 
 #: Every rate that some firmware has, in bit/s.
@@ -182,7 +182,7 @@ _SKETCH_VERSION: Final = "V1234"
 
 
 def dialect_of(version: str | None) -> Dialect:
-    """The family that gives this answer to ``V``; :data:`UNKNOWN` if none is known to.
+    """The family with this answer to ``V``; :data:`UNKNOWN` if there is none.
 
     CANable firmware answers with a commit and the address of the repository it was built from.
     """

@@ -1,8 +1,8 @@
-"""From a serial line to an adapter that is configured and open.
+"""Configures and opens the adapter on a serial line.
 
-Adapters differ in what they answer. One that says ``V1013`` and acknowledges each command is the
-manual's; others answer ``V`` with a line of text and nothing else, know no ``V``, boot for two
-seconds when the port is opened, or never say anything. So nothing but a refusal (BEL) is fatal.
+Adapters differ in their answers. One that follows the manual says ``V1013`` and acknowledges each
+command. Others answer only ``V``, with a line of text; do not know ``V``; boot for two seconds when
+the port is opened; or never answer. So only a refusal (BEL) is fatal.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from canbroker.backends.slcan.port import Port
 from canbroker.errors import CanInitializationError
 from canbroker.system.clock import MILLISECOND, SECOND, monotonic_ns
 
-#: For a command, if the adapter has answered faster than that.
+#: Wait for the answer to a command; longer if the adapter has answered more slowly than that.
 _ANSWER_NS: Final = 500 * MILLISECOND
 _LONGEST_ANSWER_NS: Final = 1500 * MILLISECOND
 _FORK_NS: Final = 100 * MILLISECOND
@@ -29,16 +29,16 @@ _FIRST_SIGN_NS: Final = 3 * SECOND
 _ASK_AGAIN_NS: Final = 250 * MILLISECOND
 #: After this many answers to C and none to V, the adapter does not know V.
 _ANSWERED: Final = 3
-#: Bytes that are written at a time of what overruns a line buffer. NickTaormina/ESP32-SLCAN never
-#: reads again once its buffer of 64 is full; it drops what does not fit.
+#: The bytes that overrun a line buffer are written in pieces of this size.
+#: NickTaormina/ESP32-SLCAN stops reading forever once its buffer of 64 bytes is full.
 _PIECE: Final = 33
-#: A version other than the manual's comes as often as it is asked for.
+#: A version that the manual does not define must come as often as it is asked for.
 _TIMES: Final = 3
 _VERSION: Final = re.compile(rb"[Vv][0-9A-Za-z]{1,8}")
-#: Text that is followed by nothing for so long is complete.
+#: Text is complete when nothing has followed it for this time.
 _QUIET_NS: Final = 50 * MILLISECOND
 
-#: What an adapter answers to F, as far as it tells an open channel from a closed one.
+#: Kinds of answers to F, as far as they distinguish an open channel from a closed one.
 STATUS, REFUSED, DONE = "status", "refused", "done"
 
 #: Also the rest of a frame after bytes were lost.
@@ -49,14 +49,14 @@ Line = tuple[bytes, bytes]
 
 @dataclass(frozen=True)
 class Adapter:
-    """What an open adapter said of itself.
+    """What is known of an open adapter.
 
-    ``answers``: it has said anything. ``acknowledges`` transmits: yes, no, or (``None``) nobody
-    knows before the first one. ``unanswered``: commands that were given and not answered.
-    ``status``: what it answered to F once it was open: :data:`STATUS`, :data:`REFUSED`,
-    :data:`DONE` or nothing. ``answer_ns``: no answer took longer. ``commands`` have configured and
-    opened it. ``lines`` has the beginning of a line that was not complete yet; ``early`` are lines
-    that came behind the answer to the last command.
+    ``answers``: it has answered at all. ``acknowledges`` transmits: ``None`` if that is not known
+    before the first one. ``unanswered``: commands without an answer. ``status``: the kind of its
+    answer to F once it was open: :data:`STATUS`, :data:`REFUSED`, :data:`DONE`, or ``None`` without
+    one. ``answer_ns``: no answer took longer. ``commands`` configured and opened it. ``lines``
+    holds the beginning of an incomplete line; ``early`` are the lines that followed the answer to
+    the last command.
     """
 
     version: str | None
@@ -95,7 +95,7 @@ class _Handshake:
         self._asked_ns = 0  # when the last question was asked
         self._versions_asked = 0
         self._versions = 0  # answers to V
-        self._bare = 0  # answers that say nothing but done or refused
+        self._bare = 0  # answers that only say "done" or "refused"
         self._bare_before = 0  # the last question
         self._first_bare_ns = 0
         self._is_candapter = False
@@ -112,8 +112,8 @@ class _Handshake:
         serial = self._catch_up(dialect) if answers else None
         commands = commands_of(self._options, dialect, self._named(version))
         unanswered, is_silent = self._configure(commands, dialect, version)
-        dialect = self._dialect(version)  # a CANdapter shows itself by how it acknowledges
-        status, early = self._settle(version) if is_silent else self._status()
+        dialect = self._dialect(version)  # a CANdapter is recognised by its acknowledgements
+        status, early = self._await_version(version) if is_silent else self._status()
         acknowledges: bool | None = None if unanswered else True
         if is_silent and version is not None:
             acknowledges = False
@@ -152,13 +152,13 @@ class _Handshake:
     def _greet(self) -> str | None:
         """Closes the channel and returns the answer to ``V``; ``None`` if it has none.
 
-        A line of text is the answer if each further ``V`` brings the same one: an adapter that
-        boots writes text, too.
+        A line of text is the answer only if each further ``V`` brings the same one: a booting
+        adapter writes text, too.
         """
         self._began_ns = monotonic_ns()
         deadline = self._began_ns + _FIRST_SIGN_NS
         self._ask_version(closing(self._dialect(None).line_buffer))
-        before: set[bytes] = set()  # text that earlier questions have brought
+        before: set[bytes] = set()  # text that came after earlier questions
         now: set[bytes] = set()
         again_ns = self._asked_ns + _ASK_AGAIN_NS
         answered = 0  # questions in a row that brought an answer to C, and none to V
@@ -186,7 +186,7 @@ class _Handshake:
             again_ns = monotonic_ns() + _QUIET_NS
 
     def _confirmed(self, text: bytes) -> bool:
-        """Whether several ``V`` bring that text as often, and not only now and then."""
+        """Whether each of several ``V`` brings that text."""
         self._answer_ns = monotonic_ns() - self._began_ns
         self._port.write((b"V" + CR) * _TIMES)
         self._versions_asked += _TIMES
@@ -211,9 +211,9 @@ class _Handshake:
         self._asked_ns = monotonic_ns()
 
     def _catch_up(self, dialect: Dialect) -> str | None:
-        """Waits for the answers to whatever was asked more than once; returns the serial number.
+        """Waits for the answers to repeated questions; returns the serial number.
 
-        Answers come in order: behind the one to ``N``, or the last one to ``V``, nothing is late.
+        Answers come in order: after the answer to ``N``, or to the last ``V``, none is missing.
         """
         if dialect.has_serial_number:
             self._port.write(b"N" + CR)
@@ -242,11 +242,11 @@ class _Handshake:
     def _configure(
         self, commands: list[Command], dialect: Dialect, version: str | None
     ) -> tuple[list[str], bool]:
-        """Gives the commands; returns those without an answer, and whether it never answers."""
+        """Writes the commands; returns those without an answer, and whether it never answers."""
         unanswered = []
         is_silent = False
         patience_ns = self._patience_ns()
-        if dialect.repeatable:  # only a fork of it would answer, as fast as it answers V
+        if dialect.repeatable:  # only a fork of the firmware answers, as fast as to V
             patience_ns = min(patience_ns, max(_FORK_NS, 4 * self._answer_ns))
         for command in commands:
             self._port.write(command.line)
@@ -259,7 +259,7 @@ class _Handshake:
                 if command.proven:
                     raise CanInitializationError(
                         f"adapter {self._port.name} did not answer '{command.text}' "
-                        f"({command.meaning}), so nobody knows whether it does; "
+                        f"({command.meaning}), so it is not known whether it does that; "
                         f"if its firmware is one of {names()}, say so with dialect="
                     )
             elif answer == BEL and command.needed:
@@ -281,7 +281,7 @@ class _Handshake:
         return None
 
     def _late_answer(self) -> bytes | None:
-        """As :meth:`_answer`, of one that may be late: what comes before the answer to ``V``."""
+        """Like :meth:`_answer` for a late answer: it must come before the answer to ``V``."""
         self._port.write(b"V" + CR)
         deadline = monotonic_ns() + _LONGEST_ANSWER_NS
         late: bytes | None = None
@@ -293,9 +293,9 @@ class _Handshake:
                 late = terminator
         return late
 
-    def _settle(self, version: str | None) -> tuple[None, list[Line]]:
-        """Waits until an adapter that acknowledges nothing has carried out its commands: answers
-        come in order. Returns the lines that came before that."""
+    def _await_version(self, version: str | None) -> tuple[None, list[Line]]:
+        """Waits until an adapter that acknowledges nothing has executed its commands, which the
+        answer to ``V`` shows. Returns the lines that came before it."""
         early: list[Line] = []
         if version is not None:
             self._port.write(b"V" + CR)
@@ -304,13 +304,13 @@ class _Handshake:
                 if answer is None:
                     raise CanInitializationError(
                         f"adapter {self._port.name} said {version!r} and does not answer V; "
-                        "was it starting?"
+                        "was it booting?"
                     )
                 early.append(answer)
         return None, [*early, *self._waiting]
 
     def _status(self) -> tuple[str | None, list[Line]]:
-        """What an open channel answers to ``F``, and the lines that came before that."""
+        """The kind of the answer to ``F`` of an open channel, and the lines that came before it."""
         self._port.write(b"F" + CR)
         deadline = monotonic_ns() + self._patience_ns()
         early: list[Line] = []
@@ -326,7 +326,7 @@ class _Handshake:
             if monotonic_ns() >= deadline:
                 return None
             data = self._port.wait()
-            self._waiting.extend(self._buffer.feed(data) if data else self._buffer.settle())
+            self._waiting.extend(self._buffer.feed(data) if data else self._buffer.release())
         line, terminator = self._waiting.popleft()
         if not line or terminator in (BEL, ACK):
             self._first_bare_ns = self._first_bare_ns or monotonic_ns()
@@ -335,7 +335,7 @@ class _Handshake:
 
 
 def status_kind(line: bytes, terminator: bytes) -> str | None:
-    """What kind of answer to ``F`` a line is, if it is one."""
+    """The kind of answer to ``F`` that a line is; ``None`` if it is not one."""
     if terminator == BEL:
         return REFUSED
     if len(line) == 3 and line[:1] in b"Ff":
@@ -344,7 +344,7 @@ def status_kind(line: bytes, terminator: bytes) -> str | None:
 
 
 def _is_text(line: bytes, terminator: bytes) -> bool:
-    """Whether a line is in words: neither a frame nor an acknowledgement."""
+    """Whether a line is text: neither a frame nor an acknowledgement."""
     if terminator not in (CR, LF) or not line.isascii() or not line.decode("ascii").isprintable():
         return False
     return len(line) > 1 and not _FRAME_LIKE.fullmatch(line)

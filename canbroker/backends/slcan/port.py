@@ -23,7 +23,7 @@ from canbroker.system.wake import Wake
 _CHUNK = 65_536
 _WRITE_TIMEOUT_S = 1.0
 _POLL_S = 0.05
-#: What a pump holds before it leaves the rest to the driver.
+#: Bytes that a pump buffers before it leaves the rest to the driver.
 _PUMP_LIMIT = 1 << 20
 
 _FOREIGN: tuple[type[Exception], ...] = (OSError, ValueError)  # SerialException is an OSError
@@ -64,9 +64,9 @@ class Port:
             self._serial.timeout = _POLL_S  # reads do the waiting
 
     def start(self, pumped: bool) -> None:
-        """Reads without waiting from here on; ``pumped``: through a thread of the port's own.
+        """Makes reads non-blocking from now on; ``pumped``: a thread of the port reads ahead.
 
-        The thread gives a descriptor to a line that has none, and one that :meth:`wake` can set.
+        The thread provides a descriptor that :meth:`wake` can set, also for lines without one.
         """
         if pumped or self._descriptor is None:
             self._pump = _Pump(self)
@@ -83,7 +83,7 @@ class Port:
             self._pump.wake.set()
 
     def read(self) -> bytes:
-        """What has arrived, perhaps nothing; never waits.
+        """The bytes that have arrived, possibly none; never waits.
 
         :raises AdapterGoneError: the device is gone, or the port was closed.
         """
@@ -95,7 +95,7 @@ class Port:
             return self._serial.read(_CHUNK)
 
     def wait(self) -> bytes:
-        """What has arrived; waits up to 50 ms for something.
+        """The bytes that have arrived; waits up to 50 ms for some.
 
         :raises AdapterGoneError: as :meth:`read`.
         """
@@ -108,7 +108,7 @@ class Port:
 
     @property
     def is_torn(self) -> bool:
-        """Whether a write ended before all of it was written, perhaps amid a line."""
+        """Whether a write was incomplete, possibly in the middle of a line."""
         return self._is_torn
 
     @property
@@ -133,8 +133,8 @@ class Port:
             self._is_torn = False
 
     def _write_out(self, rest: memoryview) -> None:
-        # pyserial's own looks at the clock only: a process that was stopped meanwhile would blame
-        # the device for that, also when everything was written.
+        # pyserial's own write only looks at the clock: after the process was stopped for a while,
+        # it would report a timeout of the device even if everything was written.
         while rest:
             if not select.select([], [self._serial.fileno()], [], _WRITE_TIMEOUT_S)[1]:
                 raise serial.SerialTimeoutException
@@ -159,7 +159,7 @@ class Port:
         return self._closed
 
     def _discard_output(self) -> None:
-        # Closing a line waits for its output, which nobody takes any more.
+        # Closing would wait for output that the device no longer accepts.
         try:
             self._serial.reset_output_buffer()
         except _FOREIGN:
@@ -258,14 +258,14 @@ def _open(name: str, baudrate: int, rtscts: bool) -> serial.Serial:
 
 
 def _claim(line: serial.Serial, request: str = "TIOCEXCL") -> None:
-    """Has the system refuse the device to other programs; pyserial's lock asks them to heed it.
+    """Makes the system deny the device to other programs; pyserial's lock is only advisory.
 
-    Not a pseudo-terminal: the flag stays until every program has closed it, and the program at its
-    other end usually keeps it open.
+    Pseudo-terminals are left alone: the flag stays until every program has closed them, and the
+    program at the other end usually keeps them open.
     """
     if os.name != "posix" or type(line) is not serial.Serial:
         return
-    with suppress(*_FOREIGN):  # a device without it is shared as it was
+    with suppress(*_FOREIGN):  # a device that does not support it stays shared
         if os.major(os.fstat(line.fileno()).st_rdev) not in _PSEUDO_TERMINALS:
             fcntl.ioctl(line.fileno(), getattr(termios, request))
 

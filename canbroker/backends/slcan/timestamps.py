@@ -9,18 +9,18 @@ from canbroker.system.clock import MILLISECOND, SECOND
 
 _WRAP_MS = 60_000
 _WINDOW_NS = 5 * SECOND
-#: A disagreement above this is a clock that was set or an adapter that restarted, not latency.
+#: A larger difference is not latency: a clock was set, or the adapter restarted.
 _RESYNC_NS = 5 * SECOND
 #: Times go back by more only when the wall clock was set.
 _SLEW_NS = 100 * MILLISECOND
 _STRETCH_NS = SECOND // 2
 _TOLERANCE_NS = 100 * MILLISECOND
-#: Before a counter has shown that it keeps time, it makes no frame older than this.
+#: Until a counter has proven to keep time, it may not date a frame back by more than this.
 _UNPROVEN_NS = 250 * MILLISECOND
 
 
 class AdapterClock:
-    """Maps an adapter's counter, which wraps at 60,000 ms, to a clock of the host's. One thread.
+    """Maps an adapter's counter, which wraps at 60,000 ms, to the host's clock. One thread.
 
     Times never go backwards, except after one of the clocks was set. ``late_ns``: how much later
     than its stamp the last frame arrived, by clocks that differ by a constant.
@@ -56,22 +56,23 @@ def _onward(time_ns: int, latest_ns: int, by_ns: int) -> int:
 class Timekeeping:
     """Whether an adapter's counter keeps time with the host's clock. One thread.
 
-    Some firmwares count frames where others count milliseconds, or count wrongly. In each stretch
-    of :data:`_STRETCH_NS`, the smallest ``arrival - counter`` is free of latency, as some frame
-    is on time. A counter that keeps time has it within :data:`_TOLERANCE_NS` and 1 % of the time
-    since the first stretch; one that has not, in two stretches one after the other, does not.
-    Both are wide: a crystal is good to 0.01 %, a busy adapter's least latency to some 10 ms.
+    Some firmware counts frames instead of milliseconds, or counts wrongly. In each stretch of
+    :data:`_STRETCH_NS`, the smallest ``arrival - counter`` is free of latency, because some frame
+    is on time. If the counter keeps time, that value stays the same, within :data:`_TOLERANCE_NS`
+    plus 1 % of the time since the first stretch. A counter that fails this in two consecutive
+    stretches does not keep time. Both limits are wide: a crystal is accurate to 0.01 %, the least
+    latency of a busy adapter to some 10 ms.
     """
 
     def __init__(self) -> None:
         self._first: tuple[int, int] | None = None  # when the first stretch ended, its smallest
         self._smallest: int | None = None  # of this stretch
         self._until_ns = 0
-        self._astray = False  # the last stretch was
+        self._astray = False  # in the last stretch it was outside the limits
         self.is_proven = False  # it has kept time for some stretches
 
     def keeps_time(self, late_ns: int, now_ns: int) -> bool:
-        """Takes a frame's :attr:`AdapterClock.late_ns`; ``False`` if the counter is not a clock.
+        """Notes a frame's :attr:`AdapterClock.late_ns`; ``False`` if the counter is not a clock.
 
         :param now_ns: monotonic, as the wall clock may be set.
         """
@@ -100,7 +101,7 @@ class Stamps:
     """Puts an adapter's stamps, mapped to the wall clock, into frames. One thread.
 
     ``mode`` is the parameter ``timestamps``. ``expected``: the last data frame had a stamp.
-    ``problem`` is set once, when ``auto`` gives the adapter's clock up.
+    ``problem`` is set once, when ``auto`` stops using the adapter's clock.
     """
 
     def __init__(self, mode: str) -> None:
@@ -113,7 +114,7 @@ class Stamps:
         self._timekeeping = Timekeeping() if mode == "auto" else None
 
     def stamp(self, frame: Frame, adapter_ms: int | None, wall_ns: int, now_ns: int) -> None:
-        """Takes the stamp of a frame that has just arrived; now is ``wall_ns``, ``now_ns``."""
+        """Stamps a frame that arrived just now: at ``wall_ns`` (wall), ``now_ns`` (monotonic)."""
         if adapter_ms is not None and is_ambiguous(frame) and not self.expected:
             return  # its data
         if not frame.flags & REMOTE:
@@ -125,7 +126,7 @@ class Stamps:
         if (timekeeping := self._timekeeping) is not None:
             if not timekeeping.keeps_time(self._clock.late_ns, now_ns):
                 self._used = False
-                self.problem = "its time stamps are not those of a clock"
+                self.problem = "its time stamps do not keep time"
                 return
             earliest_ns = 0 if timekeeping.is_proven else wall_ns - _UNPROVEN_NS
         frame.timestamp_ns = max(earliest_ns, self._on_wall(host_ns, wall_ns - now_ns))
@@ -133,7 +134,7 @@ class Stamps:
 
     def _on_wall(self, monotonic_ns: int, ahead_ns: int) -> int:
         """A monotonic time on the wall clock, which is ``ahead_ns`` now, and may be set."""
-        if abs(ahead_ns - self._ahead_ns) > MILLISECOND:  # less is between two looks at clocks
+        if abs(ahead_ns - self._ahead_ns) > MILLISECOND:  # less may pass between reading two clocks
             self._ahead_ns = ahead_ns
         self._latest_ns = _onward(monotonic_ns + self._ahead_ns, self._latest_ns, _SLEW_NS)
         return self._latest_ns

@@ -1,11 +1,11 @@
-"""Transmits on their way through a serial adapter, and the answers that they get; no I/O.
+"""Tracks transmits through a serial adapter, and their answers; no I/O.
 
-The adapter answers every transmit in order: CR (or ``z``, ``Z`` and CR) "taken", BEL "refused".
-An open channel refuses a valid frame when its transmit queue is full, so a refused one is sent
-again. Some transmits are under way at a time, because a round trip over USB takes longer than a
-frame on the bus. That has a price: the queue can drain between two lines, so that a frame after a
-refused one is taken. Sending the refused one then would invert their order; it fails instead. The
-backend keeps that from happening by sending one at a time when the queue may be full (``backlog``).
+The adapter answers every transmit in order: CR (or ``z``, ``Z`` and CR) "accepted", BEL "refused".
+An open channel refuses a valid frame when its transmit queue is full, so a refused frame is sent
+again. Several transmits are under way at a time, because a round trip over USB takes longer than a
+frame on the bus. The price: the queue can drain between two lines, so that the adapter accepts a
+frame after a refused one. Resending the refused one would invert their order, so it fails instead.
+The backend avoids this by sending one at a time when the queue may be full (``backlog``).
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class _Entry:
         self.refused_ns = 0  # the first time; 0 is never
 
     def gives_up_ns(self) -> int | None:
-        """When waiting is over; ``None`` if never."""
+        """When it fails if it still waits; ``None``: never."""
         times = [self.transmit.expires_ns] if self.transmit.expires_ns else []
         if self.refused_ns:
             times.append(self.refused_ns + RETRY_FOR_NS)
@@ -56,7 +56,7 @@ def _number(entry: _Entry) -> int:
 class TransmitWindow:
     """The order and the number of transmits under way. Times are monotonic ns; any thread.
 
-    Lines that methods return are to be written, in this order, by whoever called.
+    The caller writes the lines that methods return, in this order.
     """
 
     def __init__(
@@ -75,9 +75,9 @@ class TransmitWindow:
         self._asking = False
 
     def ask(self) -> bool:
-        """Keeps transmits back, so that the next answer is to a question and not to one of them.
+        """Holds transmits back until :meth:`answered`, so that the next answer is to a question.
 
-        ``False`` if some are under way. :meth:`answered` ends it.
+        ``False`` if some are under way.
         """
         with self._lock:
             if self._outstanding or self._waiting:
@@ -86,12 +86,12 @@ class TransmitWindow:
             return True
 
     def answered(self) -> None:
-        """The question that :meth:`ask` was for is over; what waits is for :meth:`retry`."""
+        """The question was answered or given up; :meth:`retry` sends the transmits that wait."""
         with self._lock:
             self._asking = False
 
     def room(self, *, alone: bool = False) -> int:
-        """How many transmits :meth:`add` would have written at once.
+        """How many transmits :meth:`add` would write at once.
 
         ``alone``: as if the window had the size 1, where no frame can overtake another.
         """
@@ -101,7 +101,7 @@ class TransmitWindow:
             return self._room()
 
     def add(self, transmits: Sequence[Transmit], now_ns: int) -> bytes:
-        """Takes transmits; returns the lines to write now.
+        """Adds transmits; returns the lines to write now.
 
         A refusal may close the window between :meth:`room` and this call: the surplus then waits
         for :meth:`retry`.
@@ -117,8 +117,8 @@ class TransmitWindow:
             return self._under_way(entries[:room], now_ns)
 
     def taken(self) -> list[Transmit] | None:
-        """The adapter took the oldest transmit. Returns what that ends, in order of transmission:
-        refused ones that it overtook, and itself, last. ``None`` if there was nothing to take."""
+        """The adapter accepted the oldest transmit. Returns the transmits that this ends, in order:
+        refused ones that it overtook, then itself. ``None`` if none was under way."""
         with self._lock:
             if not self._outstanding:
                 return None
@@ -150,7 +150,7 @@ class TransmitWindow:
             return True
 
     def give_up(self, now_ns: int) -> list[Transmit]:
-        """Ends those that have waited long enough, in order."""
+        """Fails and returns, in order, the transmits that have waited too long."""
         with self._lock:
             ended = []
             kept: list[_Entry] = []
@@ -204,8 +204,8 @@ class TransmitWindow:
             return [entry.transmit for entry in left]
 
     def _room(self) -> int:
-        # A frame that is being sent again holds the others back too: this keeps the order, and
-        # keeps two threads from writing at the same time.
+        # A frame that is being sent again also holds the others back. This keeps the order, and
+        # prevents two threads from writing at the same time.
         if self._waiting or self._retrying or self._asking:
             return 0
         return max(0, self._size - len(self._outstanding))

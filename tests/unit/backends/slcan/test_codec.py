@@ -171,8 +171,8 @@ def test_an_empty_line_that_may_be_part_of_an_end_is_held() -> None:
     buffer = LineBuffer()
     assert list(buffer.feed(b"t1230\r\r")) == [FRAME]
     assert buffer.held
-    assert list(buffer.settle()) == [DONE]
-    assert list(buffer.settle()) == []
+    assert list(buffer.release()) == [DONE]
+    assert list(buffer.release()) == []
     assert list(buffer.feed(b"t1230\rt1230\r\r")) == [FRAME, FRAME, DONE]
     assert not buffer.held, "a frame has shown how this adapter ends its lines"
 
@@ -181,7 +181,7 @@ def test_one_that_is_part_of_an_end_waits_for_as_long_as_it_takes() -> None:
     buffer = LineBuffer()
     assert list(buffer.feed(b"t1230\r\r\nt1230\r\r")) == [FRAME, FRAME]
     assert not buffer.held
-    assert list(buffer.settle()) == []
+    assert list(buffer.release()) == []
     assert list(buffer.feed(b"\n\r")) == [DONE]
 
 

@@ -9,9 +9,14 @@ import pytest
 
 from canbroker.backends import open_backend, parse_options
 from canbroker.backends.socketcan.interface import command, mismatch
-from canbroker.backends.socketcan.netlink import NetDevice, find_link, parse_attributes, parse_link
+from canbroker.backends.socketcan.netlink import (
+    NetDevice,
+    find_link,
+    list_links,
+    parse_attributes,
+    parse_link,
+)
 from canbroker.backends.socketcan.options import SocketcanOptions
-from canbroker.backends.socketcan.scan import interfaces
 from canbroker.errors import CanInitializationError
 
 
@@ -171,7 +176,7 @@ def test_the_kernel_of_this_machine_answers() -> None:
     assert find_link("lo") is None
     assert find_link("nosuch0") is None
     assert find_link("a-name-that-only-an-altname-can-have") is None
-    assert all(link.name and link.index for link in interfaces())
+    assert all(link.name and link.index for link in list_links())
 
 
 def test_an_interface_that_is_not_there_is_named() -> None:
