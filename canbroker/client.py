@@ -50,7 +50,7 @@ class Bus(EndingBus):
 
     _message_type = Message  # the class of received messages
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - python-can's arguments and ours
         self,
         channel: Any = None,
         interface: str | None = None,
@@ -260,7 +260,7 @@ class Bus(EndingBus):
 
     # ------------------------------------------------------------------------------- periodic
 
-    def send_periodic(
+    def send_periodic(  # noqa: PLR0913 - python-can's arguments and ours
         self,
         msgs: Message | Sequence[Message],
         period: float,

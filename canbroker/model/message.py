@@ -73,7 +73,7 @@ class Message:
         "timestamp",
     )
 
-    def __init__(
+    def __init__(  # noqa: PLR0913, PLR0917 - python-can documents these thirteen
         self,
         timestamp: float = 0.0,
         arbitration_id: int = 0,
