@@ -1,4 +1,4 @@
-"""What commands have in common: the options that name a channel, and the running broker."""
+"""Shared by commands: the options that open a channel, and the running broker."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from canbroker.transport.runtime import Runtime
 from canbroker.transport.sockets import SharedContext
 from canbroker.wire import control
 
-#: Arguments of ``Bus`` that are no parameters of an interface; ``self`` is the first.
+#: Arguments of ``Bus`` that are not parameters of an interface, including ``self``.
 _OWN_ARGUMENTS: Final = OWN.union(inspect.signature(Bus.__init__).parameters)
 
 _T = TypeVar("_T")
@@ -43,7 +43,7 @@ class NotNegative(click.FloatRange):
         return number
 
 
-#: As many as Python counts; at any rate they take ages.
+#: Larger counts are cut to this one, which no command ever reaches.
 _MANY: Final = 1 << 62
 
 
@@ -66,7 +66,7 @@ broker_option = click.option(
 
 @dataclass(frozen=True)
 class Opener:
-    """Opens channels as the options of :func:`opens_channels` say."""
+    """Opens channels with the options of :func:`opens_channels`."""
 
     interface: str | None
     parameters: dict[str, Any]
@@ -77,14 +77,14 @@ class Opener:
         given = {"can_filters": filters, "broker": self.broker, **self.parameters}
         try:
             return kind(channel, self.interface, **given)
-        except ValueError as error:  # one of Bus's own arguments, which environment or files say
+        except ValueError as error:  # an argument of Bus itself, from the environment or a file
             raise CanInitializationError(str(error)) from error
 
 
 def opens_channels(*bitrate_names: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Gives a command the options that say how to open a channel, as one ``opener`` argument.
+    """Adds the options that open a channel to a command, as one ``opener`` argument.
 
-    :param bitrate_names: of the option for the bitrate, which is no ``-b`` where that is taken.
+    :param bitrate_names: of the option for the bitrate, as ``-b`` is not free in every command.
     """
     options = (
         click.option(
@@ -134,15 +134,15 @@ def opens_channels(*bitrate_names: str) -> Callable[[Callable[..., None]], Calla
 
 
 def parameter(text: str) -> tuple[str, Any]:
-    """``KEY=VALUE``; the value as in a configuration file, or a text if it is nothing else.
+    """Splits ``KEY=VALUE``. The value is read as in a configuration file; if that fails, as text.
 
-    :raises click.BadParameter: it is not of that form, or names an argument of ``Bus``.
+    :raises click.BadParameter: it has another form, or names an argument of ``Bus``.
     """
     key, equals, value = text.partition("=")
     if not key or not equals:
         raise click.BadParameter(f"{text!r} is not KEY=VALUE")
     if key in _OWN_ARGUMENTS:
-        raise click.BadParameter(f"{key!r} is no parameter of an interface")
+        raise click.BadParameter(f"{key!r} is not a parameter of an interface")
     return key, _scalar(value)
 
 
@@ -152,9 +152,9 @@ def outgoing(frame: Frame) -> Message:
 
 
 def running_broker(address: str | None) -> Runtime:
-    """Where the broker at ``address`` runs. Starts none.
+    """The runtime directory of the running broker at ``address``. Does not start one.
 
-    :raises CanInitializationError: none runs there.
+    :raises CanInitializationError: no broker runs there.
     """
     runtime = Runtime.at(address)
     if not discovery.is_running(runtime):
@@ -165,7 +165,7 @@ def running_broker(address: str | None) -> Runtime:
 def ask(runtime: Runtime, method: str, result: type[_T], timeout: float = 5.0) -> _T:
     """The broker's answer to a method without parameters.
 
-    :raises CanError: it is an error, or there is none within ``timeout`` seconds.
+    :raises CanError: the answer is an error, or there is none within ``timeout`` seconds.
     """
     context = SharedContext()
     try:

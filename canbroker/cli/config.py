@@ -25,7 +25,7 @@ def config() -> None:
 
 @config.command()
 @click.option("--context", metavar="NAME", help="As config_context of Bus.")
-@click.option("--json", "as_json", is_flag=True, help="Everything, for programs.")
+@click.option("--json", "as_json", is_flag=True, help="Print everything as JSON.")
 @broker_option
 def show(context: str | None, as_json: bool, broker: str | None) -> None:
     """Show what Bus() takes from environment and files, and where each value is from.

@@ -24,18 +24,18 @@ from canbroker.wire.tasks import ListTasks, RepeatCounts, TaskList
 
 _SAMPLE_S: Final = 0.2
 
-#: Actors answer at once; on a busy machine somewhat later.
+#: Actors answer at once, on a busy machine within this time.
 _ANSWER_S: Final = 0.7
 
 
 @click.command()
-@click.option("--tasks", "with_tasks", is_flag=True, help="Periodic tasks, too.")
-@click.option("--json", "as_json", is_flag=True, help="Everything, for programs.")
+@click.option("--tasks", "with_tasks", is_flag=True, help="Also show periodic tasks.")
+@click.option("--json", "as_json", is_flag=True, help="Print everything as JSON.")
 @broker_option
 def status(with_tasks: bool, as_json: bool, broker: str | None) -> None:
     """Show channels, clients and processes of a broker.
 
-    Starts none. Rates, bus load and processor time are those of the last moment, counts those
+    Does not start one. Rates, bus load and processor time are current values; counts are totals
     since the channel was opened.
 
     \b
@@ -63,9 +63,9 @@ def status(with_tasks: bool, as_json: bool, broker: str | None) -> None:
 
 
 def silent_actors(answer: control.BrokerStatus) -> dict[str, str]:
-    """The actors that do not answer now, as people call them, by their endpoints.
+    """The actors that do not answer now: their names for people, by endpoint.
 
-    All are asked at once; one that hangs is killed by the broker some seconds later.
+    All are asked at the same time. The broker kills an actor that hangs some seconds later.
     """
     asked: dict[str, tuple[str, str, control.Params, type[object]]] = {}
     for channel in answer.channels:
@@ -84,7 +84,7 @@ def silent_actors(answer: control.BrokerStatus) -> dict[str, str]:
         _, method, params, result = asked[endpoint]
         try:
             return call(context, parse_address(endpoint), method, params, result, deadline) is None
-        except (WireError, CanError):  # it says something
+        except (WireError, CanError):  # it has answered
             return False
 
     try:
@@ -98,7 +98,7 @@ def silent_actors(answer: control.BrokerStatus) -> dict[str, str]:
 
 
 def sample_processes(answer: control.BrokerStatus) -> list[ProcessUse]:
-    """What the broker and its actors use, measured over a fifth of a second."""
+    """The use of resources by the broker and its actors, measured for a fifth of a second."""
     names = {answer.pid: "broker"}
     names |= {channel.pid: channel.name for channel in answer.channels if channel.pid}
     if answer.scheduler.pid:
@@ -107,7 +107,7 @@ def sample_processes(answer: control.BrokerStatus) -> list[ProcessUse]:
     for pid, name in names.items():
         try:
             process = psutil.Process(pid)
-            process.cpu_percent()  # the next call counts from here
+            process.cpu_percent()  # the next call measures from here
         except psutil.NoSuchProcess:
             continue
         started.append((name, process))

@@ -23,8 +23,8 @@ _STOP_S: Final = 10.0
 def stop(broker: str | None) -> None:
     """Stop the broker and everything it has started.
 
-    Returns when its processes, sockets and lock are gone. Programs that still use a channel
-    get an error.
+    Returns when its processes, sockets and lock are gone. Programs that still use a channel get an
+    error.
 
     \b
     Example:
@@ -35,7 +35,7 @@ def stop(broker: str | None) -> None:
         ask(runtime, "shutdown", control.Nothing)
     except CanTimeoutError:
         raise
-    except CanError as error:  # it is of another version
+    except CanError as error:  # the broker has another version
         raise CanOperationError(
             f"{runtime.place.describe_broker()} does not stop: {error}"
         ) from error
@@ -44,9 +44,9 @@ def stop(broker: str | None) -> None:
 
 
 def _wait_for_end(runtime: Runtime) -> None:
-    """Waits until the broker has let go of its lock, which it does last of all.
+    """Waits until the broker has released its lock, which it does last.
 
-    :raises CanTimeoutError: it has not in time.
+    :raises CanTimeoutError: it has not released it in time.
     """
     deadline = clock.deadline_after(_STOP_S)
     while (lock := BrokerLock.take(runtime.lock_path)) is None:

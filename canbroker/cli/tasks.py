@@ -23,8 +23,9 @@ _STYLES: Final = {"scheduler": "green", "kernel": "cyan", "paused": "yellow"}
 
 
 def running_tasks(status: control.BrokerStatus, silent: Container[str] = ()) -> list[TaskStatus]:
-    """All tasks, in the order in which they were added; none if no scheduler runs, or it is one of
-    the ``silent`` endpoints, which are not asked.
+    """All tasks, in the order in which they were added; none if the scheduler does not run.
+
+    :param silent: endpoints of actors that do not answer; they are not asked.
 
     :raises CanError: the scheduler does not answer.
     """
@@ -48,7 +49,7 @@ def running_tasks(status: control.BrokerStatus, silent: Container[str] = ()) -> 
 
 
 def tasks_table(status: control.BrokerStatus, tasks: Sequence[TaskStatus]) -> Table:
-    """One line a task: whose it is, what it sends, its account, and how late it was."""
+    """A line for each task: its owner, its frames, how many were sent, and how late they were."""
     programs = {
         client.client_id: str(client.pid or "?")
         for channel in status.channels
@@ -74,7 +75,7 @@ def tasks_table(status: control.BrokerStatus, tasks: Sequence[TaskStatus]) -> Ta
 
 
 def show_tasks(status: control.BrokerStatus, tasks: Sequence[TaskStatus], console: Console) -> None:
-    """Prints the tasks, and what went wrong with them last."""
+    """Prints the tasks, and the last problem of each."""
     if not tasks:
         console.print("no periodic tasks")
         return
@@ -90,7 +91,7 @@ def _count_repeated(
     tasks: Sequence[TaskStatus],
     silent: Container[str],
 ) -> None:
-    """What a driver repeats, its channel counts; not one that has gone down meanwhile."""
+    """Adds the frames that drivers repeat, which channels count; skips channels that are down."""
     by_key = {(task.client_id, task.task): task for task in tasks if task.mode == "kernel"}
     channels = {task.channel for task in by_key.values()}
     for channel in status.channels:

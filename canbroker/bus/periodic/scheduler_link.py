@@ -22,25 +22,25 @@ from canbroker.errors import (
 )
 from canbroker.system import clock, locks
 from canbroker.system.locks import Rank
-from canbroker.transport.address import Address, parse_address
+from canbroker.transport.address import parse_address
 from canbroker.transport.calls import ControlError, ControlLink, NoAnswerError, result_of
 from canbroker.transport.runtime import Runtime
 from canbroker.wire import WireError, control
 from canbroker.wire.tasks import AddTask, ModifyTask, StopTasks, TaskAdded, TaskTrouble
 
-#: The scheduler is a process; this long it may take to start on a busy machine.
+#: On a busy machine, the process of the scheduler takes this long to start.
 _START_S: Final = 20.0
 
-#: It answers at once. A request that was lost, because it was killed, is sent again.
+#: It answers at once. A request is repeated, as a scheduler that is killed loses it.
 _ANSWER_NS: Final = 5 * clock.SECOND
 _AGAIN_NS: Final = clock.SECOND // 2
 
-#: A task is not started so shortly before that time is over: the answer would come too late.
+#: A task is not started later than this before its request expires: the answer would be late.
 _UNDERWAY_NS: Final = clock.SECOND // 10
 
 _LEAVE_NS: Final = clock.SECOND
 
-#: Requests on their way at a time.
+#: The most unanswered requests.
 _AT_ONCE: Final = 256
 
 _logger = logging.getLogger("canbroker.bus")
@@ -49,11 +49,11 @@ _T = TypeVar("_T")
 
 
 class TaskLink:
-    """Asks the scheduler for one client, and hears what it says unasked.
+    """The requests of one client to the scheduler, and the scheduler's unsolicited reports.
 
-    Any number of threads, which take turns. Connects with the first request. Requests are
-    repeated until they are answered: any of them may arrive twice. What is asked after a request
-    that was not answered also arrives after it.
+    Any number of threads, which take turns. Connects with the first request. Requests are repeated
+    until they are answered, so any of them may arrive twice. A request that follows an unanswered
+    one also arrives after it.
     """
 
     def __init__(
@@ -116,7 +116,7 @@ class TaskLink:
         return _result(reply, TaskAdded, "task_add")
 
     def take_back(self, task: int) -> None:
-        """Has a task stopped that may be started still, without waiting for it. In a turn."""
+        """Asks to stop a task that may still be started, without waiting. In a turn."""
         if self._link is not None:
             stop = StopTasks(client_id=self.client_id, task=task)
             self._link.send(control.encode_request(next(self._numbers), "task_stop", stop))
@@ -140,7 +140,7 @@ class TaskLink:
                 _result(reply, control.Nothing, "task_stop")
 
     def leave(self) -> None:
-        """Ends all tasks of the client, before it leaves its channel, which ends them, too."""
+        """Ends all tasks of the client, before it leaves its channel, which also ends them."""
         if self._link is None:
             return
         requests = [StopTasks(client_id=self.client_id)]
@@ -150,10 +150,10 @@ class TaskLink:
         except CanError as error:
             _logger.debug("the scheduler did not confirm the end of periodic tasks: %s", error)
 
-    # --------------------------------------------------------------------------------- unasked
+    # ----------------------------------------------------------------------------- unsolicited
 
     def listen(self, wanted: bool) -> None:
-        """Whether :meth:`collect` is called by the timer's thread when there is something."""
+        """Whether the timer's thread calls :meth:`collect` when something has arrived."""
         self._listening = wanted
         if wanted:
             self._arm()
@@ -161,12 +161,12 @@ class TaskLink:
             shared().disarm(self._descriptor)
 
     def collect(self) -> None:
-        """Takes what the scheduler has said, unless somebody is at it, who takes it then."""
+        """Handles the messages that have arrived, unless another thread has a turn and will."""
         if self._link is None or self.turn.taken():
             return
         try:
             self.turn.run(0, self._collect)
-        except CanTimeoutError:  # somebody was faster
+        except CanTimeoutError:  # another thread was faster
             return
         finally:
             self._arm()
@@ -176,14 +176,14 @@ class TaskLink:
         return self.turn.mine()
 
     def wake_up(self) -> None:
-        """Who waits here looks at the wake of the bus, too."""
+        """Nothing to do: threads that wait here also wait for the wake of the bus."""
 
     def close(self) -> None:
-        """Closes the socket; who waits must have been woken, and found the bus closed."""
+        """Closes the socket, after all waiting threads were woken and found the bus closed."""
         self.turn.run(None, self._close)
 
     def forked(self) -> None:
-        """[forked child] The socket is the parent's, and so is the lock."""
+        """[forked child] Leaves socket and lock to the parent."""
         self._arming = locks.make(Rank.ARMING)
         self._descriptor = None
         self._link = None
@@ -195,14 +195,14 @@ class TaskLink:
         try:
             return job()
         finally:
-            self._collect()  # what came since the last answer, as its signal may be gone
+            self._collect()  # messages since the last answer, which may not be signalled any more
 
     def _exchange(
         self, method: str, requests: Sequence[control.Params], timeout_ns: int
     ) -> list[control.Reply]:
-        """The replies to requests that are made at once.
+        """Sends requests together; returns their replies.
 
-        :raises CanOperationError: one of them had none in time, or the bus is being closed.
+        :raises CanOperationError: a reply did not arrive in time, or the bus is being closed.
         """
         link = self._connected()
         bodies = {
@@ -223,7 +223,7 @@ class TaskLink:
         return [self._answers[number] for number in bodies]
 
     def _wait(self, link: ControlLink, until: int) -> None:
-        """Waits until all is answered, or the time is ``until``."""
+        """Waits until all requests are answered, at most ``until`` (monotonic ns)."""
         while self._asked and (left := clock.remaining_ns(until)):
             link.wait(self._life.closing(), left)
             self._check_open()
@@ -239,7 +239,7 @@ class TaskLink:
                 self._descriptor = self._link.socket.fileno()
         return self._link
 
-    def _find_scheduler(self) -> Address:
+    def _find_scheduler(self) -> str:
         nothing, context = control.Params(), self._life.context
         try:
             found = discovery.ask(
@@ -247,11 +247,11 @@ class TaskLink:
             )
         except (ControlError, NoAnswerError) as error:  # of the broker, not of the scheduler
             raise CanOperationError(str(error)) from error
-        return parse_address(found.control)
+        return found.control
 
-    def _connect(self, endpoint: Address) -> ControlLink:
+    def _connect(self, endpoint: str) -> ControlLink:
         try:
-            return ControlLink(self._life.context, endpoint, self.client_id)
+            return ControlLink(self._life.context, parse_address(endpoint), self.client_id)
         except CanInitializationError as error:
             raise CanOperationError(f"the scheduler of periodic tasks: {error}") from error
 
@@ -281,8 +281,10 @@ class TaskLink:
             on_trouble(trouble)
 
     def _arm(self) -> None:
-        """Has the timer look when there is something. What a thread does that has a turn may
-        take the signal away, so it is called after each of them."""
+        """Has the timer call :meth:`collect` when something arrives.
+
+        Called after each turn, as a turn may consume the signal of the socket.
+        """
         with self._arming:  # the socket may be about to be closed
             if self._listening and self._descriptor is not None:
                 shared().arm(self._descriptor, self.collect)
