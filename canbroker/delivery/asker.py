@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Final
 
 from canbroker.delivery.order import Gap, Order
@@ -22,14 +23,23 @@ _GIVE_UP_NS: Final = 10 * clock.SECOND
 class Asker:
     """One subscriber's requests for frames that it has missed. One thread at a time."""
 
-    def __init__(self, context: Context, endpoint: Address, client_id: str = "") -> None:
+    def __init__(
+        self,
+        context: Context,
+        endpoint: Address,
+        client_id: str = "",
+        *,
+        now: Callable[[], int] = clock.monotonic_ns,
+    ) -> None:
         """
         :param endpoint: the channel's control socket.
         :param client_id: the client that the channel accounts the frames to.
+        :param now: the time, in ns.
         :raises CanInitializationError, CanOperationError: cannot open a socket.
         """
         self._link = ControlLink(context, endpoint)
         self._client_id = client_id
+        self._now = now
         self._request = 0  # number of the last request for the frames of a gap
         self._gap: Gap | None = None  # the gap that it was for
         self._since_ns = 0  # when that gap was first asked for
@@ -64,7 +74,7 @@ class Asker:
         gap = order.gap
         if gap is None:
             return False
-        now = clock.monotonic_ns()
+        now = self._now()
         if gap != self._gap:
             self._gap, self._since_ns = gap, now
             self._ask(gap, topic, now)
