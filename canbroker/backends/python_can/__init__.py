@@ -1,9 +1,9 @@
 """Interfaces that canbroker does not have itself, opened through python-can.
 
-:mod:`.options` what a user says, :mod:`.driver` the edge to python-can and its plugins,
-:mod:`.messages` their messages and our frames, :mod:`.exchange` what the actor's threads and the
-driver's share, :mod:`.receiving` and :mod:`.sending` the driver's two threads, :mod:`.backend`
-all of it together. Importing this package does not import python-can; opening does.
+:mod:`.options` are the parameters, :mod:`.driver` opens and closes python-can's bus,
+:mod:`.messages` converts its messages, :mod:`.exchange` connects the actor's threads to the
+driver's, which are :mod:`.receiving` and :mod:`.sending`; :mod:`.backend` puts all of it together.
+Importing this package does not import python-can; opening does.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ OPTIONS = PythonCanOptions
 
 
 def open(options: Options) -> Backend:  # noqa: A001 - the name that every backend module has
-    """Opens the interface, in the process that shall own the adapter.
+    """Opens the interface, in the process that is to own the adapter.
 
     :raises CanInterfaceNotImplementedError: python-can is missing, or does not know it either.
     :raises CanInitializationError: python-can or its driver cannot open it; says why.

@@ -1,4 +1,4 @@
-"""Time stamps of an adapter's clock, on the wall clock."""
+"""Converts the time stamps of an adapter's clock to the wall clock."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ from typing import Final
 from canbroker.backends.clock_offset import ClockOffset
 from canbroker.system import clock
 
-#: The least delay of so long tells how far the clocks are apart now: they drift.
+#: The least delay within this time gives the current offset of the clocks, which drift.
 _WINDOW_NS: Final = 10 * clock.SECOND
 
-#: A message that is so much older than the others was not delayed: one of the clocks was set.
-#: Stamps within this time of the wall clock are of it, as exactly as the driver could tell.
+#: If a message is older than the others by this much, it was not delayed: a clock was set.
+#: Stamps within this time of the wall clock are taken as wall-clock times, exact as they are.
 _JUMP_NS: Final = 2 * clock.SECOND
 
 
 class AdapterClock:
-    """Tells when messages were on the bus, from what drivers stamp them with.
+    """Computes when messages were on the bus, from the stamps of the driver.
 
-    Some count from when the adapter or the system was started. All are assumed to run as fast as
-    the wall clock, nearly; the message that arrived fastest tells the difference, anew every 10
-    s. No message is from the future, and none from before the one that came before it.
+    Some drivers count from the start of the adapter or of the system. All are assumed to run nearly
+    as fast as the wall clock; the message with the least delay gives the offset, renewed every
+    10 s. No result is in the future, and none is before the previous one.
     """
 
     def __init__(self) -> None:
@@ -30,10 +30,10 @@ class AdapterClock:
         self._told_ns = 0
 
     def wall_ns(self, seconds: object, arrival_ns: int) -> int:
-        """When a message was on the bus that is stamped with ``seconds``.
+        """When a message with the stamp ``seconds`` was on the bus.
 
-        That is ``arrival_ns``, its arrival on the wall clock, if the stamp is none or stands
-        still.
+        Without a usable stamp, or if the stamps stand still, that is ``arrival_ns``, when it
+        arrived by the wall clock.
         """
         if not isinstance(seconds, (int, float)) or not math.isfinite(seconds) or not seconds:
             return arrival_ns

@@ -21,21 +21,21 @@ from canbroker.system import clock
 
 _log = logging.getLogger("canbroker.python_can")
 
-#: The driver's calls may take this long to return at the end, shutdown included; the broker is
-#: patient for 3 s.
+#: How long the end waits for the driver's calls to return, including shutdown; the broker waits
+#: for 3 s.
 _CLOSE_NS: Final = 2 * clock.SECOND
 
 
 def open_bus(options: PythonCanOptions) -> PythonCanBackend:
-    """Opens the interface, as :func:`canbroker.backends.python_can.open` says."""
+    """Opens the interface; see :func:`canbroker.backends.python_can.open`."""
     return PythonCanBackend(open_driver(options), options)
 
 
 class PythonCanBackend(Backend):
     """An open bus of python-can; :func:`open_bus` makes it.
 
-    Its driver is called in two threads of ours, which nobody waits for: what a driver blocks is
-    its own reception, or its own sending.
+    Two threads of this object call the driver, and no other thread waits for them: a driver that
+    blocks delays only its own reception or sending.
     """
 
     def __init__(self, bus: can.BusABC, options: PythonCanOptions) -> None:
@@ -44,7 +44,7 @@ class PythonCanBackend(Backend):
         self.info = f"python-can {options.interface}: {getattr(bus, 'channel_info', 'open')}"
         self.bitrate = _rate(parameters.get("bitrate"))
         self.data_bitrate = _rate(parameters.get("data_bitrate"))
-        # A plugin that can FD may not say so afterwards.
+        # A plugin may support FD without reporting it.
         self.fd = parameters.get("fd") is True or bus.protocol in FD_PROTOCOLS
         self._bus = bus
         self._interface = options.interface
@@ -70,7 +70,7 @@ class PythonCanBackend(Backend):
         return self._exchange.take()
 
     def room(self, sender: str) -> int:
-        del sender  # the driver has one queue, whoever sends
+        del sender  # the driver has one queue for all senders
         return self._exchange.room()
 
     def send(self, transmits: Sequence[Transmit]) -> None:
@@ -86,7 +86,7 @@ class PythonCanBackend(Backend):
         return dict(self._reception.throttle.counts)
 
     def close(self) -> None:
-        """As the base says; waits up to 2 s for the driver, and leaves it behind after that."""
+        """See the base class; waits up to 2 s for the driver, then abandons its threads."""
         with self._closing:
             if self._closed:
                 return
@@ -105,21 +105,21 @@ class PythonCanBackend(Backend):
             _log.warning("%s: %s", self._name, problem)
         stuck = ", ".join(thread.name for thread in threads if thread.is_alive())
         if stuck:
-            _log.error("%s: the driver does not return (%s); left behind", self._name, stuck)
+            _log.error("%s: the driver does not return (%s); abandoned", self._name, stuck)
 
     def _start(self, name: str, work: Callable[[], None]) -> threading.Thread:
         def run() -> None:
             try:
                 work()
-            finally:  # a bug of ours, else it had ended before
+            finally:  # has an effect only after a bug: otherwise the exchange has ended
                 self._exchange.lose(f"its {name} thread has crashed")
 
-        # Daemon: a driver that does not return shall not keep the process.
+        # Daemon: a driver that does not return must not keep the process alive.
         thread = threading.Thread(target=run, name=f"python-can {name}", daemon=True)
         thread.start()
         return thread
 
 
 def _rate(value: object) -> int | None:
-    """A bitrate as the user gave it, where it is one."""
+    """The bitrate that the user gave, if it is valid."""
     return value if type(value) is int and value > 0 else None

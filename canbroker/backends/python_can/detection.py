@@ -1,6 +1,6 @@
-"""A process that asks python-can's drivers what they find. Prints each adapter as a line of JSON.
+"""A process that asks python-can's drivers for adapters, and prints each one as a line of JSON.
 
-Drivers load vendors' libraries, which may hang, print or crash; so it is a process that its
+Drivers load vendors' libraries, which may hang, print or crash. So this is a process that its
 parent ends when it takes too long, and each driver is asked in a thread of its own.
 """
 
@@ -20,9 +20,9 @@ from canbroker.backends.python_can.known import driver
 
 
 def main() -> int:
-    """Asks what the first argument says (``wanted``, ``without``) until all have answered."""
+    """Asks the drivers that the first argument selects (``wanted``, ``without``), all at once."""
     asked = json.loads(sys.argv[1])
-    # Drivers' own words go nowhere: standard output is for what was found.
+    # Standard output is for the results; what drivers print goes to standard error.
     results = os.fdopen(os.dup(sys.stdout.fileno()), "w")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
     names = KNOWN.keys() if asked["wanted"] is None else KNOWN.keys() & asked["wanted"]

@@ -1,4 +1,4 @@
-"""Opens and closes a bus of python-can's, and checks that it is what was asked for."""
+"""Opens and closes python-can's bus, and checks that it is the requested one."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from canbroker.model import bit_timing
 
 FD_PROTOCOLS: Final = frozenset({can.CanProtocol.CAN_FD, can.CanProtocol.CAN_FD_NON_ISO})
 
-#: How long a socketcand server is waited for, before its driver is asked to connect.
+#: How long to wait for a socketcand server before its driver connects.
 _CONNECT_S: Final = 2.0
 
 
@@ -27,8 +27,8 @@ def open_driver(options: PythonCanOptions) -> can.BusABC:
     """Opens python-can's bus; own messages are off, and no configuration is read.
 
     :raises CanInterfaceNotImplementedError: python-can does not know the interface.
-    :raises CanInitializationError: the driver is not installed or refuses, in its own words; or
-        it would open something else than was asked for.
+    :raises CanInitializationError: the driver is not installed or fails, in its own words; or it
+        would open something other than requested.
     """
     if options.interface not in KNOWN:
         raise CanInterfaceNotImplementedError(
@@ -84,8 +84,8 @@ def close_driver(bus: can.BusABC, interface: str, failed: list[str]) -> threadin
 
 
 def _close_kvaser(bus: Any) -> list[str]:
-    """Closes the handles of a device that is gone: python-can's ``shutdown`` takes them off the
-    bus before, and when that fails leaves them open. Returns what went wrong."""
+    """Closes the handles of a device that is gone. python-can's ``shutdown`` takes them off the
+    bus first; if that fails, it leaves them open. Returns the errors."""
     from can.interfaces.kvaser import canlib  # noqa: PLC0415 - of this driver alone
 
     failed: list[str] = []
@@ -99,9 +99,9 @@ def _close_kvaser(bus: Any) -> list[str]:
 
 
 def filters_itself(bus: can.BusABC) -> bool:
-    """Whether the driver does something about filters.
+    """Whether the driver itself filters.
 
-    The ones that do not are filtered by python-can, message by message, which we do better.
+    For the others, python-can filters message by message, more slowly than we do.
     """
     return type(bus)._apply_filters is not can.BusABC._apply_filters
 
@@ -124,7 +124,7 @@ def _fault(options: PythonCanOptions) -> str | None:
 
 
 def _pcan_fault(bitrate: int) -> str | None:
-    """The driver takes 500 kbit/s for every rate that is not in its table."""
+    """The driver uses 500 kbit/s for every rate that is not in its table."""
     from can.interfaces.pcan.basic import PCAN_BITRATES  # noqa: PLC0415 - of this driver alone
 
     if bitrate in PCAN_BITRATES:
@@ -133,7 +133,7 @@ def _pcan_fault(bitrate: int) -> str | None:
 
 
 def _usb2can_fault(bitrate: int) -> str | None:
-    """The driver rounds down to kbit/s, and takes 1,000 of them for more."""
+    """The driver rounds down to kbit/s, and limits the rate to 1,000."""
     if bitrate % 1000 == 0 and bitrate <= 1_000_000:
         return None
     return "its driver has whole kbit/s, 1000 at most"
@@ -143,7 +143,7 @@ _BITRATE_FAULTS: Final = {"pcan": _pcan_fault, "usb2can": _usb2can_fault}
 
 
 def _no_server(host: str, port: int) -> str | None:
-    """Why nothing listens there: the driver tries to connect for 10 s without a pause."""
+    """Why no server answers; checked first, as the driver retries for 10 s without a pause."""
     try:
         socket.create_connection((host, port), _CONNECT_S).close()
     except OSError as error:
@@ -155,17 +155,17 @@ def _no_server(host: str, port: int) -> str | None:
 
 
 def _misfit(bus: can.BusABC, options: PythonCanOptions) -> str | None:
-    """Why the bus is not what was asked for."""
+    """Why the bus is not the requested one; ``None`` if it is."""
     is_fd = bus.protocol in FD_PROTOCOLS or not driver(options.interface).tells_protocol
     if options.parameters.get("fd") is True and not is_fd:
         return "its driver has no CAN FD (fd=True)"
     serial = options.parameters.get("serial")
-    if options.interface == "kvaser" and serial is not None:  # its driver does not look at it
+    if options.interface == "kvaser" and serial is not None:  # its driver ignores it
         found = str(getattr(bus, "channel_info", ""))
         if f"S/N {serial} " not in found:
             return f"channel {options.channel} is {found}, not S/N {serial}"
     if options.interface == "pcan" and "device_id" in options.parameters:
-        # The driver has opened the first channel with that number, whichever was named.
+        # The driver opened the first channel with that number and ignored the name.
         found = str(getattr(bus, "channel_info", ""))
         if is_pcan_name(options.channel) and options.channel != found:
             return f"device_id {options.parameters['device_id']} is {found}; name one of the two"
@@ -173,7 +173,7 @@ def _misfit(bus: can.BusABC, options: PythonCanOptions) -> str | None:
 
 
 def _with_timing(parameters: Mapping[str, Any]) -> dict[str, Any]:
-    """``parameters`` with complete registers made the object that drivers take.
+    """``parameters``, with a complete set of registers replaced by the object that drivers expect.
 
     :raises ValueError: python-can refuses a register.
     """
@@ -186,5 +186,5 @@ def _with_timing(parameters: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _channel(text: str) -> str | int:
-    """Drivers that number their channels want a number, which a client's word is not any more."""
+    """Drivers that number their channels expect a number; clients send it as text."""
     return int(text) if text.isdecimal() and text.isascii() else text

@@ -1,4 +1,4 @@
-"""What the actor's two threads and the driver's two threads share."""
+"""Connects the actor's two threads to the driver's two threads."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ class Exchange:
     def __init__(self, adapter: str) -> None:
         """``adapter`` is its name in errors."""
         self._adapter = adapter
-        #: Frames that came while MAX_FRAMES were unread, and those that the driver says it lost.
+        #: Frames that came while MAX_FRAMES were unread, and those that the driver reports as lost.
         self.dropped = 0
-        self.condition = BusCondition()  # what the controller last said
+        self.condition = BusCondition()  # as the controller last reported
         self._changed = threading.Condition()
         self._happened: deque[Frame | Transmit] = deque()
         self._queue: deque[Transmit] = deque()
         self._sending: Transmit | None = None
-        self._outstanding = 0  # transmits that were put and not taken back
+        self._outstanding = 0  # transmits that were put and have not been returned
         self._end: AdapterGoneError | None = None
         self._wake = Wake()
 
@@ -55,7 +55,7 @@ class Exchange:
 
         :raises AdapterGoneError: it has ended, and all that came before was taken.
         """
-        self._wake.clear()  # first: what happens from here on sets it again
+        self._wake.clear()  # first: any later event sets it again
         with self._changed:
             happened = list(self._happened)
             self._happened.clear()
@@ -111,7 +111,7 @@ class Exchange:
             return self._sending
 
     def finished(self, transmit: Transmit, failure: str | None) -> None:
-        """The driver has taken the transmit, or not."""
+        """The driver has accepted the transmit, or failed (``failure``)."""
         with self._changed:
             if self._sending is not transmit:
                 return  # it was abandoned, and has been answered

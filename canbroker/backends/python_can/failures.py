@@ -30,7 +30,7 @@ _TRACEBACK: Final = re.compile(r"\s*Traceback \(most recent call last\).*", re.D
 
 
 class DriverError(Exception):
-    """A driver raised something. ``fatal``: trying again is of no use."""
+    """A driver raised an exception. ``fatal``: retrying is pointless."""
 
     def __init__(self, doing: str, error: BaseException) -> None:
         super().__init__(f"{doing} failed: {told(error)}")
@@ -61,7 +61,7 @@ class DriverError(Exception):
 def foreign(doing: str) -> Iterator[None]:
     """Maps what a driver raises while ``doing``; a plugin may raise anything at all.
 
-    For threads that only serve drivers: it leaves nobody else's SystemExit through.
+    Only for threads that serve drivers: it also maps SystemExit.
 
     :raises DriverError: whatever was raised.
     """

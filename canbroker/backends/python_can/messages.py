@@ -22,7 +22,7 @@ from canbroker.model.frame import (
 )
 from canbroker.system import clock
 
-#: A stamp so far from now is none: some drivers have no clock, or one that began with them.
+#: A stamp this far from now is ignored: some drivers have no clock, or one that starts with them.
 _PLAUSIBLE_NS: Final = 60 * clock.SECOND
 
 
@@ -36,7 +36,7 @@ def to_frame(
     error_frames: ErrorFrames = ErrorFrames.SOCKETCAN,
     adapter_clock: AdapterClock | None = None,
 ) -> Frame:
-    """The frame that a driver's message is; ``wall_ns`` is when it was returned.
+    """The frame of a driver's message, which was returned at ``wall_ns``.
 
     ``error_frames``: what its driver's are. ``adapter_clock`` reads its time stamp; without one
     a stamp near ``wall_ns`` is kept.
@@ -86,7 +86,7 @@ _PCAN_KINDS: Final = {1: 0x01, 2: 0x02, 4: 0x04}
 
 
 def _pcan_error(message: can.Message) -> tuple[int, bytes]:
-    """A PCAN error frame as Linux would tell it.
+    """A PCAN error frame in the form of Linux.
 
     Its data: direction (0: while transmitting), the SJA1000's error code capture, of which the
     lower five bits are the place as Linux has it, receive and transmit error counters.

@@ -1,4 +1,4 @@
-"""The thread that reads a driver, alone sets its filters, and asks how its controller is."""
+"""The thread that reads a driver; it also sets its filters and queries its controller."""
 
 from __future__ import annotations
 
@@ -26,31 +26,31 @@ from canbroker.system.throttle import Throttle
 
 _log = logging.getLogger("canbroker.python_can")
 
-#: How long a driver is asked to wait for a frame: how long filters and the end wait for us.
+#: How long a driver waits for a frame, and thus how long new filters and the end may have to wait.
 RECV_S: Final = 0.05
 
-#: A driver that is back before has not waited.
+#: A driver that returns nothing sooner than this has not waited.
 _EARLY_NS: Final = round(RECV_S * clock.SECOND / 2)
 
-#: A driver that is not back by then ignores its timeout.
+#: A driver that has not returned by then ignores its timeout.
 _LATE_S: Final = 0.5
 
 #: Pauses after a driver that came back early with nothing; longer each time.
 _PAUSE_FIRST_S: Final = 0.001
 _PAUSE_MAX_S: Final = 0.02
 
-#: A driver that fails for so long, and does nothing else, has lost its adapter.
+#: A driver that only fails for this long has lost its adapter.
 _FAILING_NS: Final = clock.SECOND // 2
 
 #: The most messages to read in one go.
 _BATCH: Final = 256
 
-#: Above this rate frames are gathered for a while and passed on together, as USB adapters do:
+#: Above this rate, frames are collected for a while and passed on together, as USB adapters do:
 #: waking three threads for one frame costs several times as much as reading it.
 _DENSE_PER_S: Final = 2_000
 _GATHER_S: Final = 0.0008
 
-#: More filters than this no driver has; python-can would go through them for each message.
+#: No driver has more filters than this; python-can would check them all for each message.
 _MAX_FILTERS: Final = 32
 
 #: Interfaces that return what we send as if another node had sent it.
@@ -72,9 +72,9 @@ class DriverReader:
         self._own = _OwnFrames() if interface in _RETURN_OWN else None
         self._pause_s = _PAUSE_FIRST_S
         self._failing_since: int | None = None
-        self._told_ns = 0  # when frames were told of
+        self._told_ns = 0  # when frames were last passed on
         self._changed = threading.Condition()
-        self._filtering = filters_itself(bus)  # False for good once that went wrong
+        self._filtering = filters_itself(bus)  # False for good once that has failed
         self._wanted = EVERYTHING
         self._in_force = EVERYTHING
 
@@ -84,7 +84,7 @@ class DriverReader:
             self._own.add(frame)
 
     def note_not_sent(self, frame: Frame) -> None:
-        """It was not: the driver has refused it."""
+        """The frame was not sent: the driver refused it."""
         if self._own is not None:
             self._own.remove(frame)
 
@@ -98,9 +98,9 @@ class DriverReader:
         return self._watch.can_ask
 
     def want(self, filters: FilterSet) -> None:
-        """Has the driver filter, if it can. On return it withholds nothing of ``filters``.
+        """Sets the driver's filters, if it can filter. On return, all of ``filters`` pass.
 
-        A driver that does not return to take wider filters is not trusted with any again.
+        A driver that does not return in time for wider filters gets no filters any more.
         """
         with self._changed:
             if not self._filtering:
@@ -111,7 +111,7 @@ class DriverReader:
                 return
             self._filtering = False
             self._wanted = EVERYTHING
-        _log.warning("the driver ignores its timeout; it is given no filters any more")
+        _log.warning("the driver ignores its timeout; it gets no filters any more")
 
     def run(self) -> None:
         """Reads until the exchange ends."""
@@ -150,13 +150,13 @@ class DriverReader:
             self._pause()
 
     def _take(self, message: can.Message, frames: list[Frame]) -> bool:
-        """Adds the frame that a message is; ``False`` if it is none."""
+        """Adds the frame of a message; ``False`` if the message is invalid."""
         try:
             frame = to_frame(message, clock.wall_ns(), self._driver.error_frames, self._clock)
         except MessageError as error:
             self.throttle.note("invalid_message", f"from the driver: {error}")
             return False
-        # What we sent is echoed by the actor, at its place among the rest.
+        # The actor echoes the frames that we sent, in their place among the others.
         if message.is_rx and not (self._own is not None and self._own.remove(frame)):
             frames.append(frame)
         return True
@@ -285,12 +285,12 @@ def _content(frame: Frame) -> tuple[int, int, bytes | int]:
 
 
 def driver_filters(filters: FilterSet) -> list[can.typechecking.CanFilter] | None:
-    """What to give to python-can: ``filters`` or more; ``None`` is everything.
+    """The filters for python-can, which pass ``filters`` or more; ``None`` passes everything.
 
-    Each entry names its format, because not all drivers know one without.
+    Each entry names its format, because some drivers require it.
     """
     if not filters.filters:
-        return None  # "nothing" cannot be said
+        return None  # python-can has no filter that passes nothing
     entries = [entry for item in filters.filters for entry in _entries(item)]
     return entries if len(entries) <= _MAX_FILTERS else None
 

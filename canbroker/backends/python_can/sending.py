@@ -17,7 +17,7 @@ from canbroker.system import clock
 #: How long a driver may wait for room.
 _SEND_NS: Final = 1 * clock.SECOND
 
-#: Pauses after a driver said that its queue is full; longer each time.
+#: Pauses after a driver reported that its queue is full; longer each time.
 _RETRY_FIRST_NS: Final = 1 * clock.MILLISECOND
 _RETRY_MAX_NS: Final = 10 * clock.MILLISECOND
 
@@ -48,7 +48,7 @@ class DriverWriter:
             self._exchange.finished(transmit, None if failure is None else str(failure))
 
     def _send(self, transmit: Transmit) -> DriverError | str | None:
-        """Why the driver has not taken it, waiting for room in its queue; ``None`` if it has."""
+        """Sends it, waiting for room in the driver's queue; returns why that failed, if it did."""
         pause_ns = _RETRY_FIRST_NS
         late = "expired before the driver took it"
         while not _is_late(transmit):
@@ -85,8 +85,8 @@ class DriverWriter:
         return None
 
     def _timeout_s(self, transmit: Transmit) -> float | None:
-        """How long the driver may wait; not at all for an acknowledgement, which may never come
-        and would keep every other frame waiting."""
+        """How long the driver may wait for room. It must not wait for an acknowledgement, which may
+        never come and would delay every other frame."""
         timeout = self._driver.send_timeout
         if timeout is ROOM:
             return _no_longer_than(transmit, _SEND_NS) / clock.SECOND
@@ -98,7 +98,7 @@ def _is_late(transmit: Transmit) -> bool:
 
 
 def _no_longer_than(transmit: Transmit, time_ns: int) -> int:
-    """``time_ns``, or less if whoever sends is not patient for so long."""
+    """``time_ns``, or the time until the transmit expires if that is less."""
     if not transmit.expires_ns:
         return time_ns
     return max(0, min(time_ns, transmit.expires_ns - clock.monotonic_ns()))

@@ -1,10 +1,10 @@
 """CAN interfaces of the Linux kernel, by the standard library's sockets.
 
-:mod:`.options` what a user says, :mod:`.netlink` what the kernel says of its interfaces,
-:mod:`.interface` the one against the other, :mod:`.sockets` the raw socket, :mod:`.codec` its
-frames, :mod:`.error_frames` what a controller reports, :mod:`.passing` the kernel's filter,
-:mod:`.queue` transmits and their confirmations, :mod:`.bcm` what the kernel repeats by itself,
-:mod:`.rhythm` the timers of that, :mod:`.backend` all of it together.
+:mod:`.options` are the parameters, :mod:`.netlink` reads and sets the kernel's interfaces,
+:mod:`.interface` compares the two, :mod:`.sockets` opens the raw socket, :mod:`.codec` converts its
+frames, :mod:`.error_frames` explains error frames, :mod:`.passing` computes the kernel's filter,
+:mod:`.queue` tracks transmits and their confirmations, :mod:`.bcm` makes the kernel send periodic
+frames, :mod:`.rhythm` corrects their timers. :mod:`.backend` puts all of it together.
 """
 
 from canbroker.backends.socketcan.backend import SocketcanBackend, open_interface

@@ -48,7 +48,7 @@ from canbroker.system.wake import Wake
 
 _log = logging.getLogger("canbroker.socketcan")
 
-#: Frames that one read() returns at most: the publisher and subscribers get their turn.
+#: Most frames that one read() returns, so that publishing gets its turn.
 _MAX_READ: Final = 512
 
 _TIMES = struct.Struct("@6l")  # struct scm_timestamping: software, unused, raw hardware
@@ -90,8 +90,8 @@ def open_interface(options: SocketcanOptions) -> SocketcanBackend:
 class SocketcanBackend(Backend):
     """An open interface; :func:`open_interface` makes it.
 
-    One socket receives and sends: that way what others and what we have sent come in the one
-    order of the bus.
+    One socket receives and sends, so that received frames and confirmations of sent ones come in
+    the order of the bus.
     """
 
     def __init__(self, raw: socket.socket, link: NetDevice, options: SocketcanOptions) -> None:
@@ -104,7 +104,7 @@ class SocketcanBackend(Backend):
         self._link = link
         self._name = link.name
         self._socket = raw
-        self._lock = threading.Lock()  # guards queue, pass list, repeater and writing
+        self._lock = threading.Lock()  # guards the queue, the pass list, the repeater and writing
         self._queue = TransmitQueue()
         self._passing = PassList()
         self._repeater = Repeater(link)
@@ -126,8 +126,8 @@ class SocketcanBackend(Backend):
         return self._epoll.fileno()
 
     def read(self) -> Sequence[Frame | Transmit]:
-        """As the base says. Also writes again what the kernel had no room for: this thread sees
-        when something has left its queue."""
+        """See the base class. Also rewrites frames that the kernel had no room for: this thread
+        sees when frames have left the kernel's queue."""
         if self._gone is not None:
             raise self._gone
         self._wake.clear()
@@ -163,7 +163,7 @@ class SocketcanBackend(Backend):
         return min((time for time in times if time is not None), default=None)
 
     def room(self, sender: str) -> int:
-        del sender  # the interface has one queue, whoever sends
+        del sender  # the interface has one queue for all senders
         if self.listen_only:
             return 0
         with self._lock:
@@ -191,7 +191,7 @@ class SocketcanBackend(Backend):
                 ids = {can_id_of(f.arbitration_id, f.flags) for f in repetition.frames}
                 self._admit(ids)
                 if self._stall_ns() is None:
-                    self._queue.progress_ns = now_ns  # nothing was to come back so far
+                    self._queue.progress_ns = now_ns  # nothing was expected back so far
                 problem = self._repeater.repeat(repetition, now_ns)
             else:
                 self._repeater.stop(repetition.key, now_ns)
@@ -232,7 +232,7 @@ class SocketcanBackend(Backend):
     # ------------------------------------------------------------------------------ receiving
 
     def _receive(self) -> tuple[list[_Received], AdapterGoneError | None]:
-        """What the socket has, as it is, and why there will be no more, if so."""
+        """The raw messages of the socket, and the error if the interface is lost."""
         received: list[_Received] = []
         lost: AdapterGoneError | None = None
         receive, size = self._socket.recvmsg, CANFD_MTU
@@ -270,7 +270,7 @@ class SocketcanBackend(Backend):
             return None
         frame = decode(wire, timestamp_ns, flags)
         if message_flags & _MSG_DONTROUTE:
-            # Error frames, too: a program may send those, and they are not the controller's.
+            # Also error frames: a program sent these, not the controller.
             if not frame.flags & ERROR:
                 self._has_echoed = True
                 self._queue.progress(now_ns)
@@ -280,11 +280,11 @@ class SocketcanBackend(Backend):
             if self._link.kind == "can":  # from a vxcan's other end it is not a controller's either
                 self._error_frame(frame)
         elif self._controller.off:
-            self._controller = BusCondition()  # its restart was missed, but the bus is heard
+            self._controller = BusCondition()  # its restart was missed, but frames arrive
         return frame
 
     def _of_repeater(self, wire: bytes, frame: Frame, host_ns: int, now_ns: int) -> Frame:
-        """A frame that another socket of this host has sent; an echo if it is the repeater's."""
+        """A frame that another socket of this host sent; an echo if the repeater sent it."""
         sent_ns = now_ns - (clock.wall_ns() - host_ns)
         origin = self._repeater.sent(wire, sent_ns, now_ns)
         if origin is None:
@@ -293,8 +293,8 @@ class SocketcanBackend(Backend):
         return EchoFrame(frame.timestamp_ns, frame.arbitration_id, flags, frame.data, origin)
 
     def _count_drops(self, now_ns: int) -> None:
-        """Asked of the socket, as the count that a received frame carries is missing when none
-        comes any more."""
+        """Asks the socket for its count of drops, because the count in received frames is missing
+        when no more frames come."""
         lost = (drops(self._socket) - self._overflows) & 0xFFFFFFFF
         if lost:
             self._overflows += lost
@@ -306,10 +306,10 @@ class SocketcanBackend(Backend):
         for kind, _ in error_causes(frame):
             self._throttle.note(kind, words)
         if is_overrun(frame):
-            self.dropped += 1  # at least; controllers do not count them
+            self.dropped += 1  # at least one; controllers do not count them
         self._controller = condition_after(frame, self._controller)
         if self._controller.off:
-            # The kernel empties its queue and the controller's; nothing else would tell.
+            # The kernel drops the frames in its queue and the controller's without reporting it.
             self._queue.fail_all(f"interface {self._name}: {self._controller.reason}")
             self._repeater.stop_all(clock.monotonic_ns())
             self._share_queue()
@@ -317,7 +317,7 @@ class SocketcanBackend(Backend):
     # -------------------------------------------------------------------------------- sending
 
     def _write(self) -> None:
-        """Writes what waits, until the kernel has no more room. Holds the lock.
+        """Writes the waiting frames until the kernel has no more room. Holds the lock.
 
         :raises AdapterGoneError: the interface is lost.
         """
@@ -337,7 +337,7 @@ class SocketcanBackend(Backend):
                 queue.written(clock.monotonic_ns(), clock.wall_ns())
 
     def _stall_ns(self) -> int | None:
-        """When transmission stalls unless something is confirmed before; ``None``: never."""
+        """When transmission counts as stalled if no frame is confirmed; ``None``: never."""
         period_ns = self._repeater.longest_period_ns
         if self._queue.under_way():
             period_ns = 0
@@ -381,7 +381,7 @@ class SocketcanBackend(Backend):
         except OSError as error:
             if error.errno not in _GONE:
                 raise
-            # Reading or writing will say so too, and is where the actor expects it.
+            # Reading or writing reports it, too, where the actor expects it.
             _log.debug("no filter for %s: %s", self._name, error.strerror)
 
     def _lost(self, error: OSError) -> AdapterGoneError:

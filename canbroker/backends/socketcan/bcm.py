@@ -1,8 +1,8 @@
 """Frames that the kernel sends periodically by itself: its broadcast manager, ``linux/can/bcm.h``.
 
-All tasks share one socket. The kernel tells its operations apart by the identifier in a message's
-head, and takes those of the frames from the frames unless told otherwise: so that one is a number
-of ours, and tasks may send the same identifiers.
+All tasks share one socket. The kernel distinguishes its operations by the identifier in a message's
+header, and takes the frames' identifiers from the frames. So the one in the header is a number of
+ours, and several tasks may send the same identifier.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ MAX_FRAMES: Final = 256
 #: where there is no bus to slow it down the kernel would do nothing else.
 MAX_RATE: Final = 1_000_000 // 47
 
-#: What has been stopped or changed may be in the controller's queue this long.
+#: How long frames of a stopped or changed task may stay in the controller's queue.
 LATE_NS: Final = 1 * SECOND
 
 # struct bcm_msg_head: opcode, flags, count, two intervals of seconds and microseconds, can_id,
@@ -43,7 +43,7 @@ _HEAD = struct.Struct("@3I4l2I")
 
 
 class Operation:
-    """What the kernel does for one task."""
+    """The kernel's operation for one task."""
 
     def __init__(self, handle: int, repetition: Repetition, wires: list[bytes]) -> None:
         self.handle = handle
@@ -58,14 +58,14 @@ class Operation:
 
 
 class Repeater:
-    """What the kernel repeats on one interface. Not thread-safe: guarded by its owner."""
+    """The tasks that the kernel repeats on one interface. Not thread-safe: its owner guards it."""
 
     def __init__(self, link: NetDevice) -> None:
         self.available = True  # until the kernel says otherwise
         self._interface = link.name
-        # The kernel drops, without a word, repeated frames that a controller's queue has no room
-        # for. So that this does not come from us, half of it is theirs, and the other one for
-        # what is sent. Interfaces without a controller have no queue.
+        # The kernel silently drops repeated frames if the controller's queue has no room. So that
+        # we never cause this, half of the queue is for them, and the other half for other
+        # transmits. Interfaces without a controller have no queue.
         self._queue_length = link.queue_length if link.kind == "can" else None
         self._socket: socket.socket | None = None
         self._handles = itertools.count(1)
@@ -79,14 +79,14 @@ class Repeater:
         return f"<Repeater {self._interface} tasks={len(self._operations)}>"
 
     def __bool__(self) -> bool:
-        """Whether a frame of ours may come back."""
+        """Whether repeated frames may come back."""
         return bool(self._by_wire)
 
     def repeat(self, repetition: Repetition, now_ns: int) -> str | None:
-        """Starts or changes a task; returns why not, and then has ended it.
+        """Starts or changes a task. If that is impossible, ends it and returns the reason.
 
-        A task of the same shape (as many frames, of the same sort) is changed in place: its
-        next frame comes when it is due, and is another one.
+        If the number and the sort of its frames stay the same, a task is changed in place: its
+        next frame is sent when it is due, with the new content.
         """
         wires = [encode(frame) for frame in repetition.frames]
         operation = self._operations.get(repetition.key)
@@ -253,7 +253,7 @@ class Repeater:
         self._by_wire.update(dict.fromkeys(wires, operation))
 
     def _leave(self, operation: Operation, wires: Iterable[bytes], now_ns: int) -> None:
-        """What is not sent any more is the task's while it may still be on its way."""
+        """Frames that are no longer sent count for the task while they may be on their way."""
         self._past.extend((now_ns + LATE_NS, wire, operation) for wire in wires)
 
 
@@ -264,9 +264,9 @@ def _shape(wires: list[bytes]) -> tuple[int, int]:
 def setup_message(operation: Operation, flags: int) -> bytes:
     """The message that starts or changes an operation.
 
-    The first interval would hold for a number of frames. There is none: nobody could keep it
-    exact while the timer is corrected, which sets the number anew, as the frames that went out
-    meanwhile are known only by what comes back. The second interval has no end.
+    It uses the second interval, which has no end. The first one applies to a number of frames,
+    which each correction of the timer would set again; that cannot be exact, because the frames
+    sent meanwhile are only known once they come back.
     """
     seconds, microseconds = divmod(operation.rhythm.interval_ns // 1000, 1_000_000)
     head = _HEAD.pack(

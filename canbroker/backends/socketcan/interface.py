@@ -1,4 +1,4 @@
-"""What the user asked for against what the kernel's interface is."""
+"""Compares the requested options with the kernel's interface."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _ERROR_STATES: Final = {"warning", "passive"}
 
 
 def prepare(options: SocketcanOptions) -> NetDevice:
-    """The interface, up and as asked for; set to that before if ``configure`` says so.
+    """The interface, up and as requested; with ``configure``, it is set up if necessary.
 
     :raises CanInitializationError: names the interface, what it is, and the command to change it.
     """
@@ -32,7 +32,7 @@ def prepare(options: SocketcanOptions) -> NetDevice:
 
 
 def mismatch(options: SocketcanOptions, link: NetDevice) -> str | None:
-    """What of the interface is not as asked for, with the command for it; ``None`` if all is.
+    """How the interface differs from the request, and the command to change it; ``None`` if not.
 
     An interface without a controller (vcan) has no rates: it agrees with any.
     """
@@ -57,7 +57,7 @@ def mismatch(options: SocketcanOptions, link: NetDevice) -> str | None:
 
 
 def command(options: SocketcanOptions, link: NetDevice) -> str:
-    """The shell command that would set the interface as asked for."""
+    """The shell command that sets up the interface as requested."""
     name = link.name
     if link.kind != "can":
         change = f"ip link set {name} mtu {CANFD_MTU}"
@@ -77,7 +77,7 @@ def command(options: SocketcanOptions, link: NetDevice) -> str:
 
 
 def condition_of(link: NetDevice) -> BusCondition:
-    """What the kernel says of the controller when the interface is opened."""
+    """The condition of the controller when the interface is opened."""
     if link.state == "bus-off":
         return BusCondition(off=True, reason="bus-off")
     return BusCondition(reason=f"error {link.state}" if link.state in _ERROR_STATES else "")
@@ -96,7 +96,7 @@ def describe(link: NetDevice) -> str:
 
 
 def sent_since(link: NetDevice) -> int:
-    """Frames that the interface has sent since it was looked up, whoever sent them, as its driver
+    """Frames of all programs that the interface has sent since it was looked up, as its driver
     counts them; 0 if the kernel cannot be asked."""
     try:
         now = netlink.look_again(link)

@@ -1,4 +1,4 @@
-"""The kernel's filter: what anyone wants, and what this socket has sent.
+"""The kernel's filter: the frames that clients want, and those that this socket has sent.
 
 A raw socket's filter holds for its own frames as well, and they confirm transmits. So every
 identifier that is sent passes too, from before it is written.
@@ -65,7 +65,7 @@ class PassList:
         self.admit(sent)
 
     def admit(self, can_ids: Iterable[int]) -> bool:
-        """Lets these pass too; returns whether :attr:`entries` have changed by that."""
+        """Lets these identifiers pass, too; returns whether :attr:`entries` have changed."""
         if self.entries == _ALL:
             return False
         new = sorted(set(can_ids) - self._known)

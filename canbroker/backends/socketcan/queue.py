@@ -1,4 +1,4 @@
-"""Transmits on their way through the kernel, and what confirms them; no I/O.
+"""Tracks transmits through the kernel, and their confirmations; no I/O.
 
 The kernel hands every frame that this socket has sent back to it when the controller has sent
 it: its confirmation. They come in the order of transmission; a missing one is noticed when a
@@ -28,7 +28,7 @@ WINDOW: Final = 128
 DOUBT_NS: Final = 1 * SECOND
 
 #: How long the kernel may confirm nothing while it has frames. A frame takes 15 ms on a bus of
-#: 10 kbit/s; what loses arbitration for so long is not known to be sent, either.
+#: 10 kbit/s; a frame that loses arbitration for this long is not known to be sent, either.
 STALL_NS: Final = 2 * SECOND
 STALLED: Final = f"transmission stalls: nothing was confirmed for {STALL_NS // SECOND} s"
 
@@ -50,14 +50,14 @@ class _Entry:
 
 
 class TransmitQueue:
-    """What waits for the kernel, what it has, and what has ended. Times are monotonic ns.
+    """Transmits that wait for the kernel, are in it, or have ended. Times are monotonic ns.
 
     Not thread-safe: guarded by its owner.
     """
 
     def __init__(self) -> None:
         self.window = WINDOW  # how many may be under way now
-        self.confirms = True  # whether the kernel says what was sent
+        self.confirms = True  # whether the driver confirms sent frames
         self.stalled = False
         self.progress_ns = 0  # of the last confirmation, or when the wait for one began
         self.taken = 0  # by the kernel, ever
@@ -70,7 +70,7 @@ class TransmitQueue:
         self._doubts = False  # whether any outstanding one is doubted
 
     def room(self) -> int:
-        """How many more are taken; none while the kernel is full, so that clients take turns."""
+        """How many more fit; none while the kernel is full, so that clients take turns."""
         if self._waiting and not self.stalled:
             return 0
         under_way = len(self._outstanding) + len(self._waiting) + len(self._ended)
@@ -86,13 +86,13 @@ class TransmitQueue:
         return bool(self._outstanding or self._waiting)
 
     def head(self) -> bytes | None:
-        """What to write next."""
+        """The frame to write next; ``None`` if there is none."""
         if not self._waiting or (self.stalled and self._outstanding):
             return None
         return self._waiting[0].wire
 
     def written(self, now_ns: int, wall_ns: int) -> None:
-        """The kernel has taken the head."""
+        """The kernel has accepted the head."""
         entry = self._waiting.popleft()
         self.taken += 1
         self._backoff_ns = RETRY_FIRST_NS
@@ -103,7 +103,7 @@ class TransmitQueue:
             self._end(entry, wall_ns)
 
     def refused(self, why: str) -> None:
-        """The kernel will never take the head."""
+        """The kernel will never accept the head."""
         self._fail(self._waiting.popleft(), why)
 
     def full(self, now_ns: int) -> None:
@@ -123,7 +123,7 @@ class TransmitQueue:
     def confirm(self, wire: bytes, timestamp_ns: int, now_ns: int) -> Transmit | EchoFrame | None:
         """The transmit that a frame of our own confirms; ``None`` if there is none.
 
-        Of one that was given up before, and has ended as that, it is the frame.
+        If the transmit was given up before, and so has already ended, this is its echo.
         """
         self.progress(now_ns)
         outstanding = self._outstanding
@@ -138,8 +138,8 @@ class TransmitQueue:
             transmit = outstanding[at].transmit
             del outstanding[at]
         if self._late:
-            # They were written before this one, and the kernel has dropped them. One of the same
-            # content may be the one that was sent just now, and then this one is still to come.
+            # They were written before this one, so the kernel has dropped them. But if one has the
+            # same content, it may be the one sent just now, and this one is still to come.
             kept = (entry for entry in self._late if entry.wire == wire)
             self._late = deque(kept, maxlen=_LATE)
         transmit.timestamp_ns = timestamp_ns
@@ -151,7 +151,7 @@ class TransmitQueue:
             self._doubt(entry, now_ns)
 
     def fail_all(self, why: str) -> None:
-        """Nothing that is under way will be sent."""
+        """Fails all transmits under way: none will be sent."""
         self.stalled = False
         self._late.clear()
         while self._outstanding:
@@ -171,16 +171,16 @@ class TransmitQueue:
         self._fail_waiting(lambda entry: not entry.transmit.expires_ns, STALLED)
 
     def trust(self, wall_ns: int) -> None:
-        """The driver never confirms, but has sent what it was given."""
+        """The driver never confirms, but has sent its frames."""
         self.confirms = self.stalled = self._doubts = False
         while self._outstanding:
             self._end(self._outstanding.popleft(), wall_ns)
 
     def give_up(self, now_ns: int) -> None:
-        """Fails what has waited for long enough.
+        """Fails the transmits that have waited for too long.
 
-        What the kernel has is not failed when it expires: it cannot be taken back, and may yet
-        be sent.
+        A frame that the kernel has does not fail when it expires: it cannot be taken back, and may
+        still be sent.
         """
         if self._doubts:
             lost = "the kernel did not confirm it but a later one, or that was lost"
@@ -196,7 +196,7 @@ class TransmitQueue:
             )
 
     def take_ended(self) -> Sequence[Transmit]:
-        """Those that have ended without a confirmation since the last call."""
+        """Removes and returns the transmits that have ended without a confirmation."""
         ended, self._ended = self._ended, []
         return ended
 

@@ -1,8 +1,8 @@
-"""Keeps a timer of the kernel in its rhythm; no I/O.
+"""Keeps a timer of the kernel on its grid; no I/O.
 
-The broadcast manager's timer runs an interval from when it was served, not from when it was due:
-each frame is later than the last one, by some microseconds on a good day. What the timer is set to
-is corrected by that, and by what it has strayed.
+The broadcast manager restarts its timer when it is served, not when it was due, so each frame is
+later than the one before, by some microseconds at best. The interval of the timer is corrected by
+this lateness, and by how far the frames have drifted.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ CORRECT_FIRST: Final = 8
 #: more at once would overshoot.
 SPREAD: Final = 4
 
-#: Further from its due time than this share of the period, as after a stall of the host, it is
-#: corrected without waiting for a second to pass.
+#: If a frame is further from its due time than this share of the period, as after a stall of the
+#: host, the timer is corrected without waiting for a second to pass.
 FAR: Final = 0.05
 
 #: An interval is never further from its period than this share of it.
