@@ -22,7 +22,8 @@ class Tappable(Protocol):
 def tap(buses: Iterable[tuple[str, Tappable]]) -> Tap:
     """One stream of what these buses would receive, each under the name given with it.
 
-    The buses stay open for as long as the stream is read; nobody else may receive from them.
+    The buses must stay open while the stream is read, and nobody else may receive from them.
+    Messages that a bus has received before, such as its ``history``, are not part of the stream.
 
     :raises CanOperationError: no file descriptor is left.
     """

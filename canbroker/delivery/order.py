@@ -48,7 +48,7 @@ class Loss(NamedTuple):
 
 
 class Restart(NamedTuple):
-    """A place where the route began again: after so many of the ``frames`` and ``losses``."""
+    """A place where the route began again, as the numbers of frames and losses before it."""
 
     frames: int
     losses: int
@@ -145,7 +145,8 @@ class Order:
         if self.gap is not None:
             self._hold(part)
         elif part.epoch == self.epoch and part.first == self._expected:
-            self._deliver(part.frames, part.end)
+            # The end of the part, without a call for each.
+            self._deliver(part.frames, part.first + len(part.frames))
         else:
             self._follow(part)
         if self.gap is not None and not self._repairs:

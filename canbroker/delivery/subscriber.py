@@ -355,7 +355,7 @@ class Subscriber:
             self._link.wait((again if deadline is None else min(deadline, again)) - now)
 
     def _message(self, topic: bytes, body: bytes) -> None:
-        if topic not in {self._route, self._private, self._asked}:
+        if topic != self._route and topic not in {self._private, self._asked}:
             if topic == self._state_topic:
                 self.states.append((body, self.order.gap is not None))
             return  # else a route that we have left, or that is not confirmed yet

@@ -188,7 +188,7 @@ class Feed:
             events.append(Frames(self.channel, frames))
 
     def _note_dropped(self, events: list[Event]) -> None:
-        """The count begins anew with each epoch."""
+        """Appends an event if the count of dropped frames grew; it starts at 0 in each epoch."""
         count = self._source.dropped_upstream
         new = count - self._dropped if count >= self._dropped else count
         self._dropped = count
@@ -284,7 +284,7 @@ class Tap:
         self._wake.set()
 
     def close(self) -> None:
-        """Ends the stream. The sources stay open; whoever opened them closes them."""
+        """Ends the stream. The sources stay open; their owner closes them."""
         self._stopping = True
         self._wake.close()
 

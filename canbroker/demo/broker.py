@@ -19,7 +19,7 @@ _STOP_S: Final = 15.0
 
 
 class BrokerView:
-    """Asks the broker of a runtime directory, and stops it when left."""
+    """Asks the broker of a runtime directory, and stops it when its context is left."""
 
     def __init__(self, runtime: Runtime) -> None:
         self._runtime = runtime
@@ -40,7 +40,7 @@ class BrokerView:
             self._context.close()
 
     def status(self) -> control.BrokerStatus:
-        """What the broker says of itself.
+        """The broker's status.
 
         :raises CanError: it does not answer.
         """
@@ -81,7 +81,7 @@ class BrokerView:
         lock.release()
 
     def _tell_to_stop(self) -> bool:
-        """Whether it has answered; one that is just starting may need a second call."""
+        """Whether it has answered; a broker that is just starting may need a second request."""
         nothing = control.Params()
         try:
             ask(self._context, self._runtime, "shutdown", nothing, control.Nothing, _ANSWER_S)

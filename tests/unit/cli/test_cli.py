@@ -12,9 +12,11 @@ from click.testing import CliRunner
 
 from canbroker.cli import COMMANDS, CommandTable, cli
 from canbroker.cli.common import parameter
-from canbroker.cli.dump import HumanLines, LogLines, wanted_channel
+from canbroker.cli.dump import HumanLines, LogLines, Losses, wanted_channel
 from canbroker.cli.replay import EvenTime, Route, loop_count
 from canbroker.cli.tables import bitrate, duration, program_name
+from canbroker.delivery.order import REPLACED, SLOW, Loss
+from canbroker.delivery.tap import Dropped, Interrupted, Missed, Restarted, Resumed
 from canbroker.logs.pacing import MAX_TOGETHER, Pace, due_together
 from canbroker.model.filters import EVERYTHING
 from canbroker.model.frame import ERROR, EXTENDED, Frame
@@ -245,6 +247,29 @@ def test_identifiers_are_aligned_from_the_first_long_one_on() -> None:
 def test_a_log_line_keeps_its_fields_whatever_the_channel_is_called() -> None:
     line = LogLines().line("spare bus", Frame(1_500_000_000, 0x123, 0, b"\x01"))
     assert line == "(0000000001.500000) spare_bus 123#01"
+
+
+def test_a_dump_reports_what_it_did_not_print(capsys: pytest.CaptureFixture[str]) -> None:
+    losses = Losses()
+    for event in (
+        Missed("can0", Loss(1, 5, 3, SLOW)),
+        Missed("can0", Loss(1, 9, 4, SLOW)),
+        Missed("can0", Loss(1, 20, None, REPLACED)),
+        Restarted("can0"),
+        Dropped("can1", 2),
+        Interrupted("can1", "unplugged"),
+        Resumed("can1"),
+        Interrupted("can1", "unplugged"),
+    ):
+        losses.add(event)
+    losses.report(["can0", "can1", "can2"])
+    assert capsys.readouterr().err.splitlines() == [
+        "canbroker: dump: can0: 7 frames lost: this program was too slow",
+        "canbroker: dump: can0: the channel was restarted 1 times; frames may have been missed",
+        "canbroker: dump: can1: 2 frames lost before they reached the broker",
+        "canbroker: dump: can1: the adapter was away 2 times; "
+        "frames on the bus were not received then",
+    ]
 
 
 def test_times_are_the_frames_to_the_nanosecond() -> None:
