@@ -34,9 +34,10 @@ fork_lock = locks.make(Rank.PROCESS)
 class Handle:
     """A descriptor. Any thread. It closes, at the latest, together with this object."""
 
-    def __init__(self, make: Callable[..., int], *arguments: Any) -> None:
+    def __init__(self, make: Callable[..., int], *arguments: Any, count: int = 1) -> None:
         """Makes the descriptor with ``make(*arguments)``, which must not be a Python function.
 
+        :param count: how often; all of the descriptors close together.
         :raises CanOperationError: no descriptors are left, or another error of the system.
         """
         self._numbers: list[int] = []
@@ -44,8 +45,9 @@ class Handle:
         with fork_lock:
             _handles.add(self)
             try:
-                self._numbers.extend(map(make, *((argument,) for argument in arguments)))
+                self._numbers.extend(map(make, *(itertools.repeat(a, count) for a in arguments)))
             except OSError as error:
+                self.close()
                 raise CanOperationError(f"no descriptor: {explained(error)}") from error
 
     def fileno(self) -> int:
@@ -82,17 +84,12 @@ def require(count: int, what: str) -> None:
 
     :raises CanOperationError: they cannot be opened; says that ``what`` needs them, and the limit.
     """
-    numbers: list[int] = []
-    with fork_lock:
-        try:
-            names = itertools.repeat(os.devnull, count)
-            numbers.extend(map(os.open, names, itertools.repeat(os.O_RDONLY | os.O_CLOEXEC)))
-        except OSError as error:
-            raise CanOperationError(
-                f"{what} needs {count} descriptors: {explained(error)}"
-            ) from error
-        finally:
-            _close_all(numbers)
+    try:
+        opened = Handle(os.open, os.devnull, os.O_RDONLY | os.O_CLOEXEC, count=count)
+    except CanOperationError as error:
+        cause = error.__cause__ or error
+        raise CanOperationError(f"{what} needs {count} descriptors: {explained(cause)}") from cause
+    opened.close()
 
 
 def shortage() -> str:

@@ -120,3 +120,14 @@ def test_a_limit_is_named() -> None:
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, before)
     assert descriptors() == count
+
+
+def test_descriptors_that_were_only_tried_are_closed_wherever_it_is_struck() -> None:
+    def call() -> None:
+        handles.require(24, "a test")
+
+    call()
+    before = descriptors()
+    for place in range(calls_in(call) + 1):
+        struck(place, call)
+        assert descriptors() == before, f"at {place}"
