@@ -20,6 +20,9 @@ PIP_INSTALL := -m pip install --quiet --disable-pip-version-check
 LOCKED := PIP_CONSTRAINT=constraints.txt PIP_BUILD_CONSTRAINT=constraints.txt
 COUNT ?= 200
 
+# Tests start thousands of processes, and each would compile what it imports.
+unexport PYTHONDONTWRITEBYTECODE
+
 .DEFAULT_GOAL := help
 .PHONY: demo test check bench docs help setup format lock clean test-newest test-socketcan \
 	test-socketcan-hw conformance ecosystem firmwares coverage fuzz soak interruptions \

@@ -100,7 +100,7 @@ def small_ring(runtime: Runtime, tmp_path: Path) -> Iterator[None]:
 def test_a_slow_reader_is_told_how_many_frames_it_missed_and_where(
     runtime: Runtime, small_ring: None
 ) -> None:
-    total, each = 200_000, 10
+    total, each = 120_000, 10  # more batches than ZeroMQ and the ring keep
     with (
         Bus("x", "virtual") as sender,
         Bus("x", "virtual") as bus,
@@ -108,7 +108,7 @@ def test_a_slow_reader_is_told_how_many_frames_it_missed_and_where(
     ):
         for first in range(0, total, each):
             sender.send_batch([message(number) for number in range(first, first + each)])
-        sender.flush(timeout=20)
+            sender.flush(timeout=20)  # or the channel publishes several of them as one
         events = until(stream, lambda events: (total - 1) in numbers_in(events[-1:]))
     assert any(isinstance(event, Missed) for event in events), "it was slow for long enough"
     expected = 0

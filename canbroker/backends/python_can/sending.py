@@ -40,11 +40,14 @@ class DriverWriter:
             failure = self._send(transmit)
             if isinstance(failure, DriverError):
                 self._reception.suspect()
-                if failure.meaning(self._driver) is Meaning.GONE:
+                meaning = failure.meaning(self._driver)
+                if meaning is Meaning.GONE:
                     # And with it this frame, and all behind it.
                     self._exchange.lose(str(failure))
                     continue
-                transmit.unknown = failure.meaning(self._driver) is Meaning.LATE
+                if meaning is Meaning.FULL:
+                    continue  # the exchange ended meanwhile, and returns it with those behind it
+                transmit.unknown = meaning is Meaning.LATE
             self._exchange.finished(transmit, None if failure is None else str(failure))
 
     def _send(self, transmit: Transmit) -> DriverError | str | None:
