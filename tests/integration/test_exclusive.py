@@ -14,7 +14,15 @@ import can
 import psutil
 import pytest
 
-from canbroker import Bus, BusABC, CanInitializationError, CanOperationError, Message, ThreadSafeBus
+from canbroker import (
+    Bus,
+    BusABC,
+    BusState,
+    CanInitializationError,
+    CanOperationError,
+    Message,
+    ThreadSafeBus,
+)
 from canbroker.model.filters import parse
 from canbroker.transport.address import parse_address
 from canbroker.transport.runtime import Runtime
@@ -114,6 +122,7 @@ def test_shutdown_waits_a_while_for_a_channel_that_has_not_seen_it(runtime: Runt
     with Bus("x", "virtual") as other:
         bus = Bus("x", "virtual", exclusive=True)
         actor = actor_of(runtime)
+        assert bus.state is BusState.ACTIVE  # it has just heard of it; else it would not wait
         actor.suspend()
         began = time.monotonic()
         bus.shutdown()
