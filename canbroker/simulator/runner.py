@@ -19,7 +19,6 @@ from canbroker.simulator.options import SimulatorOptions
 from canbroker.simulator.replay import Recording
 from canbroker.simulator.simulation import OUTPUT_LIMIT, Simulation
 from canbroker.system.clock import MILLISECOND, monotonic_ns
-from canbroker.system.priority import raise_priority
 
 _CHUNK = 65_536
 _SPLIT_PAUSE_NS = MILLISECOND // 4
@@ -36,7 +35,6 @@ def run(options: SimulatorOptions, out: TextIO, control: TextIO | None) -> int:
     :raises CanInitializationError: the log or the link is wrong.
     :raises ValueError: a fault is.
     """
-    raise_priority()  # an adapter does not wait for a processor of its host's
     recording = Recording(options.replay) if options.replay else None
     simulation = Simulation(options, recording or [])
     for fault in options.faults:

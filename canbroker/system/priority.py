@@ -1,4 +1,4 @@
-"""Gives actors and simulated adapters priority over clients, where that is permitted."""
+"""Gives actors priority over the clients of their channels, where that is permitted."""
 
 from __future__ import annotations
 

@@ -29,9 +29,12 @@ FIRMWARES = (
     else ("canable", "candapter", "esp32")
 )
 
+#: With the priority of an actor: an adapter does not wait for a processor of its host's.
 _PROGRAM = """
 import sys, msgspec
 from canbroker.simulator import SimulatorOptions, run
+from canbroker.system.priority import raise_priority
+raise_priority()
 options = msgspec.json.decode(sys.argv[1], type=SimulatorOptions)
 sys.exit(run(options, sys.stdout, sys.stdin))
 """
