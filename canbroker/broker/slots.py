@@ -179,7 +179,7 @@ class ChannelSlot(ActorSlot):
         self._resumes = True
 
     def follow_state(self, now_ns: int) -> None:
-        """Follows the actor's state stream, which shows that it lives and who is subscribed."""
+        """Follows the actor's state stream, which shows that it lives and lists its clients."""
         while self.feed is not None and (body := self.feed.receive()) is not None:
             try:
                 event = decode_event(body).payload

@@ -54,7 +54,7 @@ class ChannelClock:
         self._noted_ns = received_ns
 
     def deadline(self, ours_ns: int) -> int:
-        """Our deadline on the channel's clock. 0 stays 0, which is no deadline."""
+        """Converts our deadline to the channel's clock. 0 means that there is none, and stays 0."""
         return max(1, ours_ns - self._ahead_ns) if ours_ns else 0
 
     def ours(self, said_ns: int) -> int:

@@ -5,13 +5,15 @@ from __future__ import annotations
 import functools
 import os
 import sys
+import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any, Final, TypeVar
 
 import msgspec
 
 from canbroker.configuration.devices import resolved
-from canbroker.errors import CanError, CanInitializationError
+from canbroker.errors import CanError, CanInitializationError, CanTimeoutError
 from canbroker.system import clock, handles
 from canbroker.system.descriptors import pipe
 from canbroker.system.entry_points import EntryPoint
@@ -41,6 +43,10 @@ _ANSWER_S: Final = 15.0
 
 #: A broker that ends may have closed its socket, so this soon it is checked whether it still runs.
 _LOOK_AGAIN_S: Final = 0.5
+
+#: A broker answers a request to stop within this time; it then needs longer to leave.
+_STOP_ANSWER_S: Final = 5.0
+_STOP_LOOK_S: Final = 0.01
 
 _T = TypeVar("_T")
 
@@ -145,6 +151,31 @@ def channel_names(address: str | None) -> list[str]:
         finally:
             context.close()
     return []
+
+
+def stop_broker(runtime: Runtime, timeout: float) -> None:
+    """Stops the broker, if one runs; returns when it has left.
+
+    A broker that is just starting may not answer, and is asked again.
+
+    :param timeout: seconds until it must have left.
+    :raises CanTimeoutError: it has not.
+    """
+    deadline = clock.deadline_after(timeout)
+    nothing = control.Params()
+    is_told = False
+    context = SharedContext()
+    try:
+        while is_running(runtime):
+            if not clock.remaining_ns(deadline):
+                raise CanTimeoutError(f"the broker at {runtime.address} does not leave")
+            if not is_told:
+                with suppress(NoAnswerError):
+                    ask(context, runtime, "shutdown", nothing, control.Nothing, _STOP_ANSWER_S)
+                    is_told = True
+            time.sleep(_STOP_LOOK_S)
+    finally:
+        context.close()
 
 
 def is_running(runtime: Runtime) -> bool:

@@ -7,10 +7,10 @@ from typing import Final
 
 import click
 
+from canbroker.bus.discovery import is_running
 from canbroker.cli.common import ask, broker_option, running_broker
 from canbroker.errors import CanError, CanOperationError, CanTimeoutError
 from canbroker.system import clock
-from canbroker.system.lock import BrokerLock
 from canbroker.transport.runtime import Runtime
 from canbroker.wire import control
 
@@ -49,10 +49,9 @@ def _wait_for_end(runtime: Runtime) -> None:
     :raises CanTimeoutError: it has not released it in time.
     """
     deadline = clock.deadline_after(_STOP_S)
-    while (lock := BrokerLock.take(runtime.lock_path)) is None:
+    while is_running(runtime):
         if not clock.remaining_ns(deadline):
             raise CanTimeoutError(
                 f"{runtime.place.describe_broker()} has not stopped in {_STOP_S} s"
             )
         time.sleep(0.01)
-    lock.release()

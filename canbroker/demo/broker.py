@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import time
 from types import TracebackType
 from typing import Final, Self
 
-from canbroker.bus.discovery import ask
+from canbroker.bus.discovery import ask, stop_broker
 from canbroker.errors import CanOperationError
-from canbroker.system.lock import BrokerLock
-from canbroker.transport.calls import NoAnswerError
 from canbroker.transport.runtime import Runtime
 from canbroker.transport.sockets import SharedContext
 from canbroker.wire import control
@@ -66,25 +63,6 @@ class BrokerView:
     def stop(self) -> None:
         """Stops the broker, if one was started; returns when it has left.
 
-        :raises CanOperationError: it does not leave.
+        :raises CanTimeoutError: it does not leave.
         """
-        if not self._runtime.directory.exists():
-            return
-        deadline = time.monotonic() + _STOP_S
-        told = False
-        while (lock := BrokerLock.take(self._runtime.lock_path)) is None:
-            if time.monotonic() > deadline:
-                raise CanOperationError(f"the broker at {self._runtime.address} does not leave")
-            if not told:
-                told = self._tell_to_stop()
-            time.sleep(0.01)
-        lock.release()
-
-    def _tell_to_stop(self) -> bool:
-        """Whether it has answered; a broker that is just starting may need a second request."""
-        nothing = control.Params()
-        try:
-            ask(self._context, self._runtime, "shutdown", nothing, control.Nothing, _ANSWER_S)
-        except NoAnswerError:
-            return False
-        return True
+        stop_broker(self._runtime, _STOP_S)

@@ -3,22 +3,15 @@
 from __future__ import annotations
 
 import shutil
-import time
 from pathlib import Path
 from typing import Final
 
 from canbroker.bus import discovery
-from canbroker.errors import CanTimeoutError
-from canbroker.system import clock
-from canbroker.system.lock import BrokerLock
-from canbroker.transport.calls import NoAnswerError
 from canbroker.transport.runtime import Runtime
-from canbroker.transport.sockets import Context, SharedContext
-from canbroker.wire import control
+from canbroker.transport.sockets import SharedContext
 
 #: The broker gives its actors 3 s before it kills them.
 _STOP_S: Final = 15.0
-_ANSWER_S: Final = 5.0
 
 
 def start(runtime: Runtime, owner: int, config: Path | None) -> None:
@@ -43,30 +36,9 @@ def stop(runtime: Runtime) -> None:
 
     :raises CanTimeoutError: it has not in time.
     """
-    deadline = clock.deadline_after(_STOP_S)
-    told = False
-    context = SharedContext()
-    try:
-        while (lock := BrokerLock.take(runtime.lock_path)) is None:
-            if not clock.remaining_ns(deadline):
-                raise CanTimeoutError(f"the broker at {runtime.address} does not leave")
-            told = told or _tell_to_stop(context, runtime)
-            time.sleep(0.01)
-        lock.release()
-    finally:
-        context.close()
+    discovery.stop_broker(runtime, _STOP_S)
 
 
 def remove(runtime: Runtime) -> None:
     """Removes the directory of a broker that was stopped, with its log."""
     shutil.rmtree(runtime.directory)
-
-
-def _tell_to_stop(context: Context, runtime: Runtime) -> bool:
-    """Whether it has answered; one that is just starting may need a second call."""
-    nothing = control.Params()
-    try:
-        discovery.ask(context, runtime, "shutdown", nothing, control.Nothing, _ANSWER_S)
-    except NoAnswerError:
-        return False
-    return True

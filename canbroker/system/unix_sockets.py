@@ -8,7 +8,17 @@ import sys
 from pathlib import Path
 from typing import Final
 
-_PEER: Final = struct.Struct("3i")  # process, user, group
+_PEER: Final = struct.Struct("3i")
+
+
+def credentials(connection: socket.socket) -> tuple[int, int, int]:
+    """Process, user and group of the other end of a connection. Linux.
+
+    :raises OSError: it is not a connection any more.
+    """
+    raw = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEER.size)
+    process, user, group = _PEER.unpack(raw)
+    return process, user, group
 
 
 def peer_of(connection: socket.socket) -> int:
@@ -17,10 +27,7 @@ def peer_of(connection: socket.socket) -> int:
 
     :raises OSError: it is not a connection any more.
     """
-    if sys.platform != "linux":
-        return 0
-    raw = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEER.size)
-    return int(_PEER.unpack(raw)[0])
+    return credentials(connection)[0] if sys.platform == "linux" else 0
 
 
 def listener(path: Path) -> int | None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import socket as sockets
-import struct
 import sys
 from collections import Counter
 from contextlib import suppress
@@ -15,6 +14,7 @@ import zmq
 from canbroker.errors import CanError
 from canbroker.system import clock
 from canbroker.system.throttle import Throttle
+from canbroker.system.unix_sockets import credentials
 from canbroker.transport.gate import KEPT_OUT_S, Gate
 
 #: Rejected messages of a connection within this time count together. Each costs 1, and 1 more for
@@ -22,7 +22,6 @@ from canbroker.transport.gate import KEPT_OUT_S, Gate
 _WINDOW_NS: Final = clock.SECOND
 _MAX_COST: Final = 33
 
-_PEER: Final = struct.Struct("3i")  # process, user, group
 _CHUNK: Final = 1 << 16
 
 
@@ -125,8 +124,7 @@ class PeerConnection(NamedTuple):
         with ours:
             if ours.family != sockets.AF_UNIX:
                 return
-            raw = ours.getsockopt(sockets.SOL_SOCKET, sockets.SO_PEERCRED, _PEER.size)
-            process, user, group = _PEER.unpack(raw)
+            process, user, group = credentials(ours)
             if not self.peer.endswith(f":{user}:{group}:{process}"):
                 return
             # Errors: nothing is left to read, or the other end is gone before it has read all.

@@ -1,4 +1,4 @@
-"""The publishing socket of a channel: sends topics, and is told who subscribes to which."""
+"""The publishing socket of a channel: sends topics, and reports subscriptions to them."""
 
 from __future__ import annotations
 

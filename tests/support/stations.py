@@ -209,7 +209,7 @@ class Station:
         waiter.wait(0 if self._streaming else 20 * clock.MILLISECOND)
         if not self.deaf:
             for change in publisher.subscriptions():
-                assert isinstance(change, Presence)  # nobody asks here who has left
+                assert isinstance(change, Presence)  # no test asks here to be told of a leave
                 self.presences.append(change)
                 if change.present:
                     publisher.ready(change, encode_state(STATE))

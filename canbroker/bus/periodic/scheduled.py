@@ -103,7 +103,7 @@ class ScheduledTask(PeriodicTask):
             if error.code != "unknown":
                 raise
             self.ended()
-            if self.duration_ns is None:  # otherwise its time is over, which is no error
+            if self.duration_ns is None:  # with a duration, it has only finished
                 raise CanOperationError(f"{self!r} does not run any more: {error}") from error
 
     def ended(self) -> None:

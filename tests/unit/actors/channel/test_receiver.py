@@ -394,7 +394,7 @@ def test_a_request_for_frames_of_the_past_is_answered(bench: Bench) -> None:
     bench.step(after_ns=SECOND)
     [info] = bench.state.clients
     assert (info.replayed, info.gone) == (5, 1)
-    assert list(bench.replayer.served) == ["a"], "who has left is forgotten"
+    assert list(bench.replayer.served) == ["a"], "a client that has left is forgotten"
 
 
 def test_a_request_that_takes_long_goes_on_in_another_turn(bench: Bench) -> None:

@@ -23,7 +23,7 @@ OURS: Final = os.getpid()
 
 
 class Clients:
-    """Owners, with a journal, and who is connected to the scheduler."""
+    """Owners with a journal, and the clients that are connected to the scheduler."""
 
     def __init__(self, journal: Journal) -> None:
         self.connected: set[bytes] = set()
