@@ -30,11 +30,16 @@ arguments = json.loads(sys.argv[1])
 
 
 class Program:
-    """A Python program. It has ``arguments``, ``say(value)`` and ``hear()``."""
+    """A Python program. It has ``arguments``, ``say(value)`` and ``hear()``.
 
-    def __init__(self, source: str, **arguments: Any) -> None:
+    ``within`` begins its command, for example that of another network namespace; it must keep the
+    process.
+    """
+
+    def __init__(self, source: str, *within: str, **arguments: Any) -> None:
+        source = _PRELUDE + textwrap.dedent(source)
         self.process = subprocess.Popen(
-            [sys.executable, "-c", _PRELUDE + textwrap.dedent(source), json.dumps(arguments)],
+            [*within, sys.executable, "-c", source, json.dumps(arguments)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
         )
