@@ -5,9 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from canbroker.backends import Options, parse_options
-from canbroker.configuration.broker_file import ChannelConfig, Config, Source
+from canbroker.configuration.broker_file import ChannelConfig, Config
 from canbroker.configuration.devices import resolved
 from canbroker.errors import CanInitializationError, CanInterfaceNotImplementedError
+from canbroker.system.toml_file import Source
 
 #: Interfaces without a device: ``channel`` defaults to the channel's name.
 _NEED_NO_CHANNEL = frozenset({"virtual"})

@@ -18,9 +18,6 @@ found, line.
 
 from __future__ import annotations
 
-import codecs
-import re
-import tomllib
 from pathlib import Path
 from typing import Any, Final
 
@@ -28,9 +25,8 @@ import msgspec
 
 from canbroker.errors import CanInitializationError
 from canbroker.model.wording import validation_fault
-
-#: A larger file is not a configuration.
-MAX_FILE_BYTES: Final = 1 << 20
+from canbroker.system import toml_file
+from canbroker.system.toml_file import MAX_FILE_BYTES, Source
 
 MAX_NAME_LENGTH: Final = 64
 
@@ -41,32 +37,6 @@ MAX_RING_S: Final = 86_400
 MAX_ERROR_RATE: Final = 100_000
 
 LOG_LEVELS: Final = ("debug", "info", "warning", "error", "critical")
-
-
-class Source(msgspec.Struct, frozen=True):
-    """The file that a configuration came from; says where something in it is wrong."""
-
-    path: str
-    text: str
-
-    def fault(self, keys: tuple[str, ...], message: str) -> CanInitializationError:
-        """An error about the key ``keys``; the caller raises it."""
-        line = line_of(self.text, keys)
-        where = [self.path] + [f"line {line}"] * (line is not None) + [".".join(keys)]
-        return CanInitializationError(f"{', '.join(filter(None, where))}: {message}")
-
-    def fault_in(
-        self, keys: tuple[str, ...], table: dict[str, Any], message: str
-    ) -> CanInitializationError:
-        """An error about the key of ``table`` that ``message`` names; the table is at ``keys``.
-
-        For messages of checks that know the table but not the file. Of several keys, the first
-        one is to blame.
-        """
-        named = {key: re.search(rf"(?<!\w){re.escape(key)}(?!\w)", message) for key in table}
-        positions = {key: match.start() for key, match in named.items() if match}
-        blamed = min(positions, key=lambda key: positions[key], default=None)
-        return self.fault(keys if blamed is None else (*keys, blamed), message)
 
 
 class BrokerConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -131,39 +101,14 @@ def parse(text: str, path: str) -> Config:
 
     :raises CanInitializationError: the text is not TOML, or has a wrong value.
     """
-    source = Source(path, text.replace("\r\n", "\n"))  # as tomllib does
-    try:
-        document = tomllib.loads(text)
-    except RecursionError:
-        raise CanInitializationError(f"{path}: nested too deeply") from None
-    except ValueError as error:  # the message ends with line and column
-        raise CanInitializationError(f"{path}: not valid TOML: {error}") from error
-    _refuse_unknown(source, (), document, ("broker", "channels"))
-    channels = _table(source, ("channels",), document.get("channels", {}))
+    source, document = toml_file.parse(text, path)
+    source.refuse_unknown((), document, ("broker", "channels"))
+    channels = source.table(("channels",), document.get("channels", {}))
     return Config(
         source,
-        _broker(source, _table(source, ("broker",), document.get("broker", {}))),
+        _broker(source, source.table(("broker",), document.get("broker", {}))),
         {name: _channel(source, name, value) for name, value in channels.items()},
     )
-
-
-def line_of(text: str, keys: tuple[str, ...]) -> int | None:
-    """Line (from 1) of the TOML document ``text`` on which the key path ``keys`` is given.
-
-    ``None`` if it is not found. Lines are read one by one, so a multi-line string with a line that
-    looks like a table's header misleads it; no configuration needs such a string.
-    """
-    table: tuple[str, ...] = ()
-    for number, line in enumerate(text.split("\n"), start=1):
-        parsed = _parse_line(line)
-        if line.lstrip().startswith("["):
-            if parsed:
-                table = _header_path(parsed)
-            if keys and table[: len(keys)] == keys:
-                return number
-        elif keys[: len(table)] == table and _holds(parsed, keys[len(table) :]):
-            return number
-    return None
 
 
 def _read(path: Path) -> str:
@@ -174,18 +119,11 @@ def _read(path: Path) -> str:
         raise CanInitializationError(
             f"cannot read the configuration {path}: {error.strerror}"
         ) from error
-    if len(content) > MAX_FILE_BYTES:
-        raise CanInitializationError(f"{path}: a configuration has {MAX_FILE_BYTES} bytes at most")
-    content = content.removeprefix(codecs.BOM_UTF8)  # as editors of Windows write it
-    try:
-        return content.decode()
-    except UnicodeDecodeError as error:
-        line = content.count(b"\n", 0, error.start) + 1
-        raise CanInitializationError(f"{path}, line {line}: not UTF-8") from error
+    return toml_file.decoded(content, str(path))
 
 
 def _broker(source: Source, table: dict[str, Any]) -> BrokerConfig:
-    _refuse_unknown(source, ("broker",), table, BrokerConfig.__struct_fields__)
+    source.refuse_unknown(("broker",), table, BrokerConfig.__struct_fields__)
     try:
         return msgspec.convert(table, BrokerConfig)
     except msgspec.ValidationError as error:
@@ -199,7 +137,7 @@ def _channel(source: Source, name: str, value: object) -> ChannelConfig:
         raise source.fault(
             keys, f"a channel's name has 1 to {MAX_NAME_LENGTH} printable characters"
         )
-    parameters = dict(_table(source, keys, value))
+    parameters = dict(source.table(keys, value))
     interface = parameters.pop("interface", None)
     if interface is None:
         raise source.fault(keys, 'the channel names no interface (interface = "slcan", say)')
@@ -214,45 +152,3 @@ def _channel(source: Source, name: str, value: object) -> ChannelConfig:
 
 def _is_name(text: str) -> bool:
     return 1 <= len(text) <= MAX_NAME_LENGTH and text.isprintable()
-
-
-def _table(source: Source, keys: tuple[str, ...], value: object) -> dict[str, Any]:
-    if not isinstance(value, dict):
-        raise source.fault(keys, f"must be a table, got {value!r}")
-    return value
-
-
-def _refuse_unknown(
-    source: Source, keys: tuple[str, ...], table: dict[str, Any], known: tuple[str, ...]
-) -> None:
-    for key in table:
-        if key not in known:
-            raise source.fault((*keys, key), f"unknown key; known are {', '.join(known)}")
-
-
-def _parse_line(line: str) -> dict[str, Any]:
-    """The content of one line; a value that continues in the next line counts as 0."""
-    for text in (line, f"{line.partition('=')[0]}= 0"):
-        try:
-            return tomllib.loads(text)
-        except (ValueError, RecursionError):
-            continue
-    return {}
-
-
-def _header_path(parsed: object) -> tuple[str, ...]:
-    """The key path of a table header that was parsed alone: ``[a.b]`` is ``{a: {b: {}}}``."""
-    path: tuple[str, ...] = ()
-    while isinstance(parsed, dict) and parsed:
-        [(key, parsed)] = parsed.items()
-        path = (*path, key)
-    return path
-
-
-def _holds(parsed: object, keys: tuple[str, ...]) -> bool:
-    """Whether the key path ``keys``, with at least one key, is in ``parsed``."""
-    for key in keys:
-        if not isinstance(parsed, dict) or key not in parsed:
-            return False
-        parsed = parsed[key]
-    return bool(keys)

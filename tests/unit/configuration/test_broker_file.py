@@ -15,6 +15,7 @@ from canbroker.backends.virtual import VirtualOptions
 from canbroker.configuration import broker_file
 from canbroker.configuration.broker_file import BrokerConfig, ChannelConfig, Config
 from canbroker.errors import CanInitializationError
+from canbroker.system import toml_file
 
 EXAMPLES = sorted((Path(__file__).parents[3] / "configs").glob("*.toml"))
 
@@ -240,51 +241,14 @@ def test_a_file_of_another_systems_editor(tmp_path: Path, mark: bytes, end: byte
 
 def test_the_size_of_a_file_is_bounded(tmp_path: Path) -> None:
     path = tmp_path / "x.toml"
-    path.write_bytes(b"#" * broker_file.MAX_FILE_BYTES)
+    path.write_bytes(b"#" * toml_file.MAX_FILE_BYTES)
     assert broker_file.load(path).channels == {}
-    path.write_bytes(b"#" * (broker_file.MAX_FILE_BYTES + 1))
+    path.write_bytes(b"#" * (toml_file.MAX_FILE_BYTES + 1))
     with pytest.raises(CanInitializationError, match="1048576 bytes at most"):
         broker_file.load(path)
 
 
 # ------------------------------------------------------------------------------------------ lines
-
-DOCUMENT = """\
-title = "x"  # comment
-[ a . "b.c" ]   # spaced, quoted
-key = [
-  1,
-]
-text = '''
-no header
-'''
-d.e = { f = 1 }
-[[list]]
-name = "first"
-[a]
-late = true
-"""
-
-
-@pytest.mark.parametrize(
-    ("keys", "line"),
-    [
-        (("title",), 1),
-        (("a", "b.c"), 2),
-        (("a",), 2),
-        (("a", "b.c", "key"), 3),
-        (("a", "b.c", "d", "e"), 9),
-        (("a", "b.c", "d", "e", "f"), 9),
-        (("list",), 10),
-        (("list", "name"), 11),
-        (("a", "late"), 13),
-        (("a", "b"), None),
-        (("name",), None),
-        ((), None),
-    ],
-)
-def test_the_line_of_a_key_path(keys: tuple[str, ...], line: int | None) -> None:
-    assert broker_file.line_of(DOCUMENT, keys) == line
 
 
 def test_windows_line_ends_count_once() -> None:

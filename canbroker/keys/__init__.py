@@ -1,0 +1,1 @@
+"""Who may use a broker over the network: keys of users and brokers, and their files."""
