@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import enum
 import importlib
-from collections.abc import Callable, Mapping
-from typing import Final, NamedTuple, Protocol, cast
+from collections.abc import Mapping
+from typing import Any, Final, NamedTuple, Protocol, cast
 
 from canbroker.actors.lifelines import Lifelines
 from canbroker.actors.specs import ActorSpec, ChannelSpec, SchedulerSpec
@@ -19,10 +19,16 @@ class Demand(enum.Flag):
     REQUESTED = enum.auto()  # somebody has asked for it since the broker began
 
 
+class Beat(Protocol):
+    """Tells the broker that the actor lives, with a report of it for people."""
+
+    def __call__(self, report: Mapping[str, Any] = ..., /) -> None: ...
+
+
 class Actor(Protocol):
     """An actor that was made: it serves as soon as it runs."""
 
-    def run(self, lifelines: Lifelines, beat: Callable[[], None], /) -> None:
+    def run(self, lifelines: Lifelines, beat: Beat, /) -> None:
         """Serves until one of ``lifelines`` becomes readable. Calls ``beat`` every second, unless
         a state stream shows that the actor lives."""
 

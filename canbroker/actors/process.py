@@ -14,7 +14,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final, Union
 
 import msgspec
@@ -31,6 +31,9 @@ from canbroker.wire import control
 #: Objects that may be garbage before Python looks for it. A queue of frames has as many that are
 #: not, and Python would look through them after every 700.
 _GARBAGE: Final = 20_000
+
+#: What most actors have to report, beside that they live.
+_NOTHING: Final[Mapping[str, Any]] = {}
 
 #: A thread of an actor that has something to do waits for the other one this long at most.
 _SWITCH_S: Final = 0.0005
@@ -92,7 +95,7 @@ def _run(actor: Actor, lifelines: Lifelines, reports: Reports) -> None:
     gc.set_threshold(_GARBAGE)
     sys.setswitchinterval(_SWITCH_S)
     reports.send(Ready())
-    actor.run(lifelines, lambda: reports.send(Alive()))
+    actor.run(lifelines, lambda report=_NOTHING: reports.send(Alive(dict(report))))
 
 
 def _decoded(content: bytes) -> tuple[Kind, ActorSpec]:

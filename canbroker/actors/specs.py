@@ -38,6 +38,13 @@ class SchedulerSpec(ActorSpec, frozen=True, kw_only=True, tag="scheduler"):
     address: str
 
 
+class GatewaySpec(ActorSpec, frozen=True, kw_only=True, tag="gateway"):
+    """The gateway: ``address`` is that of its broker, ``listen`` its own."""
+
+    address: str
+    listen: str
+
+
 class Ready(msgspec.Struct, tag="ready"):
     """The child serves, or ``error`` is the reason why it does not.
 
@@ -49,4 +56,6 @@ class Ready(msgspec.Struct, tag="ready"):
 
 
 class Alive(msgspec.Struct, tag="alive"):
-    """The child still does its work."""
+    """The child still does its work. ``report``: what the broker shows of it, if anything."""
+
+    report: dict[str, Any] = {}

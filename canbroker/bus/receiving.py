@@ -25,7 +25,7 @@ from canbroker.system.throttle import Throttle
 from canbroker.system.wake import Wake
 from canbroker.transport.address import parse_address
 from canbroker.transport.readiness import Readiness
-from canbroker.transport.stream_link import StreamLink
+from canbroker.transport.stream_link import open_stream
 from canbroker.wire.stream import ReadyEvent
 
 #: A message to return, or an error to raise.
@@ -42,7 +42,7 @@ class Reception:
     ) -> None:
         """``receiving``: what the user wants. ``watch`` is kept up to date by waiting threads."""
         self.subscriber = Subscriber(
-            StreamLink(membership.context, parse_address(membership.attached.stream)),
+            open_stream(membership.context, parse_address(membership.attached.stream)),
             Identity(membership.attached.name, membership.client_id, membership.claim),
             functools.partial(_open_archive, membership),
             repairs=receiving.on_slow != "disconnect",

@@ -14,7 +14,7 @@ from canbroker.model.filters import EVERYTHING, FilterSet
 from canbroker.model.frame import Frame
 from canbroker.system import clock
 from canbroker.system.throttle import Throttle
-from canbroker.transport.address import Address
+from canbroker.transport.address import IpcAddress
 from canbroker.transport.sockets import Context
 from canbroker.transport.xpub import Subscription, Xpub
 from canbroker.wire import WireError, stream, topics
@@ -66,7 +66,7 @@ class Publisher:
     def __init__(
         self,
         context: Context,
-        endpoint: Address,
+        endpoint: IpcAddress,
         channel: str,
         epoch: int,
         ring: Ring,

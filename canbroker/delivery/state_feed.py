@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Final
 
 from canbroker.transport.address import Address
-from canbroker.transport.sockets import Context, Messages, Socket
+from canbroker.transport.sockets import Context, Socket
+from canbroker.transport.stream_link import open_stream
 
 #: State events that are kept for a slow reader: about two minutes' worth.
 _UNREAD_STATES: Final = 128
@@ -18,28 +19,36 @@ class StateFeed:
     """
 
     def __init__(self, context: Context, endpoint: Address, topic: bytes) -> None:
-        self.socket: Socket = context.subscriber(endpoint, _UNREAD_STATES)
-        self.socket.subscribe(topic)
+        self._link = open_stream(context, endpoint, _UNREAD_STATES)
+        self._link.subscribe(topic)
         self._topic = topic
-        self._messages = Messages(self.socket)
+
+    @property
+    def socket(self) -> Socket:
+        """Readable when an event has arrived."""
+        return self._link.socket
+
+    def problem(self) -> str | None:
+        """Why there is no connection, as far as is known."""
+        return self._link.problem()
 
     def receive(self) -> bytes | None:
         """The next event's body, if one has arrived."""
-        while (message := self._messages.next()) is not None:
+        while (message := self._link.receive()) is not None:
             if message[0] == self._topic:
                 return message[1]
         return None
 
     def turn_to(self, topic: bytes) -> None:
         """Follows another topic of the channel from now on; discards unread events of this one."""
-        self.socket.unsubscribe(self._topic)
-        self.socket.subscribe(topic)
+        self._link.unsubscribe(self._topic)
+        self._link.subscribe(topic)
         self._topic = topic
 
     def refresh(self) -> None:
         """Asks for the current state: a channel publishes it when a client subscribes."""
-        self.socket.unsubscribe(self._topic)
-        self.socket.subscribe(self._topic)
+        self._link.unsubscribe(self._topic)
+        self._link.subscribe(self._topic)
 
     def close(self) -> None:
-        self.socket.close()
+        self._link.close()

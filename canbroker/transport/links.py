@@ -8,7 +8,7 @@ import zmq
 
 from canbroker.system import clock
 from canbroker.system.throttle import Throttle
-from canbroker.transport.address import Address
+from canbroker.transport.address import Address, IpcAddress
 from canbroker.transport.guard import Guard
 from canbroker.transport.listening import Listening
 from canbroker.transport.sockets import REQUEST_HIGH_WATER, Context, Socket, readable
@@ -107,7 +107,7 @@ class Router:
     def __init__(
         self,
         context: Context,
-        endpoint: Address,
+        endpoint: IpcAddress,
         refused: Throttle,
         unread: int = REQUEST_HIGH_WATER,
     ) -> None:
@@ -128,7 +128,7 @@ class Router:
 class Intake(Router):
     """The ROUTER that receives transmit requests. Made, used and closed by one thread."""
 
-    def __init__(self, context: Context, endpoint: Address, refused: Throttle) -> None:
+    def __init__(self, context: Context, endpoint: IpcAddress, refused: Throttle) -> None:
         """``refused``: counts and logs rejected messages."""
         super().__init__(context, endpoint, refused)
         self._last: zmq.Frame | None = None  # the last part

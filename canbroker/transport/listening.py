@@ -17,7 +17,7 @@ from canbroker.system import clock
 from canbroker.system.descriptors import share
 from canbroker.system.throttle import Throttle
 from canbroker.system.unix_sockets import peer_of
-from canbroker.transport.address import Address
+from canbroker.transport.address import IpcAddress
 
 _EVENTS: Final = zmq.EVENT_ACCEPTED | zmq.EVENT_DISCONNECTED
 
@@ -40,7 +40,7 @@ class Listening:
     :data:`LOOK_NS`.
     """
 
-    def __init__(self, socket: zmq.Socket[bytes], endpoint: Address) -> None:
+    def __init__(self, socket: zmq.Socket[bytes], endpoint: IpcAddress) -> None:
         """``socket`` is bound to ``endpoint``.
 
         :raises CanInitializationError: no descriptors are left. The socket is closed.

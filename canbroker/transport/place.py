@@ -10,7 +10,11 @@ from typing import Final, NamedTuple
 from canbroker.errors import CanInitializationError
 from canbroker.system.lock import BROKER_SOCKET
 from canbroker.system.unix_sockets import listener
-from canbroker.transport.address import Address, IpcAddress, is_address, parse_address
+from canbroker.transport.address import (
+    IpcAddress,
+    is_address,
+    parse_ipc,
+)
 
 #: The environment variable that chooses a broker for a program and for the programs it starts.
 ADDRESS_VARIABLE: Final = "CANBROKER_ADDRESS"
@@ -26,9 +30,9 @@ _PLAIN_NAME: Final = re.compile(r"[A-Za-z0-9_.-]{1,32}")
 class ChannelAddresses(NamedTuple):
     """The three sockets of a channel."""
 
-    stream: Address
-    transmit: Address
-    control: Address
+    stream: IpcAddress
+    transmit: IpcAddress
+    control: IpcAddress
 
 
 class Place:
@@ -58,15 +62,15 @@ class Place:
             raise CanInitializationError(
                 f"broker address {address!r} is not ipc://<absolute path>/broker"
             )
-        return cls(parse_address(address).path.parent)
+        return cls(parse_ipc(address).path.parent)
 
     @property
-    def broker(self) -> Address:
+    def broker(self) -> IpcAddress:
         """:raises CanInitializationError: the directory's path is too long for a socket."""
         return self._address(BROKER_SOCKET)
 
     @property
-    def scheduler(self) -> Address:
+    def scheduler(self) -> IpcAddress:
         """:raises CanInitializationError: the directory's path is too long for a socket."""
         return self._address(_SCHEDULER)
 
@@ -101,7 +105,7 @@ class Place:
         process = f" (process {pid}; 'kill {pid}' ends it)" if pid else ""
         return f"the broker at {self.broker}{process}"
 
-    def _address(self, filename: str) -> Address:
+    def _address(self, filename: str) -> IpcAddress:
         return IpcAddress(self.directory / filename)
 
 

@@ -10,7 +10,7 @@ import msgspec
 import zmq
 
 from canbroker.system.throttle import Throttle
-from canbroker.transport.address import Address
+from canbroker.transport.address import IpcAddress
 from canbroker.transport.links import Router
 from canbroker.transport.sockets import REQUEST_HIGH_WATER, Context
 from canbroker.transport.waiter import Waiter
@@ -41,7 +41,7 @@ class Replier(Router):
     def __init__(
         self,
         context: Context,
-        endpoint: Address,
+        endpoint: IpcAddress,
         methods: Mapping[str, type[control.Params]],
         handlers: Mapping[str, Handler],
         refused: Throttle,

@@ -7,7 +7,7 @@ import stat
 from pathlib import Path
 
 from canbroker.errors import CanInitializationError
-from canbroker.transport.address import Address
+from canbroker.transport.address import IpcAddress
 from canbroker.transport.place import Place
 
 
@@ -35,7 +35,7 @@ class Runtime:
         return cls(Place.at(address).directory)
 
     @property
-    def address(self) -> Address:
+    def address(self) -> IpcAddress:
         """Where the broker listens.
 
         :raises CanInitializationError: the directory's path is too long for a socket.

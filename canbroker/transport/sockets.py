@@ -7,9 +7,10 @@ from typing import Final, TypeAlias, cast
 import zmq
 
 from canbroker.errors import CanError, CanInitializationError, CanOperationError
+from canbroker.model.key import SecretKey
 from canbroker.system import handles
 from canbroker.system.descriptors import share
-from canbroker.transport.address import Address
+from canbroker.transport.address import Address, IpcAddress, TcpAddress
 from canbroker.transport.gate import Gate
 from canbroker.transport.shared import QuietSocket, shared
 from canbroker.wire import MAX_MESSAGE_BYTES
@@ -79,16 +80,18 @@ class Messages:
 class Context:
     """The ZeroMQ context of a process that listens. Close all of its sockets before it.
 
-    ``gate`` belongs to the listening sockets.
+    ``gate`` belongs to the listening sockets. ``identity`` is our key, for brokers that are reached
+    by TCP.
     """
 
     _refusal: type[CanError] = CanInitializationError
+    identity: SecretKey | None = None
 
     def __init__(self) -> None:
         self._context: zmq.Context[Socket] = zmq.Context(io_threads=1)
         self.gate = Gate(self._context)
 
-    def publisher(self, endpoint: Address) -> Socket:
+    def publisher(self, endpoint: IpcAddress) -> Socket:
         socket = self._socket(zmq.XPUB, STREAM_HIGH_WATER)
         socket.setsockopt(zmq.RCVHWM, _SUBSCRIPTION_HIGH_WATER)
         socket.setsockopt(zmq.XPUB_VERBOSE, 1)  # each new subscriber is sent the present state
@@ -96,16 +99,21 @@ class Context:
         socket.setsockopt(zmq.MAXMSGSIZE, MAX_SUBSCRIPTION_BYTES)
         return self._bound(socket, endpoint)
 
-    def subscriber(self, endpoint: Address, unread: int = STREAM_HIGH_WATER) -> Socket:
+    def subscriber(self, endpoint: IpcAddress, unread: int = STREAM_HIGH_WATER) -> Socket:
         """``unread``: the most messages that are queued. A message longer than 33 bytes keeps
         8 KiB: libzmq reads that much at a time, and does not copy."""
         socket = self._socket(zmq.SUB, unread)
         # Only subscriptions can be unsent. Lingering for them delayed the end of every broker by
         # 200 ms, as its channels are gone by then.
         socket.setsockopt(zmq.LINGER, 0)
-        return self._connected(socket, endpoint)
+        return self.connected(socket, endpoint)
 
-    def replier(self, endpoint: Address, unread: int = REQUEST_HIGH_WATER) -> Socket:
+    def remote_subscriber(self, endpoint: TcpAddress, unread: int = STREAM_HIGH_WATER) -> Socket:
+        """A socket whose messages subscribe and unsubscribe: a byte 1 or 0, and the topic. It is
+        not connected yet. ``unread``: as of :meth:`subscriber`."""
+        return self._unconnected(endpoint, self._socket(zmq.DEALER, unread))
+
+    def replier(self, endpoint: IpcAddress, unread: int = REQUEST_HIGH_WATER) -> Socket:
         """``unread``: the most replies that are queued for a peer that does not read them."""
         socket = self._socket(zmq.ROUTER, REQUEST_HIGH_WATER)
         socket.setsockopt(zmq.SNDHWM, unread)
@@ -114,11 +122,13 @@ class Context:
 
     def requester(self, endpoint: Address, name: str = "") -> Socket:
         """``name``: its identity, by which the replier can reach it unasked, also after it has
-        connected again."""
+        connected again. A gateway gives each socket such an identity of its own."""
         socket = self._socket(zmq.DEALER, REQUEST_HIGH_WATER)
+        if isinstance(endpoint, TcpAddress):
+            return self.connected(self._unconnected(endpoint, socket), endpoint)
         if name:
             socket.setsockopt(zmq.ROUTING_ID, name.encode())
-        return self._connected(socket, endpoint)
+        return self.connected(socket, endpoint)
 
     def close(self) -> None:
         self.gate.close()
@@ -144,7 +154,18 @@ class Context:
         # that does not receive would lose its presence, and its tasks with it.
         return socket
 
-    def _bound(self, socket: Socket, endpoint: Address) -> Socket:
+    def _unconnected(self, endpoint: TcpAddress, socket: Socket) -> Socket:
+        from canbroker.transport import curve  # noqa: PLC0415 - local programs do not need it
+
+        socket.setsockopt(zmq.LINGER, 0)
+        try:
+            curve.reach(socket, endpoint, self.identity)
+        except CanInitializationError:
+            socket.close()
+            raise
+        return socket
+
+    def _bound(self, socket: Socket, endpoint: IpcAddress) -> Socket:
         socket.setsockopt(
             zmq.ZAP_DOMAIN, b"canbroker"
         )  # libzmq asks the gate only if there is a domain
@@ -157,12 +178,17 @@ class Context:
             raise CanInitializationError(f"cannot listen on {endpoint}: {error}") from error
         return socket
 
-    def _connected(self, socket: Socket, endpoint: Address) -> Socket:
+    def connected(self, socket: Socket, endpoint: Address) -> Socket:
+        """``socket``, which connects from now on. It is closed if it cannot.
+
+        :raises CanInitializationError: it cannot.
+        """
+        where = endpoint.endpoint if isinstance(endpoint, TcpAddress) else str(endpoint)
         try:
-            socket.connect(str(endpoint))
+            socket.connect(where)
         except zmq.ZMQError as error:
             socket.close()
-            raise CanInitializationError(f"cannot connect to {endpoint}: {error}") from error
+            raise CanInitializationError(f"cannot connect to {where}: {error}") from error
         return socket
 
 
@@ -187,6 +213,7 @@ class SharedContext(Context):
     def _open(self, kind: int) -> Socket:
         return shared.open(self, kind)
 
-    def _connected(self, socket: Socket, endpoint: Address) -> Socket:
-        shared.endpoints.add(str(endpoint.path))
-        return super()._connected(socket, endpoint)
+    def connected(self, socket: Socket, endpoint: Address) -> Socket:
+        if isinstance(endpoint, IpcAddress):
+            shared.endpoints.add(str(endpoint.path))
+        return super().connected(socket, endpoint)

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import operator
 
-from canbroker.transport.address import Address
-from canbroker.transport.sockets import Context, Messages, Socket, readable
+from canbroker.transport.address import Address, IpcAddress, TcpAddress
+from canbroker.transport.sockets import STREAM_HIGH_WATER, Context, Messages, Socket, readable
 from canbroker.transport.waiter import Descriptor, Waiter
 
 
 class StreamLink:
     """A SUB socket. One thread at a time. Nothing here blocks except :meth:`wait`."""
 
-    def __init__(self, context: Context, endpoint: Address) -> None:
-        self.socket: Socket = context.subscriber(endpoint)
-        self._messages = Messages(self.socket)
-        self._waits: tuple[tuple[Descriptor, ...], Waiter] | None = None  # for these others
+    _waits: tuple[tuple[Descriptor, ...], Waiter] | None = None  # for these others
+
+    def __init__(
+        self, context: Context, endpoint: IpcAddress, unread: int = STREAM_HIGH_WATER
+    ) -> None:
+        """``unread``: as of :meth:`Context.subscriber`."""
+        self._use(context.subscriber(endpoint, unread))
 
     def subscribe(self, topic: bytes) -> None:
         self.socket.subscribe(topic)
@@ -45,8 +48,30 @@ class StreamLink:
         self._messages.expected = self.socket in ready
         return bool(ready)
 
+    def problem(self) -> str | None:
+        """Why there is no connection, as far as is known; of a local one nothing is known."""
+        return None
+
     def close(self) -> None:
         self.socket.close()
+
+    def _use(self, socket: Socket) -> None:
+        self.socket: Socket = socket
+        self._messages = Messages(self.socket)
+
+
+def open_stream(context: Context, endpoint: Address, unread: int = STREAM_HIGH_WATER) -> StreamLink:
+    """The stream that is published at ``endpoint``, wherever that is.
+
+    :raises CanInitializationError, CanOperationError: cannot open a socket.
+    """
+    if isinstance(endpoint, TcpAddress):
+        from canbroker.transport.remote_stream import (  # noqa: PLC0415 - not loaded for local ones
+            RemoteStreamLink,
+        )
+
+        return RemoteStreamLink(context, endpoint, unread)
+    return StreamLink(context, endpoint, unread)
 
 
 def _same(one: tuple[Descriptor, ...], other: tuple[Descriptor, ...]) -> bool:

@@ -7,7 +7,7 @@ from typing import Final, NamedTuple
 import zmq
 
 from canbroker.system.throttle import Throttle
-from canbroker.transport.address import Address
+from canbroker.transport.address import IpcAddress
 from canbroker.transport.guard import Guard
 from canbroker.transport.listening import Listening
 from canbroker.transport.sockets import Context, Socket, readable
@@ -29,7 +29,7 @@ class Subscription(NamedTuple):
 class Xpub:
     """An XPUB that disconnects peers that keep sending rejected messages. One thread."""
 
-    def __init__(self, context: Context, endpoint: Address, refused: Throttle) -> None:
+    def __init__(self, context: Context, endpoint: IpcAddress, refused: Throttle) -> None:
         """``refused``: the account of what is rejected.
 
         :raises CanInitializationError: the endpoint cannot be bound.

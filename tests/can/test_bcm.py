@@ -30,7 +30,7 @@ from canbroker.system import (
     clock,
 )
 from canbroker.system.entry_points import EntryPoint
-from canbroker.transport.address import parse_address
+from canbroker.transport.address import parse_ipc
 from canbroker.transport.calls import call
 from canbroker.transport.runtime import Runtime
 from canbroker.transport.sockets import Context
@@ -504,7 +504,7 @@ def ask(runtime: Runtime, method: str, params: control.Params, result: type[_T])
     context = Context()
     try:
         deadline = clock.deadline_after(10)
-        return call(context, parse_address(channel.control), method, params, result, deadline)
+        return call(context, parse_ipc(channel.control), method, params, result, deadline)
     finally:
         context.close()
 

@@ -11,7 +11,7 @@ import pytest
 from canbroker import Bus, BusState, CanOperationError, Message
 from canbroker.delivery.state_feed import StateFeed
 from canbroker.model.frame import Frame
-from canbroker.transport.address import parse_address
+from canbroker.transport.address import parse_ipc
 from canbroker.transport.runtime import Runtime
 from canbroker.transport.sockets import Context
 from canbroker.wire import control, topics
@@ -129,7 +129,7 @@ class Following:
         self.seen: list[tuple[str, int]] = []
         self._context = Context()
         self._feed = StateFeed(
-            self._context, parse_address(channel.stream), topics.state_topic(channel.name)
+            self._context, parse_ipc(channel.stream), topics.state_topic(channel.name)
         )
 
     def __enter__(self) -> Following:

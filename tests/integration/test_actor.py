@@ -21,7 +21,7 @@ from canbroker.model.filters import EVERYTHING
 from canbroker.model.frame import FD, Frame
 from canbroker.system import clock
 from canbroker.system.wake import Wake
-from canbroker.transport.address import parse_address
+from canbroker.transport.address import parse_ipc
 from canbroker.transport.calls import ControlError, call
 from canbroker.transport.links import Link
 from canbroker.transport.sockets import Context
@@ -68,14 +68,14 @@ class Running:
         assert not self._thread.is_alive()
 
     def subscriber(self, client_id: str) -> Subscriber:
-        link = StreamLink(self.context, parse_address(self.spec.stream))
+        link = StreamLink(self.context, parse_ipc(self.spec.stream))
         subscriber = Subscriber(link, Identity("x", client_id))
         self._stack.callback(subscriber.close)
         subscriber.subscribe(EVERYTHING, clock.deadline_after(10))
         return subscriber
 
     def link(self) -> Link:
-        link = Link(self.context, parse_address(self.spec.transmit))
+        link = Link(self.context, parse_ipc(self.spec.transmit))
         self._stack.callback(link.close)
         return link
 
@@ -99,7 +99,7 @@ class Running:
 
     def _run(self, actor: ChannelActor) -> None:
         try:
-            actor.run(Lifelines((self._lifeline,)), lambda: None)
+            actor.run(Lifelines((self._lifeline,)), lambda _report=None: None)
         except ActorCrashedError as error:
             self.failure = error
 
@@ -154,7 +154,7 @@ def test_more_than_the_credit_is_refused(directory: Path, stack: ExitStack) -> N
         link.send(request(token, *[FRAME] * (CREDIT // 2)))
     call(
         actor.context,
-        parse_address(actor.spec.control),
+        parse_ipc(actor.spec.control),
         "discard",
         control.Discard(client_id="me", token=3),
         control.Discarded,
@@ -228,7 +228,7 @@ def test_control_refuses_by_name(actor: Running) -> None:
     with pytest.raises(ControlError, match=r"'halt'.*set_state, discard"):
         call(
             actor.context,
-            parse_address(actor.spec.control),
+            parse_ipc(actor.spec.control),
             "halt",
             control.Params(),
             control.Nothing,
@@ -237,7 +237,7 @@ def test_control_refuses_by_name(actor: Running) -> None:
     with pytest.raises(ControlError, match="'asleep'"):
         call(
             actor.context,
-            parse_address(actor.spec.control),
+            parse_ipc(actor.spec.control),
             "set_state",
             control.SetState(state="asleep"),
             control.Nothing,

@@ -21,7 +21,7 @@ from canbroker.broker.callers import MAX_WAITING
 from canbroker.model.frame import Frame
 from canbroker.system.entry_points import EntryPoint
 from canbroker.system.lock import BrokerLock
-from canbroker.transport.address import Address, parse_address
+from canbroker.transport.address import Address, parse_ipc
 from canbroker.transport.links import Link
 from canbroker.transport.runtime import Runtime
 from canbroker.transport.sockets import Context
@@ -271,7 +271,7 @@ def test_six_hundred_tasks_for_channels_that_do_not_exist(runtime: Runtime) -> N
         task = bus.send_periodic(Message(arbitration_id=1), 0.02)
         assert other.recv(10) is not None
         scheduler = status_of(runtime).scheduler
-        context, link = _asking(runtime, parse_address(scheduler.control))
+        context, link = _asking(runtime, parse_ipc(scheduler.control))
         answers: list[control.ErrorResult] = []
         try:
             for number in range(1, 601):

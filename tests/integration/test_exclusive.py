@@ -24,7 +24,7 @@ from canbroker import (
     ThreadSafeBus,
 )
 from canbroker.model.filters import parse
-from canbroker.transport.address import parse_address
+from canbroker.transport.address import parse_ipc
 from canbroker.transport.runtime import Runtime
 from canbroker.transport.sockets import Context
 from canbroker.wire import topics
@@ -235,7 +235,7 @@ def test_a_claim_ends_with_its_presence_and_the_next_one_is_served(
 ) -> None:
     with Bus("x", "virtual") as bus:
         (channel,) = status_of(runtime).channels
-        first, second = (context.subscriber(parse_address(channel.stream)) for _ in range(2))
+        first, second = (context.subscriber(parse_ipc(channel.stream)) for _ in range(2))
         first.subscribe(topics.private_topic(channel.name, "first", parse(""), "one"))
         wait_until(lambda: holder_of(runtime) == "first", "the first has it")
         second.subscribe(topics.private_topic(channel.name, "second", parse(""), "two"))

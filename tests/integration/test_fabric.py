@@ -137,12 +137,12 @@ def test_routes_are_shared_and_end_with_their_last_subscriber(
 def test_a_killed_process_is_seen_to_leave(endpoint: str) -> None:
     source = """
     from canbroker.system import clock
-    from canbroker.transport.address import parse_address
+    from canbroker.transport.address import parse_ipc
     from canbroker.transport.sockets import Context
     from canbroker.delivery.subscriber import Identity, Subscriber
     from canbroker.transport.stream_link import StreamLink
     from canbroker.model.filters import EVERYTHING
-    link = StreamLink(Context(), parse_address(arguments["endpoint"]))
+    link = StreamLink(Context(), parse_ipc(arguments["endpoint"]))
     client = Subscriber(link, Identity("can0", "victim"))
     client.subscribe(EVERYTHING, clock.deadline_after(20))
     say("ready")

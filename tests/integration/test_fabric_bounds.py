@@ -13,7 +13,7 @@ from canbroker.errors import CanInitializationError, CanOperationError
 from canbroker.model import filters
 from canbroker.model.filters import MAX_FILTERS
 from canbroker.model.frame import Frame
-from canbroker.transport.address import parse_address
+from canbroker.transport.address import parse_ipc
 from canbroker.transport.sockets import Context
 from canbroker.wire import stream, topics
 from tests.support.brokers import wait_until
@@ -112,7 +112,7 @@ def test_the_longest_set_of_filters_fits_a_topic(context: Context, endpoint: str
 def test_the_state_is_published_while_someone_listens(context: Context, endpoint: str) -> None:
     topic = topics.state_topic(CHANNEL)
     with Station(endpoint, epoch=3) as station:
-        feed = StateFeed(context, parse_address(endpoint), topic)
+        feed = StateFeed(context, parse_ipc(endpoint), topic)
         bodies: list[bytes] = []
 
         def heard() -> bool:

@@ -18,7 +18,7 @@ import zmq
 from canbroker.system import clock
 from canbroker.system.throttle import Throttle
 from canbroker.system.wake import Wake
-from canbroker.transport.address import parse_address
+from canbroker.transport.address import parse_ipc
 from canbroker.transport.calls import ControlError, call
 from canbroker.transport.links import Intake, KeepingLink, Link
 from canbroker.transport.replier import Caller, Replier
@@ -66,7 +66,7 @@ class Server:
         context = Context()
         handlers = {"hello": self._hello, "status": self._status}
         replier = Replier(
-            context, parse_address(self._endpoint), control.BROKER_METHODS, handlers, self.refused
+            context, parse_ipc(self._endpoint), control.BROKER_METHODS, handlers, self.refused
         )
         waiter = Waiter()
         waiter.add(replier.socket)
@@ -95,9 +95,7 @@ def server(endpoint: str) -> Iterator[Server]:
 
 def ask(context: Context, endpoint: str, method: str = "hello") -> control.Discarded | None:
     deadline = clock.deadline_after(DEADLINE_S)
-    return call(
-        context, parse_address(endpoint), method, control.Params(), control.Discarded, deadline
-    )
+    return call(context, parse_ipc(endpoint), method, control.Params(), control.Discarded, deadline)
 
 
 @contextmanager
@@ -116,7 +114,7 @@ def test_a_request_is_answered(context: Context, endpoint: str, server: Server) 
 def test_an_answer_may_come_later(context: Context, endpoint: str, server: Server) -> None:
     soon = clock.monotonic_ns() + 50 * clock.MILLISECOND
     params, kind = control.Params(), control.Discarded
-    assert call(context, parse_address(endpoint), "status", params, kind, soon) is None
+    assert call(context, parse_ipc(endpoint), "status", params, kind, soon) is None
     server.later.set()  # the first caller has left: nobody's loss
     assert ask(context, endpoint, "status") == control.Discarded(2)
 
@@ -124,8 +122,7 @@ def test_an_answer_may_come_later(context: Context, endpoint: str, server: Serve
 def test_nobody_answers_where_nobody_listens(context: Context, endpoint: str) -> None:
     soon = clock.monotonic_ns() + 20 * clock.MILLISECOND
     assert (
-        call(context, parse_address(endpoint), "hello", control.Params(), control.Nothing, soon)
-        is None
+        call(context, parse_ipc(endpoint), "hello", control.Params(), control.Nothing, soon) is None
     )
 
 
@@ -144,7 +141,7 @@ def test_a_result_of_another_kind_is_refused(
     with pytest.raises(WireError, match="reply to 'hello'"):
         call(
             context,
-            parse_address(endpoint),
+            parse_ipc(endpoint),
             "hello",
             control.Params(),
             control.HelloResult,
@@ -249,8 +246,8 @@ def test_a_port_scanner_on_a_stream(endpoint: str) -> None:
 
 
 def test_the_transmit_path(context: Context, endpoint: str) -> None:
-    intake = Intake(context, parse_address(endpoint), Throttle(logging.getLogger("test")))
-    link = Link(context, parse_address(endpoint))
+    intake = Intake(context, parse_ipc(endpoint), Throttle(logging.getLogger("test")))
+    link = Link(context, parse_ipc(endpoint))
     wake = Wake()
     waiter = Waiter()
     waiter.add(intake.socket)
@@ -278,7 +275,7 @@ def test_the_transmit_path(context: Context, endpoint: str) -> None:
 
 
 def test_several_parts_are_no_transmit_request(context: Context, endpoint: str) -> None:
-    intake = Intake(context, parse_address(endpoint), Throttle(logging.getLogger("test")))
+    intake = Intake(context, parse_ipc(endpoint), Throttle(logging.getLogger("test")))
     waiter = Waiter()
     waiter.add(intake.socket)
     with dealer(endpoint) as peer:
@@ -314,8 +311,8 @@ def test_a_reply_is_kept_until_it_is_done(
         b"\xc1 nothing",
         encode_reply(3, Status.OK, 1, 1),
     ]
-    intake = Intake(context, parse_address(endpoint), Throttle(logging.getLogger("test")))
-    link = KeepingLink(context, parse_address(endpoint), MAX_REPLY_BYTES)
+    intake = Intake(context, parse_ipc(endpoint), Throttle(logging.getLogger("test")))
+    link = KeepingLink(context, parse_ipc(endpoint), MAX_REPLY_BYTES)
 
     def next_reply(*, struck: bool) -> bytes | None:
         with monkeypatch.context() as patch:

@@ -18,7 +18,7 @@ from canbroker.delivery.subscriber import Identity, Subscriber
 from canbroker.model.filters import EVERYTHING
 from canbroker.system import clock
 from canbroker.system.wake import Wake
-from canbroker.transport.address import parse_address
+from canbroker.transport.address import parse_ipc
 from canbroker.transport.links import KeepingLink
 from canbroker.transport.runtime import Runtime
 from canbroker.transport.sockets import Context
@@ -48,7 +48,7 @@ def answering(endpoint: str, answer: bytes) -> Iterator[None]:
 
     def serve() -> None:
         context = Context()
-        router = context.replier(parse_address(endpoint))
+        router = context.replier(parse_ipc(endpoint))
         waiter = Waiter()
         waiter.add(router)
         waiter.add(stop)
@@ -105,11 +105,11 @@ def test_the_state(tmp_path: Path) -> None:
     """It is passed over, as if nothing had been said."""
     context = Context()
     endpoint = f"ipc://{tmp_path}/rx"
-    channel = context.publisher(parse_address(endpoint))
+    channel = context.publisher(parse_ipc(endpoint))
     waiter = Waiter()
     waiter.add(channel)
     topic = topics.state_topic("can0")
-    watch = ChannelWatch(context, parse_address(endpoint), "can0")
+    watch = ChannelWatch(context, parse_ipc(endpoint), "can0")
     try:
         assert waiter.wait(PATIENCE_NS)
         assert channel.recv() == b"\1" + topic
@@ -130,9 +130,9 @@ def test_the_past(tmp_path: Path, answer: bytes) -> None:
     context = Context()
     control = f"ipc://{tmp_path}/ctl"
     client = Subscriber(
-        StreamLink(context, parse_address(f"ipc://{tmp_path}/rx")),
+        StreamLink(context, parse_ipc(f"ipc://{tmp_path}/rx")),
         Identity("can0", "c1"),
-        lambda: Asker(context, parse_address(control), "c1"),
+        lambda: Asker(context, parse_ipc(control), "c1"),
     )
     wake = Wake()
     try:

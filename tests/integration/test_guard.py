@@ -19,7 +19,7 @@ from canbroker import Bus, Message
 from canbroker.system import clock
 from canbroker.system.throttle import Throttle
 from canbroker.transport import gate, guard
-from canbroker.transport.address import parse_address
+from canbroker.transport.address import parse_ipc
 from canbroker.transport.guard import Guard, PeerConnection
 from canbroker.transport.links import MAX_REFUSED
 from canbroker.transport.runtime import Runtime
@@ -63,7 +63,7 @@ class Door:
 
     def __init__(self, context: Context, endpoint: str) -> None:
         self.refused = Throttle(logging.getLogger("test"))
-        self.socket = context.replier(parse_address(endpoint))
+        self.socket = context.replier(parse_ipc(endpoint))
         self.guard = Guard(context.gate, LIMIT, self.refused)
         self.taken: list[bytes] = []
         self.passed_over = 0
@@ -101,7 +101,7 @@ class Guest:
 
     def __init__(self, context: Context, endpoint: str) -> None:
         self.ended = 0
-        self._socket = context.requester(parse_address(endpoint))
+        self._socket = context.requester(parse_ipc(endpoint))
         self._events = self._socket.get_monitor_socket(zmq.EVENT_DISCONNECTED)
 
     def send(self, body: bytes) -> None:

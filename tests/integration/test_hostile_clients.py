@@ -19,7 +19,7 @@ from canbroker import Bus, Message
 from canbroker.delivery.publisher import MAX_CLIENTS, MAX_ROUTES
 from canbroker.errors import CanInitializationError, CanOperationError
 from canbroker.model.filters import EVERYTHING
-from canbroker.transport.address import parse_address
+from canbroker.transport.address import parse_ipc
 from canbroker.transport.links import MAX_REFUSED
 from canbroker.transport.runtime import Runtime
 from canbroker.transport.sockets import Context
@@ -117,7 +117,7 @@ def test_every_request_is_answered_whatever_it_is(runtime: Runtime, context: Con
         (channel,) = status.channels
         controls = [channel.control, status.scheduler.control, str(runtime.address)]
         peers = [
-            context.requester(parse_address(endpoint)) for endpoint in (channel.transmit, *controls)
+            context.requester(parse_ipc(endpoint)) for endpoint in (channel.transmit, *controls)
         ]
         for peer in peers:
             peer.setsockopt(zmq.RCVTIMEO, 20_000)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from canbroker import Bus
 from canbroker.model.filters import parse
-from canbroker.transport.address import parse_address
+from canbroker.transport.address import parse_ipc
 from canbroker.transport.runtime import Runtime
 from canbroker.transport.sockets import Context
 from canbroker.wire import topics
@@ -22,7 +22,7 @@ def test_a_client_that_is_subscribed_twice_leaves_once(runtime: Runtime, context
     before the old one is closed."""
     with Bus("x", "virtual") as bus:
         (channel,) = status_of(runtime).channels
-        sockets = [context.subscriber(parse_address(channel.stream)) for _ in range(3)]
+        sockets = [context.subscriber(parse_ipc(channel.stream)) for _ in range(3)]
         topic = topics.private_topic(channel.name, "twice", parse("100:7ff"))
         for socket in sockets:
             socket.subscribe(topic)
@@ -37,7 +37,7 @@ def test_a_client_that_is_subscribed_twice_leaves_once(runtime: Runtime, context
 def test_who_asks_is_told_when_a_client_has_left(runtime: Runtime, context: Context) -> None:
     with Bus("x", "virtual"):
         (channel,) = status_of(runtime).channels
-        client, asking = (context.subscriber(parse_address(channel.stream)) for _ in range(2))
+        client, asking = (context.subscriber(parse_ipc(channel.stream)) for _ in range(2))
         private = topics.private_topic(channel.name, "leaver", parse("100:7ff"))
         client.subscribe(private)
         assert client.poll(10_000)

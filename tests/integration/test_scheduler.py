@@ -18,7 +18,7 @@ from canbroker.cli.tasks import running_tasks
 from canbroker.model.frame import Frame
 from canbroker.model.protection import Counter
 from canbroker.system import clock
-from canbroker.transport.address import parse_address
+from canbroker.transport.address import parse_ipc
 from canbroker.transport.calls import ControlError, call
 from canbroker.transport.runtime import Runtime
 from canbroker.transport.sockets import Context
@@ -302,7 +302,7 @@ def ask(endpoint: str, method: str, params: control.Params) -> TaskAdded | None:
     context = Context()
     try:
         return call(
-            context, parse_address(endpoint), method, params, TaskAdded, clock.deadline_after(10)
+            context, parse_ipc(endpoint), method, params, TaskAdded, clock.deadline_after(10)
         )
     finally:
         context.close()

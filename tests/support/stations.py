@@ -19,7 +19,7 @@ from canbroker.model import filters
 from canbroker.model.frame import EchoFrame, Frame
 from canbroker.system import clock
 from canbroker.system.wake import Wake
-from canbroker.transport.address import parse_address
+from canbroker.transport.address import parse_ipc
 from canbroker.transport.sockets import Context
 from canbroker.transport.stream_link import StreamLink
 from canbroker.transport.waiter import Waiter
@@ -34,7 +34,7 @@ _T = TypeVar("_T")
 
 @contextmanager
 def subscriber(context: Context, endpoint: str, client_id: str = "c1") -> Iterator[Subscriber]:
-    link = StreamLink(context, parse_address(endpoint))
+    link = StreamLink(context, parse_ipc(endpoint))
     made = Subscriber(link, Identity(CHANNEL, client_id))
     try:
         yield made
@@ -45,7 +45,7 @@ def subscriber(context: Context, endpoint: str, client_id: str = "c1") -> Iterat
 @contextmanager
 def plain(context: Context, endpoint: str, *subscriptions: bytes) -> Iterator[zmq.Socket[bytes]]:
     """A SUB socket that knows nothing of the protocol."""
-    socket = context.subscriber(parse_address(endpoint))
+    socket = context.subscriber(parse_ipc(endpoint))
     try:
         socket.setsockopt(zmq.RCVTIMEO, int(DEADLINE_S * 1000))
         for topic in subscriptions:
@@ -187,7 +187,7 @@ class Station:
         try:
             ring = Ring(self._memory, epoch, 60)
             publisher = Publisher(
-                self._context, parse_address(endpoint), CHANNEL, epoch, ring, self._awaited
+                self._context, parse_ipc(endpoint), CHANNEL, epoch, ring, self._awaited
             )
         except BaseException as error:  # noqa: BLE001 - raised again by who asked for it
             made.put(error)

@@ -39,6 +39,7 @@ from canbroker.actors.channel.receiver import Receiver
 from canbroker.actors.channel.sender import Sender
 from canbroker.actors.channel.wiring import Wiring
 from canbroker.actors.channel.worker import Worker, start
+from canbroker.actors.kinds import Beat
 from canbroker.actors.lifelines import Lifelines
 from canbroker.actors.mailbox import Mailbox
 from canbroker.actors.specs import ChannelSpec
@@ -48,7 +49,7 @@ from canbroker.delivery.replayer import Replayer
 from canbroker.delivery.ring import Ring, anonymous
 from canbroker.system import clock
 from canbroker.system.priority import RealTime
-from canbroker.transport.address import parse_address
+from canbroker.transport.address import parse_ipc
 from canbroker.transport.sockets import Context
 from canbroker.transport.waiter import Waiter
 from canbroker.wire import control
@@ -104,7 +105,7 @@ class ChannelActor:
         state = "up" if self._backend else self._down.reason
         return f"<ChannelActor {self._spec.name} {self._spec.interface} {state}>"
 
-    def run(self, lifelines: Lifelines, _beat: Callable[[], None]) -> None:
+    def run(self, lifelines: Lifelines, _beat: Beat) -> None:
         """Serves until one of ``lifelines`` becomes readable, then ends in order.
 
         ``_beat`` is not called: the state stream shows that the actor lives.
@@ -146,13 +147,13 @@ class ChannelActor:
         return worker
 
     def _make_sender(self) -> Sender:
-        transmit, controls = parse_address(self._spec.transmit), parse_address(self._spec.control)
+        transmit, controls = parse_ipc(self._spec.transmit), parse_ipc(self._spec.control)
         open_ports = partial(Ports, self._context, transmit, controls)
         return Sender(self._wiring, open_ports, RealTime())
 
     def _make_receiver(self, ring: Ring, sender: Sender) -> Receiver:
         spec, epoch = self._spec, self._wiring.epoch
-        stream = parse_address(spec.stream)
+        stream = parse_ipc(spec.stream)
         publisher = Publisher(self._context, stream, spec.name, epoch, ring, spec.awaited)
         waiter = Waiter()
         waiter.add(publisher.socket)

@@ -10,7 +10,7 @@ import msgspec
 
 from canbroker.system import clock
 from canbroker.system.throttle import Throttle
-from canbroker.transport.address import Address
+from canbroker.transport.address import IpcAddress
 from canbroker.transport.links import Intake
 from canbroker.transport.replier import Caller, Handler, Replier
 from canbroker.transport.sockets import Context, readable
@@ -44,8 +44,8 @@ class Ports:
     def __init__(
         self,
         context: Context,
-        transmit: Address,
-        controls: Address,
+        transmit: IpcAddress,
+        controls: IpcAddress,
         handlers: Mapping[str, Handler],
     ) -> None:
         """``transmit``, ``controls``: their addresses; ``handlers``: of the control methods.

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Final
 
 import msgspec
 
+from canbroker.actors.kinds import Beat
 from canbroker.actors.lifelines import Lifelines
 from canbroker.actors.scheduler.channel_proxy import POLL_NS, ChannelProxy
 from canbroker.actors.scheduler.connections import DESCRIPTORS, ChannelConnections
@@ -104,7 +105,7 @@ class SchedulerActor:
     def __repr__(self) -> str:
         return f"<SchedulerActor tasks={len(self._book)} channels={len(self._proxies)}>"
 
-    def run(self, lifelines: Lifelines, beat: Callable[[], None]) -> None:
+    def run(self, lifelines: Lifelines, beat: Beat) -> None:
         """Serves until one of ``lifelines`` becomes readable; calls ``beat`` every second."""
         for lifeline in lifelines.descriptors:
             self._waiter.add(lifeline)

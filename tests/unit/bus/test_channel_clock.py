@@ -14,7 +14,7 @@ from canbroker.model.frame import Frame
 from canbroker.system import clock
 from canbroker.system.clock import MILLISECOND, SECOND
 from canbroker.system.throttle import Throttle
-from canbroker.transport.address import IpcAddress, parse_address
+from canbroker.transport.address import IpcAddress, parse_ipc
 from canbroker.transport.links import Intake, KeepingLink
 from canbroker.transport.sockets import Context
 from canbroker.transport.waiter import Waiter
@@ -31,7 +31,7 @@ def remote() -> ChannelClock:
 
 
 def test_on_the_same_host_a_late_state_changes_nothing() -> None:
-    ours = ChannelClock.of(parse_address("ipc:///run/canbroker/can0.rx"))
+    ours = ChannelClock.of(parse_ipc("ipc:///run/canbroker/can0.rx"))
     for delay in (0, 1, SECOND):
         ours.note(10 * SECOND, 10 * SECOND + delay)
         assert ours.deadline(17 * SECOND) == 17 * SECOND

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from canbroker.bus.channel_watch import ChannelWatch
 from canbroker.system import clock
-from canbroker.transport.address import parse_address
+from canbroker.transport.address import parse_ipc
 from canbroker.transport.sockets import Context
 from canbroker.transport.waiter import Waiter
 from canbroker.wire import topics
@@ -18,7 +18,7 @@ def test_a_state_of_long_ago_is_not_taken_for_that_of_now(tmp_path: Path) -> Non
     """The channel tells it anew, as it tells whoever subscribes."""
     context = Context()
     endpoint = f"ipc://{tmp_path}/rx"
-    channel = context.publisher(parse_address(endpoint))
+    channel = context.publisher(parse_ipc(endpoint))
     waiter = Waiter()
     waiter.add(channel)
     topic = topics.state_topic("can0")
@@ -36,7 +36,7 @@ def test_a_state_of_long_ago_is_not_taken_for_that_of_now(tmp_path: Path) -> Non
             pass
         say("error", 0)
 
-    watch = ChannelWatch(context, parse_address(endpoint), "can0")
+    watch = ChannelWatch(context, parse_ipc(endpoint), "can0")
     try:
         assert asked() == b"\1" + topic
         say("active", 10 * clock.SECOND)

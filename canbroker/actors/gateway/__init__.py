@@ -1,0 +1,1 @@
+"""The gateway: one process that lets remote clients reach the sockets of a broker."""

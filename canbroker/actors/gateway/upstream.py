@@ -1,0 +1,214 @@
+"""The sockets of the broker and its actors, as the gateway uses them for one client's socket."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Final, Protocol, TypeAlias
+
+from canbroker.system import clock
+from canbroker.transport.address import IpcAddress
+from canbroker.transport.links import Link
+from canbroker.transport.sockets import Context, Socket
+from canbroker.transport.stream_link import StreamLink
+from canbroker.wire import DECODE_ERRORS, WireError, control
+from canbroker.wire.transmit import Status, encode_reply
+
+#: What a client's socket is sent: one part, or topic and body of a stream.
+Parts: TypeAlias = Sequence[bytes]
+
+#: Topics of one client's socket: those of its filters, its presence and the state, old and new.
+MAX_TOPICS: Final = 64
+
+_SUBSCRIBE: Final = 1
+
+#: A channel keeps one request for frames of the past for each connection, and clients that are far
+#: away send several at a time.
+_PAST: Final = frozenset({"replay", "history"})
+MAX_QUEUED: Final = 32
+_ANSWER_NS: Final = clock.SECOND
+
+
+class RefusedError(Exception):
+    """The client's socket does not follow the protocol; its session ends."""
+
+
+class Upstream(Protocol):
+    """One socket of the broker's side."""
+
+    #: Sent to find out whether the client's socket is connected; clients ignore it.
+    probe: Parts
+
+    @property
+    def socket(self) -> Socket: ...
+
+    def forward(self, body: bytes) -> None:
+        """Passes on what the client has sent.
+
+        :raises RefusedError: it cannot be.
+        """
+
+    def receive(self) -> Parts | None:
+        """The next message for the client, if one has arrived."""
+
+    def step(self, now_ns: int) -> None:
+        """Called every second or more often."""
+
+    def close(self) -> None: ...
+
+
+class StreamUpstream:
+    """The stream of a channel, with the subscriptions of one client's socket."""
+
+    probe: Parts = (b"", b"")
+
+    def __init__(self, context: Context, endpoint: IpcAddress) -> None:
+        """:raises CanInitializationError: no descriptors are left."""
+        self._link = StreamLink(context, endpoint)
+        self._topics: set[bytes] = set()
+
+    @property
+    def socket(self) -> Socket:
+        return self._link.socket
+
+    def forward(self, body: bytes) -> None:
+        """Subscribes and unsubscribes. The client repeats its topics when it hears nothing, so
+        that a gateway that was restarted knows them, too; they are passed on once."""
+        if not body or body[0] > _SUBSCRIBE:
+            raise RefusedError("a subscriber may only subscribe")
+        topic = body[1:]
+        if body[0] != _SUBSCRIBE:
+            if topic in self._topics:
+                self._topics.discard(topic)
+                self._link.unsubscribe(topic)
+        elif topic not in self._topics:
+            if len(self._topics) >= MAX_TOPICS:
+                raise RefusedError(f"more than {MAX_TOPICS} topics")
+            self._topics.add(topic)
+            self._link.subscribe(topic)
+
+    def receive(self) -> Parts | None:
+        return self._link.receive()
+
+    def step(self, now_ns: int) -> None:
+        """Nothing is due."""
+
+    def close(self) -> None:
+        self._link.close()
+
+
+class TransmitUpstream:
+    """The socket that takes a client's transmit requests."""
+
+    probe: Parts = (encode_reply(0, Status.OK, 0, 0),)
+
+    def __init__(self, context: Context, endpoint: IpcAddress) -> None:
+        """:raises CanInitializationError: no descriptors are left."""
+        self._link = Link(context, endpoint)
+
+    @property
+    def socket(self) -> Socket:
+        return self._link.socket
+
+    def forward(self, body: bytes) -> None:
+        if not self._link.send(body):
+            raise RefusedError("too many requests are not read")
+
+    def receive(self) -> Parts | None:
+        body = self._link.receive()
+        return None if body is None else (body,)
+
+    def step(self, now_ns: int) -> None:
+        """Nothing is due."""
+
+    def close(self) -> None:
+        self._link.close()
+
+
+class ControlUpstream:
+    """A control socket: of the broker, the scheduler or a channel.
+
+    It has the same identity there after the client, or the gateway, has connected again, because
+    leases and tasks belong to it.
+    """
+
+    probe: Parts = (control.NOTHING,)
+
+    def __init__(self, context: Context, endpoint: IpcAddress, peer: bytes) -> None:
+        """:raises CanInitializationError: no descriptors are left."""
+        self._link = Link(context, endpoint, hashlib.sha256(peer).hexdigest()[:32])
+        self._queued: deque[tuple[int, bytes]] = deque()
+        self._asked: int | None = None  # number of the request for the past that is under way
+        self._until_ns = 0
+
+    @property
+    def socket(self) -> Socket:
+        return self._link.socket
+
+    def forward(self, body: bytes) -> None:
+        try:
+            request = control.decode_request(body)
+        except WireError:  # the process that it is for says what is wrong
+            self._send(body)
+            return
+        if request.method not in _PAST:
+            self._send(body)
+        elif len(self._queued) >= MAX_QUEUED:
+            raise RefusedError("too many requests for frames of the past at a time")
+        else:
+            self._queued.append((request.id, body))
+            if self._asked is None:
+                self._ask(clock.monotonic_ns())
+
+    def receive(self) -> Parts | None:
+        while (body := self._link.receive()) is not None:
+            if body == control.NOTHING:  # the process looks whether we are there
+                continue
+            if self._asked is not None and _number(body) == self._asked:
+                self._ask(clock.monotonic_ns())
+            return (body,)
+        return None
+
+    def step(self, now_ns: int) -> None:
+        """Passes on the next request if the last one is not answered: the process was replaced."""
+        if self._asked is not None and now_ns >= self._until_ns:
+            self._ask(now_ns)
+
+    def close(self) -> None:
+        self._link.close()
+
+    def _ask(self, now_ns: int) -> None:
+        self._asked = None
+        if self._queued:
+            self._asked, body = self._queued.popleft()
+            self._until_ns = now_ns + _ANSWER_NS
+            self._send(body)
+
+    def _send(self, body: bytes) -> None:
+        if not self._link.send(body):
+            raise RefusedError("too many requests are not read")
+
+
+Open: TypeAlias = Callable[[Context, IpcAddress, bytes], Upstream]
+
+
+def opener(socket: str) -> Open | None:
+    """What opens the socket of that name for a client's socket; ``None`` if there is no such."""
+    _, _, end = socket.rpartition(".")
+    match end:
+        case "rx":
+            return lambda context, endpoint, _: StreamUpstream(context, endpoint)
+        case "tx":
+            return lambda context, endpoint, _: TransmitUpstream(context, endpoint)
+        case "ctl" | "broker":
+            return ControlUpstream
+        case _:
+            return None
+
+
+def _number(body: bytes) -> int | None:
+    try:
+        return control.decode_reply(body).id
+    except (WireError, *DECODE_ERRORS):
+        return None

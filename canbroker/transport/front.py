@@ -1,0 +1,222 @@
+"""The listening end of a gateway: one TCP port for all sockets of all remote clients."""
+
+from __future__ import annotations
+
+import enum
+import os
+import socket as sockets
+import struct
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import Final, NamedTuple, cast
+
+import zmq
+
+from canbroker.errors import CanInitializationError, CanOperationError
+from canbroker.model.key import SecretKey
+from canbroker.system import clock
+from canbroker.system.descriptors import share
+from canbroker.transport import curve
+from canbroker.transport.address import TcpAddress, parse_tcp
+from canbroker.transport.sockets import Socket, readable
+from canbroker.transport.zap import Admit, Authenticator
+from canbroker.wire import MAX_MESSAGE_BYTES
+
+#: The most messages that are queued for one socket of a client, and from it. What has no room here
+#: stays with the channel, which drops for this client alone.
+_HIGH_WATER: Final = 1_000
+
+#: Connections that wait to be accepted by libzmq.
+_BACKLOG: Final = 100
+
+#: Connections that may be in their handshake. libzmq ends it after 10 s, and does not tell which
+#: have got through it: those that have sent a message, or are older.
+MAX_HANDSHAKES: Final = 512
+
+_HANDSHAKE_NS: Final = 10 * clock.SECOND
+
+_EVENTS: Final = zmq.EVENT_ACCEPTED | zmq.EVENT_DISCONNECTED
+
+#: zmq_socket_monitor(3): the event and its descriptor.
+_EVENT: Final = struct.Struct("=Hi")
+
+
+class Arrival(NamedTuple):
+    """A message from a client's socket.
+
+    ``peer`` is the routing id of that socket, a secret of the client. ``user`` is as of
+    :class:`Authenticator`. ``connection`` is the descriptor of the connection, which may be closed
+    by now. ``body`` is ``None`` if the message has several parts.
+    """
+
+    peer: bytes
+    user: str
+    connection: int
+    body: bytes | None
+
+
+class Sent(enum.Enum):
+    """What has become of a message to a client's socket."""
+
+    QUEUED = enum.auto()
+    FULL = enum.auto()  # not queued: there is no room
+    GONE = enum.auto()  # not queued: the socket is not connected
+
+
+class Front:
+    """A ROUTER that all remote clients connect to. One thread.
+
+    It has a context of its own, whose thread encrypts. Connections beyond the limits are ended as
+    soon as they are accepted: libzmq would abort the process if it had no descriptor for one.
+    """
+
+    def __init__(self, address: TcpAddress, secret: SecretKey | None, admit: Admit) -> None:
+        """
+        :param secret: the broker's key; ``None`` if ``address`` is not encrypted.
+        :param admit: says which user a key belongs to; called on a thread of its own.
+        :raises CanInitializationError: cannot listen there.
+        """
+        self.at_most = share()
+        self.turned_away = 0
+        self._connections: set[int] = set()  # descriptors
+        self._handshakes: dict[int, int] = {}  # descriptor -> until when, monotonic ns
+        self._context: zmq.Context[Socket] = zmq.Context(io_threads=1)
+        try:
+            self._authenticator = Authenticator(self._context, admit)
+        except (zmq.ZMQError, CanOperationError) as error:
+            self._context.term()
+            raise CanInitializationError(f"cannot listen on {address.endpoint}: {error}") from error
+        try:
+            self.socket: Socket = self._listening(address, secret)
+        except zmq.ZMQError as error:
+            self._end()
+            why = "the port is taken" if error.errno == zmq.EADDRINUSE else str(error)
+            raise CanInitializationError(f"cannot listen on {address.endpoint}: {why}") from error
+        bound = cast("bytes", self.socket.getsockopt(zmq.LAST_ENDPOINT)).rstrip(b"\0").decode()
+        port = int(bound.rpartition(":")[2])
+        self.address = TcpAddress(address.host, port, encrypted=address.encrypted)
+
+    def __repr__(self) -> str:
+        return f"<Front {self.address} connections={len(self)} of {self.at_most}>"
+
+    def __len__(self) -> int:
+        return len(self._connections)
+
+    def receive(self) -> Arrival | None:
+        """The next message that has arrived, if there is one."""
+        try:
+            peer = self.socket.recv(zmq.NOBLOCK)
+        except zmq.Again:
+            return None
+        part = self.socket.recv(zmq.NOBLOCK, copy=False)
+        body = None if part.more else part.bytes
+        while part.more:
+            part = self.socket.recv(zmq.NOBLOCK, copy=False)
+        connection = part.get(zmq.SRCFD)
+        self._handshakes.pop(connection, None)
+        return Arrival(peer, cast("str", part.get("User-Id")), connection, body)
+
+    def send(self, peer: bytes, parts: Sequence[bytes]) -> Sent:
+        """Queues a message for a client's socket. Never waits."""
+        try:
+            self.socket.send(peer, zmq.SNDMORE | zmq.NOBLOCK)
+        except zmq.Again:
+            return Sent.FULL
+        except zmq.ZMQError as error:
+            if error.errno != zmq.EHOSTUNREACH:
+                raise
+            return Sent.GONE
+        for part in parts[:-1]:
+            self.socket.send(part, zmq.SNDMORE | zmq.NOBLOCK)
+        self.socket.send(parts[-1], zmq.NOBLOCK)
+        return Sent.QUEUED
+
+    def follow(self, now_ns: int) -> list[int]:
+        """Counts connections when the monitor is readable; returns those that have ended."""
+        ended: list[int] = []
+        while readable(self.monitor):
+            event, connection = _EVENT.unpack(self.monitor.recv_multipart(zmq.NOBLOCK)[0])
+            if event == zmq.EVENT_ACCEPTED:
+                self._accepted(connection, now_ns)
+            else:
+                self._connections.discard(connection)
+                self._handshakes.pop(connection, None)
+                ended.append(connection)
+        return ended
+
+    def hang_up(self, connection: int) -> None:
+        """Ends a connection, by its descriptor; libzmq has no call for this."""
+        if connection not in self._connections:
+            return
+        try:
+            descriptor = os.dup(connection)
+        except OSError:  # it is closed
+            return
+        try:
+            ours = sockets.socket(fileno=descriptor)
+        except OSError:  # the descriptor is something else by now
+            os.close(descriptor)
+            return
+        with ours, suppress(OSError):  # the other end is gone
+            if ours.family in {sockets.AF_INET, sockets.AF_INET6}:
+                ours.shutdown(sockets.SHUT_RDWR)
+
+    def close(self) -> None:
+        self.socket.disable_monitor()
+        self.monitor.close(linger=0)
+        self.socket.close()
+        self._end()
+
+    def _accepted(self, connection: int, now_ns: int) -> None:
+        self._connections.add(connection)
+        self._handshakes[connection] = now_ns + _HANDSHAKE_NS
+        if len(self._handshakes) > MAX_HANDSHAKES:
+            self._handshakes = {c: until for c, until in self._handshakes.items() if until > now_ns}
+        if len(self) > self.at_most or len(self._handshakes) > MAX_HANDSHAKES:
+            self.turned_away += 1
+            self.hang_up(connection)
+
+    def _listening(self, address: TcpAddress, secret: SecretKey | None) -> Socket:
+        """:raises zmq.ZMQError: cannot listen there."""
+        socket = self._context.socket(zmq.ROUTER)
+        try:
+            curve.keep_alive(socket)
+            if secret is not None:
+                curve.serve(socket, secret)
+            socket.setsockopt(zmq.ZAP_DOMAIN, b"canbroker")  # else nobody is asked
+            socket.setsockopt(zmq.ROUTER_MANDATORY, 1)
+            socket.setsockopt(zmq.ROUTER_HANDOVER, 1)  # a client's socket connects again
+            socket.setsockopt(zmq.SNDHWM, _HIGH_WATER)
+            socket.setsockopt(zmq.RCVHWM, _HIGH_WATER)
+            socket.setsockopt(zmq.MAXMSGSIZE, MAX_MESSAGE_BYTES)
+            socket.setsockopt(zmq.BACKLOG, _BACKLOG)
+            socket.setsockopt(zmq.LINGER, 0)
+            where = f"inproc://front-{id(self)}"
+            socket.monitor(where, _EVENTS)
+            self.monitor: Socket = self._context.socket(zmq.PAIR)
+            self.monitor.setsockopt(
+                zmq.RCVHWM, 0
+            )  # libzmq would do nothing else until there is room
+            self.monitor.connect(where)
+            socket.bind(address.endpoint)
+        except zmq.ZMQError:
+            if hasattr(self, "monitor"):
+                self.monitor.close(linger=0)
+            socket.close()
+            raise
+        return socket
+
+    def _end(self) -> None:
+        self._authenticator.close()
+        self._context.term()
+
+
+def listen_address(text: str) -> TcpAddress:
+    """Where a gateway shall listen.
+
+    :raises CanInitializationError: ``text`` is not such an address.
+    """
+    address = parse_tcp(text)
+    if address.key is not None or address.socket:
+        raise CanInitializationError(f"a gateway listens on tcp://<host>:<port>, not on {text!r}")
+    return address

@@ -1,0 +1,88 @@
+"""The subscriber's end of a stream that a gateway relays."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import zmq
+
+from canbroker.system import clock
+from canbroker.transport.address import TcpAddress
+from canbroker.transport.diagnosis import Diagnosis
+from canbroker.transport.sockets import STREAM_HIGH_WATER, Context
+from canbroker.transport.stream_link import StreamLink
+from canbroker.transport.waiter import Descriptor
+
+#: A route is heard of every 0.2 s, so after this time a gateway may have lost our topics.
+_REPEAT_NS: Final = 2 * clock.SECOND // 5
+
+
+class RemoteStreamLink(StreamLink):
+    """A stream that a gateway relays. ZeroMQ repeats the subscriptions of a SUB socket when it
+    connects again; here, they are messages, which this repeats when it hears nothing."""
+
+    def __init__(
+        self, context: Context, endpoint: TcpAddress, unread: int = STREAM_HIGH_WATER
+    ) -> None:
+        """
+        :raises CanInitializationError: a key is missing.
+        :raises CanOperationError: no descriptors are left.
+        """
+        self._topics: dict[bytes, None] = {}  # in the order of subscription
+        self._heard_ns = self._said_ns = clock.monotonic_ns()
+        self._use(context.remote_subscriber(endpoint, unread))
+        self._diagnosis = Diagnosis(self.socket, endpoint, context.identity)
+        context.connected(self.socket, endpoint)
+
+    def subscribe(self, topic: bytes) -> None:
+        self._topics[topic] = None
+        self._say(b"\x01" + topic)
+
+    def unsubscribe(self, topic: bytes) -> None:
+        self._topics.pop(topic, None)
+        self._say(b"\x00" + topic)
+
+    def receive(self) -> tuple[bytes, bytes] | None:
+        message = self._messages.next()
+        now = clock.monotonic_ns()
+        if message is not None:
+            self._heard_ns = now
+        elif now >= self._repeat_ns():
+            self._repeat(now)
+        return message
+
+    def wait(self, timeout_ns: int | None, *others: Descriptor) -> bool:
+        """As the base; also ends when the connection turns out to be impossible."""
+        end = None if timeout_ns is None else clock.monotonic_ns() + timeout_ns
+        while True:
+            now = clock.monotonic_ns()
+            patience = max(0, self._repeat_ns() - now)
+            if end is not None and end - now <= patience:
+                return super().wait(max(0, end - now), *others)
+            if super().wait(patience, *others):
+                return True
+            self._repeat(clock.monotonic_ns())
+            if self.problem() is not None:
+                return False
+
+    def problem(self) -> str | None:
+        return self._diagnosis.problem()
+
+    def close(self) -> None:
+        self._diagnosis.close()
+        super().close()
+
+    def _repeat_ns(self) -> int:
+        """When to repeat the topics (monotonic)."""
+        return max(self._heard_ns, self._said_ns) + _REPEAT_NS
+
+    def _repeat(self, now: int) -> None:
+        self._said_ns = now
+        for topic in self._topics:
+            self._say(b"\x01" + topic)
+
+    def _say(self, message: bytes) -> None:
+        try:
+            self.socket.send(message, zmq.NOBLOCK)
+        except zmq.Again:  # the connection is away; topics are repeated
+            return

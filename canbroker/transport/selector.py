@@ -1,0 +1,98 @@
+"""Waiting for many sockets, at a cost that does not grow with their number."""
+
+from __future__ import annotations
+
+import selectors
+from collections.abc import Iterable
+from typing import Generic, TypeVar, cast
+
+import zmq
+
+from canbroker.system import clock
+from canbroker.transport.sockets import Socket, readable
+from canbroker.transport.waiter import Descriptor
+
+_T = TypeVar("_T")
+
+
+class SocketSelector(Generic[_T]):
+    """Tells for whom there is something to read. One thread.
+
+    The descriptor of a ZeroMQ socket tells only that something has changed, and using the socket
+    takes that away. So each socket is looked at again until nothing is left, and whoever sends by
+    one says so with :meth:`used`.
+    """
+
+    def __init__(self) -> None:
+        self._selector = selectors.DefaultSelector()
+        self._plain: dict[int, _T] = {}
+        self._sockets: dict[int, tuple[Socket, _T]] = {}
+        self._changed: dict[int, None] = {}  # sockets that may have something, in order
+        self._paused: set[int] = set()
+
+    def watch(self, descriptor: Descriptor, owner: _T) -> None:
+        """Watches something that is readable as long as there is something to read."""
+        number = descriptor.fileno()
+        self._plain[number] = owner
+        self._selector.register(number, selectors.EVENT_READ)
+
+    def add(self, socket: Socket, owner: _T) -> None:
+        """Watches a socket until :meth:`remove`."""
+        number = _descriptor(socket)
+        self._sockets[number] = socket, owner
+        self._selector.register(number, selectors.EVENT_READ)
+        self._changed[number] = None
+
+    def used(self, socket: Socket) -> None:
+        """The socket has sent something."""
+        self._changed[_descriptor(socket)] = None
+
+    def pause(self, socket: Socket) -> None:
+        """Does not report the socket until :meth:`resume`."""
+        self._paused.add(_descriptor(socket))
+
+    def resume(self, socket: Socket) -> None:
+        number = _descriptor(socket)
+        self._paused.discard(number)
+        self._changed[number] = None
+
+    def remove(self, socket: Socket) -> None:
+        """Forgets the socket, before it is closed."""
+        number = _descriptor(socket)
+        if self._sockets.pop(number, None) is not None:
+            self._selector.unregister(number)
+            self._changed.pop(number, None)
+            self._paused.discard(number)
+
+    def wait(self, timeout_ns: int) -> list[_T]:
+        """Those for whom there is something to read; empty when ``timeout_ns`` is over."""
+        ready = self._readable()
+        found: list[_T] = []
+        for key, _ in self._selector.select(0.0 if ready else max(0, timeout_ns) / clock.SECOND):
+            number = key.fd
+            if number in self._plain:
+                found.append(self._plain[number])
+            elif number not in self._changed:
+                self._changed[number] = None
+                ready += self._readable([number])
+        return found + ready
+
+    def close(self) -> None:
+        self._selector.close()
+
+    def _readable(self, numbers: Iterable[int] | None = None) -> list[_T]:
+        ready: list[_T] = []
+        for number in list(self._changed) if numbers is None else numbers:
+            socket, owner = self._sockets[number]
+            is_readable = readable(socket)  # also of a paused one: else its descriptor stays ready
+            if number in self._paused:
+                continue
+            if is_readable:
+                ready.append(owner)
+            else:
+                del self._changed[number]
+        return ready
+
+
+def _descriptor(socket: Socket) -> int:
+    return cast("int", socket.getsockopt(zmq.FD))

@@ -1,0 +1,92 @@
+"""Decides which keys may connect: the handler that ZeroMQ asks in each handshake (RFC 27)."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import threading
+from collections.abc import Callable
+from typing import Final, TypeAlias
+
+import zmq
+
+from canbroker.model.key import KEY_BYTES, PublicKey
+from canbroker.system.wake import Wake
+
+#: Where libzmq asks, within the context of the listening socket.
+_ADDRESS: Final = "inproc://zeromq.zap.01"
+
+_VERSION: Final = b"1.0"
+
+#: Which user a key belongs to (``None`` is the key of an unencrypted connection), if to any.
+Admit: TypeAlias = Callable[[PublicKey | None], str | None]
+
+_logger = logging.getLogger(__name__)
+
+
+class Authenticator:
+    """Answers each handshake on a thread of its own.
+
+    The user that ZeroMQ then names with each message is ``<name>#<n>``: ``n`` counts handshakes,
+    so it tells connections of one user apart.
+    """
+
+    def __init__(self, context: zmq.Context[zmq.Socket[bytes]], admit: Admit) -> None:
+        """Call it before anything listens. ``admit`` is called on the thread.
+
+        :raises zmq.ZMQError, CanOperationError: no descriptors are left.
+        """
+        self._admit = admit
+        self._numbers = itertools.count(1)
+        self._closing = Wake()
+        socket = context.socket(zmq.REP)
+        try:
+            socket.setsockopt(zmq.LINGER, 0)
+            socket.bind(_ADDRESS)
+        except zmq.ZMQError:
+            socket.close()
+            self._closing.close()
+            raise
+        self._thread = threading.Thread(target=self._serve, args=(socket,), name="authenticator")
+        self._thread.start()
+
+    def close(self) -> None:
+        """Call it when nothing listens any more."""
+        self._closing.set()
+        self._thread.join()
+        self._closing.close()
+
+    def _serve(self, socket: zmq.Socket[bytes]) -> None:
+        poller = zmq.Poller()
+        poller.register(socket, zmq.POLLIN)
+        poller.register(self._closing.fileno(), zmq.POLLIN)
+        with socket:
+            while True:
+                ready = dict(poller.poll())
+                if socket in ready:
+                    socket.send_multipart(self._answer(socket.recv_multipart()))
+                if self._closing.fileno() in ready:
+                    return
+
+    def _answer(self, request: list[bytes]) -> list[bytes]:
+        _, number, _, _, _, mechanism, *credentials = request
+        try:
+            user = self._user(mechanism, credentials)
+        except Exception:  # the handshake is refused, and the next one must have an answer, too
+            _logger.exception("cannot tell whether a key is authorized")
+            user = None
+        if user is None:
+            return [_VERSION, number, b"400", b"not authorized", b"", b""]
+        named = f"{user}#{next(self._numbers)}".encode()
+        return [_VERSION, number, b"200", b"", named, b""]
+
+    def _user(self, mechanism: bytes, credentials: list[bytes]) -> str | None:
+        if mechanism == b"NULL":
+            return self._admit(None)
+        if mechanism != b"CURVE" or [len(each) for each in credentials] != [KEY_BYTES]:
+            return None
+        try:
+            key = PublicKey(credentials[0])
+        except ValueError:  # anybody can have the secret key to it
+            return None
+        return self._admit(key)
