@@ -26,6 +26,7 @@ COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "send": ("canbroker.cli.send:send", "Send frames, like cansend."),
     "replay": ("canbroker.cli.replay:replay", "Send the frames of a log in time, like canplayer."),
     "gen": ("canbroker.cli.gen:gen", "Send made-up frames, like cangen."),
+    "keys": ("canbroker.cli.keys:keys", "Manage who may use brokers over the network."),
     "simulate": ("canbroker.cli.simulate:simulate", "Simulate an adapter without hardware."),
     "demo": ("canbroker.cli.demo:demo", "Show one adapter shared by many processes."),
 }

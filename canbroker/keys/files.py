@@ -70,6 +70,29 @@ def signature(path: Path) -> tuple[int, ...] | None:
     )
 
 
+def create(path: Path, text: str) -> None:
+    """Writes the new file ``path``, for this user alone; makes its directory, too.
+
+    :raises CanInitializationError: it is there already, or cannot be written; then it is not there.
+    """
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+    _make_directory(path.parent)
+    try:
+        descriptor = os.open(path, flags, 0o600)
+    except FileExistsError:
+        raise CanInitializationError(f"{path} is there already, and is not overwritten") from None
+    except OSError as error:
+        raise CanInitializationError(f"cannot write {path}: {error.strerror}") from error
+    try:
+        with os.fdopen(descriptor, "w", encoding="utf-8", newline="") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(descriptor)
+    except OSError as error:
+        path.unlink()
+        raise CanInitializationError(f"cannot write {path}: {error.strerror}") from error
+
+
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
     """Makes the directory of ``path``, and keeps other commands from writing there meanwhile.
@@ -80,9 +103,8 @@ def locked(path: Path) -> Iterator[None]:
     import fcntl  # noqa: PLC0415 - POSIX only; Windows would lock with msvcrt.locking here
 
     folder = path.parent
+    _make_directory(folder)
     try:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        _check(folder, folder.stat(), _WRITE)
         descriptor = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except OSError as error:
         raise CanInitializationError(f"cannot write to {folder}: {error.strerror}") from error
@@ -128,6 +150,16 @@ def replace(path: Path, text: str) -> None:
         raise CanInitializationError(f"cannot write {path}: {error.strerror}") from error
     finally:
         written.unlink(missing_ok=True)
+
+
+def _make_directory(path: Path) -> None:
+    """:raises CanInitializationError: it cannot be made, or is not for this user alone to write."""
+    try:
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        status = path.stat()
+    except OSError as error:
+        raise CanInitializationError(f"cannot make {path}: {error.strerror}") from error
+    _check(path, status, _WRITE)
 
 
 def _read(path: Path, forbidden: int) -> bytes | None:

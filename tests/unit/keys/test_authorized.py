@@ -171,10 +171,9 @@ def test_a_secret_in_the_wrong_place_is_not_quoted(text: str) -> None:
 
 
 @pytest.fixture
-def path(tmp_path: Path) -> Path:
-    made = tmp_path / "keys"
-    made.mkdir(mode=0o700)
-    return made / "authorized.toml"
+def path(folder: Path) -> Path:
+    assert authorized.authorized_path().parent == folder
+    return authorized.authorized_path()
 
 
 def put(path: Path, text: str) -> None:

@@ -12,14 +12,6 @@ from canbroker.errors import CanInitializationError
 from canbroker.keys import files
 
 
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    """A directory that only this user may write."""
-    made = tmp_path / "keys"
-    made.mkdir(mode=0o700)
-    return made
-
-
 def written(path: Path, mode: int) -> Path:
     path.write_text("content")
     path.chmod(mode)
@@ -144,16 +136,40 @@ def test_what_is_not_there(folder: Path) -> None:
 # ---------------------------------------------------------------------------------------- writing
 
 
+def test_a_file_that_is_there_is_not_overwritten(folder: Path) -> None:
+    (folder / "dangling").symlink_to(folder / "nowhere")
+    written(folder / "x", 0o600)
+    for name in ("x", "dangling"):
+        with pytest.raises(CanInitializationError, match=f"{name} is there already, and is not "):
+            files.create(folder / name, "new")
+    assert not (folder / "nowhere").exists()
+    assert (folder / "x").read_text() == "content"
+
+
+def test_a_new_file_that_cannot_be_written_is_not_there(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(_: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(CanInitializationError, match=r"cannot write .*/x: No space left on device"):
+        files.create(folder / "x", "new")
+    assert list(folder.iterdir()) == []
+
+
 def test_a_new_file_is_for_its_owner_alone(tmp_path: Path) -> None:
     path = tmp_path / "home" / ".config" / "x"
     before = os.umask(0)
     try:
         with files.locked(path):
             files.replace(path, "text\n")
+        files.create(path.with_name("y"), "text\n")
     finally:
         os.umask(before)
-    assert path.read_bytes() == b"text\n"
-    assert path.stat().st_mode & 0o777 == 0o600
+    for made in (path, path.with_name("y")):
+        assert made.read_bytes() == b"text\n"
+        assert made.stat().st_mode & 0o777 == 0o600
     assert path.parent.stat().st_mode & 0o777 == 0o700
 
 
