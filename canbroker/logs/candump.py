@@ -30,7 +30,7 @@ _EFF_FLAG = 0x80000000
 _RTR_FLAG = 0x40000000
 _ERR_FLAG = 0x20000000
 
-_LOG_LINE = re.compile(r"\(([0-9]{1,10})\.([0-9]{1,9})\)\s+(\S+)\s+(\S+)(?:\s+[RT])?")
+_LOG_LINE = re.compile(r"\(([0-9]{1,10})\.([0-9]{1,9})\)\s+(\S+)\s+(\S+)(?:\s+([RT]))?")
 _FRAME = re.compile(r"([0-9A-Fa-f]{3}|[0-9A-Fa-f]{8})#(.*)")
 _REMOTE = re.compile(r"[Rr]([0-9]?)")
 _DATA = re.compile(r"(?:[0-9A-Fa-f]{2}\.?)*")
@@ -44,15 +44,19 @@ FRAME_FORMS = (
 
 
 class LogEntry(NamedTuple):
-    """One line of a log; ``timestamp_ns`` is wall clock time, and equals the frame's timestamp."""
+    """One line of a log; ``timestamp_ns`` is wall clock time, and equals the frame's timestamp.
+
+    ``sent``: the line ends with ``T``, as ``candump -x`` writes it for frames that were sent.
+    """
 
     timestamp_ns: int
     interface: str
     frame: Frame
+    sent: bool = False
 
 
 def parse_log_line(line: str) -> LogEntry:
-    """Parses one line of ``candump -L``; a trailing direction is ignored.
+    """Parses one line of ``candump -L``, with or without a direction.
 
     :raises ValueError: the line has another form; the message gives the expected one.
     """
@@ -60,11 +64,11 @@ def parse_log_line(line: str) -> LogEntry:
     if match is None:
         shown = quoted(line.strip())
         raise ValueError(f"{shown} is not of the form (seconds.fraction) interface frame")
-    seconds, fraction, interface, text = match.groups()
+    seconds, fraction, interface, text, direction = match.groups()
     timestamp_ns = int(seconds) * SECOND + int(fraction.ljust(9, "0"))
     frame = parse_frame(text)
     frame.timestamp_ns = timestamp_ns
-    return LogEntry(timestamp_ns, interface, frame)
+    return LogEntry(timestamp_ns, interface, frame, direction == "T")
 
 
 def format_log_line(

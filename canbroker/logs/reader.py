@@ -92,17 +92,24 @@ class LogReader:
 
     :param name: the file's name, for messages.
     :param strict: refuses lines that are not frames, instead of skipping them.
+    :param whole: skips a last line without a line end, which may lack a part of its data, unless it
+        ends with a direction.
     """
 
-    def __init__(self, file: io.BufferedIOBase, name: str, *, strict: bool = False) -> None:
+    def __init__(
+        self, file: io.BufferedIOBase, name: str, *, strict: bool = False, whole: bool = False
+    ) -> None:
         self.name = name
         #: The lines that are not frames, from the first reading.
         self.skipped = Skipped()
         #: Whether a frame has been found so far.
         self.found = False
+        #: Why the last reading did not end with the end of a line, or ``None``.
+        self.end: str | None = None
         self._file = file
         self._strict = strict
-        self._is_counted = self._is_begun = False
+        self._whole = whole
+        self._is_counted = self._is_begun = self._in_line = False
 
     @classmethod
     def open(cls, path: Path | str, *, strict: bool = False) -> LogReader:
@@ -141,18 +148,23 @@ class LogReader:
         """
         skipped = Skipped() if self._is_counted else self.skipped
         self._is_counted = True
+        self.end = None
         number, found = 0, False
         for lines in self._lines():
             batch = []
             for line in lines:
                 number += 1
                 try:
+                    if self._whole and self._in_line and not line.endswith((" R", " T")):
+                        raise ValueError(f"{quoted(line)} has no line end")  # noqa: TRY301
                     batch.append(parse_log_line(line))
                 except ValueError as error:
                     if self._strict:
                         where = f"{self.name}, line {number}"
                         raise CanInitializationError(f"{where}: {error}") from None
                     skipped.add(number, line)
+                    if self._in_line:
+                        self.end = f"cut off in line {number}"
             if batch:
                 self.found = found = True
                 yield batch
@@ -182,7 +194,7 @@ class LogReader:
         try:
             if self._is_begun:
                 self._file.seek(0)
-            self._is_begun = True
+            self._is_begun, self._in_line = True, False
             rest, is_start = b"", True
             while data := self._file.read1(_CHUNK):
                 *lines, rest = (rest + data).split(b"\n")
@@ -190,6 +202,7 @@ class LogReader:
                 yield [_text(line, is_start and not index) for index, line in enumerate(lines)]
                 is_start = is_start and not lines
             if rest:
+                self._in_line = True
                 yield [_text(rest, is_start)]
         except OSError as error:
             raise _unreadable(self.name, error) from error

@@ -285,7 +285,7 @@ def to_frame(message: Any) -> Frame:
     :raises CanOperationError: no controller could send it; the text names message and fault.
     """
     try:
-        flags = _flags(message)
+        flags = flags_of(message)
         raw_id, raw_dlc, raw_data = message.arbitration_id, message.dlc, message.data
     except AttributeError as error:
         raise TypeError(f"{message!r} is not a CAN message: {error}") from None
@@ -320,7 +320,8 @@ def to_stamped_frame(message: Any) -> Frame:
     return frame
 
 
-def _flags(message: Any) -> int:
+def flags_of(message: Any) -> int:
+    """The flags of a message's frame, of those that its attributes stand for."""
     return (
         (EXTENDED if message.is_extended_id else 0)
         | (REMOTE if message.is_remote_frame else 0)

@@ -15,6 +15,7 @@ import canbroker
 from canbroker.actors.kinds import KINDS
 from canbroker.backends import BACKENDS
 from canbroker.cli import COMMANDS
+from canbroker.logs.formats import FORMATS
 from tests.docs.pages import ROOT
 
 TEXT: Final = (ROOT / "CONTRIBUTING.md").read_text()
@@ -25,7 +26,9 @@ MADE: Final[Mapping[str, list[str]]] = {
     "Add a backend": list(BACKENDS),
     "Add an actor kind": list(KINDS),
     "Add a command": list(COMMANDS),
-    "Add a file format": ["candump"],
+    "Add a file format": [
+        name for name, form in FORMATS.items() if not form.needs or form.needs.package == "can"
+    ],
 }
 
 _PATH = re.compile(r"`((?:[\w.-]+/)+(?:[\w.-]+)?|[\w-]+\.(?:md|toml|yml|txt))`")

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Final
 
-from tests.fuzz import devices, texts, wire
+from tests.fuzz import devices, files, texts, wire
 
 Target = Callable[[bytes], None]
 
@@ -27,6 +27,7 @@ TARGETS: Final[Mapping[str, Target]] = {
     "topic": wire.topic,
     "filters": texts.filter_set,
     "log": texts.log,
+    **{kind: files.reading(kind) for kind in ("blf", "asc", "trc", "csv", "sqlite", "pcapng")},
     "log-line": texts.log_line,
     "frame-text": texts.frame_text,
     "dump-filters": texts.dump_filters,

@@ -131,7 +131,8 @@ def test_a_log_line_survives(frame: Frame) -> None:
     line = format_log_line(frame, "can0")
     assert parse_log_line(line) == entry
     for direction in ("R", "T"):
-        assert parse_log_line(f"{line} {direction}") == entry
+        sent = direction == "T"
+        assert parse_log_line(f"{line} {direction}") == entry._replace(sent=sent)
     assert format_log_line(frame, "can0", "T") == f"{line} T"
 
 

@@ -1,0 +1,302 @@
+"""BLF, ASC and TRC, by python-can's readers, which trust what they read.
+
+python-can's generators end with the first fault, know no line numbers, and calculate times in
+floating point, which for today's date are multiples of 238 ns.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+import struct
+import zlib
+from abc import abstractmethod
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any, Final
+
+import can
+from can.io.blf import BLFParseError
+
+from canbroker.errors import CanInitializationError
+from canbroker.logs.candump import quoted
+from canbroker.logs.files import Source, unreadable
+from canbroker.logs.records import AT_ONCE, Record, Skipped, error_flags
+from canbroker.logs.streams import Reader
+from canbroker.model.frame import ERROR, FD, REMOTE, Frame, frame_fault, length_to_dlc
+from canbroker.model.message import flags_of
+from canbroker.system import clock
+
+#: What python-can's readers raise for files that are damaged.
+_DAMAGE: Final = (
+    BLFParseError,
+    struct.error,
+    zlib.error,
+    ValueError,
+    LookupError,
+    TypeError,
+    AttributeError,
+    ArithmeticError,
+    NotImplementedError,
+)
+
+_MAX_LINE: Final = 8192
+
+#: More lines than any header has.
+_MAX_HEADER: Final = 64
+
+
+class _PythonCanReader(Reader):
+    """Takes messages from a reader of python-can, whose file is a :class:`Source`."""
+
+    def __init__(self, path: Path) -> None:
+        """:raises CanInitializationError: the file cannot be read."""
+        super().__init__(str(path))
+        self._source = Source(path)
+
+    @property
+    def progress(self) -> tuple[int, int | None]:
+        return self._source.position, self._source.total
+
+    @property
+    def seekable(self) -> bool:
+        return self._source.seekable()
+
+    def close(self) -> None:
+        self._source.close()
+
+    def batches(self) -> Iterator[list[Record]]:
+        self.skipped, self.end = Skipped(), None
+        batch: list[Record] = []
+        try:
+            if self.seekable:
+                self._source.seek(0)
+            for record in self._records(self.skipped):
+                batch.append(record)
+                if len(batch) == AT_ONCE:
+                    yield batch
+                    batch = []
+        except OSError as error:
+            raise unreadable(self.name, error) from error
+        finally:
+            self.end = self._source.fault or self.end
+        if batch:
+            yield batch
+
+    @abstractmethod
+    def _records(self, skipped: Skipped) -> Iterator[Record]:
+        """Yields valid records; says in :attr:`end` why it stops early."""
+
+
+def _record(message: can.Message, timestamp_ns: int, channel: str) -> Record:
+    """:raises ValueError: no such frame can exist."""
+    flags, data = flags_of(message), bytes(message.data)
+    content: bytes | int = data
+    if flags & ERROR:
+        flags = error_flags(message.arbitration_id)
+    elif flags & FD and flags & REMOTE:  # how the reader of ASC takes FD frames without data
+        flags &= ~REMOTE
+        content = b""
+    elif flags & REMOTE:
+        content = message.dlc
+    elif message.dlc not in {len(data), length_to_dlc(len(data))}:  # TRC has codes in both kinds
+        raise ValueError(f"{len(data)} bytes of data, but dlc {message.dlc}")
+    fault = frame_fault(message.arbitration_id, flags, content)
+    if fault is not None:
+        raise ValueError(fault)
+    if not 0 <= timestamp_ns < _MAX_NS:
+        raise ValueError(f"a time of {timestamp_ns} ns since 1970")
+    frame = Frame(timestamp_ns, message.arbitration_id, flags, content)
+    return Record(frame, channel, not message.is_rx)
+
+
+def _channel(message: can.Message, first: int) -> str:
+    """The channel's number as the file has it, where python-can calls its first one ``1 - first``.
+
+    Empty if the file does not say it.
+    """
+    return str(message.channel + first) if isinstance(message.channel, int) else ""
+
+
+#: The year 2262: later times do not fit 64 bits.
+_MAX_NS: Final = 1 << 63
+
+
+class BlfReader(_PythonCanReader):
+    """Vector's binary log."""
+
+    def _records(self, skipped: Skipped) -> Iterator[Record]:
+        try:
+            reader = can.BLFReader(_unclosed(self._source))
+        except _DAMAGE as error:
+            raise CanInitializationError(f"{self.name} is not a BLF file: {_why(error)}") from None
+        start_ns = round(reader.start_timestamp * 1000) * clock.MILLISECOND
+        reader.start_timestamp = 0.0
+        messages = iter(reader)
+        while True:
+            try:
+                message = next(messages)
+            except StopIteration:
+                break
+            except _DAMAGE as error:
+                self.end = f"damaged or cut off before byte {self._source.tell()}: {_why(error)}"
+                return
+            try:
+                yield _record(
+                    message,
+                    start_ns + round(message.timestamp * clock.SECOND),
+                    _channel(message, 1),
+                )
+            except ValueError as error:
+                skipped.add("impossible frames", f"before byte {self._source.tell()}: {error}")
+
+
+class _Unclosed(io.BufferedIOBase):
+    """A source that python-can does not close, so that it can be read again."""
+
+    def __init__(self, source: Source) -> None:
+        self._source = source
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        return self._source.read(size)
+
+
+def _unclosed(source: Source) -> Any:
+    return _Unclosed(source)
+
+
+def _why(error: BaseException) -> str:
+    return str(error) or type(error).__name__
+
+
+class _Lines:
+    """The lines of a text file, as python-can iterates over them; knows which one was last.
+
+    Keeps the header, to begin again after a line that the reader cannot take: a generator that has
+    raised is over.
+    """
+
+    def __init__(self, source: Source) -> None:
+        self.number = 0
+        self.text = ""
+        self.is_complete = True
+        #: Whether the last line has not given a message yet.
+        self.is_open = False
+        self._source = source
+        self._header: list[str] = []
+        self._again: list[str] = []
+        self._in_header = True
+        self._on_unused: Any = None
+
+    def on_unused(self, note: Any) -> None:
+        """``note`` is called for each line that gives no message."""
+        self._on_unused = note
+
+    def begin_again(self) -> None:
+        """Lets a new reader see the header again, and then the lines that follow."""
+        self._again = self._header[::-1]
+        self.is_open = False
+
+    def end_header(self) -> None:
+        """The last line was the first one with a message."""
+        if self._in_header:
+            self._in_header = False
+            del self._header[-1:]
+
+    def __iter__(self) -> Iterator[str]:
+        return self
+
+    def __next__(self) -> str:
+        if self._again:
+            return self._again.pop()
+        if self.is_open and self._on_unused is not None:
+            self._on_unused()
+        self.is_open = False
+        line = self._source.readline(_MAX_LINE)
+        if not line:
+            raise StopIteration
+        self.is_complete = line.endswith(b"\n")
+        self.number += 1
+        try:
+            self.text = line.decode()
+        except UnicodeDecodeError:
+            self.text = line.decode("latin-1")  # Vector's tools write the code page of Windows
+        self.is_open = True
+        if self._in_header and len(self._header) < _MAX_HEADER:
+            self._header.append(self.text)
+        return self.text
+
+    def close(self) -> None:
+        """The file stays open: it may be read again."""
+
+
+class _TextReader(_PythonCanReader):
+    """A text log, a line a frame."""
+
+    #: A line that should give a message.
+    candidate: re.Pattern[str]
+
+    @abstractmethod
+    def _reader(self, lines: _Lines) -> Iterable[can.Message]:
+        """python-can's reader of these lines."""
+
+    @abstractmethod
+    def _channel(self, message: can.Message) -> str:
+        """The channel's number as the file has it."""
+
+    def _records(self, skipped: Skipped) -> Iterator[Record]:
+        lines = _Lines(self._source)
+
+        def note(kind: str, why: str) -> None:
+            skipped.add(kind, f"line {lines.number}: {why}")
+
+        def unused() -> None:
+            if self.candidate.match(lines.text):
+                note("lines without a frame", quoted(lines.text.strip(), 60))
+
+        lines.on_unused(unused)
+        messages = iter(self._reader(lines))
+        while True:
+            try:
+                message = next(messages)
+                lines.end_header()
+                lines.is_open = False
+                # The resolution of the format: more digits come from floating point.
+                microseconds = round(message.timestamp * 1_000_000)
+                record = _record(message, microseconds * clock.MICROSECOND, self._channel(message))
+            except StopIteration:
+                if not (lines.is_complete or lines.text.lower().startswith("end trigger")):
+                    self.end = f"cut off in line {lines.number}"
+                return
+            except _DAMAGE as error:
+                note("damaged lines", f"{quoted(lines.text.strip(), 60)}: {_why(error)}")
+                if lines.is_open:  # its generator is over
+                    lines.begin_again()
+                    messages = iter(self._reader(lines))
+                continue
+            if lines.is_complete:  # else its last byte may have lost a digit
+                yield record
+
+
+class AscReader(_TextReader):
+    """Vector's text log."""
+
+    candidate = re.compile(r"\s*\d+\.\d+\s+(?!Start of measurement)")
+
+    def _reader(self, lines: _Lines) -> Iterable[can.Message]:
+        return can.ASCReader(lines, relative_timestamp=False)  # type: ignore[arg-type]
+
+    def _channel(self, message: can.Message) -> str:
+        return _channel(message, 1)
+
+
+class TrcReader(_TextReader):
+    """PEAK's text log, of any version that python-can reads."""
+
+    candidate = re.compile(r"\s*\d+\)?\s")
+
+    def _reader(self, lines: _Lines) -> Iterable[can.Message]:
+        return can.TRCReader(lines)  # type: ignore[arg-type]
+
+    def _channel(self, message: can.Message) -> str:
+        return _channel(message, 0)

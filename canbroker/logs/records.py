@@ -1,0 +1,67 @@
+"""What files of CAN traffic consist of."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Final, NamedTuple, Protocol
+
+from canbroker.model.frame import ERROR, EXTENDED, MAX_STANDARD_ID, Frame
+
+#: About as many records come together when a file is read.
+AT_ONCE: Final = 1024
+
+
+class Record(NamedTuple):
+    """A frame, and what is known about it.
+
+    The time is ``frame.timestamp_ns``, wall-clock time in nanoseconds. ``sent``: transmitted by
+    the recording host, rather than received. ``origin`` is the broker's client that sent it, and
+    ``seq`` the number that the channel gave it.
+    """
+
+    frame: Frame
+    channel: str
+    sent: bool = False
+    origin: str | None = None
+    seq: int | None = None
+
+
+def error_flags(arbitration_id: int) -> int:
+    """The flags of an error frame. It has no identifier, and so no format of one.
+
+    The number is the kernel's class of the error; above 7FF it needs 29 bits.
+    """
+    return ERROR | EXTENDED if arbitration_id > MAX_STANDARD_ID else ERROR
+
+
+class SkippedParts(Protocol):
+    """What a reader skipped: false if that is nothing; ``str()`` is a sentence."""
+
+    counts: Counter[str]
+
+    def __bool__(self) -> bool: ...
+
+    def __str__(self) -> str: ...
+
+
+class Skipped:
+    """Counts parts of a file that are not frames; false if there are none."""
+
+    def __init__(self) -> None:
+        self.counts: Counter[str] = Counter()
+        self._first: dict[str, str] = {}
+
+    def __bool__(self) -> bool:
+        return bool(self.counts)
+
+    def __str__(self) -> str:
+        kinds = (f"{count:,} {kind} ({self._first[kind]})" for kind, count in self.counts.items())
+        return f"skipped {', '.join(kinds)}"
+
+    def add(self, kind: str, where: str) -> None:
+        """
+        :param kind: in the plural, such as ``damaged lines``.
+        :param where: the place in the file, and what is wrong there.
+        """
+        self.counts[kind] += 1
+        self._first.setdefault(kind, where)

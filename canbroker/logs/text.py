@@ -1,0 +1,200 @@
+"""Text logs that we read and write ourselves: candump's, and python-can's CSV."""
+
+from __future__ import annotations
+
+import re
+from base64 import b64decode, b64encode
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Final
+
+from canbroker.errors import CanInitializationError
+from canbroker.logs.candump import format_log_line, quoted
+from canbroker.logs.files import Sink, Source, unreadable
+from canbroker.logs.losses import Holds
+from canbroker.logs.reader import LogReader
+from canbroker.logs.records import AT_ONCE, Record, Skipped, error_flags
+from canbroker.logs.streams import Reader, Writer
+from canbroker.model.frame import ERROR, EXTENDED, FD, REMOTE, Frame, frame_fault
+from canbroker.system import clock
+
+_HEADER: Final = "timestamp,arbitration_id,extended,remote,error,dlc,data"
+
+#: The longest row has 64 bytes as base64.
+_MAX_ROW: Final = 1024
+
+_SECONDS: Final = re.compile(r"([0-9]{1,10})(?:\.([0-9]{1,9})[0-9]*)?")
+
+
+class _LineWriter(Writer):
+    """Writes each record as a line of its own."""
+
+    def __init__(self, path: Path, *, compressed: bool, holds: Holds) -> None:
+        super().__init__(holds)
+        self._sink = Sink(path, compressed=compressed)
+
+    @property
+    def size(self) -> int:
+        return self._sink.size
+
+    def sync(self) -> None:
+        self._sink.sync()
+
+    def close(self) -> None:
+        self._sink.close()
+
+
+class CandumpWriter(_LineWriter):
+    """The log of ``candump -L -x``."""
+
+    def __init__(
+        self, path: Path, *, compressed: bool, holds: Holds, metadata: Mapping[str, str]
+    ) -> None:
+        del metadata  # the format has no place for it
+        super().__init__(path, compressed=compressed, holds=holds)
+
+    def _write(self, records: Sequence[Record]) -> None:
+        lines = [
+            format_log_line(frame, channel or "can", "T" if sent else "R")
+            for frame, channel, sent, _, _ in records
+        ]
+        self._sink.binary.write(("\n".join(lines) + "\n").encode())
+
+
+class CandumpReader(Reader):
+    """A log of ``candump -L``, by :class:`LogReader`."""
+
+    def __init__(self, path: Path) -> None:
+        """:raises CanInitializationError: the file cannot be read."""
+        super().__init__(str(path))
+        self._source = Source(path)
+        self._log = LogReader(self._source, self.name, whole=True)
+
+    def batches(self) -> Iterator[list[Record]]:
+        self.end = None
+        self.skipped = self._log.skipped
+        for batch in self._log.batches():
+            yield [Record(entry.frame, entry.interface, entry.sent) for entry in batch]
+        self.end = self._source.fault or self._log.end
+
+    @property
+    def progress(self) -> tuple[int, int | None]:
+        return self._source.position, self._source.total
+
+    @property
+    def seekable(self) -> bool:
+        return self._source.seekable()
+
+    def close(self) -> None:
+        self._source.close()
+
+
+class CsvWriter(_LineWriter):
+    """The table that python-can writes, with all nine digits of a time."""
+
+    def __init__(
+        self, path: Path, *, compressed: bool, holds: Holds, metadata: Mapping[str, str]
+    ) -> None:
+        del metadata
+        super().__init__(path, compressed=compressed, holds=holds)
+        self._sink.binary.write(f"{_HEADER}\n".encode())
+
+    def _write(self, records: Sequence[Record]) -> None:
+        rows = [_row(record.frame) for record in records]
+        self._sink.binary.write(("\n".join(rows) + "\n").encode())
+
+
+def _row(frame: Frame) -> str:
+    seconds, rest = divmod(frame.timestamp_ns, clock.SECOND)
+    flags, data = frame.flags, frame.data
+    is_remote = isinstance(data, int)
+    text = "" if isinstance(data, int) else b64encode(data).decode()
+    length = data if isinstance(data, int) else len(data)
+    kinds = f"{flags & EXTENDED},{is_remote:d},{bool(flags & ERROR):d}"
+    return f"{seconds}.{rest:09},{frame.arbitration_id:#x},{kinds},{length},{text}"
+
+
+class CsvReader(Reader):
+    """The table that python-can writes."""
+
+    def __init__(self, path: Path) -> None:
+        """:raises CanInitializationError: the file cannot be read."""
+        super().__init__(str(path))
+        self._source = Source(path)
+
+    @property
+    def progress(self) -> tuple[int, int | None]:
+        return self._source.position, self._source.total
+
+    @property
+    def seekable(self) -> bool:
+        return self._source.seekable()
+
+    def close(self) -> None:
+        self._source.close()
+
+    def batches(self) -> Iterator[list[Record]]:
+        self.skipped, self.end = Skipped(), None
+        batch: list[Record] = []
+        try:
+            for record in self._records(self.skipped):
+                batch.append(record)
+                if len(batch) == AT_ONCE:
+                    yield batch
+                    batch = []
+        except OSError as error:
+            raise unreadable(self.name, error) from error
+        if batch:
+            yield batch
+
+    def _records(self, skipped: Skipped) -> Iterator[Record]:
+        if self.seekable:
+            self._source.seek(0)
+        header = self._source.readline(_MAX_ROW).decode("utf-8-sig", errors="replace").strip()
+        if header != _HEADER:
+            raise CanInitializationError(
+                f"{self.name}, line 1: expected the header {_HEADER}, got {quoted(header, 80)}"
+            )
+        number, line = 1, b""
+        while line := self._source.readline(_MAX_ROW):
+            number += 1
+            text = line.decode(errors="replace").strip()
+            try:
+                yield Record(_frame(text), "")
+            except ValueError as error:
+                if not line.endswith(b"\n") and len(line) < _MAX_ROW:
+                    self.end = f"cut off in line {number}"
+                elif text:
+                    skipped.add("damaged lines", f"line {number}: {quoted(text, 60)}: {error}")
+        self.end = self._source.fault or self.end
+
+
+def _frame(text: str) -> Frame:
+    """The frame of a row.
+
+    :raises ValueError: the row has another form, or no such frame can exist.
+    """
+    fields = text.split(",")
+    if len(fields) != 7:
+        raise ValueError(f"{len(fields)} fields instead of 7")
+    stamp, identifier, extended, remote, error, dlc, encoded = fields
+    match = _SECONDS.fullmatch(stamp)
+    if match is None:
+        raise ValueError(f"{stamp!r} is not a time in seconds")
+    if {extended, remote, error} - {"0", "1"}:
+        raise ValueError("extended, remote and error must be 0 or 1")
+    data, length = b64decode(encoded, validate=True), int(dlc)
+    flags = (EXTENDED if extended == "1" else 0) | (FD if length > 8 else 0)
+    arbitration_id = int(identifier, 16)
+    content: bytes | int = data
+    if error == "1":
+        flags = error_flags(arbitration_id)
+    elif remote == "1":
+        flags, content = flags | REMOTE, length
+    if isinstance(content, bytes) and len(content) != length:
+        raise ValueError(f"{len(content)} bytes of data, but dlc {length}")
+    fault = frame_fault(arbitration_id, flags, content)
+    if fault is not None:
+        raise ValueError(fault)
+    seconds, fraction = match[1], (match[2] or "").ljust(9, "0")
+    return Frame(int(seconds) * clock.SECOND + int(fraction), arbitration_id, flags, content)

@@ -1,0 +1,205 @@
+"""Every format: what is written is read again, but for what its row says that it cannot hold."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+
+from canbroker.errors import CanInitializationError
+from canbroker.logs.converting import recover
+from canbroker.logs.formats import FORMATS, Format, format_of, open_reader, open_writer
+from canbroker.logs.records import Record
+from canbroker.model.frame import Frame
+from tests.support.recordings import BASE_NS, contents, examples, left, recordings
+
+HERE: Final = [each.name for each in FORMATS.values() if each.needs is None or each.needs.is_there]
+SURVIVING: Final = [name for name in HERE if FORMATS[name].survives]
+COMPRESSED: Final = [name for name in HERE if FORMATS[name].gzip]
+
+
+@pytest.fixture(params=HERE)
+def form(request: pytest.FixtureRequest) -> Format:
+    return FORMATS[request.param]
+
+
+def written(path: Path, records: list[Record], kind: str | None = None) -> str:
+    """Writes a file; returns what was lost."""
+    with open_writer(path, kind) as writer:
+        writer.write(records[:3])
+        writer.write(records[3:])
+    return str(writer.losses)
+
+
+def read(path: Path, kind: str | None = None) -> list[Record]:
+    with open_reader(path, kind) as reader:
+        records = list(reader)
+        assert not reader.skipped
+        assert reader.end is None
+    return records
+
+
+def read_damaged(path: Path, kind: str | None = None) -> list[Record]:
+    """The records of a file that may be refused; then the error names it."""
+    found: list[Record] = []
+    fault = str(path)
+    try:
+        with open_reader(path, kind) as reader:
+            found += reader
+    except CanInitializationError as error:
+        fault = str(error)
+    assert str(path) in fault
+    return found
+
+
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    """Hypothesis runs a test many times with one ``tmp_path``; this is as good."""
+    with tempfile.TemporaryDirectory() as name:
+        yield Path(name)
+
+
+@given(records=recordings())
+@settings(
+    suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=30
+)
+def test_what_a_format_holds_survives_it(form: Format, folder: Path, records: list[Record]) -> None:
+    path = folder / f"drive{form.suffixes[0]}"
+    written(path, records)
+    if not records and form.name == "log":
+        return  # a log without a frame may be anything
+    again = read(path)
+    assert contents(again) == left(records, form.holds)
+    kept = [record for record in records if not record.frame.flags & sum(form.holds.excluded)]
+    resolution_ns = form.holds.resolution_ns
+    for before, after in zip(kept, again, strict=True):
+        assert abs(after.frame.timestamp_ns - before.frame.timestamp_ns) < max(resolution_ns, 1)
+
+
+def test_times_at_the_resolution_of_a_format_are_kept(form: Format, tmp_path: Path) -> None:
+    path = tmp_path / f"drive{form.suffixes[0]}"
+    records = examples()
+    written(path, records)
+    mask = sum(form.holds.excluded)
+    times = [r.frame.timestamp_ns for r in records if not r.frame.flags & mask]
+    assert [record.frame.timestamp_ns for record in read(path)] == times
+
+
+def test_what_a_format_cannot_hold_is_counted(form: Format, tmp_path: Path) -> None:
+    path = tmp_path / f"drive{form.suffixes[0]}"
+    frame = Frame(BASE_NS, 0x123, 0, b"\x01")
+    records = [*examples(), Record(frame, "can0", True, "c1", 99)]
+    with open_writer(path) as writer:
+        writer.write(records)
+    assert set(writer.losses.counts) == set(form.holds.lacking)
+    assert bool(writer.losses) == bool(form.holds.lacking)
+
+
+def test_a_frame_before_the_first_one_never_gets_a_negative_time(
+    form: Format, tmp_path: Path
+) -> None:
+    path = tmp_path / f"drive{form.suffixes[0]}"
+    frames = [Frame(BASE_NS + offset, 0x123, 0, b"") for offset in (0, -2_000_000_000, 5_000_000)]
+    losses = written(path, [Record(frame, "can0") for frame in frames])
+    times = [record.frame.timestamp_ns - BASE_NS for record in read(path)]
+    is_moved = "times before" in losses
+    assert times[1] == pytest.approx(0 if is_moved else -2_000_000_000, abs=1_000_000)
+    assert times[2] == pytest.approx(5_000_000, abs=1_000)
+
+
+def test_a_file_can_be_read_again_and_says_how_far(form: Format, tmp_path: Path) -> None:
+    path = tmp_path / f"drive{form.suffixes[0]}"
+    written(path, examples())
+    with open_reader(path) as reader:
+        assert list(reader) == list(reader)
+        done, total = reader.progress
+        assert done == total
+
+
+@pytest.mark.parametrize("name", COMPRESSED)
+def test_a_second_suffix_compresses(name: str, tmp_path: Path) -> None:
+    form = FORMATS[name]
+    plain, compressed = (tmp_path / f"drive{form.suffixes[0]}{end}" for end in ("", ".gz"))
+    records = examples() * 50
+    records.sort(key=lambda record: record.frame.timestamp_ns)
+    for path in (plain, compressed):
+        written(path, records)
+    assert read(compressed) == read(plain)
+    assert compressed.stat().st_size < plain.stat().st_size / 2
+
+
+@pytest.mark.parametrize("kind", [*SURVIVING, *(f"{name}.gz" for name in COMPRESSED)])
+def test_what_was_synced_can_be_read_although_nobody_closes_the_file(
+    kind: str, tmp_path: Path
+) -> None:
+    path, copy = tmp_path / "drive.part", tmp_path / "copy.part"
+    records = examples()
+    writer = open_writer(path, kind)
+    try:
+        writer.write(records)
+        writer.sync()
+        writer.write(records[:2])
+        copy.write_bytes(path.read_bytes())  # as a kill would leave it
+        recovered = recover(copy, kind)
+        holds = FORMATS[kind.partition(".")[0]].holds
+        found = read(copy, kind)
+        assert recovered.frames == len(found)
+        assert contents(found)[: len(records)] == left(records, holds)
+        assert found[0].frame.timestamp_ns == records[0].frame.timestamp_ns
+    finally:
+        writer.close()
+
+
+@pytest.mark.parametrize("kind", [*SURVIVING, *(f"{name}.gz" for name in COMPRESSED)])
+def test_a_file_that_was_cut_anywhere_is_read_up_to_there(kind: str, tmp_path: Path) -> None:
+    path = tmp_path / "drive.part"
+    written(path, examples(), kind)
+    whole = path.read_bytes()
+    expected = contents(read(path, kind))
+    step = max(1, len(whole) // 97)
+    for size in range(0, len(whole), step):
+        path.write_bytes(whole[:size])
+        found = contents(read_damaged(path, kind))
+        assert found == expected[: len(found)]
+
+
+def test_a_file_of_another_kind_is_refused_by_name(form: Format, tmp_path: Path) -> None:
+    path = tmp_path / f"drive{form.suffixes[0]}"
+    path.write_bytes(bytes(range(256)) * 8)
+    assert read_damaged(path) == []
+
+
+def test_a_file_that_is_missing_is_named(form: Format, tmp_path: Path) -> None:
+    path = tmp_path / f"none{form.suffixes[0]}"
+    with pytest.raises(CanInitializationError, match="none"):
+        open_reader(path)
+    with pytest.raises(OSError, match="nowhere"):
+        open_writer(tmp_path / "nowhere" / path.name)
+
+
+@pytest.mark.parametrize("name", ["drive", "drive.txt", "drive.blf.gz", "drive.log.part"])
+def test_a_suffix_that_is_not_known_is_refused(name: str) -> None:
+    with pytest.raises(CanInitializationError, match="drive"):
+        format_of(Path(name))
+
+
+def test_the_last_suffix_counts() -> None:
+    """python-can looks at the second part of a name, and refuses ``drive_3.6L.log``."""
+    assert format_of(Path("drive_3.6L.log"))[0].name == "log"
+    assert format_of(Path("2026.11.30.BLF"))[0].name == "blf"
+    assert format_of(Path("drive_3.6L.asc.gz")) == (FORMATS["asc"], True)
+
+
+def test_closing_twice_does_nothing(form: Format, tmp_path: Path) -> None:
+    path = tmp_path / f"drive{form.suffixes[0]}"
+    writer = open_writer(path)
+    writer.write(examples())
+    writer.close()
+    size = path.stat().st_size
+    writer.close()
+    assert path.stat().st_size == size
+    assert writer.losses.counts
