@@ -182,10 +182,10 @@ def measure(
         channel.stream,
         [channel.transmit, channel.control, status.scheduler.control, str(runtime.address)],
     )
-    before = _round_trips(sender, receiver, round_trips)
+    before = round_trip_times(sender, receiver, round_trips)
     processes = {process: process.memory_info().rss for process in processes_of(runtime)}
     with _attacking(name, endpoints, seconds) as attack:
-        during = _round_trips(sender, receiver, round_trips)
+        during = round_trip_times(sender, receiver, round_trips)
         grown = _growth(processes)
         assert attack.wait(_TIMEOUT_S) == 0
     grown = max(grown, _growth(processes))
@@ -206,7 +206,7 @@ def nobody() -> Iterator[Endpoints]:
         yield Endpoints(stream, requests)
 
 
-def _round_trips(sender: Bus, receiver: Bus, count: int) -> tuple[float, float, float]:
+def round_trip_times(sender: Bus, receiver: Bus, count: int) -> tuple[float, float, float]:
     times = []
     for number in range(count):
         began = time.perf_counter()
@@ -278,7 +278,7 @@ def _show() -> None:
             Bus("x", "virtual") as receiver,
         ):
             with nobody() as endpoints, _attacking(name, endpoints, _SHOWN_S):
-                elsewhere = _round_trips(sender, receiver, _SHOWN_ROUND_TRIPS)
+                elsewhere = round_trip_times(sender, receiver, _SHOWN_ROUND_TRIPS)
             found = measure(name, runtime, sender, receiver, _SHOWN_S, _SHOWN_ROUND_TRIPS)
         shown = (found.before, elsewhere, found.during)
         times = "".join("".join(f"{ms:6.2f}" for ms in figures) for figures in shown)

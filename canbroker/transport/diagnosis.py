@@ -92,7 +92,8 @@ class Progress:
         if self._trouble is Trouble.UNAUTHORIZED:
             return self._trouble
         if self._trouble is None:
-            return Trouble.SILENT if now_ns - self._since_ns > _SILENCE_NS else None
+            silent = Trouble.NO_GATEWAY if self._is_greeted else Trouble.SILENT
+            return silent if now_ns - self._since_ns > _SILENCE_NS else None
         is_sure = self._failures > 1 and now_ns - self._since_ns > _PATIENCE_NS
         return self._trouble if is_sure else None
 

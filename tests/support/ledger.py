@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import subprocess
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -150,7 +150,7 @@ class Sender(Program):
         bus: tuple[str, str],
         identifier: int,
         rate: int,
-        *,
+        *within: str,
         each: int = 1,
         identifiers: int = 1,
         timeout: float | None = None,
@@ -159,7 +159,7 @@ class Sender(Program):
         """``options`` are those of the bus; ``timeout`` as ``send`` has it; ``identifiers``: so
         many are used in turn, beginning with ``identifier``."""
         arguments = {"id": identifier, "identifiers": identifiers, "rate": rate, "each": each}
-        super().__init__(_SENDER, **arguments, bus=bus, timeout=timeout, options=options)
+        super().__init__(_SENDER, *within, **arguments, bus=bus, timeout=timeout, options=options)
         assert self.said() == "ready"
 
     def start(self) -> None:
@@ -179,8 +179,8 @@ class Sender(Program):
 class Receiver(Program):
     """Receives numbered frames, from now on to the :data:`END`."""
 
-    def __init__(self, bus: tuple[str, str], **options: Any) -> None:
-        super().__init__(_RECEIVER, bus=bus, end=END, options=options)
+    def __init__(self, bus: tuple[str, str], *within: str, **options: Any) -> None:
+        super().__init__(_RECEIVER, *within, bus=bus, end=END, options=options)
         assert self.said() == "ready"
 
     def account(self) -> Received:
@@ -240,12 +240,19 @@ def reconcile(sender: Sent, numbers: list[int], brokers: int = 0) -> int:
 
 @contextmanager
 def serving(
-    runtime: Runtime, directory: Path, config: str, log: IO[bytes] | None = None
+    runtime: Runtime,
+    directory: Path,
+    config: str,
+    log: IO[bytes] | None = None,
+    within: Sequence[str] = (),
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """A broker in the foreground with this configuration, ready; its log goes to ``log``."""
+    """A broker in the foreground with this configuration, ready; its log goes to ``log``.
+
+    ``within`` begins its command, for example that of another network namespace.
+    """
     file = directory / "serve.toml"
     file.write_text(config)
-    command = EntryPoint.COMMAND.command("serve", "-c", str(file))
+    command = [*within, *EntryPoint.COMMAND.command("serve", "-c", str(file))]
 
     def is_ready() -> bool:
         try:
