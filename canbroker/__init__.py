@@ -85,6 +85,7 @@ if TYPE_CHECKING:
         CanInterfaceNotImplementedError,
         CanLossError,
         CanOperationError,
+        CanPermissionError,
         CanTimeoutError,
     )
     from canbroker.model.message import Message
@@ -103,6 +104,7 @@ __all__ = [
     "CanInterfaceNotImplementedError",
     "CanLossError",
     "CanOperationError",
+    "CanPermissionError",
     "CanProtocol",
     "CanTimeoutError",
     "Counter",
@@ -149,6 +151,7 @@ _HOMES: Final = {
         "CanInterfaceNotImplementedError",
         "CanLossError",
         "CanOperationError",
+        "CanPermissionError",
         "CanTimeoutError",
     ),
     "canbroker.bus.listening.listeners": (

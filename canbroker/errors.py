@@ -6,7 +6,8 @@
     ├── CanInterfaceNotImplementedError   choose another interface
     ├── CanInitializationError            fix the configuration or the hardware, open again
     ├── CanOperationError                 the bus is open, this operation failed
-    │   └── CanLossError                  frames were lost on the way here; continue
+    │   ├── CanLossError                  frames were lost on the way here; continue
+    │   └── CanPermissionError            your key does not have the right: ask the bench's admin
     └── CanTimeoutError                   try again, or wait longer
 
 Names and meanings are those that python-can documents, so ``except`` clauses in existing scripts
@@ -55,6 +56,26 @@ class CanLossError(CanOperationError):
         self.first = first
         self.count = count
         self.cause = cause
+
+
+class CanPermissionError(CanOperationError, CanInitializationError):
+    """The broker is remote, and this program's key does not have the right to do this.
+
+    Raised by the call that was refused, so opening a bus raises it, too: it is both, an error of
+    opening and of an open bus, and ``except`` clauses for either catch it. Trying again is of no
+    use until the bench's admin has changed the key's entry.
+
+    ``name`` and ``role`` are those of the key on the bench. ``identifier`` is the arbitration id
+    that it may not transmit, ``None`` if it lacks another right.
+    """
+
+    def __init__(
+        self, message: str = "", name: str = "", role: str = "", identifier: int | None = None
+    ) -> None:
+        super().__init__(message)
+        self.name = name
+        self.role = role
+        self.identifier = identifier
 
 
 class CanTimeoutError(CanError, TimeoutError):

@@ -241,7 +241,7 @@ class Broker:
             slot.forget(request.client_id)
         return control.Nothing()
 
-    def _status(self, _: Caller, __: control.Params) -> control.BrokerStatus:
+    def _status(self, _: Caller, request: control.Viewed) -> control.BrokerStatus:
         return control.BrokerStatus(
             version=importlib.metadata.version("canbroker"),
             pid=os.getpid(),
@@ -251,10 +251,12 @@ class Broker:
             refused=self._refused.counts.total(),
             waiting=len(self._callers),
             turned_away=dict(self._callers.turned_away),
-            channels=[slot.status() for slot in self._channels()],
+            channels=[
+                slot.status() for slot in self._channels() if control.is_visible(slot.name, request)
+            ],
             scheduler=self._scheduler.status(),
-            pools={pool: list(names) for pool, names in self._leases.pools.items()},
-            leases=self._leases.status(),
+            pools=self._leases.visible_pools(request),
+            leases=self._leases.status(request),
         )
 
     def _get_scheduler(self, caller: Caller, _: control.Params) -> msgspec.Struct | None:

@@ -66,15 +66,16 @@ class Directory:
         if request.interface is None:
             slot = self.slots.get(request.channel)
             if slot is None:
-                known = ", ".join(map(repr, self.slots)) or "none"
+                visible = (name for name in self.slots if control.is_visible(name, request))
+                known = ", ".join(map(repr, visible)) or "none"
                 raise CanInitializationError(
                     f"no channel {request.channel!r}; channels of this broker: {known}"
                 )
-            return self._agreed(slot, request.parameters)
+            return self._agreed(slot, request)
         identity = identity_of(request.interface, request.channel, request.parameters)
         for slot in self.slots.values():
             if (slot.interface, slot.options.identity) == (request.interface, identity):
-                return self._agreed(slot, request.parameters)
+                return self._agreed(slot, request)
         options = parse_options(
             request.interface, {"channel": request.channel, **request.parameters}
         )
@@ -109,7 +110,7 @@ class Directory:
             if slot.idle and not self._callers.is_awaited(slot):
                 del self.slots[slot.name]
 
-    def _agreed(self, slot: ChannelSlot, given: Mapping[str, Any]) -> ChannelSlot:
+    def _agreed(self, slot: ChannelSlot, request: control.Attach) -> ChannelSlot:
         """``slot``, if the client's parameters agree with it; changes the slot's if it may.
 
         The parameters of a channel that nobody uses may change; so may those of one whose adapter
@@ -117,13 +118,15 @@ class Directory:
 
         :raises CanInitializationError: they do not agree.
         """
+        given: Mapping[str, Any] = request.parameters
         options = parse_options(slot.interface, slot.parameters | dict(given))
         has = slot.options.written()
         conflicts = [key for key in given if _differs(key, options, slot.options)]
         if not conflicts:
             return slot
         is_bound = slot.clients and (not slot.is_closed or slot.insists(conflicts))
-        if slot.configured or is_bound or self._callers.is_awaited(slot):
+        is_bound = is_bound or self._callers.is_awaited(slot)
+        if slot.configured or is_bound or request.as_it_is:
             conflict = conflicts[0]
             is_what = "wanted" if slot.is_closed else "open"
             raise CanInitializationError(

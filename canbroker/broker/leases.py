@@ -115,9 +115,19 @@ class Leases:
                     del self._waiting[lease_id]
         self._grant()
 
-    def status(self) -> list[control.LeaseStatus]:
-        """All leases, then all requests that wait, in order of arrival."""
+    def visible_pools(self, request: control.Viewed) -> dict[str, list[str]]:
+        """The channels of each pool that the caller may know of; pools that have some."""
+        visible = {
+            pool: [name for name in names if control.is_visible(name, request)]
+            for pool, names in self.pools.items()
+        }
+        return {pool: names for pool, names in visible.items() if names}
+
+    def status(self, request: control.Viewed = control.EVERYTHING) -> list[control.LeaseStatus]:
+        """All leases that the caller may know of, then all requests that wait, in order of
+        arrival."""
         now = clock.wall_ns()
+        pools = self.visible_pools(request)
         return [
             control.LeaseStatus(
                 lease_id=held.lease_id,
@@ -128,6 +138,7 @@ class Leases:
                 since_s=max(0, now - held.since_ns) / clock.SECOND,
             )
             for held in self._held.values()
+            if control.is_visible(held.channel, request)
         ] + [
             control.LeaseStatus(
                 lease_id=lease_id,
@@ -138,6 +149,7 @@ class Leases:
                 since_s=max(0, now - waiting.since_ns) / clock.SECOND,
             )
             for lease_id, waiting in self._waiting.items()
+            if waiting.request.pool in pools
         ]
 
     def close(self, reason: str) -> None:
@@ -153,8 +165,9 @@ class Leases:
 
     def _lease(self, caller: Caller, request: control.TakeLease) -> msgspec.Struct | None:
         """Grants a lease now or later. A process that has it already, or waits, may ask again."""
-        if request.pool not in self.pools:
-            known = ", ".join(map(repr, self.pools)) or "none"
+        pools = self.visible_pools(request)
+        if request.pool not in pools:
+            known = ", ".join(map(repr, pools)) or "none"
             unknown = f"no pool {request.pool!r}; pools of this broker: {known}"
             return control.ErrorResult("initialization", unknown)
         for held in self._held.values():
@@ -197,7 +210,7 @@ class Leases:
         """Grants free channels to requests that wait, and refuses those that have timed out."""
         granted: list[tuple[Caller, str]] = []
         for lease_id, waiting in list(self._waiting.items()):
-            channel = self._free(waiting.request.pool)
+            channel = self._free(waiting.request)
             if channel is not None:
                 del self._waiting[lease_id]
                 self._held[channel] = _granted(channel, waiting)
@@ -210,17 +223,19 @@ class Leases:
         for lease_id, waiting in list(self._waiting.items()):
             if waiting.until_ns is not None and waiting.until_ns <= now:
                 del self._waiting[lease_id]
-                late = control.ErrorResult("timeout", self._occupied(waiting.request.pool))
+                late = control.ErrorResult("timeout", self._occupied(waiting.request))
                 self._reply(waiting.caller, late)
         self._watch()
 
-    def _free(self, pool: str) -> str | None:
-        free = [channel for channel in self.pools[pool] if channel not in self._held]
+    def _free(self, request: control.TakeLease) -> str | None:
+        channels = self.visible_pools(request)[request.pool]
+        free = [channel for channel in channels if channel not in self._held]
         return next(filter(self._is_up, free), free[0] if free else None)
 
-    def _occupied(self, pool: str) -> str:
+    def _occupied(self, request: control.TakeLease) -> str:
         """The error for a pool without a free channel: says which processes have them."""
-        holders = (self._held[channel] for channel in self.pools[pool])
+        pool = request.pool
+        holders = (self._held[channel] for channel in self.visible_pools(request)[pool])
         who = ", ".join(f"{held.channel} is held by {_name(held)}" for held in holders)
         return f"no channel of pool {pool!r} was free in time: {who}"
 

@@ -20,6 +20,7 @@ from canbroker.errors import (
     CanError,
     CanInitializationError,
     CanOperationError,
+    CanPermissionError,
     CanTimeoutError,
 )
 from canbroker.model.filters import CanFilters, FilterSet, validate
@@ -156,6 +157,8 @@ class Connection:
         try:
             channel = Peer(parse_address(self.attached.control), f"channel {self.attached.name!r}")
             return ask(self._life.context, channel, method, params, result, ANSWER_S)
+        except CanPermissionError:
+            raise
         except (CanInitializationError, CanTimeoutError) as error:
             raise CanOperationError(str(error)) from error
 
@@ -183,6 +186,8 @@ def connect(life: Life, wanted: Wanted) -> Connection:
     """
     try:
         return _connect(life, wanted)
+    except CanPermissionError:
+        raise
     except CanOperationError as error:
         raise CanInitializationError(_with_limit(error)) from error
     except CanInitializationError as error:
@@ -206,6 +211,8 @@ def _connect(life: Life, wanted: Wanted) -> Connection:
     try:
         ready = reception.subscribe(filters, clock.deadline_after(ANSWER_S))
         reception.remember(clock.deadline_after(ANSWER_S))
+    except CanPermissionError:
+        raise
     except CanError as error:
         raise CanInitializationError(str(error)) from error
     life.check_open()  # a loss may have closed it already

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Final, Protocol, TypeAlias
+from typing import Final, NamedTuple, Protocol, TypeAlias
 
 from canbroker.bus.channel_clock import ChannelClock
 from canbroker.errors import CanOperationError, CanTimeoutError
@@ -12,6 +12,7 @@ from canbroker.model.frame import Frame, describe
 from canbroker.system import clock
 from canbroker.transport.waiter import Descriptor
 from canbroker.wire import WireError
+from canbroker.wire.forbidden import Forbidden
 from canbroker.wire.stream import StateEvent
 from canbroker.wire.transmit import (
     CREDIT,
@@ -35,8 +36,20 @@ _ANSWER_NS: Final = clock.SECOND
 _GRACE_NS: Final = 50 * clock.MILLISECOND
 
 
+class Failure(NamedTuple):
+    """Why a frame was not sent; ``forbidden``: our key does not have the right."""
+
+    text: str
+    forbidden: Forbidden | None = None
+
+    def error(self, text: str | None = None) -> CanOperationError:
+        """What to raise for it, with its own text or another one."""
+        text = self.text if text is None else text
+        return CanOperationError(text) if self.forbidden is None else self.forbidden.error(text)
+
+
 #: Called for each frame that was not sent: why, and whether it has just expired.
-Failed: TypeAlias = Callable[[str, bool], None]
+Failed: TypeAlias = Callable[[Failure, bool], None]
 
 
 class TransmitLink(Protocol):
@@ -83,7 +96,7 @@ class Unanswered:
         self.answered = False
         self.awaited = False
         self.expired = False
-        self.failures: list[str] = []
+        self.failures: list[Failure] = []
 
 
 class Transmitter:
@@ -116,7 +129,7 @@ class Transmitter:
         self._look_ns = 0
         self._locked = False
         self._requests: deque[Unanswered] = deque()
-        self._failures: list[str] = []
+        self._failures: list[Failure] = []
         self._link = link
 
     def send(
@@ -217,7 +230,7 @@ class Transmitter:
     def raise_failures(self) -> None:
         """Raises the failures since the last call."""
         if self._failures:
-            error = CanOperationError(_summary(self._failures))
+            error = self._failures[0].error(_summary(self._failures))
             self._failures = []
             raise error
 
@@ -257,7 +270,7 @@ class Transmitter:
         if request.expired:
             raise CanTimeoutError(_summary(request.failures))
         if request.failures:
-            raise CanOperationError(_summary(request.failures))
+            raise request.failures[0].error(_summary(request.failures))
 
     def _is_locked(self) -> bool:
         holder = self._watch.state.exclusive  # which was just looked at
@@ -296,7 +309,7 @@ class Transmitter:
         """
         while self._requests and (until is None or self._requests[0].token <= until):
             frames = range(len(self._requests[0].frames))
-            self._fail(0, 0, frames, f"is not known to be sent: {reason}")
+            self._fail(0, 0, frames, Failure(f"is not known to be sent: {reason}"))
 
     def _book(self, reply: Reply) -> None:
         """Accounts for an answer, by the rules of ``docs/protocol.md``. Idempotent: the link hands
@@ -313,18 +326,22 @@ class Transmitter:
                     failed = [] if reply.status == Status.DISCARDED else reply.failed
                     is_unknown = reply.status == Status.UNKNOWN
                     what = "is not known to be sent" if is_unknown else "was not sent"
-                    self._fail(index, reply.accepted, failed, f"{what}: {reply.reason}")
+                    told = Failure(f"{what}: {reply.reason}", reply.forbidden)
+                    self._fail(index, reply.accepted, failed, told)
                     return
 
-    def _fail(self, index: int, sent: int, failed: Sequence[int], what: str) -> None:
+    def _fail(self, index: int, sent: int, failed: Sequence[int], told: Failure) -> None:
+        """Books a request as answered, some of whose frames were not sent; ``told``: why."""
         request = self._requests[index]
-        failures = [f"{describe(request.frames[at])} {what}" for at in failed]
+        failures = [
+            told._replace(text=f"{describe(request.frames[at])} {told.text}") for at in failed
+        ]
         self._pop(index, sent, failures)
         if request.failed is not None:
             for failure in failures:
                 request.failed(failure, request.expired)
 
-    def _pop(self, index: int, sent: int, failures: Sequence[str] = ()) -> None:
+    def _pop(self, index: int, sent: int, failures: Sequence[Failure] = ()) -> None:
         """Books a request as answered."""
         failed = self.failed + len(failures)
         # At once.
@@ -339,5 +356,5 @@ class Transmitter:
             told += failures
 
 
-def _summary(failures: Sequence[str]) -> str:
-    return failures[0] + (f" (and {len(failures) - 1} more)" if len(failures) > 1 else "")
+def _summary(failures: Sequence[Failure]) -> str:
+    return failures[0].text + (f" (and {len(failures) - 1} more)" if len(failures) > 1 else "")

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Final
 
 from canbroker.delivery.order import Gap, Order
+from canbroker.errors import CanPermissionError
 from canbroker.model.frame import EchoFrame
 from canbroker.system import clock
 from canbroker.transport.address import Address
@@ -132,6 +133,9 @@ class Asker:
         except ControlError as error:
             if error.code == "busy":
                 return False
+            order.gone(str(error))
+            return True
+        except CanPermissionError as error:
             order.gone(str(error))
             return True
         frames = decode_frames(answer.frames)

@@ -379,6 +379,8 @@ class Subscriber:
     def _private_event(self, topic: bytes, body: stream.EventBody) -> None:
         event = body.payload
         if isinstance(event, str):
+            if body.forbidden is not None:
+                raise body.forbidden.error(event)
             raise CanOperationError(f"channel {self._channel!r}: {event}")
         if not isinstance(event, stream.ReadyEvent):
             return

@@ -29,8 +29,14 @@ if TYPE_CHECKING:
     from canbroker.client import Bus
     from canbroker.model.message import Message
 
+
+class CanPermissionError(can.CanOperationError, can.CanInitializationError):
+    """As :class:`canbroker.CanPermissionError`, which is its ``__cause__``, to python-can."""
+
+
 #: Ours and python-can's, the one that says most first.
 _ERRORS: Final[Sequence[tuple[type[errors.CanError], type[can.CanError]]]] = (
+    (errors.CanPermissionError, CanPermissionError),
     (errors.CanTimeoutError, can.CanTimeoutError),
     (errors.CanOperationError, can.CanOperationError),
     (errors.CanInitializationError, can.CanInitializationError),

@@ -6,6 +6,7 @@ from canbroker.errors import (
     CanInterfaceNotImplementedError,
     CanLossError,
     CanOperationError,
+    CanPermissionError,
     CanTimeoutError,
 )
 
@@ -15,5 +16,6 @@ __all__ = [
     "CanInterfaceNotImplementedError",
     "CanLossError",
     "CanOperationError",
+    "CanPermissionError",
     "CanTimeoutError",
 ]

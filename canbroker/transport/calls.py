@@ -63,11 +63,14 @@ class Peer(NamedTuple):
 def result_of(reply: control.Reply, result: type[_T], method: str) -> _T:
     """The result that a reply to ``method`` carries.
 
-    :raises ControlError: it carries an error.
+    :raises CanPermissionError: a gateway has refused it.
+    :raises ControlError: it carries another error.
     :raises WireError: it carries something else.
     """
     answer = control.decode_result(reply, result, method)
     if isinstance(answer, control.ErrorResult):
+        if answer.code == control.FORBIDDEN:
+            raise control.forbidden(answer)
         raise ControlError(answer)
     return answer
 

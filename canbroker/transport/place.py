@@ -77,13 +77,9 @@ class Place:
     def channel(self, name: str) -> ChannelAddresses:
         """The addresses of a channel, whether it exists or not.
 
-        Plain names can be guessed by subscribers in any language; others are hashed, because a
-        device path is often longer than a socket's path may be.
-
         :raises CanInitializationError: the directory's path is too long for these sockets.
         """
-        plain = _PLAIN_NAME.fullmatch(name) and name not in _RESERVED
-        stem = name if plain else _digest(name)
+        stem = stem_of(name)
         return ChannelAddresses(*(self._address(f"{stem}.{end}") for end in ("rx", "tx", "ctl")))
 
     def has_channel(self, name: str) -> bool:
@@ -109,10 +105,17 @@ class Place:
         return IpcAddress(self.directory / filename)
 
 
-def _digest(name: str) -> str:
+def stem_of(channel: str) -> str:
+    """What the names of a channel's sockets begin with.
+
+    Plain names can be guessed by subscribers in any language; others are hashed, because a device
+    path is often longer than a socket's path may be.
+    """
+    if _PLAIN_NAME.fullmatch(channel) and channel not in _RESERVED:
+        return channel
     import hashlib  # noqa: PLC0415 - imports much, and most names are plain
 
-    return hashlib.sha256(name.encode()).hexdigest()[:16]
+    return hashlib.sha256(channel.encode()).hexdigest()[:16]
 
 
 def _default_directory() -> Path:

@@ -11,8 +11,9 @@ from typing import Annotated, Any, Final, TypeVar
 
 import msgspec
 
-from canbroker.errors import CanError, CanInterfaceNotImplementedError
+from canbroker.errors import CanError, CanInterfaceNotImplementedError, CanPermissionError
 from canbroker.wire import DECODE_ERRORS, VERSION, ClientId, WireError, decode
+from canbroker.wire.forbidden import Forbidden
 from canbroker.wire.stream import StateEvent
 
 MAX_TEXT = 4096
@@ -26,8 +27,29 @@ class Params(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     """Parameters of a method. This class itself has none."""
 
 
-class Attach(Params):
-    """Join a channel: one of the configuration (``channel`` alone), or any (with ``interface``)."""
+class Viewed(Params, kw_only=True, omit_defaults=True):
+    """Parameters of a method whose answer tells of channels.
+
+    ``channels``: the only ones that the caller may know of, which a gateway adds; ``None``: all.
+    """
+
+    channels: list[_Text] | None = None
+
+
+#: Of a caller that may know of all channels.
+EVERYTHING: Final = Viewed()
+
+
+def is_visible(channel: str, request: Viewed) -> bool:
+    """Whether the caller may know of that channel."""
+    return request.channels is None or channel in request.channels
+
+
+class Attach(Viewed, kw_only=True):
+    """Join a channel: one of the configuration (``channel`` alone), or any (with ``interface``).
+
+    ``as_it_is``: the caller may not change the parameters of a channel, which a gateway adds.
+    """
 
     client_id: ClientId
     pid: int
@@ -35,13 +57,14 @@ class Attach(Params):
     channel: _Text
     interface: _Text | None = None
     parameters: dict[_Text, _Scalar] = {}
+    as_it_is: bool = False
 
 
 class Detach(Params):
     client_id: ClientId
 
 
-class TakeLease(Params, kw_only=True):
+class TakeLease(Viewed, kw_only=True):
     """Lease a free channel of ``pool`` to process ``pid``, or wait for one. May be repeated.
 
     ``started`` is the start of the process, in clock ticks since boot (proc_pid_stat(5)). Without
@@ -200,12 +223,34 @@ class Nothing(msgspec.Struct):
 class ErrorResult(msgspec.Struct):
     """``code`` is a word to act on, ``message`` a sentence for people.
 
-    ``details`` is empty; protocol version 1 has it.
+    ``details`` is empty, except with the code :data:`FORBIDDEN`: the fields of a
+    :class:`~canbroker.wire.forbidden.Forbidden`.
     """
 
     code: str
     message: str
     details: dict[str, Any] = {}
+
+
+#: The code of what a gateway refuses because a key does not have the right.
+FORBIDDEN: Final = "forbidden"
+
+
+def forbidding(sentence: str, forbidden: Forbidden) -> ErrorResult:
+    """The answer to a call that the key does not have the right to make."""
+    return ErrorResult(FORBIDDEN, sentence, msgspec.to_builtins(forbidden))
+
+
+def forbidden(answer: ErrorResult) -> CanPermissionError:
+    """What a call raises that was answered with :func:`forbidding`.
+
+    :raises WireError: the details are not those of a refusal.
+    """
+    try:
+        details = msgspec.convert(answer.details, Forbidden)
+    except DECODE_ERRORS as error:
+        raise WireError(f"refusal {answer.message!r}: {error}") from error
+    return details.error(answer.message)
 
 
 def error_code(error: CanError) -> str:
@@ -218,7 +263,7 @@ BROKER_METHODS: Final[Mapping[str, type[Params]]] = {
     "hello": Params,
     "attach": Attach,
     "detach": Detach,
-    "status": Params,
+    "status": Viewed,
     "scheduler": Params,
     "lease": TakeLease,
     "release": Release,

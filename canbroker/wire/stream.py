@@ -9,6 +9,7 @@ import msgspec
 
 from canbroker.model.frame import EchoFrame, Frame, ReceivedFrame
 from canbroker.wire import VERSION, WireError, decode
+from canbroker.wire.forbidden import Forbidden
 
 FRAMES: Final = 0
 HEARTBEAT: Final = 1
@@ -114,7 +115,10 @@ class LeftEvent(msgspec.Struct, tag_field="event", tag="left"):
 
 
 class EventBody(msgspec.Struct, array_like=True):
-    """A message of a topic that is not a route; such topics do not use ``seq`` and ``dropped``."""
+    """A message of a topic that is not a route; such topics do not use ``seq`` and ``dropped``.
+
+    ``forbidden``: whose key does not have the right to subscribe to it, if it is that error.
+    """
 
     version: int
     kind: int
@@ -122,6 +126,7 @@ class EventBody(msgspec.Struct, array_like=True):
     seq: _U64
     dropped_upstream: _U64
     payload: StateEvent | ReadyEvent | LeftEvent | str
+    forbidden: Forbidden | None = None
 
 
 _encoder = msgspec.msgpack.Encoder()
@@ -152,8 +157,9 @@ def encode_end(epoch: int, next_seq: int, dropped: int, reason: str) -> bytes:
     return _encoder.encode((VERSION, END, epoch, next_seq, dropped, reason))
 
 
-def encode_error(epoch: int, reason: str) -> bytes:
-    return _encoder.encode((VERSION, ERROR, epoch, 0, 0, reason))
+def encode_error(epoch: int, reason: str, forbidden: Forbidden | None = None) -> bytes:
+    error = (VERSION, ERROR, epoch, 0, 0, reason)
+    return _encoder.encode(error if forbidden is None else (*error, forbidden))
 
 
 def encode_event(epoch: int, event: StateEvent | ReadyEvent | LeftEvent) -> bytes:

@@ -16,7 +16,7 @@ from canbroker.model.frame import Frame
 from canbroker.model.protection import Checksum, Counter
 from canbroker.system.clock import MICROSECOND, MILLISECOND, SECOND
 from canbroker.wire import ClientId
-from canbroker.wire.control import Params
+from canbroker.wire.control import Params, Viewed
 
 #: The client id of the scheduler; each frame of it also names the owner of its task.
 SCHEDULER_ID: Final = "scheduler"
@@ -139,7 +139,7 @@ class TaskStatus(msgspec.Struct, kw_only=True):
     late_max_ns: int | None = None
 
 
-class ListTasks(Params):
+class ListTasks(Viewed):
     """Ask for :data:`LISTED` tasks from the ``start``-th on."""
 
     start: Annotated[int, msgspec.Meta(ge=0)] = 0

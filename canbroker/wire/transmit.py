@@ -1,7 +1,7 @@
 """Transmit requests and their replies.
 
-Request ``[version, client_id, token, flags, expires_ns, frames, epoch, origins, due_ns]``, reply
-``[version, token, status, accepted, timestamp_ns, reason, failed]``.
+Request ``[version, client_id, token, flags, expires_ns, frames, epoch, origins, due_ns,
+refusal]``, reply ``[version, token, status, accepted, timestamp_ns, reason, failed, forbidden]``.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import msgspec
 
 from canbroker.model.frame import Frame
 from canbroker.wire import VERSION, WireError, decode, is_client_id
+from canbroker.wire.forbidden import Forbidden
 
 MAX_FRAMES: Final = 1024  # of one request
 MAX_REPLY_BYTES: Final = 1 << 15  # its reason has 4,096 characters at most
@@ -43,6 +44,17 @@ class Status(enum.IntEnum):
     UNKNOWN = 13  # the driver accepted it and did not report its outcome
 
 
+class Refusal(msgspec.Struct, frozen=True):
+    """A gateway's verdict on a request; the channel answers it in its turn.
+
+    The channel knows then of every request of a client, sent or not: replies keep their order, and
+    a client may discard up to a refused request.
+    """
+
+    reason: Annotated[str, msgspec.Meta(max_length=4096)]
+    forbidden: Forbidden
+
+
 class Request(msgspec.Struct, array_like=True):
     """Frames to send, in order. ``token`` grows with every request of a client.
 
@@ -50,7 +62,7 @@ class Request(msgspec.Struct, array_like=True):
     host); 0 is never. ``epoch``: the life of the actor that the request is meant for; 0 is any.
     ``flags`` is reserved and 0. ``origins``: for each frame the client that it belongs to; if
     empty, all belong to the sender. The frames are kept until ``due_ns`` of the same clock; 0 is at
-    once.
+    once. With a ``refusal`` none of them is sent.
     """
 
     version: int
@@ -62,6 +74,7 @@ class Request(msgspec.Struct, array_like=True):
     epoch: _U64 = 0
     origins: Annotated[list[str], msgspec.Meta(max_length=MAX_FRAMES)] = []
     due_ns: _U64 = 0
+    refusal: Refusal | None = None
 
 
 class Reply(msgspec.Struct, array_like=True):
@@ -69,7 +82,8 @@ class Reply(msgspec.Struct, array_like=True):
 
     The driver has accepted ``accepted`` frames of the request. It has not accepted the frames at
     the indexes ``failed``, and never will (``UNKNOWN``: they may have been sent). ``timestamp_ns``:
-    when it accepted the last one, wall clock.
+    when it accepted the last one, wall clock. ``forbidden``: whose key does not have the right, if
+    that is why.
     """
 
     version: int
@@ -79,6 +93,7 @@ class Reply(msgspec.Struct, array_like=True):
     timestamp_ns: int
     reason: Annotated[str, msgspec.Meta(max_length=4096)]
     failed: Annotated[list[int], msgspec.Meta(max_length=MAX_FRAMES)] = []
+    forbidden: Forbidden | None = None
 
 
 _encoder = msgspec.msgpack.Encoder()
@@ -106,10 +121,15 @@ def encode_reply(
     timestamp_ns: int,
     reason: str = "",
     failed: Sequence[int] = (),
+    forbidden: Forbidden | None = None,
 ) -> bytes:
-    return _encoder.encode(
-        (VERSION, token, int(status), accepted, timestamp_ns, reason[:4096], failed)
-    )
+    reply = (VERSION, token, int(status), accepted, timestamp_ns, reason[:4096], failed)
+    return _encoder.encode(reply if forbidden is None else (*reply, forbidden))
+
+
+def encode_refused(request: Request, refusal: Refusal) -> bytes:
+    """The request with a gateway's verdict."""
+    return _encoder.encode(msgspec.structs.replace(request, refusal=refusal))
 
 
 def decode_request(body: bytes) -> Request:

@@ -35,6 +35,15 @@ def test_text_and_code_are_python_cans(name: str, arguments: tuple[str | int, ..
     assert ours.error_code == theirs.error_code
 
 
+def test_a_missing_right_is_an_error_of_opening_and_of_an_open_bus() -> None:
+    error = errors.CanPermissionError("'bob' may not transmit 223", "bob", "transmit", 0x223)
+    assert isinstance(error, errors.CanOperationError)
+    assert isinstance(error, errors.CanInitializationError)
+    received = pickle.loads(pickle.dumps(error))  # noqa: S301 - made in the line above
+    assert str(received) == "'bob' may not transmit 223"
+    assert (received.name, received.role, received.identifier) == ("bob", "transmit", 0x223)
+
+
 def test_an_error_survives_the_way_to_another_process() -> None:
     sent = errors.CanOperationError("broken", 5)
     received = pickle.loads(pickle.dumps(sent))  # noqa: S301 - made in the line above

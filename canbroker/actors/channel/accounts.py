@@ -6,16 +6,21 @@ from collections import deque
 from collections.abc import Sequence
 
 from canbroker.backends import Transmit
+from canbroker.wire.forbidden import Forbidden
 from canbroker.wire.transmit import Status
 
 
 class Pending:
     """A request that is not answered because some of its frames have not ended."""
 
-    __slots__ = ("accepted", "failed", "reason", "remaining", "status", "timestamp_ns", "token")
+    __slots__ = (
+        *("accepted", "failed", "forbidden", "reason", "remaining", "status", "timestamp_ns"),
+        "token",
+    )
 
-    def __init__(self, token: int, frames: int) -> None:
+    def __init__(self, token: int, frames: int, forbidden: Forbidden | None = None) -> None:
         self.token = token
+        self.forbidden = forbidden
         self.remaining = frames
         self.accepted = 0
         self.timestamp_ns = 0

@@ -105,7 +105,8 @@ class TransmitQueue:
                 identity, encode_reply(request.token, Status.QUEUE_FULL, 0, 0, reason, failed)
             )
             return
-        pending = Pending(request.token, count)
+        verdict = request.refusal
+        pending = Pending(request.token, count, None if verdict is None else verdict.forbidden)
         account.unanswered.append(pending)
         account.outstanding += count
         refusal = self._refusal(request)
@@ -149,6 +150,8 @@ class TransmitQueue:
 
     def _refusal(self, request: Request) -> tuple[Status, str] | None:
         """Why nothing of the request can be sent, if so."""
+        if request.refusal is not None:
+            return Status.NOT_PERMITTED, request.refusal.reason
         if request.epoch not in {0, self._epoch}:
             return Status.STALE, f"channel {self._channel!r} was restarted since"
         if self._backend is None:
@@ -188,6 +191,7 @@ class TransmitQueue:
                 pending.timestamp_ns,
                 pending.reason,
                 pending.failed,
+                pending.forbidden,
             ),
         )
 

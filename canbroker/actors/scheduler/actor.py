@@ -333,7 +333,11 @@ class SchedulerActor:
 
     def _list(self, _: Caller, request: ListTasks) -> TaskList:
         now = clock.monotonic_ns()
-        tasks = [task for task in self._book.tasks() if not task.ended]
+        tasks = [
+            task
+            for task in self._book.tasks()
+            if not task.ended and control.is_visible(task.channel, request)
+        ]
         listed = tasks[request.start : request.start + LISTED]
         return TaskList(
             total=len(tasks), tasks=[self._proxies[t.channel].status(t, now) for t in listed]

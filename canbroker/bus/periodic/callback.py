@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from canbroker.bus.periodic.cyclic import period_ns_of
 from canbroker.bus.periodic.task import Modifier, PeriodicTask, TaskKeeper, TaskPlan
 from canbroker.bus.periodic.timer import TimerEntry, shared
-from canbroker.bus.transmitter import Unanswered
+from canbroker.bus.transmitter import Failure, Unanswered
 from canbroker.errors import CanOperationError
 from canbroker.model.frame import Frame
 from canbroker.model.message import Message, to_frame
@@ -40,7 +40,7 @@ class CallbackTask(PeriodicTask):
         self._position = 0  # in the sequence of messages
         self._due_ns = 0
         self._end_ns: int | None = None
-        self._failures: list[str] = []  # of frames that were on their way
+        self._failures: list[Failure] = []  # of frames that were on their way
 
     @property
     def skipped(self) -> int:
@@ -126,7 +126,7 @@ class CallbackTask(PeriodicTask):
     def _send(self, frame: Frame, entry: TimerEntry) -> None:
         if self._failures:
             failures, self._failures = self._failures, []
-            raise CanOperationError("; ".join(failures))
+            raise failures[0].error("; ".join(failure.text for failure in failures))
         expires_ns = clock.monotonic_ns() + stale_after_ns(self.period_ns)
         with self._lock:  # so that nothing is sent after it was stopped
             if self._entry is not entry:
@@ -158,7 +158,7 @@ class CallbackTask(PeriodicTask):
 
     # ----------------------------------------------------------------------------- any thread
 
-    def _failed(self, failure: str, expired: bool) -> None:
+    def _failed(self, failure: Failure, expired: bool) -> None:
         """A frame was not sent. The calling thread has the sending turn: takes no lock here."""
         if expired:
             self._expired += 1
@@ -173,4 +173,4 @@ class CallbackTask(PeriodicTask):
     def _note_failures(self) -> None:
         failures, self._failures = self._failures, []
         if failures:
-            self._tasks.note(self, CanOperationError(f"{self!r}: {failures[0]}"))
+            self._tasks.note(self, failures[0].error(f"{self!r}: {failures[0].text}"))

@@ -11,7 +11,7 @@ from canbroker.bus.periodic.cyclic import check_protection, frames_of, period_ns
 from canbroker.bus.periodic.scheduler_link import TaskLink
 from canbroker.bus.periodic.task import PeriodicTask, TaskKeeper, TaskPlan
 from canbroker.bus.periodic.timer import TimerEntry
-from canbroker.errors import CanError, CanOperationError
+from canbroker.errors import CanError, CanOperationError, CanPermissionError
 from canbroker.model.frame import Frame
 from canbroker.model.message import Message
 from canbroker.transport.calls import ControlError
@@ -61,7 +61,7 @@ class ScheduledTask(PeriodicTask):
         was_started, self.started = self.started, True  # even if no answer arrives
         try:
             self._tell(link.add(self._request(link.client_id)))
-        except ControlError:
+        except (ControlError, CanPermissionError):
             self.ended()
             raise
         except BaseException:

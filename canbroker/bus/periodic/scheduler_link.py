@@ -106,6 +106,7 @@ class TaskLink:
     def add(self, request: AddTask) -> TaskAdded:
         """Starts a task. In a turn.
 
+        :raises CanPermissionError: our key does not have the right.
         :raises ControlError: the scheduler does not start it.
         :raises CanOperationError: it did not answer in time, and may have started it just now.
         """

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import pytest
 
 from canbroker.bus.channel_clock import ChannelClock
-from canbroker.bus.transmitter import Transmitter, Unanswered
+from canbroker.bus.transmitter import Failure, Transmitter, Unanswered
 from canbroker.errors import CanOperationError, CanTimeoutError
 from canbroker.model.frame import Frame
 from canbroker.system.clock import MILLISECOND, SECOND
@@ -224,17 +224,17 @@ def test_the_thread_that_closes_the_bus_flushes_all_the_same(side: Side) -> None
 
 
 def test_an_offer_never_waits(side: Side) -> None:
-    told: list[tuple[str, bool]] = []
+    told: list[tuple[Failure, bool]] = []
     for _ in range(2):
         side.transmitter.send([FRAME] * MAX_FRAMES, None, taken=False)
-    assert side.transmitter.offer([FRAME], SECOND, lambda *failure: told.append(failure)) is None
+    assert side.transmitter.offer([FRAME], SECOND, lambda *failed: told.append(failed)) is None
     side.answer(1)
-    request = side.transmitter.offer([FRAME], SECOND, lambda *failure: told.append(failure))
+    request = side.transmitter.offer([FRAME], SECOND, lambda *failed: told.append(failed))
     assert isinstance(request, Unanswered)
     side.answer(3, Status.EXPIRED, at_ns=SECOND, reason="too late", failed=[0])
     side.transmitter.wait_until_answered(request, 2 * SECOND)
     assert (side.link.time_ns, request.answered) == (SECOND, True)
-    assert told == [("123#64617461 was not sent: too late", True)]
+    assert told == [(Failure("123#64617461 was not sent: too late"), True)]
     side.transmitter.raise_failures()  # others are not told
 
 

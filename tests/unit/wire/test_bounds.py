@@ -34,9 +34,9 @@ def decode_topic(body: bytes) -> topics.Topic:
 #: decoder -> a good message of it
 GOOD: dict[Callable[[bytes], object], list[Any]] = {
     stream.decode_batch: [1, 0, 5, 6, 0, [ROW]],
-    stream.decode_event: [1, 4, 5, 0, 0, {"event": "state", "state": "active"}],
-    transmit.decode_request: [1, "c1", 2, 0, 0, [ROW], 5, ["c2"], 7],
-    transmit.decode_reply: [1, 2, 0, 1, 3, "", []],
+    stream.decode_event: [1, 4, 5, 0, 0, {"event": "state", "state": "active"}, None],
+    transmit.decode_request: [1, "c1", 2, 0, 0, [ROW], 5, ["c2"], 7, None],
+    transmit.decode_reply: [1, 2, 0, 1, 3, "", [], None],
     decode_control: [1, 2, "attach", ATTACH],
     control.decode_reply: [1, 2, True, {}],
 }

@@ -24,6 +24,7 @@ from canbroker.model.frame import (
 )
 from canbroker.model.protection import Counter, Crc8
 from canbroker.wire import control, replay, stream, tasks, transmit
+from canbroker.wire.forbidden import Forbidden
 
 ROOT = Path(__file__).parents[3]
 GOLDEN: dict[str, dict[str, Any]] = json.loads((ROOT / "tests/golden/v1.json").read_text())
@@ -100,6 +101,11 @@ PACKED = [msgspec.Raw(stream.pack_frame(frame)) for frame in FRAMES[:2]]
 REPLAYED = replay.Replayed(12, False, replay.encode_frames(PACKED))
 PAST = replay.Past(EPOCH, 20, (3, 2), (3, 7), replay.encode_frames(PACKED))
 TROUBLE = tasks.TaskTrouble(task=3, failed=12, reason="the channel is listen-only")
+FORBIDDEN = Forbidden(name="bob", role="transmit", identifier=0x223)
+REFUSAL = transmit.Refusal("'bob' may not transmit 223", FORBIDDEN)
+REFUSED = transmit.Request(1, "c1", 7, 0, 0, [Frame(0, 0x223, 0, b"")], EPOCH, refusal=REFUSAL)
+OBSERVER = Forbidden(name="bob", role="observe")
+MAY_NOT = "'bob' may not stop the broker: that needs the role admin, not observe"
 UNKNOWN = control.ErrorResult("malformed", "unknown method 'halt'; there are: hello")
 
 ENCODED: dict[str, bytes] = {
@@ -115,6 +121,14 @@ ENCODED: dict[str, bytes] = {
     "transmit-failed": transmit.encode_reply(
         6, transmit.Status.REFUSED, 2, T, "the adapter refused it", [1]
     ),
+    "transmit-refused": transmit.encode_refused(
+        transmit.Request(1, "c1", 7, 0, 0, [Frame(0, 0x223, 0, b"")], EPOCH), REFUSAL
+    ),
+    "transmit-forbidden": transmit.encode_reply(
+        7, transmit.Status.NOT_PERMITTED, 0, 0, REFUSAL.reason, [0], FORBIDDEN
+    ),
+    "topic-forbidden": stream.encode_error(0, "'bob' may not use channel 'can1'", OBSERVER),
+    "forbidden-reply": control.encode_reply(3, control.forbidding(MAY_NOT, OBSERVER)),
     "hello-request": control.encode_request(1, "hello", control.Params()),
     "hello-reply": control.encode_reply(1, HELLO),
     "attach-request": control.encode_request(2, "attach", ATTACH),
@@ -192,6 +206,19 @@ DECODED: dict[str, tuple[Callable[[bytes], object], object]] = {
     "transmit-failed": (
         transmit.decode_reply,
         transmit.Reply(1, 6, 9, 2, T, "the adapter refused it", [1]),
+    ),
+    "transmit-refused": (transmit.decode_request, REFUSED),
+    "transmit-forbidden": (
+        transmit.decode_reply,
+        transmit.Reply(1, 7, 5, 0, 0, REFUSAL.reason, [0], FORBIDDEN),
+    ),
+    "topic-forbidden": (
+        stream.decode_event,
+        stream.EventBody(1, 3, 0, 0, 0, "'bob' may not use channel 'can1'", OBSERVER),
+    ),
+    "forbidden-reply": (
+        result(control.ErrorResult),
+        (3, False, control.forbidding(MAY_NOT, OBSERVER)),
     ),
     "hello-request": (params, (1, control.Params())),
     "hello-reply": (result(control.HelloResult), (1, True, HELLO)),
