@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Final
 
-from tests.fuzz import devices, files, texts, wire
+from tests.fuzz import devices, files, gateway, texts, wire
 
 Target = Callable[[bytes], None]
 
@@ -20,11 +20,14 @@ PACKED: Final[Mapping[str, Target]] = {
     "reply": wire.reply,
     "transmit-request": wire.transmit_request,
     "transmit-reply": wire.transmit_reply,
+    "policy-call": gateway.policy_call,
+    "policy-transmit": gateway.policy_transmit,
 }
 
 TARGETS: Final[Mapping[str, Target]] = {
     **PACKED,
     "topic": wire.topic,
+    "policy-topic": gateway.policy_topic,
     "filters": texts.filter_set,
     "log": texts.log,
     **{kind: files.reading(kind) for kind in ("blf", "asc", "trc", "csv", "sqlite", "pcapng")},

@@ -119,6 +119,25 @@ def test_channels_that_do_not_work_come_last(tmp_path: Path) -> None:
         assert at.take(request("b")) == leased("b1")
 
 
+def test_a_caller_is_leased_only_what_it_may_know_of(tmp_path: Path) -> None:
+    with desk(tmp_path / "leases") as at:
+        narrow = msgspec.structs.replace(request("a"), channels=["b2", "can0"])
+        assert at.take(narrow) == leased("b2")
+        assert at.take(request("b")) == leased("b1")
+        late = msgspec.structs.replace(narrow, lease_id="c", timeout_ns=0)
+        refused = at.take(late)
+        assert isinstance(refused, control.ErrorResult)
+        assert "b2 is held by" in refused.message
+        assert "b1" not in refused.message
+        unknown = at.take(msgspec.structs.replace(late, pool="spare"))
+        assert isinstance(unknown, control.ErrorResult)
+        assert unknown.message == "no pool 'spare'; pools of this broker: 'bench'"
+        seen = control.Viewed(channels=["b2"])
+        assert at.leases.visible_pools(seen) == {"bench": ["b2"]}
+        assert [status.lease_id for status in at.leases.status(seen)] == ["a"]
+        assert [status.lease_id for status in at.leases.status()] == ["a", "b"]
+
+
 def test_who_has_waited_for_too_long_is_told_who_has_it(tmp_path: Path) -> None:
     with desk(tmp_path / "leases") as at:
         assert at.leases.due_ns is None

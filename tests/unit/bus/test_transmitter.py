@@ -8,10 +8,11 @@ import pytest
 
 from canbroker.bus.channel_clock import ChannelClock
 from canbroker.bus.transmitter import Failure, Transmitter, Unanswered
-from canbroker.errors import CanOperationError, CanTimeoutError
+from canbroker.errors import CanOperationError, CanPermissionError, CanTimeoutError
 from canbroker.model.frame import Frame
 from canbroker.system.clock import MILLISECOND, SECOND
 from canbroker.system.wake import Wake
+from canbroker.wire.forbidden import Forbidden
 from canbroker.wire.stream import Holder, StateEvent
 from canbroker.wire.transmit import (
     CREDIT,
@@ -63,8 +64,10 @@ class Side:
         accepted: int = 0,
         reason: str = "",
         failed: Sequence[int] = (),
+        forbidden: Forbidden | None = None,
     ) -> None:
-        self.link.at(at_ns, encode_reply(token, status, accepted, 0, reason, failed))
+        reply = encode_reply(token, status, accepted, 0, reason, failed, forbidden)
+        self.link.at(at_ns, reply)
 
 
 def no_wake() -> Wake | None:
@@ -125,6 +128,29 @@ def test_a_frame_that_expires_raises_in_its_own_send(side: Side) -> None:
         side.transmitter.send([FRAME], SECOND, taken=True)
     assert (side.transmitter.sent, side.transmitter.failed) == (0, 1)
     side.transmitter.raise_failures()  # nothing is left to be told
+
+
+def test_a_frame_that_our_key_may_not_send_raises_that(side: Side) -> None:
+    forbidden = Forbidden(name="bob", role="transmit", identifier=0x123)
+    reason = "'bob' may not transmit 123"
+    for token, failed in ((1, [0, 1]), (2, [0])):
+        at_ns = token * MILLISECOND
+        side.answer(
+            *(token, Status.NOT_PERMITTED),
+            at_ns=at_ns,
+            reason=reason,
+            failed=failed,
+            forbidden=forbidden,
+        )
+    with pytest.raises(CanPermissionError, match=f"123#64617461 was not sent: {reason}") as raised:
+        side.transmitter.send([FRAME, FRAME], SECOND, taken=True)
+    error = raised.value
+    assert (error.name, error.role, error.identifier) == ("bob", "transmit", 0x123)
+    assert str(error).endswith("(and 1 more)")
+    side.transmitter.send([FRAME], None, taken=False)
+    with pytest.raises(CanPermissionError, match=f"{reason}$"):
+        side.transmitter.flush(SECOND)
+    assert (side.transmitter.sent, side.transmitter.failed) == (0, 3)
 
 
 def test_no_answer_at_all_raises(side: Side) -> None:

@@ -8,11 +8,12 @@ import pytest
 
 from canbroker.delivery.order import Order
 from canbroker.delivery.subscriber import CATCH_UP_NS, SILENCE_NS, Identity, Subscriber
-from canbroker.errors import CanOperationError, CanTimeoutError
+from canbroker.errors import CanOperationError, CanPermissionError, CanTimeoutError
 from canbroker.model.filters import EVERYTHING, FilterSet, validate
 from canbroker.model.frame import EchoFrame, Frame
 from canbroker.system.clock import MILLISECOND, SECOND
 from canbroker.wire import stream, topics
+from canbroker.wire.forbidden import Forbidden
 from canbroker.wire.stream import ReadyEvent, StateEvent, encode_event, pack_frame
 from tests.support.scripted_links import ScriptedStream
 
@@ -125,6 +126,17 @@ def test_filters_are_in_force_when_the_channel_confirms_them() -> None:
     assert side.link.time_ns == 5 * MILLISECOND
     assert side.link.joined == [ROUTE, PRIVATE]  # the presence after the route
     assert side.subscriber.filters == EVERYTHING
+
+
+def test_a_right_that_our_key_does_not_have_is_an_error_of_its_own() -> None:
+    side = Side()
+    forbidden = Forbidden(name="bob", role="observe")
+    refusal = stream.encode_error(0, "'bob' may not use channel 'can0'", forbidden)
+    side.link.at(MILLISECOND, (PRIVATE, refusal))
+    with pytest.raises(CanPermissionError, match="'bob' may not use channel 'can0'") as raised:
+        side.subscriber.subscribe(EVERYTHING, SECOND)
+    assert (raised.value.name, raised.value.role) == ("bob", "observe")
+    assert side.link.time_ns == MILLISECOND
 
 
 def test_a_lost_question_is_asked_again_after_half_a_second() -> None:

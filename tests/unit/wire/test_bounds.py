@@ -257,7 +257,7 @@ def test_a_request_has_1_to_1024_frames() -> None:
 
 
 def test_the_epoch_of_a_request_may_be_left_out() -> None:
-    request = GOOD[transmit.decode_request][:-3]
+    request = GOOD[transmit.decode_request][:-4]
     assert transmit.decode_request(msgpack.packb(request)).epoch == 0
 
 

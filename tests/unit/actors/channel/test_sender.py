@@ -31,10 +31,11 @@ from canbroker.model.frame import Frame
 from canbroker.system.clock import MILLISECOND, SECOND
 from canbroker.transport.replier import Caller
 from canbroker.wire import control
+from canbroker.wire.forbidden import Forbidden
 from canbroker.wire.replay import History
 from canbroker.wire.stream import Holder
 from canbroker.wire.tasks import Repeat, TaskKey
-from canbroker.wire.transmit import CREDIT, Reply, Request, Status
+from canbroker.wire.transmit import CREDIT, Refusal, Reply, Request, Status
 from tests.support.channel_edges import RecordingRealTime, ScriptedPorts
 from tests.support.scripted_backend import ScriptedBackend
 
@@ -74,10 +75,13 @@ class Bench:
         due_ns: int = 0,
         epoch: int = EPOCH,
         origins: Sequence[str] = (),
+        refusal: Refusal | None = None,
     ) -> None:
         """A request arrives, one frame for each of the identifiers."""
         frames = [Frame(0, number, 0, b"") for number in ids]
-        request = Request(1, client, token, 0, expires_ns, frames, epoch, list(origins), due_ns)
+        request = Request(
+            *(1, client, token, 0, expires_ns, frames, epoch, list(origins), due_ns, refusal)
+        )
         self.ports.requests.append((identity or client.encode(), request, self.now))
 
     def call(self, method: str, params: control.Params) -> None:
@@ -353,6 +357,37 @@ def test_one_frame_that_is_invalid_refuses_its_request(bench: Bench) -> None:
 
 
 # ----------------------------------------------------------------------------------- scheduling
+
+
+REFUSAL = Refusal(
+    "'bob' may not transmit 001", Forbidden(name="bob", role="transmit", identifier=1)
+)
+
+
+def test_what_a_gateway_has_refused_is_answered_in_its_turn(bench: Bench) -> None:
+    bench.request("a", 1, [5])
+    bench.request("a", 2, [1, 2], refusal=REFUSAL)
+    bench.request("a", 3, [6])
+    bench.step()
+    assert bench.replies == []
+    bench.finish()
+    assert bench.backend.sent_ids == [5, 6]
+    assert bench.replies == [
+        ("a", 1, Status.OK),
+        ("a", 2, Status.NOT_PERMITTED),
+        ("a", 3, Status.OK),
+    ]
+    refused = bench.ports.replies[1][1]
+    assert (refused.reason, refused.failed) == (REFUSAL.reason, [0, 1])
+    assert refused.forbidden == REFUSAL.forbidden
+    assert bench.last.forbidden is None
+
+
+def test_a_discard_finds_what_a_gateway_has_refused(small: Bench) -> None:
+    small.request("a", 1, [1], refusal=REFUSAL)
+    small.step()
+    small.call("discard", control.Discard(client_id="a", token=1))
+    assert small.ports.answers == [(CALLER, control.Discarded(0))]
 
 
 def test_frames_are_kept_until_they_are_due(bench: Bench) -> None:
