@@ -56,6 +56,7 @@ class Format:
 
 _NUMBERED: Final = "numbers"
 _PYTHON_CAN: Final = Needs("can", "python-can")
+_ARROW: Final = Needs("pyarrow", "parquet")
 
 FORMATS: Final[Mapping[str, Format]] = {
     each.name: each
@@ -120,6 +121,34 @@ FORMATS: Final[Mapping[str, Format]] = {
             "canbroker.logs.database:SqliteReader",
             "canbroker.logs.database:SqliteWriter",
             Holds(channels="none", direction=False, fd="data", resolution_ns=clock.MICROSECOND),
+        ),
+        Format(
+            "parquet",
+            "Parquet",
+            (".parquet",),
+            "canbroker.logs.arrow:ParquetReader",
+            "canbroker.logs.arrow:ParquetWriter",
+            Holds(origin=True),
+            needs=_ARROW,
+            survives=False,
+        ),
+        Format(
+            "arrow",
+            "Arrow file (Feather)",
+            (".arrow", ".feather"),
+            "canbroker.logs.arrow:ArrowReader",
+            "canbroker.logs.arrow:ArrowFileWriter",
+            Holds(origin=True),
+            needs=_ARROW,
+        ),
+        Format(
+            "arrows",
+            "Arrow stream",
+            (".arrows",),
+            "canbroker.logs.arrow:ArrowReader",
+            "canbroker.logs.arrow:ArrowStreamWriter",
+            Holds(origin=True),
+            needs=_ARROW,
         ),
         Format(
             "pcapng",

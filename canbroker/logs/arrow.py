@@ -1,0 +1,410 @@
+"""Arrow and Parquet, which pandas, polars, duckdb and data lakes read; by pyarrow.
+
+Arrow's stream is what a killed process leaves readable: batches follow each other, each complete.
+The file format adds a footer, without which only a reader of streams can read it, such as ours.
+Parquet cannot be read without its footer.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar, Final
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from canbroker.errors import CanInitializationError
+from canbroker.logs.files import Sink, unreadable
+from canbroker.logs.losses import Holds
+from canbroker.logs.records import AT_ONCE, Record, Skipped, error_flags
+from canbroker.logs.streams import Reader, Writer
+from canbroker.model.frame import (
+    BITRATE_SWITCH,
+    ERROR,
+    ERROR_STATE_INDICATOR,
+    EXTENDED,
+    FD,
+    REMOTE,
+    Frame,
+    frame_fault,
+)
+
+#: Of the columns, in the metadata of each file.
+SCHEMA_VERSION: Final = "1"
+
+_NAMES: Final = pa.dictionary(pa.int32(), pa.string())
+
+_FLAGS: Final[Mapping[str, int]] = {
+    "extended": EXTENDED,
+    "remote": REMOTE,
+    "error": ERROR,
+    "fd": FD,
+    "bitrate_switch": BITRATE_SWITCH,
+    "error_state_indicator": ERROR_STATE_INDICATOR,
+}
+
+_DIRECTIONS: Final = pa.array(["rx", "tx"])
+
+#: name -> type, and what its numbers mean
+_COLUMNS: Final[Mapping[str, tuple[pa.DataType, str]]] = {
+    "timestamp": (pa.timestamp("ns", tz="UTC"), "on the bus, wall clock"),
+    "channel": (_NAMES, ""),
+    "arbitration_id": (pa.uint32(), "of error frames: the kernel's class"),
+    **{name: (pa.bool_(), "") for name in _FLAGS},
+    "dlc": (pa.uint8(), "bytes; of remote frames, those asked for"),
+    "data": (pa.binary(), ""),
+    "direction": (_NAMES, "rx or tx"),
+    "origin": (_NAMES, "the broker's client that sent it"),
+    "seq": (pa.uint64(), "the number that the channel gave it"),
+}
+
+#: Without these, a table has no frames.
+_NEEDED: Final = ("timestamp", "arbitration_id", "data")
+
+
+def _schema(metadata: Mapping[str, str]) -> pa.Schema:
+    fields = [
+        pa.field(name, kind, metadata={"unit": unit} if unit else None)
+        for name, (kind, unit) in _COLUMNS.items()
+    ]
+    return pa.schema(fields, metadata={"canbroker.schema": SCHEMA_VERSION, **metadata})
+
+
+# --------------------------------------------------------------------------------------- writing
+
+
+class _Words:
+    """A column of a few texts. Its dictionary only grows, so that files need but the new ones."""
+
+    def __init__(self) -> None:
+        self._indices: dict[str | None, int | None] = {None: None}
+        self._texts: list[str] = []
+
+    def column(self, texts: list[str | None]) -> pa.DictionaryArray:
+        indices = self._indices
+        for text in set(texts):
+            if text is not None and text not in indices:
+                indices[text] = len(self._texts)
+                self._texts.append(text)
+        numbers = pa.array([indices[text] for text in texts], pa.int32())
+        return pa.DictionaryArray.from_arrays(numbers, pa.array(self._texts, pa.string()))
+
+
+class _TableWriter(Writer):
+    """Gathers records into batches of ``together`` rows."""
+
+    together: ClassVar[int]
+
+    def __init__(self, path: Path, holds: Holds, metadata: Mapping[str, str]) -> None:
+        """:raises OSError: the file cannot be created."""
+        super().__init__(holds, metadata)
+        self._sink = Sink(path, compressed=False)
+        self._channels, self._origins = _Words(), _Words()
+        self._schema = _schema(self.metadata)
+        self._gathered: list[pa.RecordBatch] = []
+        self._rows = 0
+        self._closed = False
+
+    @abstractmethod
+    def _put(self, batches: Sequence[pa.RecordBatch]) -> None:
+        """Writes rows, as one batch or group."""
+
+    @abstractmethod
+    def _finish(self) -> None:
+        """Completes the file."""
+
+    def _write(self, records: Sequence[Record]) -> None:
+        self._gathered.append(self._batch(records))
+        self._rows += len(records)
+        if self._rows >= self.together:
+            self._hand_over()
+
+    def _batch(self, records: Sequence[Record]) -> pa.RecordBatch:
+        frames = [record.frame for record in records]
+        flags = [frame.flags for frame in frames]
+        contents = [frame.data for frame in frames]
+        columns = [
+            pa.array([frame.timestamp_ns for frame in frames], pa.int64()).cast(
+                _COLUMNS["timestamp"][0]
+            ),
+            self._channels.column([record.channel for record in records]),
+            pa.array([frame.arbitration_id for frame in frames], pa.uint32()),
+            *(pa.array([bool(each & flag) for each in flags]) for flag in _FLAGS.values()),
+            pa.array([each if isinstance(each, int) else len(each) for each in contents]).cast(
+                pa.uint8()
+            ),
+            pa.array([b"" if isinstance(each, int) else each for each in contents], pa.binary()),
+            pa.DictionaryArray.from_arrays(
+                pa.array([int(record.sent) for record in records], pa.int32()), _DIRECTIONS
+            ),
+            self._origins.column([record.origin for record in records]),
+            pa.array([record.seq for record in records], pa.uint64()),
+        ]
+        return pa.RecordBatch.from_arrays(columns, schema=self._schema)
+
+    def _hand_over(self) -> None:
+        if self._gathered:
+            batches, self._gathered, self._rows = self._gathered, [], 0
+            self._put(batches)
+
+    @property
+    def size(self) -> int:
+        gathered: int = sum(batch.nbytes for batch in self._gathered)
+        return self._sink.size + gathered
+
+    def close(self) -> None:
+        if self._closed:
+            return
+        self._closed = True
+        try:
+            self._hand_over()
+            self._finish()
+        finally:
+            self._sink.close()
+
+
+class ArrowStreamWriter(_TableWriter):
+    """Arrow's stream, compressed by zstd. Metadata that comes late is in an empty last batch."""
+
+    together = 4096
+
+    def __init__(
+        self, path: Path, *, compressed: bool, holds: Holds, metadata: Mapping[str, str]
+    ) -> None:
+        """:raises OSError: the file cannot be created."""
+        del compressed  # by zstd, always
+        super().__init__(path, holds, metadata)
+        options = pa.ipc.IpcWriteOptions(compression="zstd", emit_dictionary_deltas=True)
+        self._begun = dict(self.metadata)
+        self._writer = self._opened(options)
+
+    def _opened(self, options: Any) -> Any:
+        return pa.ipc.new_stream(self._sink.binary, self._schema, options=options)
+
+    def _put(self, batches: Sequence[pa.RecordBatch]) -> None:
+        table = pa.Table.from_batches(batches).unify_dictionaries().combine_chunks()
+        for batch in table.to_batches():
+            self._writer.write_batch(batch)
+
+    def sync(self) -> None:
+        self._hand_over()
+        self._sink.sync()
+
+    def _finish(self) -> None:
+        if self.metadata != self._begun:
+            empty = self._batch([])
+            self._writer.write_batch(empty, custom_metadata=self.metadata)
+        self._writer.close()
+
+
+class ArrowFileWriter(ArrowStreamWriter):
+    """Arrow's file, as ``pandas.read_feather`` and ``polars.read_ipc`` take it."""
+
+    def _opened(self, options: Any) -> Any:
+        return pa.ipc.new_file(self._sink.binary, self._schema, options=options)
+
+
+class ParquetWriter(_TableWriter):
+    """Parquet, compressed by zstd, in groups of rows of which each can be read alone."""
+
+    together = 1 << 17
+
+    def __init__(
+        self, path: Path, *, compressed: bool, holds: Holds, metadata: Mapping[str, str]
+    ) -> None:
+        """:raises OSError: the file cannot be created."""
+        del compressed
+        super().__init__(path, holds, metadata)
+        self._writer = pq.ParquetWriter(self._sink.binary, self._schema, compression="zstd")
+
+    def _put(self, batches: Sequence[pa.RecordBatch]) -> None:
+        table = pa.Table.from_batches(batches).unify_dictionaries()
+        self._writer.write_table(table, row_group_size=table.num_rows)
+
+    def sync(self) -> None:
+        """Writes nothing more: without its footer, the file cannot be read in any case."""
+        self._sink.sync()
+
+    def _finish(self) -> None:
+        self._writer.add_key_value_metadata(self.metadata)
+        self._writer.close()
+
+
+# --------------------------------------------------------------------------------------- reading
+
+
+class _TableReader(Reader):
+    """Reads tables batch by batch; other tools may have written them, with fewer columns."""
+
+    def __init__(self, path: Path) -> None:
+        """:raises CanInitializationError: the file cannot be read."""
+        super().__init__(str(path))
+        self._path = path
+        self._row = 0
+        try:
+            self._file = pa.OSFile(str(path), "rb")
+            self._size = path.stat().st_size
+        except OSError as error:
+            raise unreadable(self.name, error) from error
+
+    @property
+    def progress(self) -> tuple[int, int | None]:
+        return self._file.tell(), self._size
+
+    def close(self) -> None:
+        self._file.close()
+
+    @abstractmethod
+    def _tables(self) -> Iterator[pa.RecordBatch]:
+        """Yields batches from the file's start.
+
+        :raises ArrowException: the file is damaged from here on.
+        """
+
+    def batches(self) -> Iterator[list[Record]]:
+        self.skipped, self.end, self._row = Skipped(), None, 0
+        skipped = self.skipped
+        tables = self._tables()
+        is_first = True
+        while True:
+            try:
+                table = next(tables, None)
+            except (pa.ArrowException, OSError, ValueError) as error:
+                if is_first:
+                    raise CanInitializationError(f"cannot read {self.name}: {error}") from None
+                self.end = f"cut off or damaged after row {self._row}: {error}"
+                return
+            if table is None:
+                return
+            if is_first:
+                self._check(table.schema)
+                is_first = False
+            for start in range(0, table.num_rows, AT_ONCE):
+                part = table.slice(start, AT_ONCE)
+                if batch := self._records(part, skipped):
+                    yield batch
+                self._row += part.num_rows
+
+    def _check(self, schema: pa.Schema) -> None:
+        """:raises CanInitializationError: the table has no frames."""
+        missing = [name for name in _NEEDED if name not in schema.names]
+        if missing:
+            raise CanInitializationError(
+                f"{self.name} has no column {missing[0]!r}; it has: {', '.join(schema.names)}"
+            )
+
+    def _records(self, table: pa.RecordBatch, skipped: Skipped) -> list[Record]:
+        """:raises CanInitializationError: a column has another type."""
+        columns = [self._values(table, name) for name in _COLUMNS]
+        records: list[Record] = []
+        for number, row in enumerate(zip(*columns, strict=True)):
+            try:
+                records.append(_record(*row))
+            except ValueError as error:
+                skipped.add("impossible rows", f"row {self._row + number}: {error}")
+        return records
+
+    def _values(self, table: pa.RecordBatch, name: str) -> list[Any]:
+        if name not in table.schema.names:
+            return [None] * table.num_rows
+        column = table.column(name)
+        kind = pa.string() if _COLUMNS[name][0] == _NAMES else _COLUMNS[name][0]
+        try:
+            if pa.types.is_dictionary(column.type):
+                column = column.dictionary_decode()
+            if name == "timestamp":
+                column = column.cast(pa.timestamp("ns", tz=column.type.tz)).cast(pa.int64())
+            elif column.type != kind:
+                column = column.cast(kind)
+        except (pa.ArrowException, AttributeError) as error:
+            raise CanInitializationError(f"{self.name}, column {name!r}: {error}") from None
+        values: list[Any] = column.to_pylist()
+        return values
+
+
+def _record(*row: Any) -> Record:
+    """:raises ValueError: a value is missing, or no such frame can exist."""
+    timestamp_ns, channel, number, *kinds, dlc, data, direction, origin, seq = row
+    if timestamp_ns is None or timestamp_ns < 0 or number is None:
+        raise ValueError(f"timestamp is {timestamp_ns}, arbitration_id {number}")
+    flags = sum(flag for flag, held in zip(_FLAGS.values(), kinds, strict=True) if held)
+    content: bytes | int = data or b""
+    if flags & ERROR:
+        flags = error_flags(number)
+    elif flags & REMOTE:
+        content = dlc or 0
+    fault = frame_fault(number, flags, content)
+    if fault is not None:
+        raise ValueError(fault)
+    frame = Frame(timestamp_ns, number, flags, content)
+    return Record(frame, channel or "", direction == "tx", origin, seq)
+
+
+def _texts(metadata: Mapping[bytes, bytes] | None) -> dict[str, str]:
+    """Metadata but for what belongs to Arrow or pandas."""
+    return {
+        key.decode(errors="replace"): value.decode(errors="replace")
+        for key, value in (metadata or {}).items()
+        if not key.startswith((b"ARROW:", b"pandas", b"canbroker.schema"))
+    }
+
+
+class ArrowReader(_TableReader):
+    """Arrow's stream or file, which may lack its footer."""
+
+    def _tables(self) -> Iterator[pa.RecordBatch]:
+        self._file.seek(0)
+        magic = self._file.read(8)
+        is_file = magic == b"ARROW1\0\0"
+        if is_file and self._has_footer():
+            yield from self._of_file()
+            return
+        self._file.seek(8 if is_file else 0)
+        reader = pa.ipc.open_stream(self._file)
+        self.metadata = _texts(reader.schema.metadata)
+        while True:
+            try:
+                batch, late = reader.read_next_batch_with_custom_metadata()
+            except StopIteration:
+                return
+            self._note(late)
+            yield batch
+
+    def _has_footer(self) -> bool:
+        if self._size < 24:
+            return False
+        self._file.seek(self._size - 6)
+        return bool(self._file.read(6) == b"ARROW1")
+
+    def _of_file(self) -> Iterator[pa.RecordBatch]:
+        reader = pa.ipc.open_file(self._file)
+        self.metadata = _texts(reader.schema.metadata)
+        for number in range(reader.num_record_batches):
+            batch, late = reader.get_batch_with_custom_metadata(number)
+            self._note(late)
+            yield batch
+
+    def _note(self, late: Mapping[bytes, bytes] | None) -> None:
+        if late:
+            self.metadata = {**self.metadata, **_texts(dict(late.items()))}
+
+
+class ParquetReader(_TableReader):
+    """Parquet, with our columns or some of them."""
+
+    _rows: int | None = None
+
+    def _tables(self) -> Iterator[pa.RecordBatch]:
+        file = pq.ParquetFile(self._path)
+        self.metadata = _texts(file.schema_arrow.metadata) | _texts(file.metadata.metadata)
+        self._rows = file.metadata.num_rows
+        with file:
+            self._check(file.schema_arrow)
+            yield from file.iter_batches(batch_size=AT_ONCE * 16)
+
+    @property
+    def progress(self) -> tuple[int, int | None]:
+        """In rows: a file of this kind is not read from its start to its end."""
+        return self._row, self._rows
