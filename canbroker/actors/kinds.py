@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any, Final, NamedTuple, Protocol, cast
 
 from canbroker.actors.lifelines import Lifelines
-from canbroker.actors.specs import ActorSpec, ChannelSpec, SchedulerSpec
+from canbroker.actors.specs import ActorSpec, ChannelSpec, GatewaySpec, SchedulerSpec
 
 
 class Demand(enum.Flag):
@@ -64,5 +64,10 @@ KINDS: Final[Mapping[str, Kind]] = {
         "canbroker.actors.scheduler.actor:SchedulerActor",
         SchedulerSpec,
         Demand.REQUESTED,
+    ),
+    "gateway": Kind(
+        "canbroker.actors.gateway.actor:GatewayActor",
+        GatewaySpec,
+        Demand.CONFIGURED,
     ),
 }

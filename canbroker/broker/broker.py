@@ -18,7 +18,7 @@ from canbroker.broker.leases import Leases
 from canbroker.broker.log_file import LogFile
 from canbroker.broker.premises import Premises
 from canbroker.broker.register import Register
-from canbroker.broker.slots import ChannelSlot, SchedulerSlot
+from canbroker.broker.slots import ChannelSlot, GatewaySlot, SchedulerSlot
 from canbroker.broker.succession import Succession
 from canbroker.broker.supervisor import ActorSlot, Phase
 from canbroker.configuration.broker_file import BrokerConfig, Config
@@ -26,6 +26,8 @@ from canbroker.errors import CanError, CanInitializationError
 from canbroker.system import clock
 from canbroker.system.lock import BrokerLock
 from canbroker.system.throttle import Throttle
+from canbroker.transport.address import TcpAddress
+from canbroker.transport.listening import check_free
 from canbroker.transport.replier import Caller, Replier
 from canbroker.transport.runtime import Runtime
 from canbroker.transport.sockets import Context
@@ -47,9 +49,11 @@ class Broker:
         lock: BrokerLock,
         config: Config | None = None,
         *,
+        listen: TcpAddress | None = None,
         autostarted: bool = False,
     ) -> None:
         """
+        :param listen: where remote clients connect; ``None``: as the configuration says.
         :param lock: the runtime directory's lock, which the broker holds from now on.
         :param autostarted: a client has started it, so it leaves when it has no clients.
         :raises CanInitializationError: the configuration is wrong, or the socket cannot be bound.
@@ -61,6 +65,8 @@ class Broker:
         self._records = FlightRecords(runtime)
         self._log_file = LogFile(runtime.log_path)
         self._scheduler = SchedulerSlot(runtime, self._config.log_level)
+        listen = listen or (config.remote.address if config else None)
+        self._gateway = listen and GatewaySlot(runtime, listen, self._config.log_level)
         self._callers = Callers(self._reply, self._start)
         self._directory = Directory(runtime.place, self._config, self._records, self._callers)
         self._started_ns = clock.monotonic_ns()
@@ -71,6 +77,8 @@ class Broker:
             self._directory.add(name, interface, options, configured=True)
         self._succession = Succession(runtime)
         self._succession.clear()
+        if listen is not None:
+            check_free(listen)
         self._register = Register(runtime)
         self._directory.resume(self._register.load())
         self._scheduler.resume()
@@ -183,7 +191,8 @@ class Broker:
         return self._directory.slots.values()
 
     def _actors(self) -> list[ActorSlot]:
-        return [*self._channels(), self._scheduler]
+        gateway = [self._gateway] if self._gateway else []
+        return [*self._channels(), self._scheduler, *gateway]
 
     def _start(self, slot: ActorSlot) -> None:
         slot.begin(clock.monotonic_ns(), self._waiter)
@@ -222,6 +231,8 @@ class Broker:
             pid=os.getpid(),
             address=str(self._runtime.address),
             autostarted=self._autostarted,
+            monotonic_ns=clock.monotonic_ns(),
+            wall_ns=clock.wall_ns(),
         )
 
     def _attach(self, caller: Caller, request: control.Attach) -> msgspec.Struct | None:
@@ -257,6 +268,7 @@ class Broker:
             scheduler=self._scheduler.status(),
             pools=self._leases.visible_pools(request),
             leases=self._leases.status(request),
+            gateway=self._gateway.status() if self._gateway else None,
         )
 
     def _get_scheduler(self, caller: Caller, _: control.Params) -> msgspec.Struct | None:

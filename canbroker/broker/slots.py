@@ -9,7 +9,7 @@ from typing import Any, Final
 import msgspec
 
 from canbroker.actors.kinds import KINDS, Demand
-from canbroker.actors.specs import ChannelSpec, SchedulerSpec
+from canbroker.actors.specs import ChannelSpec, GatewaySpec, SchedulerSpec
 from canbroker.backends import Options
 from canbroker.broker.flight_records import FlightRecords
 from canbroker.broker.supervisor import ActorSlot, Phase
@@ -20,6 +20,7 @@ from canbroker.delivery.state_feed import StateFeed
 from canbroker.errors import CanError
 from canbroker.system import clock
 from canbroker.system.processes import is_alive
+from canbroker.transport.address import TcpAddress
 from canbroker.transport.place import Place
 from canbroker.transport.runtime import Runtime
 from canbroker.transport.sockets import Context
@@ -332,3 +333,31 @@ class SchedulerSlot(ActorSlot):
 
     def _spec(self) -> SchedulerSpec:
         return SchedulerSpec(address=str(self._runtime.address), log_level=self._log_level)
+
+
+class GatewaySlot(ActorSlot):
+    """The gateway for remote clients, if the broker is to have one."""
+
+    def __init__(self, runtime: Runtime, listen: TcpAddress, log_level: str) -> None:
+        """``listen``: where remote clients connect."""
+        super().__init__(KINDS["gateway"], "gateway", "gateway for remote clients", configured=True)
+        self._runtime = runtime
+        self._listen = listen
+        self._log_level = log_level
+
+    def status(self) -> control.GatewayStatus:
+        says = self.report if self.phase is Phase.RUNNING else {}
+        return control.GatewayStatus(
+            phase=self.phase.value,
+            reason=self.reason,
+            pid=self.child.pid if self.child else None,
+            restarts=self.restarts,
+            **{"listen": str(self._listen), **says},
+        )
+
+    def _spec(self) -> GatewaySpec:
+        return GatewaySpec(
+            address=str(self._runtime.address),
+            listen=str(self._listen),
+            log_level=self._log_level,
+        )

@@ -10,7 +10,7 @@ import enum
 import logging
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 from canbroker.actors.kinds import Demand, Kind
 from canbroker.actors.specs import ActorSpec, Alive, Ready
@@ -102,6 +102,7 @@ class ActorSlot(ABC):
         self.code = "initialization"  # groups a failed start, as an error of the protocol
         self.child: Process | None = None
         self.restarts = 0
+        self.report: dict[str, Any] = {}  # what the actor has said of itself last
         self._kind = kind
         self._what = what
         self._launch = launch
@@ -253,6 +254,8 @@ class ActorSlot(ABC):
             return None
         for report in reports or ():
             self._heard_ns = now_ns
+            if isinstance(report, Alive) and report.report:
+                self.report = report.report
             if isinstance(report, Ready) and report.error:
                 self.reason, self.code = report.error, report.code
         return reports

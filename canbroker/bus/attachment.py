@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import functools
 import logging
 from typing import Final
 
+from canbroker.bus.brokers import Broker
 from canbroker.bus.life import Life
-from canbroker.bus.line import leave_line, line_to
 from canbroker.errors import CanError
-from canbroker.transport.address import Address
 from canbroker.wire import control
 
 #: A broker answers at once; one that is stopped or gone is not waited for.
@@ -21,14 +19,8 @@ _logger = logging.getLogger("canbroker.bus")
 class Attachment:
     """Detaches at the end of a bus, if the broker was ever asked to attach it."""
 
-    def __init__(self, life: Life, address: Address, client_id: str) -> None:
-        """Opens what is needed to detach, before the broker is told of us.
-
-        :raises CanError: there are no descriptors left.
-        """
-        # Before the line is taken: a signal handler may raise when that returns.
-        life.at_end(functools.partial(leave_line, address, life.context))
-        self._line = line_to(address, life.context)
+    def __init__(self, life: Life, broker: Broker, client_id: str) -> None:
+        self._broker = broker
         self._client_id = client_id
         self._is_known = False
         life.at_end(self._detach)
@@ -42,6 +34,6 @@ class Attachment:
         if not self._is_known:
             return
         try:
-            self._line.tell("detach", control.Detach(client_id=self._client_id), _DETACH_S)
+            self._broker.tell("detach", control.Detach(client_id=self._client_id), _DETACH_S)
         except CanError as error:
             _logger.debug("the broker did not confirm that we left: %s", error)

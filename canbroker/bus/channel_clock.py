@@ -7,9 +7,7 @@ here.
 
 from __future__ import annotations
 
-from typing import Final, Self
-
-from canbroker.transport.address import Address, IpcAddress
+from typing import Final
 
 #: Two clocks drift apart by less than one part in this many: quartz is good for 100 ppm.
 _DRIFT: Final = 10_000
@@ -21,20 +19,23 @@ class ChannelClock:
     Any thread may convert; one at a time may :meth:`note` and :meth:`begin`.
 
     On the same host they are one clock, and nothing is estimated. On another host, the difference
-    comes from states that the channel has stamped. A state arrives late, never early, so the least
-    difference is the best estimate: converted deadlines are early by the least delay, never late.
+    comes from states that the channel has stamped, and from the broker's answer to ``hello``. A
+    state arrives late, never early, so the least difference is the best estimate; half of a round
+    trip is taken off it.
     """
 
-    def __init__(self, *, is_ours: bool) -> None:
-        """``is_ours``: the channel runs on this host."""
+    def __init__(self, *, is_ours: bool, round_trip_ns: int = 0) -> None:
+        """``is_ours``: the channel runs on this host. ``round_trip_ns``: how long a message takes
+        there and back."""
+        self.round_trip_ns = round_trip_ns
         self._is_ours = is_ours
         self._ahead_ns = 0  # what our clock shows more than the channel's
         self._noted_ns: int | None = None  # our time of the last state
 
-    @classmethod
-    def of(cls, stream: Address) -> Self:
-        """The clock of the channel that publishes at ``stream``."""
-        return cls(is_ours=isinstance(stream, IpcAddress))
+    def set(self, said_ns: int, ours_ns: int) -> None:
+        """Starts from a measurement: the channel's clock showed ``said_ns`` at ``ours_ns``."""
+        self._ahead_ns = ours_ns - said_ns
+        self._noted_ns = ours_ns
 
     def begin(self) -> None:
         """Forgets the difference: the channel may have moved, or its host was booted again."""
@@ -46,7 +47,7 @@ class ChannelClock:
         and that we received at ``received_ns`` on ours."""
         if self._is_ours or not said_ns:
             return
-        ahead = received_ns - said_ns
+        ahead = received_ns - said_ns - self.round_trip_ns // 2
         if self._noted_ns is not None:  # the state may have waited for long until it was received
             drift = max(0, received_ns - self._noted_ns) // _DRIFT
             ahead = min(ahead, self._ahead_ns + drift)

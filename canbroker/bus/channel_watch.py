@@ -31,10 +31,12 @@ class ChannelWatch:
     ``clock``: the channel's, for deadlines that are sent there.
     """
 
-    def __init__(self, context: Context, endpoint: Address, channel: str) -> None:
+    def __init__(
+        self, context: Context, endpoint: Address, channel: str, channel_clock: ChannelClock
+    ) -> None:
         self.state = StateEvent(state="active")
         self.epoch = 0
-        self.clock = ChannelClock.of(endpoint)
+        self.clock = channel_clock
         self._interruptions_before = 0
         self._held_before = 0
         self._lock = locks.make(Rank.WATCH)
@@ -78,7 +80,7 @@ class ChannelWatch:
         if self._ended:
             return self._ended
         if silent:
-            return "its broker or channel actor is gone"
+            return self._feed.problem() or "its broker or channel actor is gone"
         return self.state.reason or "down" if self.state.state == "error" else None
 
     def ended(self) -> str:

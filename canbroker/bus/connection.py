@@ -9,6 +9,7 @@ from typing import Any, Final, NamedTuple, TypeVar
 
 from canbroker.bus import discovery
 from canbroker.bus.attachment import Attachment
+from canbroker.bus.brokers import Broker, broker_of
 from canbroker.bus.channel_watch import ChannelWatch
 from canbroker.bus.life import Life
 from canbroker.bus.periodic.scheduler_link import TaskLink
@@ -28,7 +29,6 @@ from canbroker.system import clock, handles
 from canbroker.transport.address import parse_address
 from canbroker.transport.calls import Peer, ask
 from canbroker.transport.links import KeepingLink
-from canbroker.transport.runtime import Runtime
 from canbroker.wire import control
 from canbroker.wire.stream import Holder, StateEvent, locked_by
 from canbroker.wire.tasks import TaskTrouble
@@ -73,7 +73,7 @@ class Connection:
     def __init__(
         self,
         life: Life,
-        runtime: Runtime,
+        broker: Broker,
         membership: Membership,
         opening: StateEvent,
         watch: ChannelWatch,
@@ -88,7 +88,7 @@ class Connection:
         self.sending = sending
         self.transmitter = sending.transmitter
         self._life = life
-        self._runtime = runtime
+        self._broker = broker
 
     @property
     def closed(self) -> str | None:
@@ -164,7 +164,7 @@ class Connection:
 
     def task_link(self, on_trouble: Callable[[TaskTrouble], None]) -> TaskLink:
         """A link to the scheduler, which connects when it is first used."""
-        link = TaskLink(self._life, self._runtime, self.client_id, on_trouble, self.watch.clock)
+        link = TaskLink(self._life, self._broker, self.client_id, on_trouble, self.watch.clock)
         return self._life.keep(link)
 
     def discard(self) -> int:
@@ -196,12 +196,14 @@ def connect(life: Life, wanted: Wanted) -> Connection:
 
 
 def _connect(life: Life, wanted: Wanted) -> Connection:
-    runtime = Runtime.at(wanted.broker)
     handles.require(_DESCRIPTORS, "opening a bus")
-    membership = _attach(life, runtime, wanted)
+    broker = broker_of(life, wanted.broker)
+    membership = _attach(life, broker, wanted)
     attached = membership.attached
     filters = _filters(attached, wanted.can_filters)
-    watch = life.keep(ChannelWatch(life.context, parse_address(attached.stream), attached.name))
+    watch = life.keep(
+        ChannelWatch(life.context, parse_address(attached.stream), attached.name, broker.clock())
+    )
     reception = life.keep(Reception(membership, wanted.receiving, life, watch))
     life.at_end(functools.partial(_leave, membership.client_id, watch, reception))
     link = KeepingLink(life.context, parse_address(attached.transmit), MAX_REPLY_BYTES)
@@ -220,21 +222,15 @@ def _connect(life: Life, wanted: Wanted) -> Connection:
     transmitter.follow()
     if membership.claim is not None:
         _make_sure_of_claim(membership, watch)
-    return Connection(life, runtime, membership, ready.state, watch, reception, sending)
+    return Connection(life, broker, membership, ready.state, watch, reception, sending)
 
 
-def _attach(life: Life, runtime: Runtime, wanted: Wanted) -> Membership:
+def _attach(life: Life, broker: Broker, wanted: Wanted) -> Membership:
     """What the broker gives us. It is told when ``life`` ends."""
     client_id = os.urandom(6).hex()
     request = discovery.request(client_id, str(wanted.label), wanted.interface, wanted.parameters)
-    attachment = Attachment(life, runtime.address, client_id)
-    attached = discovery.attach(
-        life.context,
-        runtime,
-        request,
-        autostart=discovery.autostart_wanted(),
-        attaching=attachment.attaching,
-    )
+    attachment = Attachment(life, broker, client_id)
+    attached = broker.attach(request, attachment.attaching)
     claim = f"process {request.pid}: {request.program}" if wanted.exclusive else None
     return Membership(life.context, attached, client_id, wanted.label, claim)
 

@@ -15,6 +15,7 @@ from canbroker.errors import CanInitializationError
 from canbroker.system.descriptors import raise_limit
 from canbroker.system.lock import BrokerLock
 from canbroker.system.service import Terminated, set_up_logging
+from canbroker.transport.address import parse_listen
 from canbroker.transport.runtime import Runtime
 
 _logger = logging.getLogger(__name__)
@@ -29,18 +30,26 @@ _logger = logging.getLogger(__name__)
     type=click.Path(path_type=Path),
     help="Configuration (TOML): the channels to open. Without it clients open channels.",
 )
+@click.option(
+    "--listen",
+    metavar="ADDRESS",
+    help="Also serve programs on other hosts, tcp://*:5655. They need keys: canbroker keys.",
+)
 @broker_option
-def serve(path: Path | None, broker: str | None) -> None:
+def serve(path: Path | None, listen: str | None, broker: str | None) -> None:
     """Run a broker in the foreground.
 
     It opens the channels of its configuration and keeps them open until Ctrl-C, SIGTERM or SIGHUP.
-    The log goes to standard error. --broker comes before the configuration's own address.
+    The log goes to standard error. --broker and --listen come before the
+    configuration's own addresses.
 
     \b
-    Example:
+    Examples:
       canbroker serve -c bench.toml
+      canbroker serve -c bench.toml --listen tcp://*:5655
     """
     loaded = broker_file.load(path) if path else None
+    remote = parse_listen(listen) if listen else None
     runtime = _runtime(broker, loaded)
     runtime.prepare()
     _set_up_logging(loaded)
@@ -50,7 +59,7 @@ def serve(path: Path | None, broker: str | None) -> None:
     if lock is None:
         raise CanInitializationError(f"a broker runs at {runtime.address} already")
     try:
-        server = Broker(runtime, lock, loaded)
+        server = Broker(runtime, lock, loaded, listen=remote)
     except BaseException:
         lock.release()
         raise

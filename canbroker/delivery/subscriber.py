@@ -46,6 +46,8 @@ class Stream(Protocol):
 
     def wait(self, timeout_ns: int | None, *others: Any) -> bool: ...
 
+    def problem(self) -> str | None: ...
+
     def close(self) -> None: ...
 
 
@@ -218,6 +220,9 @@ class Subscriber:
 
         :raises CanOperationError: the channel has been silent for too long.
         """
+        problem = self._link.problem()
+        if problem is not None:
+            raise CanOperationError(problem)
         now = self._now()
         if now - self._heard_ns < SILENCE_NS:
             return

@@ -8,7 +8,8 @@ so no two threads ever wait for each other:
    everything that a bus has open (``END``).
 2. **Turns** (:mod:`canbroker.bus.turns`) are the right to use a socket, for as long as a wait for
    it takes. A thread with a short job first announces itself (``SHORT_TURN``), then gets the
-   turn (``TURN``). Nobody waits for a second turn while having one.
+   turn (``TURN``). Nobody waits for a second turn while having one, except for a remote broker
+   (``BROKER``).
 3. **States** guard what several threads read and write, for moments: the channel's state
    (``WATCH``), the tasks of a bus (``TASKS``), its link to the scheduler (``ARMING``), whether it
    is open (``LIFE``), its received messages (``QUEUE``), which buses have a Notifier
@@ -40,6 +41,7 @@ class Rank(IntEnum):
     END = 12
     SHORT_TURN = 20
     TURN = 21
+    BROKER = 22
     WATCH = 30
     TASKS = 31
     ARMING = 32

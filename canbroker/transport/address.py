@@ -168,6 +168,21 @@ def parse_tcp(text: str) -> TcpAddress:
     return TcpAddress(host, port, key, socket, encrypted)
 
 
+def parse_listen(text: str) -> TcpAddress:
+    """Where a gateway shall listen: ``tcp://*:5655``, or with the address of one interface.
+
+    :raises CanInitializationError: ``text`` is not such an address.
+    """
+    if not is_tcp(text):
+        raise CanInitializationError(f"a gateway listens on tcp://<host>:<port>, got {text!r}")
+    address = parse_tcp(text)
+    if address.key is not None or address.socket:
+        raise CanInitializationError(
+            f"a gateway listens on tcp://<host>:<port> without more, got {address}"
+        )
+    return address
+
+
 def _split(where: str, fault: _Fault) -> tuple[str, int]:
     """Host and port of ``<host>:<port>``."""
     import ipaddress  # noqa: PLC0415 - as above

@@ -53,6 +53,14 @@ _DOCUMENTED: Final[Mapping[str, type[CanError]]] = {
 }
 
 
+def documented(error: ControlError | WireError, name: str) -> CanError:
+    """The error that users know for what a peer has answered. ``name``: of the peer, for people."""
+    if isinstance(error, WireError):
+        return CanOperationError(f"{name}: {error}")
+    known = _DOCUMENTED.get(error.code)
+    return error if known is None else known(str(error))
+
+
 class Peer(NamedTuple):
     """A process that serves control methods: where it listens, and its name for messages."""
 
@@ -88,10 +96,14 @@ class ControlLink(Link):
 
     def request(self, method: str, params: control.Params) -> int:
         """Sends a request without waiting; returns its number, or 0 if the queue is full."""
-        if not self.send(control.encode_request(self._id + 1, method, params)):
+        if not self.repeat(self._id + 1, method, params):
             return 0
         self._id += 1
         return self._id
+
+    def repeat(self, number: int, method: str, params: control.Params) -> bool:
+        """Sends a request again, which may have been lost; ``False`` if the queue is full."""
+        return self.send(control.encode_request(number, method, params))
 
     def reply(self) -> control.Reply | None:
         """The next reply that has arrived, to whichever request.
@@ -145,13 +157,8 @@ class ControlClient:
         """
         try:
             answer = self._link.call(method, params, result, deadline)
-        except ControlError as error:
-            documented = _DOCUMENTED.get(error.code)
-            if documented is None:
-                raise
-            raise documented(str(error)) from error
-        except WireError as error:
-            raise CanOperationError(f"{self._peer.name}: {error}") from error
+        except (ControlError, WireError) as error:
+            raise documented(error, self._peer.name) from error
         if answer is None:
             raise NoAnswerError(f"{self._peer.name} does not answer")
         return answer

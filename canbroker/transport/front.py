@@ -17,7 +17,7 @@ from canbroker.model.key import SecretKey
 from canbroker.system import clock
 from canbroker.system.descriptors import share
 from canbroker.transport import curve
-from canbroker.transport.address import TcpAddress, parse_tcp
+from canbroker.transport.address import TcpAddress
 from canbroker.transport.sockets import Socket, readable
 from canbroker.transport.zap import Admit, Authenticator
 from canbroker.wire import MAX_MESSAGE_BYTES
@@ -209,14 +209,3 @@ class Front:
     def _end(self) -> None:
         self._authenticator.close()
         self._context.term()
-
-
-def listen_address(text: str) -> TcpAddress:
-    """Where a gateway shall listen.
-
-    :raises CanInitializationError: ``text`` is not such an address.
-    """
-    address = parse_tcp(text)
-    if address.key is not None or address.socket:
-        raise CanInitializationError(f"a gateway listens on tcp://<host>:<port>, not on {text!r}")
-    return address

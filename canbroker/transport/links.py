@@ -30,7 +30,7 @@ class Link:
 
     def __init__(self, context: Context, endpoint: Address, name: str = "") -> None:
         """``name``: as of :meth:`Context.requester`."""
-        self.socket: Socket = context.requester(endpoint, name)
+        self.socket: Socket = self._opened(context, endpoint, name)
         # Requests that are not delivered when the client ends must not be delivered later.
         self.socket.setsockopt(zmq.LINGER, 0)
         self._waits: tuple[Descriptor | None, Waiter] | None = None  # for this wake
@@ -59,6 +59,9 @@ class Link:
 
     def close(self) -> None:
         self.socket.close()
+
+    def _opened(self, context: Context, endpoint: Address, name: str) -> Socket:
+        return context.requester(endpoint, name)
 
 
 class KeepingLink(Link):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import socket as sockets
@@ -17,7 +18,7 @@ from canbroker.system import clock
 from canbroker.system.descriptors import share
 from canbroker.system.throttle import Throttle
 from canbroker.system.unix_sockets import peer_of
-from canbroker.transport.address import IpcAddress
+from canbroker.transport.address import IpcAddress, TcpAddress
 
 _EVENTS: Final = zmq.EVENT_ACCEPTED | zmq.EVENT_DISCONNECTED
 
@@ -145,6 +146,24 @@ class Listening:
         self._bound += 1
         self._pauses = False
         _logger.warning("the socket %s was removed; it is there again", self._path)
+
+
+def check_free(address: TcpAddress) -> None:
+    """:raises CanInitializationError: nobody can listen at ``address`` now; says why."""
+    host = None if address.host == "*" else address.host
+    try:
+        found = sockets.getaddrinfo(
+            host, address.port, type=sockets.SOCK_STREAM, flags=sockets.AI_PASSIVE
+        )
+        for family, kind, protocol, _, where in found[:1]:
+            with sockets.socket(family, kind, protocol) as probe:
+                probe.setsockopt(sockets.SOL_SOCKET, sockets.SO_REUSEADDR, 1)  # as libzmq does
+                probe.bind(where)
+                probe.listen()
+    except OSError as error:
+        taken = error.errno == errno.EADDRINUSE
+        why = "the port is taken by another program" if taken else error.strerror
+        raise CanInitializationError(f"cannot listen on {address.endpoint}: {why}") from error
 
 
 def _peer(descriptor: int) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -12,8 +13,11 @@ from canbroker.system.lock import BROKER_SOCKET
 from canbroker.system.unix_sockets import listener
 from canbroker.transport.address import (
     IpcAddress,
+    TcpAddress,
     is_address,
+    is_tcp,
     parse_ipc,
+    parse_tcp,
 )
 
 #: The environment variable that chooses a broker for a program and for the programs it starts.
@@ -51,16 +55,23 @@ class Place:
         :param address: ``None`` means the value of the variable ``CANBROKER_ADDRESS``. If that is
             not set, this user's own broker: in ``XDG_RUNTIME_DIR``, unless that belongs to another
             user, else in the directory of temporary files.
-        :raises CanInitializationError: the address is not ``ipc://<absolute path>/broker``, or
+        :raises CanInitializationError: the address is not ``ipc://<absolute path>/broker`` (that of
+            another host is for :func:`remote_address`), or
             ``XDG_RUNTIME_DIR`` is not an absolute path.
         """
         if address is None:
             address = os.environ.get(ADDRESS_VARIABLE) or None
         if address is None:
             return cls(_default_directory())
+        if is_tcp(address):
+            raise CanInitializationError(
+                f"{address.partition('?')[0]!r} is the address of a gateway; this needs a broker "
+                "on this host: ipc://<absolute path>/broker"
+            )
         if not is_address(address) or not address.endswith(f"/{BROKER_SOCKET}"):
             raise CanInitializationError(
-                f"broker address {address!r} is not ipc://<absolute path>/broker"
+                f"broker address {address!r} is neither ipc://<absolute path>/broker nor "
+                "tcp://<host>:<port>"
             )
         return cls(parse_ipc(address).path.parent)
 
@@ -103,6 +114,55 @@ class Place:
 
     def _address(self, filename: str) -> IpcAddress:
         return IpcAddress(self.directory / filename)
+
+
+class RemotePlace:
+    """The sockets of a broker behind a gateway. Making a place connects to nothing."""
+
+    def __init__(self, gateway: TcpAddress) -> None:
+        self.gateway = gateway
+
+    def __repr__(self) -> str:
+        return f"<RemotePlace {self.gateway.endpoint}>"
+
+    @property
+    def broker(self) -> TcpAddress:
+        return self._address(BROKER_SOCKET)
+
+    def channel_control(self, name: str) -> TcpAddress:
+        """The control socket of a channel, whether it exists or not."""
+        return self._address(f"{stem_of(name)}.ctl")
+
+    def reached(self, told: str) -> TcpAddress:
+        """How we reach a socket that the broker has named, by its address there.
+
+        :raises CanInitializationError: it is not an address of that host.
+        """
+        return self._address(parse_ipc(told).path.name)
+
+    def describe_broker(self) -> str:
+        """What to call the broker."""
+        return f"the broker at {self.gateway.endpoint}"
+
+    def _address(self, socket: str) -> TcpAddress:
+        return replace(self.gateway, socket=socket)
+
+
+def remote_address(address: str | None) -> TcpAddress | None:
+    """The gateway with this address; ``None`` if the broker is one of this host.
+
+    :param address: as of :meth:`Place.at`.
+    :raises CanInitializationError: it is meant as the address of a gateway, and is not one.
+    """
+    address = address or os.environ.get(ADDRESS_VARIABLE)
+    if not address or not is_tcp(address):
+        return None
+    gateway = parse_tcp(address)
+    if not gateway.port or gateway.host == "*" or gateway.socket:
+        raise CanInitializationError(
+            f"broker address {address.partition('?')[0]!r} is not tcp://<host>:<port>"
+        )
+    return gateway
 
 
 def stem_of(channel: str) -> str:

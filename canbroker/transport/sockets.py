@@ -113,6 +113,10 @@ class Context:
         not connected yet. ``unread``: as of :meth:`subscriber`."""
         return self._unconnected(endpoint, self._socket(zmq.DEALER, unread))
 
+    def remote_requester(self, endpoint: TcpAddress) -> Socket:
+        """As :meth:`requester`, not connected yet."""
+        return self._unconnected(endpoint, self._socket(zmq.DEALER, REQUEST_HIGH_WATER))
+
     def replier(self, endpoint: IpcAddress, unread: int = REQUEST_HIGH_WATER) -> Socket:
         """``unread``: the most replies that are queued for a peer that does not read them."""
         socket = self._socket(zmq.ROUTER, REQUEST_HIGH_WATER)
@@ -123,9 +127,9 @@ class Context:
     def requester(self, endpoint: Address, name: str = "") -> Socket:
         """``name``: its identity, by which the replier can reach it unasked, also after it has
         connected again. A gateway gives each socket such an identity of its own."""
-        socket = self._socket(zmq.DEALER, REQUEST_HIGH_WATER)
         if isinstance(endpoint, TcpAddress):
-            return self.connected(self._unconnected(endpoint, socket), endpoint)
+            return self.connected(self.remote_requester(endpoint), endpoint)
+        socket = self._socket(zmq.DEALER, REQUEST_HIGH_WATER)
         if name:
             socket.setsockopt(zmq.ROUTING_ID, name.encode())
         return self.connected(socket, endpoint)

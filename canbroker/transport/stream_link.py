@@ -66,7 +66,7 @@ def open_stream(context: Context, endpoint: Address, unread: int = STREAM_HIGH_W
     :raises CanInitializationError, CanOperationError: cannot open a socket.
     """
     if isinstance(endpoint, TcpAddress):
-        from canbroker.transport.remote_stream import (  # noqa: PLC0415 - not loaded for local ones
+        from canbroker.transport.remote_links import (  # noqa: PLC0415 - not loaded for local ones
             RemoteStreamLink,
         )
 

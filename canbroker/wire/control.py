@@ -129,10 +129,14 @@ class Leased(msgspec.Struct, kw_only=True):
 
 
 class HelloResult(msgspec.Struct, kw_only=True):
+    """``monotonic_ns`` and ``wall_ns``: the broker's clocks now; 0 from brokers before them."""
+
     version: str
     pid: int
     address: str
     autostarted: bool
+    monotonic_ns: int = 0
+    wall_ns: int = 0
 
 
 class ClientStatus(msgspec.Struct, kw_only=True):
@@ -176,6 +180,29 @@ class SchedulerStatus(msgspec.Struct, kw_only=True):
     control: str
 
 
+class GatewayStatus(msgspec.Struct, kw_only=True):
+    """The gateway for remote clients, if the broker has one; ``phase`` as of a channel.
+
+    ``listen`` is its address, ``key`` the broker's public key (empty: unencrypted). ``sessions``
+    are open sockets of clients; ``users`` the names of who has some. ``turned_away``: connections
+    that were refused for lack of room; ``refused``: messages that were not allowed. ``fault``: what
+    is wrong with the file of users.
+    """
+
+    phase: str
+    reason: str
+    pid: int | None
+    restarts: int
+    listen: str
+    key: str = ""
+    connections: int = 0
+    sessions: int = 0
+    users: list[str] = []
+    turned_away: int = 0
+    refused: int = 0
+    fault: str = ""
+
+
 class LeaseStatus(msgspec.Struct, kw_only=True):
     """A lease, or, without a channel, a request that waits for one; ``since_s`` seconds.
 
@@ -210,6 +237,7 @@ class BrokerStatus(msgspec.Struct, kw_only=True):
     leases: list[LeaseStatus] = []
     waiting: int = 0
     turned_away: dict[str, int] = {}
+    gateway: GatewayStatus | None = None
 
 
 class Discarded(msgspec.Struct):

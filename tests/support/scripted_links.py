@@ -97,5 +97,8 @@ class ScriptedStream(_Script[tuple[bytes, bytes]]):
     def wait(self, timeout_ns: int | None, *_others: Any) -> bool:
         return self._pass_time(timeout_ns)
 
+    def problem(self) -> str | None:
+        return None
+
     def close(self) -> None:
         self.closed = True

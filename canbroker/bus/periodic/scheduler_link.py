@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from typing import Final, TypeVar
 from weakref import WeakMethod
 
-from canbroker.bus import discovery
+from canbroker.bus.brokers import Broker
 from canbroker.bus.channel_clock import ChannelClock
 from canbroker.bus.life import Life
 from canbroker.bus.periodic.timer import shared
@@ -22,9 +22,7 @@ from canbroker.errors import (
 )
 from canbroker.system import clock, locks
 from canbroker.system.locks import Rank
-from canbroker.transport.address import parse_address
 from canbroker.transport.calls import ControlError, ControlLink, NoAnswerError, result_of
-from canbroker.transport.runtime import Runtime
 from canbroker.wire import WireError, control
 from canbroker.wire.tasks import AddTask, ModifyTask, StopTasks, TaskAdded, TaskTrouble
 
@@ -59,7 +57,7 @@ class TaskLink:
     def __init__(
         self,
         life: Life,
-        runtime: Runtime,
+        broker: Broker,
         client_id: str,
         on_trouble: Callable[[TaskTrouble], None],
         channel_clock: ChannelClock,
@@ -74,7 +72,7 @@ class TaskLink:
         self.turn = Turn("managing periodic tasks")
         self.client_id = client_id
         self._life = life
-        self._runtime = runtime
+        self._broker = broker
         self._check_open = life.check_open
         self._finish = life.finish
         self._channel_clock = channel_clock
@@ -241,18 +239,16 @@ class TaskLink:
         return self._link
 
     def _find_scheduler(self) -> str:
-        nothing, context = control.Params(), self._life.context
+        nothing = control.Params()
         try:
-            found = discovery.ask(
-                context, self._runtime, "scheduler", nothing, control.SchedulerAt, _START_S
-            )
+            found = self._broker.ask("scheduler", nothing, control.SchedulerAt, _START_S)
         except (ControlError, NoAnswerError) as error:  # of the broker, not of the scheduler
             raise CanOperationError(str(error)) from error
         return found.control
 
     def _connect(self, endpoint: str) -> ControlLink:
         try:
-            return ControlLink(self._life.context, parse_address(endpoint), self.client_id)
+            return ControlLink(self._life.context, self._broker.reached(endpoint), self.client_id)
         except CanInitializationError as error:
             raise CanOperationError(f"the scheduler of periodic tasks: {error}") from error
 

@@ -1,4 +1,4 @@
-"""The subscriber's end of a stream that a gateway relays."""
+"""A client's ends of connections to a gateway."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ from typing import Final
 import zmq
 
 from canbroker.system import clock
-from canbroker.transport.address import TcpAddress
+from canbroker.transport.address import Address, TcpAddress
+from canbroker.transport.calls import ControlLink
 from canbroker.transport.diagnosis import Diagnosis
-from canbroker.transport.sockets import STREAM_HIGH_WATER, Context
+from canbroker.transport.sockets import STREAM_HIGH_WATER, Context, Socket
 from canbroker.transport.stream_link import StreamLink
 from canbroker.transport.waiter import Descriptor
 
@@ -86,3 +87,28 @@ class RemoteStreamLink(StreamLink):
             self.socket.send(message, zmq.NOBLOCK)
         except zmq.Again:  # the connection is away; topics are repeated
             return
+
+
+class RemoteControlLink(ControlLink):
+    """Calls methods of a process behind a gateway, and knows why it cannot."""
+
+    def __init__(self, context: Context, endpoint: TcpAddress) -> None:
+        """
+        :raises CanInitializationError: a key is missing.
+        :raises CanOperationError: no descriptors are left.
+        """
+        self._endpoint = endpoint
+        super().__init__(context, endpoint)
+
+    def problem(self) -> str | None:
+        """Why there is no connection, as far as is known."""
+        return self._diagnosis.problem()
+
+    def close(self) -> None:
+        self._diagnosis.close()
+        super().close()
+
+    def _opened(self, context: Context, _endpoint: Address, _name: str) -> Socket:
+        socket = context.remote_requester(self._endpoint)
+        self._diagnosis = Diagnosis(socket, self._endpoint, context.identity)
+        return context.connected(socket, self._endpoint)
