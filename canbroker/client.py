@@ -12,7 +12,7 @@ from typing import Any
 
 import canbroker
 from canbroker.bus import awaiting, lifetime, opening
-from canbroker.bus.discovery import channel_names
+from canbroker.bus.brokers import channel_names
 from canbroker.bus.ending import EndingBus
 from canbroker.bus.lease import Lease, lease
 from canbroker.bus.life import Life

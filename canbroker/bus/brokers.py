@@ -4,20 +4,28 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Protocol, TypeVar
+from typing import TYPE_CHECKING, Final, Protocol, TypeVar
 
 from canbroker.bus import discovery
 from canbroker.bus.channel_clock import ChannelClock
 from canbroker.bus.life import Life
 from canbroker.bus.line import leave_line, line_to
+from canbroker.system import clock
 from canbroker.transport.address import Address, parse_address
+from canbroker.transport.calls import NoAnswerError
 from canbroker.transport.place import remote_address
 from canbroker.transport.runtime import Runtime
-from canbroker.transport.sockets import Context
+from canbroker.transport.sockets import Context, SharedContext
 from canbroker.wire import control
 
 if TYPE_CHECKING:
     from canbroker.bus.remote import RemoteBroker
+
+#: On a busy machine, a broker that was found running answers within this time.
+_ANSWER_S: Final = 15.0
+
+#: A broker that ends may have closed its socket, so this soon it is checked whether it still runs.
+_LOOK_AGAIN_S: Final = 0.5
 
 _T = TypeVar("_T")
 
@@ -114,3 +122,36 @@ def remote_broker(address: str | None, context: Context) -> RemoteBroker | None:
     from canbroker.bus.remote import RemoteBroker  # noqa: PLC0415 - not loaded for local ones
 
     return RemoteBroker(gateway, context)
+
+
+def channel_names(address: str | None) -> list[str]:
+    """Names of the channels of the broker at ``address``; none if one of this host does not run.
+
+    :param address: ``None`` is this user's own. It is not started.
+    :raises CanError: it runs, and does not answer or answers with an error.
+    """
+    context = SharedContext()
+    nothing = control.Params()
+    try:
+        remote = remote_broker(address, context)
+        if remote is not None:
+            status = remote.ask("status", nothing, control.BrokerStatus, _ANSWER_S)
+            return [channel.name for channel in status.channels]
+    finally:
+        context.close()
+    runtime = Runtime.at(address)
+    deadline = clock.deadline_after(_ANSWER_S)
+    while discovery.is_running(runtime):
+        context = SharedContext()
+        try:
+            status = discovery.ask(
+                context, runtime, "status", nothing, control.BrokerStatus, _LOOK_AGAIN_S
+            )
+        except NoAnswerError:
+            if not clock.remaining_ns(deadline):
+                raise
+        else:
+            return [channel.name for channel in status.channels]
+        finally:
+            context.close()
+    return []

@@ -38,12 +38,6 @@ _OPEN_S: Final = 25.0
 #: A broker that was killed meanwhile does not answer; the next request finds its successor.
 _ASK_AGAIN_S: Final = 5.0
 
-#: On a busy machine, a broker that was found running answers within this time.
-_ANSWER_S: Final = 15.0
-
-#: A broker that ends may have closed its socket, so this soon it is checked whether it still runs.
-_LOOK_AGAIN_S: Final = 0.5
-
 #: A broker answers a request to stop within this time; it then needs longer to leave.
 _STOP_ANSWER_S: Final = 5.0
 _STOP_LOOK_S: Final = 0.01
@@ -128,29 +122,6 @@ def ask(
     """
     broker = Peer(runtime.address, f"the broker at {runtime.address}")
     return calls.ask(context, broker, method, params, result, timeout)
-
-
-def channel_names(address: str | None) -> list[str]:
-    """Names of the channels of the broker at ``address``; none if it does not run.
-
-    :param address: ``None`` is this user's own. It is not started.
-    :raises CanError: it runs, and does not answer or answers with an error.
-    """
-    runtime = Runtime.at(address)
-    deadline = clock.deadline_after(_ANSWER_S)
-    while is_running(runtime):
-        context = SharedContext()
-        nothing = control.Params()
-        try:
-            status = ask(context, runtime, "status", nothing, control.BrokerStatus, _LOOK_AGAIN_S)
-        except NoAnswerError:
-            if not clock.remaining_ns(deadline):
-                raise
-        else:
-            return [channel.name for channel in status.channels]
-        finally:
-            context.close()
-    return []
 
 
 def stop_broker(runtime: Runtime, timeout: float) -> None:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from typing import Final
 
+from canbroker.bus.brokers import remote_broker
 from canbroker.delivery.asker import Asker
 from canbroker.delivery.tap import Frames
 from canbroker.errors import CanOperationError
 from canbroker.model.filters import EVERYTHING
 from canbroker.system import clock
+from canbroker.transport.address import Address
 from canbroker.transport.place import Place
 from canbroker.transport.sockets import SharedContext
 from canbroker.wire import WireError
@@ -33,10 +35,18 @@ def recent_frames(broker: str | None, channel: str, seconds: float) -> Frames:
     """
     if not channel or not channel.isprintable():
         raise CanOperationError(f"no channel is called {channel!r}")
-    endpoint = Place.at(broker).channel(channel).control
     context = SharedContext()
-    asker = Asker(context, endpoint)
+    remote = remote_broker(broker, context)
+    endpoint: Address = (
+        Place.at(broker).channel(channel).control
+        if remote is None
+        else remote.place.channel_control(channel)
+    )
     try:
+        if remote is not None:
+            remote.meet()
+            remote.close()
+        asker = Asker(context, endpoint)
         topic = route_topic(channel, EVERYTHING)
         answer = asker.history(topic, 0, None, clock.deadline_after(_ANSWER_S))
         if answer is not None:
@@ -44,7 +54,6 @@ def recent_frames(broker: str | None, channel: str, seconds: float) -> Frames:
     except WireError as error:
         raise CanOperationError(f"channel {channel!r}: {error}") from error
     finally:
-        asker.close()
         context.close()
     if answer is None:
         raise CanOperationError(f"channel {channel!r} does not answer")

@@ -6,7 +6,7 @@ import json
 
 import click
 
-from canbroker.bus.discovery import channel_names
+from canbroker.bus.brokers import channel_names
 from canbroker.cli.common import broker_option
 from canbroker.cli.tables import cell, table, terminal
 from canbroker.configuration import bus_settings

@@ -11,7 +11,7 @@ import click
 import msgspec
 import psutil
 
-from canbroker.cli.common import ask, broker_option, running_broker
+from canbroker.cli.common import RunningBroker, broker_option
 from canbroker.cli.tables import ProcessUse, show, terminal
 from canbroker.cli.tasks import running_tasks, show_tasks
 from canbroker.errors import CanError
@@ -26,6 +26,12 @@ _SAMPLE_S: Final = 0.2
 
 #: Actors answer at once, on a busy machine within this time.
 _ANSWER_S: Final = 0.7
+
+#: Round trips of a connection by which something is asked, with some that are lost.
+_CONNECT: Final = 10
+
+#: Clocks that differ by more than this are worth a warning.
+_CLOCK_NS: Final = clock.SECOND
 
 
 @click.command()
@@ -43,27 +49,54 @@ def status(with_tasks: bool, as_json: bool, broker: str | None) -> None:
       canbroker status --tasks
       canbroker status --json | jq '.channels[].state.load'
     """
-    answer = ask(running_broker(broker), "status", control.BrokerStatus)
-    silent = silent_actors(answer)
-    processes = sample_processes(answer)
-    tasks = running_tasks(answer, silent) if with_tasks else []
+    with RunningBroker(broker) as running:
+        answer, met = running.status(), running.met
+        silent = silent_actors(answer, running.context, 0 if met is None else met.round_trip_ns)
+        # Processes of another host are not seen from here.
+        processes = sample_processes(answer) if met is None else []
+        tasks = running_tasks(answer, silent, running.context) if with_tasks else []
     if as_json:
         everything = msgspec.to_builtins(answer)
         everything["silent"] = list(silent.values())
         everything["processes"] = msgspec.to_builtins(processes)
+        if met is not None:
+            everything["round_trip_s"] = met.round_trip_ns / clock.SECOND
+            everything["clock_offset_s"] = met.wall_ahead_ns / clock.SECOND
         if with_tasks:
             everything["tasks"] = msgspec.to_builtins(tasks)
         click.echo(json.dumps(everything, indent=2))
     else:
         show(answer, processes)
+        if met is not None:
+            for line in remote_lines(met.round_trip_ns, met.wall_ahead_ns):
+                click.echo(line)
         if with_tasks:
             show_tasks(answer, tasks, terminal())
         for name in silent.values():
             click.echo(f"{name} does not answer")
 
 
-def silent_actors(answer: control.BrokerStatus) -> dict[str, str]:
+def remote_lines(round_trip_ns: int, ahead_ns: int) -> list[str]:
+    """What is to be said of a broker on another host: how far it is, and how its clock is set.
+
+    :param ahead_ns: what its wall clock shows more than ours.
+    """
+    lines = [f"round trip {round_trip_ns / clock.MILLISECOND:.1f} ms"]
+    if abs(ahead_ns) > _CLOCK_NS:
+        lines.append(
+            f"its clock is {abs(ahead_ns) / clock.SECOND:,.1f} s "
+            f"{'ahead of' if ahead_ns > 0 else 'behind'} this one: "
+            "time stamps of frames are those of its clock"
+        )
+    return lines
+
+
+def silent_actors(
+    answer: control.BrokerStatus, context: Context, round_trip_ns: int = 0
+) -> dict[str, str]:
     """The actors that do not answer now: their names for people, by endpoint.
+
+    :param context: reaches them.
 
     All are asked at the same time. The broker kills an actor that hangs some seconds later.
     """
@@ -77,8 +110,7 @@ def silent_actors(answer: control.BrokerStatus) -> dict[str, str]:
         asked[answer.scheduler.control] = name, "task_list", ListTasks(), TaskList
     if not asked:
         return {}
-    deadline = clock.deadline_after(_ANSWER_S)
-    context = Context()
+    deadline = clock.deadline_after(_ANSWER_S + _CONNECT * round_trip_ns / clock.SECOND)
 
     def is_silent(endpoint: str) -> bool:
         _, method, params, result = asked[endpoint]
@@ -87,11 +119,8 @@ def silent_actors(answer: control.BrokerStatus) -> dict[str, str]:
         except (WireError, CanError):  # it has answered
             return False
 
-    try:
-        with ThreadPoolExecutor(len(asked)) as threads:
-            silent = list(threads.map(is_silent, asked))
-    finally:
-        context.close()
+    with ThreadPoolExecutor(len(asked)) as threads:
+        silent = list(threads.map(is_silent, asked))
     return {
         endpoint: asked[endpoint][0] for endpoint, is_it in zip(asked, silent, strict=True) if is_it
     }

@@ -8,7 +8,7 @@ from typing import Final
 import click
 
 from canbroker.bus.discovery import is_running
-from canbroker.cli.common import ask, broker_option, running_broker
+from canbroker.cli.common import RunningBroker, broker_option
 from canbroker.errors import CanError, CanOperationError, CanTimeoutError
 from canbroker.system import clock
 from canbroker.transport.runtime import Runtime
@@ -23,24 +23,25 @@ _STOP_S: Final = 10.0
 def stop(broker: str | None) -> None:
     """Stop the broker and everything it has started.
 
-    Returns when its processes, sockets and lock are gone. Programs that still use a channel get an
-    error.
+    Returns when its processes, sockets and lock are gone; one on another host is only told.
+    Programs that still use a channel get an error.
 
     \b
     Example:
       canbroker stop
     """
-    runtime = running_broker(broker)
-    try:
-        ask(runtime, "shutdown", control.Nothing)
-    except CanTimeoutError:
-        raise
-    except CanError as error:  # the broker has another version
-        raise CanOperationError(
-            f"{runtime.place.describe_broker()} does not stop: {error}"
-        ) from error
-    _wait_for_end(runtime)
-    click.echo(f"stopped the broker at {runtime.address}")
+    with RunningBroker(broker) as running:
+        try:
+            running.ask("shutdown", control.Nothing)
+        except CanTimeoutError:
+            raise
+        except CanError as error:  # the broker has another version
+            raise CanOperationError(f"{running.name} does not stop: {error}") from error
+        if running.runtime is None:  # its lock is on another host
+            click.echo(f"told {running.name} to stop")
+            return
+        _wait_for_end(running.runtime)
+    click.echo(f"stopped the broker at {running.runtime.address}")
 
 
 def _wait_for_end(runtime: Runtime) -> None:

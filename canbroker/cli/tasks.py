@@ -13,7 +13,7 @@ from canbroker.errors import CanOperationError
 from canbroker.system import clock
 from canbroker.transport.address import parse_address
 from canbroker.transport.calls import Peer, ask
-from canbroker.transport.sockets import Context, SharedContext
+from canbroker.transport.sockets import Context
 from canbroker.wire import control
 from canbroker.wire.tasks import ListTasks, RepeatCounts, TaskList, TaskStatus
 
@@ -22,29 +22,27 @@ _ANSWER_S: Final = 5.0
 _STYLES: Final = {"scheduler": "green", "kernel": "cyan", "paused": "yellow"}
 
 
-def running_tasks(status: control.BrokerStatus, silent: Container[str] = ()) -> list[TaskStatus]:
+def running_tasks(
+    status: control.BrokerStatus, silent: Container[str], context: Context
+) -> list[TaskStatus]:
     """All tasks, in the order in which they were added; none if the scheduler does not run.
 
     :param silent: endpoints of actors that do not answer; they are not asked.
-
+    :param context: reaches the actors.
     :raises CanError: the scheduler does not answer.
     """
     tasks: list[TaskStatus] = []
     if status.scheduler.phase != "running" or status.scheduler.control in silent:
         return tasks
     scheduler = Peer(parse_address(status.scheduler.control), "the scheduler")
-    context = SharedContext()
-    try:
-        while True:
-            params = ListTasks(start=len(tasks))
-            listed = ask(context, scheduler, "task_list", params, TaskList, _ANSWER_S)
-            tasks += listed.tasks
-            if not listed.tasks or len(tasks) >= listed.total:
-                break
-        if any(task.mode == "kernel" for task in tasks):
-            _count_repeated(context, status, tasks, silent)
-    finally:
-        context.close()
+    while True:
+        params = ListTasks(start=len(tasks))
+        listed = ask(context, scheduler, "task_list", params, TaskList, _ANSWER_S)
+        tasks += listed.tasks
+        if not listed.tasks or len(tasks) >= listed.total:
+            break
+    if any(task.mode == "kernel" for task in tasks):
+        _count_repeated(context, status, tasks, silent)
     return tasks
 
 

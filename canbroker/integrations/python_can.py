@@ -239,7 +239,7 @@ class CanbrokerBus(Uncopyable, can.BusABC):
     @staticmethod
     def _detect_available_configs() -> Sequence[AutoDetectedConfig]:
         """The channels of this user's broker; none if it does not run."""
-        from canbroker.bus.discovery import channel_names  # noqa: PLC0415 - as above
+        from canbroker.bus.brokers import channel_names  # noqa: PLC0415 - as above
         from canbroker.configuration.bus_settings import PLUGIN  # noqa: PLC0415 - as above
 
         with _THEIRS:

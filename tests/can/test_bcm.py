@@ -24,7 +24,6 @@ from canbroker import (
     PeriodicTask,
 )
 from canbroker.backends.base import Repetition
-from canbroker.cli.tasks import running_tasks
 from canbroker.model.frame import BITRATE_SWITCH, EXTENDED, FD, REMOTE, EchoFrame, Frame
 from canbroker.system import (
     clock,
@@ -35,11 +34,11 @@ from canbroker.transport.calls import call
 from canbroker.transport.runtime import Runtime
 from canbroker.transport.sockets import Context
 from canbroker.wire import control
-from canbroker.wire.tasks import Repeat, RepeatCounts, Repeating, TaskStatus
+from canbroker.wire.tasks import Repeat, RepeatCounts, Repeating
 from tests.can.conftest import Open
 from tests.can.test_controller import CONTROL, report
 from tests.support.benches import collect
-from tests.support.brokers import status_of, wait_until
+from tests.support.brokers import status_of, tasks_of, wait_until
 from tests.support.processes import Program
 from tests.support.vcan import VCAN, Node, ip, needs_admin, needs_can
 
@@ -59,10 +58,6 @@ with Bus(arguments["interface"], "socketcan") as bus:
 
 def message(identifier: int = 0x100, data: bytes = b"\1") -> Message:
     return Message(arbitration_id=identifier, data=data, is_extended_id=False)
-
-
-def tasks_of(runtime: Runtime) -> list[TaskStatus]:
-    return running_tasks(status_of(runtime))
 
 
 def wait_for_kernel(runtime: Runtime, count: int = 1) -> None:

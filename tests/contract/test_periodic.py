@@ -32,10 +32,8 @@ from canbroker import (
     Message,
     PeriodicTask,
 )
-from canbroker.cli.tasks import running_tasks
 from canbroker.transport.runtime import Runtime
-from canbroker.wire.tasks import TaskStatus
-from tests.support.brokers import status_of, wait_until
+from tests.support.brokers import status_of, tasks_of, wait_until
 from tests.support.processes import Program
 from tests.support.simulated import Simulated
 from tests.support.strikes import strikes
@@ -110,10 +108,6 @@ def side(request: pytest.FixtureRequest, runtime: Runtime) -> Iterator[Side]:
 @pytest.fixture
 def ours(runtime: Runtime) -> Iterator[Side]:
     yield from open_side(Bus, canbroker)
-
-
-def tasks_of(runtime: Runtime) -> list[TaskStatus]:
-    return running_tasks(status_of(runtime))
 
 
 def data_of(messages: Sequence[Any]) -> list[bytes]:

@@ -15,7 +15,7 @@ import zmq
 
 import canbroker
 from canbroker import Bus, Message
-from canbroker.bus.discovery import channel_names
+from canbroker.bus.brokers import channel_names
 from canbroker.errors import CanInitializationError, CanInterfaceNotImplementedError
 from canbroker.system.entry_points import EntryPoint
 from canbroker.system.lock import BrokerLock

@@ -11,6 +11,7 @@ import msgspec
 import pytest
 
 from canbroker import Bus, BusState, CanOperationError, Message
+from canbroker.bus.channel_clock import ChannelClock
 from canbroker.bus.channel_watch import ChannelWatch
 from canbroker.delivery.asker import Asker
 from canbroker.delivery.order import Order, Part
@@ -109,7 +110,7 @@ def test_the_state(tmp_path: Path) -> None:
     waiter = Waiter()
     waiter.add(channel)
     topic = topics.state_topic("can0")
-    watch = ChannelWatch(context, parse_ipc(endpoint), "can0")
+    watch = ChannelWatch(context, parse_ipc(endpoint), "can0", ChannelClock(is_ours=True))
     try:
         assert waiter.wait(PATIENCE_NS)
         assert channel.recv() == b"\1" + topic

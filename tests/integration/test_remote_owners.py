@@ -19,8 +19,8 @@ from canbroker.system import clock
 from canbroker.transport.ownership import RETURN_NS
 from canbroker.transport.runtime import Runtime
 from tests.integration.test_leases import leases_of, serving
-from tests.integration.test_scheduler import hears, is_silent, tasks_of
-from tests.support.brokers import status_of, wait_until
+from tests.integration.test_scheduler import hears, is_silent
+from tests.support.brokers import status_of, tasks_of, wait_until
 
 RETURN_S = RETURN_NS / clock.SECOND
 

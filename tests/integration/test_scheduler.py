@@ -14,7 +14,6 @@ import pytest
 
 from canbroker import Bus, BusState, CanOperationError, Message
 from canbroker.bus.periodic import scheduler_link
-from canbroker.cli.tasks import running_tasks
 from canbroker.model.frame import Frame
 from canbroker.model.protection import Counter
 from canbroker.system import clock
@@ -23,8 +22,8 @@ from canbroker.transport.calls import ControlError, call
 from canbroker.transport.runtime import Runtime
 from canbroker.transport.sockets import Context
 from canbroker.wire import WireError, control
-from canbroker.wire.tasks import AddTask, StopTasks, TaskAdded, TaskStatus
-from tests.support.brokers import status_of, wait_until
+from canbroker.wire.tasks import AddTask, StopTasks, TaskAdded
+from tests.support.brokers import status_of, tasks_of, wait_until
 from tests.support.processes import Program
 from tests.support.simulated import Simulated
 
@@ -39,10 +38,6 @@ with Bus("x", "virtual") as bus:
 
 def message(identifier: int, data: bytes = b"\x01") -> Message:
     return Message(arbitration_id=identifier, data=data, is_extended_id=False)
-
-
-def tasks_of(runtime: Runtime) -> list[TaskStatus]:
-    return running_tasks(status_of(runtime))
 
 
 def scheduler_of(runtime: Runtime) -> psutil.Process:

@@ -23,8 +23,8 @@ from canbroker.transport.replier import Replier
 from canbroker.transport.runtime import Runtime
 from canbroker.transport.sockets import Context
 from canbroker.transport.waiter import Waiter
-from tests.integration.test_scheduler import hears, is_silent, message, scheduler_of, tasks_of
-from tests.support.brokers import status_of, wait_until
+from tests.integration.test_scheduler import hears, is_silent, message, scheduler_of
+from tests.support.brokers import status_of, tasks_of, wait_until
 from tests.support.processes import Program
 
 PARENT = """

@@ -11,13 +11,12 @@ from typing import Any, Final
 import psutil
 
 from canbroker import Bus, CanError
-from canbroker.cli.tasks import running_tasks
 from canbroker.transport.runtime import Runtime
 from tests.soak import samples
 from tests.soak.accounts import faults_of, faults_of_sender
 from tests.soak.clients import Owner, Receiver
 from tests.soak.faults import Faults
-from tests.support.brokers import status_of, wait_until
+from tests.support.brokers import status_of, tasks_of, wait_until
 from tests.support.ledger import END, Sender, end_traffic
 from tests.support.simulated import Simulated
 
@@ -175,7 +174,7 @@ class Soak:
         for sample in taken:
             self._say(samples.line(sample))
         try:
-            tasks = running_tasks(status_of(self._runtime))
+            tasks = tasks_of(self._runtime)
         except (CanError, AssertionError) as error:
             self._say(f"periodic: {error}")  # the scheduler is being replaced
             return

@@ -14,12 +14,14 @@ import psutil
 import pytest
 
 from canbroker.bus import discovery
+from canbroker.cli.tasks import running_tasks
 from canbroker.system.entry_points import EntryPoint
 from canbroker.system.lock import BrokerLock
 from canbroker.transport.calls import NoAnswerError
 from canbroker.transport.runtime import Runtime
 from canbroker.transport.sockets import Context
 from canbroker.wire import control
+from canbroker.wire.tasks import TaskStatus
 
 
 def processes_of(runtime: Runtime) -> list[psutil.Process]:
@@ -111,5 +113,14 @@ def status_of(runtime: Runtime) -> control.BrokerStatus:
         return discovery.ask(
             context, runtime, "status", control.Params(), control.BrokerStatus, 10.0
         )
+    finally:
+        context.close()
+
+
+def tasks_of(runtime: Runtime) -> list[TaskStatus]:
+    """The periodic tasks that run."""
+    context = Context()
+    try:
+        return running_tasks(status_of(runtime), (), context)
     finally:
         context.close()

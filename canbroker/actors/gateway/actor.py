@@ -11,6 +11,7 @@ from canbroker.actors.gateway.session import Session
 from canbroker.actors.kinds import Beat
 from canbroker.actors.lifelines import Lifelines
 from canbroker.actors.specs import GatewaySpec
+from canbroker.errors import CanInitializationError
 from canbroker.keys.authorized import AuthorizedFile, authorized_path
 from canbroker.keys.broker_key import load_broker_key
 from canbroker.keys.offer import KeyOffer
@@ -56,8 +57,7 @@ class GatewayActor:
             self.address = self._front.address
             self.key = None if secret is None else public_of(secret)
             if self.key is not None:
-                self._offer = KeyOffer(self.address.host, self.address.port, self.key)
-                self._selector.watch(self._offer, self._offer)
+                self._offer = self._offered(self.key)
             on_error.pop_all()
         directory = Runtime.at(spec.address).directory
         self._relay = Relay(self._front, directory, _Unlimited(), self._selector)
@@ -106,6 +106,16 @@ class GatewayActor:
             "refused": self._relay.refused.total(),
             "fault": (self._authorized.fault or "")[:_SHOWN_TEXT],
         }
+
+    def _offered(self, key: PublicKey) -> KeyOffer | None:
+        """Tells clients the broker's key that use it for the first time, if that is possible."""
+        try:
+            offer = KeyOffer(self.address.host, self.address.port, key)
+        except CanInitializationError as error:
+            _logger.warning("%s", error)
+            return None
+        self._selector.watch(offer, offer)
+        return offer
 
     def _serve(self, ready: list[object], now_ns: int) -> None:
         for item in ready:

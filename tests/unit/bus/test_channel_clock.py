@@ -14,7 +14,7 @@ from canbroker.model.frame import Frame
 from canbroker.system import clock
 from canbroker.system.clock import MILLISECOND, SECOND
 from canbroker.system.throttle import Throttle
-from canbroker.transport.address import IpcAddress, parse_ipc
+from canbroker.transport.address import IpcAddress
 from canbroker.transport.links import Intake, KeepingLink
 from canbroker.transport.sockets import Context
 from canbroker.transport.waiter import Waiter
@@ -31,7 +31,7 @@ def remote() -> ChannelClock:
 
 
 def test_on_the_same_host_a_late_state_changes_nothing() -> None:
-    ours = ChannelClock.of(parse_ipc("ipc:///run/canbroker/can0.rx"))
+    ours = ChannelClock(is_ours=True)
     for delay in (0, 1, SECOND):
         ours.note(10 * SECOND, 10 * SECOND + delay)
         assert ours.deadline(17 * SECOND) == 17 * SECOND
@@ -100,8 +100,7 @@ def remote_channel(directory: Path) -> Iterator[tuple[Context, IpcAddress]]:
 
 def test_a_request_expires_on_the_channels_clock(tmp_path: Path) -> None:
     with remote_channel(tmp_path) as (context, stream):
-        watch = ChannelWatch(context, stream, "can0")
-        watch.clock = remote()
+        watch = ChannelWatch(context, stream, "can0", remote())
         now = clock.monotonic_ns()
         watch.begin(1, StateEvent(state="active", monotonic_ns=now + AHEAD_NS))
         transmit = IpcAddress(tmp_path / "tx")
@@ -137,8 +136,7 @@ def test_the_age_of_a_state_is_by_the_channels_clock(tmp_path: Path) -> None:
         publisher = context.publisher(stream)
         waiter = Waiter()
         waiter.add(publisher)
-        watch = ChannelWatch(context, stream, "can0")
-        watch.clock = remote()
+        watch = ChannelWatch(context, stream, "can0", remote())
         topic = topics.state_topic("can0")
         try:
             assert waiter.wait(20 * SECOND)

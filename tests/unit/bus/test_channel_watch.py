@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from pathlib import Path
 
+from canbroker.bus.channel_clock import ChannelClock
 from canbroker.bus.channel_watch import ChannelWatch
 from canbroker.system import clock
 from canbroker.transport.address import parse_ipc
@@ -36,7 +37,7 @@ def test_a_state_of_long_ago_is_not_taken_for_that_of_now(tmp_path: Path) -> Non
             pass
         say("error", 0)
 
-    watch = ChannelWatch(context, parse_ipc(endpoint), "can0")
+    watch = ChannelWatch(context, parse_ipc(endpoint), "can0", ChannelClock(is_ours=True))
     try:
         assert asked() == b"\1" + topic
         say("active", 10 * clock.SECOND)

@@ -137,10 +137,11 @@ def test_a_wrong_address_of_a_broker_is_named(tmp_path: Path, name: str) -> None
     log = tmp_path / "log"
     log.write_text("(0.0) can0 123#\n")
     more = {"dump": ["x"], "send": ["x", "123#"], "gen": ["x"], "replay": [str(log)]}
-    result = CliRunner().invoke(cli, [name, "--broker", "tcp://1.2.3.4:5", *more.get(name, [])])
+    result = CliRunner().invoke(cli, [name, "--broker", "udp://1.2.3.4:5", *more.get(name, [])])
     assert result.exit_code == 1
     assert result.stderr == (
-        f"canbroker: {name}: broker address 'tcp://1.2.3.4:5' is not ipc://<absolute path>/broker\n"
+        f"canbroker: {name}: broker address 'udp://1.2.3.4:5' is neither "
+        "ipc://<absolute path>/broker nor tcp://<host>:<port>\n"
     )
 
 

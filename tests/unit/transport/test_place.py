@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from canbroker.errors import CanInitializationError
-from canbroker.transport.address import MAX_SOCKET_PATH
-from canbroker.transport.place import Place
+from canbroker.transport.address import MAX_SOCKET_PATH, TcpAddress
+from canbroker.transport.place import Place, RemotePlace, remote_address
 from canbroker.transport.sockets import Context
 
 DOCUMENT = (Path(__file__).parents[3] / "docs/protocol.md").read_text()
@@ -83,11 +83,11 @@ def test_an_address_leads_back_to_its_directory() -> None:
         "IPC:///run/canbroker/broker",
         "ipc:///run/a\0b/broker",
         "ipc:///run/a\nb/broker",
-        "tcp://127.0.0.1:5555",
+        "udp://127.0.0.1:5555",
     ],
 )
 def test_an_address_that_is_none_is_named(address: str) -> None:
-    said = f"broker address {address!r} is not ipc://<absolute path>/broker"
+    said = f"broker address {address!r} is neither ipc://<absolute path>/broker nor tcp://"
     with pytest.raises(CanInitializationError, match=re.escape(said)):
         Place.at(address)
 
@@ -133,3 +133,27 @@ def test_a_directory_that_is_too_long_for_a_socket_is_named(short: Path) -> None
     assert str(Place(too_long).broker).endswith("/broker")
     with pytest.raises(CanInitializationError, match="'broker' in it would have more than 107"):
         _ = Place(short / ("ü" * 50)).broker  # two bytes each
+
+
+def test_a_gateway_has_no_place_here() -> None:
+    with pytest.raises(CanInitializationError, match="'tcp://bench1:5655' is the address of a gat"):
+        Place.at("tcp://bench1:5655?key=none")
+
+
+def test_a_broker_behind_a_gateway_has_its_sockets_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CANBROKER_ADDRESS", "tcp://bench1:5655")
+    gateway = remote_address(None)
+    assert gateway == TcpAddress("bench1", 5655)
+    assert remote_address("ipc:///run/canbroker/broker") is None
+    place = RemotePlace(gateway)
+    assert str(place.broker) == "tcp://bench1:5655#broker"
+    assert str(place.channel_control("can0")) == "tcp://bench1:5655#can0.ctl"
+    device = Place(Path("/run/canbroker")).channel("slcan./dev/ttyACM0")
+    assert place.channel_control("slcan./dev/ttyACM0").socket == device.control.path.name
+    assert str(place.reached(str(device.stream))) == f"tcp://bench1:5655#{device.stream.path.name}"
+
+
+@pytest.mark.parametrize("text", ["tcp://*:5655", "tcp://bench1:0", "tcp://bench1:5655#can0.rx"])
+def test_an_address_that_nobody_can_connect_to_is_named(text: str) -> None:
+    with pytest.raises(CanInitializationError, match=re.escape(repr(text))):
+        remote_address(text)
