@@ -65,9 +65,11 @@ class PythonCanBackend(Backend):
         return self._exchange.fileno()
 
     def read(self) -> Sequence[Frame | Transmit]:
-        self.dropped = self._exchange.dropped
-        self.condition = self._exchange.condition
-        return self._exchange.take()
+        try:
+            return self._exchange.take()
+        finally:  # after it has cleared the wake-up: a later change sets it again
+            self.dropped = self._exchange.dropped
+            self.condition = self._exchange.condition
 
     def room(self, sender: str) -> int:
         del sender  # the driver has one queue for all senders

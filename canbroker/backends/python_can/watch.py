@@ -79,7 +79,8 @@ class Watch:
         self._overrun = False
         if self._raised != _FINE:  # else it would have been raised again
             self._raised = _FINE
-            self._tell()
+            if self._probe is None or not self._suspected.is_set():  # else it is asked right away
+                self._tell()
 
     def came_early(self) -> str:
         """The driver returned nothing too early. Returns a reason if the device is lost."""
@@ -121,6 +122,7 @@ class Watch:
                 health = probe()
         except DriverError as error:
             self._throttle.note("status_failed", str(error))
+            self._tell()
             return
         if health.gone:
             self._exchange.lose(health.gone)

@@ -115,6 +115,21 @@ def test_bus_off_at_each_idle_read(opened: Open) -> None:
     wait_until(lambda: condition_of(backend) == BusCondition(), "it is over")
 
 
+def test_a_change_just_before_the_wake_up_is_cleared_is_seen(
+    opened: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, backend = opened("neovi")
+    exchange, off = backend._exchange, BusCondition(off=True, reason="bus-off")
+    clear = exchange._wake.clear
+
+    def tell_and_clear() -> None:  # the driver's thread is that fast
+        exchange.tell(off)
+        clear()
+
+    monkeypatch.setattr(exchange._wake, "clear", tell_and_clear)
+    assert condition_of(backend) == off
+
+
 def test_bus_off_that_is_not_told(opened: Open) -> None:
     bus, backend = opened("ixxat")
     bus.mode = can.BusState.ERROR
