@@ -15,6 +15,7 @@ import pytest
 from hypothesis import settings
 
 from canbroker.configuration import sources
+from canbroker.keys.identity import KEY_VARIABLE
 from canbroker.transport.place import ADDRESS_VARIABLE
 from canbroker.transport.runtime import Runtime
 from tests.support.brokers import private_runtime
@@ -39,7 +40,10 @@ def nothing_configured(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Non
         patch.setattr(sources, "SYSTEM_FILE", home / "system.conf")
         files = [name for name in can.util.CONFIG_FILES if name != system_file]
         patch.setattr(can.util, "CONFIG_FILES", files)
-        configuring = (*sources.variables(None), ADDRESS_VARIABLE, "CANBROKER_AUTOSTART")
+        configuring = (
+            *(*sources.variables(None), ADDRESS_VARIABLE, "CANBROKER_AUTOSTART"),
+            *(KEY_VARIABLE, "XDG_CONFIG_HOME"),
+        )
         for name in [name for name in os.environ if name.startswith(configuring)]:
             patch.delenv(name)
         yield

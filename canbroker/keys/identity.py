@@ -12,7 +12,7 @@ from canbroker.keys import files, secret_file
 from canbroker.model.key import PublicKey, SecretKey
 from canbroker.transport import curve
 
-#: A secret key as text, for CI, where secrets come in variables.
+#: The content of a file with a secret key, for CI, where secrets come in variables.
 KEY_VARIABLE: Final = "CANBROKER_KEY"
 
 
@@ -38,7 +38,8 @@ def find_identity() -> Identity | None:
     """
     text = os.environ.get(KEY_VARIABLE)
     if text:
-        secret, origin = _of_variable(text), f"environment variable {KEY_VARIABLE}"
+        origin = f"environment variable {KEY_VARIABLE}"
+        secret = secret_file.parse(text.encode("ascii", "replace"), origin)
     else:
         path = identity_path()
         found = secret_file.load(path)
@@ -60,12 +61,3 @@ def load_identity() -> Identity:
             f"{KEY_VARIABLE}; make one: canbroker keys new"
         )
     return found
-
-
-def _of_variable(text: str) -> SecretKey:
-    try:
-        return SecretKey.parse(text.strip())
-    except ValueError as error:
-        fault = str(error)
-    # Outside of the handler: no part of the text is in the exception's context.
-    raise CanInitializationError(f"environment variable {KEY_VARIABLE}: {fault}")

@@ -16,6 +16,7 @@ import pytest
 
 from canbroker.backends import configured
 from canbroker.configuration.broker_file import parse
+from canbroker.keys import authorized
 from canbroker.transport.runtime import Runtime
 from tests.docs.pages import GOLDEN, PAGES, Block, blocks, fences
 
@@ -29,6 +30,12 @@ _NAMED_BY_NOBODY = {
 }
 
 _WITH_SNIPPETS = [page for page in PAGES if page != GOLDEN and blocks(page)]
+
+
+@pytest.fixture(autouse=True)
+def keys_of_their_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / ".config"))
+    monkeypatch.setenv("HOME", str(tmp_path))
 
 
 @pytest.mark.timeout(120)
@@ -119,7 +126,9 @@ def _environment() -> dict[str, str]:
 
 def _check(block: Block) -> None:
     """That a file which is shown is what it says, before anything is put in place of hardware."""
-    if block.language == "toml":
+    if block.title == "authorized.toml":
+        assert authorized.parse(block.text, block.title).grants
+    elif block.language == "toml":
         assert configured.check(parse(block.text, str(block.title)))
     elif block.language == "python":
         compile(block.text, str(block.title), "exec")

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Final
 
-from tests.fuzz import devices, files, gateway, texts, wire
+from tests.fuzz import devices, files, gateway, keys, texts, wire
 
 Target = Callable[[bytes], None]
 
@@ -36,6 +36,13 @@ TARGETS: Final[Mapping[str, Target]] = {
     "dump-filters": texts.dump_filters,
     "toml": texts.toml,
     "ini": texts.ini,
+    "public-key": keys.public_key,
+    "secret-key": keys.secret_key,
+    "key-file": keys.key_file,
+    "identifiers": keys.identifiers,
+    "authorized": keys.authorized_file,
+    "known-brokers": keys.known_file,
+    "key-datagram": keys.datagram,
     "slcan": devices.slcan,
     "simulator": devices.simulator,
     "raw-can": devices.raw_can,

@@ -51,9 +51,11 @@ def test_the_identity_is_that_of_the_variable_or_the_file(
     found = load_identity()
     assert (found.secret, found.public, found.origin) == (KEY, PUBLIC, f"{folder / 'identity'}")
     other_public, other = curve.new_pair()
-    monkeypatch.setenv(KEY_VARIABLE, f" {other.reveal_text()}\n")
-    found = load_identity()
-    assert (found.public, found.origin) == (other_public, f"environment variable {KEY_VARIABLE}")
+    for text in (f" {other.reveal_text()}\n", f"# as in a file\n{other.reveal_text()}\n"):
+        monkeypatch.setenv(KEY_VARIABLE, text)
+        found = load_identity()
+        assert found.public == other_public
+        assert found.origin == f"environment variable {KEY_VARIABLE}"
     monkeypatch.setenv(KEY_VARIABLE, "")
     assert load_identity().public == PUBLIC
 
@@ -98,14 +100,16 @@ def test_a_file_that_is_not_text_is_told_without_the_secret() -> None:
     _shows_nothing(caught.value)
 
 
-@pytest.mark.parametrize("text", [DIGITS, f"cb1-secret:{DIGITS}x", f"cb1-secret:{DIGITS[:30]}"])
+@pytest.mark.parametrize(
+    "text", [DIGITS, f"cb1-secret:{DIGITS}x", f"cb1-secret:{DIGITS[:30]}", f"\udcff{DIGITS}"]
+)
 def test_a_fault_of_the_variable_is_told_without_the_secret(
     folder: Path, monkeypatch: pytest.MonkeyPatch, text: str
 ) -> None:
     monkeypatch.setenv(KEY_VARIABLE, text)
     with pytest.raises(CanInitializationError) as caught:
         load_identity()
-    assert str(caught.value).startswith(f"environment variable {KEY_VARIABLE}: ")
+    assert str(caught.value).startswith(f"environment variable {KEY_VARIABLE}, line 1: ")
     _shows_nothing(caught.value)
 
 
