@@ -106,6 +106,16 @@ FORMATS: Final[Mapping[str, Format]] = {
             needs=_PYTHON_CAN,
         ),
         Format(
+            "mf4",
+            "ASAM MF4",
+            (".mf4",),
+            "canbroker.logs.mf4:Mf4Reader",
+            "canbroker.logs.mf4:Mf4Writer",
+            Holds(channels=_NUMBERED),
+            needs=Needs("asammdf", "mf4"),
+            survives=False,
+        ),
+        Format(
             "csv",
             "CSV, as python-can has it",
             (".csv",),
