@@ -90,6 +90,8 @@ if TYPE_CHECKING:
     )
     from canbroker.model.message import Message
     from canbroker.model.protection import E2E, Counter, Crc8
+    from canbroker.playback.replaying import replay
+    from canbroker.playback.report import ReplayReport
 
 __all__ = [
     "E2E",
@@ -120,11 +122,13 @@ __all__ = [
     "PeriodicTask",
     "Printer",
     "RedirectReader",
+    "ReplayReport",
     "RestartableCyclicTaskABC",
     "ThreadSafeBus",
     "detect_available_configs",
     "lease",
     "rc",
+    "replay",
 ]
 
 # "from can.message import Message", and others of python-can's modules: each is a file there.
@@ -172,6 +176,8 @@ _HOMES: Final = {
     ),
     "canbroker.bus.periodic.task": ("PeriodicTask",),
     "canbroker.model.protection": ("E2E", "Counter", "Crc8"),
+    "canbroker.playback.replaying": ("replay",),
+    "canbroker.playback.report": ("ReplayReport",),
 }
 #: Names of python-can's own, which is imported when one of them is used.
 _PYTHON_CANS: Final = frozenset(

@@ -55,9 +55,10 @@ class Sending:
         deadline: int | None,
         *,
         taken: bool,
+        due_ns: int = 0,
     ) -> None:
         """As :meth:`Transmitter.send`."""
-        self._in_turn(deadline, functools.partial(self._send, frames, deadline, taken))
+        self._in_turn(deadline, functools.partial(self._send, frames, deadline, taken, due_ns))
 
     def offer(self, frames: Sequence[Frame], expires_ns: int, failed: Failed) -> Unanswered | None:
         """As :meth:`Transmitter.offer`. ``None``, too, if other threads send all the time."""
@@ -94,6 +95,10 @@ class Sending:
             except CanTimeoutError:
                 return
 
+    def pending(self) -> int:
+        """As :meth:`Transmitter.pending`."""
+        return self._in_turn(None, self._pending)
+
     def flush(self, deadline: int | None) -> None:
         """As :meth:`Transmitter.flush`."""
         self._in_turn(deadline, functools.partial(self._flush, deadline))
@@ -118,10 +123,17 @@ class Sending:
         finally:
             self._finish()
 
-    def _send(self, frames: Sequence[Frame], deadline: int | None, taken: bool) -> None:
+    def _send(
+        self, frames: Sequence[Frame], deadline: int | None, taken: bool, due_ns: int
+    ) -> None:
         self._check_open()
         self._reception.follow()
-        self.transmitter.send(frames, deadline, taken=taken)
+        self.transmitter.send(frames, deadline, taken=taken, due_ns=due_ns)
+
+    def _pending(self) -> int:
+        self._check_open()
+        self._reception.follow()
+        return self.transmitter.pending()
 
     def _offer(self, frames: Sequence[Frame], expires_ns: int, failed: Failed) -> Unanswered | None:
         self._check_open()

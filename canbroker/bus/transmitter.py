@@ -51,6 +51,10 @@ class Failure(NamedTuple):
 #: Called for each frame that was not sent: why, and whether it has just expired.
 Failed: TypeAlias = Callable[[Failure, bool], None]
 
+#: Called when the driver has taken all frames up to a token's: the token, and when it took the last
+#: one, by the wall clock of the channel's host.
+Taken: TypeAlias = Callable[[int, int], None]
+
 
 class TransmitLink(Protocol):
     """What a transmitter needs of :class:`canbroker.transport.links.KeepingLink`."""
@@ -103,7 +107,8 @@ class Transmitter:
     """Sends frames to a channel actor and accounts for each of them.
 
     One thread at a time, except :attr:`unanswered`. ``sent`` counts the frames that the driver
-    took, ``failed`` the others; ``token`` is that of the last request.
+    took, ``failed`` the others; ``token`` is that of the last request. ``on_taken`` may be called
+    again for the same answer.
     """
 
     def __init__(
@@ -120,6 +125,7 @@ class Transmitter:
         self.failed = 0
         self.unanswered = 0  # frames
         self.closing = False
+        self.on_taken: Taken | None = None
         self._client_id = client_id
         self._watch = watch
         self._wake = wake
@@ -138,11 +144,13 @@ class Transmitter:
         deadline: int | None,
         *,
         taken: bool,
+        due_ns: int = 0,
     ) -> None:
         """Sends frames as one request, at most ``MAX_FRAMES`` of the protocol.
 
         Waits for room in the queue until ``deadline``; if ``taken``, then until the driver has
-        taken the frames. A later failure is raised by the next call.
+        taken the frames. A later failure is raised by the next call. The channel keeps the frames
+        until ``due_ns``; 0 is at once.
 
         :raises CanTimeoutError: that did not happen in time; none of the frames is sent later.
         :raises CanOperationError: the channel is down, or an earlier frame has failed.
@@ -162,7 +170,7 @@ class Transmitter:
         if not (taken and deadline) and self._locked:
             # The channel refuses it at once, and this call should raise that.
             taken, deadline = True, self._now() + _ANSWER_NS
-        request = self._request(frames, deadline if deadline and taken else 0, None)
+        request = self._request(frames, deadline if deadline and taken else 0, None, due_ns)
         if taken and deadline:
             self._await(request, deadline)
 
@@ -246,12 +254,21 @@ class Transmitter:
         self._locked = self._is_locked()
 
     def _request(
-        self, frames: Sequence[Frame], expires_ns: int, failed: Failed | None
+        self,
+        frames: Sequence[Frame],
+        expires_ns: int,
+        failed: Failed | None,
+        due_ns: int = 0,
     ) -> Unanswered:
         self.token += 1
         expires_ns = self._watch.clock.deadline(expires_ns)
+        origins = None
+        if due_ns:
+            due_ns, origins = self._watch.clock.deadline(due_ns), ()  # all are ours
         if not self._link.send(
-            encode_request(self._client_id, self.token, expires_ns, frames, self._epoch)
+            encode_request(
+                self._client_id, self.token, expires_ns, frames, self._epoch, origins, due_ns
+            )
         ):
             raise CanTimeoutError(f"cannot send {describe(frames[0])}: the socket's queue is full")
         request = Unanswered(self.token, frames, failed)
@@ -317,6 +334,8 @@ class Transmitter:
         if reply.status == Status.OK:
             while self._requests and self._requests[0].token <= reply.token:
                 self._pop(0, self._requests[0].count)
+            if self.on_taken is not None:
+                self.on_taken(reply.token, reply.timestamp_ns)
         elif reply.status == Status.STALE:
             self._give_up(reply.reason, reply.token)
         else:

@@ -12,11 +12,14 @@ from rich.progress import (
     Progress,
     ProgressColumn,
     Task,
+    TaskProgressColumn,
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
 from rich.text import Text
+
+from canbroker.playback.report import Progress as ReplayProgress
 
 
 class _Rate(ProgressColumn):
@@ -46,3 +49,40 @@ def progress(title: str, total: int | None) -> Iterator[Callable[[int], None]]:
     with bar:
         task = bar.add_task(title, total=total)
         yield lambda frames: bar.advance(task, frames)
+
+
+class _Reached(ProgressColumn):
+    """The place in the recording, the rate, and how late frames are."""
+
+    def render(self, task: Task) -> Text:
+        reached: ReplayProgress | None = task.fields["reached"]
+        if reached is None:
+            return Text("")
+        minutes, seconds = divmod(reached.position, 60)
+        rate = reached.sent / task.elapsed if task.elapsed else 0
+        late = Text(f"{reached.late * 1e3:.2f} ms late", style="red" if reached.late > 5e-3 else "")
+        place = f"at {minutes:02.0f}:{seconds:06.3f}  {reached.sent:,} frames  {rate:,.0f}/s  "
+        return Text.assemble((place, "cyan"), late)
+
+
+@contextmanager
+def replay_progress(title: str) -> Iterator[Callable[[ReplayProgress], None]]:
+    """Like :func:`progress`, for a replay, whose progress the yielded function takes."""
+    console = Console(stderr=True)
+    bar = Progress(
+        TextColumn("{task.description}", markup=False),
+        BarColumn(bar_width=20),
+        TaskProgressColumn(),
+        _Reached(),
+        TimeElapsedColumn(),
+        console=console,
+        disable=not console.is_terminal,
+    )
+    with bar:
+        task = bar.add_task(title, total=None, reached=None)
+
+        def show(reached: ReplayProgress) -> None:
+            total = None if reached.share is None else 1.0
+            bar.update(task, total=total, completed=reached.share or 0, reached=reached)
+
+        yield show

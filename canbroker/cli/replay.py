@@ -2,38 +2,104 @@
 
 from __future__ import annotations
 
-import itertools
 import os
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from contextlib import ExitStack
+from datetime import datetime
 from pathlib import Path
 from typing import Final
 
 import click
 
-from canbroker.cli.common import NotNegative, Opener, opens_channels, outgoing
-from canbroker.cli.progress import progress
-from canbroker.client import Bus
+from canbroker.cli.common import NotNegative, Opener, opens_channels
+from canbroker.cli.progress import replay_progress
 from canbroker.errors import CanInitializationError
-from canbroker.logs.candump import LogEntry
-from canbroker.logs.pacing import Pace
-from canbroker.logs.reader import LogReader, RecordedTime
-from canbroker.model.frame import ERROR
-from canbroker.model.message import Message
-from canbroker.system import clock
+from canbroker.logs.candump import parse_dump_filters
+from canbroker.logs.reader import LogReader
+from canbroker.model.filters import EVERYTHING, FilterSet
+from canbroker.playback.player import Choice, Player, Stop
+from canbroker.playback.replaying import look_through, timing_of
+from canbroker.playback.route import Route, Target
+from canbroker.playback.window import Moment, Window
 
 #: What stands for standard input, as a file.
 _STANDARD_INPUT: Final = Path("-")
+
+
+def filters_of(_context: object, _parameter: object, text: str | None) -> FilterSet:
+    """:raises click.BadParameter: a filter does not parse."""
+    try:
+        return EVERYTHING if text is None else parse_dump_filters(text)
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from error
+
+
+def moment(_context: object, _parameter: object, text: str | None) -> Moment | None:
+    """:raises click.BadParameter: neither a number nor a time."""
+    if text is None:
+        return None
+    try:
+        return float(text)
+    except ValueError:
+        pass
+    try:
+        return datetime.fromisoformat(text)
+    except ValueError:
+        expected = "neither seconds nor a time such as 2026-11-30T12:00:00"
+        raise click.BadParameter(f"{text!r} is {expected}") from None
+
+
+def loop_count(text: str) -> int | None:
+    """How often to play; ``None`` is for ever.
+
+    :raises click.BadParameter: neither a number above 0 nor ``i``.
+    """
+    if text in {"i", "infinite"}:
+        return None
+    if not text.isascii() or not text.isdigit() or len(text) > 18 or int(text) < 1:
+        raise click.BadParameter(f"{text!r} is neither a number above 0 nor i (infinite)")
+    return int(text)
+
+
+def target(arguments: Iterable[str], maps: Iterable[str] = ()) -> Target:
+    """Where frames go, by arguments ``CHANNEL`` or ``CHANNEL=LOGGED`` and maps ``LOGGED=CHANNEL``.
+
+    :raises click.UsageError: they do not fit together.
+    """
+    pairs = [argument.rpartition("=") for argument in arguments]  # as canplayer: where to, what
+    mapped = [(logged, channel) for logged, _, channel in (text.partition("=") for text in maps)]
+    if len(pairs) == 1 and not pairs[0][1] and not mapped:
+        return pairs[0][2]
+    assigned = dict(mapped) | {interface: channel for channel, _, interface in pairs}
+    if not all(assigned) or not all(assigned.values()) or not all(pair[1] for pair in pairs):
+        raise click.UsageError(
+            "give one CHANNEL, or assignments CHANNEL=LOGGED or --map LOGGED=CHANNEL"
+        )
+    return assigned or None
 
 
 @click.command()
 @click.argument("path", metavar="FILE", type=click.Path(path_type=Path, allow_dash=True))
 @click.argument("targets", metavar="[CHANNEL | CHANNEL=LOGGED...]", nargs=-1)
 @click.option(
+    "--map",
+    "maps",
+    metavar="LOGGED=CHANNEL",
+    multiple=True,
+    help="Send what the log has of LOGGED (a name or number) to CHANNEL. Repeatable.",
+)
+@click.option(
+    "--filter",
+    "filters",
+    metavar="FILTER,...",
+    callback=filters_of,
+    help="Only frames that pass: id:mask or id~mask, as for dump.",
+)
+@click.option(
     "--speed",
     metavar="X",
-    type=NotNegative(),
+    type=NotNegative(1e9),
     default=1.0,
     show_default=True,
     help="Times as fast as recorded; 0 is as fast as possible.",
@@ -54,17 +120,37 @@ _STANDARD_INPUT: Final = Path("-")
     help="Ignore the timestamps: wait this many milliseconds between frames.",
 )
 @click.option(
+    "--skip-gaps",
+    metavar="SECONDS",
+    type=NotNegative(1e9),
+    help="Pauses of the recording that are longer last only this long.",
+)
+@click.option(
+    "--from",
+    "begin",
+    metavar="MOMENT",
+    callback=moment,
+    help="Begin there: seconds from the first frame, or a time (ISO 8601).",
+)
+@click.option("--to", "end", metavar="MOMENT", callback=moment, help="End there; likewise.")
+@click.option(
     "--strict",
     is_flag=True,
     help="Refuse a log with lines that are not frames, before anything is sent.",
 )
 @opens_channels("-b", "--bitrate")
-def replay(
+def replay(  # noqa: PLR0913 - an option each
+    *,
     path: Path,
     targets: tuple[str, ...],
+    maps: tuple[str, ...],
+    filters: FilterSet,
     speed: float,
     loop: int | None,
     gap_ms: float | None,
+    skip_gaps: float | None,
+    begin: Moment | None,
+    end: Moment | None,
     strict: bool,
     opener: Opener,
 ) -> None:
@@ -74,164 +160,32 @@ def replay(
     to CHANNEL; or, for each assignment, those of its interface LOGGED to CHANNEL, and no others;
     or, with neither, to the channels that are named like its interfaces.
 
-    Lines that are not frames are skipped, and counted on standard error at the end. Where the
-    recording clock steps back, timing starts anew.
+    Frames are sent ahead, and the channel keeps them until they are due. Ctrl-C takes back those
+    that are waiting. Lines that are not frames are skipped, and counted on standard error at the
+    end, as are frames that cannot be sent. Where the recording clock steps back, timing starts
+    anew. A moment without a time zone is local time.
 
     \b
     Examples:
       canbroker replay drive.log can0
-      canbroker replay drive.log body=can0 virtual.x=can1 --speed 2 -l i
+      canbroker replay drive.log --map can0=body --map can1=virtual.x --speed 2 -l i
+      canbroker replay drive.log can0 --from 60 --to 90 --filter 123:7FF
       zcat drive.log.gz | canbroker replay - can0
     """
-    route = Route(targets)
-    timing = EvenTime(gap_ms) if gap_ms is not None else RecordedTime(speed)
+    timing = timing_of(speed, None if gap_ms is None else gap_ms / 1000, skip_gaps)
+    route = Route(target(targets, maps))
     with ExitStack() as stack:
         log = stack.enter_context(_opened(path, strict))
-        if not log.seekable and loop != 1:
-            raise click.UsageError(f"{log.name} can be played once only")
-        if log.seekable:
-            _look_through(log, route, strict)
-        player = stack.enter_context(Player(route, opener, timing))
-        stack.callback(_report, log, player)
-        with progress(f"replay {log.name}", None) as advance:
-            for number in itertools.count() if loop is None else range(loop):
-                if number:
-                    timing.restart()
-                for batch in log.batches():
-                    player.play(batch, advance)
-                player.end_reading(log.name)
-                if not player.sent:
-                    break
-        player.flush()
-
-
-def loop_count(text: str) -> int | None:
-    """How often to play; ``None`` is for ever.
-
-    :raises click.BadParameter: neither a number above 0 nor ``i``.
-    """
-    if text in {"i", "infinite"}:
-        return None
-    if not text.isascii() or not text.isdigit() or len(text) > 18 or int(text) < 1:
-        raise click.BadParameter(f"{text!r} is neither a number above 0 nor i (infinite)")
-    return int(text)
-
-
-class Route:
-    """Where the frames of a log go: one channel, one for each assigned interface, or by name."""
-
-    def __init__(self, targets: Iterable[str]) -> None:
-        """:raises click.UsageError: arguments that do not fit together."""
-        #: Channels by the interfaces of the log that are assigned to them.
-        self.assigned: dict[str, str] = {}
-        self._only: str | None = None
-        pairs = [target.rpartition("=") for target in targets]  # as canplayer: where to, what
-        if len(pairs) == 1 and not pairs[0][1]:
-            self._only = pairs[0][2]
-            return
-        for channel, _, interface in pairs:
-            if not interface or not channel:
-                raise click.UsageError("give one CHANNEL, or assignments CHANNEL=LOGGED")
-            self.assigned[interface] = channel
-
-    def channel(self, interface: str) -> str | None:
-        """Where the frames of an interface go; ``None``: they are not sent."""
-        if self._only is not None:
-            return self._only
-        return self.assigned.get(interface) if self.assigned else interface
-
-
-class EvenTime:
-    """When each frame is due that follows the one before it at a fixed distance."""
-
-    def __init__(self, gap_ms: float) -> None:
-        self._gap_ns = gap_ms * clock.MILLISECOND
-        self._count = 0
-
-    def due_ns(self, _timestamp_ns: int) -> int:
-        self._count += 1
-        return round((self._count - 1) * self._gap_ns)
-
-    def restart(self) -> None:
-        """The log starts again, at the same distance from its last frame."""
-
-
-class Player:
-    """Sends the entries of a log when they are due. One thread; closes the channels it opened."""
-
-    def __init__(self, route: Route, opener: Opener, timing: RecordedTime | EvenTime) -> None:
-        #: Those of the first reading, which are not sent.
-        self.error_frames = 0
-        self.sent = 0
-        self._route = route
-        self._opener = opener
-        self._timing = timing
-        self._pace = Pace()
-        self._opened = ExitStack()
-        self._buses: dict[str, Bus] = {}  # by channel
-        self._unseen = set(route.assigned)
-        self._is_first_reading = True
-
-    def __enter__(self) -> Player:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._opened.close()
-
-    def play(self, batch: list[LogEntry], advance: Callable[[int], None]) -> None:
-        """Returns when the last entry has been sent. Time stands still while channels are opened.
-
-        :param advance: is told how many frames have been sent.
-        :raises CanError: a channel cannot be opened, or does not take a frame.
-        """
-        playable: list[tuple[int, LogEntry]] = []
-        channels = dict.fromkeys(self._route.assigned.values())  # at once, used so far or not
-        for entry in batch:
-            channel = self._route.channel(entry.interface)
-            self._unseen.discard(entry.interface)
-            if channel is None:
-                continue
-            if entry.frame.flags & ERROR:
-                self.error_frames += self._is_first_reading
-                continue
-            channels[channel] = None
-            playable.append((self._timing.due_ns(entry.timestamp_ns), entry))
-        self._open(channels)
-        for due in self._pace.due_together(playable):
-            self._send(due)
-            self.sent += len(due)
-            advance(len(due))
-
-    def end_reading(self, name: str) -> None:
-        """The log ``name`` was read to its end.
-
-        :raises CanInitializationError: it has not had an interface that is assigned.
-        """
-        self._is_first_reading = False
-        if self._unseen:
-            raise CanInitializationError(f"{name} has no interface {min(self._unseen)!r}")
-
-    def flush(self) -> None:
-        """Returns when all has been sent."""
-        for bus in self._buses.values():
-            bus.flush()
-
-    def _open(self, channels: Iterable[str]) -> None:
-        missing = [channel for channel in channels if channel not in self._buses]
-        if missing:
-            with self._pace.standing_still():
-                for channel in missing:
-                    self._buses[channel] = self._opened.enter_context(self._opener.open(channel))
-
-    def _send(self, due: list[LogEntry]) -> None:
-        """Sends what is due, in one request for each bus."""
-        batches: dict[Bus, list[Message]] = {}
-        for entry in due:
-            channel = self._route.channel(entry.interface)
-            if channel is not None:
-                batches.setdefault(self._buses[channel], []).append(outgoing(entry.frame))
-        for bus, messages in batches.items():
-            bus.send_batch(messages)
+        try:
+            choice = Choice(filters, Window(begin, end))
+            look_through(log, route, strict=strict, loops=loop)
+        except ValueError as error:
+            raise click.UsageError(str(error)) from error
+        told = stack.enter_context(replay_progress(f"replay {path.name}"))
+        player = Player(route, opener.open, timing, choice, Stop(), told)
+        stack.callback(_report, player)
+        stack.enter_context(player)
+        player.play(log, loop)
 
 
 def _opened(path: Path, strict: bool) -> LogReader:
@@ -244,25 +198,7 @@ def _opened(path: Path, strict: bool) -> LogReader:
     return LogReader.open(path, strict=strict)
 
 
-def _look_through(log: LogReader, route: Route, strict: bool) -> None:
-    """Finds what can be found before anything is sent.
-
-    :raises click.UsageError: an assigned interface is not in the log.
-    :raises CanInitializationError: a line is not a frame, and ``strict``; or no line is one.
-    """
-    if strict:
-        for _ in log.batches():
-            pass
-    if route.assigned:
-        missing, logged = log.missing(set(route.assigned))
-        if missing:
-            has = ", ".join(logged) or "none"
-            raise click.UsageError(f"{log.name} has no interface {min(missing)!r}; it has: {has}")
-
-
-def _report(log: LogReader, player: Player) -> None:
-    """Says once what of the log was not sent."""
-    if log.skipped and log.found:
-        click.echo(f"canbroker: replay: {log.name}: {log.skipped}", err=True)
-    if player.error_frames:
-        click.echo(f"canbroker: replay: {player.error_frames} error frames are not sent", err=True)
+def _report(player: Player) -> None:
+    """Says once what was not sent."""
+    for line in player.report().lines():
+        click.echo(f"canbroker: replay: {line}", err=True)

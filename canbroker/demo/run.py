@@ -33,7 +33,8 @@ from canbroker.demo.roles import Role, cast
 from canbroker.demo.screen import Screen
 from canbroker.errors import CanInitializationError, CanOperationError
 from canbroker.logs import candump
-from canbroker.logs.reader import LogReader, RecordedTime, Skipped
+from canbroker.logs.reader import LogReader, Skipped
+from canbroker.logs.timing import RecordedTime
 from canbroker.model.filters import FilterSet, validate
 from canbroker.model.frame import ERROR, FD, Frame
 from canbroker.simulator import SimulatorOptions, traffic

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import codecs
 import io
+import os
 import re
 from collections import Counter
 from collections.abc import Iterator
@@ -18,25 +19,12 @@ from typing import Final
 
 from canbroker.errors import CanInitializationError
 from canbroker.logs.candump import LogEntry, parse_log_line, quoted
-from canbroker.system import clock
 
 #: Bytes to read at once: about 370 lines, which take a millisecond.
 _CHUNK: Final = 1 << 14
 
 #: The longest line that candump writes is a CAN XL frame, with about 4,200 bytes.
 _MAX_LINE: Final = 8192
-
-#: A larger step back means that the clock was set. Several adapters' frames may be out of order.
-_MAX_DISORDER_NS: Final = 100 * clock.MILLISECOND
-
-#: A longer pause means that the clock was set.
-_MAX_PAUSE_NS: Final = 24 * 3600 * clock.SECOND
-
-#: Longer than anyone waits; a sleep's duration has 63 bits.
-_FOREVER_NS: Final = 2**62
-
-#: The pause between a log's last frame and its first one when the log is repeated.
-_LOOP_GAP_NS: Final = clock.MILLISECOND
 
 #: An error names at most this many interfaces.
 _MAX_NAMES: Final = 32
@@ -110,6 +98,7 @@ class LogReader:
         self._strict = strict
         self._whole = whole
         self._is_counted = self._is_begun = self._in_line = False
+        self._size: int | None = None  # in bytes
 
     @classmethod
     def open(cls, path: Path | str, *, strict: bool = False) -> LogReader:
@@ -134,6 +123,17 @@ class LogReader:
     def seekable(self) -> bool:
         """Whether the log can be read more than once."""
         return self._file.seekable()
+
+    @property
+    def position(self) -> float | None:
+        """How much of the file has been read, 0 to 1; ``None`` for a pipe."""
+        if not self.seekable:
+            return None
+        if self._size is None:
+            read = self._file.tell()
+            self._size = self._file.seek(0, os.SEEK_END)
+            self._file.seek(read)
+        return self._file.tell() / self._size if self._size else 1.0
 
     def __iter__(self) -> Iterator[LogEntry]:
         """:raises CanInitializationError: see :meth:`batches`."""
@@ -206,45 +206,6 @@ class LogReader:
                 yield [_text(rest, is_start)]
         except OSError as error:
             raise _unreadable(self.name, error) from error
-
-
-class RecordedTime:
-    """Calculates when each frame of a log is due, in nanoseconds after the first one.
-
-    If the recording clock steps back, timing starts again, as with canplayer: the next frame
-    follows at once, and later ones keep their distance from it. The same happens if the clock
-    steps forward by more than a day, as when a computer without a battery-backed clock learns the
-    date. Frames that are only slightly out of order, as in a merged log, keep their order.
-
-    :param speed: how many times as fast as recorded; 0 makes everything due at once.
-    """
-
-    def __init__(self, speed: float) -> None:
-        self._speed = speed
-        self._origin_ns: int | None = None  # the time stamp of the frame that is due at 0
-        self._latest_ns = 0
-        self._begun_ns = 0  # when this reading of the log started
-
-    def due_ns(self, timestamp_ns: int) -> int:
-        """When the next frame is due; call it for each frame in the order of the log."""
-        if self._origin_ns is None:
-            self._origin_ns = self._latest_ns = timestamp_ns
-        elif not -_MAX_DISORDER_NS <= timestamp_ns - self._latest_ns <= _MAX_PAUSE_NS:
-            self._origin_ns += timestamp_ns - self._latest_ns
-            self._latest_ns = timestamp_ns
-        else:
-            self._latest_ns = max(self._latest_ns, timestamp_ns)
-        return self._begun_ns + self._offset_ns()
-
-    def restart(self) -> None:
-        """Repeats the log, one millisecond after its last frame unless ``speed`` is 0."""
-        self._begun_ns += self._offset_ns() + (_LOOP_GAP_NS if self._speed else 0)
-        self._origin_ns = None
-
-    def _offset_ns(self) -> int:
-        if not self._speed or self._origin_ns is None:
-            return 0
-        return round(min((self._latest_ns - self._origin_ns) / self._speed, _FOREVER_NS))
 
 
 def _text(line: bytes, is_first: bool) -> str:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from canbroker.logs.reader import LogReader, RecordedTime, Skipped
+from canbroker.logs.reader import LogReader, Skipped
+from canbroker.logs.timing import RecordedTime
 from canbroker.model.frame import Frame
 
 

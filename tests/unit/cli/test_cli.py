@@ -3,6 +3,7 @@ from __future__ import annotations
 import itertools
 import subprocess
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from click.testing import CliRunner
 from canbroker.cli import COMMANDS, CommandTable, cli
 from canbroker.cli.common import parameter
 from canbroker.cli.dump import HumanLines, LogLines, Losses, wanted_channel
-from canbroker.cli.replay import EvenTime, Route, loop_count
+from canbroker.cli.replay import loop_count, moment, target
 from canbroker.cli.tables import bitrate, duration, program_name
 from canbroker.delivery.order import REPLACED, SLOW, Loss
 from canbroker.delivery.tap import Dropped, Interrupted, Missed, Restarted, Resumed
@@ -339,24 +340,38 @@ def test_bitrates() -> None:
 # ----------------------------------------------------------------------------------------- replay
 
 
-def test_frames_at_a_fixed_distance() -> None:
-    timing = EvenTime(2.5)
-    assert [timing.due_ns(stamp) for stamp in (5, 1, 3)] == [0, 2_500_000, 5 * MS]
-    timing.restart()
-    assert timing.due_ns(5) == 7_500_000
+def test_where_the_frames_of_a_log_go() -> None:
+    assert target([]) is None
+    assert target(["body"]) == "body"
+    assert target(["a=b=can1", "body=can2"]) == {"can1": "a=b", "can2": "body"}
+    assert target([], ["1=can0", "2=a=b"]) == {"1": "can0", "2": "a=b"}
+    assert target(["body=can1"], ["1=can0"]) == {"can1": "body", "1": "can0"}
 
 
-def test_where_the_interfaces_of_a_log_go() -> None:
-    by_name, only, assigned = Route([]), Route(["body"]), Route(["a=b=can1", "body=can2"])
-    assert [by_name.channel(name) for name in ("can0", "can1")] == ["can0", "can1"]
-    assert [only.channel(name) for name in ("can0", "can1")] == ["body", "body"]
-    assert [assigned.channel(f"can{n}") for n in range(3)] == [None, "a=b", "body"]
-
-
-@pytest.mark.parametrize("targets", [["a", "b"], ["a=can0", "b"], ["body="], ["=can0"]])
-def test_assignments_that_do_not_fit(targets: list[str]) -> None:
+@pytest.mark.parametrize(
+    ("arguments", "maps"),
+    [
+        (["a", "b"], []),
+        (["a=can0", "b"], []),
+        (["body="], []),
+        (["=can0"], []),
+        (["a"], ["1=can0"]),
+        ([], ["can0"]),
+        ([], ["1="]),
+        ([], ["=can0"]),
+    ],
+)
+def test_assignments_that_do_not_fit(arguments: list[str], maps: list[str]) -> None:
     with pytest.raises(click.UsageError, match="give one CHANNEL, or assignments"):
-        Route(targets)
+        target(arguments, maps)
+
+
+def test_moments_are_seconds_or_times() -> None:
+    assert moment(None, None, None) is None
+    assert moment(None, None, "60.5") == 60.5
+    assert moment(None, None, "2026-11-30T12:00:00Z") == datetime(2026, 11, 30, 12, tzinfo=UTC)
+    with pytest.raises(click.BadParameter, match="neither seconds nor a time"):
+        moment(None, None, "noon")
 
 
 # ----------------------------------------------------------------------------------------- pacing

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 
 from canbroker.errors import CanInitializationError
 from canbroker.logs.candump import LogEntry, parse_log_line
-from canbroker.logs.reader import LogReader, RecordedTime
+from canbroker.logs.reader import LogReader
+from canbroker.logs.timing import EvenTime, RecordedTime
 from canbroker.system.clock import MILLISECOND, SECOND
 
 FIRST = "(1.000000) can0 123#11"
@@ -315,3 +316,21 @@ def test_a_clock_that_learns_the_date_starts_timing_anew() -> None:
     timing = RecordedTime(1)
     stamps = [10 * SECOND, 11 * SECOND, 1_700_000_000 * SECOND, 1_700_000_002 * SECOND]
     assert [timing.due_ns(stamp) // SECOND for stamp in stamps] == [0, 1, 1, 3]
+
+
+def test_a_long_pause_may_be_cut() -> None:
+    timing = RecordedTime(2, 10 * SECOND)
+    stamps = [5 * SECOND, 6 * SECOND, 100 * SECOND, 101 * SECOND]
+    assert [timing.due_ns(stamp) / SECOND for stamp in stamps] == [0, 0.5, 5.5, 6]
+    assert timing.elapsed_ns == 96 * SECOND, "of the recording, pauses included"
+
+
+def test_frames_at_a_fixed_distance() -> None:
+    timing = EvenTime(2.5 * MILLISECOND)
+    assert [timing.due_ns(stamp) for stamp in (5, 1, 3)] == [
+        0,
+        2_500_000,
+        5 * MILLISECOND,
+    ]
+    timing.restart()
+    assert timing.due_ns(5) == 7_500_000

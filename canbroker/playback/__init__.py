@@ -1,0 +1,1 @@
+"""Sends what was recorded, in its time."""
