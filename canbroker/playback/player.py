@@ -213,7 +213,7 @@ class Player:
         """Sends a part of the log ahead; returns whether more is to be read."""
         filters, window = self._choice.filters, self._choice.window
         for entry in batch:
-            timestamp_ns, interface, frame = entry
+            timestamp_ns, interface, frame, _ = entry
             self._unseen.discard(interface)
             self._recorded.due_ns(timestamp_ns)
             place = window.place(timestamp_ns, self._recorded.elapsed_ns)
