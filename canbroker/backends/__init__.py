@@ -18,6 +18,7 @@ from canbroker.backends.base import (
     Options,
     RepeatKey,
     Repetition,
+    StampClock,
     Transmit,
 )
 from canbroker.errors import CanInitializationError, CanInterfaceNotImplementedError
@@ -32,6 +33,7 @@ __all__ = [
     "Options",
     "RepeatKey",
     "Repetition",
+    "StampClock",
     "Transmit",
     "identity_of",
     "open_backend",

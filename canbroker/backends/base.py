@@ -128,6 +128,17 @@ class BusCondition(NamedTuple):
     reason: str = ""
 
 
+class StampClock(NamedTuple):
+    """How well a clock that stamps frames is known, other than the host's own.
+
+    ``drift_ppb``: what the host's clock gains on it, in billionths. ``error_ns``: so close are time
+    stamps to the host's clock, but for the least latency of the adapter, which nobody can measure.
+    """
+
+    drift_ppb: int
+    error_ns: int
+
+
 class Backend(ABC):
     """An open adapter.
 
@@ -217,6 +228,10 @@ class Backend(ABC):
     def counters(self) -> dict[str, int]:
         """[any] Counters of errors of the adapter or its line, for ``status``."""
         return {}
+
+    def stamp_clock(self) -> StampClock | None:
+        """[recv] The clock that stamps frames; ``None``: it is the host's, or not known yet."""
+        return None
 
     @abstractmethod
     def close(self) -> None:

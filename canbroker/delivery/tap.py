@@ -9,15 +9,13 @@ in its ring. A reader that is too slow for both is told how many frames it has m
 
 from __future__ import annotations
 
-import heapq
 import logging
 from collections import deque
 from collections.abc import Iterator, Sequence
-from itertools import groupby
-from operator import itemgetter
 from types import TracebackType
-from typing import Any, Final, NamedTuple, Protocol, Self, TypeAlias, cast
+from typing import Final, NamedTuple, Protocol, Self, TypeAlias
 
+from canbroker.delivery.merging import Disorder, Merger
 from canbroker.delivery.order import Loss, Order
 from canbroker.errors import CanOperationError
 from canbroker.model.frame import EchoFrame
@@ -240,13 +238,15 @@ class Feed:
 class Tap:
     """The events of several channels as one stream. One thread; :meth:`stop` from any.
 
-    The events of each channel are in their order. Those of several channels are merged by the
-    timestamps of frames, as far as they have arrived together.
+    The events of each channel are in their order. Those of several channels are in one order of
+    time, by the timestamps of frames: a frame is held back until the other channels have told later
+    ones, or for 20 ms. :attr:`disorder` is the account of frames that came too late for that.
     """
 
     def __init__(self, feeds: Sequence[Feed]) -> None:
         """:raises CanOperationError: no file descriptor is left."""
         self._feeds = feeds
+        self._merger: Merger[Event] = Merger(len(feeds), _frames_of, _with_frames)
         self._wake = Wake()
         self._stopping = False
         self._sockets: list[Socket] = []
@@ -255,23 +255,34 @@ class Tap:
     def receive(self, timeout: float | None = None) -> list[Event]:
         """Waits for events and returns those that have arrived.
 
-        :param timeout: seconds; ``None`` waits for ever. The list is empty when it is over, after
-            :meth:`stop`, and when all channels have ended.
+        :param timeout: seconds; ``None`` waits for ever. The list is empty when it is over, and
+            when all channels have ended. After :meth:`stop` it has what was held back, once.
         """
         deadline = clock.deadline_after(timeout)
         while not self.over:
-            if events := _merged([feed.read() for feed in self._feeds]):
+            now_ns = clock.monotonic_ns()
+            self._read(now_ns)
+            if events := self._merger.take(now_ns):
                 return events
             left_ns = clock.remaining_ns(deadline)
             if left_ns == 0:
-                break
+                return []
+            due_ns = self._merger.due_ns()
+            if due_ns is not None:
+                held_ns = max(0, due_ns - now_ns)
+                left_ns = held_ns if left_ns is None else min(left_ns, held_ns)
             self._wait(left_ns)
-        return []
+        return self._merger.rest()
 
     def __iter__(self) -> Iterator[Event]:
         """Yields events until all channels have ended, or :meth:`stop` is called."""
         while not self.over:
             yield from self.receive()
+
+    @property
+    def disorder(self) -> Disorder:
+        """Frames that are handed over after later ones of other channels."""
+        return self._merger.disorder
 
     @property
     def over(self) -> bool:
@@ -299,6 +310,13 @@ class Tap:
     ) -> None:
         self.close()
 
+    def _read(self, now_ns: int) -> None:
+        for index, feed in enumerate(self._feeds):
+            if events := feed.read():
+                self._merger.add(index, events, now_ns)
+            if feed.ended:
+                self._merger.end(index)
+
     def _wait(self, left_ns: int | None) -> None:
         open_feeds = [feed for feed in self._feeds if not feed.ended]
         sockets = [socket for feed in open_feeds for socket in feed.sockets]
@@ -320,28 +338,9 @@ def _marks(order: Order) -> list[tuple[int, Loss | None]]:
     return marks
 
 
-def _merged(parts: Sequence[list[Event]]) -> list[Event]:
-    """The events of several channels, merged by the timestamps of frames."""
-    parts = [part for part in parts if part]
-    if len(parts) <= 1:
-        return parts[0] if parts else []
-    merged: list[Event] = []
-    items = heapq.merge(*map(_timed, parts), key=itemgetter(0))
-    for channel, group in groupby(items, itemgetter(1)):
-        if channel is None:
-            merged += (cast(Event, event) for _, _, event in group)
-        else:
-            merged.append(Frames(channel, [frame for _, _, frame in group]))
-    return merged
+def _frames_of(event: Event) -> list[EchoFrame]:
+    return event.frames if isinstance(event, Frames) else []
 
 
-def _timed(events: list[Event]) -> Iterator[tuple[int, str | None, Any]]:
-    """Each frame with its timestamp and channel; another event follows the frame before it."""
-    at_ns = 0
-    for event in events:
-        if isinstance(event, Frames):
-            for frame in event.frames:
-                at_ns = frame.timestamp_ns
-                yield at_ns, event.channel, frame
-        else:
-            yield at_ns, None, event
+def _with_frames(event: Event, frames: list[EchoFrame]) -> Event:
+    return Frames(event.channel, frames)

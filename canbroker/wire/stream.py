@@ -60,6 +60,17 @@ class Holder(msgspec.Struct):
     name: str
 
 
+class AdapterClock(msgspec.Struct):
+    """How well an adapter's own clock is known, which stamps the channel's frames.
+
+    ``drift_ppb``: what the host's clock gains on it, in billionths. ``error_ns``: so close are time
+    stamps to the host's clock, but for the adapter's least latency.
+    """
+
+    drift_ppb: int
+    error_ns: int
+
+
 class StateEvent(msgspec.Struct, tag_field="event", tag="state", kw_only=True):
     """The state of a channel; published when it changes and about every second.
 
@@ -70,8 +81,9 @@ class StateEvent(msgspec.Struct, tag_field="event", tag="state", kw_only=True):
     ``held_errors``: error frames that were counted instead of forwarded, by their meaning. Only
     client ``exclusive`` may transmit; ``None``: every client. ``ended``: the broker was told to
     end; otherwise a channel that falls silent may return, maybe with another broker.
-    ``connected``: ids of the processes connected to the stream, on Linux; 0 is a process of another
-    container.
+    ``clock``: the adapter's own, if it stamps the frames; ``None``: the host's does, or it is not
+    known yet. ``connected``: ids of the processes connected to the stream, on Linux; 0 is a
+    process of another container.
     """
 
     state: str
@@ -99,6 +111,7 @@ class StateEvent(msgspec.Struct, tag_field="event", tag="state", kw_only=True):
     exclusive: Holder | None = None
     ended: bool = False
     connected: list[int] = []
+    clock: AdapterClock | None = None
 
 
 class ReadyEvent(msgspec.Struct, tag_field="event", tag="ready"):

@@ -32,7 +32,7 @@ from canbroker.system import clock
 from canbroker.transport.waiter import Waiter
 from canbroker.wire import control
 from canbroker.wire.replay import Replay
-from canbroker.wire.stream import Holder, StateEvent, echo, encode_state
+from canbroker.wire.stream import AdapterClock, Holder, StateEvent, echo, encode_state
 from canbroker.wire.transmit import Status
 
 #: Clients assume that a channel is gone after three times this long without a word from it.
@@ -293,7 +293,13 @@ class Receiver:
             exclusive=self._holder,
             ended=self._ends,
             connected=self._publisher.listening.peers(),
+            clock=_clock_of(backend),
         )
+
+
+def _clock_of(backend: Backend | None) -> AdapterClock | None:
+    stamps = None if backend is None else backend.stamp_clock()
+    return None if stamps is None else AdapterClock(*stamps)
 
 
 def _is_overdue(backend: Backend, now_ns: int) -> bool:

@@ -9,7 +9,7 @@ from typing import Final
 
 import can
 
-from canbroker.backends.base import Backend, Transmit
+from canbroker.backends.base import Backend, StampClock, Transmit
 from canbroker.backends.python_can.driver import FD_PROTOCOLS, close_driver, open_driver
 from canbroker.backends.python_can.exchange import Exchange
 from canbroker.backends.python_can.options import PythonCanOptions
@@ -83,6 +83,9 @@ class PythonCanBackend(Backend):
 
     def filter(self, filters: FilterSet) -> None:
         self._reception.want(filters)
+
+    def stamp_clock(self) -> StampClock | None:
+        return self._reception.stamp_clock()
 
     def counters(self) -> dict[str, int]:
         return dict(self._reception.throttle.counts)

@@ -70,7 +70,7 @@ def to_frame(
     fault = frame_fault(identifier, as_sent, data)
     if fault is not None:
         raise MessageError(fault)
-    when = _timestamp if adapter_clock is None else adapter_clock.wall_ns
+    when = _timestamp if adapter_clock is None else adapter_clock.read
     return Frame(when(message.timestamp, wall_ns), identifier, flags, data)
 
 

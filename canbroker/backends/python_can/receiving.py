@@ -11,7 +11,7 @@ from typing import Any, Final
 
 import can
 
-from canbroker.backends.base import BusCondition
+from canbroker.backends.base import BusCondition, StampClock
 from canbroker.backends.python_can.adapter_clock import AdapterClock
 from canbroker.backends.python_can.driver import filters_itself
 from canbroker.backends.python_can.exchange import Exchange
@@ -77,6 +77,10 @@ class DriverReader:
         self._filtering = filters_itself(bus)  # False for good once that has failed
         self._wanted = EVERYTHING
         self._in_force = EVERYTHING
+
+    def stamp_clock(self) -> StampClock | None:
+        """As of :class:`Backend`."""
+        return None if self._clock is None else self._clock.quality
 
     def note_sent(self, frame: Frame) -> None:
         """A frame is about to be sent; the driver may return it."""

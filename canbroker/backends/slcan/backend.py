@@ -9,7 +9,13 @@ from itertools import chain
 
 import msgspec
 
-from canbroker.backends.base import AdapterGoneError, Backend, BusCondition, Transmit
+from canbroker.backends.base import (
+    AdapterGoneError,
+    Backend,
+    BusCondition,
+    StampClock,
+    Transmit,
+)
 from canbroker.backends.slcan.backlog import Backlog
 from canbroker.backends.slcan.checkup import NEVER_NS, Checkup
 from canbroker.backends.slcan.codec import BEL, CR, LF, LineError
@@ -173,6 +179,9 @@ class SlcanBackend(Backend):
         written = list(self._written)
         self._written.clear()
         return [*written, *self._window.abandon()]
+
+    def stamp_clock(self) -> StampClock | None:
+        return self._stamps.quality
 
     def counters(self) -> dict[str, int]:
         return dict(self._throttle.counts)

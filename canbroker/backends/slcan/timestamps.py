@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from canbroker.backends.clock_offset import ClockOffset
+from canbroker.backends.base import StampClock
+from canbroker.backends.clock_fit import ClockFit
 from canbroker.backends.slcan.codec import is_ambiguous
 from canbroker.model.frame import HARDWARE_TIMESTAMP, REMOTE, Frame
 from canbroker.system.clock import MILLISECOND, SECOND
 
 _WRAP_MS = 60_000
-_WINDOW_NS = 5 * SECOND
 #: A larger difference is not latency: a clock was set, or the adapter restarted.
 _RESYNC_NS = 5 * SECOND
 #: Times go back by more only when the wall clock was set.
@@ -28,10 +28,17 @@ class AdapterClock:
 
     def __init__(self) -> None:
         self.late_ns = 0
-        self._offset = ClockOffset(_WINDOW_NS, _RESYNC_NS)
+        self._fit = ClockFit(_RESYNC_NS)
         self._adapter_ms = 0  # unwrapped
         self._arrived_ns = 0
         self._latest_ns = 0
+
+    @property
+    def quality(self) -> StampClock | None:
+        """How well the counter is known; ``None``: not yet. It counts milliseconds."""
+        error_ns = self._fit.error_ns
+        drift_ppb = round(self._fit.drift * 1e9)
+        return None if error_ns is None else StampClock(drift_ppb, error_ns + MILLISECOND)
 
     def host_ns(self, adapter_ms: int, now_ns: int) -> int:
         """The host's time in ns at which a frame got its ``adapter_ms``; ``now_ns`` is now."""
@@ -43,7 +50,7 @@ class AdapterClock:
         adapter_ns = self._adapter_ms * MILLISECOND
         self.late_ns = now_ns - adapter_ns
         self._latest_ns = _onward(
-            adapter_ns + self._offset.update(self.late_ns, now_ns), self._latest_ns, _RESYNC_NS
+            adapter_ns + self._fit.update(self.late_ns, now_ns), self._latest_ns, _RESYNC_NS
         )
         return self._latest_ns
 
@@ -112,6 +119,11 @@ class Stamps:
         self._ahead_ns = 0  # the wall clock, of the monotonic one
         self._latest_ns = 0
         self._timekeeping = Timekeeping() if mode == "auto" else None
+
+    @property
+    def quality(self) -> StampClock | None:
+        """How well the adapter's clock is known; ``None``: it is not, or is not used."""
+        return self._clock.quality if self._used else None
 
     def stamp(self, frame: Frame, adapter_ms: int | None, wall_ns: int, now_ns: int) -> None:
         """Stamps a frame that arrived just now: at ``wall_ns`` (wall), ``now_ns`` (monotonic)."""

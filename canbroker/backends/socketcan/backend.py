@@ -12,12 +12,14 @@ import threading
 from collections.abc import Sequence
 from typing import Any, Final
 
+from canbroker.backends.adapter_clock import AdapterClock
 from canbroker.backends.base import (
     AdapterGoneError,
     Backend,
     BusCondition,
     RepeatKey,
     Repetition,
+    StampClock,
     Transmit,
 )
 from canbroker.backends.socketcan.bcm import Repeater
@@ -110,6 +112,7 @@ class SocketcanBackend(Backend):
         self._repeater = Repeater(link)
         self.repeats = self._repeater.available
         self._has_echoed = not link.echoes  # whether it is known that sent frames come back
+        self._hardware_clock = AdapterClock()  # of stamps that the controller makes
         self._overflows = 0  # as the kernel counts them, modulo 2^32
         self._throttle = Throttle(_log)
         self._gone: AdapterGoneError | None = None
@@ -219,6 +222,9 @@ class SocketcanBackend(Backend):
             if self._passing.entries != before:
                 self._set_filter()
 
+    def stamp_clock(self) -> StampClock | None:
+        return self._hardware_clock.quality
+
     def counters(self) -> dict[str, int]:
         return dict(self._throttle.counts)
 
@@ -257,7 +263,8 @@ class SocketcanBackend(Backend):
                 seconds, nanoseconds, _, _, hardware_s, hardware_ns = _TIMES.unpack(value)
                 timestamp_ns = host_ns = seconds * clock.SECOND + nanoseconds
                 if hardware_s or hardware_ns:
-                    timestamp_ns = hardware_s * clock.SECOND + hardware_ns
+                    stamp_ns = hardware_s * clock.SECOND + hardware_ns
+                    timestamp_ns = self._hardware_clock.wall_ns(stamp_ns, host_ns)
                     flags = HARDWARE_TIMESTAMP
         if message_flags & _MSG_CONFIRM:
             self._has_echoed = self._queue.confirms = True

@@ -263,14 +263,15 @@ def test_channels_are_merged_by_time_and_each_keeps_its_order() -> None:
         Interrupted("other", "unplugged"),
         stamped("one", 30, 20),
         stamped("other", 40),
-        stamped("one", 50),
     ]
+    assert tap.receive(0) == [], "the other one may tell an earlier frame still"
+    assert tap.receive(5) == [stamped("one", 50)]
     tap.close()
 
 
 def test_a_channel_that_ends_leaves_the_others() -> None:
     tap = Tap([Feed("one", Script(failure("gone"))), Feed("other", Script(pause, arriving(1)))])
-    assert tap.receive(0) == [Ended("one", "gone")]
+    assert tap.receive(1) == [Ended("one", "gone")]
     assert tap.receive(1) == [stamped("other", 1)]
     assert not tap.over
     tap.close()
