@@ -26,7 +26,7 @@ unexport PYTHONDONTWRITEBYTECODE
 .DEFAULT_GOAL := help
 .PHONY: demo test check bench docs help setup format lock clean test-newest test-socketcan \
 	test-socketcan-hw conformance ecosystem firmwares coverage fuzz soak interruptions \
-	kills crowd bench-client bench-periodic bench-socketcan bench-vendor release
+	kills crowd bench-client bench-periodic bench-replay bench-socketcan bench-vendor release
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -153,6 +153,9 @@ bench-client: $(READY)  ## what a client loads: modules, memory, milliseconds
 
 bench-periodic: $(READY)  ## how regular periodic tasks are, beside python-can's; draws a picture
 	$(BIN)/python -m benchmarks.periodic
+
+bench-replay: $(READY)  ## errors of replayed times, beside python-can's player, and canplayer where there is CAN
+	$(BIN)/python -m benchmarks.replay
 
 bench-socketcan: $(READY)  ## python-can's SocketCAN beside canbroker; without CAN: tools/can-vm -- make bench-socketcan
 	$(BIN)/python -m benchmarks.socketcan

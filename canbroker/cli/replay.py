@@ -16,11 +16,11 @@ from canbroker.cli.common import NotNegative, Opener, opens_channels
 from canbroker.cli.progress import replay_progress
 from canbroker.errors import CanInitializationError
 from canbroker.logs.candump import parse_dump_filters
-from canbroker.logs.reader import LogReader
 from canbroker.model.filters import EVERYTHING, FilterSet
 from canbroker.playback.player import Choice, Player, Stop
 from canbroker.playback.replaying import look_through, timing_of
 from canbroker.playback.route import Route, Target
+from canbroker.playback.source import CandumpLog, Log, open_log
 from canbroker.playback.window import Moment, Window
 
 #: What stands for standard input, as a file.
@@ -156,9 +156,11 @@ def replay(  # noqa: PLR0913 - an option each
 ) -> None:
     """Send the frames of a log in time, like canplayer.
 
-    FILE is what candump -L or canbroker dump -L has written, - is standard input. Its frames go
-    to CHANNEL; or, for each assignment, those of its interface LOGGED to CHANNEL, and no others;
-    or, with neither, to the channels that are named like its interfaces.
+    FILE is what candump -L or canbroker dump -L has written, or of any other format that
+    canbroker reads: its suffix says so (blf, asc, trc, csv, db, parquet, pcapng, and others). - is
+    standard input, as of candump. Its frames go to CHANNEL; or, for each assignment, those of its
+    interface or number LOGGED to CHANNEL, and no others; or, with neither, to the channels that
+    are named like its interfaces.
 
     Frames are sent ahead, and the channel keeps them until they are due. Ctrl-C takes back those
     that are waiting. Lines that are not frames are skipped, and counted on standard error at the
@@ -169,7 +171,7 @@ def replay(  # noqa: PLR0913 - an option each
     Examples:
       canbroker replay drive.log can0
       canbroker replay drive.log --map can0=body --map can1=virtual.x --speed 2 -l i
-      canbroker replay drive.log can0 --from 60 --to 90 --filter 123:7FF
+      canbroker replay drive.blf --map 1=can0 --from 60 --to 90
       zcat drive.log.gz | canbroker replay - can0
     """
     timing = timing_of(speed, None if gap_ms is None else gap_ms / 1000, skip_gaps)
@@ -188,14 +190,14 @@ def replay(  # noqa: PLR0913 - an option each
         player.play(log, loop)
 
 
-def _opened(path: Path, strict: bool) -> LogReader:
+def _opened(path: Path, strict: bool) -> Log:
     """:raises CanInitializationError: the file cannot be read."""
     if path == _STANDARD_INPUT:
         if sys.stdin is None:  # the descriptor was closed when the process began
             raise CanInitializationError("standard input is closed")
         file = os.fdopen(sys.stdin.fileno(), "rb", closefd=False)
-        return LogReader(file, "standard input", strict=strict)
-    return LogReader.open(path, strict=strict)
+        return CandumpLog(file, "standard input", strict=strict)
+    return open_log(path, strict=strict)
 
 
 def _report(player: Player) -> None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import codecs
 import io
-import os
 import re
 from collections import Counter
 from collections.abc import Iterator
@@ -98,7 +97,6 @@ class LogReader:
         self._strict = strict
         self._whole = whole
         self._is_counted = self._is_begun = self._in_line = False
-        self._size: int | None = None  # in bytes
 
     @classmethod
     def open(cls, path: Path | str, *, strict: bool = False) -> LogReader:
@@ -123,17 +121,6 @@ class LogReader:
     def seekable(self) -> bool:
         """Whether the log can be read more than once."""
         return self._file.seekable()
-
-    @property
-    def position(self) -> float | None:
-        """How much of the file has been read, 0 to 1; ``None`` for a pipe."""
-        if not self.seekable:
-            return None
-        if self._size is None:
-            read = self._file.tell()
-            self._size = self._file.seek(0, os.SEEK_END)
-            self._file.seek(read)
-        return self._file.tell() / self._size if self._size else 1.0
 
     def __iter__(self) -> Iterator[LogEntry]:
         """:raises CanInitializationError: see :meth:`batches`."""

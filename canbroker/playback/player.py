@@ -13,19 +13,19 @@ from typing import Final, Self
 from canbroker.bus.timed import TimedSending
 from canbroker.client import Bus
 from canbroker.errors import CanError, CanInitializationError, CanTimeoutError
-from canbroker.logs.candump import LogEntry
-from canbroker.logs.reader import LogReader
+from canbroker.logs.records import Record
 from canbroker.logs.timing import EvenTime, RecordedTime
 from canbroker.model.filters import EVERYTHING, FilterSet
 from canbroker.model.frame import ERROR, FD, HARDWARE_TIMESTAMP, LOOPBACK, Frame, frame_fault
 from canbroker.playback.report import Lateness, Progress, ReplayReport
 from canbroker.playback.route import Route
+from canbroker.playback.source import Log
 from canbroker.playback.window import Place, Window
 from canbroker.system import clock
 
 #: Frames are sent this long before they are due. It covers the pauses of a busy machine, and is as
 #: much as is lost when the channel's process dies.
-LEAD_NS: Final = 100 * clock.MILLISECOND
+LEAD_NS: Final = 200 * clock.MILLISECOND
 
 #: The first frame waits for this, so that those right behind it are ahead, too. Not when the log is
 #: a pipe, which may be another channel's traffic.
@@ -140,7 +140,7 @@ class Player:
         self._head_start_ns = 0
         self._told_ns = 0
         self._is_stopped = False
-        self._log: LogReader | None = None
+        self._log: Log | None = None
 
     def __enter__(self) -> Self:
         return self
@@ -161,7 +161,7 @@ class Player:
         with suppress(CanError):
             self._opened.close()
 
-    def play(self, log: LogReader, loops: int | None) -> None:
+    def play(self, log: Log, loops: int | None) -> None:
         """Returns when the adapters have taken the last frame, or when it is stopped.
 
         :param loops: ``None`` is for ever.
@@ -188,7 +188,7 @@ class Player:
         return ReplayReport(
             sent=self._sent,
             unsent=dict(self._unsent),
-            skipped=f"{log.name}: {log.skipped}" if log is not None and log.skipped else "",
+            faults=[] if log is None else [f"{log.name}: {fault}" for fault in log.faults()],
             stopped=self._is_stopped,
             taken_back=self._taken_back,
             duration=(self._now() - self._begun_ns) / clock.SECOND,
@@ -199,28 +199,30 @@ class Player:
 
     # ------------------------------------------------------------------------------- reading
 
-    def _read(self, log: LogReader) -> None:
+    def _read(self, log: Log) -> None:
         for batch in log.batches():
             self._open(self._route.known())
             if not self._play(batch):
                 break
+            self._tell()
         else:
             if self._unseen:
                 raise CanInitializationError(f"{log.name} has no interface {min(self._unseen)!r}")
         self._is_first_reading = False
 
-    def _play(self, batch: list[LogEntry]) -> bool:
+    def _play(self, batch: list[Record]) -> bool:
         """Sends a part of the log ahead; returns whether more is to be read."""
         filters, window = self._choice.filters, self._choice.window
-        for entry in batch:
-            timestamp_ns, interface, frame, _ = entry
-            self._unseen.discard(interface)
+        for record in batch:
+            frame, logged = record.frame, record.channel
+            timestamp_ns = frame.timestamp_ns
+            self._unseen.discard(logged)
             self._recorded.due_ns(timestamp_ns)
             place = window.place(timestamp_ns, self._recorded.elapsed_ns)
             if place is Place.OVER:
                 self._push()
                 return False
-            channel = self._route.channel(interface)
+            channel = self._route.channel(logged)
             if (
                 place is not Place.INSIDE
                 or channel is None
@@ -264,6 +266,10 @@ class Player:
         missing = [channel for channel in channels if channel not in self._outputs]
         if not missing:
             return
+        if "" in missing and self._log is not None:
+            raise CanInitializationError(
+                f"{self._log.name} does not tell the channels of its frames: give one"
+            )
         self._push()
         before_ns = self._now()
         for channel in missing:

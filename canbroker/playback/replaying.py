@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from canbroker.client import Bus
-from canbroker.logs.reader import LogReader
 from canbroker.logs.timing import EvenTime, RecordedTime
 from canbroker.model.filters import CanFilters, validate
 from canbroker.playback.player import Choice, Player, Stop
 from canbroker.playback.report import Progress, ReplayReport
 from canbroker.playback.route import Route, Target
+from canbroker.playback.source import Log, open_log
 from canbroker.playback.window import Moment, Window
 from canbroker.system import clock
 
@@ -42,7 +42,7 @@ def replay(  # noqa: PLR0913 - what the command can, too
     stream. Where the recording clock steps back, timing starts anew. After an exception, Ctrl-C
     included, frames that no adapter has taken are taken back, and never sent.
 
-    :param path: the log.
+    :param path: the log; its suffix says the format, and without a known one it is candump's.
     :param channel: where all frames go; or a dict from names in the log to channels, and other
         frames are not sent; ``None``: to the channels that are named as in the log.
     :param interface: as for :class:`Bus`, as are ``broker`` and ``parameters``; of each channel.
@@ -54,7 +54,7 @@ def replay(  # noqa: PLR0913 - what the command can, too
     :param end: likewise; frames of this moment are sent, later ones are not.
     :param skip_gaps: seconds of the recording; a longer pause between frames lasts only this.
     :param can_filters: only frames that pass are sent; as for :class:`Bus`.
-    :param strict: refuse a log with lines that are not frames, before anything is sent.
+    :param strict: refuse a log with parts that are not frames, before anything is sent.
     :param stop: when another thread sets it, the replay ends at once.
     :param on_progress: is called about ten times a second.
     :raises CanInitializationError: a channel cannot be opened; or the file cannot be read, or has
@@ -71,7 +71,7 @@ def replay(  # noqa: PLR0913 - what the command can, too
     def open_bus(name: str) -> Bus:
         return Bus(name, interface, broker=broker, **parameters)
 
-    with LogReader.open(path, strict=strict) as log:
+    with open_log(path, strict=strict) as log:
         look_through(log, route, strict=strict, loops=loop)
         told = (lambda _: None) if on_progress is None else on_progress
         with Player(route, open_bus, timing, choice, Stop(stop), told) as player:
@@ -95,7 +95,7 @@ def timing_of(
     return RecordedTime(speed, longest_ns)
 
 
-def look_through(log: LogReader, route: Route, *, strict: bool, loops: int | None) -> None:
+def look_through(log: Log, route: Route, *, strict: bool, loops: int | None) -> None:
     """Finds what can be found before anything is sent.
 
     :raises ValueError: the log can be read once only, and ``loops`` is not 1; or an assigned
@@ -107,8 +107,7 @@ def look_through(log: LogReader, route: Route, *, strict: bool, loops: int | Non
             raise ValueError(f"{log.name} can be played once only")
         return
     if strict:
-        for _ in log.batches():
-            pass
+        log.check()
     if route.assigned:
         missing, logged = log.missing(set(route.assigned))
         if missing:

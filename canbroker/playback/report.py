@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
@@ -58,15 +58,15 @@ class ReplayReport:
     """The account of a replay.
 
     ``sent``: frames that adapters have taken. ``unsent``: numbers of those that were not sent, by
-    what they are, in one reading of the log. ``skipped``: a sentence about what in the file was not
-    a frame; empty if all was. ``taken_back``: frames that were waiting when the replay was stopped,
+    what they are, in one reading of the log. ``faults``: sentences about what in the file was not a
+    frame, or not readable. ``taken_back``: frames that were waiting when the replay was stopped,
     and were not sent. ``late_p50`` and the others: seconds from when frames were due until the
     adapter took them; ``None`` if none had a due time. ``duration``: seconds.
     """
 
     sent: int
     unsent: Mapping[str, int] = field(default_factory=dict)
-    skipped: str = ""
+    faults: Sequence[str] = ()
     stopped: bool = False
     taken_back: int = 0
     duration: float = 0.0
@@ -76,7 +76,7 @@ class ReplayReport:
 
     def lines(self) -> list[str]:
         """Sentences about what was not sent; empty if everything was."""
-        lines = [self.skipped] if self.skipped else []
+        lines = [*self.faults]
         lines += [f"{count:,} {what} are not sent" for what, count in self.unsent.items()]
         if self.stopped:
             late = (

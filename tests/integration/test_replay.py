@@ -11,10 +11,15 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
+import can
 import pytest
 
 import canbroker
 from canbroker import Bus, Message, ReplayReport
+from canbroker.logs.formats import open_writer
+from canbroker.logs.records import Record
+from canbroker.model.frame import Frame
+from canbroker.playback.source import open_log
 from canbroker.system.entry_points import EntryPoint
 from canbroker.transport.runtime import Runtime
 
@@ -92,6 +97,75 @@ def test_each_frame_arrives_once_in_order_on_the_channel_that_it_is_mapped_to(
         late_max=report.late_max,
     )
     assert report.late_p99 is not None
+
+
+@pytest.mark.parametrize("suffix", [".log", ".log.gz", ".asc", ".blf", ".trc", ".csv"])
+def test_what_python_can_has_written_is_played(
+    runtime: Runtime, tmp_path: Path, suffix: str
+) -> None:
+    path = tmp_path / f"drive{suffix}"
+    numbers = range(700)
+    with can.Logger(path) as logger:
+        for number in numbers:
+            logger(
+                can.Message(
+                    timestamp=1_700_000_000 + number / 100,
+                    arbitration_id=0x123,
+                    is_extended_id=False,
+                    channel=0,
+                    data=number.to_bytes(4, "big"),
+                )
+            )
+    with open_log(path) as log:
+        [interface] = log.missing({"?"})[1]
+    target = {interface: "x"} if interface else "x"
+    with listening("x") as buses:
+        report = canbroker.replay(path, target, "virtual", speed=20, start=1, end=5.995)
+        end_traffic("x")
+        received = received_by(buses["x"])
+    assert [number_of(message) for message in received] == list(numbers[100:600])
+    assert report.sent == 500
+    assert report.lines() == []
+
+
+def test_a_parquet_file_is_played(runtime: Runtime, tmp_path: Path) -> None:
+    pytest.importorskip("pyarrow")
+    path = tmp_path / "drive.parquet"
+    with open_writer(path) as writer:
+        writer.write(
+            [
+                Record(Frame(number * 1_000_000, 0x123, 0, number.to_bytes(4, "big")), "body")
+                for number in range(100)
+            ]
+        )
+    with listening("x") as buses:
+        report = canbroker.replay(path, {"body": "virtual.x"})
+        end_traffic("x")
+        received = received_by(buses["x"])
+    assert [number_of(message) for message in received] == list(range(100))
+    assert report.sent == 100
+
+
+def test_a_file_that_does_not_tell_channels_wants_one(runtime: Runtime, tmp_path: Path) -> None:
+    path = tmp_path / "drive.csv"
+    with can.Logger(path) as logger:
+        logger(can.Message(timestamp=1, arbitration_id=0x123))
+    with pytest.raises(canbroker.CanInitializationError, match="does not tell the channels"):
+        canbroker.replay(path, interface="virtual")
+
+
+def test_a_damaged_file_is_played_and_told_of(runtime: Runtime, tmp_path: Path) -> None:
+    whole, cut = tmp_path / "whole.csv", tmp_path / "cut.csv"
+    with can.Logger(whole) as logger:
+        for number in range(2000):
+            logger(can.Message(timestamp=number, arbitration_id=number))
+    cut.write_bytes(whole.read_bytes()[:-5] + b"\n")
+    report = canbroker.replay(cut, "x", "virtual", speed=0)
+    assert report.sent == 1999
+    [line] = report.lines()
+    assert line.startswith(f"{cut}: skipped 1 damaged lines (line 2001: ")
+    with pytest.raises(canbroker.CanInitializationError):
+        canbroker.replay(cut, "x", "virtual", speed=0, strict=True)
 
 
 def test_frames_are_never_sent_before_they_are_due(runtime: Runtime, tmp_path: Path) -> None:

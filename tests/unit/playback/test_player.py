@@ -13,13 +13,13 @@ import pytest
 from canbroker.bus.channel_clock import ChannelClock
 from canbroker.client import Bus
 from canbroker.errors import CanInitializationError, CanOperationError
-from canbroker.logs.reader import LogReader
 from canbroker.logs.timing import EvenTime, RecordedTime
 from canbroker.model.filters import Filter, FilterSet
 from canbroker.model.frame import Frame
 from canbroker.playback.player import LEAD_NS, Choice, Player, Stop
 from canbroker.playback.report import Progress
 from canbroker.playback.route import Route, Target
+from canbroker.playback.source import CandumpLog
 from canbroker.playback.window import Window
 from canbroker.system.clock import MICROSECOND, MILLISECOND, SECOND
 from canbroker.wire.stream import StateEvent
@@ -146,8 +146,8 @@ class Channel:
         """Nothing is open."""
 
 
-def log(*lines: str) -> LogReader:
-    return LogReader(BytesIO("\n".join(lines).encode()), "a log")
+def log(*lines: str) -> CandumpLog:
+    return CandumpLog(BytesIO("\n".join(lines).encode()), "a log")
 
 
 def at(*seconds: float, interface: str = "can0") -> Iterable[str]:
