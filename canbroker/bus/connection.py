@@ -28,7 +28,7 @@ from canbroker.model.filters import CanFilters, FilterSet, validate
 from canbroker.system import clock, handles
 from canbroker.transport.address import parse_address
 from canbroker.transport.calls import Peer, ask
-from canbroker.transport.links import KeepingLink
+from canbroker.transport.links import open_transmit
 from canbroker.wire import control
 from canbroker.wire.stream import Holder, StateEvent, locked_by
 from canbroker.wire.tasks import TaskTrouble
@@ -206,7 +206,7 @@ def _connect(life: Life, wanted: Wanted) -> Connection:
     )
     reception = life.keep(Reception(membership, wanted.receiving, life, watch))
     life.at_end(functools.partial(_leave, membership.client_id, watch, reception))
-    link = KeepingLink(life.context, parse_address(attached.transmit), MAX_REPLY_BYTES)
+    link = open_transmit(life.context, parse_address(attached.transmit), MAX_REPLY_BYTES)
     transmitter = Transmitter(link, membership.client_id, watch, life.closing)
     sending = life.keep(Sending(transmitter, reception, life))
     life.begin(functools.partial(sending.finish, _SHUTDOWN_S))

@@ -35,6 +35,9 @@ _ANSWER_NS: Final = clock.SECOND
 #: The driver may take a frame just before it expires; its answer may take this long to arrive.
 _GRACE_NS: Final = 50 * clock.MILLISECOND
 
+#: Answers come at least this often while a bus takes frames.
+_DOUBT_NS: Final = 2 * clock.SECOND
+
 
 class Failure(NamedTuple):
     """Why a frame was not sent; ``forbidden``: our key does not have the right."""
@@ -66,6 +69,11 @@ class TransmitLink(Protocol):
     def done(self) -> None: ...
 
     def wait(self, wake: Descriptor | None, timeout_ns: int | None) -> None: ...
+
+    @property
+    def interruptions(self) -> int: ...
+
+    def renew(self) -> None: ...
 
     def close(self) -> None: ...
 
@@ -137,6 +145,9 @@ class Transmitter:
         self._requests: deque[Unanswered] = deque()
         self._failures: list[Failure] = []
         self._link = link
+        self._interruptions = 0
+        self._doubtful = 0  # requests up to this token may have been lost with a connection
+        self._doubted_ns = 0  # since when no answer has come
 
     def send(
         self,
@@ -234,6 +245,8 @@ class Transmitter:
                 raise CanOperationError(f"the channel: {error}") from error
             self._book(reply)
             self._link.done()
+            if self._doubtful:
+                self._doubted_ns = self._now()
 
     def raise_failures(self) -> None:
         """Raises the failures since the last call."""
@@ -312,6 +325,22 @@ class Transmitter:
         # A channel that is down still answers. One that is gone never will.
         if self._requests and self._watch.silent():
             self._give_up("the broker or the channel actor is gone")
+            self._link.renew()
+        self._follow_connection()
+
+    def _follow_connection(self) -> None:
+        """Gives up requests that were under way when the connection was cut, if no more answers
+        come: nobody else knows of them. Those that did arrive are answered meanwhile."""
+        if self._link.interruptions != self._interruptions:
+            self._interruptions = self._link.interruptions
+            self._doubtful, self._doubted_ns = self.token, self._now()
+        if not self._doubtful:
+            return
+        if not self._requests or self._requests[0].token > self._doubtful:
+            self._doubtful = 0
+        elif self._now() - self._doubted_ns > _DOUBT_NS:
+            self._give_up("the connection was lost", self._doubtful)
+            self._doubtful = 0
 
     def _follow_epoch(self) -> None:
         """Gives up what was sent to an actor that was replaced since: it is never answered."""

@@ -6,10 +6,10 @@ from collections.abc import Callable
 from typing import Final
 
 from canbroker.delivery.order import Gap, Order
-from canbroker.errors import CanPermissionError
+from canbroker.delivery.window import FAR_AT_ONCE, Window
 from canbroker.model.frame import EchoFrame
 from canbroker.system import clock
-from canbroker.transport.address import Address
+from canbroker.transport.address import Address, TcpAddress
 from canbroker.transport.calls import ControlError, ControlLink, result_of
 from canbroker.transport.sockets import Context, Socket, readable
 from canbroker.transport.waiter import Descriptor
@@ -38,12 +38,13 @@ class Asker:
         :param now: the time, in ns.
         :raises CanInitializationError, CanOperationError: cannot open a socket.
         """
+        is_far = isinstance(endpoint, TcpAddress)
+        self.lasting = is_far
         self._link = ControlLink(context, endpoint)
         self._client_id = client_id
         self._now = now
-        self._request = 0  # number of the last request for the frames of a gap
-        self._gap: Gap | None = None  # the gap that it was for
-        self._since_ns = 0  # when that gap was first asked for
+        self._window = Window(FAR_AT_ONCE if is_far else 1)
+        self._since_ns = 0  # when the gap was first asked for, or became smaller
         self._again_ns = 0
 
     @property
@@ -76,17 +77,19 @@ class Asker:
         if gap is None:
             return False
         now = self._now()
-        if gap != self._gap:
-            self._gap, self._since_ns = gap, now
-            self._ask(gap, topic, now)
+        if self._window.turn_to(gap):
+            self._progress(now)
+        self._ask(gap, topic)
         while (reply := self._link.reply()) is not None:
-            if reply.id == self._request and self._fill(reply, gap, order):
+            if self._window.is_awaited(reply.id) and self._fill(reply, order):
                 return True
         if now - self._since_ns > _GIVE_UP_NS:
             order.gone("the channel does not say what they were")
             return True
         if now >= self._again_ns:
-            self._ask(gap, topic, now)
+            self._again_ns = now + _ASK_AGAIN_NS
+            self._window.restart()
+            self._ask(gap, topic)
         return False
 
     def history(
@@ -115,29 +118,39 @@ class Asker:
         except ControlError as error:
             raise WireError(str(error)) from error
 
-    def _ask(self, gap: Gap, topic: bytes, now: int) -> None:
+    def _progress(self, now: int) -> None:
+        self._since_ns = now
         self._again_ns = now + _ASK_AGAIN_NS
-        params = Replay(
-            topic=topic.decode(),
-            epoch=gap.epoch,
-            first_seq=gap.first,
-            end_seq=gap.end,
-            client_id=self._client_id,
-        )
-        self._request = self._link.request("replay", params)
 
-    def _fill(self, reply: control.Reply, gap: Gap, order: Order) -> bool:
-        """Hands the answer to ``order``; returns ``False`` if the channel is busy."""
+    def _ask(self, gap: Gap, topic: bytes) -> None:
+        while (wanted := self._window.wanted()) is not None:
+            params = Replay(
+                topic=topic.decode(),
+                epoch=gap.epoch,
+                first_seq=wanted.first,
+                end_seq=wanted.end,
+                client_id=self._client_id,
+            )
+            self._window.asked(self._link.request("replay", params), wanted)
+
+    def _fill(self, reply: control.Reply, order: Order) -> bool:
+        """Hands answers to ``order``, in order; returns whether it has changed."""
         try:
-            answer = result_of(reply, Replayed, "replay")
+            self._window.answered(reply.id, result_of(reply, Replayed, "replay"))
         except ControlError as error:
             if error.code == "busy":
                 return False
             order.gone(str(error))
             return True
-        except CanPermissionError as error:
-            order.gone(str(error))
-            return True
-        frames = decode_frames(answer.frames)
-        order.found(gap, answer.first_seq, frames, complete=answer.complete)
-        return True
+        has_changed = False
+        while (gap := order.gap) is not None and (taken := self._window.take()) is not None:
+            stretch, answer = taken
+            frames = decode_frames(answer.frames)
+            end = answer.first_seq + len(frames)
+            is_short = stretch.end is not None and end < stretch.end  # the channel has no more
+            complete = answer.complete and (stretch.end == gap.end or is_short)
+            order.found(gap, answer.first_seq, frames, complete=complete)
+            has_changed = True
+            if order.gap is not None and self._window.turn_to(order.gap):
+                self._progress(self._now())
+        return has_changed

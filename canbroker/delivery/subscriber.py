@@ -54,6 +54,9 @@ class Stream(Protocol):
 class Archive(Protocol):
     """What a subscriber needs of :class:`canbroker.delivery.asker.Asker`."""
 
+    #: Whether to keep it while nothing is missing: connecting to another host takes long.
+    lasting: bool
+
     @property
     def socket(self) -> Any:
         """Readable when an answer has arrived."""
@@ -177,7 +180,7 @@ class Subscriber:
         except WireError as error:
             raise CanOperationError(f"channel {self._channel!r}: {error}") from error
         finally:
-            self._close_archive()
+            self._rest_archive()
         if past is None:
             raise CanTimeoutError(f"channel {self._channel!r} did not tell its history in time")
         self.order.remember(*past)
@@ -266,8 +269,12 @@ class Subscriber:
                 raise CanOperationError(f"channel {self._channel!r}: {error}") from error
         return self._archive
 
-    def _close_archive(self) -> None:
+    def _rest_archive(self) -> None:
         """Gives back its descriptors while nothing is missing."""
+        if self._archive is not None and not self._archive.lasting:
+            self._close_archive()
+
+    def _close_archive(self) -> None:
         archive, self._archive = self._archive, None
         if archive is not None:
             archive.close()
@@ -289,7 +296,7 @@ class Subscriber:
         except WireError as error:
             raise CanOperationError(f"channel {self._channel!r}: {error}") from error
         if self.order.gap is None:
-            self._close_archive()
+            self._rest_archive()
         return news
 
     def _look_behind(self, deadline: int | None) -> None:

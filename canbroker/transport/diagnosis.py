@@ -53,6 +53,7 @@ class Progress:
 
     def __init__(self, now_ns: int) -> None:
         self.connected = False  # and the handshake is done
+        self.interruptions = 0  # connections that were made, and lost
         self._trouble: Trouble | None = None
         self._since_ns = now_ns  # the attempts began that have not led to a connection
         self._is_greeted = False  # a TCP connection was made, and its handshake is not over
@@ -77,6 +78,7 @@ class Progress:
                 if self._is_greeted:
                     self._failed(Trouble.NO_GATEWAY, now_ns)
                 elif self.connected:
+                    self.interruptions += 1
                     self._since_ns = now_ns
                 self.connected = False
             case zmq.EVENT_CLOSED:
@@ -99,6 +101,7 @@ class Progress:
 
     def _failed(self, trouble: Trouble, now_ns: int) -> None:
         if self.connected:
+            self.interruptions += 1
             self._since_ns = now_ns
         self.connected = self._is_greeted = False
         self._failures += 1
@@ -133,12 +136,16 @@ class Diagnosis:
         self.monitor.setsockopt(zmq.RCVHWM, 0)  # libzmq would do nothing else until there is room
         self.monitor.connect(where)
 
+    @property
+    def interruptions(self) -> int:
+        """How often a connection that was made has been lost."""
+        self._follow(clock.monotonic_ns())
+        return self._progress.interruptions
+
     def problem(self) -> str | None:
         """Why there is no connection; ``None`` if there is one, or it may still be made."""
         now = clock.monotonic_ns()
-        while readable(self.monitor):
-            event, _ = _EVENT.unpack(self.monitor.recv_multipart(zmq.NOBLOCK)[0])
-            self._progress.note(event, now)
+        self._follow(now)
         trouble = self._progress.trouble(now)
         return None if trouble is None else self._text(trouble)
 
@@ -147,6 +154,11 @@ class Diagnosis:
         if not self._socket.closed:
             self._socket.disable_monitor()
         self.monitor.close(linger=0)
+
+    def _follow(self, now_ns: int) -> None:
+        while readable(self.monitor):
+            event, _ = _EVENT.unpack(self.monitor.recv_multipart(zmq.NOBLOCK)[0])
+            self._progress.note(event, now_ns)
 
     def _text(self, trouble: Trouble) -> str:
         where = self._address.endpoint

@@ -8,7 +8,7 @@ import zmq
 
 from canbroker.system import clock
 from canbroker.system.throttle import Throttle
-from canbroker.transport.address import Address, IpcAddress
+from canbroker.transport.address import Address, IpcAddress, TcpAddress
 from canbroker.transport.guard import Guard
 from canbroker.transport.listening import Listening
 from canbroker.transport.sockets import REQUEST_HIGH_WATER, Context, Socket, readable
@@ -91,6 +91,15 @@ class KeepingLink(Link):
         """Forgets the kept reply, which has been handled."""
         self._kept[0] = 0
 
+    @property
+    def interruptions(self) -> int:
+        """How often the connection was lost, with what was under way; here it never is."""
+        return 0
+
+    def renew(self) -> None:
+        """Forgets requests that are not sent yet, which would be sent when it connects again; here
+        they are for an actor that is gone, and its successor refuses them."""
+
     def _measured(self) -> int:
         """The length of the kept reply, which is followed by remains of longer ones."""
         import msgpack  # noqa: PLC0415 - few programs get here, and all would wait for it at start
@@ -102,6 +111,21 @@ class KeepingLink(Link):
         except (ValueError, msgpack.OutOfData):  # not a reply of this protocol
             return len(self._kept)
         return int(unpacker.tell())
+
+
+def open_transmit(context: Context, endpoint: Address, size: int) -> KeepingLink:
+    """The link to the transmit socket at ``endpoint``, wherever that is.
+
+    :param size: as of :class:`KeepingLink`.
+    :raises CanInitializationError, CanOperationError: cannot open a socket.
+    """
+    if isinstance(endpoint, TcpAddress):
+        from canbroker.transport.remote_links import (  # noqa: PLC0415 - not loaded for local ones
+            RemoteKeepingLink,
+        )
+
+        return RemoteKeepingLink(context, endpoint, size)
+    return KeepingLink(context, endpoint, size)
 
 
 class Router:

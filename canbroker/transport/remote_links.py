@@ -10,6 +10,7 @@ from canbroker.system import clock
 from canbroker.transport.address import Address, TcpAddress
 from canbroker.transport.calls import ControlLink
 from canbroker.transport.diagnosis import Diagnosis
+from canbroker.transport.links import KeepingLink
 from canbroker.transport.sockets import STREAM_HIGH_WATER, Context, Socket
 from canbroker.transport.stream_link import StreamLink
 from canbroker.transport.waiter import Descriptor
@@ -45,6 +46,8 @@ class RemoteStreamLink(StreamLink):
 
     def receive(self) -> tuple[bytes, bytes] | None:
         message = self._messages.next()
+        while message is not None and not message[0]:  # the gateway looks whether we are there
+            message = self._messages.next()
         now = clock.monotonic_ns()
         if message is not None:
             self._heard_ns = now
@@ -103,6 +106,39 @@ class RemoteControlLink(ControlLink):
     def problem(self) -> str | None:
         """Why there is no connection, as far as is known."""
         return self._diagnosis.problem()
+
+    def close(self) -> None:
+        self._diagnosis.close()
+        super().close()
+
+    def _opened(self, context: Context, _endpoint: Address, _name: str) -> Socket:
+        socket = context.remote_requester(self._endpoint)
+        self._diagnosis = Diagnosis(socket, self._endpoint, context.identity)
+        return context.connected(socket, self._endpoint)
+
+
+class RemoteKeepingLink(KeepingLink):
+    """As the base, by a gateway: the connection may be cut, and comes back by itself."""
+
+    def __init__(self, context: Context, endpoint: TcpAddress, size: int) -> None:
+        """
+        :raises CanInitializationError: a key is missing.
+        :raises CanOperationError: no descriptors are left.
+        """
+        self._context = context
+        self._endpoint = endpoint
+        self._before = 0  # interruptions of earlier sockets
+        super().__init__(context, endpoint, size)
+
+    @property
+    def interruptions(self) -> int:
+        return self._before + self._diagnosis.interruptions
+
+    def renew(self) -> None:
+        self._before = self.interruptions
+        self.close()
+        self._waits = None
+        self.socket = self._opened(self._context, self._endpoint, "")
 
     def close(self) -> None:
         self._diagnosis.close()

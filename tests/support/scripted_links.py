@@ -53,6 +53,8 @@ class ScriptedTransmitLink(_Script[bytes]):
         self.sent: list[bytes] = []
         self.room = True
         self.closed = False
+        self.interruptions = 0
+        self.renewed = 0
         self._kept: bytes | None = None
 
     def send(self, request: bytes) -> bool:
@@ -68,6 +70,9 @@ class ScriptedTransmitLink(_Script[bytes]):
 
     def done(self) -> None:
         self._kept = None
+
+    def renew(self) -> None:
+        self.renewed += 1
 
     def wait(self, wake: Any, timeout_ns: int | None) -> None:  # noqa: ARG002 - nobody closes it
         self._pass_time(timeout_ns)

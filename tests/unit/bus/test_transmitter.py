@@ -279,3 +279,41 @@ def test_an_answer_that_is_not_of_the_protocol_is_passed_over(side: Side) -> Non
         side.transmitter.collect()
     side.transmitter.collect()
     assert side.transmitter.sent == 1
+
+
+def test_what_was_under_way_when_the_connection_was_cut_is_given_up(side: Side) -> None:
+    side.transmitter.send([FRAME], None, taken=False)
+    side.link.interruptions = 1
+    with pytest.raises(CanOperationError, match="is not known to be sent: the connection was lost"):
+        side.transmitter.flush(20 * SECOND)
+    assert 2 * SECOND < side.link.time_ns < 3 * SECOND
+    assert (side.transmitter.sent, side.transmitter.failed) == (0, 1)
+
+
+def test_requests_that_arrived_before_a_cut_are_waited_for_while_answers_come(side: Side) -> None:
+    for _ in range(3):
+        side.transmitter.send([FRAME], None, taken=False)
+    side.link.interruptions = 1
+    for token in (1, 2, 3):
+        side.answer(token, at_ns=token * (2 * SECOND - MILLISECOND))
+    side.transmitter.flush(20 * SECOND)
+    assert (side.transmitter.sent, side.transmitter.failed) == (3, 0)
+
+
+def test_a_request_after_the_cut_is_not_in_doubt(side: Side) -> None:
+    side.transmitter.send([FRAME], None, taken=False)
+    side.link.interruptions = 1
+    side.answer(1, at_ns=MILLISECOND)
+    side.transmitter.flush(SECOND)
+    side.transmitter.send([FRAME], None, taken=False)
+    side.answer(2, at_ns=9 * SECOND)
+    side.transmitter.flush(20 * SECOND)
+    assert side.transmitter.sent == 2
+
+
+def test_requests_to_a_channel_that_fell_silent_are_not_sent_later(side: Side) -> None:
+    side.transmitter.send([FRAME], None, taken=False)
+    side.channel.is_silent = True
+    with pytest.raises(CanOperationError, match="the broker or the channel actor is gone"):
+        side.transmitter.flush(SECOND)
+    assert side.link.renewed == 1

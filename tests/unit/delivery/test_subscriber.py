@@ -27,6 +27,7 @@ SOME = validate([{"can_id": 0x100, "can_mask": 0x700, "extended": False}])
 class Past:
     """A channel that answers ``found`` frames for a gap, some time after it was asked."""
 
+    lasting = False
     socket: Any = None
 
     def __init__(self, link: ScriptedStream, after_ns: int) -> None:
