@@ -207,7 +207,7 @@ class AuthorizedFile:
     def _put_in_force(self, found: Authorized) -> bool:
         is_new = found != self.current
         if is_new or self.fault is not None:
-            _logger.info("%s: %d names are authorized", self.path, len(found.grants))
+            _logger.info("%s is in force; names: %d", self.path, len(found.grants))
         self.current, self.fault = found, None
         return is_new
 

@@ -170,11 +170,21 @@ class Front:
     def _accepted(self, connection: int, now_ns: int) -> None:
         self._connections.add(connection)
         self._handshakes[connection] = now_ns + _HANDSHAKE_NS
-        if len(self._handshakes) > MAX_HANDSHAKES:
-            self._handshakes = {c: until for c, until in self._handshakes.items() if until > now_ns}
-        if len(self) > self.at_most or len(self._handshakes) > MAX_HANDSHAKES:
-            self.turned_away += 1
-            self.hang_up(connection)
+        for other, until_ns in list(self._handshakes.items()):  # the oldest first
+            if until_ns <= now_ns:
+                del self._handshakes[other]
+            elif len(self._handshakes) > MAX_HANDSHAKES:
+                # Not the newest: connections that never go on must not keep out those that do.
+                del self._handshakes[other]
+                self._turn_away(other)
+            else:
+                break
+        if len(self) > self.at_most:
+            self._turn_away(connection)
+
+    def _turn_away(self, connection: int) -> None:
+        self.turned_away += 1
+        self.hang_up(connection)
 
     def _listening(self, address: TcpAddress, secret: SecretKey | None) -> Socket:
         """:raises zmq.ZMQError: cannot listen there."""

@@ -1,0 +1,121 @@
+"""The listening end of a gateway bounds connections, and prefers those that go on."""
+
+from __future__ import annotations
+
+import socket
+import threading
+from collections.abc import Iterator
+
+import pytest
+
+from canbroker.system import clock
+from canbroker.transport import front as module
+from canbroker.transport.address import TcpAddress
+from canbroker.transport.curve import new_pair
+from canbroker.transport.front import Arrival, Front
+from canbroker.transport.sockets import Context
+from tests.support.brokers import wait_until
+
+LIMIT = 8
+
+
+@pytest.fixture
+def front(monkeypatch: pytest.MonkeyPatch) -> Iterator[Front]:
+    """One that admits everybody, with few handshakes at a time."""
+    monkeypatch.setattr(module, "MAX_HANDSHAKES", LIMIT)
+    public, secret = new_pair()
+    made = Front(TcpAddress("127.0.0.1", 0), secret, lambda key: "bob" if key else None)
+    made.address = TcpAddress("127.0.0.1", made.address.port, public)
+    yield made
+    made.close()
+
+
+def connected(front: Front, number: int) -> list[socket.socket]:
+    """Connections that never say a word."""
+    return [
+        socket.create_connection((front.address.host, front.address.port)) for _ in range(number)
+    ]
+
+
+def followed(front: Front, connections: int) -> bool:
+    front.follow(clock.monotonic_ns())
+    return len(front) == connections
+
+
+def is_open(connection: socket.socket) -> bool:
+    """Whether the other end has not ended the connection."""
+    connection.setblocking(False)
+    try:
+        while connection.recv(100):  # the greeting of ZMTP
+            continue
+    except BlockingIOError:
+        return True
+    except ConnectionResetError:
+        return False
+    return False
+
+
+def test_connections_that_never_go_on_make_room_for_new_ones(front: Front) -> None:
+    silent = connected(front, LIMIT)
+    wait_until(lambda: followed(front, LIMIT), "all are counted")
+    assert front.turned_away == 0
+    newer = connected(front, 3)
+    wait_until(lambda: followed(front, LIMIT), "the oldest are gone")
+    assert front.turned_away == 3
+    wait_until(lambda: sum(map(is_open, silent)) == LIMIT - 3, "three of the first are ended")
+    assert all(map(is_open, newer))
+    for connection in silent + newer:
+        connection.close()
+
+
+def test_a_client_gets_in_while_others_hold_every_handshake(front: Front) -> None:
+    end = threading.Event()
+    arrived: list[Arrival] = []
+
+    def hold() -> None:
+        """Keeps more connections open than there may be, as an attacker would."""
+        held: list[socket.socket] = []
+        while not end.wait(0.05):
+            for ended in [each for each in held if not is_open(each)]:
+                held.remove(ended)
+                ended.close()
+            held += connected(front, LIMIT + 2 - len(held))
+        for each in held:
+            each.close()
+
+    def client_arrives() -> bool:
+        front.follow(clock.monotonic_ns())
+        arrival = front.receive()
+        if arrival is not None:
+            arrived.append(arrival)
+        return bool(arrived)
+
+    attacker = threading.Thread(target=hold)
+    attacker.start()
+    context = Context()
+    _, context.identity = new_pair()
+    try:
+        wait_until(lambda: followed(front, LIMIT) and front.turned_away > 0, "all is taken")
+        endpoint = TcpAddress("127.0.0.1", front.address.port, front.address.key, "broker")
+        client = context.connected(context.remote_requester(endpoint), endpoint)
+        client.send(b"hello")
+        wait_until(client_arrives, "the client gets in")
+        assert arrived[0].body == b"hello"
+        client.close()
+    finally:
+        end.set()
+        while attacker.is_alive():
+            front.follow(clock.monotonic_ns())
+            attacker.join(0.01)
+        context.close()
+
+
+def test_connections_that_have_had_their_time_are_not_in_their_handshake(front: Front) -> None:
+    old = connected(front, LIMIT)
+    wait_until(lambda: followed(front, LIMIT), "all are counted")
+    later = clock.monotonic_ns() + module._HANDSHAKE_NS
+    new = connected(front, 1)
+    wait_until(lambda: front.follow(later) == [] and len(front) == LIMIT + 1, "one more")
+    assert front.turned_away == 0
+    for connection in old + new:
+        connection.close()
