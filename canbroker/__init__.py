@@ -68,6 +68,7 @@ if TYPE_CHECKING:
         RestartableCyclicTaskABC,
     )
     from canbroker.bus.periodic.task import PeriodicTask
+    from canbroker.bus.recording import recording
     from canbroker.client import (
         Bus,
         BusABC,
@@ -128,6 +129,7 @@ __all__ = [
     "detect_available_configs",
     "lease",
     "rc",
+    "recording",
     "replay",
 ]
 
@@ -175,6 +177,7 @@ _HOMES: Final = {
         "RestartableCyclicTaskABC",
     ),
     "canbroker.bus.periodic.task": ("PeriodicTask",),
+    "canbroker.bus.recording": ("recording",),
     "canbroker.model.protection": ("E2E", "Counter", "Crc8"),
     "canbroker.playback.replaying": ("replay",),
     "canbroker.playback.report": ("ReplayReport",),

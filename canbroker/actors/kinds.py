@@ -7,8 +7,17 @@ import importlib
 from collections.abc import Mapping
 from typing import Any, Final, NamedTuple, Protocol, cast
 
+import msgspec
+
 from canbroker.actors.lifelines import Lifelines
-from canbroker.actors.specs import ActorSpec, ChannelSpec, GatewaySpec, SchedulerSpec
+from canbroker.actors.recorder.options import RecordOptions
+from canbroker.actors.specs import (
+    ActorSpec,
+    ChannelSpec,
+    GatewaySpec,
+    RecorderSpec,
+    SchedulerSpec,
+)
 
 
 class Demand(enum.Flag):
@@ -33,16 +42,31 @@ class Actor(Protocol):
         a state stream shows that the actor lives."""
 
 
+class Section(NamedTuple):
+    """A part of the configuration file that is about actors of a kind.
+
+    ``options``: what one of its tables may contain; a wrong value raises :class:`ValueError` with
+    the name of the key. ``is_named``: it has a table for each actor, ``[section.NAME]``; otherwise
+    it is the table of the only one.
+    """
+
+    name: str
+    options: type[msgspec.Struct]
+    is_named: bool
+
+
 class Kind(NamedTuple):
     """A kind of actor.
 
     ``actor`` is its class, as ``module:Class``; made with a ``spec``, it raises :class:`CanError`
-    if it cannot serve. ``runs_for``: the reasons that make the broker start it.
+    if it cannot serve. ``runs_for``: the reasons that make the broker start it. ``section``: where
+    the configuration file names such actors; :mod:`canbroker.actors.sections` checks it.
     """
 
     actor: str
     spec: type[ActorSpec]
     runs_for: Demand
+    section: Section | None = None
 
     def make(self, spec: ActorSpec) -> Actor:
         """Makes the actor; loads what it is made of.
@@ -69,5 +93,11 @@ KINDS: Final[Mapping[str, Kind]] = {
         "canbroker.actors.gateway.actor:GatewayActor",
         GatewaySpec,
         Demand.CONFIGURED,
+    ),
+    "recorder": Kind(
+        "canbroker.actors.recorder.actor:RecorderActor",
+        RecorderSpec,
+        Demand.CONFIGURED | Demand.REQUESTED,
+        Section("record", RecordOptions, is_named=True),
     ),
 }

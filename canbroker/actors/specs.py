@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from operator import add
+from typing import Any, Final, NamedTuple
 
 import msgspec
+
+from canbroker.actors.recorder.options import RecordOptions
+from canbroker.wire.replay import Hold
 
 #: Characters of a reason why an actor cannot start or has to end. A report with such a reason fits
 #: into the pipe at once, and is shorter than the longest report that is read.
@@ -30,6 +34,7 @@ class ChannelSpec(ActorSpec, frozen=True, kw_only=True, tag="channel"):
     ring_s: float = 60.0
     awaited: list[str] = []  # clients of a predecessor
     error_rate: int = 100  # error frames that it passes on, per second
+    holds: list[Hold] = []  # routes that are open from the beginning
 
 
 class SchedulerSpec(ActorSpec, frozen=True, kw_only=True, tag="scheduler"):
@@ -43,6 +48,40 @@ class GatewaySpec(ActorSpec, frozen=True, kw_only=True, tag="gateway"):
 
     address: str
     listen: str
+
+
+class RecorderSpec(ActorSpec, frozen=True, kw_only=True, tag="recorder"):
+    """A recorder: the name of its recording, what to record, and the address of its broker."""
+
+    name: str
+    options: RecordOptions
+    address: str
+
+
+class Totals(NamedTuple):
+    """What is in files: frames and bytes; and how many frames are lost, as far as that is known."""
+
+    files: int = 0
+    frames: int = 0
+    bytes: int = 0
+    lost: int = 0
+
+    def plus(self, other: Totals) -> Totals:
+        return Totals(*map(add, self, other))
+
+
+class RecorderAccount(msgspec.Struct):
+    """What a recording has done since its actor began.
+
+    ``file``: path of the current file, or of the last one. ``complete``: files that were completed;
+    ``open``: those that are being written. If the actor is killed, its successor completes them.
+    ``trouble``: what keeps it from recording, now.
+    """
+
+    file: str = ""
+    complete: Totals = Totals()
+    open: Totals = Totals()
+    trouble: str = ""
 
 
 class Ready(msgspec.Struct, tag="ready"):

@@ -6,10 +6,12 @@ import importlib.metadata
 import logging
 import os
 from collections.abc import Collection
+from pathlib import Path
 from typing import Final
 
 import msgspec
 
+from canbroker.actors.sections import check as check_sections
 from canbroker.backends.configured import check
 from canbroker.broker.callers import Callers
 from canbroker.broker.directory import Directory
@@ -17,6 +19,7 @@ from canbroker.broker.flight_records import FlightRecords
 from canbroker.broker.leases import Leases
 from canbroker.broker.log_file import LogFile
 from canbroker.broker.premises import Premises
+from canbroker.broker.recordings import Recordings
 from canbroker.broker.register import Register
 from canbroker.broker.slots import ChannelSlot, GatewaySlot, SchedulerSlot
 from canbroker.broker.succession import Succession
@@ -68,7 +71,19 @@ class Broker:
         listen = listen or (config.remote.address if config else None)
         self._gateway = listen and GatewaySlot(runtime, listen, self._config.log_level)
         self._callers = Callers(self._reply, self._start)
-        self._directory = Directory(runtime.place, self._config, self._records, self._callers)
+        sections = check_sections(config) if config else {}
+        self._recordings = Recordings(
+            runtime,
+            self._config.log_level,
+            sections.get("recorder", {}),
+            Path(config.source.path).absolute().parent if config else Path("/"),
+            lambda: self._directory.slots,
+            self._reply,
+            self._start,
+        )
+        self._directory = Directory(
+            runtime.place, self._config, self._records, self._callers, self._recordings.holds
+        )
         self._started_ns = clock.monotonic_ns()
         self._busy_ns = self._started_ns
         self._stop_reason: str | None = None
@@ -106,6 +121,7 @@ class Broker:
                 "scheduler": self._get_scheduler,
                 "shutdown": self._shutdown,
                 **self._leases.handlers,
+                **self._recordings.handlers,
             },
             self._refused,
         )
@@ -148,6 +164,7 @@ class Broker:
         self._succession.record(self._actors())
         self._register.record(self._channels())
         self._leases.step(ready, clock.monotonic_ns())
+        self._recordings.step()
         self._records.step()
         self._log_file.step()
         self._look_after_files()
@@ -183,7 +200,8 @@ class Broker:
 
     def _idle(self) -> bool:
         now = clock.monotonic_ns()
-        if self._callers or self._leases.busy or any(slot.clients for slot in self._channels()):
+        is_used = any(slot.clients for slot in self._channels())
+        if self._callers or self._leases.busy or self._recordings.busy or is_used:
             self._busy_ns = now
         return now - self._busy_ns > IDLE_NS
 
@@ -192,7 +210,8 @@ class Broker:
 
     def _actors(self) -> list[ActorSlot]:
         gateway = [self._gateway] if self._gateway else []
-        return [*self._channels(), self._scheduler, *gateway]
+        recorders = self._recordings.slots.values()
+        return [*self._channels(), self._scheduler, *gateway, *recorders]
 
     def _start(self, slot: ActorSlot) -> None:
         slot.begin(clock.monotonic_ns(), self._waiter)
@@ -205,6 +224,7 @@ class Broker:
         try:
             self._callers.end(reason)
             self._leases.close(reason)
+            self._recordings.end(reason)
             for slot in self._actors():
                 # If we are in trouble, clients shall find the other broker that comes, or is there.
                 slot.stop(clock.monotonic_ns(), reason, for_good=self._trouble is None)
@@ -269,6 +289,7 @@ class Broker:
             pools=self._leases.visible_pools(request),
             leases=self._leases.status(request),
             gateway=self._gateway.status() if self._gateway else None,
+            recordings=self._recordings.status(request),
         )
 
     def _get_scheduler(self, caller: Caller, _: control.Params) -> msgspec.Struct | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from canbroker.backends import Options, identity_of, parse_options
@@ -16,6 +16,7 @@ from canbroker.errors import CanError, CanInitializationError
 from canbroker.system import clock
 from canbroker.transport.place import Place
 from canbroker.wire import control
+from canbroker.wire.replay import Hold
 
 _logger = logging.getLogger(__name__)
 
@@ -24,14 +25,24 @@ class Directory:
     """The slots of all channels, by name. Used by the broker's one thread."""
 
     def __init__(
-        self, place: Place, config: BrokerConfig, records: FlightRecords, callers: Callers
+        self,
+        place: Place,
+        config: BrokerConfig,
+        records: FlightRecords,
+        callers: Callers,
+        holds: Callable[[str], list[Hold]],
     ) -> None:
-        """``config`` has options of all channels; ``callers`` are the clients that wait for one."""
+        """
+        :param config: has options of all channels.
+        :param callers: the clients that wait for a channel.
+        :param holds: the routes of a channel that are open from its beginning.
+        """
         self.slots: dict[str, ChannelSlot] = {}
         self._place = place
         self._config = config
         self._records = records
         self._callers = callers
+        self._holds = holds
 
     def __repr__(self) -> str:
         return f"<Directory {', '.join(self.slots)}>"
@@ -55,6 +66,7 @@ class Directory:
             broker=self._config,
             records=self._records,
         )
+        slot.holds = self._holds
         return slot
 
     def find(self, request: control.Attach) -> ChannelSlot:

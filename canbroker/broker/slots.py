@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from typing import Any, Final
 
 import msgspec
@@ -26,6 +26,7 @@ from canbroker.transport.runtime import Runtime
 from canbroker.transport.sockets import Context
 from canbroker.transport.waiter import Waiter
 from canbroker.wire import WireError, control, topics
+from canbroker.wire.replay import Hold
 from canbroker.wire.stream import CHANGING, StateEvent, decode_event
 
 #: A client that got a channel and never subscribed is forgotten after this time, if its process has
@@ -97,6 +98,8 @@ class ChannelSlot(ActorSlot):
         self.listen_only: bool | None = None  # as the channel was, for the actor's successor
         self._resumes = False
         self._idle_ns: int | None = None
+        #: The routes of a channel that are open from its beginning.
+        self.holds: Callable[[str], list[Hold]] = _no_holds
 
     def __repr__(self) -> str:
         return f"<ChannelSlot {self.name} {self.phase.value} clients={len(self.clients)}>"
@@ -221,6 +224,7 @@ class ChannelSlot(ActorSlot):
             ring_s=self._broker.ring_s,
             awaited=list(self.clients),
             error_rate=self._broker.error_rate,
+            holds=self.holds(self.name),
             log_level=self._broker.log_level,
         )
 
@@ -306,6 +310,10 @@ class ChannelSlot(ActorSlot):
         elif now_ns - self._idle_ns > _IDLE_NS:
             self._idle_ns = None
             self.stop(now_ns, "its last client has left")
+
+
+def _no_holds(_: str) -> list[Hold]:
+    return []
 
 
 class SchedulerSlot(ActorSlot):

@@ -62,7 +62,9 @@ class Succession:
 
     def remove_files(self) -> None:
         """Removes the records and every socket: they belong to whoever holds the lock."""
-        records = {self._runtime.processes_path.name, self._runtime.channels_path.name}
+        runtime = self._runtime
+        paths = (runtime.processes_path, runtime.channels_path, runtime.recordings_path)
+        records = {path.name for path in paths}
         for path in self._runtime.directory.iterdir():
             journal = path.name.startswith(self._runtime.journal_path.name)
             if path.is_socket() or journal or path.stem in records:  # a new record has a suffix

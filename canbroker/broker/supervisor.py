@@ -43,7 +43,7 @@ OPEN_NS: Final = 20 * clock.SECOND
 #: An actor that could not be started, but is wanted, is tried again after this time.
 RETRY_NS: Final = 5 * clock.SECOND
 
-#: An actor that was told to leave, or has closed its pipe, is killed after this time.
+#: An actor that was told to leave, or has closed its pipe, is killed after this time, as a rule.
 LEAVE_NS: Final = 3 * clock.SECOND
 
 #: As a rule a process ends immediately after its pipe.
@@ -79,6 +79,8 @@ class ActorSlot(ABC):
 
     Subclasses say what to start, and what there is to do while it runs.
     """
+
+    _leave_ns = LEAVE_NS  # an actor that was told to leave is killed after this time
 
     def __init__(
         self,
@@ -216,7 +218,7 @@ class ActorSlot(ABC):
                     self.begin(now_ns, waiter)
             case Phase.STARTING if since > OPEN_NS:
                 self._kill(now_ns, "did not start in time")
-            case Phase.STOPPING if since > LEAVE_NS:
+            case Phase.STOPPING if since > self._leave_ns:
                 self._kill(now_ns, "did not leave when told to")
             case Phase.RUNNING if now_ns - self._heard_ns > HUNG_NS:
                 self._kill(now_ns, "is hung")

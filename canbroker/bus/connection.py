@@ -148,7 +148,9 @@ class Connection:
             transmit_queue=transmitter.unanswered,
         )
 
-    def control(self, method: str, params: control.Params, result: type[_T]) -> _T:
+    def control(
+        self, method: str, params: control.Params, result: type[_T], timeout: float = ANSWER_S
+    ) -> _T:
         """The answer of the channel actor.
 
         :raises CanOperationError: the answer is an error, or there is none.
@@ -156,7 +158,7 @@ class Connection:
         self.check_open()
         try:
             channel = Peer(parse_address(self.attached.control), f"channel {self.attached.name!r}")
-            return ask(self._life.context, channel, method, params, result, ANSWER_S)
+            return ask(self._life.context, channel, method, params, result, timeout)
         except CanPermissionError:
             raise
         except (CanInitializationError, CanTimeoutError) as error:

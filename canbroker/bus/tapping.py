@@ -9,14 +9,65 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Protocol
 
+from canbroker.bus.connection import ANSWER_S, Connection
 from canbroker.bus.receiving import Reception
+from canbroker.delivery.order import Place
 from canbroker.delivery.tap import Feed, Tap
+from canbroker.wire.replay import Held, Hold
+from canbroker.wire.topics import route_topic
 
 
 class Tappable(Protocol):
     """An open bus whose messages nobody receives."""
 
     _reception: Reception
+    _connection: Connection
+
+    def shutdown(self) -> None: ...
+
+
+class TappedBus:
+    """A bus whose frames a tap reads, and which can go back to where another reader was.
+
+    One thread. The bus belongs to this object.
+    """
+
+    def __init__(self, name: str, bus: Tappable) -> None:
+        """``name``: what events call the channel."""
+        self.feed = Feed(name, bus._reception.subscriber)
+        self._bus = bus
+        self._subscriber = bus._reception.subscriber
+
+    @property
+    def place(self) -> Place:
+        """Behind what was received so far."""
+        return self._subscriber.order.place
+
+    def go_back(self, place: Place) -> None:
+        """Continues at a place of the route that the bus is subscribed to. What has come since
+        comes again, as far as the channel has it."""
+        self._subscriber.go_back(place)
+
+    def hold(
+        self, holder: str, seconds: float, epoch: int | None = None, *, timeout: float = ANSWER_S
+    ) -> Held:
+        """Has the channel keep the route for ``holder`` while nobody is subscribed to it.
+
+        :param seconds: for how long; 0 ends that.
+        :param epoch: of the last frame that the holder has received.
+        :param timeout: seconds.
+        :raises CanOperationError: the channel refuses, or does not answer.
+        """
+        filters = self._subscriber.filters
+        if filters is None:
+            raise RuntimeError("an open bus has filters")
+        topic = route_topic(self._bus._connection.attached.name, filters).decode()
+        params = Hold(topic=topic, holder=holder, seconds=seconds, epoch=epoch)
+        return self._bus._connection.control("hold", params, Held, timeout)
+
+    def close(self) -> None:
+        """Closes the bus."""
+        self._bus.shutdown()
 
 
 def tap(buses: Iterable[tuple[str, Tappable]]) -> Tap:

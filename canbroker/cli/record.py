@@ -1,56 +1,150 @@
-"""``canbroker record``."""
+"""``canbroker record``: recordings that go on, and the recent frames of a channel."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any, Final
 
 import click
 
-from canbroker.bus.history import recent_frames
-from canbroker.cli import Failure
-from canbroker.cli.common import NotNegative, broker_option
-from canbroker.cli.dump import LogLines
+from canbroker.bus.recording import start_recording, stop_recording
+from canbroker.cli.common import Opener, ask, broker_option, opens_channels, running_broker
+from canbroker.cli.record_last import last
+from canbroker.cli.tables import recording_notes, recordings_table, terminal
+from canbroker.wire import control
+
+_OF_LAST: Final = "last"
 
 
-@click.command()
-@click.argument("channel")
-@click.option(
-    "--last",
-    "seconds",
-    metavar="SECONDS",
-    type=NotNegative(86_400),
-    default=10.0,
-    show_default=True,
-    help="How far back.",
-)
-@click.option(
-    "-o",
-    "--output",
-    metavar="FILE",
-    type=click.Path(dir_okay=False, path_type=Path),
-    help="Write there. Default: standard output.",
-)
-@broker_option
-def record(channel: str, seconds: float, output: Path | None, broker: str | None) -> None:
-    """Write the recent frames of a channel.
+class RecordGroup(click.Group):
+    """A group whose first argument may also be a channel, or an option of :func:`last`."""
 
-    The lines are those of candump -L. Every channel keeps its recent frames that passed the
-    filters of any client, up to 16 MiB and 60 s unless configured otherwise. If its process was
-    killed and replaced, the frames of the old process are still there. CHANNEL is the broker's
-    name for the channel, as canbroker status shows it.
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        is_help = bool(args) and args[0] in ctx.help_option_names
+        if args and args[0] not in self.commands and not is_help:
+            args = [_OF_LAST, *args]
+        return super().parse_args(ctx, args)
+
+    def format_usage(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        formatter.write_usage(ctx.command_path, "[--last SECONDS] [-o FILE] CHANNEL")
+        formatter.write_usage(ctx.command_path, "start|stop|list ...", prefix="       ")
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        last.format_options(ctx, formatter)
+        self.format_commands(ctx, formatter)
+
+
+@click.group(cls=RecordGroup)
+def record() -> None:
+    """Record channels to files, or write the recent frames of one.
+
+    A recording (start, stop, list) goes on until it is stopped, whatever happens to the program
+    that has started it. Recordings that belong to a bench are named in the broker's configuration,
+    as [record.NAME].
+
+    With a CHANNEL, its recent frames are written in the form of candump -L. Every channel keeps its
+    recent frames that passed the filters of any client, up to 16 MiB and 60 s unless configured
+    otherwise. If its process was killed and replaced, the frames of the old process are still
+    there. CHANNEL is the broker's name for the channel, as canbroker status shows it.
 
     \b
     Examples:
+      canbroker record start drive -c can0 -c can1 -f blf -o recordings --rotate-mb 100
+      canbroker record list
+      canbroker record stop drive
       canbroker record --last 30 can0 -o before-the-fault.log
-      canbroker record virtual.x | grep 451#
     """
-    recent = recent_frames(broker, channel, seconds)
-    text = LogLines().text(recent)
-    if output is None:
-        click.echo(text, nl=False)
+
+
+record.add_command(last, _OF_LAST)
+last.hidden = True
+
+
+@record.command()
+@click.argument("name")
+@click.option(
+    "-c", "--channel", "channels", metavar="CHANNEL", multiple=True, help="Record it. Repeatable."
+)
+@click.option(
+    "-f",
+    "--format",
+    "kind",
+    metavar="FORMAT",
+    default="log",
+    show_default=True,
+    help="Of the files: log, blf, asc, ...",
+)
+@click.option(
+    "-o",
+    "--directory",
+    metavar="DIR",
+    type=click.Path(file_okay=False, path_type=Path),
+    default=Path(),
+    help="Write files there. Default: here.",
+)
+@click.option("--rotate-mb", metavar="MIB", type=float, help="Begin another file after MIB.")
+@click.option("--rotate-s", metavar="SECONDS", type=float, help="Begin another file after SECONDS.")
+@click.option(
+    "--keep-mb", metavar="MIB", type=float, help="Remove the oldest files beyond MIB altogether."
+)
+@click.option(
+    "--filter",
+    "filters",
+    metavar="FILTER",
+    multiple=True,
+    help="Record frames that pass it, as of canbroker dump. Repeatable.",
+)
+@click.option("--separate", is_flag=True, help="A file for each channel.")
+@opens_channels("-b", "--bitrate")
+def start(
+    name: str, channels: tuple[str, ...], kind: str, directory: Path, opener: Opener, **others: Any
+) -> None:
+    """Begin to record channels.
+
+    The files are called NAME, time and number, and have the suffix .part until they are complete.
+    Beside each there is a .json with what was lost or has happened. If a recorder is killed, or
+    the disk was full, the next one goes on where the files end.
+
+    \b
+    Examples:
+      canbroker record start drive -c can0 -f blf -o recordings --rotate-mb 100 --keep-mb 2000
+      canbroker record start demo -i virtual -c demo
+    """
+    options: dict[str, Any] = {
+        "channels": list(channels),
+        "directory": str(directory.absolute()),
+        "format": kind,
+        **{key: value for key, value in others.items() if value},
+    }
+    if opener.interface is not None:
+        options |= {"interface": opener.interface, "parameters": opener.parameters}
+    if "filters" in options:
+        options["filters"] = list(options["filters"])
+    began = start_recording(name, options, opener.broker)
+    click.echo(f"recording {name!r} to {began.directory}")
+
+
+@record.command()
+@click.argument("name")
+@broker_option
+def stop(name: str, broker: str | None) -> None:
+    """End a recording, and say what it has done."""
+    ended = stop_recording(name, broker)
+    click.echo(
+        f"recording {name!r}: {ended.frames:,} frames in {ended.files} files, {ended.lost} lost; "
+        f"the last file is {ended.file}"
+    )
+
+
+@record.command("list")
+@broker_option
+def list_(broker: str | None) -> None:
+    """Show the recordings of the broker."""
+    status = ask(running_broker(broker), "status", control.BrokerStatus)
+    if not status.recordings:
+        click.echo("no recordings")
         return
-    try:
-        output.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise Failure(f"cannot write {output}: {error.strerror}") from error
-    click.echo(f"{len(recent.frames)} frames in {output}", err=True)
+    console = terminal()
+    console.print(recordings_table(status.recordings))
+    for note in recording_notes(status.recordings):
+        console.print(note, soft_wrap=True)

@@ -130,6 +130,7 @@ def sample_processes(answer: control.BrokerStatus) -> list[ProcessUse]:
     """The use of resources by the broker and its actors, measured for a fifth of a second."""
     names = {answer.pid: "broker"}
     names |= {channel.pid: channel.name for channel in answer.channels if channel.pid}
+    names |= {each.pid: f"recorder {each.name}" for each in answer.recordings if each.pid}
     if answer.scheduler.pid:
         names[answer.scheduler.pid] = "scheduler"
     started = []

@@ -33,6 +33,7 @@ _STYLES: Final = {
     "backing off": "red",
     "error": "red",
     "failed": "bold red",
+    "trouble": "bold red",
 }
 
 
@@ -61,6 +62,10 @@ def show(status: control.BrokerStatus, processes: Sequence[ProcessUse]) -> None:
         console.print(_clients(status.channels))
     if status.pools or status.leases:
         console.print(_leases(status))
+    if status.recordings:
+        console.print(recordings_table(status.recordings))
+        for note in recording_notes(status.recordings):
+            console.print(note, soft_wrap=True)
     console.print(_processes(processes))
 
 
@@ -186,6 +191,34 @@ def _clients(channels: Sequence[control.ChannelStatus]) -> Table:
                 cell(client.filters or "all"),
             )
     return made
+
+
+def recordings_table(recordings: Sequence[control.RecordingStatus]) -> Table:
+    """A line for each recording."""
+    numbers = ("files", "frames", "MB", "lost")
+    made = table("recordings", "name", "channels", "state", *numbers, "file", right=numbers)
+    for each in recordings:
+        word = "trouble" if each.trouble and each.phase == "running" else each.phase
+        made.add_row(
+            cell(each.name),
+            cell(" ".join(each.channels)),
+            cell(word, _STYLES.get(word, "")),
+            f"{each.files:,}",
+            f"{each.frames:,}",
+            f"{each.bytes / 1e6:,.1f}",
+            alarm(each.lost),
+            cell(each.file),
+        )
+    return made
+
+
+def recording_notes(recordings: Sequence[control.RecordingStatus]) -> list[Text]:
+    """What keeps recordings from recording."""
+    return [
+        cell(f"{each.name}: {each.trouble or each.reason}", "red")
+        for each in recordings
+        if each.trouble or each.reason
+    ]
 
 
 def _leases(status: control.BrokerStatus) -> Table:

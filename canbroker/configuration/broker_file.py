@@ -32,6 +32,9 @@ from canbroker.system import toml_file
 from canbroker.system.toml_file import MAX_FILE_BYTES, Source
 from canbroker.transport.address import TcpAddress, parse_listen
 
+#: The sections that are read here.
+OWN_SECTIONS: Final = ("broker", "channels", "remote")
+
 MAX_NAME_LENGTH: Final = 64
 
 MAX_RING_MB: Final = 4096
@@ -96,12 +99,17 @@ class RemoteConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Config(msgspec.Struct, frozen=True):
-    """A whole configuration file; channels by name, in the order of the file."""
+    """A whole configuration file; channels by name, in the order of the file.
+
+    ``sections``: its other tables, which are about kinds of actors. They are checked by
+    ``canbroker.actors.sections``.
+    """
 
     source: Source
     broker: BrokerConfig
     channels: dict[str, ChannelConfig]
     remote: RemoteConfig = RemoteConfig()
+    sections: dict[str, object] = {}
 
 
 def load(path: Path | str) -> Config:
@@ -118,13 +126,13 @@ def parse(text: str, path: str) -> Config:
     :raises CanInitializationError: the text is not TOML, or has a wrong value.
     """
     source, document = toml_file.parse(text, path)
-    source.refuse_unknown((), document, ("broker", "channels", "remote"))
     channels = source.table(("channels",), document.get("channels", {}))
     return Config(
         source,
         _broker(source, source.table(("broker",), document.get("broker", {}))),
         {name: _channel(source, name, value) for name, value in channels.items()},
         _remote(source, source.table(("remote",), document.get("remote", {}))),
+        {title: value for title, value in document.items() if title not in OWN_SECTIONS},
     )
 
 
@@ -164,7 +172,7 @@ def _remote(source: Source, table: dict[str, Any]) -> RemoteConfig:
 
 def _channel(source: Source, name: str, value: object) -> ChannelConfig:
     keys = ("channels", name)
-    if not _is_name(name):
+    if not is_name(name):
         raise source.fault(
             keys, f"a channel's name has 1 to {MAX_NAME_LENGTH} printable characters"
         )
@@ -175,11 +183,12 @@ def _channel(source: Source, name: str, value: object) -> ChannelConfig:
     if not isinstance(interface, str):
         raise source.fault((*keys, "interface"), f"must be a string, got {interface!r}")
     pool = parameters.pop("pool", None)
-    if pool is not None and not (isinstance(pool, str) and _is_name(pool)):
+    if pool is not None and not (isinstance(pool, str) and is_name(pool)):
         named = f"a pool's name has 1 to {MAX_NAME_LENGTH} printable characters, got {pool!r}"
         raise source.fault((*keys, "pool"), named)
     return ChannelConfig(name, interface, parameters, pool)
 
 
-def _is_name(text: str) -> bool:
+def is_name(text: str) -> bool:
+    """Whether a text can be the name of a channel, a pool or a recording."""
     return 1 <= len(text) <= MAX_NAME_LENGTH and text.isprintable()

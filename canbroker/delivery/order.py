@@ -47,11 +47,19 @@ class Loss(NamedTuple):
         return f"{self.frames} frames lost ({numbers}): {self.cause}"
 
 
+class Place(NamedTuple):
+    """Where a reader of a route has come to: the epoch, and the number of its next frame there."""
+
+    epoch: int
+    number: int
+
+
 class Restart(NamedTuple):
-    """A place where the route began again, as the numbers of frames and losses before it."""
+    """Where the route began again: behind so many frames and losses, and at which place."""
 
     frames: int
     losses: int
+    place: Place
 
 
 #: Frames in order, the losses, each with the number of frames before it, and the restarts.
@@ -101,6 +109,11 @@ class Order:
     def __repr__(self) -> str:
         return f"<Order expected={self._expected} gap={self.gap} held={self._held_count}>"
 
+    @property
+    def place(self) -> Place:
+        """Behind the last frame, loss or restart that was handed over or can be."""
+        return Place(self.epoch, self._expected)
+
     def take(self) -> Taken:
         """Hands over the frames, losses and restarts so far, and starts with empty lists.
 
@@ -117,7 +130,8 @@ class Order:
     def begin(self, epoch: int, next_seq: int) -> None:
         """Starts with another route, whose next frame has this number."""
         is_restart = bool(self.epoch) and epoch != self.epoch
-        restarted = [Restart(len(self.frames), len(self.losses))] if is_restart else []
+        place = Place(epoch, next_seq)
+        restarted = [Restart(len(self.frames), len(self.losses), place)] if is_restart else []
         # At once.
         self.restarted += restarted
         self.restarts += is_restart
@@ -128,6 +142,22 @@ class Order:
         self._held = []
         self._held_count = 0
         self.gap = None
+
+    def go_back(self, place: Place) -> None:
+        """Continues at a place where a reader was before, also another process: what has come since
+        is missing. Frames, losses and restarts that were not taken are forgotten."""
+        newest = self.place
+        # At once.
+        self.frames = []
+        self.losses = []
+        self.restarted = []
+        self.gap = None
+        self.epoch, self._expected = place
+        self._is_new = False
+        self._past = -1
+        self._held = []
+        self._held_count = 0
+        self.add(Part(newest.epoch, newest.number, ()))
 
     def remember(self, frames: list[EchoFrame], next_seq: int) -> None:
         """Puts frames in front that came before number ``next_seq`` of a route that just began."""
@@ -171,7 +201,8 @@ class Order:
             losses.append((at + count, Loss(gap.epoch, end, gap.end - end, cause)))
             expected = gap.end
         lost = sum(loss.frames or 0 for _, loss in losses)
-        restarted = _after_epoch(gap, at + count, len(self.losses) + len(losses)) if over else []
+        places = (at + count, len(self.losses) + len(losses), Place(self.epoch, 0))
+        restarted = [Restart(*places)] if over and gap.end is None else []
         # At once.
         self.gap = rest
         self.frames += frames
@@ -192,7 +223,9 @@ class Order:
         count = None if gap.end is None else gap.end - gap.first
         at = len(self.frames)
         told = at, Loss(gap.epoch, gap.first, count, cause)
-        restarted = _after_epoch(gap, at, len(self.losses) + 1)
+        is_epoch_over = gap.end is None
+        place = Place(self.epoch, 0)
+        restarted = [Restart(at, len(self.losses) + 1, place)] if is_epoch_over else []
         expected = self._expected if gap.end is None else gap.end
         # At once.
         self.gap = None
@@ -219,7 +252,8 @@ class Order:
             self._deliver(frames, max(part.end, self._expected))
         else:
             # The connection was lost for a while, and with it an unknown number of frames.
-            restarted = [Restart(len(self.frames), len(self.losses))]
+            place = Place(part.epoch, part.first)
+            restarted = [Restart(len(self.frames), len(self.losses), place)]
             # At once.
             self.restarted += restarted
             self.restarts += 1
@@ -271,8 +305,3 @@ class Order:
         self.received += count
         self._expected = end
         self._is_new = False
-
-
-def _after_epoch(gap: Gap, frames: int, losses: int) -> list[Restart]:
-    """The restart behind the rest of an epoch; empty if ``gap`` is not one."""
-    return [Restart(frames, losses)] if gap.end is None else []

@@ -17,7 +17,8 @@ from canbroker.system.throttle import Throttle
 from canbroker.transport.address import IpcAddress
 from canbroker.transport.sockets import Context
 from canbroker.transport.xpub import Subscription, Xpub
-from canbroker.wire import WireError, stream, topics
+from canbroker.wire import WireError, control, stream, topics
+from canbroker.wire.replay import Held, Hold
 
 HEARTBEAT_NS: Final = 200 * clock.MILLISECOND
 MAX_ROUTES: Final = MAX_MARKS
@@ -29,6 +30,9 @@ MAX_CLIENTS: Final = 1024
 #: this time. The actor waits longer for clients that do not.
 _FIND_NS: Final = 2 * clock.SECOND
 _AWAIT_NS: Final = 30 * clock.SECOND
+
+#: The most holders of a route.
+_MAX_HOLDERS: Final = 64
 
 #: Subscriptions and heartbeats that are handled before the channel handles frames again.
 _AT_ONCE: Final = 16
@@ -50,6 +54,13 @@ class Leaving(NamedTuple):
     """A client asks to be told when this client is not present any more."""
 
     client_id: str
+
+
+class Holder(NamedTuple):
+    """Who holds a route: for how long without a subscriber, and since which number."""
+
+    keep_ns: int
+    since: int
 
 
 class Publisher:
@@ -89,6 +100,8 @@ class Publisher:
         self._state_wanted = False
         self._present: set[bytes] = set()  # private topics
         self._unreported: list[Presence | Leaving] = []  # changes for the next round
+        self._held: dict[bytes, dict[str, Holder]] = {}  # by topic and name
+        self._left_ns: dict[bytes, int] = {}  # held routes without a subscriber, since when
         self._fresh: list[Route] = []  # routes whose subscribers do not know its next number yet
         self._xpub = Xpub(context, endpoint, self.refused)
         self.socket, self.listening = self._xpub.socket, self._xpub.listening
@@ -114,6 +127,53 @@ class Publisher:
         self._keeps_all = False
         self._ring.forget_kinds()
         return True
+
+    def hold(self, request: Hold) -> msgspec.Struct:
+        """As the control method ``hold``."""
+        topic = request.topic.encode()
+        route = self._table.get(topic)
+        if route is None:
+            return control.ErrorResult(
+                "malformed", "only an open route can be held: subscribe first"
+            )
+        holders = self._held.get(topic, {})
+        is_held = request.holder in holders
+        if not is_held and len(holders) >= _MAX_HOLDERS:
+            return control.ErrorResult("limit", f"the route has {_MAX_HOLDERS} holders, the limit")
+        since = holders[request.holder].since if is_held else route.next_seq
+        if request.seconds:
+            holders[request.holder] = Holder(int(request.seconds * clock.SECOND), since)
+            self._held[topic] = holders
+        else:
+            holders.pop(request.holder, None)
+        has_it = is_held if request.epoch == self.epoch else self._ring.has(request.epoch)
+        return Held(self.epoch, route.next_seq, since, has_it)
+
+    def begin_hold(self, request: Hold) -> None:
+        """Opens and holds a route whose holder is not there yet. Call it before any frame.
+
+        :raises WireError: the topic is not that of a route of this channel.
+        """
+        topic = request.topic.encode()
+        asked = topics.parse(topic, self._channel)
+        if not isinstance(asked, topics.RouteTopic):
+            raise WireError(f"topic {request.topic!r} is not that of a route")
+        self._open(topic, asked.filters)
+        self.hold(request)
+        self._left_ns[topic] = self._began_ns
+
+    def end_holds(self, now_ns: int) -> bool:
+        """Closes held routes whose subscribers have been gone for too long; whether there were."""
+        over = [
+            topic
+            for topic, since_ns in self._left_ns.items()
+            if now_ns - since_ns
+            >= max((holder.keep_ns for holder in self._held[topic].values()), default=0)
+        ]
+        for topic in over:
+            del self._left_ns[topic], self._held[topic]
+            self._table.drop(topic)
+        return bool(over)
 
     def subscriptions(self) -> list[Presence | Leaving]:
         """Handles some of the subscription events that have arrived; opens and drops routes.
@@ -257,10 +317,17 @@ class Publisher:
             case topics.RouteTopic(filters) if subscribed:
                 self._open(topic, filters)
             case _:
-                self._table.drop(topic)
+                self._leave(topic)
         return None
 
+    def _leave(self, topic: bytes) -> None:
+        if topic in self._held:
+            self._left_ns[topic] = clock.monotonic_ns()
+        else:
+            self._table.drop(topic)
+
     def _open(self, topic: bytes, filters: FilterSet) -> None:
+        self._left_ns.pop(topic, None)
         if topic in self._table:
             return
         route = self._table.open(topic, filters)

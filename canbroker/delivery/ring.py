@@ -261,6 +261,10 @@ class Ring:
                 break  # older segments belong to a closed route with the same topic
         return list(found)
 
+    def has(self, epoch: int | None) -> bool:
+        """Whether frames of an epoch may still be there."""
+        return any(segment.epoch == epoch for segment in self.segments)
+
     def shows_that_none(self, epoch: int, key: int) -> bool:
         """Whether a route is known to have had no frames in an epoch."""
         if any(segment.epoch == epoch and key in segment.marks for segment in self.segments):

@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any, Final, NamedTuple, Protocol
 
-from canbroker.delivery.order import Order, Part
+from canbroker.delivery.order import Order, Part, Place
 from canbroker.errors import CanError, CanOperationError, CanTimeoutError
 from canbroker.model.filters import FilterSet
 from canbroker.model.frame import EchoFrame
@@ -184,6 +184,11 @@ class Subscriber:
         if past is None:
             raise CanTimeoutError(f"channel {self._channel!r} did not tell its history in time")
         self.order.remember(*past)
+
+    def go_back(self, place: Place) -> None:
+        """Continues at a place where a reader was before. What has come since will be repaired, as
+        far as the channel has it. The place must be of the route that is subscribed to."""
+        self.order.go_back(place)
 
     def receive(self) -> bool:
         """Whether ``order.frames`` has some, with the next batch if there were none.
@@ -384,9 +389,17 @@ class Subscriber:
     def _batch(self, batch: stream.Batch) -> None:
         frames = batch.payload
         if isinstance(frames, str):
+            if batch.kind == stream.END:
+                self._note_end(Part(batch.epoch, batch.first_seq, ()))
             raise CanOperationError(f"channel {self._channel!r}: {frames}")
         self.dropped_upstream = batch.dropped_upstream
         self.order.add(Part(batch.epoch, batch.first_seq, frames))
+
+    def _note_end(self, end: Part) -> None:
+        """Counts what is missing before the end of the route, as nobody is left to ask."""
+        self.order.add(end)
+        while self.order.gap is not None:
+            self.order.gone("the channel has ended")
 
     def _private_event(self, topic: bytes, body: stream.EventBody) -> None:
         event = body.payload

@@ -16,7 +16,7 @@ from types import TracebackType
 from typing import Final, NamedTuple, Protocol, Self, TypeAlias
 
 from canbroker.delivery.merging import Disorder, Merger
-from canbroker.delivery.order import Loss, Order
+from canbroker.delivery.order import Loss, Order, Place
 from canbroker.errors import CanOperationError
 from canbroker.model.frame import EchoFrame
 from canbroker.system import clock
@@ -60,9 +60,10 @@ class Dropped(NamedTuple):
 
 class Restarted(NamedTuple):
     """The channel's process was replaced, or our connection was lost: frames on the bus
-    meanwhile were not received."""
+    meanwhile were not received. The next frame is that of ``place``."""
 
     channel: str
+    place: Place
 
 
 class Interrupted(NamedTuple):
@@ -174,7 +175,7 @@ class Feed:
         for at, mark in _marks(source.order):
             self._append(source.order.frames[begin:at], events)
             name = self.channel
-            events.append(Restarted(name) if mark is None else Missed(name, mark))
+            events.append(Restarted(name, mark) if isinstance(mark, Place) else Missed(name, mark))
             begin = at
         frames, _, _ = source.order.take()
         self._append(frames[begin:], events)
@@ -330,11 +331,11 @@ class Tap:
         self._waiter.wait(look_ns if left_ns is None else min(look_ns, left_ns))
 
 
-def _marks(order: Order) -> list[tuple[int, Loss | None]]:
-    """Losses and restarts (``None``) in their order, each with the number of frames before it."""
-    marks: list[tuple[int, Loss | None]] = [*order.losses]
+def _marks(order: Order) -> list[tuple[int, Loss | Place]]:
+    """Losses and the places of restarts in their order, each with the number of frames before."""
+    marks: list[tuple[int, Loss | Place]] = [*order.losses]
     for restart in reversed(order.restarted):
-        marks.insert(restart.losses, (restart.frames, None))
+        marks.insert(restart.losses, (restart.frames, restart.place))
     return marks
 
 

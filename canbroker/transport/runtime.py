@@ -71,6 +71,11 @@ class Runtime:
         return self.directory / "channels"
 
     @property
+    def recordings_path(self) -> Path:
+        """Which recordings were asked for; the broker's successor reads it if it is killed."""
+        return self.directory / "recordings"
+
+    @property
     def journal_path(self) -> Path:
         """The periodic tasks; the scheduler's successor reads it if it is killed."""
         return self.directory / "tasks.db"

@@ -86,6 +86,19 @@ class Release(Params):
     lease_id: ClientId
 
 
+class StartRecording(Params):
+    """Record channels to files. ``options``: as in a table ``[record.NAME]``."""
+
+    name: _Text
+    options: dict[_Text, Any]
+
+
+class StopRecording(Params):
+    """End a recording. The reply comes when its files are complete."""
+
+    name: _Text
+
+
 class SetState(Params):
     """``state`` is ``active`` or ``passive``."""
 
@@ -203,6 +216,31 @@ class GatewayStatus(msgspec.Struct, kw_only=True):
     fault: str = ""
 
 
+class RecordingStatus(msgspec.Struct, kw_only=True):
+    """A recording, and what it has done since the broker began.
+
+    ``phase`` as of a channel. ``file``: path of the current file, or of the last one. ``lost``:
+    frames that are in none of its files, as far as their number is known. ``trouble``: what keeps
+    it from recording now.
+    """
+
+    name: str
+    channels: list[str]
+    directory: str
+    format: str
+    configured: bool
+    phase: str
+    reason: str
+    pid: int | None
+    restarts: int
+    file: str = ""
+    files: int = 0
+    frames: int = 0
+    bytes: int = 0
+    lost: int = 0
+    trouble: str = ""
+
+
 class LeaseStatus(msgspec.Struct, kw_only=True):
     """A lease, or, without a channel, a request that waits for one; ``since_s`` seconds.
 
@@ -238,6 +276,7 @@ class BrokerStatus(msgspec.Struct, kw_only=True):
     waiting: int = 0
     turned_away: dict[str, int] = {}
     gateway: GatewayStatus | None = None
+    recordings: list[RecordingStatus] = []
 
 
 class Discarded(msgspec.Struct):
@@ -295,6 +334,8 @@ BROKER_METHODS: Final[Mapping[str, type[Params]]] = {
     "scheduler": Params,
     "lease": TakeLease,
     "release": Release,
+    "record_start": StartRecording,
+    "record_stop": StopRecording,
     "shutdown": Params,
 }
 

@@ -1,4 +1,4 @@
-"""Methods of a channel that send frames again: those of a gap, or of the last seconds.
+"""Methods of a channel about frames of the past: those of a gap, of the last seconds, to come.
 
 They have the form of the control requests of :mod:`canbroker.wire.control`. An answer contains a
 part of the frames; the client asks again for the rest.
@@ -76,7 +76,39 @@ class Past(msgspec.Struct):
     frames: msgspec.Raw
 
 
-REPLAY_METHODS: Final[Mapping[str, type[Params]]] = {"replay": Replay, "history": History}
+class Hold(Params):
+    """Keep the route ``topic`` open for ``seconds`` after its last subscriber has left.
+
+    The frames of the route are then kept in the ring and numbered, as if it had a subscriber, so
+    that ``holder`` can ask for them when it comes back. 0 seconds ends the hold. ``epoch``: of the
+    last frame that the holder has received.
+    """
+
+    topic: _Topic
+    holder: Annotated[str, msgspec.Meta(min_length=1, max_length=128)]
+    seconds: Annotated[float, msgspec.Meta(ge=0, le=3600)]
+    epoch: _U63 | None = None
+
+
+class Held(msgspec.Struct):
+    """``next_seq``: the number of the route's next frame, in ``epoch``.
+
+    ``since``: the number from which on the holder has held it. ``continues``: what followed the
+    holder's last frame can be asked for by its numbers: it has held the route ever since, or that
+    epoch is over and in the ring.
+    """
+
+    epoch: int
+    next_seq: int
+    since: int
+    continues: bool
+
+
+REPLAY_METHODS: Final[Mapping[str, type[Params]]] = {
+    "replay": Replay,
+    "history": History,
+    "hold": Hold,
+}
 
 _frames_decoder = msgspec.msgpack.Decoder(
     Annotated[list[EchoFrame], msgspec.Meta(max_length=MAX_REPLAYED)]

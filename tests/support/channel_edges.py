@@ -23,7 +23,7 @@ from canbroker.transport.replier import Caller, Handler
 from canbroker.transport.sockets import Socket
 from canbroker.transport.waiter import Waiter
 from canbroker.wire import control
-from canbroker.wire.replay import History, Replay
+from canbroker.wire.replay import Held, History, Hold, Replay
 from canbroker.wire.stream import StateEvent
 from canbroker.wire.transmit import Reply, Request, decode_reply
 
@@ -142,6 +142,13 @@ class RecordingPublisher(Publisher):
         if settles:
             self.settles_ns = math.inf
         return settles
+
+    def hold(self, request: Hold) -> msgspec.Struct:
+        self.events.append(("hold", request))
+        return Held(self.epoch, 0, 0, continues=False)
+
+    def end_holds(self, _: int) -> bool:
+        return False
 
     def subscriptions(self) -> list[Presence | Leaving]:
         changes, self.changes = self.changes, []

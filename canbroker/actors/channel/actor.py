@@ -155,6 +155,8 @@ class ChannelActor:
         spec, epoch = self._spec, self._wiring.epoch
         stream = parse_ipc(spec.stream)
         publisher = Publisher(self._context, stream, spec.name, epoch, ring, spec.awaited)
+        for hold in spec.holds:
+            publisher.begin_hold(hold)
         waiter = Waiter()
         waiter.add(publisher.socket)
         waiter.add(publisher.listening.monitor)

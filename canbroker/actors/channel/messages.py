@@ -9,7 +9,7 @@ import msgspec
 
 from canbroker.backends import Backend, Transmit
 from canbroker.transport.replier import Caller
-from canbroker.wire.replay import History, Replay
+from canbroker.wire.replay import History, Hold, Replay
 from canbroker.wire.stream import Holder
 from canbroker.wire.transmit import Status
 
@@ -100,6 +100,14 @@ class Ask:
 
 
 @dataclass(frozen=True)
+class HoldRoute:
+    """To the recv thread: a control request to keep a route open."""
+
+    caller: Caller
+    params: Hold
+
+
+@dataclass(frozen=True)
 class Answer:
     """To the send thread: the answer to a control request that another thread handled."""
 
@@ -126,5 +134,5 @@ class Crashed:
 
 
 SenderMessage = Up | Down | Finished | Gone | Exclusive | Answer | Stop
-ReceiverMessage = Up | Down | CatchUp | Ask | Stop
+ReceiverMessage = Up | Down | CatchUp | Ask | HoldRoute | Stop
 KeeperMessage = Lost | LetGo | Opened | ChangeState | Crashed | Stop

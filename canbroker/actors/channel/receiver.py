@@ -15,6 +15,7 @@ from canbroker.actors.channel.messages import (
     Exclusive,
     Finished,
     Gone,
+    HoldRoute,
     LetGo,
     Lost,
     ReceiverMessage,
@@ -136,6 +137,8 @@ class Receiver:
                 if self._backend is not None:
                     self._read(self._backend, now_ns)
                 self._wiring.sender.put(Answer(caller, control.Nothing()))
+            case HoldRoute(caller, params):
+                self._wiring.sender.put(Answer(caller, self._publisher.hold(params)))
             case Ask():
                 self._ask(message)
             case Stop(reason, for_good):
@@ -251,7 +254,8 @@ class Receiver:
 
     def _publish_state(self, now_ns: int) -> None:
         self._totals.period(now_ns)
-        if self._publisher.stop_keeping_all(now_ns) and self._backend is not None:
+        fewer = self._publisher.stop_keeping_all(now_ns) | self._publisher.end_holds(now_ns)
+        if fewer and self._backend is not None:
             self._backend.filter(self._publisher.wanted())
         if held := self._storms.report(now_ns):
             what = f"{held:,} error frames were counted, not passed on"

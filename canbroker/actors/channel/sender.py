@@ -14,6 +14,7 @@ from canbroker.actors.channel.messages import (
     Exclusive,
     Finished,
     Gone,
+    HoldRoute,
     LetGo,
     Lost,
     SenderMessage,
@@ -28,7 +29,7 @@ from canbroker.backends import AdapterGoneError, Backend
 from canbroker.system.priority import RealTime
 from canbroker.transport.replier import Caller, Handler
 from canbroker.wire import control
-from canbroker.wire.replay import History, Replay
+from canbroker.wire.replay import History, Hold, Replay
 
 
 class Sender:
@@ -56,6 +57,7 @@ class Sender:
                 "discard": self._discard,
                 "replay": self._ask,
                 "history": self._ask,
+                "hold": self._hold,
                 **self._repeats.handlers,
             }
         )
@@ -156,6 +158,9 @@ class Sender:
 
     def _ask(self, caller: Caller, params: Replay | History) -> None:
         self._wiring.receiver.put(Ask(caller, params))
+
+    def _hold(self, caller: Caller, params: Hold) -> None:
+        self._wiring.receiver.put(HoldRoute(caller, params))
 
     def _discard(self, caller: Caller, params: control.Discard) -> None:
         self._discards.ask(caller, params)

@@ -212,11 +212,16 @@ RULES: Final[Mapping[Serves, Mapping[str, Rule]]] = {
         "scheduler": Rule(_TRANSMIT, "start periodic tasks"),
         "lease": Rule(_TRANSMIT, "lease channels", _lease),
         "release": Rule(_TRANSMIT, "give back leases", _release),
+        # They write files on the broker's host, wherever the request says.
+        "record_start": Rule(None, "start recordings"),
+        "record_stop": Rule(None, "stop recordings"),
         "shutdown": Rule(_ADMIN, "stop the broker"),
     },
     Serves.CONTROL: {
         "replay": Rule(_OBSERVE, "see frames of the past", _past),
         "history": Rule(_OBSERVE, "see frames of the past", _past),
+        # For recorders, which are the broker's; a route that is held costs the channel memory.
+        "hold": Rule(None, "have a channel keep frames"),
         "discard": Rule(_TRANSMIT, "discard frames", _own),
         "set_state": Rule(_ADMIN, "change the state of a channel"),
         "repeat_counts": Rule(_OBSERVE, "see periodic tasks"),

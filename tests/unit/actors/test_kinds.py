@@ -26,3 +26,4 @@ def test_each_row_names_what_there_is(name: str) -> None:
 def test_who_wants_which_kind() -> None:
     assert KINDS["channel"].runs_for == Demand.CONFIGURED | Demand.CLIENTS
     assert KINDS["scheduler"].runs_for == Demand.REQUESTED
+    assert KINDS["recorder"].runs_for == Demand.CONFIGURED | Demand.REQUESTED

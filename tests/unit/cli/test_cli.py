@@ -16,7 +16,7 @@ from canbroker.cli.common import parameter
 from canbroker.cli.dump import HumanLines, LogLines, Losses, wanted_channel
 from canbroker.cli.replay import loop_count, moment, target
 from canbroker.cli.tables import bitrate, duration, program_name
-from canbroker.delivery.order import REPLACED, SLOW, Loss
+from canbroker.delivery.order import REPLACED, SLOW, Loss, Place
 from canbroker.delivery.tap import Dropped, Interrupted, Missed, Restarted, Resumed
 from canbroker.logs.pacing import MAX_TOGETHER, Pace, due_together
 from canbroker.model.filters import EVERYTHING
@@ -257,7 +257,7 @@ def test_a_dump_reports_what_it_did_not_print(capsys: pytest.CaptureFixture[str]
         Missed("can0", Loss(1, 5, 3, SLOW)),
         Missed("can0", Loss(1, 9, 4, SLOW)),
         Missed("can0", Loss(1, 20, None, REPLACED)),
-        Restarted("can0"),
+        Restarted("can0", Place(2, 0)),
         Dropped("can1", 2),
         Interrupted("can1", "unplugged"),
         Resumed("can1"),

@@ -116,7 +116,6 @@ def test_check_yields_typed_options() -> None:
 @pytest.mark.parametrize(
     ("text", "where", "words"),
     [
-        ("[brokers]", "x.toml, line 1, brokers: ", "unknown key"),
         ("\nchannels = 3", "x.toml, line 2, channels: ", "must be a table, got 3"),
         ("[broker]\n\nadress = 'x'", "x.toml, line 3, broker.adress: ", "unknown key"),
         ("[broker]\naddress = 3", "x.toml, line 2, broker.address: ", "must be a text, got 3"),

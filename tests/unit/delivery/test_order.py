@@ -20,7 +20,7 @@ from hypothesis.stateful import (
 )
 
 from canbroker.delivery import order as module
-from canbroker.delivery.order import Gap, Loss, Order, Part, Restart, Taken
+from canbroker.delivery.order import Gap, Loss, Order, Part, Place, Restart, Taken
 from canbroker.model.frame import EchoFrame
 from tests.support.strikes import struck
 
@@ -333,7 +333,7 @@ def test_a_route_that_begins_anew_is_a_restart() -> None:
     order.add(channel.part(0, 2))
     order.add(channel.part(2, 3))
     assert [name(frame)[1] for frame in order.frames] == [0, 1, 2, 3, 4, 0, 1, 2]
-    assert order.restarted == [Restart(5, 0)]
+    assert order.restarted == [Restart(5, 0, Place(1, 0))]
     assert account(order) == (None, 8, 0, 1)
 
 

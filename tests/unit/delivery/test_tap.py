@@ -9,7 +9,7 @@ from typing import Final
 
 import pytest
 
-from canbroker.delivery.order import REPLACED, Loss, Order, Part
+from canbroker.delivery.order import REPLACED, Loss, Order, Part, Place
 from canbroker.delivery.tap import (
     Dropped,
     Ended,
@@ -142,11 +142,11 @@ def test_what_was_missed_is_where_it_was() -> None:
 def test_a_restart_is_between_the_last_frame_and_the_first() -> None:
     """The last frames of the old process arrive after the first ones of the new."""
     script = part(1, 0, 2), part(2, 0, 1), pause, found(2, 3), part(2, 1, 2)
-    assert events_of(*script) == [seen(0, 1, 2), Restarted("x"), seen(0, 1)]
+    assert events_of(*script) == [seen(0, 1, 2), Restarted("x", Place(2, 0)), seen(0, 1)]
 
 
 def test_a_restart_without_a_frame_is_told() -> None:
-    assert events_of(part(2, 0, 0), pause, found(0, 0)) == [Restarted("x")]
+    assert events_of(part(2, 0, 0), pause, found(0, 0)) == [Restarted("x", Place(2, 0))]
 
 
 def test_losses_around_a_restart_are_in_order() -> None:
@@ -155,7 +155,7 @@ def test_losses_around_a_restart_are_in_order() -> None:
     assert events_of(*script, repairs=False) == [
         seen(0),
         Missed("x", Loss(1, 1, None, REPLACED)),
-        Restarted("x"),
+        Restarted("x", Place(2, 0)),
         Missed("x", Loss(2, 0, 3, REPLACED)),
         seen(3),
     ]
@@ -195,7 +195,7 @@ def test_another_process_counts_interruptions_from_0() -> None:
         state(2, StateEvent(state="active")),
         part(2, 0, 1),
     )
-    expected = [Interrupted("x", "unplugged"), Restarted("x"), Resumed("x"), seen(0)]
+    expected = [Interrupted("x", "unplugged"), Resumed("x"), Restarted("x", Place(2, 0)), seen(0)]
     assert events_of(*script) == expected
 
 

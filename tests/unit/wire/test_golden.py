@@ -100,6 +100,11 @@ AGAIN = replay.Replay(topic="can0/rx?451:7ff;", epoch=EPOCH, first_seq=12, end_s
 PACKED = [msgspec.Raw(stream.pack_frame(frame)) for frame in FRAMES[:2]]
 REPLAYED = replay.Replayed(12, False, replay.encode_frames(PACKED))
 PAST = replay.Past(EPOCH, 20, (3, 2), (3, 7), replay.encode_frames(PACKED))
+HOLD = replay.Hold(topic="can0/rx;", holder="recording drive", seconds=60.0, epoch=EPOCH)
+HELD = replay.Held(EPOCH, 20, 12, continues=True)
+RECORDING = control.StartRecording(
+    name="drive", options={"channels": ["can0"], "directory": "/data", "format": "blf"}
+)
 TROUBLE = tasks.TaskTrouble(task=3, failed=12, reason="the channel is listen-only")
 FORBIDDEN = Forbidden(name="bob", role="transmit", identifier=0x223)
 REFUSAL = transmit.Refusal("'bob' may not transmit 223", FORBIDDEN)
@@ -153,6 +158,12 @@ ENCODED: dict[str, bytes] = {
         9, "history", replay.History(topic="can0/rx;", seconds=2.5)
     ),
     "history-reply": control.encode_reply(9, PAST),
+    "hold-request": control.encode_request(10, "hold", HOLD),
+    "hold-reply": control.encode_reply(10, HELD),
+    "record-start-request": control.encode_request(11, "record_start", RECORDING),
+    "record-stop-request": control.encode_request(
+        12, "record_stop", control.StopRecording(name="drive")
+    ),
 }
 
 
@@ -243,6 +254,10 @@ DECODED: dict[str, tuple[Callable[[bytes], object], object]] = {
     "replay-reply": (result(replay.Replayed), (8, True, REPLAYED)),
     "history-request": (params, (9, replay.History(topic="can0/rx;", seconds=2.5))),
     "history-reply": (result(replay.Past), (9, True, PAST)),
+    "hold-request": (params, (10, HOLD)),
+    "hold-reply": (result(replay.Held), (10, True, HELD)),
+    "record-start-request": (params, (11, RECORDING)),
+    "record-stop-request": (params, (12, control.StopRecording(name="drive"))),
 }
 
 

@@ -1,0 +1,1 @@
+"""The recorder actor: writes the frames of some channels to files."""

@@ -1,0 +1,241 @@
+"""The channels that a recorder records: opens them, again if they end, and reads all as one tap.
+
+A channel holds the recorder's route while no recorder is there: its frames are kept in the ring and
+numbered, so that the next recorder asks for what it has missed.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Mapping
+from typing import Any, Final, NamedTuple
+
+from canbroker.actors.recorder.options import HOLD_S, RecordOptions, holder_of
+from canbroker.actors.recorder.side_file import ChannelEnd
+from canbroker.bus.tapping import TappedBus
+from canbroker.client import Bus
+from canbroker.delivery.order import Loss, Place
+from canbroker.delivery.tap import Ended, Event, Tap
+from canbroker.errors import CanError, CanOperationError
+from canbroker.system import clock
+from canbroker.wire.replay import Held
+
+#: A channel that could not be opened is tried again after this time.
+_RETRY_NS: Final = clock.SECOND
+
+_POLL_S: Final = 0.02
+
+#: A channel answers at once, unless it ends.
+_RELEASE_S: Final = 1.0
+
+_logger = logging.getLogger(__name__)
+
+
+class Beginning(NamedTuple):
+    """A channel was opened: its next frame is that of ``place``, behind a ``loss``. ``continues``:
+    it goes on where the recorder before us has ended."""
+
+    channel: str
+    place: Place
+    loss: Loss | None
+    continues: bool
+
+
+class _Channel:
+    """One channel. ``tapped`` while it is open; ``problem``: why it is not."""
+
+    def __init__(self, name: str, options: RecordOptions, address: str, holder: str) -> None:
+        self.name = name
+        self.tapped: TappedBus | None = None
+        self.problem = ""
+        self._options = options
+        self._address = address
+        self._holder = holder
+        self._before: ChannelEnd | None = None
+        self._opening: threading.Thread | None = None
+        self._result: tuple[TappedBus, Held] | CanError = CanError("")
+        self._retry_at = 0
+
+    def open(self, before: ChannelEnd | None) -> None:
+        """Begins to open it, in a thread, as an adapter may take seconds. ``before``: where the
+        last recorder has ended."""
+        self._before = before
+        self._opening = threading.Thread(target=self._open, name=f"open {self.name}", daemon=True)
+        self._opening.start()
+
+    def poll(self, now_ns: int) -> Beginning | None:
+        """How it begins, if it was just opened. If it cannot be opened, it is tried again."""
+        if self._opening is None:
+            if self.tapped is None and now_ns >= self._retry_at:
+                self.open(self._before)
+            return None
+        if self._opening.is_alive():
+            return None
+        self._opening = None
+        result, before = self._result, self._before
+        if isinstance(result, CanError):
+            self._retry_at = now_ns + _RETRY_NS
+            if self.problem != str(result):
+                self.problem = str(result)
+                _logger.warning("channel %r cannot be recorded: %s", self.name, result)
+            return None
+        self.tapped, held = result
+        self.problem = ""
+        self._before = None
+        place, loss = self.tapped.place, None
+        continues = held.continues and before is not None and not before.over
+        if before is not None and continues:
+            place = before.place
+        elif held.epoch == place.epoch:
+            place = min(place, Place(held.epoch, held.since))
+        if before is not None and not before.over and not continues:
+            loss = Loss(before.epoch, before.number, None, "nothing has kept them")
+        self.tapped.go_back(place)
+        return Beginning(self.name, place, loss, continues=continues)
+
+    @property
+    def is_tried(self) -> bool:
+        """Whether it is open, or could not be opened."""
+        return self.tapped is not None or bool(self.problem)
+
+    def end(self, now_ns: int) -> None:
+        """Closes it because it has ended; it is opened again."""
+        if self.tapped is not None:
+            self.tapped.close()
+            self.tapped = None
+            self._retry_at = now_ns + _RETRY_NS
+
+    def _open(self) -> None:
+        options = self._options
+        epoch = None if self._before is None else self._before.epoch
+        given: dict[str, Any] = {
+            "can_filters": options.filter_set(),
+            "broker": self._address,
+            **options.parameters,
+        }
+        try:
+            bus = Bus(self.name, options.interface, ignore_config=True, **given)
+        except (CanError, ValueError) as error:
+            self._result = error if isinstance(error, CanError) else CanOperationError(str(error))
+            return
+        tapped = TappedBus(self.name, bus)
+        try:
+            self._result = tapped, tapped.hold(self._holder, HOLD_S, epoch)
+        except CanError as error:
+            tapped.close()
+            self._result = error
+
+
+class Channels:
+    """All channels of a recording. One thread."""
+
+    def __init__(self, recording: str, options: RecordOptions, address: str) -> None:
+        """``address`` of the broker. Opens nothing."""
+        self._holder = holder_of(recording)
+        self._channels = {
+            name: _Channel(name, options, address, self._holder) for name in options.channels
+        }
+        #: Up to where channels have published, when the recording was to end.
+        self.published: dict[str, Place] = {}
+        self._tap: Tap | None = None
+
+    @property
+    def problems(self) -> list[str]:
+        """Why channels are not open."""
+        return [
+            f"channel {channel.name!r}: {channel.problem}"
+            for channel in self._channels.values()
+            if channel.problem
+        ]
+
+    def open(self, before: Mapping[str, ChannelEnd], patience_s: float) -> list[Beginning]:
+        """Opens the channels, and waits ``patience_s`` at most for those that take their time.
+
+        :param before: where the last recorder has ended on each.
+        """
+        for name, channel in self._channels.items():
+            channel.open(before.get(name))
+        deadline = clock.deadline_after(patience_s)
+        begun = self.poll({})
+        while clock.remaining_ns(deadline) and not self._are_tried():
+            time.sleep(_POLL_S)
+            begun += self.poll({each.channel: each.place for each in begun})
+        return begun
+
+    def poll(self, places: Mapping[str, Place]) -> list[Beginning]:
+        """The channels that were just opened.
+
+        :param places: behind what was read from the others, which go on from there.
+        """
+        now_ns = clock.monotonic_ns()
+        begun = [
+            begins
+            for channel in self._channels.values()
+            if (begins := channel.poll(now_ns)) is not None
+        ]
+        if begun:
+            others = places.keys() - {each.channel for each in begun}
+            self.go_back({name: places[name] for name in others})
+        return begun
+
+    def receive(self, timeout: float) -> list[Event]:
+        """As :meth:`Tap.receive`; channels that end are closed, and opened again later."""
+        if self._tap is None:
+            time.sleep(timeout)
+            return []
+        events = self._tap.receive(timeout)
+        ended = [event.channel for event in events if isinstance(event, Ended)]
+        for name in ended:
+            self._channels[name].end(clock.monotonic_ns())
+        if ended:
+            self._renew_tap()
+        return events
+
+    def go_back(self, places: Mapping[str, Place]) -> None:
+        """Reads on from these places, whatever was read from there on."""
+        for name, place in places.items():
+            tapped = self._channels[name].tapped
+            if tapped is not None:
+                tapped.go_back(place)
+        self._renew_tap()
+
+    def release(self) -> None:
+        """Ends the holds, as the recording ends, and notes what each channel has published."""
+        for name, channel in self._channels.items():
+            if channel.tapped is not None:
+                try:
+                    held = channel.tapped.hold(self._holder, 0, timeout=_RELEASE_S)
+                except CanError as error:  # it ends, too, and then its end is read
+                    _logger.info("channel %r: %s", name, error)
+                    continue
+                self.published[name] = Place(held.epoch, held.next_seq)
+
+    def unread(self, places: Mapping[str, Place]) -> dict[str, Place | None]:
+        """The channels that have more than was read, and up to where; ``None``: to their end.
+
+        :param places: behind what was read.
+        """
+        unread: dict[str, Place | None] = {}
+        for name, channel in self._channels.items():
+            published = self.published.get(name)
+            if channel.tapped is not None and (published is None or published > places[name]):
+                unread[name] = published
+        return unread
+
+    def close(self) -> None:
+        """Closes what is open."""
+        if self._tap is not None:
+            self._tap.close()
+        for channel in self._channels.values():
+            channel.end(clock.monotonic_ns())
+
+    def _are_tried(self) -> bool:
+        return all(channel.is_tried for channel in self._channels.values())
+
+    def _renew_tap(self) -> None:
+        if self._tap is not None:
+            self._tap.close()
+        feeds = [channel.tapped.feed for channel in self._channels.values() if channel.tapped]
+        self._tap = Tap(feeds) if feeds else None

@@ -1,0 +1,134 @@
+"""One file of a recording while it is written, as ``.part``, and its side file."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+from collections.abc import Mapping, Sequence
+from copy import copy
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Final, NamedTuple
+
+from msgspec.structs import replace
+
+from canbroker.actors.recorder.side_file import COMPLETE, ChannelEnd, Note, SideFile, utc
+from canbroker.logs.formats import open_writer
+from canbroker.logs.records import Record
+from canbroker.system import clock
+
+PART: Final = ".part"
+
+_UNFIT: Final = re.compile(r"[^A-Za-z0-9_-]+")
+
+
+class Lost(NamedTuple):
+    """Frames that are lost; ``frames`` is ``None`` if their number is unknown."""
+
+    channel: str
+    frames: int | None
+    text: str
+
+
+class OpenFile:
+    """Every method may raise :class:`OSError`.
+
+    ``side`` is what the side file will say next, ``certain`` what it says.
+    """
+
+    def __init__(self, directory: Path, side: SideFile) -> None:
+        """Creates the file and its side file.
+
+        :raises OSError: it cannot be created.
+        :raises CanInitializationError: a package that the format needs is missing.
+        """
+        self.side = side
+        self.path = directory / side.file
+        self._directory = directory
+        self._part = part_of(self.path)
+        self._writer = open_writer(self._part, side.format)
+        self.began_ns = clock.monotonic_ns()
+        self.certain = side
+        try:
+            self._write_side()
+        except BaseException:
+            self.give_up()
+            self._part.unlink(missing_ok=True)
+            raise
+
+    @property
+    def size(self) -> int:
+        """Bytes so far, about."""
+        return self._writer.size
+
+    def write(self, records: Sequence[Record]) -> None:
+        self._writer.write(records)
+        self.side.frames += len(records)
+
+    def note(self, what: str, channel: str = "", *, frames: int | None = None, text: str) -> None:
+        """Notes that something happened here."""
+        at, after = utc(clock.wall_ns()), self.side.frames
+        note = Note(what=what, at=at, after=after, channel=channel, frames=frames, text=text)
+        self.side.note(note)
+
+    def note_lost(self, lost: Lost) -> None:
+        """Notes that frames which belong here will be in no file."""
+        self.note("lost", lost.channel, frames=lost.frames, text=lost.text)
+        self.side.lost += lost.frames or 0
+
+    def sync(self, ends: Mapping[str, ChannelEnd]) -> None:
+        """Makes certain what was written so far, up to these places."""
+        self._writer.sync()
+        self._tell(ends)
+        self._write_side()
+
+    def close(self, ends: Mapping[str, ChannelEnd], why: str, *, stopped: bool = False) -> None:
+        """Completes the file, which gets its name."""
+        side = self.side
+        self._writer.close()
+        self._tell(ends)
+        side.state, side.why, side.stopped = COMPLETE, why, stopped
+        side.ended = utc(clock.wall_ns())
+        side.write(self._directory)
+        self._part.rename(self.path)
+        _sync_directory(self._directory)
+
+    def give_up(self) -> None:
+        """Closes what is open. What the side file says stays true."""
+        with contextlib.suppress(OSError):
+            self._writer.close()
+
+    def _write_side(self) -> None:
+        self.side.write(self._directory)
+        ends = {channel: copy(end) for channel, end in self.side.channels.items()}
+        self.certain = replace(self.side, channels=ends, notes=list(self.side.notes))
+
+    def _tell(self, ends: Mapping[str, ChannelEnd]) -> None:
+        self.side.channels = dict(ends)
+        self.side.bytes = self._part.stat().st_size
+        self.side.left_out = str(self._writer.losses) if self._writer.losses else ""
+
+
+def part_of(path: Path) -> Path:
+    """Where a file is until it is complete."""
+    return path.with_name(path.name + PART)
+
+
+def file_name(recording: str, output: str, number: int, suffix: str) -> str:
+    """A name for a new file: recording, time and number; it has dots before the suffix only.
+
+    Whatever the recording is called, the file stays in its directory.
+    """
+    parts = [_UNFIT.sub("_", part)[:64] for part in (recording, output) if part]
+    at = datetime.fromtimestamp(clock.wall_ns() // clock.SECOND, UTC).strftime("%Y%m%dT%H%M%SZ")
+    return f"{'-'.join((*parts, at, str(number)))}{suffix}"
+
+
+def _sync_directory(directory: Path) -> None:
+    """Makes new names certain."""
+    descriptor = os.open(directory, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,54 @@
+"""Checks the parts of a configuration file that are about kinds of actors."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from canbroker.actors.kinds import KINDS, Section
+from canbroker.configuration.broker_file import MAX_NAME_LENGTH, OWN_SECTIONS, Config, is_name
+from canbroker.model.wording import validation_fault
+from canbroker.system.toml_file import Source
+
+
+def check(config: Config) -> dict[str, dict[str, Any]]:
+    """The options of all actors that the file names: by kind, then by the actor's name.
+
+    The one actor of a section without names has the name of the kind.
+
+    :raises CanInitializationError: an unknown section or key, or a wrong value; names file, line
+        and key path.
+    """
+    kinds = {
+        kind.section.name: (name, kind.section) for name, kind in KINDS.items() if kind.section
+    }
+    config.source.refuse_unknown((), config.sections, (*OWN_SECTIONS, *kinds))
+    checked: dict[str, dict[str, Any]] = {}
+    for title, content in config.sections.items():
+        kind, section = kinds[title]
+        table = config.source.table((title,), content)
+        if section.is_named:
+            checked[kind] = {
+                name: _options(config.source, section, name, value) for name, value in table.items()
+            }
+        else:
+            checked[kind] = {kind: _converted(config.source, section, (title,), table)}
+    return checked
+
+
+def _options(source: Source, section: Section, name: str, value: object) -> Any:
+    keys = (section.name, name)
+    if not is_name(name):
+        raise source.fault(keys, f"a name has 1 to {MAX_NAME_LENGTH} printable characters")
+    return _converted(source, section, keys, source.table(keys, value))
+
+
+def _converted(
+    source: Source, section: Section, keys: tuple[str, ...], table: dict[str, Any]
+) -> Any:
+    source.refuse_unknown(keys, table, section.options.__struct_fields__)
+    try:
+        return msgspec.convert(table, section.options)
+    except msgspec.ValidationError as error:
+        raise source.fault_in(keys, table, validation_fault(error, table)) from error

@@ -1,0 +1,146 @@
+"""Recordings as processes: nothing is lost by whoever is killed."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from canbroker import Bus, CanInitializationError, Message, recording
+from canbroker.system.entry_points import EntryPoint
+from canbroker.transport.runtime import Runtime
+from canbroker.wire.control import RecordingStatus
+from tests.support.brokers import status_of, wait_until
+from tests.support.ledger import Sender, serving
+from tests.support.recorded import recorded
+
+CONFIG = """
+[channels.x]
+interface = "virtual"
+[record.r]
+channels = ["x"]
+directory = "out"
+"""
+
+
+def record(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        EntryPoint.COMMAND.command("record", *arguments),
+        capture_output=True,
+        text=True,
+        timeout=50,
+        check=False,
+    )
+
+
+def status(runtime: Runtime) -> RecordingStatus:
+    (found,) = status_of(runtime).recordings
+    return found
+
+
+def is_recording(runtime: Runtime) -> bool:
+    return [each.phase for each in status_of(runtime).recordings] == ["running"]
+
+
+def message(number: int) -> Message:
+    return Message(arbitration_id=1, data=number.to_bytes(4, "big"), is_extended_id=False)
+
+
+def test_what_is_sent_while_a_program_records_is_in_its_files(
+    runtime: Runtime, tmp_path: Path
+) -> None:
+    with Bus("x", "virtual") as bus:
+        bus.send(message(999), timeout=10)
+        with recording("virtual.x", tmp_path, name="a/b") as began:
+            assert began.channels == ["virtual.x"]
+            bus.send_batch([message(number) for number in range(1000)], timeout=20)
+        bus.send(message(999), timeout=10)
+        found = recorded(tmp_path, "a/b")
+        assert (found.numbers, found.lost) == (list(range(1000)), 0)
+        assert status_of(runtime).recordings == []
+
+
+def test_a_recording_goes_on_when_the_program_that_started_it_has_ended(
+    runtime: Runtime, tmp_path: Path
+) -> None:
+    done = record("start", "r", "-i", "virtual", "-c", "x", "-o", str(tmp_path), "--rotate-mb", "1")
+    assert (done.returncode, done.stderr) == (0, "")
+    with Bus("x", "virtual") as bus:
+        bus.send_batch([message(number) for number in range(100)], timeout=20)
+    assert "r  " in record("list").stdout
+    assert "runs already" in record("start", "r", "-i", "virtual", "-c", "x").stderr
+    done = record("stop", "r")
+    assert f"100 frames in 1 files, 0 lost; the last file is {tmp_path}" in done.stdout
+    assert recorded(tmp_path, "r").numbers == list(range(100))
+    with Bus("x", "virtual"):
+        assert record("list").stdout == "no recordings\n"
+        assert "no recording 'r'" in record("stop", "r").stderr
+
+
+def test_what_cannot_be_recorded_is_said_at_once(runtime: Runtime, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with Bus("x", "virtual"):
+        for channel, directory, options, words in (
+            ("nowhere", tmp_path, {}, "no channel 'nowhere'"),
+            ("virtual.x", tmp_path / "file", {}, "file"),
+            ("virtual.x", tmp_path, {"format": "mp3"}, "format 'mp3' is not one of"),
+            ("virtual.x", tmp_path, {"rotate": 1}, "rotate"),
+            ("virtual.x", tmp_path, {"keep_mb": 0}, "keep_mb must be above 0"),
+        ):
+            with (
+                pytest.raises(CanInitializationError, match=words),
+                recording(channel, directory, **options),
+            ):
+                raise AssertionError("it must not begin")
+        assert status_of(runtime).recordings == []
+
+
+def test_a_killed_recorder_loses_nothing(runtime: Runtime, tmp_path: Path) -> None:
+    with (
+        serving(runtime, tmp_path, CONFIG),
+        Sender(("x", "virtual"), 0x100, 1000, each=10) as sender,
+    ):
+        wait_until(lambda: is_recording(runtime), "it records", timeout=30)
+        sender.start()
+        for kills in range(1, 4):
+            wait_until(lambda: is_recording(runtime), "it records", timeout=30)
+            frames = status(runtime).frames
+            wait_until(lambda: status(runtime).frames > frames, "it has written", timeout=30)  # noqa: B023
+            pid = status(runtime).pid
+            assert pid is not None
+            os.kill(pid, signal.SIGKILL)
+            wait_until(lambda: status(runtime).restarts == kills, "it is replaced")  # noqa: B023
+        wait_until(lambda: is_recording(runtime), "it records", timeout=30)
+        sent = sender.stop()
+        done = record("stop", "r")
+        assert f"{sent.confirmed:,} frames" in done.stdout
+    found = recorded(tmp_path / "out", "r")
+    assert (len(found.numbers), found.lost) == (sent.confirmed, 0)
+    assert found.numbers == sorted(set(found.numbers))
+
+
+def test_a_killed_broker_loses_nothing_that_was_confirmed(runtime: Runtime, tmp_path: Path) -> None:
+    sender = None
+    try:
+        for last in (False, True):
+            with serving(runtime, tmp_path, CONFIG) as broker:
+                wait_until(lambda: is_recording(runtime), "it records", timeout=30)
+                if sender is None:
+                    sender = Sender(("x", "virtual"), 0x100, 1000, timeout=10)
+                    sender.start()
+                frames = status(runtime).frames
+                wait_until(lambda: status(runtime).frames > frames, "it has written", timeout=30)  # noqa: B023
+                if last:
+                    sent = sender.stop()
+                else:
+                    broker.kill()
+    finally:
+        if sender is not None:
+            sender.kill()
+    found = recorded(tmp_path / "out", "r")
+    assert found.numbers == sorted(set(found.numbers))
+    assert sent.sent <= set(found.numbers) <= sent.sent | sent.unknown
+    assert found.lost == 0
