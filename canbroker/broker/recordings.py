@@ -21,6 +21,7 @@ from canbroker.transport.replier import Caller
 from canbroker.transport.runtime import Runtime
 from canbroker.transport.waiter import Waiter
 from canbroker.wire import control
+from canbroker.wire.recordings import RecordingStatus
 from canbroker.wire.replay import Hold
 
 #: Each is a process.
@@ -53,10 +54,10 @@ class RecorderSlot(ActorSlot):
         self._log_level = log_level
         self._complete = Totals()  # by actors that have ended
 
-    def status(self) -> control.RecordingStatus:
+    def status(self) -> RecordingStatus:
         account = self._account()
         totals = self._complete.plus(account.complete).plus(account.open)
-        return control.RecordingStatus(
+        return RecordingStatus(
             name=self.name,
             channels=self.options.channels,
             directory=self.options.directory,
@@ -144,7 +145,7 @@ class Recordings:
         """Whether a recording runs, or should."""
         return any(slot.wanted or slot.child is not None for slot in self.slots.values())
 
-    def status(self, request: control.Viewed) -> list[control.RecordingStatus]:
+    def status(self, request: control.Viewed) -> list[RecordingStatus]:
         """The recordings whose channels the caller may know of."""
         return [
             slot.status()

@@ -11,6 +11,7 @@ from canbroker.bus import discovery
 from canbroker.transport.runtime import Runtime
 from canbroker.transport.sockets import SharedContext
 from canbroker.wire import control
+from canbroker.wire.recordings import RecordingStatus
 
 #: A recorder opens its channels, and completes its files.
 _START_S: Final = 30.0
@@ -25,7 +26,7 @@ def recording(
     name: str | None = None,
     broker: str | None = None,
     **options: Any,
-) -> Iterator[control.RecordingStatus]:
+) -> Iterator[RecordingStatus]:
     """Records channels to files while the context lasts.
 
     A process of the broker records; what other programs send is recorded, too.
@@ -51,9 +52,7 @@ def recording(
         stop_recording(name, broker)
 
 
-def start_recording(
-    name: str, options: Mapping[str, Any], broker: str | None
-) -> control.RecordingStatus:
+def start_recording(name: str, options: Mapping[str, Any], broker: str | None) -> RecordingStatus:
     """Begins a recording; its recorder is ready when this returns.
 
     :param options: as in a table ``[record.NAME]``; the directory is absolute.
@@ -64,14 +63,12 @@ def start_recording(
     context = SharedContext()
     try:
         discovery.find_broker(context, runtime, autostart=discovery.autostart_wanted())
-        return discovery.ask(
-            context, runtime, "record_start", params, control.RecordingStatus, _START_S
-        )
+        return discovery.ask(context, runtime, "record_start", params, RecordingStatus, _START_S)
     finally:
         context.close()
 
 
-def stop_recording(name: str, broker: str | None) -> control.RecordingStatus:
+def stop_recording(name: str, broker: str | None) -> RecordingStatus:
     """Ends a recording; its files are complete when this returns.
 
     :raises CanError: there is no broker, or no such recording.
@@ -81,8 +78,6 @@ def stop_recording(name: str, broker: str | None) -> control.RecordingStatus:
     context = SharedContext()
     try:
         discovery.find_broker(context, runtime, autostart=False)
-        return discovery.ask(
-            context, runtime, "record_stop", params, control.RecordingStatus, _STOP_S
-        )
+        return discovery.ask(context, runtime, "record_stop", params, RecordingStatus, _STOP_S)
     finally:
         context.close()

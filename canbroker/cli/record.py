@@ -8,10 +8,9 @@ from typing import Any, Final
 import click
 
 from canbroker.bus.recording import start_recording, stop_recording
-from canbroker.cli.common import Opener, ask, broker_option, opens_channels, running_broker
+from canbroker.cli.common import Opener, RunningBroker, broker_option, opens_channels
 from canbroker.cli.record_last import last
 from canbroker.cli.tables import recording_notes, recordings_table, terminal
-from canbroker.wire import control
 
 _OF_LAST: Final = "last"
 
@@ -140,7 +139,8 @@ def stop(name: str, broker: str | None) -> None:
 @broker_option
 def list_(broker: str | None) -> None:
     """Show the recordings of the broker."""
-    status = ask(running_broker(broker), "status", control.BrokerStatus)
+    with RunningBroker(broker) as running:
+        status = running.status()
     if not status.recordings:
         click.echo("no recordings")
         return

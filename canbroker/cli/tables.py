@@ -17,6 +17,7 @@ from rich.text import Text
 
 from canbroker.model.wording import printable
 from canbroker.wire import control
+from canbroker.wire.recordings import RecordingStatus
 
 #: Nobody wants a pipe's lines broken where a terminal of 80 columns would.
 _PIPE_COLUMNS: Final = 200
@@ -193,7 +194,7 @@ def _clients(channels: Sequence[control.ChannelStatus]) -> Table:
     return made
 
 
-def recordings_table(recordings: Sequence[control.RecordingStatus]) -> Table:
+def recordings_table(recordings: Sequence[RecordingStatus]) -> Table:
     """A line for each recording."""
     numbers = ("files", "frames", "MB", "lost")
     made = table("recordings", "name", "channels", "state", *numbers, "file", right=numbers)
@@ -212,7 +213,7 @@ def recordings_table(recordings: Sequence[control.RecordingStatus]) -> Table:
     return made
 
 
-def recording_notes(recordings: Sequence[control.RecordingStatus]) -> list[Text]:
+def recording_notes(recordings: Sequence[RecordingStatus]) -> list[Text]:
     """What keeps recordings from recording."""
     return [
         cell(f"{each.name}: {each.trouble or each.reason}", "red")

@@ -14,6 +14,7 @@ import msgspec
 from canbroker.errors import CanError, CanInterfaceNotImplementedError, CanPermissionError
 from canbroker.wire import DECODE_ERRORS, VERSION, ClientId, WireError, decode
 from canbroker.wire.forbidden import Forbidden
+from canbroker.wire.recordings import RecordingStatus
 from canbroker.wire.stream import StateEvent
 
 MAX_TEXT = 4096
@@ -214,31 +215,6 @@ class GatewayStatus(msgspec.Struct, kw_only=True):
     turned_away: int = 0
     refused: int = 0
     fault: str = ""
-
-
-class RecordingStatus(msgspec.Struct, kw_only=True):
-    """A recording, and what it has done since the broker began.
-
-    ``phase`` as of a channel. ``file``: path of the current file, or of the last one. ``lost``:
-    frames that are in none of its files, as far as their number is known. ``trouble``: what keeps
-    it from recording now.
-    """
-
-    name: str
-    channels: list[str]
-    directory: str
-    format: str
-    configured: bool
-    phase: str
-    reason: str
-    pid: int | None
-    restarts: int
-    file: str = ""
-    files: int = 0
-    frames: int = 0
-    bytes: int = 0
-    lost: int = 0
-    trouble: str = ""
 
 
 class LeaseStatus(msgspec.Struct, kw_only=True):

@@ -12,7 +12,7 @@ import pytest
 from canbroker import Bus, CanInitializationError, Message, recording
 from canbroker.system.entry_points import EntryPoint
 from canbroker.transport.runtime import Runtime
-from canbroker.wire.control import RecordingStatus
+from canbroker.wire.recordings import RecordingStatus
 from tests.support.brokers import status_of, wait_until
 from tests.support.ledger import Sender, serving
 from tests.support.recorded import recorded

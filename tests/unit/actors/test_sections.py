@@ -49,7 +49,11 @@ def test_each_section_is_of_one_kind() -> None:
 @pytest.mark.parametrize(
     ("text", "where", "words"),
     [
-        ("[brokers]", "x.toml, line 1, brokers: ", "unknown key; known are broker, channels, remote, record"),
+        (
+            "[brokers]",
+            "x.toml, line 1, brokers: ",
+            "unknown key; known are broker, channels, remote, record",
+        ),
         ("record = 1", "x.toml, line 1, record: ", "must be a table"),
         ("\n[record]\na = 1", "x.toml, line 3, record.a: ", "must be a table"),
         ("[record.a]\nchanels = []", "x.toml, line 2, record.a.chanels: ", "unknown key"),
