@@ -25,6 +25,7 @@ COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "record": ("canbroker.cli.record:record", "Record channels to files, or write recent frames."),
     "send": ("canbroker.cli.send:send", "Send frames, like cansend."),
     "replay": ("canbroker.cli.replay:replay", "Send the frames of a log in time, like canplayer."),
+    "convert": ("canbroker.cli.convert:convert", "Convert a log file into another format."),
     "gen": ("canbroker.cli.gen:gen", "Send made-up frames, like cangen."),
     "keys": ("canbroker.cli.keys:keys", "Manage who may use brokers over the network."),
     "simulate": ("canbroker.cli.simulate:simulate", "Simulate an adapter without hardware."),

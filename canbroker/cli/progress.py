@@ -22,6 +22,15 @@ from rich.text import Text
 from canbroker.playback.report import Progress as ReplayProgress
 
 
+class _FrameRate(ProgressColumn):
+    """Frames per second of a task that counts something else."""
+
+    def render(self, task: Task) -> Text:
+        seconds = task.finished_time or task.elapsed or 0
+        rate = task.fields["frames"] / seconds if seconds else 0
+        return Text(f"{task.fields['frames']:,} frames, {rate:,.0f}/s", style="cyan")
+
+
 class _Rate(ProgressColumn):
     """Frames per second."""
 
@@ -84,5 +93,34 @@ def replay_progress(title: str) -> Iterator[Callable[[ReplayProgress], None]]:
         def show(reached: ReplayProgress) -> None:
             total = None if reached.share is None else 1.0
             bar.update(task, total=total, completed=reached.share or 0, reached=reached)
+
+        yield show
+
+
+@contextmanager
+def file_progress(title: str) -> Iterator[Callable[[int, int, int | None], None]]:
+    """Shows how much of a file has been read, on standard error while it is a terminal.
+
+    Yields what advances it, by a number of frames, to a place in the file of how many.
+    """
+    console = Console(stderr=True)
+    bar = Progress(
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        TaskProgressColumn(),
+        _FrameRate(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        console=console,
+        disable=not console.is_terminal,
+    )
+    with bar:
+        task = bar.add_task(title, total=None, frames=0)
+        frames = 0
+
+        def show(more: int, done: int, total: int | None) -> None:
+            nonlocal frames
+            frames += more
+            bar.update(task, completed=done, total=total, frames=frames)
 
         yield show

@@ -25,6 +25,13 @@ class Needs(NamedTuple):
     def is_there(self) -> bool:
         return importlib.util.find_spec(self.package) is not None
 
+    def check(self, what: str) -> None:
+        """:raises CanInitializationError: it is not installed; ``what`` needs it."""
+        if not self.is_there:
+            raise CanInitializationError(
+                f"{what} needs the package {self.package}: pip install 'canbroker[{self.extra}]'"
+            )
+
 
 @dataclass(frozen=True)
 class Format:
@@ -47,11 +54,8 @@ class Format:
 
     def check_installed(self) -> None:
         """:raises CanInitializationError: a package is missing; names the extra that has it."""
-        if self.needs is not None and not self.needs.is_there:
-            raise CanInitializationError(
-                f"{self.title} needs the package {self.needs.package}: "
-                f"pip install 'canbroker[{self.needs.extra}]'"
-            )
+        if self.needs is not None:
+            self.needs.check(self.title)
 
 
 _NUMBERED: Final = "numbers"

@@ -137,7 +137,8 @@ class BlfReader(_PythonCanReader):
             try:
                 message = next(messages)
             except StopIteration:
-                break
+                self.end = self._cut_off(reader.file_size)
+                return
             except _DAMAGE as error:
                 self.end = f"damaged or cut off before byte {self._source.tell()}: {_why(error)}"
                 return
@@ -149,6 +150,22 @@ class BlfReader(_PythonCanReader):
                 )
             except ValueError as error:
                 skipped.add("impossible frames", f"before byte {self._source.tell()}: {error}")
+
+    def _cut_off(self, size: int) -> str | None:
+        """Why the file is not whole, although what there is could be read.
+
+        :param size: as its header has it; of a file that was not closed, that of the header.
+        """
+        total = self._source.total
+        if total is not None and size > total:
+            return f"cut off: {total} bytes of {size}"
+        if total is not None and size <= _BLF_HEADER < total:
+            return "not closed by its writer"
+        return None
+
+
+#: Bytes; all that a writer knows of its file's size when it begins.
+_BLF_HEADER: Final = 144
 
 
 class _Unclosed(io.BufferedIOBase):

@@ -165,6 +165,10 @@ def test_what_was_synced_can_be_read_although_nobody_closes_the_file(
         writer.sync()
         writer.write(records[:2])
         copy.write_bytes(path.read_bytes())  # as a kill would leave it
+        if kind == "blf":  # and ASC, for example, cannot know
+            with open_reader(copy, kind) as reader:
+                assert len(list(reader)) == len(records)
+                assert reader.end == "not closed by its writer"
         recovered = recover(copy, kind)
         holds = FORMATS[kind.partition(".")[0]].holds
         found = read(copy, kind)
@@ -185,6 +189,16 @@ def test_a_file_that_was_cut_anywhere_is_read_up_to_there(kind: str, tmp_path: P
         path.write_bytes(whole[:size])
         found = contents(read_damaged(path, kind))
         assert found == expected[: len(found)]
+
+
+def test_a_blf_file_that_was_cut_off_is_said_to_be(tmp_path: Path) -> None:
+    path = tmp_path / "drive.blf"
+    written(path, examples() * 10)
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-40])
+    with open_reader(path) as reader:
+        assert 0 < len(list(reader)) < 90
+        assert reader.end == f"cut off: {len(whole) - 40} bytes of {len(whole)}"
 
 
 def test_a_file_of_another_kind_is_refused_by_name(form: Format, tmp_path: Path) -> None:
