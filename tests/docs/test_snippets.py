@@ -20,8 +20,11 @@ from canbroker.keys import authorized
 from canbroker.transport.runtime import Runtime
 from tests.docs.pages import GOLDEN, PAGES, Block, blocks, fences
 
-#: Packages that snippets import and that a plain development environment does not have.
-_EXTRAS = ("cantools",)
+#: What snippets name, and the packages for it that a plain development environment does not have.
+_EXTRAS = {
+    **{name: name for name in ("cantools", "duckdb", "pandas", "polars")},
+    "parquet": "pyarrow",
+}
 
 #: Files that no other snippet of their page names, and what makes up for it.
 _NAMED_BY_NOBODY = {
@@ -44,7 +47,11 @@ def test_the_snippets_of(page: str, runtime: Runtime, tmp_path: Path) -> None:
     missing = set()
     with ExitStack() as stack:
         for block in blocks(page):
-            if absent := {name for name in _EXTRAS if name in block.text and not _has(name)}:
+            if absent := {
+                package
+                for name, package in _EXTRAS.items()
+                if name in block.text and not _has(package)
+            }:
                 missing |= absent
             elif block.title is not None:
                 _check(block)

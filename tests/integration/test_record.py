@@ -7,8 +7,11 @@ import signal
 import subprocess
 from pathlib import Path
 
+import pytest
+
 from canbroker import Bus, Message
 from canbroker.logs.candump import parse_log_line
+from canbroker.logs.formats import open_reader
 from canbroker.system.entry_points import EntryPoint
 from canbroker.transport.runtime import Runtime
 from tests.support.brokers import status_of, wait_until
@@ -40,6 +43,30 @@ def test_what_was_on_a_channel_as_candump_writes_it(runtime: Runtime, tmp_path: 
         assert file.read_text() == done.stdout
         assert record("virtual.x", "--last", "0").stdout == ""
         assert other.recv(10) is not None  # recording takes nothing from anybody
+
+
+@pytest.mark.parametrize("suffix", [".blf", ".asc", ".parquet", ".pcapng", ".csv", ".log.gz"])
+def test_a_files_suffix_says_its_format(runtime: Runtime, tmp_path: Path, suffix: str) -> None:
+    file = tmp_path / f"fault{suffix}"
+    with Bus("x", "virtual") as bus:
+        bus.send_batch([Message(arbitration_id=n, data=b"\1\2") for n in range(3000)], timeout=20)
+        done = record("virtual.x", "-o", str(file))
+    assert done.returncode == 0
+    assert f"3000 frames in {file}" in done.stderr
+    with open_reader(file) as reader:
+        assert [record.frame.arbitration_id for record in reader] == list(range(3000))
+
+
+def test_what_a_format_cannot_hold_is_said(runtime: Runtime, tmp_path: Path) -> None:
+    file = tmp_path / "fault.trc"
+    with Bus("x", "virtual") as bus:
+        bus.send(Message(arbitration_id=1, is_fd=True, data=bytes(12)), 10)
+        bus.send(Message(arbitration_id=2), 10)
+        done = record("virtual.x", "-o", str(file))
+    assert done.returncode == 0
+    assert f"not in {file}, as its format cannot: FD frames (1)" in done.stderr
+    with open_reader(file) as reader:
+        assert [record.frame.arbitration_id for record in reader] == [2]
 
 
 def test_a_killed_actor_leaves_its_frames_to_its_successor(runtime: Runtime) -> None:
