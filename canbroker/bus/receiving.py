@@ -23,7 +23,7 @@ from canbroker.system import clock, locks
 from canbroker.system.locks import Rank
 from canbroker.system.throttle import Throttle
 from canbroker.system.wake import Wake
-from canbroker.transport.address import parse_address
+from canbroker.transport.address import TcpAddress, parse_address
 from canbroker.transport.readiness import Readiness
 from canbroker.transport.stream_link import open_stream
 from canbroker.wire.stream import ReadyEvent
@@ -41,8 +41,10 @@ class Reception:
         self, membership: Membership, receiving: Receiving, life: Life, watch: ChannelWatch
     ) -> None:
         """``receiving``: what the user wants. ``watch`` is kept up to date by waiting threads."""
+        stream = parse_address(membership.attached.stream)
+        self._is_remote = isinstance(stream, TcpAddress)
         self.subscriber = Subscriber(
-            open_stream(membership.context, parse_address(membership.attached.stream)),
+            open_stream(membership.context, stream),
             Identity(membership.attached.name, membership.client_id, membership.claim),
             functools.partial(_open_archive, membership),
             repairs=receiving.on_slow != "disconnect",
@@ -146,8 +148,9 @@ class Reception:
         return descriptor
 
     def follow(self) -> None:
-        """Uses the socket after a reconnect, which makes libzmq subscribe again."""
-        if self._watch.epoch != self.subscriber.order.epoch:
+        """Uses the socket after a reconnect, which makes libzmq subscribe again, and a link to a
+        gateway say its topics: who only sends is present, too."""
+        if self._is_remote or self._watch.epoch != self.subscriber.order.epoch:
             self.turns.if_free(self.subscriber.readable)
 
     def mine(self) -> bool:

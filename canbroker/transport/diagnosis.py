@@ -147,6 +147,8 @@ class Diagnosis:
         now = clock.monotonic_ns()
         self._follow(now)
         trouble = self._progress.trouble(now)
+        if trouble is Trouble.OTHER_KEY and not self._address.encrypted:
+            trouble = Trouble.UNENCRYPTED  # libzmq does not always say so
         return None if trouble is None else self._text(trouble)
 
     def close(self) -> None:

@@ -55,6 +55,11 @@ class RemoteStreamLink(StreamLink):
             self._repeat(now)
         return message
 
+    def readable(self) -> bool:
+        if (now := clock.monotonic_ns()) >= self._repeat_ns():
+            self._repeat(now)
+        return super().readable()
+
     def wait(self, timeout_ns: int | None, *others: Descriptor) -> bool:
         """As the base; also ends when the connection turns out to be impossible."""
         end = None if timeout_ns is None else clock.monotonic_ns() + timeout_ns

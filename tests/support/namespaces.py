@@ -71,6 +71,9 @@ def two_hosts() -> Iterator[tuple[Host, Host]]:
             # Without the seconds in which the address is not sure to be the only one.
             _run(*inside, "address", "add", f"{host.ipv6}/64", "dev", host.interface, "nodad")
             _run(*inside, "link", "set", "lo", "up")
+            # As an interface does whose cable is pulled, other than one that is switched off.
+            keep = "net.ipv6.conf.all.keep_addr_on_down=1"
+            _run(*host.command, "sysctl", "--quiet", "--write", keep)
             host.set_link("up")
         yield near, far
 

@@ -90,7 +90,9 @@ def lab(
         authorize("tests", ours, "admin")
         remote = f'[remote]\nlisten = "tcp://{_bracketed(host)}:{port}"\n'
         with serving(runtime, directory, remote + config, within=within):
-            yield Lab(runtime, host, port, broker)
+            opened = Lab(runtime, host, port, broker)
+            assert opened.gateway.is_running()
+            yield opened
 
 
 @contextmanager
