@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Sequence
-from typing import Final, TypeVar
+from typing import Final, TypeAlias, TypeVar
 
 from canbroker.bus.life import Life
 from canbroker.bus.receiving import Reception
@@ -22,6 +22,9 @@ _OFFER_NS: Final = 10 * clock.MILLISECOND
 _SLICE_NS: Final = 10 * clock.MILLISECOND
 
 _T = TypeVar("_T")
+
+#: Frames of one request, and when they are due on our monotonic clock; 0 is at once.
+Timed: TypeAlias = tuple[Sequence[Frame], int]
 
 
 class Sending:
@@ -55,10 +58,13 @@ class Sending:
         deadline: int | None,
         *,
         taken: bool,
-        due_ns: int = 0,
     ) -> None:
         """As :meth:`Transmitter.send`."""
-        self._in_turn(deadline, functools.partial(self._send, frames, deadline, taken, due_ns))
+        self._in_turn(deadline, functools.partial(self._send, frames, deadline, taken))
+
+    def send_timed(self, requests: Sequence[Timed]) -> None:
+        """As :meth:`Transmitter.send` for each of them, in one turn; waits for room."""
+        self._in_turn(None, functools.partial(self._send_timed, requests))
 
     def offer(self, frames: Sequence[Frame], expires_ns: int, failed: Failed) -> Unanswered | None:
         """As :meth:`Transmitter.offer`. ``None``, too, if other threads send all the time."""
@@ -123,12 +129,16 @@ class Sending:
         finally:
             self._finish()
 
-    def _send(
-        self, frames: Sequence[Frame], deadline: int | None, taken: bool, due_ns: int
-    ) -> None:
+    def _send(self, frames: Sequence[Frame], deadline: int | None, taken: bool) -> None:
         self._check_open()
         self._reception.follow()
-        self.transmitter.send(frames, deadline, taken=taken, due_ns=due_ns)
+        self.transmitter.send(frames, deadline, taken=taken)
+
+    def _send_timed(self, requests: Sequence[Timed]) -> None:
+        self._check_open()
+        self._reception.follow()
+        for frames, due_ns in requests:
+            self.transmitter.send(frames, None, taken=False, due_ns=due_ns)
 
     def _pending(self) -> int:
         self._check_open()

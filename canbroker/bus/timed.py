@@ -11,8 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from canbroker.bus.connection import Connection
-from canbroker.bus.sending import Sending
-from canbroker.model.frame import Frame
+from canbroker.bus.sending import Sending, Timed
 
 
 class Sendable(Protocol):
@@ -39,15 +38,15 @@ class TimedSending:
         """Whether the channel takes CAN FD frames."""
         return self._connection.opening.fd
 
-    def send(self, frames: Sequence[Frame], due_ns: int) -> None:
-        """Hands frames to the channel, at most ``MAX_FRAMES``; waits while it has no room.
+    def send(self, requests: Sequence[Timed]) -> None:
+        """Hands frames to the channel, at most ``MAX_FRAMES`` a request; waits for room.
 
-        :param due_ns: when the channel sends them, on our monotonic clock; 0 is at once.
         :raises CanOperationError: the channel is down, or an earlier frame has failed.
         """
-        self._sending.send(frames, None, taken=False, due_ns=due_ns)
-        if due_ns:
-            self._due.append((self._sending.transmitter.token, due_ns))
+        token = self._sending.transmitter.token  # of the request before
+        # First: answers may come while later ones are handed over.
+        self._due += ((token + at, due_ns) for at, (_, due_ns) in enumerate(requests, 1) if due_ns)
+        self._sending.send_timed(requests)
 
     def pending(self) -> int:
         """Frames that the adapter has not taken yet, as far as is known now."""

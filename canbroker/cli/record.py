@@ -41,17 +41,18 @@ def record() -> None:
     that has started it. Recordings that belong to a bench are named in the broker's configuration,
     as [record.NAME].
 
-    With a CHANNEL, its recent frames are written in the form of candump -L. Every channel keeps its
-    recent frames that passed the filters of any client, up to 16 MiB and 60 s unless configured
-    otherwise. If its process was killed and replaced, the frames of the old process are still
-    there. CHANNEL is the broker's name for the channel, as canbroker status shows it.
+    With a CHANNEL, its recent frames are written, as the suffix of the file says or as lines of
+    candump -L. Every channel keeps its recent frames that passed the filters of any client, up to
+    16 MiB and 60 s unless configured otherwise. If its process was killed and replaced, the frames
+    of the old process are still there. CHANNEL is the broker's name for the channel, as canbroker
+    status shows it.
 
     \b
     Examples:
       canbroker record start drive -c can0 -c can1 -f blf -o recordings --rotate-mb 100
       canbroker record list
       canbroker record stop drive
-      canbroker record --last 30 can0 -o before-the-fault.log
+      canbroker record --last 30 can0 -o before-the-fault.blf
     """
 
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Final, Self
 
+from canbroker.bus.sending import Timed
 from canbroker.bus.timed import TimedSending
 from canbroker.client import Bus
 from canbroker.errors import CanError, CanInitializationError, CanTimeoutError
@@ -29,7 +30,7 @@ LEAD_NS: Final = 200 * clock.MILLISECOND
 
 #: The first frame waits for this, so that those right behind it are ahead, too. Not when the log is
 #: a pipe, which may be another channel's traffic.
-_HEAD_START_NS: Final = 20 * clock.MILLISECOND
+_HEAD_START_NS: Final = LEAD_NS // 2
 
 #: After a sleep, frames for this much time are sent, so a wake-up is for many of them.
 _STRETCH_NS: Final = LEAD_NS // 2
@@ -79,25 +80,32 @@ class Output:
         self.bus = bus
         self._is_paced = is_paced
         self.sending = TimedSending(bus, late.add)
-        self._frames: list[Frame] = []
+        self._requests: list[Timed] = []
+        self._frames: list[Frame] = []  # of the next request
         self._first_ns = self._last_ns = 0
 
     def add(self, frame: Frame, due_ns: int, now_ns: int) -> None:
-        """Sends the frame when it is due, together with others if that delays none."""
+        """Gathers the frame, in one request with others if that delays none."""
         if self._frames:
             is_near = due_ns - self._first_ns <= _TOGETHER_NS or due_ns <= now_ns
             if not is_near or len(self._frames) == _MAX_TOGETHER:
-                self.push()
+                self._complete()
         if not self._frames:
             self._first_ns = due_ns
         self._last_ns = due_ns
         self._frames.append(frame)
 
     def push(self) -> None:
-        """Hands the gathered frames to the channel."""
-        frames, self._frames = self._frames, []
-        if frames:
-            self.sending.send(frames, self._last_ns if self._is_paced else 0)
+        """Hands what was gathered to the channel."""
+        self._complete()
+        requests, self._requests = self._requests, []
+        if requests:
+            self.sending.send(requests)
+
+    def _complete(self) -> None:
+        if self._frames:
+            self._requests.append((self._frames, self._last_ns if self._is_paced else 0))
+            self._frames = []
 
 
 class Player:
@@ -188,7 +196,7 @@ class Player:
         return ReplayReport(
             sent=self._sent,
             unsent=dict(self._unsent),
-            faults=[] if log is None else [f"{log.name}: {fault}" for fault in log.faults()],
+            faults=() if log is None else tuple(f"{log.name}: {each}" for each in log.faults()),
             stopped=self._is_stopped,
             taken_back=self._taken_back,
             duration=(self._now() - self._begun_ns) / clock.SECOND,
@@ -258,6 +266,7 @@ class Player:
         )
         self._handed += 1
         if not self._handed % _MAX_TOGETHER:
+            self._push()
             self._now_ns = self._now()
             self._tell()
 

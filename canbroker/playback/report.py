@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
@@ -66,7 +66,7 @@ class ReplayReport:
 
     sent: int
     unsent: Mapping[str, int] = field(default_factory=dict)
-    faults: Sequence[str] = ()
+    faults: tuple[str, ...] = ()
     stopped: bool = False
     taken_back: int = 0
     duration: float = 0.0

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from io import BytesIO
 from types import SimpleNamespace
 from typing import Final, NamedTuple, cast
@@ -11,6 +11,7 @@ from typing import Final, NamedTuple, cast
 import pytest
 
 from canbroker.bus.channel_clock import ChannelClock
+from canbroker.bus.sending import Timed
 from canbroker.client import Bus
 from canbroker.errors import CanInitializationError, CanOperationError
 from canbroker.logs.timing import EvenTime, RecordedTime
@@ -116,8 +117,11 @@ class Channel:
         self._connection = SimpleNamespace(opening=SimpleNamespace(fd=fd), watch=watch)
         self._sending = self
 
-    def send(self, frames: list[Frame], _: int | None, *, taken: bool, due_ns: int) -> None:
-        assert not taken
+    def send_timed(self, requests: list[Timed]) -> None:
+        for frames, due_ns in requests:
+            self._take(frames, due_ns)
+
+    def _take(self, frames: Sequence[Frame], due_ns: int) -> None:
         bench = self._bench
         bench.handed.append(
             Handed(self.name, bench.now_ns, due_ns, [frame.arbitration_id for frame in frames])
