@@ -288,7 +288,8 @@ class Broker:
             scheduler=self._scheduler.status(),
             pools=self._leases.visible_pools(request),
             leases=self._leases.status(request),
-            gateway=self._gateway.status() if self._gateway else None,
+            # It names all users: not for those who may not know of all channels.
+            gateway=self._gateway.status() if self._gateway and request.channels is None else None,
             recordings=self._recordings.status(request),
         )
 

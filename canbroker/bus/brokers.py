@@ -16,7 +16,7 @@ from canbroker.transport.calls import NoAnswerError
 from canbroker.transport.place import remote_address
 from canbroker.transport.runtime import Runtime
 from canbroker.transport.sockets import Context, SharedContext
-from canbroker.wire import control
+from canbroker.wire import control, ids
 
 if TYPE_CHECKING:
     from canbroker.bus.remote import RemoteBroker
@@ -60,6 +60,9 @@ class Broker(Protocol):
     def clock(self) -> ChannelClock:
         """A new clock, for a channel of this broker."""
 
+    def new_id(self) -> str:
+        """An id for a client or a lease of ours, which nobody has."""
+
 
 class LocalBroker:
     """The broker of a runtime directory of this host, for one bus."""
@@ -97,6 +100,9 @@ class LocalBroker:
 
     def clock(self) -> ChannelClock:
         return ChannelClock(is_ours=True)
+
+    def new_id(self) -> str:
+        return ids.new_id()
 
 
 def broker_of(life: Life, address: str | None) -> Broker:

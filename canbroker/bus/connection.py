@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import os
 from collections.abc import Callable, Mapping
 from typing import Any, Final, NamedTuple, TypeVar
 
@@ -229,7 +228,7 @@ def _connect(life: Life, wanted: Wanted) -> Connection:
 
 def _attach(life: Life, broker: Broker, wanted: Wanted) -> Membership:
     """What the broker gives us. It is told when ``life`` ends."""
-    client_id = os.urandom(6).hex()
+    client_id = broker.new_id()
     request = discovery.request(client_id, str(wanted.label), wanted.interface, wanted.parameters)
     attachment = Attachment(life, broker, client_id)
     attached = broker.attach(request, attachment.attaching)

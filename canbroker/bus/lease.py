@@ -19,7 +19,7 @@ from canbroker.system.processes import start_of
 from canbroker.transport.calls import NoAnswerError
 from canbroker.transport.runtime import Runtime
 from canbroker.transport.sockets import SharedContext
-from canbroker.wire import control
+from canbroker.wire import control, ids
 
 if TYPE_CHECKING:
     from canbroker.bus.remote import RemoteBroker
@@ -115,7 +115,7 @@ def lease(pool: str, timeout: float | None = None, *, broker: str | None = None)
     holding = _holding(broker, asking)
     pid = os.getpid()
     request = control.TakeLease(
-        lease_id=os.urandom(6).hex(),
+        lease_id=holding.new_id(),
         # The process means nothing to another host: the lease belongs to the connection there.
         pid=pid if holding.is_local else None,
         started=(start_of(pid) or 0) if holding.is_local else 0,
@@ -139,6 +139,9 @@ class _Holding(Protocol):
 
     #: Whether the broker knows the processes of this host.
     is_local: bool
+
+    def new_id(self) -> str:
+        """An id for a lease of ours, which nobody has."""
 
     def join(self, user: object) -> None: ...
 
@@ -166,6 +169,9 @@ class _LocalHolding:
         self._line = line_to(runtime.address, user)
         self.leave = self._line.leave
         self.tell = self._line.tell
+
+    def new_id(self) -> str:
+        return ids.new_id()
 
     def join(self, user: object) -> None:
         self._line.users.add(user)
@@ -199,6 +205,7 @@ class _RemoteHolding:
         self._context = context
         self._users: WeakSet[object] = WeakSet([user])
         self.tell = broker.tell
+        self.new_id = broker.new_id
 
     def join(self, user: object) -> None:
         self._users.add(user)

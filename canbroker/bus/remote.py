@@ -28,6 +28,7 @@ from canbroker.transport.place import RemotePlace
 from canbroker.transport.remote_links import RemoteControlLink
 from canbroker.transport.sockets import Context
 from canbroker.wire import WireError, control
+from canbroker.wire.ids import new_id, owner_of_key
 
 #: A connection takes five round trips. What keeps it from being made is told within this time; a
 #: machine that is far away or busy gets this long.
@@ -71,8 +72,11 @@ class RemoteBroker:
         :raises CanInitializationError: we have no key, or do not know the broker's.
         :raises CanOperationError: no descriptors are left.
         """
+        self._owner = ""
         if gateway.encrypted:
-            context.identity = load_identity().secret
+            identity = load_identity()
+            context.identity = identity.secret
+            self._owner = owner_of_key(identity.public.raw)
             gateway = replace(gateway, key=keys_of(gateway)[0])
         self.place = RemotePlace(gateway)
         self.met: Met | None = None
@@ -82,6 +86,10 @@ class RemoteBroker:
 
     def __repr__(self) -> str:
         return f"<RemoteBroker {self.place.gateway.endpoint}>"
+
+    def new_id(self) -> str:
+        """An id for a client or a lease of ours: it begins with our key, or is refused."""
+        return new_id(self._owner)
 
     def meet(self) -> Met:
         """Waits until the broker has answered; the round trip is measured then.

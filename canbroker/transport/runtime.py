@@ -51,6 +51,11 @@ class Runtime:
         return self.directory / "broker.log"
 
     @property
+    def audit_path(self) -> Path:
+        """What remote users have done; the gateway writes it."""
+        return self.directory / "audit.log"
+
+    @property
     def records_path(self) -> Path:
         """The directory of flight records: what was on a channel when something went wrong."""
         return self.directory / "records"

@@ -6,7 +6,7 @@ import itertools
 import logging
 import threading
 from collections.abc import Callable
-from typing import Final, TypeAlias
+from typing import Final, NamedTuple, TypeAlias
 
 import zmq
 
@@ -18,18 +18,37 @@ _ADDRESS: Final = "inproc://zeromq.zap.01"
 
 _VERSION: Final = b"1.0"
 
-#: Which user a key belongs to (``None`` is the key of an unencrypted connection), if to any.
-Admit: TypeAlias = Callable[[PublicKey | None], str | None]
+#: Which user a key belongs to (``None`` is the key of an unencrypted connection), if to any; given
+#: the address that it comes from, too.
+Admit: TypeAlias = Callable[[PublicKey | None, str], str | None]
 
 _logger = logging.getLogger(__name__)
 
 
-class Authenticator:
-    """Answers each handshake on a thread of its own.
+class Peer(NamedTuple):
+    """The other end of a connection, as ZeroMQ then names it with each of its messages.
 
-    The user that ZeroMQ then names with each message is ``<name>#<n>``: ``n`` counts handshakes,
-    so it tells connections of one user apart.
+    ``number`` counts handshakes, so it tells connections of one user apart. ``key`` is ``None`` if
+    the connection is not encrypted.
     """
+
+    name: str
+    number: int
+    key: PublicKey | None
+    address: str
+
+    @classmethod
+    def parse(cls, text: str) -> Peer:
+        """The peer that :meth:`__str__` stands for."""
+        name, number, key, address = text.split("#", 3)
+        return cls(name, int(number), PublicKey.parse(key) if key else None, address)
+
+    def __str__(self) -> str:
+        return f"{self.name}#{self.number}#{self.key or ''}#{self.address}"
+
+
+class Authenticator:
+    """Answers each handshake on a thread of its own. ZeroMQ names the user as a :class:`Peer`."""
 
     def __init__(self, context: zmq.Context[zmq.Socket[bytes]], admit: Admit) -> None:
         """Call it before anything listens. ``admit`` is called on the thread.
@@ -69,24 +88,30 @@ class Authenticator:
                     return
 
     def _answer(self, request: list[bytes]) -> list[bytes]:
-        _, number, _, _, _, mechanism, *credentials = request
+        _, number, _, address, _, mechanism, *credentials = request
         try:
-            user = self._user(mechanism, credentials)
+            peer = self._peer(mechanism, credentials, address.decode())
         except Exception:  # the handshake is refused, and the next one must have an answer, too
             _logger.exception("cannot tell whether a key is authorized")
-            user = None
-        if user is None:
+            peer = None
+        if peer is None:
             return [_VERSION, number, b"400", b"not authorized", b"", b""]
-        named = f"{user}#{next(self._numbers)}".encode()
-        return [_VERSION, number, b"200", b"", named, b""]
+        return [_VERSION, number, b"200", b"", str(peer).encode(), b""]
 
-    def _user(self, mechanism: bytes, credentials: list[bytes]) -> str | None:
-        if mechanism == b"NULL":
-            return self._admit(None)
+    def _peer(self, mechanism: bytes, credentials: list[bytes], address: str) -> Peer | None:
+        """Who connects, if that is a user."""
+        key = None
+        if mechanism != b"NULL":
+            key = self._key(mechanism, credentials)
+            if key is None:
+                return None
+        name = self._admit(key, address)
+        return None if name is None else Peer(name, next(self._numbers), key, address)
+
+    def _key(self, mechanism: bytes, credentials: list[bytes]) -> PublicKey | None:
         if mechanism != b"CURVE" or [len(each) for each in credentials] != [KEY_BYTES]:
             return None
         try:
-            key = PublicKey(credentials[0])
+            return PublicKey(credentials[0])
         except ValueError:  # anybody can have the secret key to it
             return None
-        return self._admit(key)

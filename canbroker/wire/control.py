@@ -199,8 +199,9 @@ class GatewayStatus(msgspec.Struct, kw_only=True):
 
     ``listen`` is its address, ``key`` the broker's public key (empty: unencrypted). ``sessions``
     are open sockets of clients; ``users`` the names of who has some. ``turned_away``: connections
-    that were refused for lack of room; ``refused``: messages that were not allowed. ``fault``: what
-    is wrong with the file of users.
+    that were refused for lack of room; ``refused``: sessions and connections that were ended.
+    ``refusals``: what users had no right to do, by user and kind. ``fault``: what is wrong with the
+    file of users.
     """
 
     phase: str
@@ -214,6 +215,7 @@ class GatewayStatus(msgspec.Struct, kw_only=True):
     users: list[str] = []
     turned_away: int = 0
     refused: int = 0
+    refusals: dict[str, dict[str, int]] = {}
     fault: str = ""
 
 

@@ -15,7 +15,7 @@ from tests.support.users import LEAST_ROLE, user
 CHANNEL: Final = "can0"
 
 #: Ids of the first user in the corpus begin like this.
-OWNER: Final = user().owner
+OWNER: Final = user().owner or "?"
 
 _USERS: Final = [
     user(role=role, channels=channels, transmit=transmit)

@@ -83,7 +83,7 @@ def _runtime_in(directory: Path) -> Iterator[Runtime]:
         # The broker gives up its lock a moment before its process ends.
         wait_until(lambda: not processes_of(runtime), "every process of the broker ends")
         if runtime.directory.exists():
-            kept = {"broker.log", "broker.log.1", "records"}
+            kept = {"broker.log", "broker.log.1", "records", "audit.log"}
             files = {path.name for path in runtime.directory.iterdir()} - kept
             assert not files, f"left behind: {files}"
             if runtime.records_path.exists():

@@ -79,8 +79,8 @@ def calls(client_id: str, channel: str = "can0") -> Mapping[str, control.Params]
         "history": replay.History(topic=topic, seconds=1),
         "hold": replay.Hold(topic=topic, holder="recording r", seconds=60),
         "repeat_counts": control.Params(),
-        "discard": control.Discard(client_id=client_id, token=1),
-        "set_state": control.SetState(state="passive"),
+        "discard": control.Discard(client_id=client_id, token=0),
+        "set_state": control.SetState(state="nonsense"),
         "repeat": tasks.Repeat(
             client_id=client_id, task=1, messages=[FRAME], period_ns=10**7, due_ns=0
         ),
@@ -96,4 +96,4 @@ def calls(client_id: str, channel: str = "can0") -> Mapping[str, control.Params]
 
 def client_of(someone: User) -> str:
     """The id of a new client of that user's."""
-    return new_id(someone.owner)
+    return new_id(someone.owner or "")

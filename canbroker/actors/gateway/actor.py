@@ -6,8 +6,10 @@ import logging
 from contextlib import ExitStack
 from typing import Any, Final
 
-from canbroker.actors.gateway.relay import Relay, Verdict
+from canbroker.actors.gateway.audit import Audit
+from canbroker.actors.gateway.relay import Relay
 from canbroker.actors.gateway.session import Session
+from canbroker.actors.gateway.users import Users
 from canbroker.actors.kinds import Beat
 from canbroker.actors.lifelines import Lifelines
 from canbroker.actors.specs import GatewaySpec
@@ -22,9 +24,6 @@ from canbroker.transport.curve import public_of
 from canbroker.transport.front import Front
 from canbroker.transport.runtime import Runtime
 from canbroker.transport.selector import SocketSelector
-
-#: The name of users of an unencrypted listener, whom nothing tells apart.
-UNENCRYPTED_USER: Final = "unencrypted"
 
 #: How often the file of users is looked at.
 _POLL_NS: Final = clock.SECOND // 5
@@ -45,22 +44,26 @@ class GatewayActor:
     def __init__(self, spec: GatewaySpec) -> None:
         address = parse_listen(spec.listen)
         secret: SecretKey | None = load_broker_key() if address.encrypted else None
-        self._authorized = AuthorizedFile(authorized_path())
+        runtime = Runtime.at(spec.address)
+        self._users = Users(
+            AuthorizedFile(authorized_path()),
+            Audit(runtime.audit_path),
+            encrypted=address.encrypted,
+        )
         self._selector = SocketSelector[object]()
         self._poll_ns = 0
         self._beat_ns = 0
         self._offer: KeyOffer | None = None
         with ExitStack() as on_error:
             on_error.callback(self._selector.close)
-            self._front = Front(address, secret, self._admit)
+            self._front = Front(address, secret, self._users.admit)
             on_error.callback(self._front.close)
             self.address = self._front.address
             self.key = None if secret is None else public_of(secret)
             if self.key is not None:
                 self._offer = self._offered(self.key)
             on_error.pop_all()
-        directory = Runtime.at(spec.address).directory
-        self._relay = Relay(self._front, directory, _Unlimited(), self._selector)
+        self._relay = Relay(self._front, runtime.directory, self._users, self._selector)
         self._selector.add(self._front.socket, self._front)
         self._selector.add(self._front.monitor, self._front.monitor)
         _logger.info("remote clients are served at %s, key %s", self.address.endpoint, self.key)
@@ -77,6 +80,7 @@ class GatewayActor:
                 now = clock.monotonic_ns()
                 due = self.step(now)
                 if now >= self._beat_ns:
+                    self._users.step(now)
                     beat(self.report())
                     self._beat_ns = now + clock.SECOND
                 ready = self._selector.wait(due - clock.monotonic_ns())
@@ -90,7 +94,10 @@ class GatewayActor:
         """Does what is due at ``now_ns``; returns when to call it again (monotonic)."""
         if now_ns >= self._poll_ns:
             self._poll_ns = now_ns + _POLL_NS
-            self._follow_authorized()
+            if self._users.follow():
+                self._relay.follow_rights()
+            if self._offer is not None:  # not sooner: a flood of questions takes no more time
+                self._offer.answer()
         return min(self._poll_ns, self._relay.step(now_ns))
 
     def report(self) -> dict[str, Any]:
@@ -104,18 +111,17 @@ class GatewayActor:
             "users": sorted({session.name for session in sessions})[:_SHOWN],
             "turned_away": self._front.turned_away,
             "refused": self._relay.refused.total(),
-            "fault": (self._authorized.fault or "")[:_SHOWN_TEXT],
+            "refusals": self._users.refusals(),
+            "fault": self._users.fault[:_SHOWN_TEXT],
         }
 
     def _offered(self, key: PublicKey) -> KeyOffer | None:
         """Tells clients the broker's key that use it for the first time, if that is possible."""
         try:
-            offer = KeyOffer(self.address.host, self.address.port, key)
+            return KeyOffer(self.address.host, self.address.port, key)
         except CanInitializationError as error:
             _logger.warning("%s", error)
             return None
-        self._selector.watch(offer, offer)
-        return offer
 
     def _serve(self, ready: list[object], now_ns: int) -> None:
         for item in ready:
@@ -125,26 +131,6 @@ class GatewayActor:
                 self._relay.receive()
             elif item is self._front.monitor:
                 self._relay.ended(self._front.follow(now_ns))
-            elif isinstance(item, KeyOffer):
-                item.answer()
-
-    def _admit(self, key: PublicKey | None) -> str | None:
-        """[thread of the handshakes] The user that a key belongs to."""
-        if key is None:
-            return UNENCRYPTED_USER if self.key is None else None
-        grant = self._authorized.current.by_key.get(key)
-        return None if grant is None else grant.name
-
-    def _follow_authorized(self) -> None:
-        """Ends the sessions of users that have lost a key, or everything."""
-        before = self._authorized.current.grants
-        if not self._authorized.poll():
-            return
-        now = self._authorized.current.grants
-        for name, grant in before.items():
-            kept = now[name].keys if name in now else ()
-            if not set(grant.keys) <= set(kept):
-                self._relay.end_user(name)
 
     def _end(self) -> None:
         self._relay.close()
@@ -152,10 +138,4 @@ class GatewayActor:
             self._offer.close()
         self._front.close()
         self._selector.close()
-
-
-class _Unlimited:
-    """Passes everything on."""
-
-    def judge(self, user: str, socket: str, body: bytes) -> Verdict:  # noqa: ARG002 - see there
-        return Verdict()
+        self._users.close()

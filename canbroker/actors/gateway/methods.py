@@ -48,10 +48,13 @@ class Serves(enum.Enum):
 
 @dataclass(frozen=True)
 class User:
-    """Somebody with a key: what it grants, and what the ids of the user's clients begin with."""
+    """Somebody with a key: what it grants, and what the ids of the user's clients begin with.
+
+    ``owner`` is ``None`` if keys do not tell users apart; then all ids are anybody's.
+    """
 
     grant: Grant
-    owner: str
+    owner: str | None
 
     @classmethod
     def of(cls, grant: Grant, key: PublicKey) -> User:
@@ -101,7 +104,7 @@ def check_role(user: User, least: Role, what: str) -> None:
 
 def check_client(user: User, client_id: str) -> None:
     """:raises DeniedError: the client is not one of the user's."""
-    if not is_owned(client_id, user.owner):
+    if user.owner is not None and not is_owned(client_id, user.owner):
         raise DeniedError("client", f"{user.grant.name!r} may not act for client {client_id!r}")
 
 

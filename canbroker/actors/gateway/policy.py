@@ -71,12 +71,20 @@ class Refused(NamedTuple):
     sentence: str
 
 
+class Noted(NamedTuple):
+    """Something that the audit log has, although it is permitted."""
+
+    event: str
+    what: str
+
+
 class Pass(NamedTuple):
     """Pass on ``body``, as the only part. ``refused``: it is a request to transmit that the channel
     answers with this refusal."""
 
     body: bytes
     refused: Refused | None = None
+    noted: Noted | None = None
 
 
 class Answer(NamedTuple):
@@ -236,8 +244,20 @@ def _judge_call(user: User, socket: RemoteSocket, body: bytes) -> Verdict:
         refused = Refused(error.kind, str(error))
         result = control.forbidding(refused.sentence, user.forbidden(error.identifier))
     else:
-        return Pass(control.encode_request(request_id, request.method, params))
+        body = control.encode_request(request_id, request.method, params)
+        return Pass(body, noted=_noted(request.method, params))
     return Answer((control.encode_reply(request_id, result),), refused)
+
+
+def _noted(method: str, params: control.Params) -> Noted | None:
+    match params:
+        case control.Attach(interface=str(interface)):
+            return Noted("open", f"{interface} {params.channel}")
+        case control.TakeLease():
+            return Noted("lease", params.pool)
+        case control.SetState():
+            return Noted("state", params.state)
+    return Noted(method, "") if method in {"release", "shutdown"} else None
 
 
 # ---------------------------------------------------------------------------------------- channels

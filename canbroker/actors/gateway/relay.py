@@ -6,10 +6,13 @@ import logging
 import re
 from collections import Counter
 from pathlib import Path
-from typing import Final, NamedTuple, Protocol
+from typing import Final
 
+from canbroker.actors.gateway.methods import Serves
+from canbroker.actors.gateway.policy import Answer, Close, Pass, Refused, RemoteSocket, judge, loses
 from canbroker.actors.gateway.session import RETRY_NS, UNKNOWN, Session
 from canbroker.actors.gateway.upstream import RefusedError, TransmitUpstream, opener
+from canbroker.actors.gateway.users import Users
 from canbroker.errors import CanInitializationError
 from canbroker.system import clock
 from canbroker.system.descriptors import share
@@ -18,6 +21,7 @@ from canbroker.transport.address import IpcAddress
 from canbroker.transport.front import Arrival, Front
 from canbroker.transport.selector import SocketSelector
 from canbroker.transport.sockets import Context
+from canbroker.transport.zap import Peer
 
 #: The most sessions; each has two descriptors.
 MAX_SESSIONS: Final = 4_096
@@ -34,24 +38,6 @@ _LOOK_NS: Final = clock.SECOND // 4
 _logger = logging.getLogger(__name__)
 
 
-class Verdict(NamedTuple):
-    """What becomes of a client's message. ``answer``: what the client is told instead of passing
-    the message on. ``close``: the session ends. Neither: the message is passed on."""
-
-    answer: bytes | None = None
-    close: bool = False
-
-
-class Policy(Protocol):
-    """Decides about each message of a client, before it is passed on."""
-
-    def judge(self, user: str, socket: str, body: bytes) -> Verdict:
-        """
-        :param user: the user's name.
-        :param socket: the name of the socket that the message is for.
-        """
-
-
 class Relay:
     """The sessions of all clients' sockets. One thread.
 
@@ -59,7 +45,7 @@ class Relay:
     """
 
     def __init__(
-        self, front: Front, directory: Path, policy: Policy, selector: SocketSelector[object]
+        self, front: Front, directory: Path, users: Users, selector: SocketSelector[object]
     ) -> None:
         """
         :param directory: the broker's runtime directory.
@@ -69,7 +55,7 @@ class Relay:
         self.refused: Counter[str] = Counter()
         self._front = front
         self._directory = directory
-        self._policy = policy
+        self._users = users
         self._selector = selector
         self._context = Context()
         self._stalled: dict[bytes, Session] = {}
@@ -105,15 +91,20 @@ class Relay:
 
     def relay(self, session: Session, now_ns: int) -> None:
         """Passes on what has arrived for a client's socket."""
-        if session.peer not in self.sessions or session.stalled:
+        if session.secret not in self.sessions or session.stalled:
             return
         session.relay(self._front.send, now_ns)
         self._settle(session, now_ns)
         self._selector.used(self._front.socket)
 
-    def end_user(self, name: str) -> None:
-        """Ends the sessions of a user, and their connections."""
-        for session in [s for s in self.sessions.values() if s.name == name]:
+    def follow_rights(self) -> None:
+        """Rights have changed: ends the sessions of users that have lost some, and their
+        connections. With them end the tasks, leases and queued frames that those rights allowed."""
+        for session in list(self.sessions.values()):
+            user = self._users.of(session.peer)
+            if user is not None and not loses(session.user, user):
+                session.user = user
+                continue
             self._front.hang_up(session.connection)
             self._close(session)
 
@@ -130,63 +121,83 @@ class Relay:
             session = self._open(arrival)
             if session is None:
                 return
-        elif session.user != arrival.user and not self._reconnected(session, arrival):
+        elif session.sender != arrival.user and not self._reconnected(session, arrival):
             return
         session.connection = arrival.connection
         if arrival.body is None:
             self._refuse(session, "a message with several parts")
             return
-        self._forward(session, arrival.body)
+        self._judge(session, arrival.body)
+
+    def _judge(self, session: Session, body: bytes) -> None:
+        """Passes a message on, or answers it, or ends the session."""
+        verdict = judge(session.user, session.socket, body)
+        if verdict.refused is not None:
+            self._users.refuse(session.name, verdict.refused, str(session.socket))
+        match verdict:
+            case Pass(body, _, noted):
+                if noted is not None:
+                    self._users.note(noted.event, session.name, what=noted.what)
+                self._forward(session, body)
+            case Answer(parts):
+                now = clock.monotonic_ns()
+                if parts and not session.answer(parts, self._front.send, now):
+                    self._refuse(session, "answers that are not read")
+                    return
+                self._settle(session, now)
+            case Close(refused):
+                self._refuse(session, refused.sentence)
 
     def _forward(self, session: Session, body: bytes) -> None:
-        verdict = self._policy.judge(session.name, session.socket, body)
-        if verdict.close:
-            self._refuse(session, "a message that is not allowed")
-        elif verdict.answer is not None:
-            self._front.send(session.peer, [verdict.answer])
-        else:
-            try:
-                session.upstream.forward(body)
-            except RefusedError as error:
-                self._refuse(session, str(error))
-                return
-            self._selector.used(session.upstream.socket)
+        try:
+            session.upstream.forward(body)
+        except RefusedError as error:
+            self._refuse(session, str(error))
+            return
+        self._selector.used(session.upstream.socket)
 
     def _open(self, arrival: Arrival) -> Session | None:
         """The session of a socket that has not sent anything before; ``None`` if it is refused."""
         named = _PEER.fullmatch(arrival.peer)
-        socket = named[1].decode() if named else ""
-        open_it = opener(socket)
-        if open_it is None:
+        socket = RemoteSocket.parse(named[1].decode()) if named else None
+        if socket is None:
             self._turn_away(arrival, "a socket that is not there")
+            return None
+        peer = Peer.parse(arrival.user)
+        user = self._users.of(peer)
+        if user is None:
+            self._turn_away(arrival, "a key that was revoked")
             return None
         if len(self.sessions) >= min(MAX_SESSIONS, share()):
             self._turn_away(arrival, f"more than {len(self.sessions)} sockets")
             return None
         try:
-            upstream = open_it(self._context, self._at(socket), arrival.peer)
+            upstream = opener(socket.serves)(self._context, self._at(socket), arrival.peer)
         except CanInitializationError as error:
             self._turn_away(arrival, str(error))
             return None
-        session = Session(arrival.peer, socket, arrival.user, upstream)
+        session = Session(arrival.peer, socket, arrival.user, user, upstream)
         self.sessions[arrival.peer] = session
         self._selector.add(upstream.socket, session)
+        key, address = str(peer.key or ""), peer.address
+        kind = str(socket.serves.value)
+        self._users.note("connect", peer.name, kind, socket=str(socket), key=key, address=address)
         return session
 
     def _reconnected(self, session: Session, arrival: Arrival) -> bool:
         """The session's socket has connected again, or another one has its secret; whether the
         session goes on."""
-        if session.name != arrival.user.partition("#")[0]:
-            _logger.warning(
-                "user %r has used the secret of a socket of %r: both are disconnected",
-                arrival.user.partition("#")[0],
-                session.name,
-            )
+        peer = Peer.parse(arrival.user)
+        user = self._users.of(peer)
+        if user is None or peer.key != session.peer.key:
+            stolen = Refused("stolen", f"{peer.name!r} has used a socket's secret of another key")
+            self._users.refuse(peer.name, stolen, str(session.socket))
+            _logger.warning("%s, of %r: both are disconnected", stolen.sentence, session.name)
             self._turn_away(arrival, "a socket of another user")
-            self._close(session)
+            self._refuse(session, "another user knows its secret")
             return False
-        session.user = arrival.user
-        if not session.socket.endswith(".tx"):
+        session.sender, session.user = arrival.user, user
+        if session.socket.serves is not Serves.TRANSMIT:
             return True
         # What was under way is lost. By a new connection, the channel answers for it itself;
         # otherwise its OK for a later request would confirm the lost ones.
@@ -196,13 +207,13 @@ class Relay:
             self._refuse(session, str(error))
             return False
         self._selector.remove(session.upstream.socket)
-        self._stalled.pop(session.peer, None)
+        self._stalled.pop(session.secret, None)
         session.replace(upstream)
         self._selector.add(upstream.socket, session)
         return True
 
-    def _at(self, socket: str) -> IpcAddress:
-        return IpcAddress(self._directory / socket)
+    def _at(self, socket: RemoteSocket) -> IpcAddress:
+        return IpcAddress(self._directory / str(socket))
 
     def _refuse(self, session: Session, why: str) -> None:
         """Ends a session for what it has sent, and its connection."""
@@ -213,7 +224,8 @@ class Relay:
 
     def _turn_away(self, arrival: Arrival, why: str) -> None:
         self.refused[why] += 1
-        self._noted.note("connection ended", f"of {arrival.user}: {why}")
+        name = Peer.parse(arrival.user).name
+        self._noted.note("connection ended", f"of {name!r}: {why}")
         self._front.hang_up(arrival.connection)
 
     # -------------------------------------------------------------------------------- to clients
@@ -222,10 +234,10 @@ class Relay:
         """Begins or ends the wait for a client's socket."""
         if session.is_gone(now_ns):
             self._close(session)
-        elif session.stalled and session.peer not in self._stalled:
-            self._stalled[session.peer] = session
+        elif session.stalled and session.secret not in self._stalled:
+            self._stalled[session.secret] = session
             self._selector.pause(session.upstream.socket)
-        elif not session.stalled and self._stalled.pop(session.peer, None) is not None:
+        elif not session.stalled and self._stalled.pop(session.secret, None) is not None:
             self._selector.resume(session.upstream.socket)
 
     def _look(self, now_ns: int) -> None:
@@ -241,7 +253,9 @@ class Relay:
         self._ended.clear()
 
     def _close(self, session: Session) -> None:
-        if self.sessions.pop(session.peer, None) is not None:
-            self._stalled.pop(session.peer, None)
+        if self.sessions.pop(session.secret, None) is not None:
+            self._stalled.pop(session.secret, None)
             self._selector.remove(session.upstream.socket)
             session.close()
+            kind = str(session.socket.serves.value)
+            self._users.note("disconnect", session.name, kind, socket=str(session.socket))

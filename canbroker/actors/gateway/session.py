@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
+from canbroker.actors.gateway.methods import User
+from canbroker.actors.gateway.policy import RemoteSocket
 from canbroker.actors.gateway.upstream import Parts, Upstream
 from canbroker.system import clock
 from canbroker.transport.front import Sent
+from canbroker.transport.zap import Peer
 
 #: A client's socket that is not connected for this long is gone. Connections that are cut, or too
 #: full to show that they live, come back sooner.
@@ -30,14 +33,18 @@ class Session:
     so the channel drops for this client alone, and the client asks for what it has missed.
     """
 
-    def __init__(self, peer: bytes, socket: str, user: str, upstream: Upstream) -> None:
+    def __init__(
+        self, secret: bytes, socket: RemoteSocket, sender: str, user: User, upstream: Upstream
+    ) -> None:
         """
-        :param peer: the routing id of the client's socket; a secret.
-        :param socket: the name of the socket that it is for.
-        :param user: as of :class:`Arrival`.
+        :param secret: the routing id of the client's socket.
+        :param socket: the socket that it is for.
+        :param sender: who has sent the last message, as the text of a :class:`Peer`.
+        :param user: the same, with the user's rights.
         """
-        self.peer = peer
+        self.secret = secret
         self.socket = socket
+        self.sender = sender
         self.user = user
         self.connection = UNKNOWN  # descriptor
         self.upstream = upstream
@@ -45,12 +52,17 @@ class Session:
         self._gone_ns: int | None = None
 
     def __repr__(self) -> str:
-        return f"<Session {self.socket} of {self.user}>"  # without the secret
+        return f"<Session {self.socket} of {self.name}>"  # without the secret
 
     @property
     def name(self) -> str:
         """The user's name."""
-        return self.user.partition("#")[0]
+        return self.user.grant.name
+
+    @property
+    def peer(self) -> Peer:
+        """Who has sent the last message."""
+        return Peer.parse(self.sender)
 
     @property
     def stalled(self) -> bool:
@@ -67,6 +79,13 @@ class Session:
                 return False
             if not self._send(parts, send, now_ns):
                 return False
+        return True
+
+    def answer(self, parts: Parts, send: Callable[[bytes, Parts], Sent], now_ns: int) -> bool:
+        """Sends an answer of the gateway's own; returns whether there was room for it."""
+        if self._waiting is not None:
+            return False
+        self._send(parts, send, now_ns)
         return True
 
     def look(self, send: Callable[[bytes, Parts], Sent], now_ns: int) -> None:
@@ -96,7 +115,7 @@ class Session:
         self.upstream.close()
 
     def _send(self, parts: Parts, send: Callable[[bytes, Parts], Sent], now_ns: int) -> bool:
-        sent = send(self.peer, parts)
+        sent = send(self.secret, parts)
         if sent is Sent.QUEUED:
             self._gone_ns = None
             return True

@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Final, Protocol, TypeAlias
 
+from canbroker.actors.gateway.methods import Serves
 from canbroker.system import clock
 from canbroker.transport.address import IpcAddress
 from canbroker.transport.links import Link
@@ -193,18 +194,15 @@ class ControlUpstream:
 Open: TypeAlias = Callable[[Context, IpcAddress, bytes], Upstream]
 
 
-def opener(socket: str) -> Open | None:
-    """What opens the socket of that name for a client's socket; ``None`` if there is no such."""
-    _, _, end = socket.rpartition(".")
-    match end:
-        case "rx":
+def opener(serves: Serves) -> Open:
+    """What opens a socket that serves this, for a client's socket."""
+    match serves:
+        case Serves.STREAM:
             return lambda context, endpoint, _: StreamUpstream(context, endpoint)
-        case "tx":
+        case Serves.TRANSMIT:
             return lambda context, endpoint, _: TransmitUpstream(context, endpoint)
-        case "ctl" | "broker":
-            return ControlUpstream
         case _:
-            return None
+            return ControlUpstream
 
 
 def _number(body: bytes) -> int | None:

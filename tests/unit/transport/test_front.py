@@ -24,7 +24,7 @@ def front(monkeypatch: pytest.MonkeyPatch) -> Iterator[Front]:
     """One that admits everybody, with few handshakes at a time."""
     monkeypatch.setattr(module, "MAX_HANDSHAKES", LIMIT)
     public, secret = new_pair()
-    made = Front(TcpAddress("127.0.0.1", 0), secret, lambda key: "bob" if key else None)
+    made = Front(TcpAddress("127.0.0.1", 0), secret, lambda key, _: "bob" if key else None)
     made.address = TcpAddress("127.0.0.1", made.address.port, public)
     yield made
     made.close()

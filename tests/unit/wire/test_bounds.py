@@ -265,7 +265,7 @@ def test_origins_are_one_for_each_frame_or_none() -> None:
     request = GOOD[transmit.decode_request]
     assert transmit.decode_request(msgpack.packb(request)).origins == ["c2"]
     assert transmit.decode_request(msgpack.packb(changed(request, 7, to=[]))).origins == []
-    assert transmit.decode_request(msgpack.packb(request[:-2])).origins == []
+    assert transmit.decode_request(msgpack.packb(request[:-3])).origins == []
     refused(transmit.decode_request, changed(request, 7, to=["a", "b"]), "2 origins for 1 frames")
     refused(transmit.decode_request, changed(request, 7, to=["no id"]), "no id")
 
