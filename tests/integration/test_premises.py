@@ -14,6 +14,7 @@ from contextlib import contextmanager
 import pytest
 
 from canbroker import Bus, CanInitializationError, Message
+from canbroker.bus import discovery
 from canbroker.bus.discovery import is_running
 from canbroker.system.entry_points import EntryPoint
 from canbroker.transport.runtime import Runtime
@@ -118,8 +119,9 @@ def test_a_python_that_does_not_know_itself_starts_no_broker(
         began = time.monotonic()
         with pytest.raises(CanInitializationError, match=why):
             Bus("a", "virtual")
-        assert time.monotonic() - began < 10, "at once, not after 15 s"
-        assert not is_running(runtime)
+        assert time.monotonic() - began < discovery._START_S, "it does not wait for a broker"
+        # The shell's child closes the pipe that we read and the lock one after the other.
+        wait_until(lambda: not is_running(runtime), "the lock is free")
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can make another user's directory")
