@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from canbroker.errors import CanInitializationError
+from canbroker.model.key import SecretKey
 from canbroker.transport import curve
 from canbroker.transport.address import (
     MAX_SOCKET_PATH,
@@ -40,7 +41,7 @@ def test_a_path_that_is_too_long_for_a_socket_is_named() -> None:
             IpcAddress(path)
 
 
-KEY = curve.public_of(curve.new_pair()[1])
+KEY = curve.public_of(SecretKey(bytes(range(32))))  # the same in each process: it names tests
 
 
 @pytest.mark.parametrize(
