@@ -76,7 +76,10 @@ def create(path: Path, text: str) -> None:
     :raises CanInitializationError: it is there already, or cannot be written; then it is not there.
     """
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
-    _make_directory(path.parent)
+    try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise CanInitializationError(f"cannot make {path.parent}: {error.strerror}") from error
     try:
         descriptor = os.open(path, flags, 0o600)
     except FileExistsError:
@@ -103,8 +106,9 @@ def locked(path: Path) -> Iterator[None]:
     import fcntl  # noqa: PLC0415 - POSIX only; Windows would lock with msvcrt.locking here
 
     folder = path.parent
-    _make_directory(folder)
     try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        _check_directory(folder)
         descriptor = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except OSError as error:
         raise CanInitializationError(f"cannot write to {folder}: {error.strerror}") from error
@@ -152,16 +156,6 @@ def replace(path: Path, text: str) -> None:
         written.unlink(missing_ok=True)
 
 
-def _make_directory(path: Path) -> None:
-    """:raises CanInitializationError: it cannot be made, or is not for this user alone to write."""
-    try:
-        path.mkdir(mode=0o700, parents=True, exist_ok=True)
-        status = path.stat()
-    except OSError as error:
-        raise CanInitializationError(f"cannot make {path}: {error.strerror}") from error
-    _check(path, status, _WRITE)
-
-
 def _read(path: Path, forbidden: int) -> bytes | None:
     try:
         # Without O_NONBLOCK, opening a pipe would wait for its other end.
@@ -175,13 +169,23 @@ def _read(path: Path, forbidden: int) -> bytes | None:
         if not stat.S_ISREG(status.st_mode):
             raise CanInitializationError(f"{path} is not a file")
         _check(path, status, forbidden)
-        _check(path.parent, path.parent.stat(), _WRITE)
+        for folder in {path.parent, Path(os.path.realpath(path)).parent}:  # of a link, and its end
+            _check_directory(folder)
         with open(descriptor, "rb", closefd=False) as file:
             return file.read(MAX_FILE_BYTES + 1)
     except OSError as error:
         raise CanInitializationError(f"cannot read {path}: {error.strerror}") from error
     finally:
         os.close(descriptor)
+
+
+def _check_directory(path: Path) -> None:
+    """:raises CanInitializationError: another user could replace the files in it.
+    :raises OSError: it is not there.
+    """
+    status = path.stat()
+    if not (status.st_mode & stat.S_ISVTX and status.st_uid == 0):  # in /tmp, only its owner can
+        _check(path, status, _WRITE)
 
 
 def _check(path: Path, status: os.stat_result, forbidden: int) -> None:

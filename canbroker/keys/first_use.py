@@ -19,9 +19,6 @@ _UNKNOWN_S: Final = 3.0
 #: How long one with several known keys may take; without an answer, each of them is tried.
 _KNOWN_S: Final = 1.0
 
-#: One question at a time is on the terminal.
-_lock = threading.Lock()
-
 
 def keys_of(address: TcpAddress) -> tuple[PublicKey, ...]:
     """The keys that the broker at ``address`` may have, the likeliest one first; none if it is
@@ -37,19 +34,18 @@ def keys_of(address: TcpAddress) -> tuple[PublicKey, ...]:
         return ()
     if address.key is not None:
         return (address.key,)
-    with _lock:
-        path = known_brokers.known_brokers_path()
-        known = known_brokers.load(path).get(known_brokers.name_of(address), ())
-        if len(known) == 1:
-            return known
-        if known:
-            offered = ask_for_key(address.host, address.port, _KNOWN_S)
-            return tuple(sorted(known, key=lambda key: key != offered))
-        key = _introduced(address)
-        from canbroker.keys import edits  # noqa: PLC0415 - only the first use changes a file
+    path = known_brokers.known_brokers_path()
+    known = known_brokers.load(path).get(known_brokers.name_of(address), ())
+    if len(known) == 1:
+        return known
+    if known:
+        offered = ask_for_key(address.host, address.port, _KNOWN_S)
+        return tuple(sorted(known, key=lambda key: key != offered))
+    key = _introduced(address)
+    from canbroker.keys import edits  # noqa: PLC0415 - only the first use changes a file
 
-        edits.trust(path, address, key)
-        return (key,)
+    edits.trust(path, address, key)
+    return (key,)
 
 
 def command_to_trust(address: TcpAddress, key: PublicKey | None) -> str:

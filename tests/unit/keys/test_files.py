@@ -88,6 +88,26 @@ def test_a_directory_that_others_may_write_is_refused(folder: Path, read: object
         read(path)  # type: ignore[operator]
 
 
+def test_the_directory_of_what_a_link_leads_to_counts_too(folder: Path, tmp_path: Path) -> None:
+    real = tmp_path / "repository"
+    real.mkdir(mode=0o700)
+    (folder / "x").symlink_to(written(real / "x", 0o600))
+    assert files.read_secret(folder / "x") == b"content"
+    real.chmod(0o777)
+    with pytest.raises(CanInitializationError, match=f"other users may write {real} "):
+        files.read_secret(folder / "x")
+
+
+def test_a_key_may_be_made_in_a_directory_for_all(folder: Path) -> None:
+    folder.chmod(0o1777)
+    files.create(folder / "x", "content")
+    if os.geteuid() == 0:  # as /tmp, where only the owner of a file may replace it
+        assert files.read_secret(folder / "x") == b"content"
+    folder.chmod(0o777)
+    with pytest.raises(CanInitializationError, match=f"other users may write {folder} "):
+        files.read_secret(folder / "x")
+
+
 def test_the_command_that_mends_the_mode_can_be_pasted(folder: Path) -> None:
     path = written(folder / "a key", 0o644)
     with pytest.raises(CanInitializationError) as caught:
