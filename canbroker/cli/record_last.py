@@ -10,6 +10,11 @@ from canbroker.bus.history import recent_frames
 from canbroker.cli import Failure
 from canbroker.cli.common import NotNegative, broker_option
 from canbroker.cli.dump import LogLines
+from canbroker.cli.progress import progress
+from canbroker.delivery.tap import Frames
+from canbroker.logs.formats import FORMATS, Format, format_of, open_writer
+from canbroker.logs.records import AT_ONCE, Record
+from canbroker.logs.streams import Writer
 
 
 @click.command("record")
@@ -28,29 +33,71 @@ from canbroker.cli.dump import LogLines
     "--output",
     metavar="FILE",
     type=click.Path(dir_okay=False, path_type=Path),
-    help="Write there. Default: standard output.",
+    help="Write there; the suffix says the format. Default: standard output.",
 )
 @broker_option
 def last(channel: str, seconds: float, output: Path | None, broker: str | None) -> None:
     """Write the recent frames of a channel.
 
-    The lines are those of candump -L. Every channel keeps its recent frames that passed the
-    filters of any client, up to 16 MiB and 60 s unless configured otherwise. If its process was
-    killed and replaced, the frames of the old process are still there. CHANNEL is the broker's
-    name for the channel, as canbroker status shows it.
+    Without -o, and in a file without a known suffix, they are lines of candump -L. Every channel
+    keeps its recent frames that passed the filters of any client, up to 16 MiB and 60 s unless
+    configured otherwise. If its process was killed and replaced, the frames of the old process
+    are still there. CHANNEL is the broker's name for the channel, as canbroker status shows it.
 
     \b
     Examples:
-      canbroker record --last 30 can0 -o before-the-fault.log
+      canbroker record --last 30 can0 -o before-the-fault.blf
       canbroker record virtual.x | grep 451#
     """
     recent = recent_frames(broker, channel, seconds)
-    text = LogLines().text(recent)
     if output is None:
-        click.echo(text, nl=False)
-        return
+        click.echo(LogLines().text(recent), nl=False)
+    else:
+        write_recent(recent, output)
+
+
+def write_recent(recent: Frames, output: Path) -> None:
+    """Writes the frames; the suffix says the format, and without a known one it is candump's log.
+
+    Says on standard error how many there are, and what of them the format cannot hold.
+
+    :raises Failure: the file cannot be written.
+    :raises CanInitializationError: the format needs a package that is missing.
+    """
+    format_ = _known_format(output)
     try:
-        output.write_text(text, encoding="utf-8")
+        if format_ is None or output.suffix == ".log":
+            output.write_text(LogLines().text(recent), encoding="utf-8")
+        else:
+            with open_writer(output) as writer:
+                _write(recent, writer, keeps_origin=format_.holds.origin)
+            if writer.losses:
+                click.echo(f"not in {output}, as its format cannot: {writer.losses}", err=True)
     except OSError as error:
-        raise Failure(f"cannot write {output}: {error.strerror}") from error
+        raise Failure(f"cannot write {output}: {error.strerror or error}") from error
     click.echo(f"{len(recent.frames)} frames in {output}", err=True)
+
+
+def _known_format(output: Path) -> Format | None:
+    suffixes = {suffix for each in FORMATS.values() for suffix in each.suffixes}
+    known = suffixes.intersection(suffix.lower() for suffix in output.suffixes[-2:])
+    return format_of(output)[0] if known else None
+
+
+def _write(recent: Frames, writer: Writer, *, keeps_origin: bool) -> None:
+    frames, channel = recent.frames, recent.channel
+    with progress(f"record {channel}", len(frames)) as advance:
+        for begin in range(0, len(frames), AT_ONCE):
+            part = frames[begin : begin + AT_ONCE]
+            writer.write(
+                [
+                    Record(
+                        frame,
+                        channel,
+                        sent=frame.origin is not None,
+                        origin=frame.origin if keeps_origin else None,
+                    )
+                    for frame in part
+                ]
+            )
+            advance(len(part))

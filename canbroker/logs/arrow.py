@@ -309,19 +309,35 @@ class _TableReader(Reader):
     def _values(self, table: pa.RecordBatch, name: str) -> list[Any]:
         if name not in table.schema.names:
             return [None] * table.num_rows
-        column = table.column(name)
-        kind = pa.string() if _COLUMNS[name][0] == _NAMES else _COLUMNS[name][0]
+        column, kind = table.column(name), _COLUMNS[name][0]
         try:
-            if pa.types.is_dictionary(column.type):
-                column = column.dictionary_decode()
+            if kind == _NAMES:
+                return _texts_of(column)
             if name == "timestamp":
                 column = column.cast(pa.timestamp("ns", tz=column.type.tz)).cast(pa.int64())
             elif column.type != kind:
                 column = column.cast(kind)
-        except (pa.ArrowException, AttributeError) as error:
+        except (pa.ArrowException, AttributeError, TypeError) as error:
             raise CanInitializationError(f"{self.name}, column {name!r}: {error}") from None
         values: list[Any] = column.to_pylist()
         return values
+
+
+def _texts_of(column: Any) -> list[str | None]:
+    """The values of a column of texts, of whichever of Arrow's types for them.
+
+    :raises TypeError: it has other values.
+    """
+    values: list[Any]
+    if pa.types.is_dictionary(column.type):  # decoded here: pyarrow cannot for each type
+        words = column.dictionary.to_pylist()
+        values = [None if index is None else words[index] for index in column.indices.to_pylist()]
+    else:
+        values = column.to_pylist()
+    for value in set(values):
+        if not isinstance(value, str | None):
+            raise TypeError(f"{value!r} is not a text")
+    return values
 
 
 def _record(*row: Any) -> Record:
