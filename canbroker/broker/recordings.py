@@ -28,7 +28,7 @@ from canbroker.wire.replay import Hold
 MAX_RECORDINGS: Final = 64
 
 #: The last frames are written, and the files are completed.
-_LEAVE_NS: Final = 10 * clock.SECOND
+_LEAVE_NS: Final = 20 * clock.SECOND
 
 _logger = logging.getLogger(__name__)
 

@@ -15,7 +15,7 @@ from canbroker.wire.recordings import RecordingStatus
 
 #: A recorder opens its channels, and completes its files.
 _START_S: Final = 30.0
-_STOP_S: Final = 20.0
+_STOP_S: Final = 30.0
 
 
 @contextmanager

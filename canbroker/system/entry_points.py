@@ -13,6 +13,7 @@ class EntryPoint(enum.StrEnum):
     BROKER = "canbroker.broker"
     ACTOR = "canbroker.actors.process"
     COMMAND = "canbroker.cli"
+    CONVERSION = "canbroker.actors.recorder.conversion"
     DETECTION = "canbroker.backends.python_can.detection"
     DEMO_ADAPTER = "canbroker.demo.adapter"
     DEMO_CLIENT = "canbroker.demo.client"

@@ -13,8 +13,9 @@ from typing import Final, NamedTuple
 
 from msgspec.structs import replace
 
-from canbroker.actors.recorder.side_file import COMPLETE, ChannelEnd, Note, SideFile, utc
-from canbroker.logs.formats import open_writer
+from canbroker.actors.recorder.conversion import state_of_written, written_as
+from canbroker.actors.recorder.side_file import COMPLETE, ChannelEnd, Note, SideFile, utc, write
+from canbroker.logs.formats import format_of, open_writer
 from canbroker.logs.records import Record
 from canbroker.system import clock
 
@@ -47,7 +48,10 @@ class OpenFile:
         self.path = directory / side.file
         self._directory = directory
         self._part = part_of(self.path)
-        self._writer = open_writer(self._part, side.format)
+        kind = written_as(side.format)
+        self._writer = open_writer(self._part, kind)
+        self._excluded = tuple(format_of(self._part, kind)[0].holds.excluded.values())
+        self._given = 0
         self.began_ns = clock.monotonic_ns()
         self.certain = side
         try:
@@ -64,7 +68,10 @@ class OpenFile:
 
     def write(self, records: Sequence[Record]) -> None:
         self._writer.write(records)
-        self.side.frames += len(records)
+        counts = self._writer.losses.counts
+        self._given += len(records)
+        self.side.unfit = sum(counts[kind] for kind in self._excluded)
+        self.side.frames = self._given - self.side.unfit
 
     def note(self, what: str, channel: str = "", *, frames: int | None = None, text: str) -> None:
         """Notes that something happened here."""
@@ -84,14 +91,15 @@ class OpenFile:
         self._write_side()
 
     def close(self, ends: Mapping[str, ChannelEnd], why: str, *, stopped: bool = False) -> None:
-        """Completes the file, which gets its name."""
+        """Completes the file, which gets its name, unless it has to be converted yet."""
         side = self.side
         self._writer.close()
         self._tell(ends)
-        side.state, side.why, side.stopped = COMPLETE, why, stopped
+        side.state, side.why, side.stopped = state_of_written(side.format), why, stopped
         side.ended = utc(clock.wall_ns())
-        side.write(self._directory)
-        self._part.rename(self.path)
+        write(side, self._directory)
+        if side.state == COMPLETE:
+            self._part.rename(self.path)
         _sync_directory(self._directory)
 
     def give_up(self) -> None:
@@ -100,7 +108,7 @@ class OpenFile:
             self._writer.close()
 
     def _write_side(self) -> None:
-        self.side.write(self._directory)
+        write(self.side, self._directory)
         ends = {channel: copy(end) for channel, end in self.side.channels.items()}
         self.certain = replace(self.side, channels=ends, notes=list(self.side.notes))
 

@@ -10,10 +10,19 @@ from typing import Final, NamedTuple
 
 import msgspec
 
+from canbroker.actors.recorder.conversion import Conversions
 from canbroker.actors.recorder.open_file import Lost, OpenFile, file_name, part_of
 from canbroker.actors.recorder.options import RecordOptions
 from canbroker.actors.recorder.recovery import complete, files_of
-from canbroker.actors.recorder.side_file import OPEN, SUFFIX, ChannelEnd, SideFile, stem_of, utc
+from canbroker.actors.recorder.side_file import (
+    CONVERTING,
+    OPEN,
+    SUFFIX,
+    ChannelEnd,
+    SideFile,
+    stem_of,
+    utc,
+)
 from canbroker.actors.specs import Totals
 from canbroker.delivery.order import Loss, Place
 from canbroker.delivery.tap import (
@@ -32,6 +41,9 @@ from canbroker.system import clock
 
 #: How often what was written is made certain.
 SYNC_NS: Final = clock.SECOND
+
+#: The last file is converted within this time, as a rule, when a recording is stopped.
+_CONVERT_S: Final = 8.0
 
 _MIB: Final = 1 << 20
 
@@ -72,6 +84,7 @@ class Output:
         self._closed: list[Closed] = []
         self.complete = Totals()
         self._sync_due = 0
+        self._conversions = Conversions(self._directory)
 
     @property
     def unfinished(self) -> Totals:
@@ -111,6 +124,7 @@ class Output:
                 cut = any(channel in continues for channel in side.channels)
                 complete(self._directory, side, "the recorder ended", cut=cut)
                 self.complete = self.complete.plus(_totals(side))
+            self._convert(side)
         self._closed = [self._sized(side) for side in self._left]
         self._number = max((closed.number for closed in self._closed), default=0)
 
@@ -187,12 +201,14 @@ class Output:
             self._next_file()
         elif now_ns >= self._sync_due:
             file.sync(self._ends)
+            self._conversions.step(now_ns)
             self._sync_due = now_ns + SYNC_NS
 
     def close(self, why: str, *, stopped: bool) -> None:
         """Completes the last file. ``stopped``: the recording does not go on here."""
         if self._file is not None:
             self._close(self._file, why, stopped=stopped)
+        self._conversions.wait(_CONVERT_S if stopped else 0)
 
     def give_up(self) -> None:
         """Closes the file as it is."""
@@ -206,6 +222,7 @@ class Output:
 
         Everything behind the :attr:`places` has to be written again. ``why`` the file was given up.
         """
+        self._directory.mkdir(parents=True, exist_ok=True)
         side = self._unfinished
         if side is not None:
             self._ends = {channel: copy(end) for channel, end in side.channels.items()}
@@ -216,6 +233,7 @@ class Output:
                     Lost("", gone, f"{gone} frames were in {side.file}: {side.why}")
                 )
             self.complete = self.complete.plus(_totals(side))
+            self._convert(side)
             self._closed.append(self._sized(side))
         self.open()
 
@@ -244,7 +262,12 @@ class Output:
         self._file = None
         self.path = file.path
         self.complete = self.complete.plus(_totals(file.side))
+        self._convert(file.side)
         self._closed.append(self._sized(file.side))
+
+    def _convert(self, side: SideFile) -> None:
+        if side.state == CONVERTING:
+            self._conversions.begin(side.file)
 
     def _sized(self, side: SideFile) -> Closed:
         side_path = self._directory / f"{stem_of(side.file)}{SUFFIX}"
@@ -262,6 +285,7 @@ class Output:
             total -= oldest.size
             _logger.info("removing %s: the recording may keep no more", oldest.path)
             oldest.path.unlink(missing_ok=True)
+            part_of(oldest.path).unlink(missing_ok=True)
             oldest.side.unlink(missing_ok=True)
 
 

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import logging
 import os
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 
+from canbroker.actors.recorder.conversion import state_of_written, written_as
 from canbroker.actors.recorder.open_file import part_of
-from canbroker.actors.recorder.side_file import COMPLETE, SideFile, read_all, utc
+from canbroker.actors.recorder.side_file import COMPLETE, SideFile, read_all, utc, write
 from canbroker.errors import CanError
 from canbroker.logs.converting import recover
-from canbroker.logs.formats import FORMATS
 from canbroker.system import clock
 
 _logger = logging.getLogger(__name__)
@@ -37,15 +39,17 @@ def complete(directory: Path, side: SideFile, why: str, *, cut: bool) -> int:
     path = directory / side.file
     part = part_of(path)
     gone = 0
+    side.state = COMPLETE
     if part.exists():
         why = _completed(part, side, why, cut=cut)
         side.bytes = part.stat().st_size
+        side.state = state_of_written(side.format)
     elif not path.exists():
         gone, side.frames, side.bytes = side.frames, 0, 0
         why = f"{why}; the file was removed"
-    side.state, side.why, side.ended = COMPLETE, why, side.ended or utc(clock.wall_ns())
-    side.write(directory)
-    if part.exists():
+    side.why, side.ended = why, side.ended or utc(clock.wall_ns())
+    write(side, directory)
+    if side.state == COMPLETE and part.exists():
         part.rename(path)
     _logger.warning("%s has %d frames: %s", path, side.frames, why)
     return gone
@@ -53,20 +57,30 @@ def complete(directory: Path, side: SideFile, why: str, *, cut: bool) -> int:
 
 def _completed(part: Path, side: SideFile, why: str, *, cut: bool) -> str:
     """Makes a ``.part`` a complete file; returns why it ends, with what was found."""
-    size = part.stat().st_size
-    if cut and _is_whole_when_cut(side.format):
-        if size < side.bytes:
-            why = f"{why}; {side.bytes - size} bytes that were written are not there"
-        os.truncate(part, min(size, side.bytes))
+    kind = written_as(side.format)
+    if not cut:
+        try:
+            found = recover(part, kind)
+        except CanError as error:
+            return f"{why}; it cannot be read: {error}"
+        side.frames = found.frames
+        return f"{why}; {found.end}" if found.end else why
+    if kind == "sqlite":
+        _cut_rows(part, side.frames)
         return why
+    size = part.stat().st_size
+    os.truncate(part, min(size, side.bytes))
+    if size < side.bytes:
+        why = f"{why}; {side.bytes - size} bytes that were written are not there"
+    if kind.endswith(".gz"):
+        recover(part, kind)  # it ends in order then
+    return why
+
+
+def _cut_rows(part: Path, rows: int) -> None:
+    """Cuts a database behind its first rows, in the order in which they were written."""
     try:
-        found = recover(part, side.format, side.bytes if cut else None)
-    except CanError as error:
-        return f"{why}; it cannot be read: {error}"
-    side.frames = found.frames
-    return f"{why}; {found.end}" if found.end else why
-
-
-def _is_whole_when_cut(kind: str) -> bool:
-    """Whether the beginning of a file, up to where it was synced, is a file of its format."""
-    return kind in FORMATS and kind != "sqlite"
+        with closing(sqlite3.connect(part)) as connection, connection:
+            connection.execute("DELETE FROM messages WHERE rowid > ?", (rows,))
+    except sqlite3.Error as error:
+        raise OSError(f"{part}: {error}") from error

@@ -25,6 +25,7 @@ SUFFIX: Final = ".json"
 
 #: The states of a file.
 OPEN: Final = "open"
+CONVERTING: Final = "converting"
 COMPLETE: Final = "complete"
 
 #: What happened is noted this often in each file; a channel that flickers must not fill the disk.
@@ -59,9 +60,10 @@ class Note(msgspec.Struct, omit_defaults=True, kw_only=True):
 
 
 class SideFile(msgspec.Struct, kw_only=True):
-    """``output``: the channel, if each has files of its own. ``state`` is ``open`` or ``complete``;
-    ``why`` the file ends. ``stopped``: so did the recording. ``lost``: frames whose number is
-    known. ``left_out``: what the format cannot hold."""
+    """``output``: the channel, if each has files of its own. ``state`` is ``open``, ``converting``
+    or ``complete``; ``why`` the file ends. ``stopped``: so did the recording. ``frames`` are in the
+    file; ``unfit`` are not, as its format cannot hold them; nor are the ``lost``, as far as their
+    number is known. ``left_out``: all that the format cannot hold."""
 
     version: int = VERSION
     recording: str
@@ -77,6 +79,7 @@ class SideFile(msgspec.Struct, kw_only=True):
     frames: int = 0
     bytes: int = 0
     lost: int = 0
+    unfit: int = 0
     left_out: str = ""
     channels: dict[str, ChannelEnd] = {}
     notes: list[Note] = []
@@ -89,26 +92,38 @@ class SideFile(msgspec.Struct, kw_only=True):
         else:
             self.notes_left_out += 1
 
-    def write(self, directory: Path) -> None:
-        """Replaces the side file in one step. :raises OSError: it cannot be written."""
-        path = directory / f"{stem_of(self.file)}{SUFFIX}"
-        fresh = path.with_suffix(".new")
-        content = msgspec.json.format(msgspec.json.encode(self), indent=1)
-        try:
-            with fresh.open("wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-            fresh.replace(path)
-        except OSError:
-            with contextlib.suppress(OSError):
-                fresh.unlink(missing_ok=True)
-            raise
-
 
 def stem_of(file: str) -> str:
     """A file's name without the suffixes of its format. A stem has no dots."""
     return file.partition(".")[0]
+
+
+def write(side: SideFile, directory: Path) -> None:
+    """Replaces a side file in one step.
+
+    :raises OSError: it cannot be written.
+    """
+    path = directory / f"{stem_of(side.file)}{SUFFIX}"
+    fresh = path.with_name(f"{path.name}.new")
+    content = msgspec.json.format(msgspec.json.encode(side), indent=1)
+    try:
+        with fresh.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        fresh.replace(path)
+    except OSError:
+        with contextlib.suppress(OSError):
+            fresh.unlink(missing_ok=True)
+        raise
+
+
+def read(directory: Path, file: str) -> SideFile | None:
+    """What the side file of a file says; ``None`` if it cannot be read."""
+    try:
+        return _decoder.decode((directory / f"{stem_of(file)}{SUFFIX}").read_bytes())
+    except (OSError, *DECODE_ERRORS):
+        return None
 
 
 def read_all(directory: Path, recording: str) -> Iterator[SideFile]:
@@ -119,12 +134,10 @@ def read_all(directory: Path, recording: str) -> Iterator[SideFile]:
     for name in os.listdir(directory):  # noqa: PTH208 - faster for thousands of files
         if not name.endswith(SUFFIX):
             continue
-        try:
-            found = _decoder.decode((directory / name).read_bytes())
-        except (OSError, *DECODE_ERRORS):  # another program's, or just removed
+        found = read(directory, name)
+        if found is None or (found.recording, found.version) != (recording, VERSION):
             continue
-        is_ours = found.recording == recording and found.version == VERSION
-        if is_ours and stem_of(found.file) == name.removesuffix(SUFFIX):
+        if stem_of(found.file) == name.removesuffix(SUFFIX):
             yield found
 
 

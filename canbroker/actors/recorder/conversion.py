@@ -1,0 +1,125 @@
+"""Turns the Arrow stream of a complete file into its format, in a process of its own.
+
+A format with a footer cannot be read if its writer is killed. So the recorder writes a stream, and
+starts this when the stream is complete. Whoever is killed meanwhile, the stream is still there.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import logging
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from canbroker.actors.recorder.side_file import COMPLETE, CONVERTING, SideFile, read, write
+from canbroker.errors import CanError
+from canbroker.logs.converting import convert
+from canbroker.logs.formats import FORMATS, open_reader, open_writer
+from canbroker.system import clock
+from canbroker.system.entry_points import EntryPoint
+from canbroker.system.service import set_up_logging
+
+#: What is written instead of formats that cannot be read before they are complete.
+STREAM: Final = "arrows"
+_PART: Final = ".part"
+
+#: Less urgent than any frame.
+_NICE: Final = 10
+
+_RETRY_NS: Final = 30 * clock.SECOND
+
+_logger = logging.getLogger(__name__)
+
+
+def written_as(kind: str) -> str:
+    """The format in which files of a format are written at first."""
+    found = FORMATS.get(kind)
+    needs_footer = found is not None and (not found.survives or kind == "arrow")
+    return STREAM if needs_footer else kind
+
+
+def state_of_written(kind: str) -> str:
+    """The state of a file of a format when its writer has closed it."""
+    return COMPLETE if written_as(kind) == kind else CONVERTING
+
+
+class Conversions:
+    """The conversions of a recording. One thread."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self._running: dict[str, subprocess.Popen[bytes]] = {}  # by the file's name
+        self._failed: dict[str, int] = {}  # when to try again
+
+    def begin(self, file: str) -> None:
+        """Begins to convert a complete file; returns at once.
+
+        :raises OSError: no process is left.
+        """
+        command = EntryPoint.CONVERSION.command(str(self._directory), file)
+        self._running[file] = subprocess.Popen(command, stdin=subprocess.DEVNULL)
+
+    def step(self, now_ns: int) -> None:
+        """Tries those again that have failed. Call it about every second."""
+        for file, process in list(self._running.items()):
+            if process.poll() is not None:
+                del self._running[file]
+                if process.returncode:
+                    self._failed[file] = now_ns + _RETRY_NS
+        for file, at_ns in list(self._failed.items()):
+            if now_ns >= at_ns:
+                del self._failed[file]
+                self.begin(file)
+
+    def wait(self, seconds: float) -> None:
+        """Waits until the conversions have ended; those that take longer go on by themselves."""
+        deadline = clock.deadline_after(seconds)
+        for file, process in self._running.items():
+            left_ns = clock.remaining_ns(deadline) or 0
+            try:
+                process.wait(left_ns / clock.SECOND)
+            except subprocess.TimeoutExpired:
+                _logger.warning("%s is still being converted", self._directory / file)
+
+
+def main(directory: Path, file: str) -> int:
+    """Converts a file; returns the exit code. It does nothing if another process does it."""
+    part, fresh = directory / f"{file}{_PART}", directory / f"{file}.new"
+    os.nice(_NICE)
+    try:
+        with part.open("rb") as stream:
+            try:
+                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return 0
+            side = read(directory, file)
+            if side is None or side.state != CONVERTING:
+                return 0
+            _convert(part, fresh, side)
+            fresh.rename(directory / file)
+            side.state, side.bytes = COMPLETE, (directory / file).stat().st_size
+            write(side, directory)
+            part.unlink()
+    except FileNotFoundError:
+        return 0  # it was removed, or is converted
+    except (OSError, CanError) as error:
+        _logger.error("%s cannot be converted: %s", part, error)  # noqa: TRY400 - it says all
+        fresh.unlink(missing_ok=True)
+        return 1
+    return 0
+
+
+def _convert(part: Path, fresh: Path, side: SideFile) -> None:
+    metadata = {"canbroker.recording": msgspec.json.encode(side).decode()}
+    with open_reader(part, STREAM) as reader, open_writer(fresh, side.format, metadata) as writer:
+        convert(reader, writer)
+
+
+if __name__ == "__main__":
+    set_up_logging("info", "conversion")
+    sys.exit(main(Path(sys.argv[1]), sys.argv[2]))
