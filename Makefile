@@ -26,7 +26,7 @@ unexport PYTHONDONTWRITEBYTECODE
 .DEFAULT_GOAL := help
 .PHONY: demo test check bench docs help setup format lock clean test-newest test-socketcan \
 	test-socketcan-hw conformance ecosystem firmwares coverage fuzz soak interruptions \
-	kills crowd bench-client bench-periodic bench-replay bench-socketcan bench-vendor release
+	kills kills-record crowd bench-client bench-periodic bench-replay bench-socketcan bench-vendor release
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -142,6 +142,9 @@ interruptions: $(READY)  ## 200 opens, shutdowns and others, interrupted by exce
 
 kills: $(READY)  ## COUNT brokers killed at random moments of their first two seconds
 	$(BIN)/python -m tests.kills --count $(COUNT)
+
+kills-record: $(ECOSYSTEM)  ## COUNT recorders of each format killed at random moments: every frame is in a file, or counted
+	$(BIN)/python -m tests.recorder_kills --count $(COUNT)
 
 crowd: $(READY)  ## a thousand clients of one channel, at a soft limit of 1024 open files
 	CANBROKER_CROWD=1 $(BIN)/python -m pytest tests/integration/test_descriptors.py -k thousand_clients

@@ -164,6 +164,8 @@ class Recordings:
     def step(self) -> None:
         """Answers requests whose recording has begun or ended; forgets recordings that are over."""
         for name, slot in list(self.slots.items()):
+            if slot.phase is Phase.RUNNING and name in self._ending:
+                self._end(slot)
             if slot.phase in {Phase.RUNNING, Phase.FAILED, Phase.STOPPED}:
                 self._answer(slot)
             is_over = slot.phase is Phase.STOPPED and not slot.wanted
@@ -217,10 +219,16 @@ class Recordings:
             known = ", ".join(map(repr, self.slots)) or "none"
             text = f"no recording {request.name!r}; recordings of this broker: {known}"
             return control.ErrorResult("initialization", text)
-        slot.requested = False
         self._ending.setdefault(slot.name, []).append(caller)
-        slot.stop(clock.monotonic_ns(), "the recording was stopped", for_good=True)
+        if slot.phase is not Phase.BACKING_OFF:
+            self._end(slot)
         return None
+
+    def _end(self, slot: RecorderSlot) -> None:
+        """Ends a recording. One whose recorder was just killed has to be replaced before: its
+        successor completes its file."""
+        slot.requested = False
+        slot.stop(clock.monotonic_ns(), "the recording was stopped", for_good=True)
 
     def _answer(self, slot: RecorderSlot) -> None:
         """Answers who waits for the recording to begin, or to end."""

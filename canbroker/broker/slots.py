@@ -266,7 +266,9 @@ class ChannelSlot(ActorSlot):
     # -------------------------------------------------------------------------------- clients
 
     def _demand(self) -> Demand:
-        return super()._demand() | (Demand.CLIENTS if self.clients else Demand(0))
+        # A recorder that was killed is a client that comes back.
+        is_used = self.clients or self.holds(self.name)
+        return super()._demand() | (Demand.CLIENTS if is_used else Demand(0))
 
     def forget(self, client_id: str) -> None:
         """Forgets a client that has said that it leaves."""

@@ -9,8 +9,8 @@ from __future__ import annotations
 import fcntl
 import logging
 import os
-import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Final
 
@@ -32,6 +32,7 @@ _PART: Final = ".part"
 _NICE: Final = 10
 
 _RETRY_NS: Final = 30 * clock.SECOND
+_LOOK_S: Final = 0.02
 
 _logger = logging.getLogger(__name__)
 
@@ -53,7 +54,7 @@ class Conversions:
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
-        self._running: dict[str, subprocess.Popen[bytes]] = {}  # by the file's name
+        self._running: dict[int, str] = {}  # the files by process
         self._failed: dict[str, int] = {}  # when to try again
 
     def begin(self, file: str) -> None:
@@ -62,15 +63,11 @@ class Conversions:
         :raises OSError: no process is left.
         """
         command = EntryPoint.CONVERSION.command(str(self._directory), file)
-        self._running[file] = subprocess.Popen(command, stdin=subprocess.DEVNULL)
+        self._running[os.posix_spawn(command[0], command, os.environ)] = file
 
     def step(self, now_ns: int) -> None:
         """Tries those again that have failed. Call it about every second."""
-        for file, process in list(self._running.items()):
-            if process.poll() is not None:
-                del self._running[file]
-                if process.returncode:
-                    self._failed[file] = now_ns + _RETRY_NS
+        self._look(now_ns)
         for file, at_ns in list(self._failed.items()):
             if now_ns >= at_ns:
                 del self._failed[file]
@@ -79,12 +76,19 @@ class Conversions:
     def wait(self, seconds: float) -> None:
         """Waits until the conversions have ended; those that take longer go on by themselves."""
         deadline = clock.deadline_after(seconds)
-        for file, process in self._running.items():
-            left_ns = clock.remaining_ns(deadline) or 0
-            try:
-                process.wait(left_ns / clock.SECOND)
-            except subprocess.TimeoutExpired:
-                _logger.warning("%s is still being converted", self._directory / file)
+        while self._running and clock.remaining_ns(deadline):
+            self._look(clock.monotonic_ns())
+            time.sleep(_LOOK_S)
+        for file in self._running.values():
+            _logger.info("%s is still being converted", self._directory / file)
+
+    def _look(self, now_ns: int) -> None:
+        for process, file in list(self._running.items()):
+            ended, status = os.waitpid(process, os.WNOHANG)
+            if ended:
+                del self._running[process]
+                if status:
+                    self._failed[file] = now_ns + _RETRY_NS
 
 
 def main(directory: Path, file: str) -> int:
