@@ -87,8 +87,11 @@ class Context:
     _refusal: type[CanError] = CanInitializationError
     identity: SecretKey | None = None
 
-    def __init__(self) -> None:
+    def __init__(self, sockets: int | None = None) -> None:
+        """``sockets``: the most that it can have; ``None``: libzmq's default, 1,023."""
         self._context: zmq.Context[Socket] = zmq.Context(io_threads=1)
+        if sockets is not None:
+            self._context.set(zmq.MAX_SOCKETS, sockets)
         self.gate = Gate(self._context)
 
     def publisher(self, endpoint: IpcAddress) -> Socket:

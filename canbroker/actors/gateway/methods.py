@@ -33,6 +33,9 @@ from canbroker.wire.tasks import (
 
 _FORMAT: Final = EXTENDED | ERROR
 
+#: pyserial's URL of a port whose traffic it copies to any file, which it overwrites.
+_SPY: Final = "spy:"
+
 _Viewed = TypeVar("_Viewed", bound=Viewed)
 
 
@@ -145,11 +148,20 @@ def _attach(user: User, _: str, params: control.Attach) -> Params:
     name = params.channel
     if params.interface is not None:
         check_role(user, Role.ADMIN, "open adapters")
+        _check_device(user, params)
         name = f"{params.interface}.{params.channel}"
     check_channel(user, name)
     # A process id of another host says nothing here.
     params = replace(_seen(user, params), pid=0)
     return params if user.grant.role >= Role.ADMIN else replace(params, as_it_is=True)
+
+
+def _check_device(user: User, params: control.Attach) -> None:
+    """:raises DeniedError: pyserial would write all traffic to a file of the bench."""
+    for text in (params.channel, *params.parameters.values()):
+        if isinstance(text, str) and text.strip().lower().startswith(_SPY):
+            name = user.grant.name
+            raise DeniedError("device", f"{name!r} may not have files written: {text[:80]!r}")
 
 
 def _own(user: User, _: str, params: control.Detach | control.Discard | StopTasks) -> Params:

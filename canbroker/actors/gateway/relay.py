@@ -8,7 +8,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Final
 
-from canbroker.actors.gateway.methods import Serves
+from canbroker.actors.gateway.methods import Serves, User
 from canbroker.actors.gateway.policy import Answer, Close, Pass, Refused, RemoteSocket, judge, loses
 from canbroker.actors.gateway.session import RETRY_NS, UNKNOWN, Session
 from canbroker.actors.gateway.upstream import RefusedError, TransmitUpstream, opener
@@ -57,7 +57,7 @@ class Relay:
         self._directory = directory
         self._users = users
         self._selector = selector
-        self._context = Context()
+        self._context = Context(sockets=MAX_SESSIONS)
         self._stalled: dict[bytes, Session] = {}
         self._ended: set[int] = set()  # connections
         self._look_ns = 0
@@ -134,6 +134,9 @@ class Relay:
         verdict = judge(session.user, session.socket, body)
         if verdict.refused is not None:
             self._users.refuse(session.name, verdict.refused, str(session.socket))
+            if session.is_flooding(clock.monotonic_ns()):
+                self._refuse(session, "too many messages that were refused")
+                return
         match verdict:
             case Pass(body, _, noted):
                 if noted is not None:
@@ -168,8 +171,8 @@ class Relay:
         if user is None:
             self._turn_away(arrival, "a key that was revoked")
             return None
-        if len(self.sessions) >= min(MAX_SESSIONS, share()):
-            self._turn_away(arrival, f"more than {len(self.sessions)} sockets")
+        if not self._has_room(user):
+            self._turn_away(arrival, f"too many sockets ({len(self.sessions)} are open)")
             return None
         try:
             upstream = opener(socket.serves)(self._context, self._at(socket), arrival.peer)
@@ -183,6 +186,15 @@ class Relay:
         kind = str(socket.serves.value)
         self._users.note("connect", peer.name, kind, socket=str(socket), key=key, address=address)
         return session
+
+    def _has_room(self, user: User) -> bool:
+        """Whether the user may have another session: no user may have more than half of them."""
+        most = min(MAX_SESSIONS, share())
+        if len(self.sessions) < most // 2:
+            return True
+        name = user.grant.name
+        theirs = sum(session.name == name for session in self.sessions.values())
+        return len(self.sessions) < most and theirs < most // 2
 
     def _reconnected(self, session: Session, arrival: Arrival) -> bool:
         """The session's socket has connected again, or another one has its secret; whether the

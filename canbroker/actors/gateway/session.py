@@ -19,6 +19,9 @@ GRACE_NS: Final = clock.SECOND
 #: How often a message that had no room is tried again.
 RETRY_NS: Final = 10 * clock.MILLISECOND
 
+#: Refused messages of a session within a second. A program that ignores all errors sends fewer.
+_MAX_REFUSED: Final = 1_000
+
 #: The descriptor of a connection that has not sent anything yet.
 UNKNOWN: Final = -1
 
@@ -50,6 +53,8 @@ class Session:
         self.upstream = upstream
         self._waiting: Parts | None = None
         self._gone_ns: int | None = None
+        self._refused = 0
+        self._refused_since_ns = 0
 
     def __repr__(self) -> str:
         return f"<Session {self.socket} of {self.name}>"  # without the secret
@@ -80,6 +85,13 @@ class Session:
             if not self._send(parts, send, now_ns):
                 return False
         return True
+
+    def is_flooding(self, now_ns: int) -> bool:
+        """Counts a refused message; whether there were too many of late."""
+        if now_ns - self._refused_since_ns > clock.SECOND:
+            self._refused, self._refused_since_ns = 0, now_ns
+        self._refused += 1
+        return self._refused > _MAX_REFUSED
 
     def answer(self, parts: Parts, send: Callable[[bytes, Parts], Sent], now_ns: int) -> bool:
         """Sends an answer of the gateway's own; returns whether there was room for it."""

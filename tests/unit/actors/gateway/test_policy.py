@@ -164,6 +164,27 @@ def test_only_an_admin_opens_adapters() -> None:
     assert (opened.interface, opened.as_it_is, opened.pid) == ("virtual", False, 0)
 
 
+@pytest.mark.parametrize(
+    ("channel", "parameters"),
+    [
+        ("spy:///dev/ptmx?file=/home/u/.profile", {}),
+        (" SPY://x", {}),
+        ("x", {"port": "Spy:///dev/ttyACM0?file=x", "bitrate": 500_000}),
+    ],
+)
+def test_no_adapter_is_opened_that_writes_files(channel: str, parameters: dict[str, Any]) -> None:
+    bob = user(role=Role.ADMIN)
+    params = control.Attach(
+        client_id=client_of(bob),
+        pid=1,
+        program="p",
+        channel=channel,
+        interface="slcan",
+        parameters=parameters,
+    )
+    assert denied(call(bob, BROKER, "attach", params)).startswith("'bob' may not have files")
+
+
 def test_others_join_a_channel_as_it_is() -> None:
     for role in (Role.OBSERVE, Role.TRANSMIT):
         bob = user(role=role)

@@ -1,0 +1,176 @@
+"""Sessions of a relay without a network: clients are scripted, the broker's sockets are real."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import pytest
+
+from canbroker.actors.gateway import relay as module
+from canbroker.actors.gateway import session as session_module
+from canbroker.actors.gateway.audit import Audit
+from canbroker.actors.gateway.relay import Relay
+from canbroker.actors.gateway.users import Users
+from canbroker.keys.authorized import AuthorizedFile
+from canbroker.model.key import PublicKey
+from canbroker.transport.front import Arrival, Sent
+from canbroker.transport.selector import SocketSelector
+from canbroker.transport.zap import Peer
+from canbroker.wire import control
+
+BOB, EVE = (PublicKey(bytes([n]) * 32) for n in (5, 7))
+BOBS, EVES = (Peer(name, 3, key, "192.0.2.1") for name, key in (("bob", BOB), ("eve", EVE)))
+GARBAGE = b"\xc1"
+
+
+class ScriptedFront:
+    """Stands for :class:`canbroker.transport.front.Front`: what it receives and sends is lists."""
+
+    def __init__(self) -> None:
+        self.arrivals: list[Arrival] = []
+        self.sent: list[tuple[bytes, Sequence[bytes]]] = []
+        self.hung_up: list[int] = []
+        self.outcome = Sent.QUEUED
+        self.socket = self
+
+    def receive(self) -> Arrival | None:
+        return self.arrivals.pop(0) if self.arrivals else None
+
+    def send(self, peer: bytes, parts: Sequence[bytes]) -> Sent:
+        if self.outcome is Sent.QUEUED:
+            self.sent.append((peer, parts))
+        return self.outcome
+
+    def hang_up(self, connection: int) -> None:
+        self.hung_up.append(connection)
+
+
+class Selector(SocketSelector[object]):
+    def used(self, socket: object) -> None:
+        if not isinstance(socket, ScriptedFront):
+            super().used(socket)  # type: ignore[arg-type] # a real one
+
+
+class House:
+    """A relay, its users bob and eve, and what it does."""
+
+    def __init__(self, directory: Path) -> None:
+        file = directory / "authorized.toml"
+        file.write_text(
+            f'[bob]\nkeys = ["{BOB}"]\nrole = "observe"\n[eve]\nkeys = ["{EVE}"]\nrole = "admin"\n'
+        )
+        file.chmod(0o600)
+        self.front = ScriptedFront()
+        self.users = Users(AuthorizedFile(file), Audit(directory / "audit.log"), encrypted=True)
+        self.selector = Selector()
+        self.relay = Relay(self.front, directory, self.users, self.selector)  # type: ignore[arg-type]
+
+    def arrive(
+        self, number: int, body: bytes | None, peer: Peer = BOBS, socket: str = "broker"
+    ) -> None:
+        routing_id = f"{socket}/{number:032x}".encode()
+        self.front.arrivals.append(Arrival(routing_id, str(peer), number, body))
+        self.relay.receive()
+
+    def close(self) -> None:
+        self.relay.close()
+        self.users.close()
+        self.selector.close()
+
+
+@pytest.fixture
+def house(tmp_path: Path) -> Iterator[House]:
+    made = House(tmp_path)
+    yield made
+    made.close()
+
+
+def hello() -> bytes:
+    return control.encode_request(1, "hello", control.Params())
+
+
+def test_a_user_has_half_of_the_sessions_at_most(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "MAX_SESSIONS", 8)
+    for number in range(20):
+        house.arrive(number, hello())
+    assert len(house.relay.sessions) == 4
+    assert house.front.hung_up == list(range(4, 20))
+    for number in range(20, 30):
+        house.arrive(number, hello(), EVES)
+    assert [session.name for session in house.relay.sessions.values()] == ["bob"] * 4 + ["eve"] * 4
+
+
+def test_refused_messages_without_end_end_the_session(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(session_module, "_MAX_REFUSED", 10)
+    for _ in range(10):
+        house.arrive(1, GARBAGE)
+    assert (len(house.relay.sessions), house.front.hung_up) == (1, [])
+    house.arrive(1, GARBAGE)
+    assert (len(house.relay.sessions), house.front.hung_up) == (0, [1])
+    assert house.users.refused["bob", "malformed"] == 11
+    assert len(house.front.sent) == 10
+
+
+def test_an_answer_that_has_no_room_waits(house: House) -> None:
+    house.front.outcome = Sent.FULL
+    house.arrive(1, GARBAGE)
+    (session,) = house.relay.sessions.values()
+    assert session.stalled
+    house.front.outcome = Sent.QUEUED
+    house.relay.step(0)
+    assert len(house.front.sent) == 1
+    assert not session.stalled
+
+
+def test_who_reads_no_answers_gets_no_more(house: House) -> None:
+    house.front.outcome = Sent.FULL
+    house.arrive(1, GARBAGE)
+    house.arrive(1, GARBAGE)
+    assert (len(house.relay.sessions), house.front.hung_up) == (0, [1])
+
+
+@pytest.mark.parametrize("peer", [Peer("bob", 4, PublicKey(b"\x09" * 32), ""), EVES])
+def test_a_socket_of_another_key_ends_both(house: House, peer: Peer) -> None:
+    house.arrive(1, hello())
+    routing_id = next(iter(house.relay.sessions))
+    house.front.arrivals.append(Arrival(routing_id, str(peer), 2, hello()))
+    house.relay.receive()
+    assert house.relay.sessions == {}
+    assert sorted(house.front.hung_up) == [1, 2]
+    assert house.users.refused[peer.name, "stolen"] == 1
+
+
+def test_the_same_key_may_come_back(house: House) -> None:
+    house.arrive(1, hello())
+    house.arrive(1, hello(), BOBS._replace(number=9))
+    assert len(house.relay.sessions) == 1
+
+
+@pytest.mark.parametrize("socket", ["lock", "audit.log", "broker.ctl", "..", "x" * 40 + ".rx"])
+def test_other_files_are_no_sockets(house: House, socket: str) -> None:
+    house.arrive(1, hello(), socket=socket)
+    assert (len(house.relay.sessions), house.front.hung_up) == (0, [1])
+
+
+def test_several_parts_end_the_session(house: House) -> None:
+    house.arrive(1, None)
+    assert (len(house.relay.sessions), house.front.hung_up) == (0, [1])
+
+
+def test_neither_a_repr_nor_the_log_has_a_secret(
+    house: House, caplog: pytest.LogCaptureFixture, tmp_path: Path
+) -> None:
+    secret = f"{1:032x}"
+    house.arrive(1, hello())
+    (session,) = house.relay.sessions.values()
+    shown = f"{session!r} {house.relay!r} {house.users!r}"
+    house.arrive(1, None)
+    house.users.step(0)
+    shown += caplog.text + (tmp_path / "audit.log").read_text()
+    assert "bob" in shown
+    assert secret not in shown
