@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Final, Protocol, TypeVar
+from typing import TYPE_CHECKING, Final, NamedTuple, Protocol, TypeVar
 
 from canbroker.bus import discovery
 from canbroker.bus.channel_clock import ChannelClock
@@ -28,6 +28,13 @@ _ANSWER_S: Final = 15.0
 _LOOK_AGAIN_S: Final = 0.5
 
 _T = TypeVar("_T")
+
+
+class Distance(NamedTuple):
+    """How far away a broker is: the round trip, and what its wall clock shows more than ours."""
+
+    round_trip_ns: int
+    clock_offset_ns: int
 
 
 class Broker(Protocol):
@@ -62,6 +69,9 @@ class Broker(Protocol):
 
     def new_id(self) -> str:
         """An id for a client or a lease of ours, which nobody has."""
+
+    def distance(self) -> Distance | None:
+        """How far away it is; ``None``: on this host. Never waits."""
 
 
 class LocalBroker:
@@ -103,6 +113,9 @@ class LocalBroker:
 
     def new_id(self) -> str:
         return ids.new_id()
+
+    def distance(self) -> Distance | None:
+        return None
 
 
 def broker_of(life: Life, address: str | None) -> Broker:

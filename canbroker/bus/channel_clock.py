@@ -12,6 +12,9 @@ from typing import Final
 #: Two clocks drift apart by less than one part in this many: quartz is good for 100 ppm.
 _DRIFT: Final = 10_000
 
+#: A connection that was cut is there again after five round trips, and a lost packet takes some.
+_ROUND_TRIPS: Final = 8
+
 
 class ChannelClock:
     """Converts between our monotonic clock and the channel's, in nanoseconds.
@@ -27,10 +30,15 @@ class ChannelClock:
     def __init__(self, *, is_ours: bool, round_trip_ns: int = 0) -> None:
         """``is_ours``: the channel runs on this host. ``round_trip_ns``: how long a message takes
         there and back."""
-        self.round_trip_ns = round_trip_ns
+        self._round_trip_ns = round_trip_ns
         self._is_ours = is_ours
         self._ahead_ns = 0  # what our clock shows more than the channel's
         self._noted_ns: int | None = None  # our time of the last state
+
+    @property
+    def far_ns(self) -> int:
+        """How much more patience a channel over there deserves than one of this host."""
+        return _ROUND_TRIPS * self._round_trip_ns
 
     def set(self, said_ns: int, ours_ns: int) -> None:
         """Starts from a measurement: the channel's clock showed ``said_ns`` at ``ours_ns``."""
@@ -47,7 +55,7 @@ class ChannelClock:
         and that we received at ``received_ns`` on ours."""
         if self._is_ours or not said_ns:
             return
-        ahead = received_ns - said_ns - self.round_trip_ns // 2
+        ahead = received_ns - said_ns - self._round_trip_ns // 2
         if self._noted_ns is not None:  # the state may have waited for long until it was received
             drift = max(0, received_ns - self._noted_ns) // _DRIFT
             ahead = min(ahead, self._ahead_ns + drift)

@@ -37,6 +37,7 @@ class ChannelWatch:
         self.state = StateEvent(state="active")
         self.epoch = 0
         self.clock = channel_clock
+        self._far_ns = channel_clock.far_ns
         self._interruptions_before = 0
         self._held_before = 0
         self._lock = locks.make(Rank.WATCH)
@@ -92,7 +93,7 @@ class ChannelWatch:
         with self._lock:
             self._follow()
             if self._quiet() and not self._closed:
-                self._waiter.wait(CATCH_UP_NS)
+                self._waiter.wait(CATCH_UP_NS + self._far_ns)
                 self._follow()
             return self._quiet()
 
@@ -165,14 +166,15 @@ class ChannelWatch:
         self._closed = True
 
     def _quiet(self) -> bool:
-        return self._closed or clock.monotonic_ns() - self._heard_ns > SILENCE_NS
+        silence_ns = SILENCE_NS + self._far_ns
+        return self._closed or clock.monotonic_ns() - self._heard_ns > silence_ns
 
     def _follow(self) -> None:
         """Reads the channel's events. After a long time without a look the first ones are old,
         so the channel is asked for its present state."""
         if self._read() and clock.monotonic_ns() - self._said_ns > SILENCE_NS:
             self._feed.refresh()
-            self._waiter.wait(CATCH_UP_NS)
+            self._waiter.wait(CATCH_UP_NS + self._far_ns)
             self._read()
 
     def _read(self) -> bool:

@@ -132,6 +132,7 @@ class Connection:
         """As ``Bus.stats``."""
         subscriber, transmitter = self.reception.subscriber, self.transmitter
         order = subscriber.order
+        distance = self._broker.distance()
         return BusStats(
             received=order.received,
             sent=transmitter.sent,
@@ -145,6 +146,8 @@ class Connection:
             held_errors=self.watch.held_errors,
             receive_queue=len(self.reception),
             transmit_queue=transmitter.unanswered,
+            round_trip=distance and distance.round_trip_ns / clock.SECOND,
+            clock_offset=distance and distance.clock_offset_ns / clock.SECOND,
         )
 
     def control(

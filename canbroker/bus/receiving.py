@@ -48,6 +48,7 @@ class Reception:
             Identity(membership.attached.name, membership.client_id, membership.claim),
             functools.partial(_open_archive, membership),
             repairs=receiving.on_slow != "disconnect",
+            far_ns=watch.clock.far_ns,
         )
         self.wake = Wake()  # interrupts a wait, to look whether the bus is closed
         self.turns = Turns(self.wake)

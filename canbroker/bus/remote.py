@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import functools
+import logging
+from collections import deque
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Final, NamedTuple, TypeVar
 
 import msgspec
 
+from canbroker.bus.brokers import Distance
 from canbroker.bus.channel_clock import ChannelClock
 from canbroker.bus.turns import Turn
 from canbroker.errors import CanError, CanInitializationError
 from canbroker.keys.first_use import keys_of
 from canbroker.keys.identity import load_identity
+from canbroker.keys.offer import ask_for_key
+from canbroker.model.key import PublicKey
 from canbroker.system import clock
 from canbroker.system.locks import Rank
 from canbroker.transport.address import Address, TcpAddress
@@ -40,8 +45,13 @@ _OPEN_S: Final = 25.0
 #: A request is lost when the connection is cut. It is repeated; each may arrive twice.
 _AGAIN_NS: Final = 2 * clock.SECOND
 
+#: A broker that answers with another key than we know may say its key within this time.
+_OFFER_S: Final = 1.0
+
 #: How often a waiting thread looks at what the connection does.
 _LOOK_NS: Final = clock.SECOND // 5
+
+_logger = logging.getLogger("canbroker.bus")
 
 _T = TypeVar("_T")
 
@@ -73,15 +83,18 @@ class RemoteBroker:
         :raises CanOperationError: no descriptors are left.
         """
         self._owner = ""
+        keys: tuple[PublicKey | None, ...] = (None,)
         if gateway.encrypted:
             identity = load_identity()
             context.identity = identity.secret
             self._owner = owner_of_key(identity.public.raw)
-            gateway = replace(gateway, key=keys_of(gateway)[0])
-        self.place = RemotePlace(gateway)
+            keys = keys_of(gateway)
         self.met: Met | None = None
+        self._context = context
+        self._is_reached = False
         self._turn = Turn("talking to the broker", Rank.BROKER)
-        self._link = RemoteControlLink(context, self.place.broker)
+        self._keys = deque(keys)
+        self._try(gateway)
         self._hello_ns: dict[int, tuple[int, int]] = {}  # by request: when it was sent
 
     def __repr__(self) -> str:
@@ -97,7 +110,7 @@ class RemoteBroker:
         :raises CanInitializationError: it cannot be reached; says why.
         """
         if self.met is None:
-            self.ask("hello", control.Params(), control.HelloResult, _CONNECT_S)
+            self._run(_CONNECT_S, self._reach)
             self._run(_CONNECT_S, self._measure)
         if self.met is None:
             raise CanInitializationError(f"{self.place.describe_broker()} does not answer")
@@ -110,7 +123,7 @@ class RemoteBroker:
 
         :raises CanError: likewise.
         """
-        self.ask("hello", control.Params(), control.HelloResult, _CONNECT_S)
+        self._run(_CONNECT_S, self._reach)
         attaching(True)
         deadline = clock.deadline_after(_OPEN_S)
         while True:
@@ -167,11 +180,52 @@ class RemoteBroker:
             clock_there.set(met.hello.monotonic_ns, met.monotonic_ns)
         return clock_there
 
+    def distance(self) -> Distance | None:
+        """How far away it is, as measured a moment ago. Never waits."""
+        try:
+            self._turn.run(0, self._look)
+        except CanError as error:  # another thread has the turn, or the connection is away
+            _logger.debug("%r: not measured: %s", self, error)
+        met = self.met
+        return None if met is None else Distance(met.round_trip_ns, met.wall_ahead_ns)
+
     def close(self) -> None:
         self._link.close()
 
     def _run(self, timeout: float, job: Callable[[], _T]) -> _T:
         return self._turn.run(clock.deadline_after(timeout), job)
+
+    def _try(self, gateway: TcpAddress) -> None:
+        """Connects with the next key."""
+        self.place = RemotePlace(replace(gateway, key=self._keys.popleft()))
+        self._link = RemoteControlLink(self._context, self.place.broker)
+
+    def _reach(self) -> None:
+        """Makes sure that the broker answers, with one of its keys.
+
+        :raises CanInitializationError: it does not; says why.
+        """
+        while not self._is_reached:
+            deadline = clock.deadline_after(_CONNECT_S)
+            try:
+                self._ask("hello", control.Params(), control.HelloResult, deadline)
+            except NoAnswerError as error:
+                raise CanInitializationError(str(error)) from error
+            except CanInitializationError as error:
+                if not self._link.has_other_key:
+                    raise
+                if not self._keys:
+                    raise CanInitializationError(f"{error}{self._offered()}") from error
+                self._link.close()
+                self._try(self.place.gateway)
+            else:
+                self._is_reached = True
+
+    def _offered(self) -> str:
+        """What the broker says of its key now, if anything."""
+        gateway = self.place.gateway
+        key = ask_for_key(gateway.host, gateway.port, _OFFER_S)
+        return "" if key is None else f"; it says that its key is {key} now"
 
     def _attach(self, request: control.Attach, deadline: int | None) -> control.Attached:
         if self.met is None:  # the connection is made by now: measured beside the request
@@ -217,6 +271,18 @@ class RemoteBroker:
             if problem is not None:
                 raise CanInitializationError(problem)
             self._link.wait(None, min(left, _LOOK_NS))
+
+    def _look(self) -> None:
+        """Reads answers that have arrived, and asks for the next measurement."""
+        while (reply := self._link.reply()) is not None:
+            self._note_hello(reply)
+        now = clock.monotonic_ns()
+        recent = max((sent_ns for sent_ns, _ in self._hello_ns.values()), default=0)
+        if self.met is not None:
+            recent = max(recent, self.met.monotonic_ns)
+        if now - recent > _AGAIN_NS:
+            self._hello_ns.clear()
+            self._say_hello()
 
     def _say_hello(self) -> None:
         number = self._link.request("hello", control.Params())

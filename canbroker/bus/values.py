@@ -85,6 +85,10 @@ class BusStats(msgspec.Struct, frozen=True, kw_only=True):
     bus at such a time were received by nobody. ``held_errors``: error frames beyond the broker's
     ``error_rate``, which are counted only. ``receive_queue``: decoded and not yet returned.
     ``transmit_queue``: sent and not yet answered.
+
+    For a broker that is reached by TCP, ``round_trip`` is how long a message takes there and back,
+    and ``clock_offset`` what the wall clock there, which time stamps are from, shows more than
+    ours; both in seconds, ``None`` for a broker of this host.
     """
 
     received: int
@@ -99,3 +103,5 @@ class BusStats(msgspec.Struct, frozen=True, kw_only=True):
     held_errors: int
     receive_queue: int
     transmit_queue: int
+    round_trip: float | None = None
+    clock_offset: float | None = None

@@ -133,6 +133,8 @@ def sample_processes(answer: control.BrokerStatus) -> list[ProcessUse]:
     names |= {each.pid: f"recorder {each.name}" for each in answer.recordings if each.pid}
     if answer.scheduler.pid:
         names[answer.scheduler.pid] = "scheduler"
+    if answer.gateway is not None and answer.gateway.pid:
+        names[answer.gateway.pid] = "gateway"
     started = []
     for pid, name in names.items():
         try:

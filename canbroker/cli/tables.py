@@ -52,6 +52,8 @@ def show(status: control.BrokerStatus, processes: Sequence[ProcessUse]) -> None:
     """Prints the status on standard output."""
     console = terminal()
     console.print(_broker_line(status), soft_wrap=True)
+    if status.gateway is not None:
+        console.print(_gateway_line(status.gateway), soft_wrap=True)
     if not status.channels:
         console.print("no channels: clients open them, or a configuration (canbroker serve -c)")
     else:
@@ -67,7 +69,8 @@ def show(status: control.BrokerStatus, processes: Sequence[ProcessUse]) -> None:
         console.print(recordings_table(status.recordings))
         for note in recording_notes(status.recordings):
             console.print(note, soft_wrap=True)
-    console.print(_processes(processes))
+    if processes:  # those of another host are not seen
+        console.print(_processes(processes))
 
 
 def terminal() -> Console:
@@ -89,6 +92,24 @@ def _broker_line(status: control.BrokerStatus) -> Text:
         line.append(f", {status.waiting} requests wait")
     for what, count in status.turned_away.items():
         line.append(f", no room for {count} {what}{'s' if count > 1 else ''}", "red")
+    return line
+
+
+def _gateway_line(gateway: control.GatewayStatus) -> Text:
+    """Where remote clients connect, who is there, and what was refused."""
+    line = Text.assemble(("remote", "bold"), printable(f" {gateway.listen}  "))
+    line.append(gateway.phase, _STYLES.get(gateway.phase, ""))
+    if gateway.phase == "running":
+        line.append(f", {len(gateway.users)} users", "")
+        if gateway.users:
+            line.append(printable(f" ({', '.join(gateway.users)})"))
+        line.append(f", {gateway.sessions} sockets, key {gateway.key or 'none: unencrypted'}")
+    if gateway.refused:
+        line.append(f", {gateway.refused} requests refused", "red")
+    if gateway.turned_away:
+        line.append(f", no room for {gateway.turned_away} connections", "red")
+    for trouble in filter(None, (gateway.reason, gateway.fault)):
+        line.append(printable(f"; {trouble}"), "red")
     return line
 
 

@@ -100,10 +100,13 @@ class Subscriber:
         open_archive: Callable[[], Archive] | None = None,
         *,
         repairs: bool = True,
+        far_ns: int = 0,
         now: Callable[[], int] = clock.monotonic_ns,
     ) -> None:
         """``open_archive``: connects to the channel to ask for the past. Without it, or with
-        ``repairs`` false, missing frames are lost. ``now``: the time, in ns."""
+        ``repairs`` false, missing frames are lost. ``far_ns``: for how much longer the channel may
+        be silent because it is far away. ``now``: the time, in ns."""
+        self._silence_ns = SILENCE_NS + far_ns
         self.order = Order(repairs=repairs and open_archive is not None)
         self.dropped_upstream = 0
         self.filters: FilterSet | None = None
@@ -213,7 +216,7 @@ class Subscriber:
         :raises CanOperationError: the channel has been silent for too long.
         """
         now = self._now()
-        patience = max(self._heard_ns + SILENCE_NS - now, CATCH_UP_NS)
+        patience = max(self._heard_ns + self._silence_ns - now, CATCH_UP_NS)
         others = [wake]
         if self._archive is not None and self.order.gap is not None:
             patience = min(patience, max(0, self._archive.due_ns() - now))
@@ -232,7 +235,7 @@ class Subscriber:
         if problem is not None:
             raise CanOperationError(problem)
         now = self._now()
-        if now - self._heard_ns < SILENCE_NS:
+        if now - self._heard_ns < self._silence_ns:
             return
         if self._suspected_ns is None:
             self._suspected_ns = now  # not before the wait, which may have been a long stop

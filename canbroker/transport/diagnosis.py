@@ -144,12 +144,17 @@ class Diagnosis:
 
     def problem(self) -> str | None:
         """Why there is no connection; ``None`` if there is one, or it may still be made."""
+        trouble = self.trouble()
+        return None if trouble is None else self._text(trouble)
+
+    def trouble(self) -> Trouble | None:
+        """As :meth:`problem`, to act on."""
         now = clock.monotonic_ns()
         self._follow(now)
         trouble = self._progress.trouble(now)
         if trouble is Trouble.OTHER_KEY and not self._address.encrypted:
-            trouble = Trouble.UNENCRYPTED  # libzmq does not always say so
-        return None if trouble is None else self._text(trouble)
+            return Trouble.UNENCRYPTED  # libzmq does not always say so
+        return trouble
 
     def close(self) -> None:
         """Before the socket is closed."""

@@ -22,9 +22,12 @@ from canbroker.transport.sockets import Socket, readable
 from canbroker.transport.zap import Admit, Authenticator
 from canbroker.wire import MAX_MESSAGE_BYTES
 
-#: The most messages that are queued for one socket of a client, and from it. What has no room here
-#: stays with the channel, which drops for this client alone.
+#: The most messages that are queued for one socket of a client. What has no room here stays with
+#: the channel, which drops for this client alone.
 _HIGH_WATER: Final = 1_000
+
+#: The most messages of one socket of a client that are queued; a message may have a MiB.
+_UNREAD: Final = 128
 
 #: Connections that wait to be accepted by libzmq.
 _BACKLOG: Final = 100
@@ -197,7 +200,7 @@ class Front:
             socket.setsockopt(zmq.ROUTER_MANDATORY, 1)
             socket.setsockopt(zmq.ROUTER_HANDOVER, 1)  # a client's socket connects again
             socket.setsockopt(zmq.SNDHWM, _HIGH_WATER)
-            socket.setsockopt(zmq.RCVHWM, _HIGH_WATER)
+            socket.setsockopt(zmq.RCVHWM, _UNREAD)
             socket.setsockopt(zmq.MAXMSGSIZE, MAX_MESSAGE_BYTES)
             socket.setsockopt(zmq.BACKLOG, _BACKLOG)
             socket.setsockopt(zmq.LINGER, 0)

@@ -9,7 +9,7 @@ import zmq
 from canbroker.system import clock
 from canbroker.transport.address import Address, TcpAddress
 from canbroker.transport.calls import ControlLink
-from canbroker.transport.diagnosis import Diagnosis
+from canbroker.transport.diagnosis import Diagnosis, Trouble
 from canbroker.transport.links import KeepingLink
 from canbroker.transport.sockets import STREAM_HIGH_WATER, Context, Socket
 from canbroker.transport.stream_link import StreamLink
@@ -111,6 +111,11 @@ class RemoteControlLink(ControlLink):
     def problem(self) -> str | None:
         """Why there is no connection, as far as is known."""
         return self._diagnosis.problem()
+
+    @property
+    def has_other_key(self) -> bool:
+        """Whether the broker does not have the key that we know."""
+        return self._diagnosis.trouble() is Trouble.OTHER_KEY
 
     def close(self) -> None:
         self._diagnosis.close()

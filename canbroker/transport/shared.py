@@ -22,7 +22,7 @@ from canbroker.system import handles
 from canbroker.system.undisturbed import undisturbed
 
 #: libzmq's default is 1,023 for a context: 340 buses.
-_MAX_SOCKETS: Final = 16_384
+MAX_SOCKETS: Final = 16_384
 
 #: Descriptors of a context: its two threads poll, and each of the three mailboxes is one.
 _DESCRIPTORS: Final = 5
@@ -86,7 +86,7 @@ class Shared:
                 # Checked first: libzmq aborts the process if its own threads get none.
                 handles.require(_DESCRIPTORS + 1, "ZeroMQ")
                 context = self._context = _QuietContext(io_threads=1)
-                context.set(zmq.MAX_SOCKETS, _MAX_SOCKETS)
+                context.set(zmq.MAX_SOCKETS, MAX_SOCKETS)
             socket = context.socket(kind, socket_class=QuietSocket)
             socket.user = user
             return socket

@@ -142,8 +142,8 @@ class Leased(msgspec.Struct, kw_only=True):
     channel: str
 
 
-class HelloResult(msgspec.Struct, kw_only=True):
-    """``monotonic_ns`` and ``wall_ns``: the broker's clocks now; 0 from brokers before them."""
+class HelloResult(msgspec.Struct, kw_only=True, omit_defaults=True):
+    """``monotonic_ns`` and ``wall_ns``: the broker's clocks now; 0 from brokers without them."""
 
     version: str
     pid: int

@@ -60,6 +60,14 @@ SENT = [Frame(0, 0x451, 0, b"\x11\x22"), Frame(0, 0x18DAF110, EXTENDED, b"")]
 HELLO = control.HelloResult(
     version="0.1.0", pid=4711, address=f"{RUNTIME}/broker", autostarted=True
 )
+HELLO_CLOCKS = control.HelloResult(
+    version="0.1.0",
+    pid=4711,
+    address=f"{RUNTIME}/broker",
+    autostarted=True,
+    monotonic_ns=90_000_000_000,
+    wall_ns=1_700_000_001_234_567_890,
+)
 ATTACH = control.Attach(
     client_id="c1",
     pid=4712,
@@ -136,6 +144,7 @@ ENCODED: dict[str, bytes] = {
     "forbidden-reply": control.encode_reply(3, control.forbidding(MAY_NOT, OBSERVER)),
     "hello-request": control.encode_request(1, "hello", control.Params()),
     "hello-reply": control.encode_reply(1, HELLO),
+    "hello-reply-clocks": control.encode_reply(1, HELLO_CLOCKS),
     "attach-request": control.encode_request(2, "attach", ATTACH),
     "attach-reply": control.encode_reply(2, ATTACHED),
     "error-reply": control.encode_reply(3, UNKNOWN),
@@ -233,6 +242,7 @@ DECODED: dict[str, tuple[Callable[[bytes], object], object]] = {
     ),
     "hello-request": (params, (1, control.Params())),
     "hello-reply": (result(control.HelloResult), (1, True, HELLO)),
+    "hello-reply-clocks": (result(control.HelloResult), (1, True, HELLO_CLOCKS)),
     "attach-request": (params, (2, ATTACH)),
     "attach-reply": (result(control.Attached), (2, True, ATTACHED)),
     "error-reply": (result(control.ErrorResult), (3, False, UNKNOWN)),
