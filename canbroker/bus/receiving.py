@@ -150,7 +150,7 @@ class Reception:
 
     def follow(self) -> None:
         """Uses the socket after a reconnect, which makes libzmq subscribe again, and a link to a
-        gateway say its topics: who only sends is present, too."""
+        gateway say its topics: a bus that only sends is present, too."""
         if self._is_remote or self._watch.epoch != self.subscriber.order.epoch:
             self.turns.if_free(self.subscriber.readable)
 

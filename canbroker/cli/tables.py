@@ -100,10 +100,10 @@ def _gateway_line(gateway: control.GatewayStatus) -> Text:
     line = Text.assemble(("remote", "bold"), printable(f" {gateway.listen}  "))
     line.append(gateway.phase, _STYLES.get(gateway.phase, ""))
     if gateway.phase == "running":
-        line.append(f", {len(gateway.users)} users", "")
-        if gateway.users:
-            line.append(printable(f" ({', '.join(gateway.users)})"))
-        line.append(f", {gateway.sessions} sockets, key {gateway.key or 'none: unencrypted'}")
+        users = printable(", ".join(gateway.users)) or "nobody"
+        line.append(
+            f", {gateway.sessions} sockets of {users}, key {gateway.key or 'none: unencrypted'}"
+        )
     if gateway.refused:
         line.append(f", {gateway.refused} requests refused", "red")
     if gateway.turned_away:

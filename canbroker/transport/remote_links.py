@@ -56,7 +56,9 @@ class RemoteStreamLink(StreamLink):
         return message
 
     def readable(self) -> bool:
-        if (now := clock.monotonic_ns()) >= self._repeat_ns():
+        """As the base. A client that does nothing but send calls it, too."""
+        now = clock.monotonic_ns()
+        if now >= self._repeat_ns():
             self._repeat(now)
         return super().readable()
 
