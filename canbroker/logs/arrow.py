@@ -271,6 +271,10 @@ class _TableReader(Reader):
         while True:
             try:
                 table = next(tables, None)
+                if table is not None:
+                    table.validate(full=True)  # else damaged offsets crash what uses them
+                    if is_first:
+                        self._check(table.schema.names)
             except (pa.ArrowException, OSError, ValueError) as error:
                 if is_first:
                     raise CanInitializationError(f"cannot read {self.name}: {error}") from None
@@ -278,21 +282,19 @@ class _TableReader(Reader):
                 return
             if table is None:
                 return
-            if is_first:
-                self._check(table.schema)
-                is_first = False
+            is_first = False
             for start in range(0, table.num_rows, AT_ONCE):
                 part = table.slice(start, AT_ONCE)
                 if batch := self._records(part, skipped):
                     yield batch
                 self._row += part.num_rows
 
-    def _check(self, schema: pa.Schema) -> None:
+    def _check(self, columns: Sequence[str]) -> None:
         """:raises CanInitializationError: the table has no frames."""
-        missing = [name for name in _NEEDED if name not in schema.names]
+        missing = [name for name in _NEEDED if name not in columns]
         if missing:
             raise CanInitializationError(
-                f"{self.name} has no column {missing[0]!r}; it has: {', '.join(schema.names)}"
+                f"{self.name} has no column {missing[0]!r}; it has: {', '.join(columns)}"
             )
 
     def _records(self, table: pa.RecordBatch, skipped: Skipped) -> list[Record]:
@@ -317,7 +319,7 @@ class _TableReader(Reader):
                 column = column.cast(pa.timestamp("ns", tz=column.type.tz)).cast(pa.int64())
             elif column.type != kind:
                 column = column.cast(kind)
-        except (pa.ArrowException, AttributeError, TypeError) as error:
+        except (pa.ArrowException, AttributeError, TypeError, ValueError) as error:
             raise CanInitializationError(f"{self.name}, column {name!r}: {error}") from None
         values: list[Any] = column.to_pylist()
         return values
@@ -417,7 +419,7 @@ class ParquetReader(_TableReader):
         self.metadata = _texts(file.schema_arrow.metadata) | _texts(file.metadata.metadata)
         self._rows = file.metadata.num_rows
         with file:
-            self._check(file.schema_arrow)
+            self._check(file.schema_arrow.names)
             yield from file.iter_batches(batch_size=AT_ONCE * 16)
 
     @property

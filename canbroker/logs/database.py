@@ -28,6 +28,9 @@ _SELECT: Final = (
     "SELECT rowid, ts, arbitration_id, extended, remote, error, dlc, data FROM messages"
 )
 
+#: What Python's module raises for damaged files; the second for texts, also those of its errors.
+_DAMAGE: Final = (sqlite3.Error, UnicodeDecodeError)
+
 #: The column with times is in seconds, in floating point: near today, multiples of 238 ns.
 _MAX_SECONDS: Final = 1 << 33
 
@@ -117,14 +120,14 @@ class SqliteReader(Reader):
         try:
             (self._rows,) = self._connection.execute("SELECT MAX(rowid) FROM messages").fetchone()
             cursor = self._connection.execute(_SELECT)
-        except sqlite3.Error as error:
+        except _DAMAGE as error:
             raise CanInitializationError(
                 f"{self.name} is not a database with frames: {error}"
             ) from None
         while True:
             try:
                 rows = cursor.fetchmany(AT_ONCE)
-            except sqlite3.Error as error:
+            except _DAMAGE as error:
                 self.end = f"damaged after row {self._row}: {error}"
                 return
             if not rows:

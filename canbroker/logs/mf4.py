@@ -15,7 +15,6 @@ from typing import Any, Final, NamedTuple
 
 import numpy as np
 from asammdf import MDF, Signal, Source
-from asammdf.blocks.utils import MdfException
 from asammdf.blocks.v4_constants import FLAG_HD_LOCAL_TIME
 
 from canbroker.errors import CanInitializationError
@@ -69,18 +68,6 @@ _BITS: Final[Mapping[str, int]] = {
     "BRS": BITRATE_SWITCH,
     "ESI": ERROR_STATE_INDICATOR,
 }
-
-#: What asammdf raises for files that are damaged; it checks little.
-_DAMAGE: Final = (
-    MdfException,
-    ValueError,
-    LookupError,
-    TypeError,
-    AttributeError,
-    ArithmeticError,
-    MemoryError,
-    AssertionError,
-)
 
 
 def _row_type(group: str) -> np.dtype[Any]:
@@ -209,7 +196,7 @@ class Mf4Reader(Reader):
             self._file: Any = MDF(path)
         except OSError as error:
             raise unreadable(self.name, error) from error
-        except _DAMAGE as error:
+        except Exception as error:  # noqa: BLE001 - asammdf checks little, and fails anyhow
             raise CanInitializationError(
                 f"{self.name} is not an MF4 file, or was cut off: {error}"
             ) from None
@@ -254,7 +241,7 @@ class Mf4Reader(Reader):
                     raw=False,
                 )
                 columns = _columns(signal, name, group.kind)
-            except (*_DAMAGE, OSError) as error:
+            except Exception as error:  # noqa: BLE001 - see above
                 self.end = f"damaged after row {start} of group {group.number}: {error}"
                 return
             times_ns = self._start_ns + np.rint(signal.timestamps * clock.SECOND).astype("<i8")

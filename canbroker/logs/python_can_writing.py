@@ -33,6 +33,9 @@ class _PythonCanWriter(Writer):
     #: The start of the file is rounded down to what its header can express.
     start_resolution_ns: int = clock.MILLISECOND
 
+    #: python-can's, which each format makes.
+    _writer: Any
+
     def __init__(self, path: Path, *, compressed: bool, holds: Holds) -> None:
         super().__init__(holds)
         self._sink = Sink(path, compressed=compressed)
@@ -46,10 +49,6 @@ class _PythonCanWriter(Writer):
         """Writes the header, with the time from which all others count."""
 
     @abstractmethod
-    def _put(self, message: can.Message) -> None:
-        """Writes a message whose timestamp counts from the start, in seconds."""
-
-    @abstractmethod
     def _finish(self) -> None:
         """Writes what completes the file."""
 
@@ -58,19 +57,23 @@ class _PythonCanWriter(Writer):
             first_ns = records[0].frame.timestamp_ns
             self._start_ns = first_ns - first_ns % self.start_resolution_ns
             self._begin(self._start_ns)
-        earlier = 0
+        start_ns, earlier = self._start_ns, 0
+        frames = [record.frame for record in records]
+        channels = dict.fromkeys(record.channel for record in records)
+        numbers = {channel: self._numbers.number(channel) - 1 for channel in channels}
+        put = self._writer.on_message_received  # which adds the 1 again
         # Ours have all attributes that the writers read, and cost a third to make.
-        messages: list[Any] = list(Message.from_frames([record.frame for record in records], None))
-        for message, record in zip(messages, records, strict=True):
-            since_ns = record.frame.timestamp_ns - self._start_ns
-            self._latest_ns = max(self._latest_ns, record.frame.timestamp_ns)
+        messages: list[Any] = list(Message.from_frames(frames, None))
+        for message, (frame, channel, sent, _, _) in zip(messages, records, strict=True):
+            since_ns = frame.timestamp_ns - start_ns
             if since_ns < 0:
                 since_ns, earlier = 0, earlier + 1
             # Half a nanosecond more, as writers cut off what follows their last digit.
             message.timestamp = (since_ns + 0.5) / clock.SECOND
-            message.channel = self._numbers.number(record.channel) - 1  # the writers add 1
-            message.is_rx = not record.sent
-            self._put(message)
+            message.channel = numbers[channel]
+            message.is_rx = not sent
+            put(message)
+        self._latest_ns = max(self._latest_ns, *(frame.timestamp_ns for frame in frames))
         self.losses.add(EARLIER, earlier)
 
     @property
@@ -114,9 +117,6 @@ class BlfWriter(_PythonCanWriter):
         file.seek(self._START_AT)
         file.write(struct.pack("<8H", *_system_time(start_ns)))
         file.seek(end)
-
-    def _put(self, message: can.Message) -> None:
-        self._writer.on_message_received(message)
 
     def sync(self) -> None:
         self._writer._flush()  # what it has gathered: its containers are independent
@@ -163,9 +163,6 @@ class AscWriter(_PythonCanWriter):
         self._writer.header_written = True
         self._writer.started = self._writer.last_timestamp = 0.0
 
-    def _put(self, message: can.Message) -> None:
-        self._writer.on_message_received(message)
-
     def sync(self) -> None:
         self._text.flush()
         super().sync()
@@ -192,9 +189,6 @@ class TrcWriter(_PythonCanWriter):
         self._writer.filepath = self._name  # not where it is on this machine
         self._writer.write_header(start_ns / clock.SECOND)
         self._writer.first_timestamp = 0.0
-
-    def _put(self, message: can.Message) -> None:
-        self._writer.on_message_received(message)
 
     def sync(self) -> None:
         self._text.flush()
