@@ -17,7 +17,16 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 #: Longer inputs say nothing new, but for memory.
-_MAX_BYTES: Final = {"ring": 2048, "toml": 512, "ini": 512}
+_MAX_BYTES: Final = {
+    "ring": 2048,
+    "toml": 512,
+    "ini": 512,
+    "blf": 2048,
+    "asc": 2048,
+    "trc": 2048,
+    "pcapng": 2048,
+    "sqlite": 8300,
+}
 _USUAL_MAX: Final = 1024
 
 _CORPUS: Final = Path(__file__).parent / "corpus"
