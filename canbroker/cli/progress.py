@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -68,7 +69,7 @@ class _Reached(ProgressColumn):
         if reached is None:
             return Text("")
         minutes, seconds = divmod(reached.position, 60)
-        rate = reached.sent / task.elapsed if task.elapsed else 0
+        rate = task.fields["rate"]
         late = Text(f"{reached.late * 1e3:.2f} ms late", style="red" if reached.late > 5e-3 else "")
         place = f"at {minutes:02.0f}:{seconds:06.3f}  {reached.sent:,} frames  {rate:,.0f}/s  "
         return Text.assemble((place, "cyan"), late)
@@ -88,11 +89,16 @@ def replay_progress(title: str) -> Iterator[Callable[[ReplayProgress], None]]:
         disable=not console.is_terminal,
     )
     with bar:
-        task = bar.add_task(title, total=None, reached=None)
+        task = bar.add_task(title, total=None, reached=None, rate=0.0)
+        begun: list[float] = []  # when the first frames were sent; channels were opened before
 
         def show(reached: ReplayProgress) -> None:
+            if reached.sent and not begun:
+                begun.append(time.monotonic())
+            passed = time.monotonic() - begun[0] if begun else 0.0
+            rate = reached.sent / passed if passed else 0.0
             total = None if reached.share is None else 1.0
-            bar.update(task, total=total, completed=reached.share or 0, reached=reached)
+            bar.update(task, total=total, completed=reached.share or 0, reached=reached, rate=rate)
 
         yield show
 

@@ -104,9 +104,8 @@ def test_what_python_can_has_written_is_played(
     runtime: Runtime, tmp_path: Path, suffix: str
 ) -> None:
     path = tmp_path / f"drive{suffix}"
-    numbers = range(700)
     with can.Logger(path) as logger:
-        for number in numbers:
+        for number in range(700):
             logger(
                 can.Message(
                     timestamp=1_700_000_000 + number / 100,
@@ -116,6 +115,8 @@ def test_what_python_can_has_written_is_played(
                     data=number.to_bytes(4, "big"),
                 )
             )
+    with can.LogReader(path) as theirs:
+        numbers = [int.from_bytes(read.data, "big") for read in theirs]
     with open_log(path) as log:
         [interface] = log.missing({"?"})[1]
     target = {interface: "x"} if interface else "x"
@@ -123,7 +124,7 @@ def test_what_python_can_has_written_is_played(
         report = canbroker.replay(path, target, "virtual", speed=20, start=1, end=5.995)
         end_traffic("x")
         received = received_by(buses["x"])
-    assert [number_of(message) for message in received] == list(numbers[100:600])
+    assert [number_of(message) for message in received] == numbers[100:600]
     assert report.sent == 500
     assert report.lines() == []
 
