@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Final
 
 from canbroker.bus.brokers import remote_broker
@@ -22,7 +23,12 @@ _ANSWER_S: Final = 2.0
 _WHOLE_S: Final = 30.0
 
 
-def recent_frames(broker: str | None, channel: str, seconds: float) -> Frames:
+def recent_frames(
+    broker: str | None,
+    channel: str,
+    seconds: float,
+    on_frames: Callable[[int], object] = lambda _: None,
+) -> Frames:
     """A channel's frames of the last ``seconds``, oldest first, as far as its ring has them.
 
     The ring has the frames that passed the filters of any client. The channel is asked, not the
@@ -30,6 +36,7 @@ def recent_frames(broker: str | None, channel: str, seconds: float) -> Frames:
 
     :param broker: address; ``None``: this user's own.
     :param channel: the broker's name for it.
+    :param on_frames: is told the number of frames that have arrived, again and again.
     :returns: an event as of a :class:`~canbroker.delivery.tap.Tap`; its list may be empty.
     :raises CanOperationError: the channel does not answer, or does not follow the protocol.
     """
@@ -50,7 +57,7 @@ def recent_frames(broker: str | None, channel: str, seconds: float) -> Frames:
         topic = route_topic(channel, EVERYTHING)
         answer = asker.history(topic, 0, None, clock.deadline_after(_ANSWER_S))
         if answer is not None:
-            answer = asker.history(topic, seconds, None, clock.deadline_after(_WHOLE_S))
+            answer = asker.history(topic, seconds, None, clock.deadline_after(_WHOLE_S), on_frames)
     except WireError as error:
         raise CanOperationError(f"channel {channel!r}: {error}") from error
     finally:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Final
 
 from rich.console import Console
 from rich.progress import (
@@ -21,6 +22,9 @@ from rich.progress import (
 from rich.text import Text
 
 from canbroker.playback.report import Progress as ReplayProgress
+
+#: Nobody wonders for so long whether a command works.
+_SOON_S: Final = 1.0
 
 
 class _FrameRate(ProgressColumn):
@@ -43,7 +47,9 @@ class _Rate(ProgressColumn):
 def progress(title: str, total: int | None) -> Iterator[Callable[[int], None]]:
     """Shows a bar on standard error while it is a terminal; yields what advances it.
 
-    :param total: frames; ``None`` if there is no end.
+    Only what takes longer than a second has a bar.
+
+    :param total: frames; ``None`` if it is not known.
     """
     console = Console(stderr=True)
     bar = Progress(
@@ -56,9 +62,19 @@ def progress(title: str, total: int | None) -> Iterator[Callable[[int], None]]:
         console=console,
         disable=not console.is_terminal,
     )
-    with bar:
-        task = bar.add_task(title, total=total)
-        yield lambda frames: bar.advance(task, frames)
+    task = bar.add_task(title, total=total)
+    begun = time.monotonic()
+
+    def advance(frames: int) -> None:
+        bar.advance(task, frames)
+        if not bar.live.is_started and time.monotonic() - begun > _SOON_S:
+            bar.start()
+
+    try:
+        yield advance
+    finally:
+        if bar.live.is_started:
+            bar.stop()
 
 
 class _Reached(ProgressColumn):

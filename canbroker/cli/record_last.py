@@ -49,7 +49,8 @@ def last(channel: str, seconds: float, output: Path | None, broker: str | None) 
       canbroker record --last 30 can0 -o before-the-fault.blf
       canbroker record virtual.x | grep 451#
     """
-    recent = recent_frames(broker, channel, seconds)
+    with progress(f"read {channel}", None) as advance:
+        recent = recent_frames(broker, channel, seconds, advance)
     if output is None:
         click.echo(LogLines().text(recent), nl=False)
     else:

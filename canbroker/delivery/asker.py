@@ -93,18 +93,26 @@ class Asker:
         return False
 
     def history(
-        self, topic: bytes, seconds: float, wake: Descriptor | None, deadline: int | None
+        self,
+        topic: bytes,
+        seconds: float,
+        wake: Descriptor | None,
+        deadline: int | None,
+        on_frames: Callable[[int], object] = lambda _: None,
     ) -> tuple[list[EchoFrame], int] | None:
         """The frames of the last ``seconds`` that pass the filters of ``topic``, and the number
         of the route's next frame; ``None`` if there was no answer by ``deadline``.
 
+        :param on_frames: is told the number of frames in each answer.
         :raises WireError: the answer is an error, or does not follow the protocol.
         """
         frames: list[EchoFrame] = []
         next_seq: int | None = None
         params = History(topic=topic.decode(), seconds=seconds)
         while (past := self._past(params, wake, deadline)) is not None:
+            known = len(frames)
             frames += decode_frames(past.frames)
+            on_frames(len(frames) - known)
             if next_seq is None:
                 next_seq = past.next_seq
             if past.after == past.until:
