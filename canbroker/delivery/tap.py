@@ -25,7 +25,7 @@ from canbroker.system.wake import Wake
 from canbroker.transport.sockets import Socket
 from canbroker.transport.waiter import Waiter
 from canbroker.wire import WireError
-from canbroker.wire.stream import StateEvent, decode_event
+from canbroker.wire.stream import AdapterClock, StateEvent, decode_event
 
 #: About as many frames of each channel are read before the next channel's turn.
 _AT_ONCE: Final = 1024
@@ -118,7 +118,10 @@ class Source(Protocol):
 
 
 class Feed:
-    """One channel of a :class:`Tap`. One thread; nothing here waits."""
+    """One channel of a :class:`Tap`. One thread; nothing here waits.
+
+    ``clock``: the adapter's own, if it stamps the frames, as the last state says.
+    """
 
     def __init__(self, channel: str, source: Source) -> None:
         """
@@ -127,6 +130,7 @@ class Feed:
         """
         self.channel = channel
         self.ended = False
+        self.clock: AdapterClock | None = None
         self._source = source
         self._dropped = source.dropped_upstream
         self._epoch = 0  # of the last state
@@ -203,6 +207,7 @@ class Feed:
         state = event.payload
         if not isinstance(state, StateEvent):
             return
+        self.clock = state.clock
         is_first = not self._epoch
         if event.epoch != self._epoch:  # another actor, which counts from 0
             self._epoch, self._interruptions = event.epoch, state.interruptions if is_first else 0

@@ -98,6 +98,7 @@ class RecorderActor:
                 self._begin(each)
             events = self._channels.receive(_IDLE_S)
             self._recording.add(events)
+            self._recording.know(self._channels.clocks, self._channels.disorder())
             self._recording.step(now_ns)
         except OSError as error:
             self._give_up(error)

@@ -16,11 +16,13 @@ from canbroker.actors.recorder.options import HOLD_S, RecordOptions, holder_of
 from canbroker.actors.recorder.side_file import ChannelEnd
 from canbroker.bus.tapping import TappedBus
 from canbroker.client import Bus
+from canbroker.delivery.merging import Disorder
 from canbroker.delivery.order import Loss, Place
 from canbroker.delivery.tap import Ended, Event, Tap
 from canbroker.errors import CanError, CanOperationError
 from canbroker.system import clock
 from canbroker.wire.replay import Held
+from canbroker.wire.stream import AdapterClock
 
 #: A channel that could not be opened is tried again after this time.
 _RETRY_NS: Final = clock.SECOND
@@ -140,6 +142,7 @@ class Channels:
         #: Up to where channels have published, when the recording was to end.
         self.published: dict[str, Place] = {}
         self._tap: Tap | None = None
+        self._late = 0  # frames of this tap that are accounted for
 
     @property
     def problems(self) -> list[str]:
@@ -149,6 +152,22 @@ class Channels:
             for channel in self._channels.values()
             if channel.problem
         ]
+
+    @property
+    def clocks(self) -> dict[str, AdapterClock]:
+        """The clocks of adapters that stamp frames themselves, as far as they are known."""
+        return {
+            name: channel.tapped.feed.clock
+            for name, channel in self._channels.items()
+            if channel.tapped is not None and channel.tapped.feed.clock is not None
+        }
+
+    def disorder(self) -> Disorder:
+        """The frames that came too late for their place among other channels', since the last
+        call."""
+        found = Disorder() if self._tap is None else self._tap.disorder
+        frames, self._late = found.frames - self._late, found.frames
+        return Disorder(frames, found.worst_ns) if frames else Disorder()
 
     def open(self, before: Mapping[str, ChannelEnd], patience_s: float) -> list[Beginning]:
         """Opens the channels, and waits ``patience_s`` at most for those that take their time.
@@ -239,3 +258,4 @@ class Channels:
             self._tap.close()
         feeds = [channel.tapped.feed for channel in self._channels.values() if channel.tapped]
         self._tap = Tap(feeds) if feeds else None
+        self._late = 0

@@ -24,6 +24,7 @@ from canbroker.actors.recorder.side_file import (
     utc,
 )
 from canbroker.actors.specs import Totals
+from canbroker.delivery.merging import Disorder
 from canbroker.delivery.order import Loss, Place
 from canbroker.delivery.tap import (
     Dropped,
@@ -38,6 +39,7 @@ from canbroker.delivery.tap import (
 )
 from canbroker.logs.records import Record
 from canbroker.system import clock
+from canbroker.wire.stream import AdapterClock
 
 #: How often what was written is made certain.
 SYNC_NS: Final = clock.SECOND
@@ -183,6 +185,18 @@ class Output:
         """Notes something about all channels."""
         if self._file is not None:
             self._file.note(what, text=text)
+
+    def know_clock(self, channel: str, known: AdapterClock) -> None:
+        """The clock that stamps the channel's frames, other than the host's."""
+        if self._file is not None:
+            self._file.side.clocks[channel] = known
+
+    def add_disorder(self, disorder: Disorder) -> None:
+        """Frames came too late for their place among those of other channels."""
+        if self._file is not None and disorder.frames:
+            side = self._file.side
+            side.out_of_order += disorder.frames
+            side.out_of_order_ns = max(side.out_of_order_ns, disorder.worst_ns)
 
     def step(self, now_ns: int) -> None:
         """Makes certain what was written, and begins another file, if that is due."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Final
 
@@ -10,10 +10,12 @@ from canbroker.actors.recorder.options import RecordOptions
 from canbroker.actors.recorder.output import Output
 from canbroker.actors.recorder.side_file import ChannelEnd
 from canbroker.actors.specs import RecorderAccount, Totals
+from canbroker.delivery.merging import Disorder
 from canbroker.delivery.order import Loss, Place
 from canbroker.delivery.tap import Event
 from canbroker.logs.formats import format_of
 from canbroker.system import clock
+from canbroker.wire.stream import AdapterClock
 
 #: A change of the wall clock against the monotonic one that is a step. Slewing is less.
 _STEP_NS: Final = 100 * clock.MILLISECOND
@@ -72,6 +74,14 @@ class Recording:
     def add(self, events: Iterable[Event]) -> None:
         for event in events:
             self._of[event.channel].add(event)
+
+    def know(self, clocks: Mapping[str, AdapterClock], disorder: Disorder) -> None:
+        """Notes how good the times are: the clocks of adapters that stamp frames themselves, and
+        the frames that came too late for the order of time."""
+        for channel, known in clocks.items():
+            self._of[channel].know_clock(channel, known)
+        if len(self._outputs) == 1:  # otherwise each file has one channel
+            self._outputs[0].add_disorder(disorder)
 
     def step(self, now_ns: int) -> None:
         """Does what is due; call it after each :meth:`add`, and every second at least."""

@@ -19,6 +19,7 @@ import msgspec
 from canbroker.delivery.order import Place
 from canbroker.system import clock
 from canbroker.wire import DECODE_ERRORS
+from canbroker.wire.stream import AdapterClock
 
 VERSION: Final = 1
 SUFFIX: Final = ".json"
@@ -63,7 +64,11 @@ class SideFile(msgspec.Struct, kw_only=True):
     """``output``: the channel, if each has files of its own. ``state`` is ``open``, ``converting``
     or ``complete``; ``why`` the file ends. ``stopped``: so did the recording. ``frames`` are in the
     file; ``unfit`` are not, as its format cannot hold them; nor are the ``lost``, as far as their
-    number is known. ``left_out``: all that the format cannot hold."""
+    number is known. ``left_out``: all that the format cannot hold.
+
+    All times are those of the host's clock. ``clocks``: of the channels whose adapters have stamped
+    the frames by clocks of their own, the drift, and how close the times are. ``out_of_order``:
+    frames behind later ones of other channels, by ``out_of_order_ns`` at most."""
 
     version: int = VERSION
     recording: str
@@ -81,6 +86,9 @@ class SideFile(msgspec.Struct, kw_only=True):
     lost: int = 0
     unfit: int = 0
     left_out: str = ""
+    clocks: dict[str, AdapterClock] = {}
+    out_of_order: int = 0
+    out_of_order_ns: int = 0
     channels: dict[str, ChannelEnd] = {}
     notes: list[Note] = []
     notes_left_out: int = 0

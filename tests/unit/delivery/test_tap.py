@@ -26,7 +26,7 @@ from canbroker.delivery.tap import (
 from canbroker.errors import CanOperationError
 from canbroker.model.frame import EchoFrame
 from canbroker.transport.sockets import Socket
-from canbroker.wire.stream import StateEvent, encode_event
+from canbroker.wire.stream import AdapterClock, StateEvent, encode_event
 
 #: What a channel does: it has a part of a route, a state, an answer, or an error for us.
 Step = Callable[["Script"], None]
@@ -231,6 +231,14 @@ def test_a_channel_that_ends_says_why_after_its_last_frame() -> None:
 def test_a_channel_that_does_not_follow_the_protocol_ends() -> None:
     events = events_of(part(1, 0, 1), failure("channel 'x': nonsense"))
     assert events == [seen(0), Ended("x", "channel 'x': nonsense")]
+
+
+def test_a_channel_tells_how_well_its_adapters_clock_is_known() -> None:
+    known = AdapterClock(drift_ppb=-30_000, error_ns=120_000)
+    feed = Feed("x", Script(state(1, StateEvent(state="active", clock=known))))
+    assert feed.clock is None
+    feed.read()
+    assert feed.clock == known
 
 
 def test_a_state_that_is_not_readable_is_passed_over() -> None:

@@ -11,11 +11,13 @@ import pytest
 from canbroker.actors.recorder.options import RecordOptions
 from canbroker.actors.recorder.output import SYNC_NS, Output
 from canbroker.actors.recorder.side_file import ChannelEnd, SideFile, read_all
+from canbroker.delivery.merging import Disorder
 from canbroker.delivery.order import Loss, Place
 from canbroker.delivery.tap import Ended, Frames, Missed, Restarted
 from canbroker.logs.formats import open_reader
 from canbroker.model.frame import EchoFrame
 from canbroker.system import clock
+from canbroker.wire.stream import AdapterClock
 
 T = 1_700_000_000 * clock.SECOND
 
@@ -86,6 +88,19 @@ def test_a_recording_that_was_stopped_begins_anew(tmp_path: Path) -> None:
     assert made.places == {"x": Place(1, 0)}
     made.close("done", stopped=True)
     assert [side.number for side in sides(tmp_path)] == [1, 2]
+
+
+def test_a_side_file_says_how_good_the_times_are(tmp_path: Path) -> None:
+    made = output(tmp_path)
+    made.know_clock("x", AdapterClock(drift_ppb=20_000, error_ns=90_000))
+    made.know_clock("x", AdapterClock(drift_ppb=21_000, error_ns=80_000))
+    made.add_disorder(Disorder(2, 5_000_000))
+    made.add_disorder(Disorder())
+    made.add_disorder(Disorder(1, 3_000_000))
+    made.close("done", stopped=True)
+    (side,) = sides(tmp_path)
+    assert side.clocks == {"x": AdapterClock(drift_ppb=21_000, error_ns=80_000)}
+    assert (side.out_of_order, side.out_of_order_ns) == (3, 5_000_000)
 
 
 def test_losses_and_restarts_are_noted_where_they_were(tmp_path: Path) -> None:
