@@ -9,13 +9,13 @@ from __future__ import annotations
 import enum
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Final, NamedTuple, TypeVar
+from typing import Any, Final, NamedTuple, Protocol, TypeVar
 from urllib.parse import unquote
 
 from msgspec.structs import replace
 
 from canbroker.keys.authorized import Grant, Role
-from canbroker.model.frame import ERROR, EXTENDED, Frame
+from canbroker.model.frame import ERROR, EXTENDED
 from canbroker.model.key import PublicKey
 from canbroker.transport.place import stem_of
 from canbroker.wire import WireError, control, topics
@@ -117,7 +117,14 @@ def check_channel(user: User, channel: str) -> None:
         raise DeniedError("channel", f"{user.grant.name!r} may not use channel {channel!r}")
 
 
-def check_frames(user: User, frames: Iterable[Frame]) -> None:
+class Identified(Protocol):
+    """Of a frame, what is checked."""
+
+    arbitration_id: int
+    flags: int
+
+
+def check_frames(user: User, frames: Iterable[Identified]) -> None:
     """:raises DeniedError: the user may not transmit one of them."""
     grant = user.grant
     # A batch has many frames of few identifiers.

@@ -29,7 +29,6 @@ from canbroker.wire import WireError, control, decode, stream
 from canbroker.wire.topics import LeftTopic, PrivateTopic
 from canbroker.wire.transmit import (
     Refusal,
-    Request,
     Status,
     decode_request,
     encode_refused,
@@ -164,7 +163,8 @@ def _check_topic(user: User, stem: str, text: bytes) -> None:
 
 
 class _Head(msgspec.Struct, array_like=True):
-    """Of a :class:`Request`, what is checked if every frame is permitted."""
+    """Of a :class:`Request`, what is checked if every frame is permitted. The channel decodes all
+    of it, and refuses what is wrong with the rest."""
 
     version: int
     client_id: str
@@ -176,18 +176,33 @@ class _Head(msgspec.Struct, array_like=True):
     origins: list[str] = []
 
 
+class _Identifier(msgspec.Struct, array_like=True, gc=False):
+    """Of a :class:`~canbroker.model.frame.Frame`, what is checked."""
+
+    timestamp_ns: int
+    arbitration_id: int
+    flags: int
+
+
+class _Identified(_Head, array_like=True):
+    """The same, and which frames they are."""
+
+    frames: list[_Identifier]  # type: ignore[assignment]
+
+
 _head_decoder = msgspec.msgpack.Decoder(_Head)
+_identified_decoder = msgspec.msgpack.Decoder(_Identified)
 
 
 def _judge_transmit(user: User, stem: str, body: bytes) -> Verdict:
     grant = user.grant
     permits_all = grant.role >= Role.TRANSMIT and grant.transmit is None
     try:
-        # Frames are not decoded here if none is refused: the channel does that.
-        head = decode("transmit request", _head_decoder, body) if permits_all else None
-        request = decode_request(body) if head is None else head
-        _check_sender(user, stem, request)
-        if isinstance(request, Request):
+        if permits_all:
+            _check_sender(user, stem, decode("transmit request", _head_decoder, body))
+        else:
+            request = decode("transmit request", _identified_decoder, body)
+            _check_sender(user, stem, request)
             check_frames(user, request.frames)
     except WireError as error:
         return _malformed_transmit(error)
@@ -196,11 +211,12 @@ def _judge_transmit(user: User, stem: str, body: bytes) -> Verdict:
     return Pass(body)
 
 
-def _check_sender(user: User, stem: str, request: Request | _Head) -> None:
+def _check_sender(user: User, stem: str, request: _Head) -> None:
     """:raises DeniedError: it is another's client, or a channel that the user may not use."""
     if not _may_use(user, stem):
         raise _not_here(user, stem)
-    for client_id in {request.client_id, *request.origins}:
+    check_client(user, request.client_id)
+    for client_id in set(request.origins):
         check_client(user, client_id)
 
 
