@@ -105,7 +105,10 @@ def _gateway_line(gateway: control.GatewayStatus) -> Text:
             f", {gateway.sessions} sockets of {users}, key {gateway.key or 'none: unencrypted'}"
         )
     if gateway.refused:
-        line.append(f", {gateway.refused} requests refused", "red")
+        line.append(f", {gateway.refused} connections ended", "red")
+    for user, kinds in gateway.refusals.items():
+        counts = ", ".join(f"{count} {kind}" for kind, count in kinds.items())
+        line.append(printable(f"; refused to {user}: {counts}"), "red")
     if gateway.turned_away:
         line.append(f", no room for {gateway.turned_away} connections", "red")
     for trouble in filter(None, (gateway.reason, gateway.fault)):

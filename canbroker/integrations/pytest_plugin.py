@@ -1,8 +1,9 @@
 """Fixtures for tests that use CAN, in any number of parallel processes (pytest-xdist).
 
 A session has a broker of its own. With ``canbroker_config = FILE`` in pytest's configuration it
-opens the channels of that file, adapters of a bench for instance; ``pytest --fixtures`` describes
-what tests are given. Every pytest of an environment loads this module, so it imports and does
+opens the channels of that file, adapters of a bench for instance. If ``CANBROKER_ADDRESS`` names a
+broker on another host, tests use that one. ``pytest --fixtures`` describes what tests are given.
+Every pytest of an environment loads this module, so it imports and does
 next to nothing before a fixture is used.
 """
 
@@ -19,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 import pytest
 
 from canbroker.system import clock
-from canbroker.transport.place import ADDRESS_VARIABLE
+from canbroker.transport.place import ADDRESS_VARIABLE, remote_address
 from canbroker.transport.runtime import Runtime
 
 if TYPE_CHECKING:
@@ -105,8 +106,13 @@ def canbroker_broker(pytestconfig: pytest.Config) -> Iterator[str]:
     """Address of the session's own broker, which all workers of pytest-xdist share.
     From its first use until the end of the session it is also the one that ``Bus()``, python-can's
     plugin and the command line find, in this process and those that it starts. The ini option
-    ``canbroker_config`` names its configuration file, relative to pytest's own.
+    ``canbroker_config`` names its configuration file, relative to pytest's own. If the variable
+    ``CANBROKER_ADDRESS`` names a broker on another host, the session uses that one.
     """
+    gateway = remote_address(None)
+    if gateway is not None:
+        yield str(gateway)
+        return
     from canbroker.integrations import private_broker  # noqa: PLC0415 - imports ZeroMQ
 
     place = pytestconfig.stash[_PLACE]

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import socket
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -134,3 +136,20 @@ def test_within_a_host_a_connection_may_be_unencrypted(runtime: Runtime, tmp_pat
 def test_a_channel_that_is_not_there_is_named(bench: Lab) -> None:
     with pytest.raises(CanInitializationError, match="no channel 'can7'; channels of this broker"):
         Bus("can7", broker=bench.address)
+
+
+def test_a_test_session_leases_channels_of_a_remote_bench(bench: Lab, tmp_path: Path) -> None:
+    (tmp_path / "test_it.py").write_text(
+        "from canbroker import Bus\n"
+        "def test_it(canbroker_channel, canbroker_broker):\n"
+        "    assert canbroker_broker.startswith('tcp://')\n"
+        "    with Bus(canbroker_channel(pool='bench')) as bus:\n"
+        "        assert bus.stats.round_trip is not None\n"
+    )
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(tmp_path)]
+    environment = {**os.environ, ADDRESS_VARIABLE: bench.address}
+    ended = subprocess.run(
+        command, capture_output=True, text=True, timeout=50, env=environment, check=False
+    )
+    assert "1 passed" in ended.stdout, ended.stdout
+    assert status_of(bench.runtime).leases == []
