@@ -24,7 +24,7 @@ COUNT ?= 200
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: demo test check bench docs help setup format lock clean test-newest test-socketcan \
+.PHONY: demo test check bench docs help setup format lock clean test-newest test-remote test-socketcan \
 	test-socketcan-hw conformance ecosystem firmwares coverage fuzz soak interruptions \
 	kills kills-record crowd bench-client bench-periodic bench-replay bench-socketcan bench-vendor release
 
@@ -109,6 +109,12 @@ test-socketcan: $(READY)  ## those that need a kernel with CAN: this one, or one
 
 test-socketcan-hw: $(READY)  ## those that need controllers: emulated ones
 	tools/can-vm --qemu -- $(BIN)/python -m pytest tests/can/test_hardware.py
+
+# What a program can tell of a Bus, once more with all of them behind an encrypted gateway.
+test-remote: $(READY)  ## contracts of buses and the model, with every bus behind a gateway
+	CANBROKER_BEHIND_GATEWAY=1 $(BIN)/python -m pytest -n 2 --dist load $(or $(TESTS),\
+		tests/contract/test_bus.py tests/contract/test_periodic.py tests/contract/test_notifier.py \
+		tests/contract/test_asyncio.py tests/integration/test_model.py)
 
 conformance: $(READY)  ## python-can's own tests against canbroker; CANBROKER_PYTHON_CAN names a checkout of it
 	$(BIN)/python -m tests.conformance

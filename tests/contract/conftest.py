@@ -6,8 +6,10 @@ from collections.abc import Iterator
 
 import pytest
 
+from canbroker.transport.runtime import Runtime
 from tests.support.benches import BENCHES, Bench
 from tests.support.lock_order import checked_locks
+from tests.support.remote import own_broker
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -15,6 +17,13 @@ def pytest_configure(config: pytest.Config) -> None:
         "markers",
         "plain_locks: locks are not checked, as a signal handler takes them wherever it strikes",
     )
+
+
+@pytest.fixture
+def runtime() -> Iterator[Runtime]:
+    """As :func:`own_broker`."""
+    with own_broker() as runtime:
+        yield runtime
 
 
 @pytest.fixture(autouse=True)

@@ -1,7 +1,7 @@
 """Anything may happen in any order: what clients see is what a small model of the guarantees says.
 
 The model is the list of what the bus had, and for each client what of it must come, and what may.
-More examples: ``CANBROKER_MODEL_EXAMPLES=200``.
+More examples: ``CANBROKER_MODEL_EXAMPLES=200``. Behind a gateway: ``make test-remote``.
 """
 
 from __future__ import annotations
@@ -24,8 +24,9 @@ from hypothesis.stateful import (
 )
 
 from canbroker import CanInitializationError
-from tests.support.brokers import private_runtime, status_of, wait_until
+from tests.support.brokers import status_of, wait_until
 from tests.support.model_client import ModelClient, RemoteClient
+from tests.support.remote import own_broker
 
 CHANNELS: Final = ("a", "b")
 IDENTIFIERS: Final = (0x10, 0x11, 0x12)
@@ -109,7 +110,7 @@ class Guarantees(RuleBasedStateMachine):
 
     @initialize()
     def begin(self) -> None:
-        self.runtime = self.stack.enter_context(private_runtime())
+        self.runtime = self.stack.enter_context(own_broker())
         self.channels = {name: Channel() for name in CHANNELS}
 
     def teardown(self) -> None:
