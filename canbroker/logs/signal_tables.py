@@ -43,6 +43,7 @@ class Table(ABC):
         self._columns = columns
         self._times: list[int] = []
         self._rows: list[Mapping[str, Any]] = []
+        self._failed = False
         self._begin(about)
 
     def add(self, timestamp_ns: int, values: Mapping[str, Any]) -> None:
@@ -58,19 +59,33 @@ class Table(ABC):
     def close(self) -> None:
         """Completes the file.
 
-        :raises OSError: it could not be completed; it is closed all the same.
+        :raises OSError: it could not be completed; it is closed all the same, and removed.
         """
         try:
-            self._hand_over()
-            self._finish()
+            try:
+                self._hand_over()
+                if not self._failed:
+                    self._finish()
+            finally:
+                self._sink.close()
+        except BaseException:
+            self._failed = True
+            raise
         finally:
-            self._sink.close()
-        self._part.replace(self._path)
+            if self._failed:
+                self._part.unlink(missing_ok=True)
+            else:
+                self._part.replace(self._path)
 
     def _hand_over(self) -> None:
-        if self._rows:
+        if not self._rows or self._failed:
+            return
+        try:
             self._put(self._times, self._rows)
-            self._times, self._rows = [], []
+        except BaseException:
+            self._failed = True  # nothing can follow
+            raise
+        self._times, self._rows = [], []
 
     @abstractmethod
     def _begin(self, about: Mapping[str, str]) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import random
 import tempfile
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -14,7 +16,9 @@ from canbroker.errors import CanInitializationError
 from canbroker.logs.converting import recover
 from canbroker.logs.formats import FORMATS, Format, format_of, open_reader, open_writer
 from canbroker.logs.records import Record
+from canbroker.logs.streams import Writer
 from canbroker.model.frame import ERROR, REMOTE, Frame
+from tests.support.full_disk import full_disk
 from tests.support.recordings import BASE_NS, contents, examples, left, recordings
 
 COMPRESSED: Final = [name for name in FORMATS if FORMATS[name].gzip]
@@ -226,6 +230,28 @@ def test_the_last_suffix_counts() -> None:
     assert format_of(Path("drive_3.6L.log"))[0].name == "log"
     assert format_of(Path("2026.11.30.BLF"))[0].name == "blf"
     assert format_of(Path("drive_3.6L.asc.gz")) == (FORMATS["asc"], True)
+
+
+def test_a_full_disk_is_an_error_and_the_file_is_closed(form: Format, tmp_path: Path) -> None:
+    path = tmp_path / f"drive{form.suffixes[0]}"
+    chance = random.Random(1)
+    records = [
+        Record(Frame(BASE_NS + n * 1000, 0x123, 0, chance.randbytes(8)), "can0")
+        for n in range(5000)
+    ]
+    writer = open_writer(path)
+    with full_disk(20_000):
+        with pytest.raises(OSError, match=r"File too large|disk"):
+            write_and_close(writer, records)
+        with suppress(OSError):
+            writer.close()
+    writer.close()
+
+
+def write_and_close(writer: Writer, records: list[Record]) -> None:
+    writer.write(records)
+    writer.sync()
+    writer.close()
 
 
 def test_closing_twice_does_nothing(form: Format, tmp_path: Path) -> None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import csv
 import json
+import random
 import struct
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, Final
 
@@ -15,6 +17,7 @@ from canbroker.cli import cli
 from canbroker.logs.formats import open_writer
 from canbroker.logs.records import Record
 from canbroker.model.frame import ERROR, EXTENDED, FD, REMOTE, Frame
+from tests.support.full_disk import full_disk
 from tests.support.recordings import BASE_NS
 
 reason = "needs the extra signals or parquet; make ecosystem has them"
@@ -71,12 +74,13 @@ class Bench:
         frame = Frame(BASE_NS + len(self._records) * 1_000_000, number, flags, data)
         self._records.append(Record(frame, channel))
 
-    def convert(self, target: str = "lake") -> Result:
+    def convert(self, target: str = "lake", disk: int | None = None) -> Result:
         with open_writer(self.directory / "drive.pcapng") as writer:
             writer.write(self._records)
         names = ("drive.pcapng", target, "--dbc", "car.dbc")
         paths = [name if name.startswith("-") else str(self.directory / name) for name in names]
-        return CliRunner().invoke(cli, ["convert", *paths])
+        with nullcontext() if disk is None else full_disk(disk):
+            return CliRunner().invoke(cli, ["convert", *paths])
 
     def table(self, name: str) -> Any:
         return pq.ParquetFile(self.directory / "lake" / name / _DAY / "drive.parquet").read()
@@ -195,6 +199,18 @@ def test_more_tables_than_files_may_be_open(bench: Bench, monkeypatch: pytest.Mo
     parts = (bench.directory / "lake" / "can0_Motion" / _DAY).iterdir()
     names = {path.name for path in parts}
     assert names == {"drive.parquet", "drive_1.parquet", "drive_2.parquet"}
+
+
+def test_a_full_disk_leaves_whole_files_only(bench: Bench) -> None:
+    chance = random.Random(1)
+    for _ in range(20_000):
+        bench.add(291, 0, struct.pack("<HB5x", chance.randrange(65536), chance.randrange(5)))
+    bench.add(0x18FEF1FE, EXTENDED, b"\0\0\0")
+    result = bench.convert(disk=30_000)
+    assert result.exit_code == 1
+    assert "cannot write" in result.output
+    left = [path.name for path in bench.directory.glob("lake/**/*") if path.is_file()]
+    assert all(name == "drive.parquet" for name in left)
 
 
 @pytest.mark.parametrize(
