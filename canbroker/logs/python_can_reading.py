@@ -186,6 +186,10 @@ def _why(error: BaseException) -> str:
     return str(error) or type(error).__name__
 
 
+#: Begins a part of an ASC file.
+_BLOCK: Final = re.compile(r"\s*begin\s+triggerblock", re.IGNORECASE)
+
+
 class _Lines:
     """The lines of a text file, as python-can iterates over them; knows which one was last.
 
@@ -210,7 +214,12 @@ class _Lines:
         self._on_unused = note
 
     def begin_again(self) -> None:
-        """Lets a new reader see the header again, and then the lines that follow."""
+        """Lets a new reader see the header again, and then the lines that follow.
+
+        Not the last line: the reader cannot take it.
+        """
+        if self._in_header:
+            del self._header[-1:]
         self._again = self._header[::-1]
         self.is_open = False
 
@@ -240,6 +249,10 @@ class _Lines:
             self.text = line.decode("latin-1")  # Vector's tools write the code page of Windows
         self.is_open = True
         if self._in_header and len(self._header) < _MAX_HEADER:
+            self._header.append(self.text)
+        elif _BLOCK.match(self.text):  # from here on, times count from another moment
+            if self._header and _BLOCK.match(self._header[-1]):
+                self._header.pop()
             self._header.append(self.text)
         return self.text
 
