@@ -112,6 +112,21 @@ def test_a_user_who_is_revoked_is_told_so_and_leaves_nothing(bench: Lab) -> None
             received(bus, 0x222)
 
 
+def test_a_user_replaces_a_key_while_connected(bench: Lab) -> None:
+    old, old_secret = new_pair()
+    new, new_secret = new_pair()
+    edits.authorize(authorized_path(), "bob", old, Rights(Role.TRANSMIT))
+    with connected(bench, old_secret) as before:
+        edits.authorize(authorized_path(), "bob", new, Rights())
+        with connected(bench, new_secret) as after, Bus("body", broker=bench.address) as bus:
+            wait_until(lambda: len(tasks_of(bench.runtime)) == 2, "both are connected")
+            edits.revoke(authorized_path(), "bob", old)
+            assert unauthorized(old) in before.said()
+            wait_until(lambda: len(tasks_of(bench.runtime)) == 1, "the task of the old one ends")
+            received(bus, 0x111)
+            assert after.process.poll() is None
+
+
 def test_a_fault_in_the_file_ends_nothing_and_is_shown(bench: Lab) -> None:
     key, secret = new_pair()
     edits.authorize(authorized_path(), "bob", key, Rights(Role.TRANSMIT))
