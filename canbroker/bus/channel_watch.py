@@ -89,9 +89,11 @@ class ChannelWatch:
         return self._ended
 
     def silent(self) -> bool:
-        """Whether nothing has been heard of the channel for too long."""
+        """Whether nothing has been heard of the channel for too long, or nothing will be."""
         with self._lock:
             self._follow()
+            if self._feed.is_refused():
+                return True
             if self._quiet() and not self._closed:
                 self._waiter.wait(CATCH_UP_NS + self._far_ns)
                 self._follow()

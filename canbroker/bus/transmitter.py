@@ -324,7 +324,7 @@ class Transmitter:
         self._follow_epoch()
         # A channel that is down still answers. One that is gone never will.
         if self._requests and self._watch.silent():
-            self._give_up("the broker or the channel actor is gone")
+            self._give_up(self._watch.problem() or "the broker or the channel actor is gone")
             self._link.renew()
         self._follow_connection()
 

@@ -32,6 +32,10 @@ class StateFeed:
         """Why there is no connection, as far as is known."""
         return self._link.problem()
 
+    def is_refused(self) -> bool:
+        """Whether there will be no connection any more."""
+        return self._link.is_refused()
+
     def receive(self) -> bytes | None:
         """The next event's body, if one has arrived."""
         while (message := self._link.receive()) is not None:

@@ -79,6 +79,9 @@ class RemoteStreamLink(StreamLink):
     def problem(self) -> str | None:
         return self._diagnosis.problem()
 
+    def is_refused(self) -> bool:
+        return self._diagnosis.trouble() is Trouble.UNAUTHORIZED  # libzmq does not try again
+
     def close(self) -> None:
         self._diagnosis.close()
         super().close()

@@ -52,6 +52,10 @@ class StreamLink:
         """Why there is no connection, as far as is known; of a local one nothing is known."""
         return None
 
+    def is_refused(self) -> bool:
+        """Whether there will be no connection, because the other end does not want ours."""
+        return False
+
     def close(self) -> None:
         self.socket.close()
 
