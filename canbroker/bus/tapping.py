@@ -7,14 +7,24 @@ A bus finds the broker, opens the channel and keeps it open; its subscriber is w
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Protocol
+from typing import Final, Protocol
 
 from canbroker.bus.connection import ANSWER_S, Connection
 from canbroker.bus.receiving import Reception
+from canbroker.delivery.asker import Asker
 from canbroker.delivery.order import Place
 from canbroker.delivery.tap import Feed, Tap
+from canbroker.errors import CanOperationError
+from canbroker.model.frame import EchoFrame
+from canbroker.system import clock
+from canbroker.transport.address import parse_address
+from canbroker.transport.sockets import SharedContext
+from canbroker.wire import WireError
 from canbroker.wire.replay import Held, Hold
 from canbroker.wire.topics import route_topic
+
+#: A full ring takes some hundred answers, on a machine that may be busy.
+_PAST_S: Final = 15.0
 
 
 class Tappable(Protocol):
@@ -37,6 +47,10 @@ class TappedBus:
         self.feed = Feed(name, bus._reception.subscriber)
         self._bus = bus
         self._subscriber = bus._reception.subscriber
+        filters = self._subscriber.filters
+        if filters is None:
+            raise RuntimeError("an open bus has filters")
+        self._topic = route_topic(bus._connection.attached.name, filters)
 
     @property
     def place(self) -> Place:
@@ -48,6 +62,27 @@ class TappedBus:
         comes again, as far as the channel has it."""
         self._subscriber.go_back(place)
 
+    def before(self, place: Place, seconds: float) -> list[EchoFrame]:
+        """The frames of the last ``seconds`` that came before a place, from the channel's ring.
+
+        :raises CanOperationError: the channel does not answer, or does not follow the protocol.
+        """
+        attached = self._bus._connection.attached
+        context = SharedContext()
+        asker = Asker(context, parse_address(attached.control))
+        try:
+            past = asker.history(self._topic, seconds, None, clock.deadline_after(_PAST_S))
+        except WireError as error:
+            raise CanOperationError(f"channel {attached.name!r}: {error}") from error
+        finally:
+            asker.close()
+            context.close()
+        if past is None:
+            raise CanOperationError(f"channel {attached.name!r} did not tell its history in time")
+        frames, next_seq = past
+        newer = max(0, next_seq - place.number)
+        return frames[: len(frames) - newer]
+
     def hold(
         self, holder: str, seconds: float, epoch: int | None = None, *, timeout: float = ANSWER_S
     ) -> Held:
@@ -58,11 +93,7 @@ class TappedBus:
         :param timeout: seconds.
         :raises CanOperationError: the channel refuses, or does not answer.
         """
-        filters = self._subscriber.filters
-        if filters is None:
-            raise RuntimeError("an open bus has filters")
-        topic = route_topic(self._bus._connection.attached.name, filters).decode()
-        params = Hold(topic=topic, holder=holder, seconds=seconds, epoch=epoch)
+        params = Hold(topic=self._topic.decode(), holder=holder, seconds=seconds, epoch=epoch)
         return self._bus._connection.control("hold", params, Held, timeout)
 
     def close(self) -> None:

@@ -8,7 +8,7 @@ from typing import Any, Final
 import click
 
 from canbroker.bus.recording import start_recording, stop_recording
-from canbroker.cli.common import Opener, RunningBroker, broker_option, opens_channels
+from canbroker.cli.common import NotNegative, Opener, RunningBroker, broker_option, opens_channels
 from canbroker.cli.record_last import last
 from canbroker.cli.tables import recording_notes, recordings_table, terminal
 
@@ -95,6 +95,24 @@ last.hidden = True
     help="Record frames that pass it, as of canbroker dump. Repeatable.",
 )
 @click.option("--separate", is_flag=True, help="A file for each channel.")
+@click.option(
+    "--trigger",
+    metavar="CONDITION",
+    help="Only record around it: error, 123#01.. (any byte), 123#01* (any rest), a filter, or a "
+    "comparison like 'EngineSpeed > 3000'.",
+)
+@click.option(
+    "--before-s", metavar="SECONDS", type=NotNegative(), help="Before the trigger. Default: 10."
+)
+@click.option(
+    "--after-s", metavar="SECONDS", type=NotNegative(), help="After the trigger. Default: 10."
+)
+@click.option(
+    "--database",
+    metavar="FILE",
+    type=click.Path(exists=True, dir_okay=False, resolve_path=True),
+    help="With the signals of the trigger: DBC, ARXML, KCD, ...",
+)
 @opens_channels("-b", "--bitrate")
 def start(
     name: str, channels: tuple[str, ...], kind: str, directory: Path, opener: Opener, **others: Any
@@ -109,12 +127,13 @@ def start(
     Examples:
       canbroker record start drive -c can0 -f blf -o recordings --rotate-mb 100 --keep-mb 2000
       canbroker record start demo -i virtual -c demo
+      canbroker record start fault -c can0 -f blf --trigger error --before-s 30 --after-s 5
     """
     options: dict[str, Any] = {
         "channels": list(channels),
         "directory": str(directory.absolute()),
         "format": kind,
-        **{key: value for key, value in others.items() if value},
+        **{key: value for key, value in others.items() if value not in {None, (), False}},
     }
     if opener.interface is not None:
         options |= {"interface": opener.interface, "parameters": opener.parameters}

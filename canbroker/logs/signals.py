@@ -38,6 +38,7 @@ class Decoder:
     def __init__(self, name: str, messages: Sequence[Message]) -> None:
         """``name``: the database's, for files."""
         self.name = name
+        self.messages = messages
         self._by_identifier = {
             (message.frame_id, message.is_extended_frame): message
             for message in messages

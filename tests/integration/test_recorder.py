@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -144,3 +145,22 @@ def test_a_killed_broker_loses_nothing_that_was_confirmed(runtime: Runtime, tmp_
     assert found.numbers == sorted(set(found.numbers))
     assert sent.sent <= set(found.numbers) <= sent.sent | sent.unknown
     assert found.lost == 0
+
+
+def test_a_trigger_records_what_was_before_it_and_after_it(
+    runtime: Runtime, tmp_path: Path
+) -> None:
+    with Bus("x", "virtual") as bus:
+        options: dict[str, Any] = {"before_s": 60, "after_s": 0.3, "trigger": "002#*"}
+        with recording("virtual.x", tmp_path, name="fault", **options):
+            bus.send_batch([message(number) for number in range(700)], timeout=20)
+            trigger = Message(arbitration_id=2, data=(700).to_bytes(4, "big"), is_extended_id=False)
+            bus.send(trigger, timeout=10)
+            bus.send_batch([message(number) for number in range(701, 710)], timeout=20)
+            complete = "the time after the trigger is over"
+            wait_until(lambda: list(tmp_path.glob("*.log")), complete, timeout=30)
+            bus.send(message(999), timeout=10)
+        found = recorded(tmp_path, "fault")
+    assert (found.numbers, found.lost) == (list(range(710)), 0)
+    assert [side.why for side in found.sides] == [complete]
+    assert [note.what for note in found.sides[0].notes] == ["trigger"]

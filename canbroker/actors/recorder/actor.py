@@ -52,8 +52,8 @@ class RecorderActor:
     def __init__(self, spec: RecorderSpec) -> None:
         os.environ["CANBROKER_AUTOSTART"] = "0"  # we have a broker
         self._name = spec.name
-        self._recording = Recording(spec.name, spec.options)
         self._channels = Channels(spec.name, spec.options, spec.address)
+        self._recording = Recording(spec.name, spec.options, self._channels.before)
         self._trouble = ""  # why nothing can be written now
         self._retry_at = 0
         self._beat_at = 0

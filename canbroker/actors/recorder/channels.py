@@ -20,6 +20,7 @@ from canbroker.delivery.merging import Disorder
 from canbroker.delivery.order import Loss, Place
 from canbroker.delivery.tap import Ended, Event, Tap
 from canbroker.errors import CanError, CanOperationError
+from canbroker.model.frame import EchoFrame
 from canbroker.system import clock
 from canbroker.wire.replay import Held
 from canbroker.wire.stream import AdapterClock
@@ -113,7 +114,7 @@ class _Channel:
         options = self._options
         epoch = None if self._before is None else self._before.epoch
         given: dict[str, Any] = {
-            "can_filters": options.filter_set(),
+            "can_filters": options.subscribed(),
             "broker": self._address,
             **options.parameters,
         }
@@ -219,6 +220,14 @@ class Channels:
             if tapped is not None:
                 tapped.go_back(place)
         self._renew_tap()
+
+    def before(self, channel: str, place: Place, seconds: float) -> list[EchoFrame]:
+        """The frames of the last ``seconds`` before a place, as far as the channel has them.
+
+        :raises CanOperationError: the channel does not answer.
+        """
+        tapped = self._channels[channel].tapped
+        return [] if tapped is None else tapped.before(place, seconds)
 
     def release(self) -> None:
         """Ends the holds, as the recording ends, and notes what each channel has published."""

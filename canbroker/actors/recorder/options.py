@@ -9,9 +9,10 @@ from typing import Any, Final, Self
 
 import msgspec
 
+from canbroker.actors.recorder.trigger import needed
 from canbroker.errors import CanInitializationError
 from canbroker.logs.candump import parse_dump_filters
-from canbroker.model.filters import EVERYTHING, FilterSet
+from canbroker.model.filters import EVERYTHING, FilterSet, union
 from canbroker.model.wording import validation_fault
 from canbroker.wire.topics import route_topic
 
@@ -81,6 +82,10 @@ class RecordOptions(
         if self.database and not self.trigger:
             raise ValueError("database is for the signals of a trigger, and there is none")
         try:
+            needed(self.trigger) if self.trigger else None
+        except ValueError as error:
+            raise ValueError(f"trigger: {error}") from error
+        try:
             self.filter_set()
         except ValueError as error:
             raise ValueError(f"filters: {error}") from error
@@ -89,6 +94,11 @@ class RecordOptions(
         """The frames to record."""
         return parse_dump_filters(",".join(self.filters)) if self.filters else EVERYTHING
 
+    def subscribed(self) -> FilterSet:
+        """The frames to receive: to record, or to look for the trigger."""
+        wanted = self.filter_set()
+        return union((wanted, needed(self.trigger))) if self.trigger else wanted
+
     def topic(self, channel: str) -> bytes | None:
         """The route that is recorded of a channel; ``None`` if that is not recorded.
 
@@ -96,7 +106,7 @@ class RecordOptions(
         """
         ours = {f"{self.interface}.{name}" for name in self.channels}
         known = self.channels if self.interface is None else ours
-        return route_topic(channel, self.filter_set()) if channel in known else None
+        return route_topic(channel, self.subscribed()) if channel in known else None
 
     def resolved(self, directory: Path) -> Self:
         """With paths that are relative to ``directory`` made absolute."""

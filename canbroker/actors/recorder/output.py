@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from copy import copy
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -38,6 +38,7 @@ from canbroker.delivery.tap import (
     Silent,
 )
 from canbroker.logs.records import Record
+from canbroker.model.frame import EchoFrame
 from canbroker.system import clock
 from canbroker.wire.stream import AdapterClock
 
@@ -72,6 +73,7 @@ class Output:
     def __init__(self, recording: str, output: str, options: RecordOptions, suffix: str) -> None:
         """``output``: the channel, if the files are for one; ``suffix`` of the format."""
         self.path = Path(options.directory)
+        self.until_ns = 0  # of a triggered recording that goes on
         self._recording = recording
         self._output = output
         self._options = options
@@ -80,6 +82,7 @@ class Output:
         self._ends: dict[str, ChannelEnd] = {}
         self._file: OpenFile | None = None
         self._unfinished: SideFile | None = None  # of a file that was given up
+        self._wants_file = False
         self._unnoted: list[Lost] = []  # for the next file
         self._left: list[SideFile] = []  # by recorders before us
         self._number = 0
@@ -111,7 +114,10 @@ class Output:
         """
         self._left = files_of(self._directory, self._recording, self._output)
         last = self._left[-1] if self._left else None
+        if last is not None and last.state != OPEN and self._options.trigger:
+            last = None  # it waits for another trigger
         if last is not None and not last.stopped:
+            self.until_ns = last.until_ns
             # Of channels that are not there again yet, too: the next side file has to know them.
             self._ends = {channel: copy(end) for channel, end in last.channels.items()}
         return dict(self._ends)
@@ -142,6 +148,7 @@ class Output:
     def open(self) -> None:
         """Opens the first file."""
         self._directory.mkdir(parents=True, exist_ok=True)
+        self._wants_file = True
         self._next_file()
 
     # ------------------------------------------------------------------------------ writing
@@ -151,23 +158,13 @@ class Output:
         file = self._file
         if file is None:
             raise RuntimeError("a file must be open")
-        end = self._ends[event.channel]
         match event:
             case Frames(channel, frames):
-                file.write(
-                    [
-                        Record(frame, channel, frame.origin is not None, frame.origin, number)
-                        for number, frame in enumerate(frames, end.number)
-                    ]
-                )
-                end.number += len(frames)
+                file.write(_records(channel, frames, self._ends[channel].number))
             case Missed(channel, loss):
                 file.note_lost(Lost(channel, loss.frames, str(loss)))
-                if loss.frames is not None:
-                    self._ends[channel] = ChannelEnd(loss.epoch, loss.first + loss.frames)
-            case Restarted(channel, place):
+            case Restarted(channel, _):
                 file.note("restarted", channel, text="the channel's process was replaced")
-                self._ends[channel] = ChannelEnd(*place)
             case Dropped(channel, number):
                 text = f"{number} frames were lost before they reached the broker"
                 file.note("dropped", channel, frames=number, text=text)
@@ -179,7 +176,40 @@ class Output:
                 file.note("resumed", channel, text="frames can be received again")
             case Ended(channel, reason):
                 file.note("ended", channel, text=reason)
+        self.pass_by(event)
+
+    def pass_by(self, event: Event) -> None:
+        """Goes to the place behind an event."""
+        end = self._ends[event.channel]
+        match event:
+            case Frames(_, frames):
+                end.number += len(frames)
+            case Missed(channel, loss) if loss.frames is not None:
+                self._ends[channel] = ChannelEnd(loss.epoch, loss.first + loss.frames)
+            case Restarted(channel, place):
+                self._ends[channel] = ChannelEnd(*place)
+            case Ended():
                 end.over = True
+
+    def pass_over(self, channel: str, count: int) -> None:
+        """Goes behind frames that are not to be recorded."""
+        self._ends[channel].number += count
+
+    def add_past(self, past: Mapping[str, list[EchoFrame]]) -> None:
+        """Writes frames that came right before the places of their channels, in order of time."""
+        records = [
+            record
+            for channel, frames in past.items()
+            for record in _records(channel, frames, self._ends[channel].number - len(frames))
+        ]
+        records.sort(key=lambda record: record.frame.timestamp_ns)
+        if self._file is not None:
+            self._file.write(records)
+
+    def write_until(self, until_ns: int) -> None:
+        """Notes up to which time a triggered recording writes."""
+        if self._file is not None:
+            self._file.side.until_ns = until_ns
 
     def note(self, what: str, text: str) -> None:
         """Notes something about all channels."""
@@ -201,6 +231,8 @@ class Output:
     def step(self, now_ns: int) -> None:
         """Makes certain what was written, and begins another file, if that is due."""
         file, options = self._file, self._options
+        if now_ns >= self._sync_due:
+            self._conversions.step(now_ns)
         if file is None:
             return
         while self._unnoted:
@@ -215,13 +247,17 @@ class Output:
             self._next_file()
         elif now_ns >= self._sync_due:
             file.sync(self._ends)
-            self._conversions.step(now_ns)
             self._sync_due = now_ns + SYNC_NS
+
+    def complete_file(self, why: str, *, stopped: bool = False) -> None:
+        """Completes the file, if one is open; no other follows before :meth:`open`."""
+        self._wants_file = False
+        if self._file is not None:
+            self._close(self._file, why, stopped=stopped)
 
     def close(self, why: str, *, stopped: bool) -> None:
         """Completes the last file. ``stopped``: the recording does not go on here."""
-        if self._file is not None:
-            self._close(self._file, why, stopped=stopped)
+        self.complete_file(why, stopped=stopped)
         self._conversions.wait(_CONVERT_S if stopped else 0)
 
     def give_up(self) -> None:
@@ -249,7 +285,8 @@ class Output:
             self.complete = self.complete.plus(_totals(side))
             self._convert(side)
             self._closed.append(self._sized(side))
-        self.open()
+        if self._wants_file:
+            self.open()
 
     # ---------------------------------------------------------------------------- the files
 
@@ -301,6 +338,13 @@ class Output:
             oldest.path.unlink(missing_ok=True)
             part_of(oldest.path).unlink(missing_ok=True)
             oldest.side.unlink(missing_ok=True)
+
+
+def _records(channel: str, frames: Sequence[EchoFrame], first: int) -> list[Record]:
+    return [
+        Record(frame, channel, frame.origin is not None, frame.origin, number)
+        for number, frame in enumerate(frames, first)
+    ]
 
 
 def _totals(side: SideFile) -> Totals:

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeAlias
 
+from canbroker.actors.recorder.capture import Capture
 from canbroker.actors.recorder.options import RecordOptions
 from canbroker.actors.recorder.output import Output
 from canbroker.actors.recorder.side_file import ChannelEnd
+from canbroker.actors.recorder.trigger import condition
 from canbroker.actors.specs import RecorderAccount, Totals
 from canbroker.delivery.merging import Disorder
 from canbroker.delivery.order import Loss, Place
-from canbroker.delivery.tap import Event
+from canbroker.delivery.tap import Event, Frames
+from canbroker.errors import CanOperationError
 from canbroker.logs.formats import format_of
+from canbroker.model.frame import EchoFrame, describe
 from canbroker.system import clock
 from canbroker.wire.stream import AdapterClock
 
@@ -21,13 +25,20 @@ from canbroker.wire.stream import AdapterClock
 _STEP_NS: Final = 100 * clock.MILLISECOND
 
 
+#: Returns the frames of a channel that came before a place, within so many seconds.
+Past: TypeAlias = Callable[[str, Place, float], list[EchoFrame]]
+
+
 class Recording:
     """One thread. What writes may raise :class:`OSError`: then :meth:`give_up`, and
     :meth:`go_on` when it may work again."""
 
-    def __init__(self, name: str, options: RecordOptions) -> None:
-        """:raises CanInitializationError: the format is unknown, or a package that it needs is
-        missing."""
+    def __init__(self, name: str, options: RecordOptions, before: Past) -> None:
+        """
+        :param before: returns the frames of a channel that came before a place, in so many seconds.
+        :raises CanInitializationError: the format is unknown, or a package that it needs is
+            missing; or the trigger has no meaning.
+        """
         found, compressed = format_of(Path(), options.format)
         found.check_installed()
         suffix = found.suffixes[0] + (".gz" if compressed else "")
@@ -38,6 +49,13 @@ class Recording:
         of_all = self._outputs * len(options.channels)  # the only one
         outputs = self._outputs if options.separate else of_all
         self._of = dict(zip(options.channels, outputs, strict=True))
+        self._before = before
+        self._before_s = options.before_s
+        self._capture: Capture | None = None
+        if options.trigger:
+            self._capture = Capture(condition(options.trigger, options.database), options.after_s)
+        self._wanted = options.filter_set() if options.trigger and options.filters else None
+        self._trigger = options.trigger
         self._offset_ns = clock.wall_ns() - clock.monotonic_ns()
 
     def left(self) -> dict[str, ChannelEnd]:
@@ -57,7 +75,11 @@ class Recording:
         """
         for output in self._outputs:
             output.complete_left(continues)
-            output.open()
+        capture = self._capture
+        if capture is not None:
+            capture.until_ns = max(output.until_ns for output in self._outputs)
+        if capture is None or capture.until_ns:
+            self._open_files()
 
     def begin(self, channel: str, place: Place, loss: Loss | None = None) -> None:
         """The channel is open, and its next frame is that of ``place``, behind a ``loss``."""
@@ -73,7 +95,14 @@ class Recording:
 
     def add(self, events: Iterable[Event]) -> None:
         for event in events:
-            self._of[event.channel].add(event)
+            if self._capture is None:
+                self._of[event.channel].add(event)
+            elif isinstance(event, Frames):
+                self._add_around_trigger(self._capture, event)
+            elif self._capture.until_ns:
+                self._of[event.channel].add(event)
+            else:
+                self._of[event.channel].pass_by(event)
 
     def know(self, clocks: Mapping[str, AdapterClock], disorder: Disorder) -> None:
         """Notes how good the times are: the clocks of adapters that stamp frames themselves, and
@@ -86,6 +115,8 @@ class Recording:
     def step(self, now_ns: int) -> None:
         """Does what is due; call it after each :meth:`add`, and every second at least."""
         self._note_step_of_clock()
+        if self._capture is not None and self._capture.is_over(clock.wall_ns()):
+            self._complete_files()
         for output in self._outputs:
             output.step(now_ns)
 
@@ -114,6 +145,56 @@ class Recording:
             complete = complete.plus(output.complete)
             unfinished = unfinished.plus(output.unfinished)
         return RecorderAccount(str(self._outputs[0].path), complete, unfinished, trouble)
+
+    def _add_around_trigger(self, capture: Capture, event: Frames) -> None:
+        """Writes the frames that are to be written, with those before the trigger."""
+        channel, frames = event
+        output = self._of[channel]
+        for stretch in capture.split(frames):
+            if stretch.began:
+                self._begin_capture(channel, stretch.frames[0])
+            part = Frames(channel, stretch.frames)
+            if not stretch.is_written:
+                output.pass_by(part)
+                continue
+            kept = self._kept(stretch.frames)
+            output.add(Frames(channel, kept))
+            output.pass_over(channel, len(stretch.frames) - len(kept))
+            for each in self._outputs:
+                each.write_until(capture.until_ns)
+            if stretch.ended:
+                self._complete_files()
+
+    def _begin_capture(self, channel: str, trigger: EchoFrame) -> None:
+        self._open_files()
+        oldest_ns = trigger.timestamp_ns - int(self._before_s * clock.SECOND)
+        since_s = self._before_s + max(0, clock.wall_ns() - trigger.timestamp_ns) / clock.SECOND
+        for output in self._outputs:
+            past: dict[str, list[EchoFrame]] = {}
+            for name, place in output.places.items():
+                try:
+                    found = self._before(name, place, since_s)
+                except CanOperationError as error:
+                    output.note("lost", f"what was before the trigger: {error}")
+                    continue
+                past[name] = [each for each in self._kept(found) if each.timestamp_ns >= oldest_ns]
+            output.add_past(past)
+            output.note("trigger", f"{self._trigger}: {describe(trigger)} on {channel}")
+
+    def _kept(self, frames: list[EchoFrame]) -> list[EchoFrame]:
+        """Those to record; the others are received because they may be the trigger."""
+        wanted = self._wanted
+        if wanted is None:
+            return frames
+        return [each for each in frames if wanted.matches(each.arbitration_id, each.flags)]
+
+    def _open_files(self) -> None:
+        for output in self._outputs:
+            output.open()
+
+    def _complete_files(self) -> None:
+        for output in self._outputs:
+            output.complete_file("the time after the trigger is over")
 
     def _note_step_of_clock(self) -> None:
         offset_ns = clock.wall_ns() - clock.monotonic_ns()

@@ -64,7 +64,8 @@ class SideFile(msgspec.Struct, kw_only=True):
     """``output``: the channel, if each has files of its own. ``state`` is ``open``, ``converting``
     or ``complete``; ``why`` the file ends. ``stopped``: so did the recording. ``frames`` are in the
     file; ``unfit`` are not, as its format cannot hold them; nor are the ``lost``, as far as their
-    number is known. ``left_out``: all that the format cannot hold.
+    number is known. ``left_out``: all that the format cannot hold. ``until_ns``: a triggered
+    recording writes up to this time.
 
     All times are those of the host's clock. ``clocks``: of the channels whose adapters have stamped
     the frames by clocks of their own, the drift, and how close the times are. ``out_of_order``:
@@ -92,6 +93,7 @@ class SideFile(msgspec.Struct, kw_only=True):
     channels: dict[str, ChannelEnd] = {}
     notes: list[Note] = []
     notes_left_out: int = 0
+    until_ns: int = 0
 
     def note(self, note: Note) -> None:
         """Adds a note, unless there are too many."""
