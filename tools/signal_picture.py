@@ -18,7 +18,9 @@ from typing import Final
 
 _DOCS: Final = Path(__file__).parents[1] / "docs"
 _BLOCK: Final = re.compile(r"^```\w+ title=\"([^\"]+)\"\n(.*?)^```$", re.DOTALL | re.MULTILINE)
-_RECORD: Final = re.compile(r"^canbroker (?:dump|record) .*$", re.MULTILINE)
+_COMMAND: Final = re.compile(
+    r"^(?:canbroker (?:dump|record virtual|convert).*|python plot\.py)$", re.MULTILINE
+)
 
 
 def main() -> int:
@@ -34,7 +36,7 @@ def main() -> int:
         }
         with subprocess.Popen([sys.executable, "car.py"], cwd=place, env=environment) as car:
             try:
-                for command in [*_RECORD.findall(text), "python plot.py"]:
+                for command in _COMMAND.findall(text):
                     subprocess.run(
                         ["/bin/bash", "-euc", command], cwd=place, env=environment, check=True
                     )

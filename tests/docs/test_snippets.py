@@ -41,7 +41,7 @@ def keys_of_their_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(240)  # each block is a process, some with much to import
 @pytest.mark.parametrize("page", _WITH_SNIPPETS)
 def test_the_snippets_of(page: str, runtime: Runtime, tmp_path: Path) -> None:
     missing = set()
