@@ -18,6 +18,9 @@ _ADDRESS: Final = "inproc://zeromq.zap.01"
 
 _VERSION: Final = b"1.0"
 
+#: What IPv4 addresses begin with among those of IPv6 (RFC 4291, 2.5.5.2).
+_MAPPED: Final = "::ffff:"
+
 #: Which user a key belongs to (``None`` is the key of an unencrypted connection), if to any; given
 #: the address that it comes from, too.
 Admit: TypeAlias = Callable[[PublicKey | None, str], str | None]
@@ -90,7 +93,8 @@ class Authenticator:
     def _answer(self, request: list[bytes]) -> list[bytes]:
         _, number, _, address, _, mechanism, *credentials = request
         try:
-            peer = self._peer(mechanism, credentials, address.decode())
+            # An IPv4 address comes as one of IPv6, as the socket listens for both.
+            peer = self._peer(mechanism, credentials, address.decode().removeprefix(_MAPPED))
         except Exception:  # the handshake is refused, and the next one must have an answer, too
             _logger.exception("cannot tell whether a key is authorized")
             peer = None

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import re
+import subprocess
 import time
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
+import can
 import msgspec
 import pytest
 
@@ -18,6 +21,7 @@ from canbroker.actors.gateway.methods import METHODS, Serves
 from canbroker.keys.authorized import Role
 from canbroker.model.filters import EVERYTHING
 from canbroker.model.frame import Frame
+from canbroker.system.entry_points import EntryPoint
 from canbroker.transport.runtime import Runtime
 from canbroker.wire import control, stream, topics, transmit
 from canbroker.wire.tasks import StopTasks
@@ -197,6 +201,35 @@ def test_two_users_do_not_touch_each_others_things(bench: Bench) -> None:
                 assert error.message == f"'eve' may not act for client {bobs!r}"
         for _ in range(20):
             assert local.recv(5) is not None  # it goes on
+
+
+def test_python_cans_users_catch_its_own_errors(bench: Bench) -> None:
+    message = can.Message(arbitration_id=0x223, is_extended_id=False)
+    with bench.bob.acting() as address:
+        bus = can.Bus("can0", interface="canbroker", broker=address)
+        with (
+            bus,
+            pytest.raises(can.CanOperationError, match="'bob' may not transmit 223") as raised,
+        ):
+            bus.send(message, timeout=5)
+        assert isinstance(raised.value.__cause__, CanPermissionError)
+        with pytest.raises(can.CanInitializationError, match="may not use channel 'can1'"):
+            can.Bus("can1", interface="canbroker", broker=address)
+
+
+def test_the_status_shows_who_was_refused(bench: Bench) -> None:
+    with bench.bob.acting() as address:
+        command = EntryPoint.COMMAND.command("stop", "--broker", address)
+        refused = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert refused.returncode == 1
+        assert "'bob' may not stop the broker" in refused.stderr
+
+    def page() -> str:
+        local = str(bench.lab.runtime.address)
+        command = EntryPoint.COMMAND.command("status", "--broker", local)
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
+    wait_until(lambda: re.search(r"refused to bob: \d+ role", page()), "it is shown", timeout=20)
 
 
 # ---------------------------------------------------------------------------- message by message
