@@ -8,7 +8,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Final, Literal, NamedTuple
 
 from canbroker.errors import CanInitializationError
 from canbroker.logs.files import Sink, Source, unreadable
@@ -165,6 +165,25 @@ class _Interface(NamedTuple):
     offset_ns: int
 
 
+class _Order:
+    """How numbers are read in a section of one byte order."""
+
+    def __init__(self, sign: Literal["<", ">"]) -> None:
+        self.magic = struct.pack(f"{sign}I", _MAGIC)
+        self.number = struct.Struct(f"{sign}I")
+        self.short = struct.Struct(f"{sign}H")
+        self.signed = struct.Struct(f"{sign}q")
+        self.head = struct.Struct(f"{sign}II")
+        self.option = struct.Struct(f"{sign}HH")
+        self.packet = struct.Struct(f"{sign}IIIII")
+        #: The option that says the direction of a packet, without it.
+        self.flags = self.option.pack(_EPB_FLAGS, 4)
+
+
+_SIGNS: Final[tuple[Literal["<", ">"], ...]] = ("<", ">")
+_ORDERS: Final = tuple(_Order(sign) for sign in _SIGNS)
+
+
 class _DamageError(ValueError):
     """After this place, the file cannot be read."""
 
@@ -176,7 +195,7 @@ class PcapngReader(Reader):
         """:raises CanInitializationError: the file cannot be read."""
         super().__init__(str(path))
         self._source = Source(path)
-        self._order = "<"
+        self._order = _ORDERS[0]
         self._interfaces: list[_Interface] = []
 
     @property
@@ -241,27 +260,28 @@ class PcapngReader(Reader):
             return None
         if len(head) < 8:
             raise _DamageError("the header of a block is incomplete")
-        (kind,) = struct.unpack_from(f"{self._order}I", head)
+        kind, total = self._order.head.unpack(head)
         begun = b""
         if kind == _SECTION:  # its bytes are the same in both orders
             begun = self._source.read(4)
-            self._order = "<" if begun == struct.pack("<I", _MAGIC) else ">"
-            if begun not in {struct.pack("<I", _MAGIC), struct.pack(">I", _MAGIC)}:
+            order = next((order for order in _ORDERS if order.magic == begun), None)
+            if order is None:
                 raise _DamageError("the byte order of a section is unknown")
+            self._order = order
             self._interfaces = []
-        (total,) = struct.unpack_from(f"{self._order}I", head, 4)
+            _, total = order.head.unpack(head)
         if not 12 + len(begun) <= total <= _MAX_BLOCK or total % 4:
             raise _DamageError(f"a block cannot have {total} bytes")
         rest = begun + self._source.read(total - 8 - len(begun))
         if len(rest) < total - 8:
             raise _DamageError("a block is incomplete")
-        if struct.unpack_from(f"{self._order}I", rest, len(rest) - 4) != (total,):
+        if rest[-4:] != self._order.number.pack(total):
             raise _DamageError("a block ends with another length than it begins with")
         return kind, rest[:-4], total
 
     def _described(self, body: bytes) -> _Interface:
         """:raises struct.error: the block is too short."""
-        (link,) = struct.unpack_from(f"{self._order}H", body)
+        (link,) = self._order.short.unpack_from(body)
         options = self._options(body, 8)
         name = options.get(_IF_NAME, b"").rstrip(b"\0").decode(errors="replace")
         resolution = options.get(_IF_TSRESOL, b"\x06")[:1] or b"\x06"
@@ -272,7 +292,7 @@ class PcapngReader(Reader):
         else:
             divisor = 10**power
         offset = options.get(_IF_TSOFFSET, bytes(8))
-        (seconds,) = struct.unpack(f"{self._order}q", offset) if len(offset) == 8 else (0,)
+        (seconds,) = self._order.signed.unpack(offset) if len(offset) == 8 else (0,)
         number = len(self._interfaces)
         return _Interface(
             name or str(number), link == _SOCKETCAN, factor, shift, divisor, seconds * clock.SECOND
@@ -282,7 +302,7 @@ class PcapngReader(Reader):
         """The options from this place on, as far as they are intact; the first of each kind."""
         found: dict[int, bytes] = {}
         while at + 4 <= len(body):
-            code, length = struct.unpack_from(f"{self._order}HH", body, at)
+            code, length = self._order.option.unpack_from(body, at)
             if code == _END:
                 break
             found.setdefault(code, body[at + 4 : at + 4 + length])
@@ -294,7 +314,7 @@ class PcapngReader(Reader):
         if len(body) < 20:
             skipped.add("damaged packets", f"{where}: {len(body)} bytes are too few")
             return None
-        number, high, low, length, _ = struct.unpack_from(f"{self._order}IIIII", body)
+        number, high, low, length, _ = self._order.packet.unpack_from(body)
         if number >= len(self._interfaces):
             skipped.add("damaged packets", f"{where}: there is no interface {number}")
             return None
@@ -316,8 +336,11 @@ class PcapngReader(Reader):
         return Record(frame, interface.name, self._is_sent(body, 20 + length + -length % 4))
 
     def _is_sent(self, body: bytes, at: int) -> bool:
-        flags = self._options(body, at).get(_EPB_FLAGS, b"")
-        return len(flags) == 4 and struct.unpack(f"{self._order}I", flags)[0] & 3 == _OUTBOUND
+        if body[at : at + 4] == self._order.flags:  # mostly the first option, if there is one
+            flags = body[at + 4 : at + 8]
+        else:
+            flags = self._options(body, at).get(_EPB_FLAGS, b"")
+        return len(flags) == 4 and self._order.number.unpack(flags)[0] & 3 == _OUTBOUND
 
 
 def _frame(packet: bytes, length: int, timestamp_ns: int) -> Frame | None:
