@@ -44,16 +44,19 @@ def test_an_arrow_file_whose_writer_was_killed_has_all_that_was_synced(
     assert channels == ["can0"] * count + ["can1"] * count + ["can2"] * count
 
 
-def test_many_records_are_read_in_parts(tmp_path: Path) -> None:
+def test_many_records_are_written_in_groups_and_read_in_parts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("canbroker.logs.arrow.ParquetWriter.together", 4000)
     path = tmp_path / "drive.parquet"
     record = examples()[0]
     with open_writer(path) as writer:
-        for _ in range(50):
-            writer.write([record] * 4000)
-    assert pq.read_metadata(path).num_row_groups == 2
+        for _ in range(5):
+            writer.write([record] * 2000)
+    assert pq.read_metadata(path).num_row_groups == 3
     with open_reader(path) as reader:
         sizes = [len(batch) for batch in reader.batches()]
-        assert sum(sizes) == 200_000
+        assert sum(sizes) == 10_000
         assert max(sizes) <= 1024
 
 
