@@ -33,6 +33,9 @@ class _PythonCanWriter(Writer):
     #: The start of the file is rounded down to what its header can express.
     start_resolution_ns: int = clock.MILLISECOND
 
+    #: Earlier starts cannot be expressed: then times count from 1970, as of a clock never set.
+    earliest_start_ns: int = 0
+
     #: python-can's, which each format makes.
     _writer: Any
 
@@ -55,7 +58,8 @@ class _PythonCanWriter(Writer):
     def _write(self, records: Sequence[Record]) -> None:
         if self._start_ns is None:
             first_ns = records[0].frame.timestamp_ns
-            self._start_ns = first_ns - first_ns % self.start_resolution_ns
+            start_ns = first_ns - first_ns % self.start_resolution_ns
+            self._start_ns = start_ns if start_ns >= self.earliest_start_ns else 0
             self._begin(self._start_ns)
         start_ns, earlier = self._start_ns, 0
         frames = [record.frame for record in records]
@@ -101,6 +105,8 @@ class BlfWriter(_PythonCanWriter):
 
     #: Where the file's header has its start.
     _START_AT: Final = 40
+
+    earliest_start_ns = 631_152_000 * clock.SECOND  # python-can takes 1990 for the first real year
 
     def __init__(
         self, path: Path, *, compressed: bool, holds: Holds, metadata: Mapping[str, str]

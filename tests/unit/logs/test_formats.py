@@ -137,6 +137,17 @@ def test_a_frame_before_the_first_one_never_gets_a_negative_time(
     assert times[2] == pytest.approx(5_000_000, abs=1_000)
 
 
+@pytest.mark.parametrize("seconds", [0, 100, 600_000_000])
+def test_times_of_a_clock_that_was_never_set_are_kept(
+    form: Format, tmp_path: Path, seconds: int
+) -> None:
+    path = tmp_path / f"drive{form.suffixes[0]}"
+    times = [seconds * 10**9 + offset for offset in (1_000_000, 2_500_000, 3_000_000)]
+    written(path, [Record(Frame(each, 0x123, 0, b""), "can0") for each in times])
+    found = [record.frame.timestamp_ns for record in read(path)]
+    assert found == pytest.approx(times, abs=1000)
+
+
 def test_a_file_can_be_read_again_and_says_how_far(form: Format, tmp_path: Path) -> None:
     path = tmp_path / f"drive{form.suffixes[0]}"
     written(path, examples())
