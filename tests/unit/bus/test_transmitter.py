@@ -317,3 +317,22 @@ def test_requests_to_a_channel_that_fell_silent_are_not_sent_later(side: Side) -
     with pytest.raises(CanOperationError, match="the broker or the channel actor is gone"):
         side.transmitter.flush(SECOND)
     assert side.link.renewed == 1
+
+
+def test_the_channel_keeps_frames_until_they_are_due(side: Side) -> None:
+    side.transmitter.send([FRAME], None, taken=False)
+    side.transmitter.send([FRAME, FRAME], None, taken=False, due_ns=5 * SECOND)
+    at_once, later = side.requests()
+    assert (at_once.due_ns, later.due_ns) == (0, 5 * SECOND)
+    assert (later.origins, later.expires_ns) == ([], 0)
+
+
+def test_it_tells_up_to_which_request_the_driver_has_taken_frames(side: Side) -> None:
+    told: list[tuple[int, int]] = []
+    side.transmitter.on_taken = lambda token, wall_ns: told.append((token, wall_ns))
+    for _ in range(3):
+        side.transmitter.send([FRAME], None, taken=False, due_ns=SECOND)
+    side.answer(2)
+    side.answer(3, Status.REFUSED, failed=[0], reason="no")
+    assert side.transmitter.pending() == 0
+    assert told == [(2, 0)], "not of what was refused"
