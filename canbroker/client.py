@@ -91,8 +91,9 @@ class Bus(EndingBus):
             (default) or ``disconnect``. ``latest`` returns only the latest message of each
             identifier, always; for displays. Ours.
         :param history: begin with the frames of the last ``history`` seconds. Ours.
-        :param broker: address of the broker; ``None`` is this user's own, which is started if
-            it does not run (unless ``CANBROKER_AUTOSTART`` is 0).
+        :param broker: address of the broker, ``ipc:///…/broker`` or ``tcp://HOST:PORT``;
+            ``None`` is this user's own, which is started if it does not run (unless
+            ``CANBROKER_AUTOSTART`` is 0).
         :param parameters: parameters of the interface. ``timing`` gives registers instead of
             ``bitrate``. If the channel is already open, omitted parameters stay as they are.
         :raises CanInterfaceNotImplementedError: no such interface, or nothing given.
