@@ -26,7 +26,7 @@ unexport PYTHONDONTWRITEBYTECODE
 .DEFAULT_GOAL := help
 .PHONY: demo test check bench docs help setup format lock clean test-newest test-remote test-socketcan \
 	test-socketcan-hw conformance ecosystem firmwares coverage fuzz soak interruptions \
-	kills kills-record crowd bench-client bench-periodic bench-replay bench-socketcan bench-vendor release
+	kills kills-record crowd bench-client bench-periodic bench-record bench-replay bench-socketcan bench-vendor release
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -163,6 +163,9 @@ bench-client: $(READY)  ## what a client loads: modules, memory, milliseconds
 
 bench-periodic: $(READY)  ## how regular periodic tasks are, beside python-can's; draws a picture
 	$(BIN)/python -m benchmarks.periodic
+
+bench-record: $(READY)  ## what recording two full buses costs, beside python-can's logger on the same traffic
+	$(BIN)/python -m benchmarks.record
 
 bench-replay: $(READY)  ## errors of replayed times, beside python-can's player, and canplayer where there is CAN
 	$(BIN)/python -m benchmarks.replay

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import signal
 import subprocess
 from pathlib import Path
@@ -164,3 +165,22 @@ def test_a_trigger_records_what_was_before_it_and_after_it(
     assert (found.numbers, found.lost) == (list(range(710)), 0)
     assert [side.why for side in found.sides] == [complete]
     assert [note.what for note in found.sides[0].notes] == ["trigger"]
+
+
+def test_a_full_disk_stops_the_recording_and_not_the_channel(
+    runtime: Runtime, tmp_path: Path
+) -> None:
+    """The limit of a file's size stands for the disk's: the system refuses to write as well."""
+    with Bus("x", "virtual") as bus, recording("virtual.x", tmp_path, name="r") as began:
+        assert began.pid is not None
+        _, most = resource.prlimit(began.pid, resource.RLIMIT_FSIZE)
+        resource.prlimit(began.pid, resource.RLIMIT_FSIZE, (20_000, most))
+        bus.send_batch([message(number) for number in range(2000)], timeout=20)
+        wait_until(lambda: "too large" in status(runtime).trouble, "it is said", timeout=30)
+        assert "too large" in record("list").stdout
+        bus.send_batch([message(number) for number in range(2000, 3000)], timeout=20)
+        resource.prlimit(began.pid, resource.RLIMIT_FSIZE, (most, most))
+        wait_until(lambda: not status(runtime).trouble, "it goes on", timeout=30)
+        bus.send_batch([message(number) for number in range(3000, 3100)], timeout=20)
+    found = recorded(tmp_path, "r")
+    assert (found.numbers, found.lost) == (list(range(3100)), 0)
