@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import re
 from collections import Counter
 from pathlib import Path
@@ -32,6 +33,8 @@ _PEER: Final = re.compile(rb"([A-Za-z0-9_.-]{1,64})/([0-9a-f]{32})")
 #: Messages of clients that are passed on before messages to them have their turn.
 _AT_ONCE: Final = 256
 
+_ANEW_BYTES: Final = 8
+
 #: How often sessions are looked at, and connections that have ended are followed up.
 _LOOK_NS: Final = clock.SECOND // 4
 
@@ -60,6 +63,7 @@ class Relay:
         self._context = Context(sockets=MAX_SESSIONS)
         self._stalled: dict[bytes, Session] = {}
         self._ended: set[int] = set()  # connections
+        self._anew: dict[bytes, bytes] = {}  # sockets whose users have lost rights
         self._look_ns = 0
         self._noted = Throttle(_logger)
 
@@ -107,6 +111,10 @@ class Relay:
                 continue
             self._front.hang_up(session.connection)
             self._close(session)
+            # If it comes back, it is another peer upstream: leases belong to the one before.
+            self._anew[session.secret] = os.urandom(_ANEW_BYTES)
+            if len(self._anew) > MAX_SESSIONS:
+                del self._anew[next(iter(self._anew))]
 
     def close(self) -> None:
         for session in list(self.sessions.values()):
@@ -175,7 +183,8 @@ class Relay:
             self._turn_away(arrival, f"too many sockets ({len(self.sessions)} are open)")
             return None
         try:
-            upstream = opener(socket.serves)(self._context, self._at(socket), arrival.peer)
+            known_as = arrival.peer + self._anew.get(arrival.peer, b"")
+            upstream = opener(socket.serves)(self._context, self._at(socket), known_as)
         except CanInitializationError as error:
             self._turn_away(arrival, str(error))
             return None

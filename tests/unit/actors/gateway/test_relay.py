@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from canbroker.actors.gateway import relay as module
 from canbroker.actors.gateway import session as session_module
+from canbroker.actors.gateway import upstream
 from canbroker.actors.gateway.audit import Audit
 from canbroker.actors.gateway.relay import Relay
 from canbroker.actors.gateway.users import Users
@@ -56,7 +58,7 @@ class House:
     """A relay, its users bob and eve, and what it does."""
 
     def __init__(self, directory: Path) -> None:
-        file = directory / "authorized.toml"
+        self.file = file = directory / "authorized.toml"
         file.write_text(
             f'[bob]\nkeys = ["{BOB}"]\nrole = "observe"\n[eve]\nkeys = ["{EVE}"]\nrole = "admin"\n'
         )
@@ -149,6 +151,30 @@ def test_the_same_key_may_come_back(house: House) -> None:
     house.arrive(1, hello())
     house.arrive(1, hello(), BOBS._replace(number=9))
     assert len(house.relay.sessions) == 1
+
+
+@pytest.mark.parametrize("loses", [True, False])
+def test_who_has_lost_a_right_comes_back_as_another_peer(
+    house: House, loses: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    known_as: list[bytes] = []
+    made = upstream.ControlUpstream.__init__
+
+    def make(self: upstream.ControlUpstream, *arguments: Any) -> None:
+        known_as.append(arguments[-1])
+        made(self, *arguments)
+
+    monkeypatch.setattr(upstream.ControlUpstream, "__init__", make)
+    house.arrive(1, hello(), EVES)
+    role = "transmit" if loses else "admin"
+    house.file.write_text(f'[eve]\nkeys = ["{EVE}"]\nrole = "{role}"\nchannels = ["can0"]\n')
+    if not loses:
+        house.file.write_text(f'[eve]\nkeys = ["{EVE}", "{BOB}"]\nrole = "admin"\n')
+    assert any(house.users.follow() for _ in range(3))
+    house.relay.follow_rights()
+    assert len(house.relay.sessions) == (0 if loses else 1)
+    house.arrive(1, hello(), EVES)
+    assert len(known_as) == len(set(known_as)) == (2 if loses else 1)
 
 
 @pytest.mark.parametrize("socket", ["lock", "audit.log", "broker.ctl", "..", "x" * 40 + ".rx"])
