@@ -111,8 +111,9 @@ test-socketcan-hw: $(READY)  ## those that need controllers: emulated ones
 	tools/can-vm --qemu -- $(BIN)/python -m pytest tests/can/test_hardware.py
 
 # What a program can tell of a Bus, once more with all of them behind an encrypted gateway.
-test-remote: $(READY)  ## contracts of buses and the model, with every bus behind a gateway
-	CANBROKER_BEHIND_GATEWAY=1 $(BIN)/python -m pytest -n 2 --dist load $(or $(TESTS),\
+test-remote: $(READY)  ## 30 cuts of connections; contracts of buses and the model behind a gateway, or TESTS
+	CANBROKER_CUTS=30 $(BIN)/python -m pytest tests/integration/test_remote_ledgers.py
+	CANBROKER_BEHIND_GATEWAY=1 $(BIN)/python -m pytest -n 2 --dist load --timeout 180 $(or $(TESTS),\
 		tests/contract/test_bus.py tests/contract/test_periodic.py tests/contract/test_notifier.py \
 		tests/contract/test_asyncio.py tests/integration/test_model.py)
 

@@ -82,18 +82,18 @@ class Bench:
 
     def _streaming(self, receivers: int) -> list[tuple[Peer, int]]:
         peers = self._peers
-        ours = [(peers.ours, _OURS), (peers.batch, _OURS)]
+        ours = [(peers.ours, _OURS), (peers.remote, _OURS), (peers.batch, _OURS)]
         singly = [(peer, _SINGLY) for peer in (peers.single, *peers.theirs)]
         bare = [(peers.bare, _BARE), (peers.bare_single, _SINGLY)]
         if receivers > 1:
-            ours, singly, bare = ours[:1], singly[1:], bare[:1]
+            ours, singly, bare = ours[:2], singly[1:], bare[:1]
         return [*ours, *singly, *bare]
 
     def _paced(self, rate: int, backwards: bool) -> Iterable[Found]:
         load, count = f"{rate:,} frames/s", self._count(min(rate, 4_000))
         schedule = paced.uniform(rate, count / rate)
-        peers = [self._peers.ours, *self._peers.theirs, self._peers.bare_single]
-        for peer in _turned(peers, backwards):
+        peers = [self._peers.ours, self._peers.remote, *self._peers.theirs]
+        for peer in _turned([*peers, self._peers.bare_single], backwards):
             yield paced.latency(load, peer, schedule)
             if peer is self._peers.ours:
                 yield floor.ping_pong(self._place, load, count, rate)
@@ -110,7 +110,7 @@ def measure(
         began = time.monotonic()
         figures.add(standing.cold_start())
         with running(place) as peers:
-            for peer in (peers.ours, *peers.theirs):
+            for peer in (peers.ours, peers.remote, *peers.theirs):
                 figures.add(standing.warm_start(peer))
             for found in Bench(peers, place, scale, trace).round(backwards=bool(number % 2)):
                 figures.add(found)

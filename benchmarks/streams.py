@@ -35,7 +35,9 @@ def stream(
     found = rate(load, peer.name, count, began, deliveries)
     found |= cpu_per_frame(load, peer.name, cpu / count, deliveries)
     if peer.middle is not None:
-        found[Key(load, peer.name, "CPU in the middle", "µs/frame")] = middle * 1e6 / count
+        each = middle * 1e6 / count
+        found[Key(load, peer.name, "CPU in the middle", "µs/frame")] = each
+        found[Key(load, peer.name, "the same for each receiver", "µs/frame")] = each / receivers
     return found
 
 

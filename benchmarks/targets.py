@@ -15,6 +15,9 @@ SIXTEEN: Final = "16 receivers, 8 bytes"
 PACED: Final = "2,000 frames/s"
 SERIAL: Final = "slcan adapter, 2,000 frames/s"
 
+#: Whose figures are of clients behind the gateway.
+REMOTE: Final = f"{US}, remote"
+
 _UDP: Final = "udp_multicast"
 _MIDDLE: Final = "CPU in the middle"
 
@@ -33,11 +36,11 @@ def _figure(load: str, what: str, who: str = US) -> Take:
     return lambda figures: figures.values(load, who, what)
 
 
-def _lost(load: str) -> Take:
+def _lost(load: str, who: str = US) -> Take:
     """All rounds' sum: the median would hide one."""
 
     def take(figures: Figures) -> list[float]:
-        lost = figures.values(load, US, LOST)
+        lost = figures.values(load, who, LOST)
         return [sum(lost)] if lost else []
 
     return take
@@ -115,6 +118,23 @@ _TARGETS: Final[list[tuple[str, str, str, float, bool, Take]]] = [
         False,
         _ratio(_figure(PACED, "p99"), _round_trip("p50")),
     ),
+    (
+        "both clients remote, encrypted",
+        "p50 / local",
+        "x",
+        2.2,
+        False,
+        _ratio(_figure(PACED, "p50", REMOTE), _figure(PACED, "p50")),
+    ),
+    (
+        "",
+        "rate, send_batch → iterate / local",
+        "x",
+        0.8,
+        True,
+        _ratio(_figure(ONE, "rate", REMOTE), _figure(ONE, "rate")),
+    ),
+    ("", "lost", "%", 0, False, _lost(ONE, REMOTE)),
     (
         "hardware (pty) → client",
         "p50 / (bare pyzmq's hop + driver alone)",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
@@ -114,3 +115,10 @@ class Peer:
     def middle_cpu_s(self) -> float:
         """Processor time of the process between the clients so far."""
         return 0.0 if self.middle is None else cpu_s(self.middle)
+
+
+def free_port() -> int:
+    """A port of this host that nobody listens at."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        number: int = listening.getsockname()[1]
+    return number

@@ -16,8 +16,8 @@ _FLUSH_S: Final = 20.0
 class BrokerPort(Sender, Receiver):
     """Sends with ``send_batch``, receives by iterating the bus."""
 
-    def __init__(self, channel: str) -> None:
-        self.bus = Bus(channel, "virtual")
+    def __init__(self, channel: str, broker: str | None = None) -> None:
+        self.bus = Bus(channel, "virtual", broker=broker)
 
     def message(self, arbitration_id: int, data: bytes, *, extended: bool = False) -> Message:
         return Message(

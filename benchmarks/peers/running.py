@@ -12,11 +12,11 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Final, NamedTuple
 
+from benchmarks import remote
 from benchmarks.figures import US
-from benchmarks.peers import Peer, bare, ours, theirs
+from benchmarks.peers import Peer, bare, free_port, ours, theirs
 from canbroker import Bus
 from canbroker.demo.broker import BrokerView
-from canbroker.transport.runtime import Runtime
 
 CHANNEL: Final = "bench"
 _HOST: Final = "127.0.0.1"
@@ -30,6 +30,7 @@ class Peers(NamedTuple):
     ours: Peer  # send_batch -> for message in bus
     single: Peer  # send -> for message in bus
     batch: Peer  # send_batch -> recv_batch
+    remote: Peer  # as ours, both ends behind the broker's gateway
     theirs: list[Peer]
     bare: Peer
     bare_single: Peer
@@ -39,22 +40,23 @@ class Peers(NamedTuple):
 def running(place: Path) -> Iterator[Peers]:
     """Everything, ready to be used; stops a broker, so there must be none of others."""
     with ExitStack() as stack:
-        broker = stack.enter_context(BrokerView(Runtime.at()))
+        gateway = stack.enter_context(remote.serving(place))
         stack.enter_context(Bus(CHANNEL, "virtual"))
-        actor = broker.channel().pid
+        actor = gateway.broker.channel().pid
         theirs_ = [
             Peer("python-can virtual", CHANNEL, theirs.virtual, theirs.virtual, alone=True),
-            Peer("udp_multicast", str(_free_port()), theirs.udp_multicast, theirs.udp_multicast),
+            Peer("udp_multicast", str(free_port()), theirs.udp_multicast, theirs.udp_multicast),
         ]
         if has_remote():
             theirs_.append(stack.enter_context(_remote()))
         stream, single = (f"ipc://{place}/{name}" for name in ("stream", "single"))
         port, subscriber = ours.BrokerPort, bare.Subscriber
         yield Peers(
-            broker,
+            gateway.broker,
             ours=Peer(US, CHANNEL, port, port, actor),
             single=Peer(f"{US}, send", CHANNEL, ours.SinglePort, port, actor),
             batch=Peer(f"{US}, recv_batch", CHANNEL, port, ours.BatchPort, actor),
+            remote=remote.peer(gateway, CHANNEL),
             theirs=theirs_,
             bare=Peer("bare pyzmq, 128 a time", stream, bare.Publisher, subscriber),
             bare_single=Peer("bare pyzmq, singly", single, bare.SinglePublisher, subscriber),
@@ -69,7 +71,7 @@ def has_remote() -> bool:
 @contextmanager
 def _remote() -> Iterator[Peer]:
     """A server of python-can-remote, whose clients are on one virtual bus."""
-    port = _free_port()
+    port = free_port()
     command = [sys.executable, "-m", "can_remote", "-i", "virtual", "-c", CHANNEL]
     command += ["-H", _HOST, "-p", str(port), "-v", "-v"]  # says errors and warnings
     server = subprocess.Popen(command, stderr=subprocess.DEVNULL)
@@ -93,9 +95,3 @@ def _await(port: int) -> None:
             time.sleep(0.02)
         else:
             return
-
-
-def _free_port() -> int:
-    with socket.create_server((_HOST, 0)) as listening:
-        number: int = listening.getsockname()[1]
-    return number

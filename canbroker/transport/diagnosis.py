@@ -91,8 +91,8 @@ class Progress:
         """What keeps the connection from being made; ``None``: nothing, or it is too early."""
         if self.connected:
             return None
-        if self._trouble is Trouble.UNAUTHORIZED:
-            return self._trouble
+        if self._trouble in {Trouble.UNAUTHORIZED, Trouble.UNENCRYPTED}:
+            return self._trouble  # libzmq does not try again
         if self._trouble is None:
             silent = Trouble.NO_GATEWAY if self._is_greeted else Trouble.SILENT
             return silent if now_ns - self._since_ns > _SILENCE_NS else None

@@ -7,15 +7,13 @@ import socket
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from pathlib import Path
 from typing import Final
 
 import pytest
 
 from canbroker import Bus, Message
-from canbroker.transport.runtime import Runtime
 from tests import hostile
-from tests.support.brokers import wait_until
+from tests.support.brokers import private_runtime, wait_until
 from tests.support.processes import Program
 from tests.support.remote import Lab, lab
 
@@ -30,9 +28,9 @@ BOUND: Final = 32 << 20
 GREETING: Final = b"\xff\0\0\0\0\0\0\0\x01\x7f\x03\0CURVE" + bytes(47)
 
 
-@pytest.fixture
-def bench(runtime: Runtime, tmp_path: Path) -> Iterator[Lab]:
-    with lab(runtime, tmp_path) as opened:
+@pytest.fixture(scope="module")
+def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
+    with private_runtime() as runtime, lab(runtime, tmp_path_factory.mktemp("keys")) as opened:
         yield opened
 
 

@@ -8,7 +8,6 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from http.server import BaseHTTPRequestHandler, HTTPServer
-from pathlib import Path
 from typing import Final
 
 import pytest
@@ -16,7 +15,7 @@ import pytest
 from canbroker import Bus, CanInitializationError
 from canbroker.keys.identity import KEY_VARIABLE
 from canbroker.transport.curve import new_pair
-from canbroker.transport.runtime import Runtime
+from tests.support.brokers import private_runtime
 from tests.support.remote import Lab, free_port, lab
 from tests.support.rough_link import RoughLink
 
@@ -24,9 +23,9 @@ from tests.support.rough_link import RoughLink
 SECONDS: Final = 15
 
 
-@pytest.fixture
-def bench(runtime: Runtime, tmp_path: Path) -> Iterator[Lab]:
-    with lab(runtime, tmp_path) as opened:
+@pytest.fixture(scope="module")
+def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
+    with private_runtime() as runtime, lab(runtime, tmp_path_factory.mktemp("keys")) as opened:
         yield opened
 
 

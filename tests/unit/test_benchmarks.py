@@ -84,7 +84,16 @@ def test_one_loss_in_any_round_misses_the_target() -> None:
     for lost in (0.0, 0.1, 0.0):
         figures.add({key(LOST, unit="%"): lost})
     outcomes = [item.outcome for item in targets.verdicts(figures) if item.what == LOST]
-    assert outcomes == ["missed", "not measured"]
+    assert outcomes == ["missed", "not measured", "not measured"]
+
+
+def test_remote_clients_are_compared_with_local_ones_within_each_round() -> None:
+    figures = figures_of(canbroker=[10, 100, 20])
+    for rate in (9, 81, 10):
+        figures.add({key("rate", targets.REMOTE): rate})
+    (verdict,) = [item for item in targets.verdicts(figures) if item.what.endswith("/ local")][1:]
+    assert verdict.values == [0.9, 0.81, 0.5]
+    assert verdict.outcome == "met"
 
 
 def test_what_was_not_measured_is_no_target_that_was_met() -> None:

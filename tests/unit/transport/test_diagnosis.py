@@ -23,7 +23,6 @@ PROTOCOL: Final = zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL
 #: One attempt each, and what it means when it happens again and again.
 ATTEMPTS: Final = {
     "another key": ([CONNECTED, NO_DETAIL, RETRIED], Trouble.OTHER_KEY),
-    "no encryption": ([CONNECTED, PROTOCOL, RETRIED], Trouble.UNENCRYPTED),
     "hangs up": ([CONNECTED, DISCONNECTED, RETRIED], Trouble.NO_GATEWAY),
     "nobody listens": ([CLOSED, RETRIED], Trouble.NOBODY),
     "no such name": ([RETRIED], Trouble.UNKNOWN_NAME),
@@ -51,10 +50,13 @@ def test_what_happens_again_and_again_for_two_seconds_is_the_reason(attempt: str
     assert progress.trouble(after(2.1)) is trouble
 
 
-def test_a_key_that_is_refused_is_told_at_once() -> None:
+@pytest.mark.parametrize(
+    ("event", "trouble"), [(AUTH, Trouble.UNAUTHORIZED), (PROTOCOL, Trouble.UNENCRYPTED)]
+)
+def test_what_libzmq_does_not_try_again_is_told_at_once(event: int, trouble: Trouble) -> None:
     progress = Progress(0)
-    attempted(progress, [CONNECTED, AUTH], [0.01])
-    assert progress.trouble(after(0.01)) is Trouble.UNAUTHORIZED
+    attempted(progress, [CONNECTED, event, DISCONNECTED], [0.01])
+    assert progress.trouble(after(0.01)) is trouble
 
 
 def test_a_machine_that_does_not_answer() -> None:
