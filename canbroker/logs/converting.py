@@ -55,6 +55,8 @@ def recover(path: Path, kind: str, size: int | None = None) -> Recovered:
         with open_reader(path, kind) as reader, open_writer(whole, kind) as writer:
             frames = convert(reader, writer)
             writer.sync()
+        # SQLite has rolled it back; left over, it would be taken for one of the new file.
+        path.with_name(f"{path.name}-journal").unlink(missing_ok=True)
         whole.replace(path)
     except BaseException:
         whole.unlink(missing_ok=True)

@@ -28,6 +28,9 @@ SURVIVING: Final = [
 ]
 
 
+JOURNAL: Final = "drive.part-journal"
+
+
 @pytest.fixture(params=FORMATS)
 def form(request: pytest.FixtureRequest) -> Format:
     return installed(request.param)
@@ -180,6 +183,8 @@ def test_what_was_synced_can_be_read_although_nobody_closes_the_file(
         writer.sync()
         writer.write(records[:2])
         copy.write_bytes(path.read_bytes())  # as a kill would leave it
+        if (tmp_path / JOURNAL).exists():  # SQLite's
+            (tmp_path / f"{copy.name}-journal").write_bytes((tmp_path / JOURNAL).read_bytes())
         if kind == "blf":  # and ASC, for example, cannot know
             with open_reader(copy, kind) as reader:
                 assert len(list(reader)) == len(records)
@@ -190,6 +195,7 @@ def test_what_was_synced_can_be_read_although_nobody_closes_the_file(
         assert recovered.frames == len(found)
         assert contents(found)[: len(records)] == left(records, holds)
         assert found[0].frame.timestamp_ns == records[0].frame.timestamp_ns
+        assert {each.name for each in tmp_path.iterdir()} <= {path.name, copy.name, JOURNAL}
     finally:
         writer.close()
 
