@@ -27,14 +27,21 @@ def front(monkeypatch: pytest.MonkeyPatch) -> Iterator[Front]:
     made = Front(TcpAddress("127.0.0.1", 0), secret, lambda key, _: "bob" if key else None)
     made.address = TcpAddress("127.0.0.1", made.address.port, public)
     yield made
+    while _opened:
+        _opened.pop().close()
     made.close()
+
+
+#: Closed with the front.
+_opened: list[socket.socket] = []
 
 
 def connected(front: Front, number: int) -> list[socket.socket]:
     """Connections that never say a word."""
-    return [
-        socket.create_connection((front.address.host, front.address.port)) for _ in range(number)
-    ]
+    where = front.address.host, front.address.port
+    made = [socket.create_connection(where) for _ in range(number)]
+    _opened.extend(made)
+    return made
 
 
 def followed(front: Front, connections: int) -> bool:
@@ -60,12 +67,9 @@ def test_connections_that_never_go_on_make_room_for_new_ones(front: Front) -> No
     wait_until(lambda: followed(front, LIMIT), "all are counted")
     assert front.turned_away == 0
     newer = connected(front, 3)
-    wait_until(lambda: followed(front, LIMIT), "the oldest are gone")
-    assert front.turned_away == 3
+    wait_until(lambda: followed(front, LIMIT) and front.turned_away == 3, "the oldest are gone")
     wait_until(lambda: sum(map(is_open, silent)) == LIMIT - 3, "three of the first are ended")
     assert all(map(is_open, newer))
-    for connection in silent + newer:
-        connection.close()
 
 
 def test_a_client_gets_in_while_others_hold_every_handshake(front: Front) -> None:
@@ -76,12 +80,8 @@ def test_a_client_gets_in_while_others_hold_every_handshake(front: Front) -> Non
         """Keeps more connections open than there may be, as an attacker would."""
         held: list[socket.socket] = []
         while not end.wait(0.05):
-            for ended in [each for each in held if not is_open(each)]:
-                held.remove(ended)
-                ended.close()
+            held = [each for each in held if is_open(each)]
             held += connected(front, LIMIT + 2 - len(held))
-        for each in held:
-            each.close()
 
     def client_arrives() -> bool:
         front.follow(clock.monotonic_ns())
@@ -111,11 +111,9 @@ def test_a_client_gets_in_while_others_hold_every_handshake(front: Front) -> Non
 
 
 def test_connections_that_have_had_their_time_are_not_in_their_handshake(front: Front) -> None:
-    old = connected(front, LIMIT)
+    connected(front, LIMIT)
     wait_until(lambda: followed(front, LIMIT), "all are counted")
     later = clock.monotonic_ns() + module._HANDSHAKE_NS
-    new = connected(front, 1)
+    connected(front, 1)
     wait_until(lambda: front.follow(later) == [] and len(front) == LIMIT + 1, "one more")
     assert front.turned_away == 0
-    for connection in old + new:
-        connection.close()
