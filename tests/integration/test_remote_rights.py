@@ -313,13 +313,12 @@ def test_topics_of_others(bench: Bench) -> None:
         assert socket.receive(500) is None
 
 
-@pytest.mark.parametrize(
-    "name", ["lock", "tasks.db", "../secret.rx", "audit.log", "broker.ctl", "scheduler.tx", ""]
-)
-def test_other_names_than_those_of_sockets(bench: Bench, name: str) -> None:
-    with bench.bob.socket(name) as socket:
-        socket.send(control.encode_request(1, "hello", control.Params()))
-        assert socket.receive(500) is None
+def test_other_names_than_those_of_sockets(bench: Bench) -> None:
+    names = ("lock", "tasks.db", "../secret.rx", "audit.log", "broker.ctl", "scheduler.tx", "")
+    for name in names:
+        with bench.bob.socket(name) as socket:
+            socket.send(control.encode_request(1, "hello", control.Params()))
+            assert socket.receive(300) is None
 
 
 def test_a_stolen_routing_id_ends_both(bench: Bench) -> None:
