@@ -158,13 +158,14 @@ class Recordings:
         return [
             Hold(topic=topic.decode(), holder=holder_of(slot.name), seconds=HOLD_S)
             for slot in self.slots.values()
-            if slot.wanted and (topic := slot.options.topic(channel)) is not None
+            if (slot.wanted or slot.child is not None)
+            and (topic := slot.options.topic(channel)) is not None
         ]
 
     def step(self) -> None:
         """Answers requests whose recording has begun or ended; forgets recordings that are over."""
         for name, slot in list(self.slots.items()):
-            if slot.phase is Phase.RUNNING and name in self._ending:
+            if slot.phase in {Phase.RUNNING, Phase.FAILED} and name in self._ending:
                 self._end(slot)
             if slot.phase in {Phase.RUNNING, Phase.FAILED, Phase.STOPPED}:
                 self._answer(slot)
@@ -220,7 +221,7 @@ class Recordings:
             text = f"no recording {request.name!r}; recordings of this broker: {known}"
             return control.ErrorResult("initialization", text)
         self._ending.setdefault(slot.name, []).append(caller)
-        if slot.phase is not Phase.BACKING_OFF:
+        if slot.phase not in {Phase.BACKING_OFF, Phase.STARTING}:
             self._end(slot)
         return None
 
