@@ -22,7 +22,10 @@ COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "config": ("canbroker.cli.config:config", "Show what programs are configured with."),
     "scan": ("canbroker.cli.scan:scan", "Show adapters that could be opened."),
     "dump": ("canbroker.cli.dump:dump", "Print the frames of channels, like candump."),
-    "record": ("canbroker.cli.record:record", "Record channels to files, or write recent frames."),
+    "record": (
+        "canbroker.cli.record:record",
+        "Record channels to files, or write the recent frames of one.",
+    ),
     "send": ("canbroker.cli.send:send", "Send frames, like cansend."),
     "replay": ("canbroker.cli.replay:replay", "Send the frames of a log in time, like canplayer."),
     "convert": ("canbroker.cli.convert:convert", "Convert a log file into another format."),

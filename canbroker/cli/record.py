@@ -147,7 +147,12 @@ def start(
 @click.argument("name")
 @broker_option
 def stop(name: str, broker: str | None) -> None:
-    """End a recording, and say what it has done."""
+    """End a recording, and say what it has done.
+
+    \b
+    Example:
+      canbroker record stop drive
+    """
     ended = stop_recording(name, broker)
     click.echo(
         f"recording {name!r}: {ended.frames:,} frames in {ended.files} files, {ended.lost} lost; "
@@ -158,7 +163,12 @@ def stop(name: str, broker: str | None) -> None:
 @record.command("list")
 @broker_option
 def list_(broker: str | None) -> None:
-    """Show the recordings of the broker."""
+    """Show the recordings of the broker: files, frames, what was lost, and what is wrong.
+
+    \b
+    Example:
+      canbroker record list
+    """
     with RunningBroker(broker) as running:
         status = running.status()
     if not status.recordings:
