@@ -122,7 +122,8 @@ conformance: $(READY)  ## python-can's own tests against canbroker; CANBROKER_PY
 
 ecosystem: $(ECOSYSTEM)  ## cantools, can-isotp, udsoncan, canopen and their own tests, python-can's writers
 	$(BIN)/python -m pytest tests/ecosystem tests/docs
-	$(BIN)/python -m pytest -k "arrow or parquet or mf4 or signals" tests/unit/logs tests/unit/cli/test_convert.py
+	$(BIN)/python -m pytest -k "arrow or parquet or mf4 or signal or trigger" tests/unit/logs tests/unit/cli/test_convert.py \
+		tests/unit/actors/recorder
 
 firmwares: $(READY)  ## contracts, and 5,000 frames out and 20,000 in with actors killed, over each slcan firmware
 	CANBROKER_ALL_FIRMWARES=1 $(BIN)/python -m pytest -n 2 --dist loadfile --timeout 300 \

@@ -138,8 +138,8 @@ def test_a_closed_reader_is_not_an_error(sender: Program) -> None:
     ("text", "said"),
     [
         (
-            '[broker]\naddress = "tcp://x"',
-            "line 2, broker.address: broker address 'tcp://x'",
+            '[broker]\naddress = "udp://x"',
+            "line 2, broker.address: broker address 'udp://x'",
         ),
         (f'\n[broker]\naddress = "ipc:///tmp/{"x" * 120}/broker"', "line 3, broker.address: "),
         ('[broker]\nring_s = "a"', "line 2, broker.ring_s: ring_s must be a number, got 'a'"),
