@@ -121,7 +121,7 @@ conformance: $(READY)  ## python-can's own tests against canbroker; CANBROKER_PY
 	$(BIN)/python -m tests.conformance
 
 ecosystem: $(ECOSYSTEM)  ## cantools, can-isotp, udsoncan, canopen and their own tests, python-can's writers
-	$(BIN)/python -m pytest tests/ecosystem tests/docs/test_snippets.py
+	$(BIN)/python -m pytest -n 2 --dist loadfile tests/ecosystem tests/docs/test_snippets.py
 	$(BIN)/python -m pytest -k "arrow or parquet or mf4 or signal or trigger" tests/unit/logs tests/unit/cli/test_convert.py \
 		tests/unit/actors/recorder
 
