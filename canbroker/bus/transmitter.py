@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Final, NamedTuple, Protocol, TypeAlias
+from typing import Final, Protocol, TypeAlias
 
 from canbroker.bus.channel_clock import ChannelClock
+from canbroker.bus.failure import Failure, summary
 from canbroker.errors import CanOperationError, CanTimeoutError
 from canbroker.model.frame import Frame, describe
 from canbroker.system import clock
 from canbroker.transport.waiter import Descriptor
 from canbroker.wire import WireError
-from canbroker.wire.forbidden import Forbidden
 from canbroker.wire.stream import StateEvent
 from canbroker.wire.transmit import (
     CREDIT,
@@ -37,18 +37,6 @@ _GRACE_NS: Final = 50 * clock.MILLISECOND
 
 #: Answers come at least this often while a bus takes frames.
 _DOUBT_NS: Final = 2 * clock.SECOND
-
-
-class Failure(NamedTuple):
-    """Why a frame was not sent; ``forbidden``: our key does not have the right."""
-
-    text: str
-    forbidden: Forbidden | None = None
-
-    def error(self, text: str | None = None) -> CanOperationError:
-        """What to raise for it, with its own text or another one."""
-        text = self.text if text is None else text
-        return CanOperationError(text) if self.forbidden is None else self.forbidden.error(text)
 
 
 #: Called for each frame that was not sent: why, and whether it has just expired.
@@ -251,7 +239,7 @@ class Transmitter:
     def raise_failures(self) -> None:
         """Raises the failures since the last call."""
         if self._failures:
-            error = self._failures[0].error(_summary(self._failures))
+            error = self._failures[0].error(summary(self._failures))
             self._failures = []
             raise error
 
@@ -298,9 +286,9 @@ class Transmitter:
             except CanTimeoutError as error:
                 raise CanTimeoutError(f"{describe(request.frames[0])}: {error}") from None
         if request.expired:
-            raise CanTimeoutError(_summary(request.failures))
+            raise CanTimeoutError(summary(request.failures))
         if request.failures:
-            raise request.failures[0].error(_summary(request.failures))
+            raise request.failures[0].error(summary(request.failures))
 
     def _is_locked(self) -> bool:
         holder = self._watch.state.exclusive  # which was just looked at
@@ -402,7 +390,3 @@ class Transmitter:
         if request.failed is None:
             told = request.failures if request.awaited else self._failures
             told += failures
-
-
-def _summary(failures: Sequence[Failure]) -> str:
-    return failures[0].text + (f" (and {len(failures) - 1} more)" if len(failures) > 1 else "")

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from typing import Any, Final, NamedTuple, Protocol
+from typing import Any, Final, NamedTuple
 
 from canbroker.delivery.order import Order, Part, Place
+from canbroker.delivery.sources import Archive, Stream
 from canbroker.errors import CanError, CanOperationError, CanTimeoutError
 from canbroker.model.filters import FilterSet
-from canbroker.model.frame import EchoFrame
 from canbroker.system import clock
 from canbroker.system.clock import SECOND
 from canbroker.transport.sockets import STREAM_HIGH_WATER
@@ -27,53 +27,6 @@ _ASK_AGAIN_NS: Final = SECOND // 2
 
 #: Frames that are missing when the filters are changed have this long to arrive.
 _CHANGE_NS: Final = SECOND
-
-
-class Stream(Protocol):
-    """What a subscriber needs of :class:`canbroker.transport.stream_link.StreamLink`."""
-
-    @property
-    def socket(self) -> Any:
-        """What an event loop watches."""
-
-    def subscribe(self, topic: bytes) -> None: ...
-
-    def unsubscribe(self, topic: bytes) -> None: ...
-
-    def receive(self) -> tuple[bytes, bytes] | None: ...
-
-    def readable(self) -> bool: ...
-
-    def wait(self, timeout_ns: int | None, *others: Any) -> bool: ...
-
-    def problem(self) -> str | None: ...
-
-    def close(self) -> None: ...
-
-
-class Archive(Protocol):
-    """What a subscriber needs of :class:`canbroker.delivery.asker.Asker`."""
-
-    #: Whether to keep it while nothing is missing: connecting to another host takes long.
-    lasting: bool
-
-    @property
-    def socket(self) -> Any:
-        """Readable when an answer has arrived."""
-
-    def due_ns(self) -> int: ...
-
-    def mend(self, order: Order, topic: bytes) -> bool: ...
-
-    def history(
-        self, topic: bytes, seconds: float, wake: Any, deadline: int | None
-    ) -> tuple[list[EchoFrame], int] | None: ...
-
-    def readable(self) -> bool: ...
-
-    def wait(self, timeout_ns: int | None) -> None: ...
-
-    def close(self) -> None: ...
 
 
 class Identity(NamedTuple):

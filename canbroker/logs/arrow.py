@@ -16,34 +16,16 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from canbroker.errors import CanInitializationError
+from canbroker.logs.arrow_rows import FLAGS, record, texts_of
 from canbroker.logs.files import Sink, unreadable
 from canbroker.logs.losses import Holds
-from canbroker.logs.records import AT_ONCE, Record, Skipped, error_flags
+from canbroker.logs.records import AT_ONCE, Record, Skipped
 from canbroker.logs.streams import Reader, Writer
-from canbroker.model.frame import (
-    BITRATE_SWITCH,
-    ERROR,
-    ERROR_STATE_INDICATOR,
-    EXTENDED,
-    FD,
-    REMOTE,
-    Frame,
-    frame_fault,
-)
 
 #: Of the columns, in the metadata of each file.
 SCHEMA_VERSION: Final = "1"
 
 _NAMES: Final = pa.dictionary(pa.int32(), pa.string())
-
-_FLAGS: Final[Mapping[str, int]] = {
-    "extended": EXTENDED,
-    "remote": REMOTE,
-    "error": ERROR,
-    "fd": FD,
-    "bitrate_switch": BITRATE_SWITCH,
-    "error_state_indicator": ERROR_STATE_INDICATOR,
-}
 
 _DIRECTIONS: Final = pa.array(["rx", "tx"])
 
@@ -52,7 +34,7 @@ _COLUMNS: Final[Mapping[str, tuple[pa.DataType, str]]] = {
     "timestamp": (pa.timestamp("ns", tz="UTC"), "on the bus, wall clock"),
     "channel": (_NAMES, ""),
     "arbitration_id": (pa.uint32(), "of error frames: the kernel's class"),
-    **{name: (pa.bool_(), "") for name in _FLAGS},
+    **{name: (pa.bool_(), "") for name in FLAGS},
     "dlc": (pa.uint8(), "bytes; of remote frames, those asked for"),
     "data": (pa.binary(), ""),
     "direction": (_NAMES, "rx or tx"),
@@ -131,7 +113,7 @@ class _TableWriter(Writer):
             ),
             self._channels.column([record.channel for record in records]),
             pa.array([frame.arbitration_id for frame in frames], pa.uint32()),
-            *(pa.array([bool(each & flag) for each in flags]) for flag in _FLAGS.values()),
+            *(pa.array([bool(each & flag) for each in flags]) for flag in FLAGS.values()),
             pa.array([each if isinstance(each, int) else len(each) for each in contents]).cast(
                 pa.uint8()
             ),
@@ -303,7 +285,7 @@ class _TableReader(Reader):
         records: list[Record] = []
         for number, row in enumerate(zip(*columns, strict=True)):
             try:
-                records.append(_record(*row))
+                records.append(record(*row))
             except ValueError as error:
                 skipped.add("impossible rows", f"row {self._row + number}: {error}")
         return records
@@ -314,7 +296,7 @@ class _TableReader(Reader):
         column, kind = table.column(name), _COLUMNS[name][0]
         try:
             if kind == _NAMES:
-                return _texts_of(column)
+                return texts_of(column)
             if name == "timestamp":
                 column = column.cast(pa.timestamp("ns", tz=column.type.tz)).cast(pa.int64())
             elif column.type != kind:
@@ -323,41 +305,6 @@ class _TableReader(Reader):
             raise CanInitializationError(f"{self.name}, column {name!r}: {error}") from None
         values: list[Any] = column.to_pylist()
         return values
-
-
-def _texts_of(column: Any) -> list[str | None]:
-    """The values of a column of texts, of whichever of Arrow's types for them.
-
-    :raises TypeError: it has other values.
-    """
-    values: list[Any]
-    if pa.types.is_dictionary(column.type):  # decoded here: pyarrow cannot for each type
-        words = column.dictionary.to_pylist()
-        values = [None if index is None else words[index] for index in column.indices.to_pylist()]
-    else:
-        values = column.to_pylist()
-    for value in set(values):
-        if not isinstance(value, str | None):
-            raise TypeError(f"{value!r} is not a text")
-    return values
-
-
-def _record(*row: Any) -> Record:
-    """:raises ValueError: a value is missing, or no such frame can exist."""
-    timestamp_ns, channel, number, *kinds, dlc, data, direction, origin, seq = row
-    if timestamp_ns is None or timestamp_ns < 0 or number is None:
-        raise ValueError(f"timestamp is {timestamp_ns}, arbitration_id {number}")
-    flags = sum(flag for flag, held in zip(_FLAGS.values(), kinds, strict=True) if held)
-    content: bytes | int = data or b""
-    if flags & ERROR:
-        flags = error_flags(number)
-    elif flags & REMOTE:
-        content = dlc or 0
-    fault = frame_fault(number, flags, content)
-    if fault is not None:
-        raise ValueError(fault)
-    frame = Frame(timestamp_ns, number, flags, content)
-    return Record(frame, channel or "", direction == "tx", origin, seq)
 
 
 def _texts(metadata: Mapping[bytes, bytes] | None) -> dict[str, str]:

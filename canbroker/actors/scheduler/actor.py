@@ -392,12 +392,9 @@ class SchedulerActor:
     def _trouble(self, task: Task, reason: str) -> None:
         """Tells the owner of a task that a frame was refused."""
         now = clock.monotonic_ns()
-        is_new = reason != task.reason
-        task.reason = reason
+        is_new, task.reason = reason != task.reason, reason
         owner = self._owners.find(task.origin)
-        if owner is None:
-            return
-        if is_new or now - task.told_ns > _TELL_NS:
+        if owner is not None and (is_new or now - task.told_ns > _TELL_NS):
             task.told_ns = now
             trouble = TaskTrouble(task=task.task, failed=task.failed, reason=reason)
             self._control.reply(Caller(owner.identity, 0), trouble)

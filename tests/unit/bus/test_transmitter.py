@@ -7,7 +7,8 @@ from collections.abc import Sequence
 import pytest
 
 from canbroker.bus.channel_clock import ChannelClock
-from canbroker.bus.transmitter import Failure, Transmitter, Unanswered
+from canbroker.bus.failure import Failure
+from canbroker.bus.transmitter import Transmitter, Unanswered
 from canbroker.errors import CanOperationError, CanPermissionError, CanTimeoutError
 from canbroker.model.frame import Frame
 from canbroker.system.clock import MILLISECOND, SECOND
