@@ -7,10 +7,12 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, TypeAlias
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 from canbroker.errors import CanInitializationError
-from canbroker.model.key import PublicKey
+
+if TYPE_CHECKING:
+    from canbroker.model.key import PublicKey
 
 #: sun_path of a Unix socket holds 108 bytes, the last of them 0.
 MAX_SOCKET_PATH: Final = 107
@@ -155,6 +157,8 @@ def parse_tcp(text: str) -> TcpAddress:
     host, port = _split(where, fault)
     key, encrypted = None, True
     if question:
+        from canbroker.model.key import PublicKey  # noqa: PLC0415 - as above
+
         name, equals, value = query.partition("=")
         if name != "key" or not equals:
             raise fault("after ? comes key=cb1:… , the key of the broker")

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Final, TypeAlias, cast
+from typing import TYPE_CHECKING, Final, TypeAlias, cast
 
 import zmq
 
 from canbroker.errors import CanError, CanInitializationError, CanOperationError
-from canbroker.model.key import SecretKey
 from canbroker.system import handles
 from canbroker.system.descriptors import share
 from canbroker.transport.address import Address, IpcAddress, TcpAddress
@@ -15,6 +14,9 @@ from canbroker.transport.gate import Gate
 from canbroker.transport.shared import QuietSocket, shared
 from canbroker.wire import MAX_MESSAGE_BYTES
 from canbroker.wire.topics import MAX_TOPIC_BYTES
+
+if TYPE_CHECKING:
+    from canbroker.model.key import SecretKey
 
 Socket: TypeAlias = "zmq.Socket[bytes]"
 

@@ -12,6 +12,20 @@ from canbroker.transport.runtime import Runtime
 #: What msgspec itself imports where it is installed.
 OPTIONAL = {"typing_extensions"}
 
+#: What only clients of a broker on another host need. hashlib loads OpenSSL, which takes longer
+#: than all of canbroker.
+REMOTE = {
+    "canbroker.bus.remote",
+    "canbroker.keys",
+    "canbroker.model.key",
+    "canbroker.transport.curve",
+    "canbroker.transport.diagnosis",
+    "canbroker.transport.remote_links",
+    "hashlib",
+    "hmac",
+    "tomlkit",
+}
+
 PROGRAM = """
 import sys
 before = set(sys.modules)
@@ -43,7 +57,9 @@ def test_a_client_of_a_running_broker_loads_pyzmq_and_msgspec_alone(runtime: Run
             [sys.executable, "-c", PROGRAM], capture_output=True, text=True, timeout=50, check=False
         )
     assert (done.returncode, done.stderr) == (0, "")
-    roots = {module.partition(".")[0] for module in done.stdout.split()}
+    modules = set(done.stdout.split())
+    assert not modules & REMOTE
+    roots = {module.partition(".")[0] for module in modules}
     assert not roots & {"psutil", "serial", "click", "rich", "msgpack", "can"}
     homes = packages_distributions()
     packages = {package for root in roots for package in homes.get(root, [])}
