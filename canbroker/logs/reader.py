@@ -18,6 +18,7 @@ from typing import Final
 
 from canbroker.errors import CanInitializationError
 from canbroker.logs.candump import LogEntry, parse_log_line, quoted
+from canbroker.logs.files import unreadable
 
 #: Bytes to read at once: about 370 lines, which take a millisecond.
 _CHUNK: Final = 1 << 14
@@ -104,7 +105,7 @@ class LogReader:
         try:
             return cls(Path(path).open("rb"), str(path), strict=strict)
         except OSError as error:
-            raise _unreadable(str(path), error) from error
+            raise unreadable(str(path), error) from error
 
     def __enter__(self) -> LogReader:
         return self
@@ -192,7 +193,7 @@ class LogReader:
                 self._in_line = True
                 yield [_text(rest, is_start)]
         except OSError as error:
-            raise _unreadable(self.name, error) from error
+            raise unreadable(self.name, error) from error
 
 
 def _text(line: bytes, is_first: bool) -> str:
@@ -216,7 +217,3 @@ def _kind(text: str) -> str:
     if _SCREEN.match(text):
         return "in candump's form for screens, not that of candump -L"
     return "damaged" if text[0] == "(" else "of other text"
-
-
-def _unreadable(name: str, error: OSError) -> CanInitializationError:
-    return CanInitializationError(f"cannot read {name}: {error.strerror or error}")
