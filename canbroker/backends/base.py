@@ -131,8 +131,9 @@ class BusCondition(NamedTuple):
 class StampClock(NamedTuple):
     """How well a clock that stamps frames is known, other than the host's own.
 
-    ``drift_ppb``: what the host's clock gains on it, in billionths. ``error_ns``: so close are time
-    stamps to the host's clock, but for the least latency of the adapter, which nobody can measure.
+    ``drift_ppb``: what the host's clock gains on it, in billionths. ``error_ns``: time stamps are
+    this close to the host's clock, apart from the adapter's least latency, which cannot be
+    measured.
     """
 
     drift_ppb: int

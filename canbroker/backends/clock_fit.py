@@ -11,7 +11,7 @@ from canbroker.system import clock
 #: Of this much time, the event with the least latency is kept.
 _INTERVAL_NS: Final = 2 * clock.SECOND
 
-#: So many intervals are looked at: drift changes with the temperature, within minutes.
+#: Looks back over this many intervals: drift changes with the temperature, within minutes.
 _INTERVALS: Final = 32
 
 #: Over less time the latencies of single events would pass for drift.
@@ -20,7 +20,8 @@ _MIN_SPAN_NS: Final = 10 * clock.SECOND
 #: No quartz is worse, not even two of them.
 _MAX_DRIFT: Final = 500e-6
 
-#: If everything is later than expected by more than this for so many intervals, it is not latency.
+#: A delay is a step of a clock, not latency, after this many intervals in which all events were
+#: later than expected by more than this.
 _STEP_NS: Final = 20 * clock.MILLISECOND
 _STEP_INTERVALS: Final = 5
 

@@ -55,10 +55,10 @@ def _address(text: str) -> TcpAddress:
 
 @click.group()
 def keys() -> None:
-    """Manage who may use brokers over the network.
+    """Manage access to brokers over the network.
 
-    A user proves by a key who he or she is, and a broker likewise. Keys that start with cb1: are
-    public: show them to anybody. Secret ones stay in files that nobody else may read.
+    Users and brokers prove their identity by keys. Keys that start with cb1: are public and may be
+    shown to anybody. Secret ones stay in files that only their owner can read.
 
     \b
     Example, of a user, of the broker's owner, and of the user again:
@@ -176,7 +176,7 @@ def revoke(name: str, key: PublicKey | None) -> None:
 
 @keys.command("list")
 def list_() -> None:
-    """Show who may use this user's broker, and which brokers this user knows.
+    """Show the users of this user's broker, and the brokers that this user knows.
 
     \b
     Example:

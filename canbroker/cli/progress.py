@@ -23,7 +23,7 @@ from rich.text import Text
 
 from canbroker.playback.report import Progress as ReplayProgress
 
-#: Nobody wonders for so long whether a command works.
+#: Commands that take less time need no bar.
 _SOON_S: Final = 1.0
 
 

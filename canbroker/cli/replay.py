@@ -110,7 +110,7 @@ def target(arguments: Iterable[str], maps: Iterable[str] = ()) -> Target:
     metavar="N|i",
     default="1",
     callback=lambda _ctx, _param, value: loop_count(value),
-    help="So many times; i (infinite) for ever.",
+    help="Play it this many times; i (infinite) for ever.",
 )
 @click.option(
     "-g",

@@ -77,7 +77,7 @@ def status(with_tasks: bool, as_json: bool, broker: str | None) -> None:
 
 
 def remote_lines(round_trip_ns: int, ahead_ns: int) -> list[str]:
-    """What is to be said of a broker on another host: how far it is, and how its clock is set.
+    """Lines about a broker on another host: the round trip, and its clock if that is far off.
 
     :param ahead_ns: what its wall clock shows more than ours.
     """

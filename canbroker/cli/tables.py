@@ -96,7 +96,7 @@ def _broker_line(status: control.BrokerStatus) -> Text:
 
 
 def _gateway_line(gateway: control.GatewayStatus) -> Text:
-    """Where remote clients connect, who is there, and what was refused."""
+    """Where remote clients connect, the connected users, and the refused requests."""
     line = Text.assemble(("remote", "bold"), printable(f" {gateway.listen}  "))
     line.append(gateway.phase, _STYLES.get(gateway.phase, ""))
     if gateway.phase == "running":

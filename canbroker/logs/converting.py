@@ -44,7 +44,7 @@ def recover(path: Path, kind: str, size: int | None = None) -> Recovered:
     """Makes a whole file of one that its writer did not close, in its place.
 
     :param kind: as of :func:`~canbroker.logs.formats.format_of`.
-    :param size: only so many bytes of it are used.
+    :param size: uses only this many bytes of it.
     :raises CanInitializationError: it has no frame that can be read; it stays as it is.
     :raises OSError: the new file cannot be written; likewise.
     """

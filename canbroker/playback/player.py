@@ -348,7 +348,7 @@ class Player:
 
 
 def _hindrance(frame: Frame, channel: str, output: Output) -> str | None:
-    """What the frame is, if it is one that cannot be sent."""
+    """The kind of frames that cannot be sent to which the frame belongs; ``None``: it can be."""
     if frame.flags & ERROR:
         return "error frames"
     if frame.flags & FD and not output.sending.fd:

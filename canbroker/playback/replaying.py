@@ -48,7 +48,7 @@ def replay(  # noqa: PLR0913 - what the command can, too
     :param interface: as for :class:`Bus`, as are ``broker`` and ``parameters``; of each channel.
     :param speed: times as fast as recorded; 0 is as fast as possible.
     :param gap: seconds between frames, instead of the recorded times.
-    :param loop: so many times; ``None`` for ever.
+    :param loop: how often to play the log; ``None`` is for ever.
     :param start: begin there: seconds from the first frame, or a :class:`~datetime.datetime`
         (without a zone: local time).
     :param end: likewise; frames of this moment are sent, later ones are not.

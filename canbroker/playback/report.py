@@ -11,7 +11,7 @@ from canbroker.system import clock
 
 _STEP_NS: Final = 10 * clock.MICROSECOND
 
-#: Later is later than anyone reads closely; it bounds the memory.
+#: Later frames are counted together, which bounds the memory.
 _MAX_STEPS: Final = 10_000
 
 
