@@ -71,6 +71,7 @@ class Merger(Generic[_E]):
         self.disorder = Disorder()
         self.held = 0  # frames
         self._channels: list[_Channel[_E]] = [_Channel() for _ in range(channels)]
+        self._is_alone = channels == 1  # in order already, so its frames are not looked at
         self._frames_of = frames_of
         self._with_frames = with_frames
         self._told_ns = 0
@@ -81,10 +82,8 @@ class Merger(Generic[_E]):
         channel = self._channels[index]
         for event in events:
             frames = self._frames_of(event)
-            for frame in frames:
-                reached_ns = _later(frame.timestamp_ns, channel.reached_ns)
-                self._was_set = self._was_set or reached_ns < channel.reached_ns
-                channel.reached_ns = reached_ns
+            if not self._is_alone:
+                self._follow(channel, frames)
             self.held += len(frames)
             channel.held.append(_Held(channel.reached_ns, now_ns, event))
 
@@ -99,7 +98,7 @@ class Merger(Generic[_E]):
 
     def take(self, now_ns: int) -> list[_E]:
         """The events whose turn it is."""
-        if len(self._channels) == 1 or self.held > MAX_HELD or self._was_set:
+        if self._is_alone or self.held > MAX_HELD or self._was_set:
             return self.rest()
         horizon_ns = self._horizon(now_ns)
         return self._merged([self._until(horizon_ns, channel) for channel in self._channels])
@@ -112,6 +111,15 @@ class Merger(Generic[_E]):
         for channel in self._channels:
             channel.held.clear()
         return self._merged(parts)
+
+    def _follow(self, channel: _Channel[_E], frames: list[EchoFrame]) -> None:
+        """Notes what time a channel has reached, and whether its clock was set back."""
+        reached_ns = channel.reached_ns
+        for frame in frames:
+            before_ns, reached_ns = reached_ns, _later(frame.timestamp_ns, reached_ns)
+            if reached_ns < before_ns:
+                self._was_set = True
+        channel.reached_ns = reached_ns
 
     def _horizon(self, now_ns: int) -> int:
         """Up to this time nothing more is waited for."""
@@ -149,7 +157,7 @@ class Merger(Generic[_E]):
     def _merged(self, parts: list[list[_E]]) -> list[_E]:
         filled = [part for part in parts if part]
         merged = self._by_time(filled) if len(filled) > 1 else filled[0] if filled else []
-        if len(self._channels) > 1:
+        if not self._is_alone:
             for event in merged:
                 self._account(self._frames_of(event))
         return merged
