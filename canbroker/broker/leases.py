@@ -117,10 +117,7 @@ class Leases:
 
     def visible_pools(self, request: control.Viewed) -> dict[str, list[str]]:
         """The channels of each pool that the caller may know of; pools that have some."""
-        visible = {
-            pool: [name for name in names if control.is_visible(name, request)]
-            for pool, names in self.pools.items()
-        }
+        visible = {pool: self._visible(pool, request) for pool in self.pools}
         return {pool: names for pool, names in visible.items() if names}
 
     def status(self, request: control.Viewed = control.EVERYTHING) -> list[control.LeaseStatus]:
@@ -227,15 +224,19 @@ class Leases:
                 self._reply(waiting.caller, late)
         self._watch()
 
+    def _visible(self, pool: str, request: control.Viewed) -> list[str]:
+        """The channels of a pool that the caller may know of."""
+        return [name for name in self.pools[pool] if control.is_visible(name, request)]
+
     def _free(self, request: control.TakeLease) -> str | None:
-        channels = self.visible_pools(request)[request.pool]
+        channels = self._visible(request.pool, request)
         free = [channel for channel in channels if channel not in self._held]
         return next(filter(self._is_up, free), free[0] if free else None)
 
     def _occupied(self, request: control.TakeLease) -> str:
         """The error for a pool without a free channel: says which processes have them."""
         pool = request.pool
-        holders = (self._held[channel] for channel in self.visible_pools(request)[pool])
+        holders = (self._held[channel] for channel in self._visible(pool, request))
         who = ", ".join(f"{held.channel} is held by {_name(held)}" for held in holders)
         return f"no channel of pool {pool!r} was free in time: {who}"
 

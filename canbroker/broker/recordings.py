@@ -232,15 +232,15 @@ class Recordings:
         slot.stop(clock.monotonic_ns(), "the recording was stopped", for_good=True)
 
     def _answer(self, slot: RecorderSlot) -> None:
-        """Answers who waits for the recording to begin, or to end."""
-        result: msgspec.Struct = slot.status()
+        """Answers the callers that wait for the recording to begin, or to end."""
+        failed = None
         if slot.phase is Phase.FAILED:
-            result = control.ErrorResult(slot.code, f"recording {slot.name!r}: {slot.reason}")
+            failed = control.ErrorResult(slot.code, f"recording {slot.name!r}: {slot.reason}")
             slot.requested = slot.requested and slot.name not in self._waiting
             if not slot.wanted:
                 slot.stop(clock.monotonic_ns(), slot.reason)
         for caller in self._waiting.pop(slot.name, ()):
-            self._reply(caller, result)
+            self._reply(caller, failed or slot.status())
         if slot.phase is not Phase.RUNNING:
             for caller in self._ending.pop(slot.name, ()):
                 self._reply(caller, slot.status())
