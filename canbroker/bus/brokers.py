@@ -68,7 +68,7 @@ class Broker(Protocol):
         """A new clock, for a channel of this broker."""
 
     def new_id(self) -> str:
-        """An id for a client or a lease of ours, which nobody has."""
+        """A fresh id for a client or a lease of ours."""
 
     def distance(self) -> Distance | None:
         """How far away it is; ``None``: on this host. Never waits."""

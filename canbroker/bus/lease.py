@@ -141,7 +141,7 @@ class _Holding(Protocol):
     is_local: bool
 
     def new_id(self) -> str:
-        """An id for a lease of ours, which nobody has."""
+        """A fresh id for a lease of ours."""
 
     def join(self, user: object) -> None: ...
 

@@ -86,7 +86,7 @@ class TappedBus:
     def hold(
         self, holder: str, seconds: float, epoch: int | None = None, *, timeout: float = ANSWER_S
     ) -> Held:
-        """Has the channel keep the route for ``holder`` while nobody is subscribed to it.
+        """Makes the channel keep the route for ``holder`` while it has no subscriber.
 
         :param seconds: for how long; 0 ends that.
         :param epoch: of the last frame that the holder has received.

@@ -318,7 +318,7 @@ class Transmitter:
 
     def _follow_connection(self) -> None:
         """Gives up requests that were under way when the connection was cut, if no more answers
-        come: nobody else knows of them. Those that did arrive are answered meanwhile."""
+        come: their outcome cannot be learnt. Those that did arrive are answered meanwhile."""
         if self._link.interruptions != self._interruptions:
             self._interruptions = self._link.interruptions
             self._doubtful, self._doubted_ns = self.token, self._now()

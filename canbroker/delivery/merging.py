@@ -1,8 +1,8 @@
-"""Puts what several channels have to tell into one order of time.
+"""Puts the events of several channels into one order of time.
 
 Channels deliver through processes of their own, so a frame may arrive after a later one of another
-channel. Each is held back until all channels have told later ones, or for a short time: a channel
-that is silent delays the others no longer than that.
+channel. Each is held back until later ones of all other channels have come, or for a short time: a
+silent channel delays the others no longer than that.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _E = TypeVar("_E")
 
 
 class Disorder(NamedTuple):
-    """Frames that came too late for their place: how many, and by how much at most."""
+    """The number of frames that came too late for their place, and the most that one was late."""
 
     frames: int = 0
     worst_ns: int = 0
@@ -78,7 +78,7 @@ class Merger(Generic[_E]):
         self._was_set = False  # a clock, so that what is held back is of another time
 
     def add(self, index: int, events: Sequence[_E], now_ns: int) -> None:
-        """Adds what a channel has told."""
+        """Adds events of a channel, in their order."""
         channel = self._channels[index]
         for event in events:
             frames = self._frames_of(event)
@@ -88,7 +88,7 @@ class Merger(Generic[_E]):
             channel.held.append(_Held(channel.reached_ns, now_ns, event))
 
     def end(self, index: int) -> None:
-        """A channel tells nothing more."""
+        """No more events of a channel will come."""
         self._channels[index].ended = True
 
     def due_ns(self) -> int | None:
@@ -104,7 +104,7 @@ class Merger(Generic[_E]):
         return self._merged([self._until(horizon_ns, channel) for channel in self._channels])
 
     def rest(self) -> list[_E]:
-        """All that is held back."""
+        """All events that are held back."""
         parts = [[held.event for held in channel.held] for channel in self._channels]
         self.held = 0
         self._was_set = False
@@ -122,7 +122,7 @@ class Merger(Generic[_E]):
         channel.reached_ns = reached_ns
 
     def _horizon(self, now_ns: int) -> int:
-        """Up to this time nothing more is waited for."""
+        """The time up to which all events have come, or were waited for long enough."""
         live = [channel.reached_ns for channel in self._channels if not channel.ended]
         if not live:
             return max((channel.reached_ns for channel in self._channels), default=0)

@@ -55,7 +55,7 @@ class Place(NamedTuple):
 
 
 class Restart(NamedTuple):
-    """Where the route began again: behind so many frames and losses, and at which place."""
+    """The route began again at ``place``, after this many ``frames`` and ``losses``."""
 
     frames: int
     losses: int

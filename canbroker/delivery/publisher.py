@@ -57,7 +57,8 @@ class Leaving(NamedTuple):
 
 
 class Holder(NamedTuple):
-    """Who holds a route: for how long without a subscriber, and since which number."""
+    """A holder of a route: it is kept open for ``keep_ns`` without a subscriber; ``since``: the
+    number of the first frame that was kept for this holder."""
 
     keep_ns: int
     since: int

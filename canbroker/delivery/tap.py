@@ -261,8 +261,9 @@ class Tap:
     def receive(self, timeout: float | None = None) -> list[Event]:
         """Waits for events and returns those that have arrived.
 
-        :param timeout: seconds; ``None`` waits for ever. The list is empty when it is over, and
-            when all channels have ended. After :meth:`stop` it has what was held back, once.
+        :param timeout: seconds; ``None`` waits for ever. The list is empty when they are over, and
+            when all channels have ended. After :meth:`stop` it contains, once, the events that were
+            held back.
         """
         deadline = clock.deadline_after(timeout)
         while not self.over:

@@ -35,7 +35,7 @@ class Window:
         self._next: int | None = 0  # number from which nothing is asked for yet; None: all is
 
     def turn_to(self, gap: Gap) -> bool:
-        """``gap`` is what is missing now; whether it is not what was missing before.
+        """Turns to the frames that are missing now; returns whether they have changed.
 
         A part of the former gap may have been filled by :meth:`take`.
         """

@@ -198,10 +198,10 @@ class GatewayStatus(msgspec.Struct, kw_only=True):
     """The gateway for remote clients, if the broker has one; ``phase`` as of a channel.
 
     ``listen`` is its address, ``key`` the broker's public key (empty: unencrypted). ``sessions``
-    are open sockets of clients; ``users`` the names of who has some. ``turned_away``: connections
-    that were refused for lack of room; ``refused``: sessions and connections that were ended.
-    ``refusals``: what users had no right to do, by user and kind. ``fault``: what is wrong with the
-    file of users.
+    are open sockets of clients; ``users`` the names of the users that have some. ``turned_away``:
+    connections that were refused for lack of room; ``refused``: sessions and connections that were
+    ended. ``refusals``: how often users were denied something, by user and kind. ``fault``: the
+    error in the file of users, if it has one.
     """
 
     phase: str

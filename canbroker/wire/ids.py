@@ -1,7 +1,7 @@
-"""The ids of clients and leases, and whose they are.
+"""The ids of clients and leases, and their owners.
 
 A local client's id is random. One that comes through a gateway begins with the key of its user, so
-everybody can tell whose it is: nobody can use the id of another user's client, or of a local one,
+each id shows its owner: a user cannot use the id of another user's client, or of a local one,
 however it was learnt.
 """
 
@@ -23,7 +23,7 @@ def owner_of_key(raw: bytes) -> str:
 
 
 def new_id(owner: str = "") -> str:
-    """An id that nobody has. ``owner``: as of :func:`owner_of_key`; empty for a local client."""
+    """A fresh id. ``owner``: as of :func:`owner_of_key`; empty for a local client."""
     if not owner:
         return os.urandom(_RANDOM_BYTES).hex()
     return owner + base64.urlsafe_b64encode(os.urandom(_RANDOM_BYTES)).decode()

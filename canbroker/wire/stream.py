@@ -63,8 +63,8 @@ class Holder(msgspec.Struct):
 class AdapterClock(msgspec.Struct):
     """How well an adapter's own clock is known, which stamps the channel's frames.
 
-    ``drift_ppb``: what the host's clock gains on it, in billionths. ``error_ns``: so close are time
-    stamps to the host's clock, but for the adapter's least latency.
+    ``drift_ppb``: what the host's clock gains on it, in billionths. ``error_ns``: the most that
+    time stamps differ from the host's clock, apart from the adapter's least latency.
     """
 
     drift_ppb: int

@@ -43,8 +43,8 @@ _logger = logging.getLogger(__name__)
 class RecorderActor:
     """Records as soon as it is made.
 
-    Whatever cannot be written is no trouble of the channels. The recorder stops reading, and tries
-    again: what it has not read is in the channels' rings, and is counted if it is there no more.
+    If it cannot write, the channels are not affected: it stops reading, and tries again later. The
+    frames that it has not read are in the channels' rings; those that have left them are counted.
 
     :raises CanInitializationError: an option is wrong, or nothing can be written.
     """

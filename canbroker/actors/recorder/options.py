@@ -23,7 +23,6 @@ _MOST_MB: Final = 1 << 30
 #: No bench has more buses.
 MAX_CHANNELS: Final = 64
 
-
 #: How long a channel holds the route of a recorder that is gone: as long as its ring keeps frames,
 #: unless configured otherwise.
 HOLD_S: Final = 60.0

@@ -24,8 +24,8 @@ from canbroker.wire.stream import AdapterClock
 #: A change of the wall clock against the monotonic one that is a step. Slewing is less.
 _STEP_NS: Final = 100 * clock.MILLISECOND
 
-
-#: Returns the frames of a channel that came before a place, within so many seconds.
+#: Called with a channel, a place of its route and a number of seconds; returns the frames of that
+#: length of time before the place, oldest first.
 Past: TypeAlias = Callable[[str, Place, float], list[EchoFrame]]
 
 
@@ -35,7 +35,7 @@ class Recording:
 
     def __init__(self, name: str, options: RecordOptions, before: Past) -> None:
         """
-        :param before: returns the frames of a channel that came before a place, in so many seconds.
+        :param before: gives access to frames of the past, which precede a trigger.
         :raises CanInitializationError: the format is unknown, or a package that it needs is
             missing; or the trigger has no meaning.
         """

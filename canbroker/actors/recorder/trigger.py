@@ -74,7 +74,7 @@ def condition(text: str, database: str) -> Condition:
     if (match := _PATTERN.fullmatch(text)) is not None:
         return _pattern(match)
     if (signal := _signal(text)) is not None:
-        return _above(signal, database)
+        return _comparison(signal, database)
     filters = parse_dump_filters(text)
     return lambda frame: filters.matches(frame.arbitration_id, frame.flags)
 
@@ -118,7 +118,7 @@ def _has(message: Any, signal: _Signal) -> bool:
     return any(each.name == signal.name for each in message.signals)
 
 
-def _above(signal: _Signal, database: str) -> Condition:
+def _comparison(signal: _Signal, database: str) -> Condition:
     if not database:
         raise CanInitializationError(f"the trigger names signal {signal.name!r}: give a database")
     try:
