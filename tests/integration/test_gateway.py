@@ -20,7 +20,7 @@ from canbroker.system.entry_points import EntryPoint
 from canbroker.transport.curve import new_pair
 from canbroker.transport.place import ADDRESS_VARIABLE
 from canbroker.transport.runtime import Runtime
-from tests.support.brokers import status_of, wait_until
+from tests.support.brokers import private_runtime, status_of, wait_until
 from tests.support.ledger import serving
 from tests.support.remote import Lab, free_port, lab
 
@@ -28,12 +28,16 @@ CHANNELS = """
 [channels.can0]
 interface = "virtual"
 pool = "bench"
+
+[channels.past]
+interface = "virtual"
 """
 
 
-@pytest.fixture
-def bench(runtime: Runtime, tmp_path: Path) -> Iterator[Lab]:
-    with lab(runtime, tmp_path, config=CHANNELS) as made:
+@pytest.fixture(scope="module")
+def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
+    directory = tmp_path_factory.mktemp("keys")
+    with private_runtime() as runtime, lab(runtime, directory, config=CHANNELS) as made:
         wait_until(lambda: made.gateway, "it listens")
         yield made
 
@@ -95,10 +99,10 @@ def test_a_lease_belongs_to_the_connection(bench: Lab) -> None:
 
 
 def test_the_recent_past_is_there_from_afar(bench: Lab) -> None:
-    with Bus("can0", broker=bench.address) as sender, Bus("can0") as keeper:
+    with Bus("past", broker=bench.address) as sender, Bus("past") as keeper:
         sender.send(Message(arbitration_id=0x77), timeout=20)
         assert keeper.recv(20) is not None
-        frames = recent_frames(bench.address, "can0", 60).frames
+        frames = recent_frames(bench.address, "past", 60).frames
     assert [frame.arbitration_id for frame in frames] == [0x77]
 
 

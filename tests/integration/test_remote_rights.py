@@ -25,7 +25,7 @@ from canbroker.system.entry_points import EntryPoint
 from canbroker.transport.runtime import Runtime
 from canbroker.wire import control, stream, topics, transmit
 from canbroker.wire.tasks import StopTasks
-from tests.support.brokers import status_of, wait_until
+from tests.support.brokers import private_runtime, status_of, wait_until
 from tests.support.remote import Lab, lab
 from tests.support.remote_users import RemoteUser, authorize, wait_until_in_force
 from tests.support.users import LEAST_ROLE, calls
@@ -46,10 +46,11 @@ pool = "bench"
 SOON_S: Final = 2.0
 
 BOB: Final = 'role = "transmit"\ntransmit = ["100-1FF", "x18DA0000-18DAFFFF"]\nchannels = ["can0"]'
+EVE: Final = 'role = "transmit"'
 
 
 class Bench:
-    """A lab with two users: bob, and eve with every right to transmit."""
+    """A lab with two new users: bob, and eve with every right to transmit."""
 
     def __init__(self, opened: Lab) -> None:
         self.lab = opened
@@ -57,11 +58,18 @@ class Bench:
         self.eve = RemoteUser(opened, "eve")
         self.grant(BOB)
 
-    def grant(self, bob: str, eve: str = 'role = "transmit"') -> None:
-        """Changes what they may do; returns when that is in force."""
-        authorize((self.bob, bob), (self.eve, eve))
-        for user, rights in ((self.bob, bob), (self.eve, eve)):
+    def grant(self, bob: str, *others: tuple[RemoteUser, str]) -> None:
+        """Gives bob, and others, another role; returns when that is in force."""
+        users = ((self.bob, bob), (self.eve, EVE), *others)
+        authorize(*users)
+        for user, rights in users:
             wait_until_in_force(user, tomllib.loads(rights)["role"])
+
+    def newcomer(self, name: str) -> RemoteUser:
+        """One more user, with bob's rights: under this name nothing was counted so far."""
+        made = RemoteUser(self.lab, name)
+        self.grant(BOB, (made, BOB))
+        return made
 
     def audit(self) -> list[dict[str, Any]]:
         """The lines of the audit log."""
@@ -74,10 +82,18 @@ class Bench:
         return Bus("can0", broker=str(self.lab.runtime.address))
 
 
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
+    directory = tmp_path_factory.mktemp("keys")
+    with private_runtime() as runtime, lab(runtime, directory, config=CONFIG) as opened:
+        with Bus("can0", broker=str(runtime.address)) as bus:
+            bus.send_periodic(message(1), 0.5)  # starts the scheduler, which stays
+        yield opened
+
+
 @pytest.fixture
-def bench(runtime: Runtime, tmp_path: Path) -> Iterator[Bench]:
-    with lab(runtime, tmp_path, config=CONFIG) as opened:
-        yield Bench(opened)
+def bench(shared: Lab) -> Bench:
+    return Bench(shared)
 
 
 def message(identifier: int, *, extended: bool = False) -> Message:
@@ -218,18 +234,19 @@ def test_python_cans_users_catch_its_own_errors(bench: Bench) -> None:
 
 
 def test_the_status_shows_who_was_refused(bench: Bench) -> None:
-    with bench.bob.acting() as address:
+    frank = bench.newcomer("frank")
+    with frank.acting() as address:
         command = EntryPoint.COMMAND.command("stop", "--broker", address)
         refused = subprocess.run(command, capture_output=True, text=True, check=False)
         assert refused.returncode == 1
-        assert "'bob' may not stop the broker" in refused.stderr
+        assert "'frank' may not stop the broker" in refused.stderr
 
     def page() -> str:
         local = str(bench.lab.runtime.address)
         command = EntryPoint.COMMAND.command("status", "--broker", local)
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout
 
-    wait_until(lambda: re.search(r"refused to bob: \d+ role", page()), "it is shown", timeout=20)
+    wait_until(lambda: re.search(r"refused to frank: \d+ role", page()), "it is shown", timeout=20)
 
 
 # ---------------------------------------------------------------------------- message by message
@@ -244,9 +261,6 @@ def test_every_method_by_every_role(bench: Bench, role: Role) -> None:
         (Serves.SCHEDULER, "scheduler.ctl"),
         (Serves.BROKER, "broker"),
     ):
-        if serves is Serves.SCHEDULER:
-            with bench.local() as bus:
-                bus.send_periodic(message(1), 0.5)  # so that it runs
         with bench.bob.socket(name) as socket:
             for method in METHODS[serves]:
                 if method == "shutdown" and role >= Role.ADMIN:
@@ -255,7 +269,12 @@ def test_every_method_by_every_role(bench: Bench, role: Role) -> None:
                 least = LEAST_ROLE[serves][method]
                 is_refused = error is not None and error.code == "forbidden"
                 assert is_refused is (least is None or role < least), (method, error)
-    if role >= Role.ADMIN:
+
+
+def test_an_admin_stops_the_broker(runtime: Runtime, tmp_path: Path) -> None:
+    with lab(runtime, tmp_path, config=CONFIG) as opened:
+        bench = Bench(opened)
+        bench.grant('role = "admin"')
         with bench.bob.socket("broker") as socket:
             assert socket.error("shutdown", control.Params()) is None
 
@@ -354,15 +373,14 @@ def test_garbage_on_every_socket_harms_nobody(bench: Bench) -> None:
 
 
 def test_a_right_that_is_taken_away_ends_what_was_begun_with_it(bench: Bench) -> None:
-    bench.grant('role = "transmit"')
     with (
-        bench.bob.acting() as address,
+        bench.eve.acting() as address,
         Bus("can0", broker=address) as bus,
         bench.local() as local,
     ):
         bus.send_periodic(message(0x223), 0.01)
         assert local.recv(5) is not None
-        authorize((bench.bob, 'role = "observe"'), (bench.eve, 'role = "transmit"'))
+        authorize((bench.bob, BOB), (bench.eve, 'role = "observe"'))
 
         def is_silent() -> bool:
             while local.recv(0) is not None:
@@ -389,7 +407,7 @@ def test_a_right_that_is_added_is_there_without_a_new_connection(bench: Bench) -
             bus.send(message(0x223), timeout=5)
         task = bus.send_periodic(message(0x123), 0.01)
         before = bus.stats.restarts
-        authorize((bench.bob, 'role = "transmit"'), (bench.eve, 'role = "transmit"'))
+        authorize((bench.bob, 'role = "transmit"'), (bench.eve, EVE))
 
         def is_permitted() -> bool:
             try:
@@ -406,7 +424,7 @@ def test_a_right_that_is_added_is_there_without_a_new_connection(bench: Bench) -
 def test_a_revoked_key_is_cut_off_even_where_it_was_silent(bench: Bench) -> None:
     with bench.bob.socket("broker") as first, bench.bob.socket("can0.ctl") as silent:
         assert first.error("hello", control.Params()) is None
-        authorize((bench.eve, 'role = "transmit"'))
+        authorize((bench.eve, EVE))
         wait_until(
             lambda: any(
                 line["event"] == "rights" and line["user"] == "bob" and line["role"] == "none"
@@ -424,31 +442,40 @@ def test_a_revoked_key_is_cut_off_even_where_it_was_silent(bench: Bench) -> None
 
 
 def test_refusals_are_counted_and_written_down(bench: Bench) -> None:
-    with bench.bob.acting() as address, Bus("can0", broker=address) as bus:
+    grace = bench.newcomer("grace")
+    with grace.acting() as address, Bus("can0", broker=address) as bus:
         for _ in range(5):
             with pytest.raises(CanPermissionError):
                 bus.send(message(0x223), timeout=5)
 
         def counted() -> int:
             gateway = status_of(bench.lab.runtime).gateway
-            return 0 if gateway is None else gateway.refusals.get("bob", {}).get("transmit", 0)
+            return 0 if gateway is None else gateway.refusals.get("grace", {}).get("transmit", 0)
 
         wait_until(lambda: counted() == 5, "they are counted")
         log = bench.lab.runtime.audit_path
         assert log.stat().st_mode & 0o777 == 0o600
 
         def written() -> int:
-            lines = [x for x in bench.audit() if (x["user"], x.get("kind")) == ("bob", "transmit")]
-            return sum(line.get("count", 1) for line in lines)
+            return sum(
+                line.get("count", 1)
+                for line in bench.audit()
+                if (line["user"], line.get("kind")) == ("grace", "transmit")
+            )
 
         wait_until(lambda: written() == 5, "they are written down")
     with bench.eve.acting() as address, canbroker.lease("bench", 5, broker=address):
         pass
-    bench.grant('role = "observe"')
+    bench.grant(BOB, (grace, 'role = "observe"'))
     events = {(line["event"], line["user"]) for line in bench.audit()}
-    assert {("connect", "bob"), ("refused", "bob"), ("lease", "eve"), ("rights", "bob")} <= events
+    assert {
+        ("connect", "grace"),
+        ("refused", "grace"),
+        ("lease", "eve"),
+        ("rights", "grace"),
+    } <= events
     text = log.read_text()
-    for user in (bench.bob, bench.eve):
+    for user in (grace, bench.eve):
         assert str(user.key) in text
         assert user.secret.reveal_text() not in text
 
