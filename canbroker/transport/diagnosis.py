@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import enum
-import struct
-from typing import Final, cast
+from typing import Final
 
 import zmq
 
@@ -13,7 +12,8 @@ from canbroker.model.key import SecretKey
 from canbroker.system import clock, handles
 from canbroker.transport.address import TcpAddress
 from canbroker.transport.curve import public_of
-from canbroker.transport.sockets import Socket, readable
+from canbroker.transport.monitor import close_monitor, events_of, open_monitor
+from canbroker.transport.sockets import Socket
 
 #: A gateway that is just restarted is away for less than this; what lasts longer is told.
 _PATIENCE_NS: Final = 2 * clock.SECOND
@@ -31,9 +31,6 @@ _EVENTS: Final = (
     | zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL
     | zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL
 )
-
-#: zmq_socket_monitor(3): the event and its value.
-_EVENT: Final = struct.Struct("=Hi")
 
 
 class Trouble(enum.Enum):
@@ -125,16 +122,12 @@ class Diagnosis:
         self._address = address
         self._our_key = "" if identity is None else str(public_of(identity))
         self._progress = Progress(clock.monotonic_ns())
-        where = f"inproc://diagnosis-{id(self)}"
         try:
-            socket.monitor(where, _EVENTS)
-            self.monitor = cast("zmq.Context[Socket]", socket.context).socket(zmq.PAIR)
+            self._monitor = open_monitor(socket, _EVENTS)
         except zmq.ZMQError as error:
             socket.close()
             what = handles.explained(OSError(error.errno, str(error)))
             raise CanOperationError(f"cannot make a socket: {what}") from error
-        self.monitor.setsockopt(zmq.RCVHWM, 0)  # libzmq would do nothing else until there is room
-        self.monitor.connect(where)
 
     @property
     def interruptions(self) -> int:
@@ -158,13 +151,10 @@ class Diagnosis:
 
     def close(self) -> None:
         """Before the socket is closed."""
-        if not self._socket.closed:
-            self._socket.disable_monitor()
-        self.monitor.close(linger=0)
+        close_monitor(self._socket, self._monitor)
 
     def _follow(self, now_ns: int) -> None:
-        while readable(self.monitor):
-            event, _ = _EVENT.unpack(self.monitor.recv_multipart(zmq.NOBLOCK)[0])
+        for event, _ in events_of(self._monitor):
             self._progress.note(event, now_ns)
 
     def _text(self, trouble: Trouble) -> str:

@@ -5,9 +5,8 @@ from __future__ import annotations
 import enum
 import os
 import socket as sockets
-import struct
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from typing import Final, NamedTuple, cast
 
 import zmq
@@ -18,7 +17,8 @@ from canbroker.system import clock
 from canbroker.system.descriptors import share
 from canbroker.transport import curve
 from canbroker.transport.address import TcpAddress
-from canbroker.transport.sockets import Socket, readable
+from canbroker.transport.monitor import close_monitor, events_of, open_monitor
+from canbroker.transport.sockets import Socket
 from canbroker.transport.zap import Admit, Authenticator
 from canbroker.wire import MAX_MESSAGE_BYTES
 
@@ -39,9 +39,6 @@ MAX_HANDSHAKES: Final = 512
 _HANDSHAKE_NS: Final = 10 * clock.SECOND
 
 _EVENTS: Final = zmq.EVENT_ACCEPTED | zmq.EVENT_DISCONNECTED
-
-#: zmq_socket_monitor(3): the event and its descriptor.
-_EVENT: Final = struct.Struct("=Hi")
 
 
 class Arrival(NamedTuple):
@@ -90,7 +87,7 @@ class Front:
             self._context.term()
             raise CanInitializationError(f"cannot listen on {address.endpoint}: {error}") from error
         try:
-            self.socket: Socket = self._listening(address, secret)
+            self.socket, self.monitor = self._listening(address, secret)
         except zmq.ZMQError as error:
             self._end()
             why = "the port is taken" if error.errno == zmq.EADDRINUSE else str(error)
@@ -137,8 +134,7 @@ class Front:
     def follow(self, now_ns: int) -> list[int]:
         """Counts connections when the monitor is readable; returns those that have ended."""
         ended: list[int] = []
-        while readable(self.monitor):
-            event, connection = _EVENT.unpack(self.monitor.recv_multipart(zmq.NOBLOCK)[0])
+        for event, connection in events_of(self.monitor):
             if event == zmq.EVENT_ACCEPTED:
                 self._accepted(connection, now_ns)
             else:
@@ -165,8 +161,7 @@ class Front:
                 ours.shutdown(sockets.SHUT_RDWR)
 
     def close(self) -> None:
-        self.socket.disable_monitor()
-        self.monitor.close(linger=0)
+        close_monitor(self.socket, self.monitor)
         self.socket.close()
         self._end()
 
@@ -189,10 +184,14 @@ class Front:
         self.turned_away += 1
         self.hang_up(connection)
 
-    def _listening(self, address: TcpAddress, secret: SecretKey | None) -> Socket:
-        """:raises zmq.ZMQError: cannot listen there."""
-        socket = self._context.socket(zmq.ROUTER)
-        try:
+    def _listening(self, address: TcpAddress, secret: SecretKey | None) -> tuple[Socket, Socket]:
+        """The socket, and its monitor.
+
+        :raises zmq.ZMQError: cannot listen there.
+        """
+        with ExitStack() as on_error:
+            socket = self._context.socket(zmq.ROUTER)
+            on_error.callback(socket.close)
             curve.keep_alive(socket)
             if secret is not None:
                 curve.serve(socket, secret)
@@ -204,20 +203,11 @@ class Front:
             socket.setsockopt(zmq.MAXMSGSIZE, MAX_MESSAGE_BYTES)
             socket.setsockopt(zmq.BACKLOG, _BACKLOG)
             socket.setsockopt(zmq.LINGER, 0)
-            where = f"inproc://front-{id(self)}"
-            socket.monitor(where, _EVENTS)
-            self.monitor: Socket = self._context.socket(zmq.PAIR)
-            self.monitor.setsockopt(
-                zmq.RCVHWM, 0
-            )  # libzmq would do nothing else until there is room
-            self.monitor.connect(where)
+            monitor = open_monitor(socket, _EVENTS)
+            on_error.callback(monitor.close, linger=0)
             socket.bind(address.endpoint)
-        except zmq.ZMQError:
-            if hasattr(self, "monitor"):
-                self.monitor.close(linger=0)
-            socket.close()
-            raise
-        return socket
+            on_error.pop_all()
+        return socket, monitor
 
     def _end(self) -> None:
         self._authenticator.close()

@@ -6,10 +6,9 @@ import errno
 import logging
 import os
 import socket as sockets
-import struct
 import sys
 from collections.abc import Container
-from typing import Final, cast
+from typing import Final
 
 import zmq
 
@@ -19,14 +18,12 @@ from canbroker.system.descriptors import share
 from canbroker.system.throttle import Throttle
 from canbroker.system.unix_sockets import peer_of
 from canbroker.transport.address import IpcAddress, TcpAddress
+from canbroker.transport.monitor import close_monitor, events_of, open_monitor
 
 _EVENTS: Final = zmq.EVENT_ACCEPTED | zmq.EVENT_DISCONNECTED
 
 #: How often the socket's file is checked.
 LOOK_NS: Final = clock.SECOND
-
-#: zmq_socket_monitor(3): the event and its descriptor.
-_EVENT: Final = struct.Struct("=Hi")
 
 _logger = logging.getLogger(__name__)
 
@@ -56,7 +53,7 @@ class Listening:
         self._pauses = False
         self._bound = 1  # times
         try:
-            self.monitor = self._monitor()
+            self.monitor = open_monitor(socket, _EVENTS)
         except zmq.ZMQError as error:
             socket.close()
             raise CanInitializationError(f"cannot listen on {endpoint}: {error}") from error
@@ -93,26 +90,10 @@ class Listening:
         """Before the socket is closed."""
         if self._pauses:
             self._turn()  # libzmq removes the file by its name
-        self._socket.disable_monitor()
-        self.monitor.close(linger=0)
-
-    def _monitor(self) -> zmq.Socket[bytes]:
-        """The socket that tells of connections."""
-        address = f"inproc://monitor-{id(self)}"
-        self._socket.monitor(address, _EVENTS)
-        context = cast("zmq.Context[zmq.Socket[bytes]]", self._socket.context)
-        try:
-            monitor = context.socket(zmq.PAIR)
-        except zmq.ZMQError:
-            self._socket.disable_monitor()
-            raise
-        monitor.setsockopt(zmq.RCVHWM, 0)  # libzmq would do nothing else until there is room
-        monitor.connect(address)
-        return monitor
+        close_monitor(self._socket, self.monitor)
 
     def _follow(self) -> None:
-        while cast("int", self.monitor.getsockopt(zmq.EVENTS)) & zmq.POLLIN:
-            event, descriptor = _EVENT.unpack(self.monitor.recv_multipart(zmq.NOBLOCK)[0])
+        for event, descriptor in events_of(self.monitor):
             if event == zmq.EVENT_ACCEPTED:
                 self._connections[descriptor] = _peer(descriptor)
             else:
