@@ -17,10 +17,10 @@ import pyarrow.parquet as pq
 
 from canbroker.errors import CanInitializationError
 from canbroker.logs.arrow_rows import FLAGS, record, texts_of
-from canbroker.logs.files import Sink, unreadable
+from canbroker.logs.files import unreadable
 from canbroker.logs.losses import Holds
 from canbroker.logs.records import AT_ONCE, Record, Skipped
-from canbroker.logs.streams import Reader, Writer
+from canbroker.logs.streams import Reader, SinkWriter
 
 #: Of the columns, in the metadata of each file.
 SCHEMA_VERSION: Final = "1"
@@ -74,15 +74,14 @@ class _Words:
         return pa.DictionaryArray.from_arrays(numbers, pa.array(self._texts, pa.string()))
 
 
-class _TableWriter(Writer):
+class _TableWriter(SinkWriter):
     """Gathers records into batches of ``together`` rows."""
 
     together: ClassVar[int]
 
     def __init__(self, path: Path, holds: Holds, metadata: Mapping[str, str]) -> None:
         """:raises OSError: the file cannot be created."""
-        super().__init__(holds, metadata)
-        self._sink = Sink(path, compressed=False)
+        super().__init__(path, compressed=False, holds=holds, metadata=metadata)
         self._channels, self._origins = _Words(), _Words()
         self._schema = _schema(self.metadata)
         self._gathered: list[pa.RecordBatch] = []
@@ -134,7 +133,7 @@ class _TableWriter(Writer):
     @property
     def size(self) -> int:
         gathered: int = sum(batch.nbytes for batch in self._gathered)
-        return self._sink.size + gathered
+        return super().size + gathered
 
     def close(self) -> None:
         if self._closed:
@@ -144,7 +143,7 @@ class _TableWriter(Writer):
             self._hand_over()
             self._finish()
         finally:
-            self._sink.close()
+            super().close()
 
 
 class ArrowStreamWriter(_TableWriter):
@@ -172,7 +171,7 @@ class ArrowStreamWriter(_TableWriter):
 
     def sync(self) -> None:
         self._hand_over()
-        self._sink.sync()
+        super().sync()
 
     def _finish(self) -> None:
         if self.metadata != self._begun:
@@ -205,9 +204,7 @@ class ParquetWriter(_TableWriter):
         table = pa.Table.from_batches(batches).unify_dictionaries()
         self._writer.write_table(table, row_group_size=table.num_rows)
 
-    def sync(self) -> None:
-        """Writes nothing more: without its footer, the file cannot be read in any case."""
-        self._sink.sync()
+    # sync() writes no rows: without its footer, the file cannot be read in any case.
 
     def _finish(self) -> None:
         self._writer.add_key_value_metadata(self.metadata)

@@ -21,7 +21,7 @@ from canbroker.errors import CanInitializationError
 from canbroker.logs.channel_numbers import ChannelNumbers
 from canbroker.logs.files import Sink, unreadable
 from canbroker.logs.losses import EARLIER, Holds
-from canbroker.logs.records import AT_ONCE, Record, Skipped, error_flags
+from canbroker.logs.records import Record, Skipped, error_flags, gathered
 from canbroker.logs.streams import Reader, Writer
 from canbroker.model.frame import (
     BITRATE_SWITCH,
@@ -216,17 +216,11 @@ class Mf4Reader(Reader):
 
     def batches(self) -> Iterator[list[Record]]:
         self.skipped, self.end, self._done = Skipped(), None, 0
-        skipped, batch = self.skipped, list[Record]()
+        skipped = self.skipped
         rows = heapq.merge(
             *(self._rows(group, skipped) for group in self._groups), key=itemgetter(0)
         )
-        for _, record in rows:
-            batch.append(record)
-            if len(batch) == AT_ONCE:
-                yield batch
-                batch = []
-        if batch:
-            yield batch
+        yield from gathered(record for _, record in rows)
 
     def _rows(self, group: _Group, skipped: Skipped) -> Iterator[tuple[int, Record]]:
         """The records of a group, each with its time."""

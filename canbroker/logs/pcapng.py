@@ -11,10 +11,9 @@ from pathlib import Path
 from typing import Final, Literal, NamedTuple
 
 from canbroker.errors import CanInitializationError
-from canbroker.logs.files import Sink, Source, unreadable
 from canbroker.logs.losses import Holds
-from canbroker.logs.records import AT_ONCE, Record, Skipped, error_flags
-from canbroker.logs.streams import Reader, Writer
+from canbroker.logs.records import Record, Skipped, error_flags
+from canbroker.logs.streams import RecordReader, SinkWriter
 from canbroker.model.frame import (
     BITRATE_SWITCH,
     ERROR,
@@ -73,15 +72,14 @@ _TAILS: Final = {  # the option that says the direction, and the end of options
 }
 
 
-class PcapngWriter(Writer):
+class PcapngWriter(SinkWriter):
     """One section; interfaces are described when their first frame comes."""
 
     def __init__(
         self, path: Path, *, compressed: bool, holds: Holds, metadata: Mapping[str, str]
     ) -> None:
         """:raises OSError: the file cannot be created."""
-        super().__init__(holds, metadata)
-        self._sink = Sink(path, compressed=compressed)
+        super().__init__(path, compressed=compressed, holds=holds, metadata=metadata)
         self._interfaces: dict[str, int] = {}
         comment = "\n".join(f"{key}: {value}" for key, value in self.metadata.items())
         options = _option(_SHB_USERAPPL, b"canbroker")
@@ -110,16 +108,6 @@ class PcapngWriter(Writer):
                 total.to_bytes(4, "little"),
             )
         self._sink.binary.write(b"".join(parts))
-
-    @property
-    def size(self) -> int:
-        return self._sink.size
-
-    def sync(self) -> None:
-        self._sink.sync()
-
-    def close(self) -> None:
-        self._sink.close()
 
 
 def _packet(frame: Frame) -> bytes:
@@ -188,48 +176,24 @@ class _DamageError(ValueError):
     """After this place, the file cannot be read."""
 
 
-class PcapngReader(Reader):
+class PcapngReader(RecordReader):
     """Sections of either byte order, with packets of any link types, of which CAN is read."""
 
     def __init__(self, path: Path) -> None:
         """:raises CanInitializationError: the file cannot be read."""
-        super().__init__(str(path))
-        self._source = Source(path)
+        super().__init__(path)
         self._order = _ORDERS[0]
         self._interfaces: list[_Interface] = []
 
-    @property
-    def progress(self) -> tuple[int, int | None]:
-        return self._source.position, self._source.total
-
-    @property
-    def seekable(self) -> bool:
-        return self._source.seekable()
-
-    def close(self) -> None:
-        self._source.close()
-
-    def batches(self) -> Iterator[list[Record]]:
-        self.skipped, self.end = Skipped(), None
-        skipped, batch = self.skipped, list[Record]()
+    def _records(self, skipped: Skipped) -> Iterator[Record]:
         self._interfaces = []
-        try:
-            if self.seekable:
-                self._source.seek(0)
-            for offset, kind, body in self._blocks():
-                if kind == _INTERFACE:
-                    self._interfaces.append(self._described(body))
-                elif kind == _PACKETS_WITHOUT_TIME:
-                    skipped.add("packets without a time", f"byte {offset}")
-                elif kind == _PACKET and (record := self._record(offset, body, skipped)):
-                    batch.append(record)
-                    if len(batch) == AT_ONCE:
-                        yield batch
-                        batch = []
-        except OSError as error:
-            raise unreadable(self.name, error) from error
-        if batch:
-            yield batch
+        for offset, kind, body in self._blocks():
+            if kind == _INTERFACE:
+                self._interfaces.append(self._described(body))
+            elif kind == _PACKETS_WITHOUT_TIME:
+                skipped.add("packets without a time", f"byte {offset}")
+            elif kind == _PACKET and (record := self._record(offset, body, skipped)):
+                yield record
 
     def _blocks(self) -> Iterator[tuple[int, int, bytes]]:
         """Yields the place, the kind and the body of each block; says in ``end`` where it stops."""
@@ -240,12 +204,11 @@ class PcapngReader(Reader):
             except (_DamageError, struct.error) as error:
                 if not offset:
                     raise CanInitializationError(f"{self.name} is not pcapng: {error}") from None
-                self.end = self._source.fault or f"cut off or damaged at byte {offset}: {error}"
+                self.end = f"cut off or damaged at byte {offset}: {error}"
                 return
             if block is None:
                 if not offset:
                     raise CanInitializationError(f"{self.name} is empty")
-                self.end = self._source.fault
                 return
             kind, body, total = block
             if not offset and kind != _SECTION:

@@ -12,7 +12,6 @@ import struct
 import zlib
 from abc import abstractmethod
 from collections.abc import Iterable, Iterator
-from pathlib import Path
 from typing import Any, Final
 
 import can
@@ -20,9 +19,9 @@ from can.io.blf import BLFParseError
 
 from canbroker.errors import CanInitializationError
 from canbroker.logs.candump import quoted
-from canbroker.logs.files import Source, unreadable
-from canbroker.logs.records import AT_ONCE, Record, Skipped, error_flags
-from canbroker.logs.streams import Reader
+from canbroker.logs.files import Source
+from canbroker.logs.records import Record, Skipped, error_flags
+from canbroker.logs.streams import RecordReader
 from canbroker.model.frame import ERROR, FD, REMOTE, Frame, frame_fault, length_to_dlc
 from canbroker.model.message import flags_of
 from canbroker.system import clock
@@ -44,48 +43,6 @@ _MAX_LINE: Final = 8192
 
 #: More lines than any header has.
 _MAX_HEADER: Final = 64
-
-
-class _PythonCanReader(Reader):
-    """Takes messages from a reader of python-can, whose file is a :class:`Source`."""
-
-    def __init__(self, path: Path) -> None:
-        """:raises CanInitializationError: the file cannot be read."""
-        super().__init__(str(path))
-        self._source = Source(path)
-
-    @property
-    def progress(self) -> tuple[int, int | None]:
-        return self._source.position, self._source.total
-
-    @property
-    def seekable(self) -> bool:
-        return self._source.seekable()
-
-    def close(self) -> None:
-        self._source.close()
-
-    def batches(self) -> Iterator[list[Record]]:
-        self.skipped, self.end = Skipped(), None
-        batch: list[Record] = []
-        try:
-            if self.seekable:
-                self._source.seek(0)
-            for record in self._records(self.skipped):
-                batch.append(record)
-                if len(batch) == AT_ONCE:
-                    yield batch
-                    batch = []
-        except OSError as error:
-            raise unreadable(self.name, error) from error
-        finally:
-            self.end = self._source.fault or self.end
-        if batch:
-            yield batch
-
-    @abstractmethod
-    def _records(self, skipped: Skipped) -> Iterator[Record]:
-        """Yields valid records; says in :attr:`end` why it stops early."""
 
 
 def _record(message: can.Message, timestamp_ns: int, channel: str) -> Record:
@@ -122,7 +79,7 @@ def _channel(message: can.Message, first: int) -> str:
 _MAX_NS: Final = 1 << 63
 
 
-class BlfReader(_PythonCanReader):
+class BlfReader(RecordReader):
     """Vector's binary log."""
 
     def _records(self, skipped: Skipped) -> Iterator[Record]:
@@ -260,7 +217,7 @@ class _Lines:
         """The file stays open: it may be read again."""
 
 
-class _TextReader(_PythonCanReader):
+class _TextReader(RecordReader):
     """A text log, a line a frame."""
 
     #: A line that should give a message.

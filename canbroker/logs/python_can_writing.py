@@ -19,15 +19,14 @@ from typing import Any, Final
 import can
 
 from canbroker.logs.channel_numbers import ChannelNumbers
-from canbroker.logs.files import Sink
 from canbroker.logs.losses import EARLIER, Holds
 from canbroker.logs.records import Record
-from canbroker.logs.streams import Writer
+from canbroker.logs.streams import SinkWriter
 from canbroker.model.message import Message
 from canbroker.system import clock
 
 
-class _PythonCanWriter(Writer):
+class _PythonCanWriter(SinkWriter):
     """Hands messages to a writer of python-can, whose file is a :class:`Sink`."""
 
     #: The start of the file is rounded down to what its header can express.
@@ -40,8 +39,7 @@ class _PythonCanWriter(Writer):
     _writer: Any
 
     def __init__(self, path: Path, *, compressed: bool, holds: Holds) -> None:
-        super().__init__(holds)
-        self._sink = Sink(path, compressed=compressed)
+        super().__init__(path, compressed=compressed, holds=holds)
         self._numbers = ChannelNumbers()
         self._start_ns: int | None = None
         self._latest_ns = 0
@@ -80,13 +78,6 @@ class _PythonCanWriter(Writer):
         self._latest_ns = max(self._latest_ns, *(frame.timestamp_ns for frame in frames))
         self.losses.add(EARLIER, earlier)
 
-    @property
-    def size(self) -> int:
-        return self._sink.size
-
-    def sync(self) -> None:
-        self._sink.sync()
-
     def close(self) -> None:
         if self._closed:
             return
@@ -97,7 +88,7 @@ class _PythonCanWriter(Writer):
                 self._begin(now_ns - now_ns % self.start_resolution_ns)
             self._finish()
         finally:
-            self._sink.close()
+            super().close()
 
 
 class BlfWriter(_PythonCanWriter):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable, Iterator
+from itertools import islice
 from typing import Final, NamedTuple, Protocol
 
 from canbroker.model.frame import ERROR, EXTENDED, MAX_STANDARD_ID, Frame
@@ -24,6 +26,13 @@ class Record(NamedTuple):
     sent: bool = False
     origin: str | None = None
     seq: int | None = None
+
+
+def gathered(records: Iterable[Record]) -> Iterator[list[Record]]:
+    """The records in lists of :data:`AT_ONCE`; the last one may be shorter."""
+    waiting = iter(records)
+    while batch := list(islice(waiting, AT_ONCE)):
+        yield batch
 
 
 def error_flags(arbitration_id: int) -> int:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from canbroker.logs.files import Sink, Source, unreadable
 from canbroker.logs.losses import Holds, Losses
-from canbroker.logs.records import Record, Skipped, SkippedParts
+from canbroker.logs.records import Record, Skipped, SkippedParts, gathered
 
 
 class Reader(ABC):
@@ -65,6 +67,46 @@ class Reader(ABC):
         self.close()
 
 
+class SourceReader(Reader):
+    """Reads a :class:`Source`."""
+
+    def __init__(self, path: Path) -> None:
+        """:raises CanInitializationError: the file cannot be read."""
+        super().__init__(str(path))
+        self._source = Source(path)
+
+    @property
+    def progress(self) -> tuple[int, int | None]:
+        return self._source.position, self._source.total
+
+    @property
+    def seekable(self) -> bool:
+        return self._source.seekable()
+
+    def close(self) -> None:
+        self._source.close()
+
+
+class RecordReader(SourceReader):
+    """Reads a :class:`Source` record by record."""
+
+    def batches(self) -> Iterator[list[Record]]:
+        skipped = self.skipped = Skipped()
+        self.end = None
+        try:
+            if self.seekable:
+                self._source.seek(0)
+            yield from gathered(self._records(skipped))
+        except OSError as error:
+            raise unreadable(self.name, error) from error
+        finally:
+            self.end = self._source.fault or self.end
+
+    @abstractmethod
+    def _records(self, skipped: Skipped) -> Iterator[Record]:
+        """Yields valid records; says in :attr:`end` why it stops early."""
+
+
 class Writer(ABC):
     """Writes a file as a stream. One thread.
 
@@ -119,3 +161,29 @@ class Writer(ABC):
         traceback: TracebackType | None,
     ) -> None:
         self.close()
+
+
+class SinkWriter(Writer):
+    """Writes to a :class:`Sink`."""
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        compressed: bool,
+        holds: Holds,
+        metadata: Mapping[str, str] | None = None,
+    ) -> None:
+        """:raises OSError: the file cannot be created."""
+        super().__init__(holds, metadata)
+        self._sink = Sink(path, compressed=compressed)
+
+    @property
+    def size(self) -> int:
+        return self._sink.size
+
+    def sync(self) -> None:
+        self._sink.sync()
+
+    def close(self) -> None:
+        self._sink.close()

@@ -10,11 +10,10 @@ from typing import Final
 
 from canbroker.errors import CanInitializationError
 from canbroker.logs.candump import format_log_line, quoted
-from canbroker.logs.files import Sink, Source, unreadable
 from canbroker.logs.losses import Holds
 from canbroker.logs.reader import LogReader
-from canbroker.logs.records import AT_ONCE, Record, Skipped, error_flags
-from canbroker.logs.streams import Reader, Writer
+from canbroker.logs.records import Record, Skipped, error_flags
+from canbroker.logs.streams import RecordReader, SinkWriter, SourceReader
 from canbroker.model.frame import ERROR, EXTENDED, FD, REMOTE, Frame, frame_fault
 from canbroker.system import clock
 
@@ -26,25 +25,7 @@ _MAX_ROW: Final = 1024
 _SECONDS: Final = re.compile(r"([0-9]{1,10})(?:\.([0-9]{1,9})[0-9]*)?")
 
 
-class _LineWriter(Writer):
-    """Writes each record as a line of its own."""
-
-    def __init__(self, path: Path, *, compressed: bool, holds: Holds) -> None:
-        super().__init__(holds)
-        self._sink = Sink(path, compressed=compressed)
-
-    @property
-    def size(self) -> int:
-        return self._sink.size
-
-    def sync(self) -> None:
-        self._sink.sync()
-
-    def close(self) -> None:
-        self._sink.close()
-
-
-class CandumpWriter(_LineWriter):
+class CandumpWriter(SinkWriter):
     """The log of ``candump -L -x``."""
 
     def __init__(
@@ -61,13 +42,12 @@ class CandumpWriter(_LineWriter):
         self._sink.binary.write(("\n".join(lines) + "\n").encode())
 
 
-class CandumpReader(Reader):
+class CandumpReader(SourceReader):
     """A log of ``candump -L``, by :class:`LogReader`."""
 
     def __init__(self, path: Path) -> None:
         """:raises CanInitializationError: the file cannot be read."""
-        super().__init__(str(path))
-        self._source = Source(path)
+        super().__init__(path)
         self._log = LogReader(self._source, self.name, whole=True)
 
     def batches(self) -> Iterator[list[Record]]:
@@ -77,19 +57,8 @@ class CandumpReader(Reader):
             yield [Record(entry.frame, entry.interface, entry.sent) for entry in batch]
         self.end = self._source.fault or self._log.end
 
-    @property
-    def progress(self) -> tuple[int, int | None]:
-        return self._source.position, self._source.total
 
-    @property
-    def seekable(self) -> bool:
-        return self._source.seekable()
-
-    def close(self) -> None:
-        self._source.close()
-
-
-class CsvWriter(_LineWriter):
+class CsvWriter(SinkWriter):
     """The table that python-can writes, with all nine digits of a time."""
 
     def __init__(
@@ -114,42 +83,10 @@ def _row(frame: Frame) -> str:
     return f"{seconds}.{rest:09},{frame.arbitration_id:#x},{kinds},{length},{text}"
 
 
-class CsvReader(Reader):
+class CsvReader(RecordReader):
     """The table that python-can writes."""
 
-    def __init__(self, path: Path) -> None:
-        """:raises CanInitializationError: the file cannot be read."""
-        super().__init__(str(path))
-        self._source = Source(path)
-
-    @property
-    def progress(self) -> tuple[int, int | None]:
-        return self._source.position, self._source.total
-
-    @property
-    def seekable(self) -> bool:
-        return self._source.seekable()
-
-    def close(self) -> None:
-        self._source.close()
-
-    def batches(self) -> Iterator[list[Record]]:
-        self.skipped, self.end = Skipped(), None
-        batch: list[Record] = []
-        try:
-            for record in self._records(self.skipped):
-                batch.append(record)
-                if len(batch) == AT_ONCE:
-                    yield batch
-                    batch = []
-        except OSError as error:
-            raise unreadable(self.name, error) from error
-        if batch:
-            yield batch
-
     def _records(self, skipped: Skipped) -> Iterator[Record]:
-        if self.seekable:
-            self._source.seek(0)
         header = self._source.readline(_MAX_ROW).decode("utf-8-sig", errors="replace").strip()
         if header != _HEADER:
             raise CanInitializationError(
@@ -166,7 +103,6 @@ class CsvReader(Reader):
                     self.end = f"cut off in line {number}"
                 elif text:
                     skipped.add("damaged lines", f"line {number}: {quoted(text, 60)}: {error}")
-        self.end = self._source.fault or self.end
 
 
 def _frame(text: str) -> Frame:
