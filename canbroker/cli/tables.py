@@ -100,10 +100,9 @@ def _gateway_line(gateway: control.GatewayStatus) -> Text:
     line = Text.assemble(("remote", "bold"), printable(f" {gateway.listen}  "))
     line.append(gateway.phase, _STYLES.get(gateway.phase, ""))
     if gateway.phase == "running":
-        users = printable(", ".join(gateway.users)) or "nobody"
-        line.append(
-            f", {gateway.sessions} sockets of {users}, key {gateway.key or 'none: unencrypted'}"
-        )
+        users = printable(", ".join(gateway.users))
+        clients = f"{gateway.sessions} sockets of {users}" if users else "no clients"
+        line.append(f", {clients}, key {gateway.key or 'none: unencrypted'}")
     if gateway.refused:
         line.append(f", {gateway.refused} connections ended", "red")
     for user, kinds in gateway.refusals.items():
