@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import sys
 from typing import IO, Final
 
@@ -45,6 +46,22 @@ def beyond_standard(descriptor: int) -> int:
         return fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, _STANDARD)
     finally:
         os.close(descriptor)
+
+
+def duplicated_socket(descriptor: int) -> socket.socket | None:
+    """A duplicate of the socket with this descriptor, which a library owns and may have closed.
+
+    ``None`` if it is not a socket any more, or no descriptors are left. It may be another socket.
+    """
+    try:
+        duplicate = os.dup(descriptor)
+    except OSError:
+        return None
+    try:
+        return socket.socket(fileno=duplicate)
+    except OSError:
+        os.close(duplicate)
+        return None
 
 
 def pipe() -> tuple[int, int]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import enum
-import os
 import socket as sockets
 from collections.abc import Sequence
 from contextlib import ExitStack, suppress
@@ -14,7 +13,7 @@ import zmq
 from canbroker.errors import CanInitializationError, CanOperationError
 from canbroker.model.key import SecretKey
 from canbroker.system import clock
-from canbroker.system.descriptors import share
+from canbroker.system.descriptors import duplicated_socket, share
 from canbroker.transport import curve
 from canbroker.transport.address import TcpAddress
 from canbroker.transport.monitor import close_monitor, events_of, open_monitor
@@ -147,14 +146,8 @@ class Front:
         """Ends a connection, by its descriptor; libzmq has no call for this."""
         if connection not in self._connections:
             return
-        try:
-            descriptor = os.dup(connection)
-        except OSError:  # it is closed
-            return
-        try:
-            ours = sockets.socket(fileno=descriptor)
-        except OSError:  # the descriptor is something else by now
-            os.close(descriptor)
+        ours = duplicated_socket(connection)
+        if ours is None:
             return
         with ours, suppress(OSError):  # the other end is gone
             if ours.family in {sockets.AF_INET, sockets.AF_INET6}:

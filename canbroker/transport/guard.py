@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import socket as sockets
 import sys
 from collections import Counter
@@ -13,6 +12,7 @@ import zmq
 
 from canbroker.errors import CanError
 from canbroker.system import clock
+from canbroker.system.descriptors import duplicated_socket
 from canbroker.system.throttle import Throttle
 from canbroker.system.unix_sockets import credentials
 from canbroker.transport.gate import KEPT_OUT_S, Gate
@@ -112,14 +112,8 @@ class PeerConnection(NamedTuple):
 
     def hang_up(self) -> None:
         """Ends the connection, if that process still has it; libzmq has no call for this."""
-        try:
-            descriptor = os.dup(self.descriptor)
-        except OSError:  # it is closed
-            return
-        try:
-            ours = sockets.socket(fileno=descriptor)
-        except OSError:  # the descriptor is something else by now
-            os.close(descriptor)
+        ours = duplicated_socket(self.descriptor)
+        if ours is None:
             return
         with ours:
             if ours.family != sockets.AF_UNIX:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import logging
-import os
 import socket as sockets
 import sys
 from collections.abc import Container
@@ -14,7 +13,7 @@ import zmq
 
 from canbroker.errors import CanInitializationError
 from canbroker.system import clock
-from canbroker.system.descriptors import share
+from canbroker.system.descriptors import duplicated_socket, share
 from canbroker.system.throttle import Throttle
 from canbroker.system.unix_sockets import peer_of
 from canbroker.transport.address import IpcAddress, TcpAddress
@@ -151,12 +150,11 @@ def _peer(descriptor: int) -> int:
     """The id of the process at the other end of a connection, 0 if it is not known."""
     if sys.platform != "linux":
         return 0
-    try:
-        ours = os.dup(descriptor)
-    except OSError:  # it has just been closed, or no descriptor is left
+    ours = duplicated_socket(descriptor)
+    if ours is None:  # it has just been closed, or no descriptor is left
         return 0
     try:
-        with sockets.socket(sockets.AF_UNIX, sockets.SOCK_STREAM, fileno=ours) as connection:
-            return peer_of(connection)
+        with ours:
+            return peer_of(ours)
     except OSError:  # it is something else by now
         return 0
