@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Final, cast
 
 import zmq
 
@@ -10,7 +10,7 @@ from canbroker.system import clock
 from canbroker.transport.address import Address, TcpAddress
 from canbroker.transport.calls import ControlLink
 from canbroker.transport.diagnosis import Diagnosis, Trouble
-from canbroker.transport.links import KeepingLink
+from canbroker.transport.links import KeepingLink, Link
 from canbroker.transport.sockets import STREAM_HIGH_WATER, Context, Socket
 from canbroker.transport.stream_link import StreamLink
 from canbroker.transport.waiter import Descriptor
@@ -102,7 +102,23 @@ class RemoteStreamLink(StreamLink):
             return
 
 
-class RemoteControlLink(ControlLink):
+class _DiagnosedLink(Link):
+    """A link to a gateway, which finds out why there is no connection."""
+
+    _diagnosis: Diagnosis
+
+    def close(self) -> None:
+        self._diagnosis.close()
+        super().close()
+
+    def _opened(self, context: Context, endpoint: Address, _name: str) -> Socket:
+        gateway = cast("TcpAddress", endpoint)
+        socket = context.remote_requester(gateway)
+        self._diagnosis = Diagnosis(socket, gateway, context.identity)
+        return context.connected(socket, gateway)
+
+
+class RemoteControlLink(_DiagnosedLink, ControlLink):
     """Calls methods of a process behind a gateway, and knows why it cannot."""
 
     def __init__(self, context: Context, endpoint: TcpAddress) -> None:
@@ -110,7 +126,6 @@ class RemoteControlLink(ControlLink):
         :raises CanInitializationError: a key is missing.
         :raises CanOperationError: no descriptors are left.
         """
-        self._endpoint = endpoint
         super().__init__(context, endpoint)
 
     def problem(self) -> str | None:
@@ -122,17 +137,8 @@ class RemoteControlLink(ControlLink):
         """Whether the broker does not have the key that we know."""
         return self._diagnosis.trouble() is Trouble.OTHER_KEY
 
-    def close(self) -> None:
-        self._diagnosis.close()
-        super().close()
 
-    def _opened(self, context: Context, _endpoint: Address, _name: str) -> Socket:
-        socket = context.remote_requester(self._endpoint)
-        self._diagnosis = Diagnosis(socket, self._endpoint, context.identity)
-        return context.connected(socket, self._endpoint)
-
-
-class RemoteKeepingLink(KeepingLink):
+class RemoteKeepingLink(_DiagnosedLink, KeepingLink):
     """As the base, by a gateway: the connection may be cut, and comes back by itself."""
 
     def __init__(self, context: Context, endpoint: TcpAddress, size: int) -> None:
@@ -154,12 +160,3 @@ class RemoteKeepingLink(KeepingLink):
         self.close()
         self._waits = None
         self.socket = self._opened(self._context, self._endpoint, "")
-
-    def close(self) -> None:
-        self._diagnosis.close()
-        super().close()
-
-    def _opened(self, context: Context, _endpoint: Address, _name: str) -> Socket:
-        socket = context.remote_requester(self._endpoint)
-        self._diagnosis = Diagnosis(socket, self._endpoint, context.identity)
-        return context.connected(socket, self._endpoint)
