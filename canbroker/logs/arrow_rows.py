@@ -7,7 +7,7 @@ from typing import Any, Final
 
 import pyarrow as pa
 
-from canbroker.logs.records import Record, error_flags
+from canbroker.logs.records import Record, error_flags, valid_frame
 from canbroker.model.frame import (
     BITRATE_SWITCH,
     ERROR,
@@ -15,8 +15,6 @@ from canbroker.model.frame import (
     EXTENDED,
     FD,
     REMOTE,
-    Frame,
-    frame_fault,
 )
 
 #: The columns that are flags of a frame.
@@ -58,8 +56,5 @@ def record(*row: Any) -> Record:
         flags = error_flags(number)
     elif flags & REMOTE:
         content = dlc or 0
-    fault = frame_fault(number, flags, content)
-    if fault is not None:
-        raise ValueError(fault)
-    frame = Frame(timestamp_ns, number, flags, content)
+    frame = valid_frame(timestamp_ns, number, flags, content)
     return Record(frame, channel or "", direction == "tx", origin, seq)

@@ -14,9 +14,10 @@ from typing import Any, Final
 from canbroker.errors import CanInitializationError
 from canbroker.logs.files import unreadable
 from canbroker.logs.losses import Holds
-from canbroker.logs.records import AT_ONCE, Record, Skipped, error_flags
+from canbroker.logs.records import AT_ONCE, Record, Skipped
 from canbroker.logs.streams import Reader, Writer
-from canbroker.model.frame import ERROR, EXTENDED, FD, REMOTE, Frame, frame_fault
+from canbroker.logs.table_rows import frame_of
+from canbroker.model.frame import ERROR, EXTENDED, REMOTE, Frame
 from canbroker.system import clock
 
 _CREATE: Final = (
@@ -176,19 +177,7 @@ def _frame(*row: Any) -> Frame:
         raise ValueError(f"arbitration_id is {arbitration_id!r}, dlc {dlc!r}")
     if not isinstance(data, bytes | None):
         raise ValueError(f"data is {data!r}")
-    content: bytes | int = data or b""
-    flags = (EXTENDED if extended else 0) | (FD if dlc > 8 else 0)
-    if error:
-        flags = error_flags(arbitration_id)
-    elif remote:
-        flags, content = flags | REMOTE, dlc
-    if isinstance(content, bytes) and len(content) != dlc:
-        raise ValueError(f"{len(content)} bytes of data, but dlc {dlc}")
-    fault = frame_fault(arbitration_id, flags, content)
-    if fault is not None:
-        raise ValueError(fault)
     seconds = int(stamp)
     microseconds = round((stamp - seconds) * 1_000_000)
-    return Frame(
-        seconds * clock.SECOND + microseconds * clock.MICROSECOND, arbitration_id, flags, content
-    )
+    timestamp_ns = seconds * clock.SECOND + microseconds * clock.MICROSECOND
+    return frame_of(timestamp_ns, arbitration_id, extended, remote, error, dlc, data or b"")

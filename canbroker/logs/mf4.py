@@ -21,7 +21,7 @@ from canbroker.errors import CanInitializationError
 from canbroker.logs.channel_numbers import ChannelNumbers
 from canbroker.logs.files import Sink, unreadable
 from canbroker.logs.losses import EARLIER, Holds
-from canbroker.logs.records import Record, Skipped, error_flags, gathered
+from canbroker.logs.records import Record, Skipped, check_time, error_flags, gathered, valid_frame
 from canbroker.logs.streams import Reader, Writer
 from canbroker.model.frame import (
     BITRATE_SWITCH,
@@ -30,8 +30,6 @@ from canbroker.model.frame import (
     EXTENDED,
     FD,
     REMOTE,
-    Frame,
-    frame_fault,
     length_to_dlc,
 )
 from canbroker.system import clock
@@ -294,9 +292,5 @@ def _record(
         content = b"" if isinstance(content, int) else content
     elif kind == _REMOTES:
         flags = flags & EXTENDED | REMOTE
-    if timestamp_ns < 0:
-        raise ValueError(f"a time of {timestamp_ns} ns since 1970")
-    fault = frame_fault(number, flags, content)
-    if fault is not None:
-        raise ValueError(fault)
-    return Record(Frame(timestamp_ns, number, flags, content), str(channel), sent)
+    check_time(timestamp_ns)
+    return Record(valid_frame(timestamp_ns, number, flags, content), str(channel), sent)

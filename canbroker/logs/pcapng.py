@@ -12,7 +12,7 @@ from typing import Final, Literal, NamedTuple
 
 from canbroker.errors import CanInitializationError
 from canbroker.logs.losses import Holds
-from canbroker.logs.records import Record, Skipped, error_flags
+from canbroker.logs.records import Record, Skipped, check_time, error_flags, valid_frame
 from canbroker.logs.streams import RecordReader, SinkWriter
 from canbroker.model.frame import (
     BITRATE_SWITCH,
@@ -24,7 +24,6 @@ from canbroker.model.frame import (
     MAX_STANDARD_ID,
     REMOTE,
     Frame,
-    frame_fault,
 )
 from canbroker.system import clock
 
@@ -62,7 +61,6 @@ _XLF: Final = 0x80
 _FD_SIZE: Final = 72
 
 _MAX_BLOCK: Final = 1 << 24
-_MAX_NS: Final = 1 << 63
 
 _EPB: Final = struct.Struct("<IIIIIII")
 _CAN: Final = struct.Struct(">IBBH")
@@ -315,8 +313,7 @@ def _frame(packet: bytes, length: int, timestamp_ns: int) -> Frame | None:
         raise ValueError(
             f"a packet of {length} bytes has only {len(packet)}, or less than a header"
         )
-    if not 0 <= timestamp_ns < _MAX_NS:
-        raise ValueError(f"a time of {timestamp_ns} ns since 1970")
+    check_time(timestamp_ns)
     identifier, size, bits, _ = _CAN.unpack_from(packet)
     if size & _XLF:
         return None
@@ -334,7 +331,4 @@ def _frame(packet: bytes, length: int, timestamp_ns: int) -> Frame | None:
             flags |= ERROR_STATE_INDICATOR if bits & _ESI else 0
     if isinstance(content, bytes) and len(content) != size:
         raise ValueError(f"{len(content)} bytes of data instead of {size}")
-    fault = frame_fault(number, flags, content)
-    if fault is not None:
-        raise ValueError(fault)
-    return Frame(timestamp_ns, number, flags, content)
+    return valid_frame(timestamp_ns, number, flags, content)

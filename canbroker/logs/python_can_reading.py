@@ -20,9 +20,9 @@ from can.io.blf import BLFParseError
 from canbroker.errors import CanInitializationError
 from canbroker.logs.candump import quoted
 from canbroker.logs.files import Source
-from canbroker.logs.records import Record, Skipped, error_flags
+from canbroker.logs.records import Record, Skipped, check_time, error_flags, valid_frame
 from canbroker.logs.streams import RecordReader
-from canbroker.model.frame import ERROR, FD, REMOTE, Frame, frame_fault, length_to_dlc
+from canbroker.model.frame import ERROR, FD, REMOTE, length_to_dlc
 from canbroker.model.message import flags_of
 from canbroker.system import clock
 
@@ -58,12 +58,8 @@ def _record(message: can.Message, timestamp_ns: int, channel: str) -> Record:
         content = message.dlc
     elif message.dlc not in {len(data), length_to_dlc(len(data))}:  # TRC has codes in both kinds
         raise ValueError(f"{len(data)} bytes of data, but dlc {message.dlc}")
-    fault = frame_fault(message.arbitration_id, flags, content)
-    if fault is not None:
-        raise ValueError(fault)
-    if not 0 <= timestamp_ns < _MAX_NS:
-        raise ValueError(f"a time of {timestamp_ns} ns since 1970")
-    frame = Frame(timestamp_ns, message.arbitration_id, flags, content)
+    frame = valid_frame(timestamp_ns, message.arbitration_id, flags, content)
+    check_time(timestamp_ns)
     return Record(frame, channel, not message.is_rx)
 
 
@@ -73,10 +69,6 @@ def _channel(message: can.Message, first: int) -> str:
     Empty if the file does not say it.
     """
     return str(message.channel + first) if isinstance(message.channel, int) else ""
-
-
-#: The year 2262: later times do not fit 64 bits.
-_MAX_NS: Final = 1 << 63
 
 
 class BlfReader(RecordReader):

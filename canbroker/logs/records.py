@@ -7,10 +7,13 @@ from collections.abc import Iterable, Iterator
 from itertools import islice
 from typing import Final, NamedTuple, Protocol
 
-from canbroker.model.frame import ERROR, EXTENDED, MAX_STANDARD_ID, Frame
+from canbroker.model.frame import ERROR, EXTENDED, MAX_STANDARD_ID, Frame, frame_fault
 
 #: About as many records come together when a file is read.
 AT_ONCE: Final = 1024
+
+#: The year 2262: later times do not fit 64 bits.
+_MAX_NS: Final = 1 << 63
 
 
 class Record(NamedTuple):
@@ -41,6 +44,20 @@ def error_flags(arbitration_id: int) -> int:
     The number is the kernel's class of the error; above 7FF it needs 29 bits.
     """
     return ERROR | EXTENDED if arbitration_id > MAX_STANDARD_ID else ERROR
+
+
+def valid_frame(timestamp_ns: int, arbitration_id: int, flags: int, data: bytes | int) -> Frame:
+    """:raises ValueError: no such frame can exist."""
+    fault = frame_fault(arbitration_id, flags, data)
+    if fault is not None:
+        raise ValueError(fault)
+    return Frame(timestamp_ns, arbitration_id, flags, data)
+
+
+def check_time(timestamp_ns: int) -> None:
+    """:raises ValueError: it is before 1970, or does not fit 64 bits."""
+    if not 0 <= timestamp_ns < _MAX_NS:
+        raise ValueError(f"a time of {timestamp_ns} ns since 1970")
 
 
 class SkippedParts(Protocol):

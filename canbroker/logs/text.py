@@ -12,9 +12,10 @@ from canbroker.errors import CanInitializationError
 from canbroker.logs.candump import format_log_line, quoted
 from canbroker.logs.losses import Holds
 from canbroker.logs.reader import LogReader
-from canbroker.logs.records import Record, Skipped, error_flags
+from canbroker.logs.records import Record, Skipped
 from canbroker.logs.streams import RecordReader, SinkWriter, SourceReader
-from canbroker.model.frame import ERROR, EXTENDED, FD, REMOTE, Frame, frame_fault
+from canbroker.logs.table_rows import frame_of
+from canbroker.model.frame import ERROR, EXTENDED, Frame
 from canbroker.system import clock
 
 _HEADER: Final = "timestamp,arbitration_id,extended,remote,error,dlc,data"
@@ -119,18 +120,13 @@ def _frame(text: str) -> Frame:
         raise ValueError(f"{stamp!r} is not a time in seconds")
     if {extended, remote, error} - {"0", "1"}:
         raise ValueError("extended, remote and error must be 0 or 1")
-    data, length = b64decode(encoded, validate=True), int(dlc)
-    flags = (EXTENDED if extended == "1" else 0) | (FD if length > 8 else 0)
-    arbitration_id = int(identifier, 16)
-    content: bytes | int = data
-    if error == "1":
-        flags = error_flags(arbitration_id)
-    elif remote == "1":
-        flags, content = flags | REMOTE, length
-    if isinstance(content, bytes) and len(content) != length:
-        raise ValueError(f"{len(content)} bytes of data, but dlc {length}")
-    fault = frame_fault(arbitration_id, flags, content)
-    if fault is not None:
-        raise ValueError(fault)
     seconds, fraction = match[1], (match[2] or "").ljust(9, "0")
-    return Frame(int(seconds) * clock.SECOND + int(fraction), arbitration_id, flags, content)
+    return frame_of(
+        int(seconds) * clock.SECOND + int(fraction),
+        int(identifier, 16),
+        extended == "1",
+        remote == "1",
+        error == "1",
+        int(dlc),
+        b64decode(encoded, validate=True),
+    )
