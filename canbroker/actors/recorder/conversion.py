@@ -16,7 +16,14 @@ from typing import Final
 
 import msgspec
 
-from canbroker.actors.recorder.side_file import COMPLETE, CONVERTING, SideFile, read, write
+from canbroker.actors.recorder.side_file import (
+    COMPLETE,
+    CONVERTING,
+    SideFile,
+    part_of,
+    read,
+    write,
+)
 from canbroker.errors import CanError
 from canbroker.logs.converting import convert
 from canbroker.logs.formats import FORMATS, open_reader, open_writer
@@ -26,7 +33,6 @@ from canbroker.system.service import set_up_logging
 
 #: What is written instead of formats that cannot be read before they are complete.
 STREAM: Final = "arrows"
-_PART: Final = ".part"
 
 #: Less urgent than any frame.
 _NICE: Final = 10
@@ -93,7 +99,8 @@ class Conversions:
 
 def main(directory: Path, file: str) -> int:
     """Converts a file; returns the exit code. It does nothing if another process does it."""
-    part, fresh = directory / f"{file}{_PART}", directory / f"{file}.new"
+    path = directory / file
+    part, fresh = part_of(path), path.with_name(f"{file}.new")
     os.nice(_NICE)
     try:
         with part.open("rb") as stream:
@@ -105,8 +112,8 @@ def main(directory: Path, file: str) -> int:
             if side is None or side.state != CONVERTING:
                 return 0
             _convert(part, fresh, side)
-            fresh.rename(directory / file)
-            side.state, side.bytes = COMPLETE, (directory / file).stat().st_size
+            fresh.rename(path)
+            side.state, side.bytes = COMPLETE, path.stat().st_size
             write(side, directory)
             part.unlink()
     except FileNotFoundError:

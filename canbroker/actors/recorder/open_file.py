@@ -14,12 +14,18 @@ from typing import Final, NamedTuple
 from msgspec.structs import replace
 
 from canbroker.actors.recorder.conversion import state_of_written, written_as
-from canbroker.actors.recorder.side_file import COMPLETE, ChannelEnd, Note, SideFile, utc, write
+from canbroker.actors.recorder.side_file import (
+    COMPLETE,
+    ChannelEnd,
+    Note,
+    SideFile,
+    part_of,
+    utc,
+    write,
+)
 from canbroker.logs.formats import format_of, open_writer
 from canbroker.logs.records import Record
 from canbroker.system import clock
-
-PART: Final = ".part"
 
 _UNFIT: Final = re.compile(r"[^A-Za-z0-9_-]+")
 
@@ -116,11 +122,6 @@ class OpenFile:
         self.side.channels = dict(ends)
         self.side.bytes = self._part.stat().st_size
         self.side.left_out = str(self._writer.losses) if self._writer.losses else ""
-
-
-def part_of(path: Path) -> Path:
-    """Where a file is until it is complete."""
-    return path.with_name(path.name + PART)
 
 
 def file_name(recording: str, output: str, number: int, suffix: str) -> str:

@@ -11,16 +11,16 @@ from typing import Final, NamedTuple
 import msgspec
 
 from canbroker.actors.recorder.conversion import Conversions
-from canbroker.actors.recorder.open_file import Lost, OpenFile, file_name, part_of
+from canbroker.actors.recorder.open_file import Lost, OpenFile, file_name
 from canbroker.actors.recorder.options import RecordOptions
 from canbroker.actors.recorder.recovery import complete, files_of
 from canbroker.actors.recorder.side_file import (
     CONVERTING,
     OPEN,
-    SUFFIX,
     ChannelEnd,
     SideFile,
-    stem_of,
+    part_of,
+    side_of,
     utc,
 )
 from canbroker.actors.specs import Totals
@@ -282,9 +282,7 @@ class Output:
                 self._unnoted.append(
                     Lost("", gone, f"{gone} frames were in {side.file}: {side.why}")
                 )
-            self.complete = self.complete.plus(_totals(side))
-            self._convert(side)
-            self._closed.append(self._sized(side))
+            self._keep(side)
         if self._wants_file:
             self.open()
 
@@ -312,18 +310,22 @@ class Output:
         file.close(self._ends, why, stopped=stopped)
         self._file = None
         self.path = file.path
-        self.complete = self.complete.plus(_totals(file.side))
-        self._convert(file.side)
-        self._closed.append(self._sized(file.side))
+        self._keep(file.side)
+
+    def _keep(self, side: SideFile) -> None:
+        """Accounts for a file that we have completed, and begins its conversion if it has one."""
+        self.complete = self.complete.plus(_totals(side))
+        self._convert(side)
+        self._closed.append(self._sized(side))
 
     def _convert(self, side: SideFile) -> None:
         if side.state == CONVERTING:
             self._conversions.begin(side.file)
 
     def _sized(self, side: SideFile) -> Closed:
-        side_path = self._directory / f"{stem_of(side.file)}{SUFFIX}"
+        path = self._directory / side.file
         size = side.bytes + len(msgspec.json.encode(side))
-        return Closed(side.number, self._directory / side.file, side_path, size)
+        return Closed(side.number, path, side_of(path), size)
 
     def _remove_oldest(self) -> None:
         """Removes the oldest complete files while all together are larger than they may be."""

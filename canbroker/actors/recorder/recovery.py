@@ -9,8 +9,7 @@ from contextlib import closing
 from pathlib import Path
 
 from canbroker.actors.recorder.conversion import state_of_written, written_as
-from canbroker.actors.recorder.open_file import part_of
-from canbroker.actors.recorder.side_file import COMPLETE, SideFile, read_all, utc, write
+from canbroker.actors.recorder.side_file import COMPLETE, SideFile, part_of, read_all, utc, write
 from canbroker.errors import CanError
 from canbroker.logs.converting import recover
 from canbroker.system import clock

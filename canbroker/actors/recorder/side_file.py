@@ -24,6 +24,9 @@ from canbroker.wire.stream import AdapterClock
 VERSION: Final = 1
 SUFFIX: Final = ".json"
 
+#: Of a file that is not complete.
+_PART: Final = ".part"
+
 #: The states of a file.
 OPEN: Final = "open"
 CONVERTING: Final = "converting"
@@ -108,12 +111,22 @@ def stem_of(file: str) -> str:
     return file.partition(".")[0]
 
 
+def part_of(path: Path) -> Path:
+    """Where a file is until it is complete."""
+    return path.with_name(path.name + _PART)
+
+
+def side_of(path: Path) -> Path:
+    """Where the side file of a file is."""
+    return path.with_name(f"{stem_of(path.name)}{SUFFIX}")
+
+
 def write(side: SideFile, directory: Path) -> None:
     """Replaces a side file in one step.
 
     :raises OSError: it cannot be written.
     """
-    path = directory / f"{stem_of(side.file)}{SUFFIX}"
+    path = side_of(directory / side.file)
     fresh = path.with_name(f"{path.name}.new")
     content = msgspec.json.format(msgspec.json.encode(side), indent=1)
     try:
@@ -131,7 +144,7 @@ def write(side: SideFile, directory: Path) -> None:
 def read(directory: Path, file: str) -> SideFile | None:
     """What the side file of a file says; ``None`` if it cannot be read."""
     try:
-        return _decoder.decode((directory / f"{stem_of(file)}{SUFFIX}").read_bytes())
+        return _decoder.decode(side_of(directory / file).read_bytes())
     except (OSError, *DECODE_ERRORS):
         return None
 
