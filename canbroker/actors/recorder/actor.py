@@ -58,13 +58,7 @@ class RecorderActor:
         self._retry_at = 0
         self._beat_at = 0
         try:
-            begun = self._channels.open(self._recording.left(), _OPEN_S)
-            for each in begun:
-                self._begin(each)
-            self._recording.open({each.channel for each in begun if each.continues})
-        except OSError as error:
-            self._channels.close()
-            raise CanInitializationError(f"cannot record: {_reason(error)}") from error
+            self._open()
         except BaseException:
             self._channels.close()
             raise
@@ -88,6 +82,15 @@ class RecorderActor:
             self._beat(beat)
         finally:
             self._channels.close()
+
+    def _open(self) -> None:
+        try:
+            begun = self._channels.open(self._recording.left(), _OPEN_S)
+            for each in begun:
+                self._begin(each)
+            self._recording.open({each.channel for each in begun if each.continues})
+        except OSError as error:
+            raise CanInitializationError(f"cannot record: {_reason(error)}") from error
 
     def _step(self, now_ns: int) -> bool:
         """Reads and writes once; returns whether there were frames. It may wait."""

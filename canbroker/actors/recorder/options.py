@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final, Self
@@ -76,12 +75,13 @@ class RecordOptions(
                 raise ValueError(f"{name} must be above 0 and at most {most:,}, got {number}")
         for name in ("before_s", "after_s"):
             number = getattr(self, name)
-            if not (math.isfinite(number) and 0 <= number <= _MOST_S):
+            if not 0 <= number <= _MOST_S:
                 raise ValueError(f"{name} must be 0 to {_MOST_S:,}, got {number}")
         if self.database and not self.trigger:
             raise ValueError("database is for the signals of a trigger, and there is none")
         try:
-            needed(self.trigger) if self.trigger else None
+            if self.trigger:
+                needed(self.trigger)
         except ValueError as error:
             raise ValueError(f"trigger: {error}") from error
         try:

@@ -42,13 +42,12 @@ class Recording:
         found, compressed = format_of(Path(), options.format)
         found.check_installed()
         suffix = found.suffixes[0] + (".gz" if compressed else "")
-        self._outputs = [
-            Output(name, channel, options, suffix)
-            for channel in (options.channels if options.separate else [""])
-        ]
-        of_all = self._outputs * len(options.channels)  # the only one
-        outputs = self._outputs if options.separate else of_all
-        self._of = dict(zip(options.channels, outputs, strict=True))
+        self._of: dict[str, Output] = {}  # by channel
+        if options.separate:
+            self._of = {each: Output(name, each, options, suffix) for each in options.channels}
+        else:
+            self._of = dict.fromkeys(options.channels, Output(name, "", options, suffix))
+        self._outputs = list(dict.fromkeys(self._of.values()))  # each once
         self._before = before
         self._before_s = options.before_s
         self._capture: Capture | None = None

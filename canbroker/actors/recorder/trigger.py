@@ -128,16 +128,17 @@ def _comparison(signal: _Signal, database: str) -> Condition:
             "triggers on signals need the package cantools: pip install 'canbroker[signals]'"
         ) from error
     decoder = Decoder.load(Path(database))
-    if not any(_has(message, signal) for message in decoder.messages):
+    messages = [message for message in decoder.messages if _has(message, signal)]
+    if not messages:
         name = f"{signal.message}.{signal.name}" if signal.message else signal.name
         raise CanInitializationError(f"database {database} has no signal {name!r}")
     compare, limit = _COMPARES[signal.compare], signal.limit
 
     def fulfils(frame: Frame) -> bool:
         message = decoder.message(frame)
-        if message is None or isinstance(frame.data, int) or frame.flags & ERROR:
+        if message is None or message not in messages:
             return False
-        if not _has(message, signal):
+        if isinstance(frame.data, int) or frame.flags & ERROR:
             return False
         try:
             values = message.decode(bytes(frame.data), decode_choices=False, allow_truncated=True)
