@@ -9,6 +9,7 @@ from typing import Any, Final, NamedTuple, Protocol, cast
 
 import msgspec
 
+from canbroker.actors.gateway.options import GatewayOptions
 from canbroker.actors.lifelines import Lifelines
 from canbroker.actors.recorder.options import RecordOptions
 from canbroker.actors.specs import (
@@ -93,6 +94,7 @@ KINDS: Final[Mapping[str, Kind]] = {
         "canbroker.actors.gateway.actor:GatewayActor",
         GatewaySpec,
         Demand.CONFIGURED,
+        Section("remote", GatewayOptions, is_named=False),
     ),
     "recorder": Kind(
         "canbroker.actors.recorder.actor:RecorderActor",

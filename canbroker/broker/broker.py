@@ -5,12 +5,13 @@ from __future__ import annotations
 import importlib.metadata
 import logging
 import os
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 
+from canbroker.actors.gateway.options import GatewayOptions
 from canbroker.actors.sections import check as check_sections
 from canbroker.backends.configured import check
 from canbroker.broker.callers import Callers
@@ -68,10 +69,10 @@ class Broker:
         self._records = FlightRecords(runtime)
         self._log_file = LogFile(runtime.log_path)
         self._scheduler = SchedulerSlot(runtime, self._config.log_level)
-        listen = listen or (config.remote.address if config else None)
+        sections = check_sections(config) if config else {}
+        listen = listen or _listen(sections)
         self._gateway = listen and GatewaySlot(runtime, listen, self._config.log_level)
         self._callers = Callers(self._reply, self._start)
-        sections = check_sections(config) if config else {}
         self._recordings = Recordings(
             runtime,
             self._config.log_level,
@@ -308,6 +309,12 @@ class Broker:
     def _shutdown(self, _: Caller, __: control.Params) -> control.Nothing:
         self._stop_reason = "the broker was told to stop"
         return control.Nothing()
+
+
+def _listen(sections: Mapping[str, Mapping[str, Any]]) -> TcpAddress | None:
+    """Where remote clients connect, as the configuration says."""
+    options: GatewayOptions = sections.get("gateway", {}).get("gateway", GatewayOptions())
+    return options.address
 
 
 def _pools(config: Config | None) -> dict[str, list[str]]:

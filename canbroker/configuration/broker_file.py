@@ -14,7 +14,8 @@
     [remote]                  # optional: programs on other hosts, with keys
     listen = "tcp://*:5655"
 
-The parameters of an interface are checked by ``canbroker.backends.configured``.
+The parameters of an interface are checked by ``canbroker.backends.configured``, tables like
+``[remote]`` by ``canbroker.actors.sections``.
 Every error is a :class:`CanInitializationError` that names file, key path and, where it can be
 found, line.
 """
@@ -30,10 +31,9 @@ from canbroker.errors import CanInitializationError
 from canbroker.model.wording import validation_fault
 from canbroker.system import toml_file
 from canbroker.system.toml_file import MAX_FILE_BYTES, Source
-from canbroker.transport.address import TcpAddress, parse_listen
 
 #: The sections that are read here.
-OWN_SECTIONS: Final = ("broker", "channels", "remote")
+OWN_SECTIONS: Final = ("broker", "channels")
 
 MAX_NAME_LENGTH: Final = 64
 
@@ -87,17 +87,6 @@ class ChannelConfig(msgspec.Struct, frozen=True):
     pool: str | None = None
 
 
-class RemoteConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The ``[remote]`` table. ``listen``: where remote clients connect; ``None``: nowhere."""
-
-    listen: str | None = None
-
-    @property
-    def address(self) -> TcpAddress | None:
-        """``listen``, which is valid."""
-        return None if self.listen is None else parse_listen(self.listen)
-
-
 class Config(msgspec.Struct, frozen=True):
     """A whole configuration file; channels by name, in the order of the file.
 
@@ -108,7 +97,6 @@ class Config(msgspec.Struct, frozen=True):
     source: Source
     broker: BrokerConfig
     channels: dict[str, ChannelConfig]
-    remote: RemoteConfig = RemoteConfig()
     sections: dict[str, object] = {}
 
 
@@ -131,7 +119,6 @@ def parse(text: str, path: str) -> Config:
         source,
         _broker(source, source.table(("broker",), document.get("broker", {}))),
         {name: _channel(source, name, value) for name, value in channels.items()},
-        _remote(source, source.table(("remote",), document.get("remote", {}))),
         {title: value for title, value in document.items() if title not in OWN_SECTIONS},
     )
 
@@ -154,20 +141,6 @@ def _broker(source: Source, table: dict[str, Any]) -> BrokerConfig:
     except msgspec.ValidationError as error:
         fault = validation_fault(error, table)
         raise source.fault_in(("broker",), table, fault) from error
-
-
-def _remote(source: Source, table: dict[str, Any]) -> RemoteConfig:
-    source.refuse_unknown(("remote",), table, RemoteConfig.__struct_fields__)
-    try:
-        found = msgspec.convert(table, RemoteConfig)
-    except msgspec.ValidationError as error:
-        fault = validation_fault(error, table)
-        raise source.fault_in(("remote",), table, fault) from error
-    try:
-        _ = found.address
-    except CanInitializationError as error:
-        raise source.fault(("remote", "listen"), str(error)) from error
-    return found
 
 
 def _channel(source: Source, name: str, value: object) -> ChannelConfig:

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from canbroker.actors import sections
 from canbroker.backends import configured
 from canbroker.configuration.broker_file import parse
 from canbroker.keys import authorized
@@ -150,7 +151,9 @@ def _check(block: Block) -> None:
     if block.title == "authorized.toml":
         assert authorized.parse(block.text, block.title).grants
     elif block.language == "toml":
-        assert configured.check(parse(block.text, str(block.title)))
+        config = parse(block.text, str(block.title))
+        assert configured.check(config)
+        sections.check(config)
     elif block.language == "python":
         compile(block.text, str(block.title), "exec")
 

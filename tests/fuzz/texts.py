@@ -8,6 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
+from canbroker.actors import sections
 from canbroker.backends.configured import check
 from canbroker.configuration import broker_file, bus_settings, sources
 from canbroker.errors import CanError
@@ -97,7 +98,9 @@ def toml(data: bytes) -> None:
     """Whatever a file says, it is a configuration or the error names what is wrong."""
     fault = "f.toml"
     try:
-        check(broker_file.parse(data.decode(errors="replace"), "f.toml"))
+        config = broker_file.parse(data.decode(errors="replace"), "f.toml")
+        check(config)
+        sections.check(config)
     except CanError as error:
         fault = str(error)
     assert "f.toml" in fault

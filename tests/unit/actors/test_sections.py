@@ -6,6 +6,7 @@ from textwrap import dedent
 
 import pytest
 
+from canbroker.actors.gateway.options import GatewayOptions
 from canbroker.actors.kinds import KINDS
 from canbroker.actors.recorder.options import RecordOptions
 from canbroker.actors.sections import check
@@ -34,6 +35,11 @@ def test_a_section_has_a_table_for_each_actor() -> None:
     drive = RecordOptions(channels=["can0"], directory="d", rotate_mb=100)
     other = RecordOptions(channels=["can0"], directory="d")
     assert found == {"recorder": {"drive": drive, "the other": other}}
+
+
+def test_a_section_without_names_is_of_one_actor() -> None:
+    found = check(parse("[remote]\nlisten = 'tcp://*:5655'"))
+    assert found == {"gateway": {"gateway": GatewayOptions("tcp://*:5655")}}
 
 
 def test_a_file_without_sections_has_no_such_actors() -> None:
@@ -72,6 +78,15 @@ def test_each_section_is_of_one_kind() -> None:
             "[record.a]\nchannels = ['x']\ndirectory = 'd'\nfilters = ['12']",
             "x.toml, line 4, record.a.filters: ",
             "filter '12'",
+        ),
+        ("[remote]\nlisen = 'x'", "x.toml, line 2, remote.lisen: ", "unknown key"),
+        ("[remote]\nlisten = 3", "x.toml, line 2, remote.listen: ", "must be a text, got 3"),
+        ("[remote]\nlisten = 'x'", "x.toml, line 2, remote.listen: ", "tcp://<host>:<port>"),
+        ("[remote]\nlisten = 'tcp://*'", "x.toml, line 2, remote.listen: ", "has no port"),
+        (
+            "[remote]\nlisten = 'tcp://*:5655?key=none'",
+            "x.toml, line 2, remote.listen: ",
+            "only connections within a host may be unencrypted",
         ),
         ("[record.'']\nchannels = ['x']", "x.toml, line 1, record.: ", "1 to 64"),
     ],
