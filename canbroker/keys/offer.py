@@ -59,7 +59,7 @@ def key_in(reply: bytes, nonce: bytes) -> PublicKey | None:
 
 
 class KeyOffer:
-    """Answers questions for a broker's key. The owner polls :meth:`fileno`. One thread."""
+    """Answers questions for a broker's key, when :meth:`answer` is called. One thread."""
 
     def __init__(self, host: str, port: int, key: PublicKey) -> None:
         """:param host: as the gateway's TCP socket: a local address, or ``*`` for all.
@@ -67,15 +67,13 @@ class KeyOffer:
             address.
         """
         self._key = key
-        with ExitStack() as on_error:
-            try:
-                self._socket = _bound(host, port, on_error)
-            except OSError as error:
-                raise CanInitializationError(
-                    f"cannot tell clients the broker's key at UDP port {port} of {host}: "
-                    f"{error.strerror}"
-                ) from error
-            on_error.pop_all()
+        try:
+            self._socket = _bound(host, port)
+        except OSError as error:
+            raise CanInitializationError(
+                f"cannot tell clients the broker's key at UDP port {port} of {host}: "
+                f"{error.strerror}"
+            ) from error
 
     def __enter__(self) -> Self:
         return self
@@ -170,7 +168,7 @@ def _await_key(
     return None
 
 
-def _bound(host: str, port: int, on_error: ExitStack) -> socket.socket:
+def _bound(host: str, port: int) -> socket.socket:
     """:raises OSError: it is taken, or not an address of this machine."""
     if host != "*":
         family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_DGRAM)[0]
@@ -178,9 +176,11 @@ def _bound(host: str, port: int, on_error: ExitStack) -> socket.socket:
         everywhere = "::" if socket.has_dualstack_ipv6() else "0.0.0.0"  # noqa: S104 - as asked for
         family = socket.AF_INET6 if ":" in everywhere else socket.AF_INET
         address = (everywhere, port)
-    bound = on_error.enter_context(socket.socket(family, socket.SOCK_DGRAM))
-    if host == "*" and family == socket.AF_INET6:
-        bound.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
-    bound.setblocking(False)
-    bound.bind(address)
+    with ExitStack() as on_error:
+        bound = on_error.enter_context(socket.socket(family, socket.SOCK_DGRAM))
+        if host == "*" and family == socket.AF_INET6:
+            bound.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+        bound.setblocking(False)
+        bound.bind(address)
+        on_error.pop_all()
     return bound

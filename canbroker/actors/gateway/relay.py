@@ -12,7 +12,7 @@ from typing import Final
 from canbroker.actors.gateway.methods import Serves, User
 from canbroker.actors.gateway.policy import Answer, Close, Pass, Refused, RemoteSocket, judge, loses
 from canbroker.actors.gateway.session import RETRY_NS, UNKNOWN, Session
-from canbroker.actors.gateway.upstream import RefusedError, TransmitUpstream, opener
+from canbroker.actors.gateway.upstream import RefusedError, TransmitUpstream, open_upstream
 from canbroker.actors.gateway.users import Users
 from canbroker.errors import CanInitializationError
 from canbroker.system import clock
@@ -184,7 +184,7 @@ class Relay:
             return None
         try:
             known_as = arrival.peer + self._anew.get(arrival.peer, b"")
-            upstream = opener(socket.serves)(self._context, self._at(socket), known_as)
+            upstream = open_upstream(self._context, socket.serves, self._at(socket), known_as)
         except CanInitializationError as error:
             self._turn_away(arrival, str(error))
             return None

@@ -73,18 +73,12 @@ class Session:
     def stalled(self) -> bool:
         return self._waiting is not None
 
-    def relay(self, send: Callable[[bytes, Parts], Sent], now_ns: int) -> bool:
-        """Sends what has arrived from upstream; returns whether there may be more.
-
-        ``send``: as of :class:`Front`.
-        """
+    def relay(self, send: Callable[[bytes, Parts], Sent], now_ns: int) -> None:
+        """Sends messages that have arrived from upstream. ``send``: as of :class:`Front`."""
         for _ in range(_AT_ONCE):
             parts = self.upstream.receive()
-            if parts is None:
-                return False
-            if not self._send(parts, send, now_ns):
-                return False
-        return True
+            if parts is None or not self._send(parts, send, now_ns):
+                return
 
     def is_flooding(self, now_ns: int) -> bool:
         """Counts a refused message; whether there were too many of late."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Final, Protocol, TypeAlias
 
 from canbroker.actors.gateway.methods import Serves
@@ -191,18 +191,18 @@ class ControlUpstream:
             raise RefusedError("too many requests are not read")
 
 
-Open: TypeAlias = Callable[[Context, IpcAddress, bytes], Upstream]
+def open_upstream(context: Context, serves: Serves, endpoint: IpcAddress, peer: bytes) -> Upstream:
+    """The socket at ``endpoint``, which serves this; ``peer`` identifies the client's socket.
 
-
-def opener(serves: Serves) -> Open:
-    """What opens a socket that serves this, for a client's socket."""
+    :raises CanInitializationError: no descriptors are left.
+    """
     match serves:
         case Serves.STREAM:
-            return lambda context, endpoint, _: StreamUpstream(context, endpoint)
+            return StreamUpstream(context, endpoint)
         case Serves.TRANSMIT:
-            return lambda context, endpoint, _: TransmitUpstream(context, endpoint)
+            return TransmitUpstream(context, endpoint)
         case _:
-            return ControlUpstream
+            return ControlUpstream(context, endpoint, peer)
 
 
 def _number(body: bytes) -> int | None:

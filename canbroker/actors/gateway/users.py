@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections import Counter, deque
+import heapq
+from collections import Counter, defaultdict, deque
 from typing import Any, Final
 
 from canbroker.actors.gateway.audit import Audit
@@ -25,12 +26,12 @@ _SHOWN: Final = 32
 class Users:
     """The users of a gateway. One thread, except :meth:`admit`.
 
-    ``refused`` counts what was refused, by user and kind.
+    ``refused`` counts refusals: by user, then by kind.
     """
 
     def __init__(self, authorized: AuthorizedFile, audit: Audit, *, encrypted: bool) -> None:
         """``encrypted``: keys tell users apart; else everybody is :data:`UNENCRYPTED`."""
-        self.refused: Counter[tuple[str, str]] = Counter()
+        self.refused: defaultdict[str, Counter[str]] = defaultdict(Counter)  # name -> kinds
         self._authorized = authorized
         self._audit = audit
         self._encrypted = encrypted
@@ -74,7 +75,7 @@ class Users:
 
     def refuse(self, name: str, refused: Refused, socket: str) -> None:
         """Counts a refusal, and writes it down."""
-        self.refused[name, refused.kind] += 1
+        self.refused[name][refused.kind] += 1
         self._audit.note("refused", name, refused.kind, socket=socket, why=refused.sentence)
 
     def note(self, event: str, name: str, kind: str = "", **fields: str) -> None:
@@ -90,13 +91,8 @@ class Users:
 
     def refusals(self) -> dict[str, dict[str, int]]:
         """How often each kind of thing was refused, by user; those with the most."""
-        totals: Counter[str] = Counter()
-        for (name, _), count in self.refused.items():
-            totals[name] += count
-        return {
-            name: {kind: n for (who, kind), n in self.refused.items() if who == name}
-            for name, _ in totals.most_common(_SHOWN)
-        }
+        names = heapq.nlargest(_SHOWN, self.refused, key=lambda name: self.refused[name].total())
+        return {name: dict(self.refused[name]) for name in names}
 
     def close(self) -> None:
         self._audit.close()

@@ -114,7 +114,7 @@ def test_refused_messages_without_end_end_the_session(
     assert (len(house.relay.sessions), house.front.hung_up) == (1, [])
     house.arrive(1, GARBAGE)
     assert (len(house.relay.sessions), house.front.hung_up) == (0, [1])
-    assert house.users.refused["bob", "malformed"] == 11
+    assert house.users.refused["bob"]["malformed"] == 11
     assert len(house.front.sent) == 10
 
 
@@ -144,7 +144,7 @@ def test_a_socket_of_another_key_ends_both(house: House, peer: Peer) -> None:
     house.relay.receive()
     assert house.relay.sessions == {}
     assert sorted(house.front.hung_up) == [1, 2]
-    assert house.users.refused[peer.name, "stolen"] == 1
+    assert house.users.refused[peer.name]["stolen"] == 1
 
 
 def test_the_same_key_may_come_back(house: House) -> None:
