@@ -15,6 +15,7 @@ import click
 from canbroker.cli import Failure
 from canbroker.cli.progress import file_progress
 from canbroker.logs import converting
+from canbroker.logs.files import replacing
 from canbroker.logs.formats import FORMATS, Needs, format_of, open_reader, open_writer
 from canbroker.logs.streams import Reader
 
@@ -118,14 +119,9 @@ def _copied(reader: Reader, target: Path, advance: Callable[[int], bool]) -> lis
         raise click.UsageError(f"{target} is the file to read")
     form, compressed = format_of(target)
     part = target.with_name(f"{target.name}.part")
-    try:
-        kind = f"{form.name}.gz" if compressed else form.name
-        with open_writer(part, kind) as writer:
-            count = converting.convert(reader, writer, advance)
-        part.replace(target)
-    except BaseException:
-        part.unlink(missing_ok=True)
-        raise
+    kind = f"{form.name}.gz" if compressed else form.name
+    with replacing(target, part), open_writer(part, kind) as writer:
+        count = converting.convert(reader, writer, advance)
     lines = [f"{count:,} frames in {target}"]
     if writer.losses:
         lines.append(f"{form.title} cannot hold: {writer.losses}")

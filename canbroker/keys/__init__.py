@@ -1,1 +1,1 @@
-"""Who may use a broker over the network: keys of users and brokers, and their files."""
+"""Keys of users and brokers, the rights of users, and the files that keep them."""

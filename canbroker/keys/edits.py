@@ -1,7 +1,7 @@
 """Changes of the files of keys. What a person wrote there, comments too, stays as it is.
 
-Each function changes a file under a lock and replaces it as a whole, so that of two commands at
-once none is lost, and whoever reads the file meanwhile reads the one before or after.
+Each function changes a file under a lock and replaces it as a whole, so that two commands at once
+do not lose each other's changes, and a reader sees the file before or after a change.
 """
 
 from __future__ import annotations

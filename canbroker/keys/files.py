@@ -19,7 +19,7 @@ from canbroker.system.toml_file import MAX_FILE_BYTES
 _LOCK_S: Final = 10.0
 _LOCK_INTERVAL_S: Final = 0.02
 
-#: Others may not write what says whom to trust, nor read what is secret.
+#: Rights that other users may not have: to files that name trusted keys, and to secret ones.
 _WRITE: Final = stat.S_IWGRP | stat.S_IWOTH
 _ANY: Final = stat.S_IRWXG | stat.S_IRWXO
 
@@ -131,8 +131,8 @@ def locked(path: Path) -> Iterator[None]:
 
 
 def replace(path: Path, text: str) -> None:
-    """Writes the file ``path``, for this user alone; whoever reads it sees all of it, or what was
-    there before. A link stays one, and the mode of a file that is there stays, too.
+    """Writes the file ``path``, for this user alone; a reader sees all of it, or the content
+    before. A link stays one, and the mode of a file that is there stays, too.
 
     :raises CanInitializationError: it cannot be written; then it is as before.
     """

@@ -1,4 +1,4 @@
-"""Who a user is to remote brokers: the key in ``CANBROKER_KEY``, else in a file."""
+"""The key by which remote brokers know a user: in ``CANBROKER_KEY``, else in a file."""
 
 from __future__ import annotations
 

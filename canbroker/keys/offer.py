@@ -1,4 +1,4 @@
-"""A broker tells its public key to whoever asks: what a client shows its user on first use.
+"""A broker tells its public key to any host that asks; a client shows it on first use.
 
 CURVE needs the broker's key before it begins, and the broker's TCP port speaks nothing else. So
 the question is a datagram of UDP to the same port number. The answer proves nothing: it is shown to
@@ -6,8 +6,8 @@ a person, or chooses among keys that are known already, and CURVE proves the res
 
 A question is 128 bytes, :data:`_ASKED`, 16 random bytes and zeros; the answer is
 :data:`_ANSWERED`, the same 16 bytes and the key. It is shorter than the question, so that a broker
-cannot be used to flood others. The 16 bytes keep out answers from anybody who has not seen the
-question.
+does not amplify a flood of questions with forged senders. Only a host that has seen the question
+knows the 16 bytes.
 """
 
 from __future__ import annotations
@@ -105,7 +105,7 @@ class KeyOffer:
                     self._socket.sendto(reply, peer)
             except BlockingIOError:
                 return
-            except OSError:  # one who asked is gone, or cannot be reached
+            except OSError:  # the asker is gone, or cannot be reached
                 continue
 
     def close(self) -> None:

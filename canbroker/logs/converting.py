@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
+from canbroker.logs.files import replacing
 from canbroker.logs.formats import open_reader, open_writer
 from canbroker.logs.streams import Reader, Writer
 
@@ -40,25 +40,18 @@ class Recovered(NamedTuple):
     end: str | None
 
 
-def recover(path: Path, kind: str, size: int | None = None) -> Recovered:
+def recover(path: Path, kind: str) -> Recovered:
     """Makes a whole file of one that its writer did not close, in its place.
 
     :param kind: as of :func:`~canbroker.logs.formats.format_of`.
-    :param size: uses only this many bytes of it.
     :raises CanInitializationError: it has no frame that can be read; it stays as it is.
     :raises OSError: the new file cannot be written; likewise.
     """
-    if size is not None and size < path.stat().st_size:
-        os.truncate(path, size)
     whole = path.with_name(f"{path.name}.whole")
-    try:
+    with replacing(path, whole):
         with open_reader(path, kind) as reader, open_writer(whole, kind) as writer:
             frames = convert(reader, writer)
             writer.sync()
         # SQLite has rolled it back; left over, it would be taken for one of the new file.
         path.with_name(f"{path.name}-journal").unlink(missing_ok=True)
-        whole.replace(path)
-    except BaseException:
-        whole.unlink(missing_ok=True)
-        raise
     return Recovered(frames, reader.end)

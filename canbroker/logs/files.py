@@ -6,7 +6,8 @@ import gzip
 import io
 import os
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, BinaryIO, Final, cast
 
@@ -105,6 +106,19 @@ class Source(io.BufferedIOBase):
         except (EOFError, zlib.error, gzip.BadGzipFile) as error:
             self.fault = f"the compressed data is damaged or cut off: {error}"
             return b""
+
+
+@contextmanager
+def replacing(path: Path, part: Path) -> Iterator[None]:
+    """Names the file ``part``, which the block writes, ``path`` at the end of the block.
+
+    If anything fails, ``part`` is removed, and ``path`` stays as it is.
+    """
+    try:
+        yield
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
 
 
 def unreadable(name: str, error: OSError) -> CanInitializationError:

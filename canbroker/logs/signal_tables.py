@@ -68,23 +68,17 @@ class Table(ABC):
                     self._finish()
             finally:
                 self._sink.close()
-        except BaseException:
-            self._failed = True
-            raise
-        finally:
-            if self._failed:
-                self._part.unlink(missing_ok=True)
-            else:
+            if not self._failed:
                 self._part.replace(self._path)
+        finally:
+            self._part.unlink(missing_ok=True)
 
     def _hand_over(self) -> None:
         if not self._rows or self._failed:
             return
-        try:
-            self._put(self._times, self._rows)
-        except BaseException:
-            self._failed = True  # nothing can follow
-            raise
+        self._failed = True  # until it has succeeded: nothing can follow a failure
+        self._put(self._times, self._rows)
+        self._failed = False
         self._times, self._rows = [], []
 
     @abstractmethod

@@ -31,7 +31,7 @@ def peer_of(connection: socket.socket) -> int:
 
 
 def listener(path: Path) -> int | None:
-    """The process id of whoever listens at a socket; ``None`` if nobody does, 0 as
+    """The id of the process that listens at a socket; ``None`` if there is none, 0 as
     :func:`peer_of` says."""
     with socket.socket(socket.AF_UNIX) as asking:
         asking.setblocking(False)

@@ -20,7 +20,7 @@ _DEAD_MS: Final = 3_000
 #: A connection that is not made in this time is given up, and tried again. Five round trips.
 _HANDSHAKE_MS: Final = 10_000
 
-#: Bytes of the random part of a routing id: nobody guesses it, and so gets another's messages.
+#: Bytes of the random part of a routing id. Guessing it would give access to another's messages.
 _SECRET_BYTES: Final = 16
 
 

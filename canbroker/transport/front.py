@@ -21,7 +21,7 @@ from canbroker.transport.sockets import Socket
 from canbroker.transport.zap import Admit, Authenticator
 from canbroker.wire import MAX_MESSAGE_BYTES
 
-#: The most messages that are queued for one socket of a client. What has no room here stays with
+#: The most messages that are queued for one socket of a client. Messages beyond that stay with
 #: the channel, which drops for this client alone.
 _HIGH_WATER: Final = 1_000
 
@@ -55,7 +55,7 @@ class Arrival(NamedTuple):
 
 
 class Sent(enum.Enum):
-    """What has become of a message to a client's socket."""
+    """The outcome of sending a message to a client's socket."""
 
     QUEUED = enum.auto()
     FULL = enum.auto()  # not queued: there is no room

@@ -16,11 +16,11 @@ _T = TypeVar("_T")
 
 
 class SocketSelector(Generic[_T]):
-    """Tells for whom there is something to read. One thread.
+    """Reports the owners of sockets that have something to read. One thread.
 
     The descriptor of a ZeroMQ socket tells only that something has changed, and using the socket
-    takes that away. So each socket is looked at again until nothing is left, and whoever sends by
-    one says so with :meth:`used`.
+    takes that away. So each socket is looked at again until nothing is left; call :meth:`used`
+    after sending by one.
     """
 
     def __init__(self) -> None:
@@ -65,7 +65,7 @@ class SocketSelector(Generic[_T]):
             self._paused.discard(number)
 
     def wait(self, timeout_ns: int) -> list[_T]:
-        """Those for whom there is something to read; empty when ``timeout_ns`` is over."""
+        """The owners of what is readable; empty when ``timeout_ns`` is over."""
         ready = self._readable()
         found: list[_T] = []
         for key, _ in self._selector.select(0.0 if ready else max(0, timeout_ns) / clock.SECOND):

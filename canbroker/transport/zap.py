@@ -21,8 +21,8 @@ _VERSION: Final = b"1.0"
 #: What IPv4 addresses begin with among those of IPv6 (RFC 4291, 2.5.5.2).
 _MAPPED: Final = "::ffff:"
 
-#: Which user a key belongs to (``None`` is the key of an unencrypted connection), if to any; given
-#: the address that it comes from, too.
+#: Returns the name of the user that a key belongs to, or ``None``. Given the key (``None`` if the
+#: connection is not encrypted) and the address that it comes from.
 Admit: TypeAlias = Callable[[PublicKey | None, str], str | None]
 
 _logger = logging.getLogger(__name__)
@@ -103,7 +103,7 @@ class Authenticator:
         return [_VERSION, number, b"200", b"", str(peer).encode(), b""]
 
     def _peer(self, mechanism: bytes, credentials: list[bytes], address: str) -> Peer | None:
-        """Who connects, if that is a user."""
+        """The peer that connects; ``None`` if its key is not that of a user."""
         key = None
         if mechanism != b"NULL":
             key = self._key(mechanism, credentials)

@@ -1,4 +1,4 @@
-"""The audit log: who has connected, what was refused, and what was changed, as lines of JSON.
+"""The audit log: connections of users, refusals and changes, as lines of JSON.
 
 It never has a secret or a routing id: its fields are those that the callers give, which are names,
 public keys, addresses and sentences.
@@ -21,7 +21,7 @@ from typing import Any, Final
 from canbroker.system import clock
 from canbroker.system.throttle import Throttle
 
-#: Size of the log. So many older ones of that size are kept beside it.
+#: Size of the log, and how many older ones of that size are kept beside it.
 MAX_BYTES: Final = 1 << 20
 KEPT: Final = 4
 

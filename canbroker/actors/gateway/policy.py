@@ -115,7 +115,7 @@ def judge(user: User, socket: RemoteSocket, body: bytes) -> Verdict:
 
 
 def loses(before: User, now: User) -> bool:
-    """Whether a user lacks a right now that ``before`` had. What was begun with it has to end."""
+    """Whether a user lacks a right now that ``before`` had. Everything begun with it has to end."""
     old, new = before.grant, now.grant
     return (
         new.role < old.role

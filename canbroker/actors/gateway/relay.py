@@ -94,7 +94,7 @@ class Relay:
         self._selector.used(self._front.socket)
 
     def relay(self, session: Session, now_ns: int) -> None:
-        """Passes on what has arrived for a client's socket."""
+        """Passes on messages that have arrived for a client's socket."""
         if session.secret not in self.sessions or session.stalled:
             return
         session.relay(self._front.send, now_ns)
@@ -220,7 +220,7 @@ class Relay:
         session.sender, session.user = arrival.user, user
         if session.socket.serves is not Serves.TRANSMIT:
             return True
-        # What was under way is lost. By a new connection, the channel answers for it itself;
+        # Requests under way are lost. Over a new connection, the channel reports them itself;
         # otherwise its OK for a later request would confirm the lost ones.
         try:
             upstream = TransmitUpstream(self._context, self._at(session.socket))

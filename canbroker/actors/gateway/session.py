@@ -42,8 +42,8 @@ class Session:
         """
         :param secret: the routing id of the client's socket.
         :param socket: the socket that it is for.
-        :param sender: who has sent the last message, as the text of a :class:`Peer`.
-        :param user: the same, with the user's rights.
+        :param sender: the peer that has sent the last message, as the text of a :class:`Peer`.
+        :param user: that peer's user, with its rights.
         """
         self.secret = secret
         self.socket = socket
@@ -66,7 +66,7 @@ class Session:
 
     @property
     def peer(self) -> Peer:
-        """Who has sent the last message."""
+        """The peer that has sent the last message."""
         return Peer.parse(self.sender)
 
     @property

@@ -1,4 +1,4 @@
-"""Who remote users are, what they may do now, and what is told of them."""
+"""The users of a gateway: their keys, their present rights, and the account of what they do."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from canbroker.keys.authorized import AuthorizedFile, Grant, Role
 from canbroker.model.key import PublicKey
 from canbroker.transport.zap import Peer
 
-#: The user of an unencrypted listener, whom nothing tells apart: anybody on this host.
+#: The only user of an unencrypted listener, which cannot tell users apart: anybody on this host.
 UNENCRYPTED: Final = User(Grant("unencrypted", (), Role.ADMIN), owner=None)
 
 #: Handshakes with unknown keys that are remembered for the audit log; others are counted.
@@ -56,7 +56,7 @@ class Users:
         return grant.name
 
     def of(self, peer: Peer) -> User | None:
-        """Who that is, with the rights of this moment; ``None``: nobody any more."""
+        """The user of this connection, with its present rights; ``None`` if its key is revoked."""
         if peer.key is None:
             return None if self._encrypted else UNENCRYPTED
         grant = self._authorized.current.by_key.get(peer.key)
@@ -83,14 +83,14 @@ class Users:
         self._audit.note(event, name, kind, **fields)
 
     def step(self, now_ns: int) -> None:
-        """Writes down what has waited for that. Call it about every second."""
+        """Writes to the audit log what was put off. Call it about every second."""
         while self._strangers:
             key, address = self._strangers.popleft()
             self._audit.note("unauthorized", "", key=str(key or ""), address=address)
         self._audit.step(now_ns)
 
     def refusals(self) -> dict[str, dict[str, int]]:
-        """How often each kind of thing was refused, by user; those with the most."""
+        """The number of refusals by user and kind, of the users with the most."""
         names = heapq.nlargest(_SHOWN, self.refused, key=lambda name: self.refused[name].total())
         return {name: dict(self.refused[name]) for name in names}
 
