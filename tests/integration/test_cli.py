@@ -22,6 +22,7 @@ from canbroker.model.frame import describe
 from canbroker.system.entry_points import EntryPoint
 from canbroker.transport.runtime import Runtime
 from tests.support.brokers import processes_of, status_of, wait_until
+from tests.support.commands import run
 from tests.support.simulated import Simulated
 
 DEADLINE_S = 30.0
@@ -35,18 +36,6 @@ bitrate = 500000
 [channels.rest]
 interface = "virtual"
 """
-
-
-def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-    """A command that ends by itself."""
-    return subprocess.run(
-        [*COMMAND, *arguments],
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=DEADLINE_S,
-        check=False,
-    )
 
 
 def succeed(*arguments: str) -> str:

@@ -17,13 +17,11 @@ import canbroker
 from canbroker import Bus, Message
 from canbroker.bus.brokers import channel_names
 from canbroker.errors import CanInitializationError, CanInterfaceNotImplementedError
-from canbroker.system.entry_points import EntryPoint
 from canbroker.system.lock import BrokerLock
 from canbroker.transport.runtime import Runtime
 from tests.support.brokers import status_of, wait_until
+from tests.support.commands import run
 from tests.support.simulated import Simulated
-
-COMMAND = EntryPoint.COMMAND.command("config", "show")
 
 TIMING = can.BitTiming.from_sample_point(f_clock=8_000_000, bitrate=250_000, sample_point=80)
 TIMING_FD = can.BitTimingFd.from_sample_point(
@@ -46,14 +44,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def show(*arguments: str, code: int = 0) -> subprocess.CompletedProcess[str]:
-    done = subprocess.run(
-        [*COMMAND, *arguments],
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=30,
-        check=False,
-    )
+    done = run("config", "show", *arguments)
     assert done.returncode == code, done.stderr
     return done
 

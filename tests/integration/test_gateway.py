@@ -16,11 +16,11 @@ from canbroker import Bus, CanInitializationError, Message
 from canbroker.bus.history import recent_frames
 from canbroker.bus.lease import lease
 from canbroker.keys.known_brokers import known_brokers_path
-from canbroker.system.entry_points import EntryPoint
 from canbroker.transport.curve import new_pair
 from canbroker.transport.place import ADDRESS_VARIABLE
 from canbroker.transport.runtime import Runtime
 from tests.support.brokers import private_runtime, status_of, wait_until
+from tests.support.commands import run
 from tests.support.ledger import serving
 from tests.support.remote import Lab, free_port, lab
 
@@ -40,11 +40,6 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
     with private_runtime() as runtime, lab(runtime, directory, config=CHANNELS) as made:
         wait_until(lambda: made.gateway, "it listens")
         yield made
-
-
-def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-    command = EntryPoint.COMMAND.command(*arguments)
-    return subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
 
 
 def test_a_taken_port_is_named_and_nothing_stays_open(runtime: Runtime) -> None:

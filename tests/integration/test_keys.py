@@ -11,6 +11,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,7 @@ from canbroker.keys.offer import KeyOffer
 from canbroker.model.key import PublicKey, SecretKey
 from canbroker.system.entry_points import EntryPoint
 from canbroker.transport import curve
+from tests.support import commands
 
 PATIENCE_S = 30.0
 COMMAND = EntryPoint.COMMAND.command()
@@ -47,15 +49,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "canbroker"
 
 
-def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [*COMMAND, "keys", *arguments],
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=PATIENCE_S,
-        check=False,
-    )
+run = partial(commands.run, "keys")
 
 
 def succeed(*arguments: str) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -12,19 +12,11 @@ import pytest
 from canbroker import Bus, Message
 from canbroker.logs.candump import parse_log_line
 from canbroker.logs.formats import open_reader
-from canbroker.system.entry_points import EntryPoint
 from canbroker.transport.runtime import Runtime
 from tests.support.brokers import status_of, wait_until
+from tests.support.commands import run
 
-
-def record(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        EntryPoint.COMMAND.command("record", *arguments),
-        capture_output=True,
-        text=True,
-        timeout=50,
-        check=False,
-    )
+record = partial(run, "record")
 
 
 def identifiers(text: str) -> list[int]:

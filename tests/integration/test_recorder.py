@@ -5,17 +5,17 @@ from __future__ import annotations
 import os
 import resource
 import signal
-import subprocess
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from canbroker import Bus, CanInitializationError, Message, recording
-from canbroker.system.entry_points import EntryPoint
 from canbroker.transport.runtime import Runtime
 from canbroker.wire.recordings import RecordingStatus
 from tests.support.brokers import status_of, wait_until
+from tests.support.commands import run
 from tests.support.ledger import Sender, serving
 from tests.support.recorded import recorded
 
@@ -28,14 +28,7 @@ directory = "out"
 """
 
 
-def record(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        EntryPoint.COMMAND.command("record", *arguments),
-        capture_output=True,
-        text=True,
-        timeout=50,
-        check=False,
-    )
+record = partial(run, "record")
 
 
 def status(runtime: Runtime) -> RecordingStatus:

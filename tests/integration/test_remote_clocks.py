@@ -11,7 +11,7 @@ import pytest
 
 from canbroker import Bus, Message
 from canbroker.transport.runtime import Runtime
-from tests.support.namespaces import booted_earlier, missing_time
+from tests.support.namespaces import booted_earlier, skip_without_time
 from tests.support.processes import Program
 from tests.support.remote import Lab, lab
 
@@ -73,8 +73,7 @@ CONFIG: Final = '[channels.s1]\ninterface = "virtual"\npool = "spare"\n'
 @pytest.fixture
 def bench(runtime: Runtime, tmp_path: Path) -> Iterator[Lab]:
     """Booted two hours before this host."""
-    if (reason := missing_time()) is not None:
-        pytest.skip(reason)
+    skip_without_time()
     with lab(runtime, tmp_path, *booted_earlier(2 * HOUR), config=CONFIG) as opened:
         yield opened
 

@@ -12,7 +12,7 @@ from canbroker import Bus
 from canbroker.transport.runtime import Runtime
 from tests.support.brokers import status_of, wait_until
 from tests.support.ledger import Receiver, Sender, end_traffic, reconcile
-from tests.support.namespaces import Host, missing_network, two_hosts
+from tests.support.namespaces import Host, two_hosts
 from tests.support.remote import Lab, lab
 
 VIRTUAL: Final = ("x", "virtual")
@@ -28,8 +28,6 @@ class Hosts(NamedTuple):
 
 @pytest.fixture(params=["ipv4", "ipv6"])
 def hosts(request: pytest.FixtureRequest, runtime: Runtime, tmp_path: Path) -> Iterator[Hosts]:
-    if (reason := missing_network()) is not None:
-        pytest.skip(reason)
     with two_hosts() as (client, bench):
         host = getattr(bench, request.param)
         with lab(runtime, tmp_path, *bench.command, host=host) as opened:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import subprocess
 import time
 import tomllib
 from collections.abc import Iterator
@@ -21,11 +20,11 @@ from canbroker.actors.gateway.methods import METHODS, Serves
 from canbroker.keys.authorized import Role
 from canbroker.model.filters import EVERYTHING
 from canbroker.model.frame import Frame
-from canbroker.system.entry_points import EntryPoint
 from canbroker.transport.runtime import Runtime
 from canbroker.wire import control, stream, topics, transmit
 from canbroker.wire.tasks import StopTasks
 from tests.support.brokers import private_runtime, status_of, wait_until
+from tests.support.commands import run
 from tests.support.remote import Lab, lab
 from tests.support.remote_users import RemoteUser, authorize, wait_until_in_force
 from tests.support.users import LEAST_ROLE, calls
@@ -236,15 +235,14 @@ def test_python_cans_users_catch_its_own_errors(bench: Bench) -> None:
 def test_the_status_shows_who_was_refused(bench: Bench) -> None:
     frank = bench.newcomer("frank")
     with frank.acting() as address:
-        command = EntryPoint.COMMAND.command("stop", "--broker", address)
-        refused = subprocess.run(command, capture_output=True, text=True, check=False)
+        refused = run("stop", "--broker", address)
         assert refused.returncode == 1
         assert "'frank' may not stop the broker" in refused.stderr
 
     def page() -> str:
-        local = str(bench.lab.runtime.address)
-        command = EntryPoint.COMMAND.command("status", "--broker", local)
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+        told = run("status", "--broker", str(bench.lab.runtime.address))
+        assert told.returncode == 0, told.stderr
+        return told.stdout
 
     wait_until(lambda: re.search(r"refused to frank: \d+ role", page()), "it is shown", timeout=20)
 

@@ -13,7 +13,8 @@ from canbroker import detect_available_configs
 from canbroker.backends.configured import check
 from canbroker.cli.scan import configuration
 from canbroker.configuration import broker_file, detection
-from tests.integration.test_cli import run, succeed
+from tests.integration.test_cli import succeed
+from tests.support.commands import run
 
 
 def port(device: str, vendor: int | None, product: int | None) -> ListPortInfo:

@@ -39,7 +39,7 @@ hear()
 try:
     while True:
         bus.recv(1)
-except Exception:
+except canbroker.CanError:
     logging.exception("this is the end")
 """
 

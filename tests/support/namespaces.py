@@ -12,6 +12,8 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Final
 
+import pytest
+
 _numbers = itertools.count()
 
 #: What is allowed to take that long has failed.
@@ -37,22 +39,13 @@ class Host:
         _run("ip", "-n", self.namespace, "link", "set", self.interface, state)
 
 
-def missing_network() -> str | None:
-    """Why there are no network namespaces to be made here; ``None`` if there are."""
-    for program in ("ip", "nsenter"):
-        if shutil.which(program) is None:
-            return f"needs {program}, to make network namespaces"
-    name = f"cb-probe-{os.getpid()}"
-    made = _tried("ip", "netns", "add", name)
-    if not made:
-        return "needs root, to make network namespaces"
-    _run("ip", "netns", "delete", name)
-    return None
-
-
 @contextmanager
 def two_hosts() -> Iterator[tuple[Host, Host]]:
-    """Two hosts with a cable between them and nothing else."""
+    """Two hosts with a cable between them and nothing else.
+
+    Skips the test where network namespaces cannot be made.
+    """
+    _skip_without_network()
     number = next(_numbers)
     stem = f"cb-{os.getpid()}-{number}"
     hosts = [Host(f"{stem}{end}", "lan", f"10.77.0.{end}", f"fd77::{end}") for end in (1, 2)]
@@ -78,19 +71,28 @@ def two_hosts() -> Iterator[tuple[Host, Host]]:
         yield near, far
 
 
-def missing_time() -> str | None:
-    """Why there are no time namespaces to be made here; ``None`` if there are."""
+def skip_without_time() -> None:
+    """Skips the test where time namespaces cannot be made."""
     if shutil.which("unshare") is None:
-        return "needs unshare, to make time namespaces"
+        pytest.skip("needs unshare, to make time namespaces")
     if not _tried(*booted_earlier(1), "true"):
-        return "needs root and a kernel with time namespaces"
-    return None
+        pytest.skip("needs root and a kernel with time namespaces")
 
 
 def booted_earlier(seconds: int) -> tuple[str, ...]:
-    """What begins a command that runs as on a host that booted so many seconds earlier: its
-    monotonic clock is ahead. Not later: no clock may be negative, and this host may be new."""
+    """The beginning of a command that runs as on a host that booted that long ago: its monotonic
+    clock is ahead by so much. Not later: no clock may be negative, and this host may be new."""
     return ("unshare", "--time", f"--monotonic={seconds}", f"--boottime={seconds}")
+
+
+def _skip_without_network() -> None:
+    for program in ("ip", "nsenter"):
+        if shutil.which(program) is None:
+            pytest.skip(f"needs {program}, to make network namespaces")
+    name = f"cb-probe-{os.getpid()}"
+    if not _tried("ip", "netns", "add", name):
+        pytest.skip("needs root, to make network namespaces")
+    _run("ip", "netns", "delete", name)
 
 
 def _run(*command: str) -> str:

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
+import pytest
 from hypothesis import strategies as st
 
+from canbroker.logs.formats import FORMATS, Format
 from canbroker.logs.losses import Holds
 from canbroker.logs.records import Record, error_flags
 from canbroker.model.frame import (
@@ -85,6 +87,14 @@ def examples() -> list[Record]:
         )
         for index, (number, flags, data) in enumerate(kinds)
     ]
+
+
+def installed(kind: str) -> Format:
+    """The format ``kind``, with or without ``.gz``; skips the test where its extra is missing."""
+    form = FORMATS[kind.partition(".")[0]]
+    if form.needs is not None and not form.needs.is_there:
+        pytest.skip(f"needs the extra {form.needs.extra}; make ecosystem installs it")
+    return form
 
 
 def left(records: Sequence[Record], holds: Holds) -> list[tuple[object, ...]]:

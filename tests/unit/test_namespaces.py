@@ -8,7 +8,7 @@ import time
 import pytest
 
 from tests.support.brokers import wait_until
-from tests.support.namespaces import Host, booted_earlier, missing_network, missing_time, two_hosts
+from tests.support.namespaces import Host, booted_earlier, skip_without_time, two_hosts
 from tests.support.processes import Program
 
 LISTEN = """
@@ -37,8 +37,6 @@ with socket.create_connection((arguments["host"], arguments["port"]), 20) as con
 
 @pytest.mark.parametrize("family", ["ipv4", "ipv6"])
 def test_two_hosts_reach_each_other_and_nothing_else(family: str) -> None:
-    if (reason := missing_network()) is not None:
-        pytest.skip(reason)
     with two_hosts() as (near, far):
         host = getattr(far, family)
         with Program(LISTEN, *far.command, host=host) as listening:
@@ -50,8 +48,6 @@ def test_two_hosts_reach_each_other_and_nothing_else(family: str) -> None:
 
 
 def test_a_cable_that_is_cut_drops_everything() -> None:
-    if (reason := missing_network()) is not None:
-        pytest.skip(reason)
     with two_hosts() as (near, far):
         assert is_reached(near, far)
         far.set_link("down")
@@ -67,8 +63,7 @@ def is_reached(near: Host, far: Host) -> bool:
 
 
 def test_a_host_that_booted_earlier_has_a_clock_that_is_ahead() -> None:
-    if (reason := missing_time()) is not None:
-        pytest.skip(reason)
+    skip_without_time()
     before = time.monotonic()
     with Program("say(time.monotonic())", *booted_earlier(3600)) as program:
         ahead = program.said() - 3600

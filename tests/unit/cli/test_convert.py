@@ -10,7 +10,7 @@ from click.testing import CliRunner, Result
 from canbroker.cli import cli
 from canbroker.logs.formats import FORMATS, open_reader, open_writer
 from canbroker.logs.records import Record
-from tests.support.recordings import contents, examples, left
+from tests.support.recordings import contents, examples, installed, left
 
 
 def convert(*arguments: object) -> Result:
@@ -33,9 +33,7 @@ def drive(tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize("name", FORMATS)
 def test_there_and_back(drive: Path, tmp_path: Path, name: str) -> None:
-    form = FORMATS[name]
-    if form.needs is not None and not form.needs.is_there:
-        pytest.skip(f"needs the extra {form.needs.extra}; make ecosystem installs it")
+    form = installed(name)
     there, back = tmp_path / f"there{form.suffixes[0]}", tmp_path / "back.pcapng"
     result = convert(drive, there)
     assert result.exit_code == 0, result.output

@@ -19,7 +19,7 @@ from canbroker.logs.records import Record
 from canbroker.logs.streams import Writer
 from canbroker.model.frame import ERROR, REMOTE, Frame
 from tests.support.full_disk import full_disk
-from tests.support.recordings import BASE_NS, contents, examples, left, recordings
+from tests.support.recordings import BASE_NS, contents, examples, installed, left, recordings
 
 COMPRESSED: Final = [name for name in FORMATS if FORMATS[name].gzip]
 SURVIVING: Final = [
@@ -41,13 +41,6 @@ def kind(request: pytest.FixtureRequest) -> str:
     """The formats that a killed process leaves readable, compressed and not."""
     installed(request.param)
     return str(request.param)
-
-
-def installed(kind: str) -> Format:
-    form = FORMATS[kind.partition(".")[0]]
-    if form.needs is not None and not form.needs.is_there:
-        pytest.skip(f"needs the extra {form.needs.extra}; make ecosystem installs it")
-    return form
 
 
 def written(path: Path, records: list[Record], kind: str | None = None) -> str:
