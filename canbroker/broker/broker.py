@@ -16,7 +16,7 @@ from canbroker.actors.sections import check as check_sections
 from canbroker.backends.configured import check
 from canbroker.broker.callers import Callers
 from canbroker.broker.directory import Directory
-from canbroker.broker.flight_records import FlightRecords
+from canbroker.broker.flight_records import FlightRecords, record_suffix
 from canbroker.broker.leases import Leases
 from canbroker.broker.log_file import LogFile
 from canbroker.broker.premises import Premises
@@ -66,7 +66,7 @@ class Broker:
         self._lock = lock
         self._autostarted = autostarted
         self._config = config.broker if config else BrokerConfig()
-        self._records = FlightRecords(runtime)
+        self._records = FlightRecords(runtime, record_suffix(config))
         self._log_file = LogFile(runtime.log_path)
         self._scheduler = SchedulerSlot(runtime, self._config.log_level)
         sections = check_sections(config) if config else {}

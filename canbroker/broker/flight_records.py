@@ -14,6 +14,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final, NamedTuple
 
+from canbroker.configuration.broker_file import Config
+from canbroker.errors import CanInitializationError
+from canbroker.logs.formats import format_of
 from canbroker.system import clock
 from canbroker.system.entry_points import EntryPoint
 from canbroker.transport.runtime import Runtime
@@ -23,7 +26,6 @@ MAX_RECORDS: Final = 20
 
 #: Seconds before the event.
 RECORDED_S: Final = 10
-_MAX_S: Final = 86_400  # the most that the command accepts
 
 #: A channel that keeps failing gets one record in this time.
 _INTERVAL_NS: Final = 10 * clock.SECOND
@@ -34,6 +36,22 @@ _TOO_LONG_NS: Final = 60 * clock.SECOND
 
 _UNFIT = re.compile(r"[^A-Za-z0-9_.-]+")
 _logger = logging.getLogger(__name__)
+
+
+def record_suffix(config: Config | None) -> str:
+    """The suffix of flight records, which says their format, as the configuration wants it.
+
+    :raises CanInitializationError: the format is unknown or needs a package that is missing;
+        names file and key.
+    """
+    if config is None:
+        return ".log"
+    try:
+        found, compressed = format_of(Path(), config.broker.record_format)
+        found.check_installed()
+    except CanInitializationError as error:
+        raise config.source.fault(("broker", "record_format"), str(error)) from error
+    return found.suffixes[0] + (".gz" if compressed else "")
 
 
 class _Writing(NamedTuple):
@@ -48,13 +66,15 @@ class _Writing(NamedTuple):
 class FlightRecords:
     """The records of a broker's channels. One thread, that of the broker's loop; never waits."""
 
-    def __init__(self, runtime: Runtime) -> None:
+    def __init__(self, runtime: Runtime, suffix: str = ".log") -> None:
+        """:param suffix: of the records' files, as of :func:`record_suffix`."""
         self._address = str(runtime.address)
+        self._suffix = suffix
         self._directory = runtime.records_path
         self._writing: dict[str, _Writing] = {}
         self._began_ns: dict[str, int] = {}
         self._last: dict[str, Path] = {}
-        for path in self._directory.glob("*.part"):  # left by a broker that was killed meanwhile
+        for path in self._directory.glob("*.part*"):  # left by a broker that was killed meanwhile
             path.unlink(missing_ok=True)
 
     def last(self, channel: str) -> str:
@@ -72,9 +92,9 @@ class FlightRecords:
         if channel in self._writing or (began is not None and now - began < _INTERVAL_NS):
             return
         self._began_ns[channel] = now
-        seconds = min(RECORDED_S + (now - since_ns) / clock.SECOND, _MAX_S)
         try:
-            self._writing[channel] = self._start(channel, reason, seconds)
+            since_ns -= RECORDED_S * clock.SECOND
+            self._writing[channel] = self._start(channel, reason, since_ns)
         except OSError as error:  # a full disk, no process: only the record is lost
             _logger.warning("channel %r: no record of %s: %s", channel, reason, error)
 
@@ -94,13 +114,13 @@ class FlightRecords:
             self._end(channel, writing)
         self._writing.clear()
 
-    def _start(self, channel: str, reason: str, seconds: float) -> _Writing:
+    def _start(self, channel: str, reason: str, since_ns: int) -> _Writing:
         self._directory.mkdir(mode=0o700, exist_ok=True)
         at = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
-        path = self._directory / f"{_UNFIT.sub('_', channel)}-{at}-{reason}.log"
-        unfinished = path.with_suffix(".part")
+        path = self._directory / f"{_UNFIT.sub('_', channel)}-{at}-{reason}{self._suffix}"
+        unfinished = path.with_name(f"{path.name.removesuffix(self._suffix)}.part{self._suffix}")
         command = EntryPoint.COMMAND.command(
-            *("record", "--last", f"{seconds:.3f}", "--output", str(unfinished)),
+            *("record", "--since-ns", str(since_ns), "--output", str(unfinished)),
             *("--broker", self._address, "--", channel),
         )
         process = subprocess.Popen(
@@ -126,6 +146,7 @@ class FlightRecords:
             _logger.warning("channel %r: no record: %s", channel, error)
 
     def _prune(self) -> None:
-        records = sorted(self._directory.glob("*.log"), key=lambda path: path.stat().st_mtime_ns)
+        records = [path for path in self._directory.iterdir() if ".part" not in path.suffixes]
+        records.sort(key=lambda path: path.stat().st_mtime_ns)
         for path in records[:-MAX_RECORDS]:
             path.unlink(missing_ok=True)

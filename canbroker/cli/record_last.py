@@ -15,6 +15,7 @@ from canbroker.delivery.tap import Frames
 from canbroker.logs.formats import FORMATS, Format, format_of, open_writer
 from canbroker.logs.records import AT_ONCE, Record
 from canbroker.logs.streams import Writer
+from canbroker.system import clock
 
 
 @click.command("record")
@@ -28,6 +29,7 @@ from canbroker.logs.streams import Writer
     show_default=True,
     help="How far back.",
 )
+@click.option("--since-ns", type=int, hidden=True, help="Or since then, on the monotonic clock.")
 @click.option(
     "-o",
     "--output",
@@ -36,7 +38,9 @@ from canbroker.logs.streams import Writer
     help="Write there; the suffix says the format. Default: standard output.",
 )
 @broker_option
-def last(channel: str, seconds: float, output: Path | None, broker: str | None) -> None:
+def last(
+    channel: str, seconds: float, since_ns: int | None, output: Path | None, broker: str | None
+) -> None:
     """Write the recent frames of a channel.
 
     Without -o, and in a file without a known suffix, they are lines of candump -L. Every channel
@@ -49,6 +53,8 @@ def last(channel: str, seconds: float, output: Path | None, broker: str | None) 
       canbroker record --last 30 can0 -o before-the-fault.blf
       canbroker record virtual.x | grep 451#
     """
+    if since_ns is not None:  # for the broker's flight records: our own start took time, too
+        seconds = max((clock.monotonic_ns() - since_ns) / clock.SECOND, 0)
     with progress(f"read {channel}", None) as advance:
         recent = recent_frames(broker, channel, seconds, advance)
     if output is None:

@@ -52,7 +52,8 @@ class BrokerConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     ``address`` is where the broker listens; ``None`` means the default. Each channel keeps its
     recent frames for clients that missed some, and for recorders: in ``ring_mb`` MiB of memory, and
     for ``ring_s`` seconds at most. A channel passes on ``error_rate`` error frames a second, and
-    the first of each kind; it counts the others.
+    the first of each kind; it counts the others. When a channel fails, its last frames are written
+    to a file in the format ``record_format``, which is named as those of recordings are.
     """
 
     address: str | None = None
@@ -60,6 +61,7 @@ class BrokerConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     ring_mb: int = 16
     ring_s: float = 60.0
     error_rate: int = 100
+    record_format: str = "log"
 
     def __post_init__(self) -> None:
         if self.log_level not in LOG_LEVELS:

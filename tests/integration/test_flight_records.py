@@ -12,11 +12,14 @@ import pytest
 
 from canbroker import Bus, BusState, CanError, Message
 from canbroker.broker.flight_records import MAX_RECORDS, FlightRecords
+from canbroker.logs.formats import open_reader
 from canbroker.logs.reader import LogReader
 from canbroker.system import clock
 from canbroker.system.entry_points import EntryPoint
 from canbroker.transport.runtime import Runtime
 from tests.support.brokers import status_of, wait_until
+from tests.support.commands import run
+from tests.support.ledger import serving
 from tests.support.simulated import Simulated
 
 VIRTUAL = ("x", "virtual")
@@ -61,6 +64,29 @@ def test_of_a_crash(runtime: Runtime) -> None:
         )
         assert f"virtual.x: recorded in {path}" in shown.stdout
     assert f"channel 'virtual.x': its last frames are in {path}" in runtime.log_path.read_text()
+
+
+@pytest.mark.parametrize("kind", ["pcapng", "csv.gz"])
+def test_in_the_format_of_the_configuration(runtime: Runtime, tmp_path: Path, kind: str) -> None:
+    with (
+        serving(runtime, tmp_path, f"[broker]\nrecord_format = '{kind}'\n"),
+        Bus(*VIRTUAL) as bus,
+    ):
+        bus.send_batch(numbered(100), 20)
+        kill_actor(runtime)
+        path = record_of(runtime)
+        assert path.name.endswith(f"Z-crash.{kind}")
+        with open_reader(path) as reader:
+            found = [int.from_bytes(bytes(record.frame.data), "big") for record in reader]
+        assert found == list(range(100))
+
+
+def test_a_format_that_is_unknown_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "bench.toml"
+    file.write_text("[broker]\nrecord_format = 'dat'\n")
+    result = run("serve", "-c", str(file))
+    assert result.returncode == 1
+    assert f"{file}, line 2, broker.record_format: format 'dat' is not one of log" in result.stderr
 
 
 def test_of_an_adapter_that_is_gone_and_of_no_change_of_mode(
@@ -152,7 +178,7 @@ def test_a_channel_that_does_not_answer(runtime: Runtime, caplog: pytest.LogCapt
 def test_what_a_killed_broker_has_left_is_removed(runtime: Runtime) -> None:
     runtime.prepare()
     runtime.records_path.mkdir()
-    for name in ("a.part", "b.log"):
+    for name in ("a.part.log", "b.log"):
         (runtime.records_path / name).touch()
     FlightRecords(runtime).close()
     assert names(runtime.records_path) == {"b.log"}
