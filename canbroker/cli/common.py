@@ -1,4 +1,4 @@
-"""Shared by commands: the options that open a channel, and the running broker."""
+"""Shared by commands: the options that open a channel, and others."""
 
 from __future__ import annotations
 
@@ -8,30 +8,19 @@ import math
 import tomllib
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
+from typing import Any, Final
 
 import click
 
-from canbroker.bus import discovery
-from canbroker.bus.brokers import remote_broker
 from canbroker.client import Bus
 from canbroker.configuration.sources import OWN
 from canbroker.errors import CanInitializationError
 from canbroker.model.filters import EVERYTHING, FilterSet
 from canbroker.model.frame import Frame
 from canbroker.model.message import Message
-from canbroker.transport.calls import NoAnswerError
-from canbroker.transport.runtime import Runtime
-from canbroker.transport.sockets import SharedContext
-from canbroker.wire import control
-
-if TYPE_CHECKING:
-    from canbroker.bus.remote import Met
 
 #: Arguments of ``Bus`` that are not parameters of an interface, including ``self``.
 _OWN_ARGUMENTS: Final = OWN.union(inspect.signature(Bus.__init__).parameters)
-
-_T = TypeVar("_T")
 
 
 class NotNegative(click.FloatRange):
@@ -153,69 +142,6 @@ def parameter(text: str) -> tuple[str, Any]:
 def outgoing(frame: Frame) -> Message:
     """The frame as a message to send."""
     return Message.from_frame(frame, None, is_rx=False)
-
-
-class RunningBroker:
-    """A broker that runs: one of this host, or one behind a gateway. Never starts one.
-
-    ``name``: what to call it. ``context``: to reach it, and its actors, as its status names them.
-    """
-
-    def __init__(self, address: str | None) -> None:
-        """:raises CanInitializationError: none runs at ``address``, or it cannot be reached."""
-        self.context = SharedContext()
-        self._remote = remote_broker(address, self.context)
-        self.runtime: Runtime | None = None
-        if self._remote is not None:
-            self.name = self._remote.place.describe_broker()
-            return
-        self.runtime = Runtime.at(address)
-        if not discovery.is_running(self.runtime):
-            raise CanInitializationError(f"no broker at {self.runtime.address}")
-        self.name = self.runtime.place.describe_broker()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._remote is not None:
-            self._remote.close()
-        self.context.close()
-
-    @property
-    def met(self) -> Met | None:
-        """What it has said of its clock; ``None`` if it is ours."""
-        return None if self._remote is None else self._remote.meet()
-
-    def status(self) -> control.BrokerStatus:
-        """Its status, with the addresses by which we reach its actors.
-
-        :raises CanError: as :meth:`ask`.
-        """
-        status = self.ask("status", control.BrokerStatus)
-        if self._remote is not None:
-            reached = self._remote.reached
-            status.scheduler.control = str(reached(status.scheduler.control))
-            for channel in status.channels:
-                channel.stream = str(reached(channel.stream))
-                channel.transmit = str(reached(channel.transmit))
-                channel.control = str(reached(channel.control))
-        return status
-
-    def ask(self, method: str, result: type[_T], timeout: float = 5.0) -> _T:
-        """Its answer to a method without parameters.
-
-        :raises CanError: the answer is an error, or there is none within ``timeout`` seconds.
-        """
-        nothing = control.Params()
-        if self.runtime is None:
-            if self._remote is None:
-                raise CanInitializationError("the broker is not open")
-            return self._remote.ask(method, nothing, result, 2 * timeout)
-        try:
-            return discovery.ask(self.context, self.runtime, method, nothing, result, timeout)
-        except NoAnswerError as error:
-            raise NoAnswerError(f"{self.name} does not answer") from error
 
 
 def _scalar(text: str) -> str | int | float | bool:

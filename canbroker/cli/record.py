@@ -8,9 +8,10 @@ from typing import Any, Final
 import click
 
 from canbroker.bus.recording import start_recording, stop_recording
-from canbroker.cli.common import NotNegative, Opener, RunningBroker, broker_option, opens_channels
+from canbroker.cli.common import NotNegative, Opener, broker_option, opens_channels
 from canbroker.cli.record_last import last
 from canbroker.cli.tables import recording_notes, recordings_table, terminal
+from canbroker.view.running import RunningBroker
 
 _OF_LAST: Final = "last"
 

@@ -11,14 +11,16 @@ import click
 import msgspec
 import psutil
 
-from canbroker.cli.common import RunningBroker, broker_option
+from canbroker.cli.common import broker_option
 from canbroker.cli.tables import ProcessUse, show, terminal
-from canbroker.cli.tasks import running_tasks, show_tasks
+from canbroker.cli.tasks import show_tasks
 from canbroker.errors import CanError
 from canbroker.system import clock
 from canbroker.transport.address import parse_address
 from canbroker.transport.calls import call
 from canbroker.transport.sockets import Context
+from canbroker.view.running import RunningBroker
+from canbroker.view.tasks import running_tasks
 from canbroker.wire import WireError, control
 from canbroker.wire.tasks import ListTasks, RepeatCounts, TaskList
 

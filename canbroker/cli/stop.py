@@ -8,10 +8,11 @@ from typing import Final
 import click
 
 from canbroker.bus.discovery import is_running
-from canbroker.cli.common import RunningBroker, broker_option
+from canbroker.cli.common import broker_option
 from canbroker.errors import CanError, CanOperationError, CanTimeoutError
 from canbroker.system import clock
 from canbroker.transport.runtime import Runtime
+from canbroker.view.running import RunningBroker
 from canbroker.wire import control
 
 #: The broker gives its actors 3 s before it kills them.

@@ -120,7 +120,7 @@ class Source(Protocol):
 class Feed:
     """One channel of a :class:`Tap`. One thread; nothing here waits.
 
-    ``clock``: the adapter's own, if it stamps the frames, as the last state says.
+    ``state``: the channel's last one, ``None`` before the first.
     """
 
     def __init__(self, channel: str, source: Source) -> None:
@@ -130,7 +130,7 @@ class Feed:
         """
         self.channel = channel
         self.ended = False
-        self.clock: AdapterClock | None = None
+        self.state: StateEvent | None = None
         self._source = source
         self._dropped = source.dropped_upstream
         self._epoch = 0  # of the last state
@@ -140,6 +140,11 @@ class Feed:
         self._ending = ""  # why the channel is about to end
         self._refused = Throttle(_logger)
         source.follow_state()
+
+    @property
+    def clock(self) -> AdapterClock | None:
+        """The adapter's own, if it stamps the frames, as the last state says."""
+        return None if self.state is None else self.state.clock
 
     @property
     def sockets(self) -> Sequence[Socket]:
@@ -207,7 +212,7 @@ class Feed:
         state = event.payload
         if not isinstance(state, StateEvent):
             return
-        self.clock = state.clock
+        self.state = state
         is_first = not self._epoch
         if event.epoch != self._epoch:  # another actor, which counts from 0
             self._epoch, self._interruptions = event.epoch, state.interruptions if is_first else 0

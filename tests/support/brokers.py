@@ -14,12 +14,12 @@ import psutil
 import pytest
 
 from canbroker.bus import discovery
-from canbroker.cli.tasks import running_tasks
 from canbroker.system.entry_points import EntryPoint
 from canbroker.system.lock import BrokerLock
 from canbroker.transport.calls import NoAnswerError
 from canbroker.transport.runtime import Runtime
 from canbroker.transport.sockets import Context
+from canbroker.view.tasks import running_tasks
 from canbroker.wire import control
 from canbroker.wire.tasks import TaskStatus
 
