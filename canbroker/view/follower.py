@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Final, Self
 
 from canbroker.bus.tapping import Tappable, TappedBus
-from canbroker.delivery.tap import Tap
+from canbroker.delivery.tap import Event, Tap
 from canbroker.system import clock
 from canbroker.view.channel import ChannelView
 
@@ -25,13 +26,21 @@ class Follower:
     ``view`` is read, and its table ticked, with ``lock`` held.
     """
 
-    def __init__(self, name: str, bus: Tappable) -> None:
-        """``name``: what to call the channel.
-
+    def __init__(
+        self,
+        name: str,
+        bus: Tappable,
+        on_events: Callable[[Sequence[Event]], object] | None = None,
+    ) -> None:
+        """
+        :param name: what to call the channel.
+        :param on_events: is called with the events after the view has them, in the thread and with
+            ``lock`` held.
         :raises CanOperationError: no file descriptor is left.
         """
         self.view = ChannelView(name)
         self.lock = threading.Lock()
+        self._on_events = on_events
         self._tapped = TappedBus(name, bus)
         self._tap = Tap([self._tapped.feed])
         self._closing = threading.Event()
@@ -63,4 +72,6 @@ class Follower:
             with self.lock:
                 self.view.apply(events, clock.monotonic_ns())
                 self.view.note_state(self._tapped.feed.state)
+                if events and self._on_events is not None:
+                    self._on_events(events)
             self._closing.wait(_PACE_S)

@@ -8,6 +8,7 @@ import signal
 import pytest
 
 from canbroker import Bus, Message
+from canbroker.delivery.tap import Event, Frames
 from canbroker.system import clock
 from canbroker.transport.runtime import Runtime
 from canbroker.view.follower import Follower
@@ -25,9 +26,10 @@ def counts(follower: Follower) -> dict[int, int]:
 
 
 def test_a_follower_counts_what_was_sent_and_hears_states(runtime: Runtime) -> None:
+    heard: list[Event] = []
     with (
         Bus("x", "virtual", bitrate=500_000) as sender,
-        Follower("x", Bus("x", "virtual", bitrate=500_000)) as follower,
+        Follower("x", Bus("x", "virtual", bitrate=500_000), heard.extend) as follower,
     ):
         sender.send_batch([message(0x100 + number % 10) for number in range(1000)], timeout=20)
         expected = {0x100 + number: 100 for number in range(10)}
@@ -38,6 +40,8 @@ def test_a_follower_counts_what_was_sent_and_hears_states(runtime: Runtime) -> N
             follower.view.table.tick(clock.monotonic_ns())
     assert state is not None
     assert state.bitrate == 500_000
+    frames = [event.frames for event in heard if isinstance(event, Frames)]
+    assert sum(map(len, frames)) == 1000
     assert {row.is_sent for row in follower.view.table.rows.values()} == {True}
 
 

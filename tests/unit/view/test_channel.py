@@ -6,6 +6,7 @@ from canbroker.delivery.order import Loss, Place
 from canbroker.delivery.tap import (
     Dropped,
     Ended,
+    Event,
     Frames,
     Interrupted,
     Missed,
@@ -21,7 +22,7 @@ from canbroker.wire.stream import StateEvent
 def test_frames_go_into_the_table_and_the_rest_is_counted() -> None:
     view = ChannelView("x")
     frames = [EchoFrame(1, 0x100, 0, b"", None), EchoFrame(2, 0x100, 0, b"", None)]
-    events = [
+    events: list[Event] = [
         Frames("x", frames),
         Missed("x", Loss(1, 10, 3, "too slow")),
         Missed("x", Loss(1, 20, None, "gone")),
