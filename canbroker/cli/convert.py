@@ -16,8 +16,9 @@ from canbroker.cli import Failure
 from canbroker.cli.progress import file_progress
 from canbroker.logs import converting
 from canbroker.logs.files import replacing
-from canbroker.logs.formats import FORMATS, Needs, format_of, open_reader, open_writer
+from canbroker.logs.formats import FORMATS, format_of, open_reader, open_writer
 from canbroker.logs.streams import Reader
+from canbroker.signals import load_databases
 
 
 class _Interrupt:
@@ -130,10 +131,8 @@ def _copied(reader: Reader, target: Path, advance: Callable[[int], bool]) -> lis
 
 def _decoded(database: Path) -> Work:
     """Work that decodes signals by this database."""
-    Needs("cantools", "signals").check("--dbc")
+    decoder = load_databases([database])
     from canbroker.logs import signals  # noqa: PLC0415 - needs an extra
-
-    decoder = signals.Decoder.load(database)
 
     def decode(reader: Reader, target: Path, advance: Callable[[int], bool]) -> list[str]:
         kind: Literal["csv", "parquet"] = "csv" if target.suffix.lower() == ".csv" else "parquet"

@@ -11,14 +11,13 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Literal, NamedTuple, Self
 
-import cantools
 from cantools.database import Message
 
-from canbroker.errors import CanInitializationError
 from canbroker.logs.formats import FORMATS
 from canbroker.logs.records import Record
 from canbroker.logs.signal_tables import Column, CsvTable, ParquetTable, Table
-from canbroker.model.frame import ERROR, EXTENDED, REMOTE, Frame
+from canbroker.model.frame import ERROR, REMOTE, Frame
+from canbroker.signals.decoder import UNDECODABLE, Decoder
 from canbroker.system import clock
 
 #: Each has a file open, of which a process may have 1,024.
@@ -30,52 +29,6 @@ _DAY_NS: Final = 24 * 3600 * clock.SECOND
 _NAMED: Final = 5
 
 _log = logging.getLogger(__name__)
-
-
-class Decoder:
-    """Finds the message of a frame: by its identifier, or by its PGN if the database says J1939."""
-
-    def __init__(self, name: str, messages: Sequence[Message]) -> None:
-        """``name``: the database's, for files."""
-        self.name = name
-        self.messages = messages
-        self._by_identifier = {
-            (message.frame_id, message.is_extended_frame): message
-            for message in messages
-            if message.protocol != "j1939"
-        }
-        self._by_pgn = {
-            _pgn(message.frame_id): message for message in messages if message.protocol == "j1939"
-        }
-
-    @classmethod
-    def load(cls, path: Path) -> Decoder:
-        """:raises CanInitializationError: the file cannot be read, or is not a database."""
-        try:
-            found: Any = cantools.database.load_file(path)
-        except OSError as error:
-            raise CanInitializationError(f"cannot read {path}: {error.strerror}") from error
-        except (cantools.database.UnsupportedDatabaseFormatError, cantools.Error) as error:
-            why = " ".join(str(error).split())
-            raise CanInitializationError(f"{path} is not a database: {why}") from error
-        if not isinstance(found, cantools.database.Database):
-            raise CanInitializationError(f"{path} describes diagnostics, not messages")
-        return cls(path.name, found.messages)
-
-    def message(self, frame: Frame) -> Message | None:
-        """The message that a frame carries, or ``None`` if the database does not have it."""
-        is_extended = bool(frame.flags & EXTENDED)
-        message = self._by_identifier.get((frame.arbitration_id, is_extended))
-        if message is None and is_extended and self._by_pgn:
-            message = self._by_pgn.get(_pgn(frame.arbitration_id))
-        return message
-
-
-def _pgn(identifier: int) -> int:
-    """J1939's parameter group number of a 29-bit identifier (SAE J1939-21)."""
-    number = identifier >> 8 & 0x3FFFF
-    is_addressed = (identifier >> 16 & 0xFF) < 240  # then the lowest byte is the destination
-    return number & 0x3FF00 if is_addressed else number
 
 
 def columns_of(message: Message) -> list[Column]:
@@ -202,7 +155,7 @@ class Lake:
         """The signals' values, or ``None``, counted, if the data is not that of the message."""
         try:
             values: Any = message.decode(bytes(frame.data), decode_choices=False)
-        except (cantools.Error, ValueError, LookupError, NotImplementedError) as error:
+        except UNDECODABLE as error:
             if not self._undecoded[message.name]:
                 _log.info("%s does not decode: %s", message.name, error)
             self._undecoded[message.name] += 1

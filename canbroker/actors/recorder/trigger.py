@@ -5,13 +5,13 @@ from __future__ import annotations
 import operator
 import re
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any, Final, NamedTuple, TypeAlias
 
 from canbroker.errors import CanInitializationError
 from canbroker.logs.candump import parse_dump_filters
 from canbroker.model.filters import EVERYTHING, Filter, FilterSet
 from canbroker.model.frame import ERROR, EXTENDED, MAX_EXTENDED_ID, MAX_STANDARD_ID, Frame
+from canbroker.signals import load_databases
 
 #: Whether a frame fulfils the condition.
 Condition: TypeAlias = Callable[[Frame], bool]
@@ -121,13 +121,7 @@ def _has(message: Any, signal: _Signal) -> bool:
 def _comparison(signal: _Signal, database: str) -> Condition:
     if not database:
         raise CanInitializationError(f"the trigger names signal {signal.name!r}: give a database")
-    try:
-        from canbroker.logs.signals import Decoder  # noqa: PLC0415 - of an extra
-    except ImportError as error:
-        raise CanInitializationError(
-            "triggers on signals need the package cantools: pip install 'canbroker[signals]'"
-        ) from error
-    decoder = Decoder.load(Path(database))
+    decoder = load_databases([database])
     messages = [message for message in decoder.messages if _has(message, signal)]
     if not messages:
         name = f"{signal.message}.{signal.name}" if signal.message else signal.name

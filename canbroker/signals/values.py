@@ -1,0 +1,50 @@
+"""Decoded messages and their signals, and how they are written."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+
+class SignalValue(NamedTuple):
+    """A signal of a frame.
+
+    ``value`` is a number in ``unit`` (empty: none). ``label``: what the database calls this value,
+    if it is one of an enumeration.
+    """
+
+    name: str
+    value: int | float
+    label: str | None = None
+    unit: str = ""
+
+    def __str__(self) -> str:
+        if self.label is not None:
+            return self.label
+        return f"{self.value} {self.unit}" if self.unit else str(self.value)
+
+
+class Decoded(NamedTuple):
+    """What a frame says.
+
+    ``message``: its name. ``signals``: in the order of the database; of a multiplexed message,
+    those that the frame has. ``problem``: why the data is not that of the message, which then has
+    no signals. ``contained``: the messages in the frame if it is a container; ``signals`` has
+    theirs, too, as ``MESSAGE.SIGNAL``.
+    """
+
+    message: str
+    signals: tuple[SignalValue, ...] = ()
+    problem: str = ""
+    contained: tuple[Decoded, ...] = ()
+
+    def __str__(self) -> str:
+        """As ``cantools decode --single-line`` writes it, without the blank before it."""
+        if self.contained:
+            return f"{self.message}({', '.join(map(_contained, self.contained))})"
+        if self.problem:
+            return self.problem
+        return f"{self.message}({', '.join(f'{each.name}: {each}' for each in self.signals)})"
+
+
+def _contained(decoded: Decoded) -> str:
+    return decoded.problem or f" {decoded}"
