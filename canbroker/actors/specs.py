@@ -59,12 +59,14 @@ class RecorderSpec(ActorSpec, frozen=True, kw_only=True, tag="recorder"):
 
 
 class Totals(NamedTuple):
-    """What is in files: frames and bytes; and how many frames are lost, as far as that is known."""
+    """What is in files: frames and bytes. Frames that are not: how many are lost, as far as that is
+    known, and ``unfit``, as their format cannot hold them."""
 
     files: int = 0
     frames: int = 0
     bytes: int = 0
     lost: int = 0
+    unfit: int = 0
 
     def plus(self, other: Totals) -> Totals:
         return Totals(*map(add, self, other))

@@ -10,7 +10,7 @@ import click
 from canbroker.bus.recording import start_recording, stop_recording
 from canbroker.cli.common import NotNegative, Opener, broker_option, opens_channels
 from canbroker.cli.record_last import last
-from canbroker.cli.tables import recording_notes, recordings_table, terminal
+from canbroker.cli.tables import recording_notes, recordings_table, terminal, unfit_frames
 from canbroker.view.running import RunningBroker
 
 _OF_LAST: Final = "last"
@@ -159,6 +159,8 @@ def stop(name: str, broker: str | None) -> None:
         f"recording {name!r}: {ended.frames:,} frames in {ended.files} files, {ended.lost} lost; "
         f"the last file is {ended.file}"
     )
+    if ended.unfit:
+        click.echo(unfit_frames(ended))
 
 
 @record.command("list")

@@ -237,12 +237,21 @@ def recordings_table(recordings: Sequence[RecordingStatus]) -> Table:
 
 
 def recording_notes(recordings: Sequence[RecordingStatus]) -> list[Text]:
-    """What keeps recordings from recording."""
-    return [
+    """What keeps recordings from recording, and frames that their formats leave out."""
+    notes = [
         cell(f"{each.name}: {each.trouble or each.reason}", "red")
         for each in recordings
         if each.trouble or each.reason
     ]
+    notes += [
+        cell(f"{each.name}: {unfit_frames(each)}", "yellow") for each in recordings if each.unfit
+    ]
+    return notes
+
+
+def unfit_frames(recording: RecordingStatus) -> str:
+    """What to say of frames that the format of a recording cannot hold."""
+    return f"{recording.unfit:,} frames are in no file, as {recording.format} cannot hold them"
 
 
 def _leases(status: control.BrokerStatus) -> Table:

@@ -13,7 +13,9 @@ from typing import Final
 
 import pytest
 
-from canbroker import Bus, Message
+from canbroker import Bus, Message, recording
+from canbroker.actors.recorder.side_file import read_all
+from canbroker.logs.formats import open_reader
 from canbroker.model.frame import Frame
 from canbroker.transport.runtime import Runtime
 from tests.support.brokers import status_of, wait_until
@@ -80,10 +82,13 @@ def is_full(outsider: Node) -> bool:
 
 @pytest.mark.skipif("CAN_VM" not in os.environ, reason="sets the clock: only in tools/can-vm")
 @pytest.mark.parametrize("step", [HOUR_S, -HOUR_S])
-def test_the_clock_jumps(runtime: Runtime, step: int) -> None:
+def test_the_clock_jumps(runtime: Runtime, tmp_path: Path, step: int) -> None:
     bus = (VCAN, "socketcan")
     with ExitStack() as stack:
         receiver = stack.enter_context(Receiver(bus))
+        (channel,) = status_of(runtime).channels
+        recorder = stack.enter_context(ExitStack())
+        recorder.enter_context(recording(channel.name, tmp_path, name="r"))
         senders = [Sender(bus, 0x100, 100), Sender(bus, 0x200, 100, timeout=10)]
         for sender in senders:
             stack.enter_context(sender).start()
@@ -105,6 +110,14 @@ def test_the_clock_jumps(runtime: Runtime, step: int) -> None:
         end_traffic(own)
         received = receiver.account()
         status = status_of(runtime)
+        recorder.close()
+    (side,) = read_all(tmp_path, "r")
+    way = "forward" if step > 0 else "back"
+    clocks = [note.text for note in side.notes if note.what == "clock"]
+    assert f"the clock of this host was set {way} by 3600." in clocks[0]
+    assert side.lost == 0
+    for identifier, account in zip((0x100, 0x200), accounts, strict=True):
+        assert reconcile(account, numbers(tmp_path / side.file, identifier)) == 0
     assert (received.lost, received.restarts, received.errors) == (0, 0, [])
     for identifier, account in zip((0x100, 0x200), accounts, strict=True):
         assert account.failed == 0
@@ -130,3 +143,10 @@ def flow(bus: Bus, seconds: float) -> None:
 def jump(seconds: int) -> None:
     """Sets the wall clock; the monotonic one goes on."""
     time.clock_settime(time.CLOCK_REALTIME, time.time() + seconds)
+
+
+def numbers(path: Path, identifier: int) -> list[int]:
+    """Those of the ledger's frames with this identifier in a recorded file, in its order."""
+    with open_reader(path) as reader:
+        frames = [record.frame for record in reader if record.frame.arbitration_id == identifier]
+    return [int.from_bytes(bytes(frame.data), "big") for frame in frames]

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 import resource
+import shutil
 import signal
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import pytest
 
@@ -27,6 +28,10 @@ channels = ["x"]
 directory = "out"
 """
 
+#: Begins a command that is subject to the modes of files, also if root runs it.
+WITHOUT_OVERRIDE: Final = (
+    ("setpriv", "--bounding-set=-dac_override,-dac_read_search") if os.geteuid() == 0 else ()
+)
 
 record = partial(run, "record")
 
@@ -177,3 +182,46 @@ def test_a_full_disk_stops_the_recording_and_not_the_channel(
         bus.send_batch([message(number) for number in range(3000, 3100)], timeout=20)
     found = recorded(tmp_path, "r")
     assert (found.numbers, found.lost) == (list(range(3100)), 0)
+
+
+def test_a_directory_that_may_not_be_written_and_one_that_is_removed(
+    runtime: Runtime, tmp_path: Path
+) -> None:
+    """The file that is open can still be written; that of its state, beside it, cannot."""
+    out = tmp_path / "out"
+    with (
+        serving(runtime, tmp_path, CONFIG, within=WITHOUT_OVERRIDE),
+        Bus("x", "virtual") as bus,
+    ):
+        wait_until(lambda: is_recording(runtime), "it records", timeout=30)
+        bus.send_batch([message(number) for number in range(100)], timeout=20)
+        out.chmod(0o500)
+        bus.send_batch([message(number) for number in range(100, 200)], timeout=20)
+        wait_until(lambda: "Permission denied" in status(runtime).trouble, "it is said", timeout=30)
+        bus.send_batch([message(number) for number in range(200, 300)], timeout=20)
+        out.chmod(0o700)
+        wait_until(lambda: not status(runtime).trouble, "it goes on", timeout=30)
+        bus.send_batch([message(number) for number in range(300, 400)], timeout=20)
+        assert "400 frames" in record("stop", "r").stdout
+        found = recorded(out, "r")
+        assert (found.numbers, found.lost) == (list(range(400)), 0)
+        began = record("start", "s", "-c", "x", "-o", str(out))
+        assert (began.returncode, began.stderr) == (0, "")
+        shutil.rmtree(out)
+        bus.send_batch([message(number) for number in range(100)], timeout=20)
+        assert "100 frames" in record("stop", "s").stdout
+    found = recorded(out, "s")
+    assert (found.numbers, found.lost) == (list(range(100)), 0)
+
+
+def test_what_a_format_cannot_hold_is_said(runtime: Runtime, tmp_path: Path) -> None:
+    pytest.importorskip("can", reason="needs the extra python-can")
+    with Bus("x", "virtual", fd=True) as bus:
+        with recording("virtual.x", tmp_path, name="r", format="trc"):
+            bus.send_batch([message(number) for number in range(3)], timeout=20)
+            bus.send(Message(arbitration_id=2, is_fd=True, data=bytes(12)), timeout=10)
+            wait_until(lambda: status(runtime).unfit, "it has arrived", timeout=30)
+            assert "r: 1 frames are in no file, as trc cannot hold them" in record("list").stdout
+        found = recorded(tmp_path, "r")
+    assert (found.numbers, found.lost) == ([0, 1, 2], 0)
+    assert (found.sides[0].unfit, "FD frames (1)" in found.sides[0].left_out) == (1, True)

@@ -98,7 +98,8 @@ class Output:
         side = self._unfinished if file is None else file.side
         if side is None:
             return Totals()
-        return Totals(1, side.frames, side.bytes if file is None else file.size, side.lost)
+        size = side.bytes if file is None else file.size
+        return Totals(1, side.frames, size, side.lost, side.unfit)
 
     @property
     def places(self) -> Mapping[str, Place]:
@@ -350,4 +351,4 @@ def _records(channel: str, frames: Sequence[EchoFrame], first: int) -> list[Reco
 
 
 def _totals(side: SideFile) -> Totals:
-    return Totals(1, side.frames, side.bytes, side.lost)
+    return Totals(1, side.frames, side.bytes, side.lost, side.unfit)
