@@ -11,6 +11,7 @@ import msgspec
 from canbroker.actors.kinds import Beat
 from canbroker.actors.lifelines import Lifelines
 from canbroker.actors.recorder.channels import Beginning, Channels
+from canbroker.actors.recorder.output import SYNC_NS
 from canbroker.actors.recorder.recording import Recording
 from canbroker.actors.specs import RecorderSpec
 from canbroker.delivery.order import Loss, Place
@@ -28,6 +29,9 @@ _IDLE_S: Final = 0.2
 
 #: When what could not be written is tried again.
 _RETRY_NS: Final = 2 * clock.SECOND
+
+#: After so long without a failure it goes on: each file is synced earlier than that.
+_SURE_NS: Final = 2 * SYNC_NS
 
 _BEAT_NS: Final = clock.SECOND
 
@@ -54,8 +58,12 @@ class RecorderActor:
         self._name = spec.name
         self._channels = Channels(spec.name, spec.options, spec.address)
         self._recording = Recording(spec.name, spec.options, self._channels.before)
-        self._trouble = ""  # why nothing can be written now
+        self._trouble = (
+            ""  # why files were given up, until others are written
+        )
+        self._gave_up = False
         self._retry_at = 0
+        self._sure_at = 0
         self._beat_at = 0
         try:
             self._open()
@@ -95,7 +103,7 @@ class RecorderActor:
     def _step(self, now_ns: int) -> bool:
         """Reads and writes once; returns whether there were frames. It may wait."""
         try:
-            if self._trouble:
+            if self._gave_up:
                 return self._try_again(now_ns)
             for each in self._channels.poll(self._recording.places):
                 self._begin(each)
@@ -106,6 +114,9 @@ class RecorderActor:
         except OSError as error:
             self._give_up(error)
             return True
+        if self._trouble and now_ns >= self._sure_at:
+            _logger.warning("recording %r goes on", self._name)
+            self._trouble = ""
         return bool(events)
 
     def _begin(self, each: Beginning) -> None:
@@ -115,7 +126,7 @@ class RecorderActor:
         reason = _reason(error)
         if reason != self._trouble:
             _logger.error("recording %r: %s", self._name, reason)
-        self._trouble = reason
+        self._trouble, self._gave_up = reason, True
         self._retry_at = clock.monotonic_ns() + _RETRY_NS
         self._recording.give_up()
 
@@ -123,8 +134,8 @@ class RecorderActor:
         if now_ns >= self._retry_at:
             self._recording.go_on(self._trouble)
             self._channels.go_back(self._recording.places)
-            _logger.warning("recording %r goes on", self._name)
-            self._trouble = ""
+            self._gave_up = False
+            self._sure_at = now_ns + _SURE_NS
         return True
 
     def _beat(self, beat: Beat) -> None:
@@ -143,7 +154,7 @@ class RecorderActor:
             self._channels.release()
         deadline = clock.monotonic_ns() + (_LAST_NS if stopped else _LAST_OF_BROKER_NS)
         try:
-            if self._trouble:
+            if self._gave_up:
                 self._retry_at = 0
                 self._try_again(clock.monotonic_ns())
             while self._unread() and clock.monotonic_ns() < deadline:
@@ -151,6 +162,7 @@ class RecorderActor:
             for channel, place in self._unread().items():
                 self._note_unread(channel, place)
             self._recording.close(last_words or "the broker is gone", stopped=stopped)
+            self._trouble = ""
         except OSError as error:
             self._give_up(error)
 
