@@ -48,6 +48,7 @@ from canbroker.delivery.publisher import Publisher
 from canbroker.delivery.replayer import Replayer
 from canbroker.delivery.ring import Ring, anonymous
 from canbroker.system import clock
+from canbroker.system.imports import without
 from canbroker.system.priority import RealTime
 from canbroker.transport.address import parse_ipc
 from canbroker.transport.sockets import Context
@@ -78,8 +79,10 @@ class ChannelActor:
 
     def __init__(self, spec: ChannelSpec) -> None:
         self._spec = spec
-        self._options = parse_options(spec.interface, spec.parameters)
-        self._backend: Backend | None = open_backend(spec.interface, self._options)
+        # python-can imports it for MF4 files, and it takes seconds: it imports pandas.
+        with without("asammdf"):
+            self._options = parse_options(spec.interface, spec.parameters)
+            self._backend: Backend | None = open_backend(spec.interface, self._options)
         self._options = self._backend.reopening or self._options
         self._wiring = Wiring(spec.name, time.time_ns())
         self._context = Context()

@@ -58,9 +58,7 @@ class RecorderActor:
         self._name = spec.name
         self._channels = Channels(spec.name, spec.options, spec.address)
         self._recording = Recording(spec.name, spec.options, self._channels.before)
-        self._trouble = (
-            ""  # why files were given up, until others are written
-        )
+        self._trouble = ""  # why files were given up, until others are written
         self._gave_up = False
         self._retry_at = 0
         self._sure_at = 0
