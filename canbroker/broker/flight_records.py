@@ -7,7 +7,6 @@ of frames takes a second of processor time, which a thread would take from the b
 from __future__ import annotations
 
 import logging
-import os
 import re
 import subprocess
 from datetime import UTC, datetime
@@ -19,6 +18,7 @@ from canbroker.errors import CanInitializationError
 from canbroker.logs.formats import format_of
 from canbroker.system import clock
 from canbroker.system.entry_points import EntryPoint
+from canbroker.system.priority import lower_priority
 from canbroker.transport.runtime import Runtime
 
 #: The newest records of all channels are kept, this many; older ones are removed.
@@ -30,8 +30,6 @@ RECORDED_S: Final = 10
 #: A channel that keeps failing gets one record in this time.
 _INTERVAL_NS: Final = 10 * clock.SECOND
 
-#: Records are less urgent than the events that cause them.
-_NICE: Final = 10
 _TOO_LONG_NS: Final = 60 * clock.SECOND
 
 _UNFIT = re.compile(r"[^A-Za-z0-9_.-]+")
@@ -126,8 +124,7 @@ class FlightRecords:
         process = subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
         )
-        if hasattr(os, "setpriority"):
-            os.setpriority(os.PRIO_PROCESS, process.pid, _NICE)
+        lower_priority(process.pid)
         return _Writing(process, path, unfinished, clock.monotonic_ns())
 
     def _end(self, channel: str, writing: _Writing) -> None:
@@ -138,7 +135,7 @@ class FlightRecords:
                 _logger.warning("channel %r: no record: %s", channel, said)
                 writing.unfinished.unlink(missing_ok=True)
                 return
-            writing.unfinished.rename(writing.path)
+            writing.unfinished.replace(writing.path)
             self._last[channel] = writing.path
             _logger.warning("channel %r: its last frames are in %s", channel, writing.path)
             self._prune()

@@ -10,7 +10,7 @@ import msgspec
 from canbroker.broker import handover
 from canbroker.broker.slots import ChannelSlot, Client
 from canbroker.system import clock
-from canbroker.system.processes import start_of
+from canbroker.system.processes import same_start, start_of
 from canbroker.transport.runtime import Runtime
 
 #: Changes of clients are written this often; changes of channels at once.
@@ -27,7 +27,7 @@ class Member(msgspec.Struct):
 
     def lives(self) -> bool:
         """Whether its process still runs."""
-        return self.started is not None and start_of(self.pid) == self.started
+        return self.started is not None and same_start(start_of(self.pid), self.started)
 
 
 class Entry(msgspec.Struct):

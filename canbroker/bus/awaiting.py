@@ -6,15 +6,16 @@ is cancelled therefore has neither taken a message nor sent its frame.
 
 from __future__ import annotations
 
-import os
+import functools
 from collections.abc import AsyncIterator
 from copy import copy
 from typing import TYPE_CHECKING, Any, Final, Protocol, Self
 
+from canbroker.bus.watching import add_reader, remove_reader
 from canbroker.errors import CanOperationError, CanTimeoutError
 from canbroker.model.message import Message
 from canbroker.system import clock
-from canbroker.system.handles import Handle
+from canbroker.system.handles import duplicated
 
 if TYPE_CHECKING:
     import asyncio
@@ -113,13 +114,13 @@ async def _readable(loop: asyncio.AbstractEventLoop, descriptor: int, timeout: f
         return
     # A duplicate: a loop allows one reader per descriptor, and several tasks may wait. It also
     # keeps the number from being reused for another file when the bus is closed meanwhile.
-    own = Handle(os.dup, descriptor)
+    own = duplicated(descriptor)
     happened = loop.create_future()
-    loop.add_reader(own.fileno(), _mark_done, happened)
+    add_reader(loop, own.fileno(), functools.partial(_mark_done, happened))
     try:
         await asyncio.wait([happened], timeout=timeout)
     finally:
-        loop.remove_reader(own.fileno())
+        remove_reader(loop, own.fileno())
         own.close()
 
 

@@ -8,13 +8,13 @@ from __future__ import annotations
 import atexit
 import functools
 import logging
-import os
 import warnings
 import weakref
 from collections.abc import Callable
 from typing import Any, Protocol
 
 from canbroker.errors import CanError
+from canbroker.system import handles
 from canbroker.system.undisturbed import in_background
 
 _logger = logging.getLogger("canbroker.bus")
@@ -57,8 +57,7 @@ def opened(owned: Owned) -> None:
     if not _registered:
         _registered.append(True)
         atexit.register(_end_all)
-        if hasattr(os, "register_at_fork"):
-            os.register_at_fork(after_in_child=_forked)
+        handles.register(in_child=_forked)
 
 
 def closed(owned: Owned) -> None:

@@ -12,6 +12,7 @@ from canbroker.bus.channel_watch import ChannelWatch
 from canbroker.bus.life import Life
 from canbroker.bus.turns import Turns
 from canbroker.bus.values import Membership, Receiving
+from canbroker.bus.watching import watch
 from canbroker.delivery.asker import Asker
 from canbroker.delivery.order import SLOW, Loss
 from canbroker.delivery.subscriber import Identity, Subscriber
@@ -292,7 +293,7 @@ class Reception:
     def _descriptor(self) -> int:
         self._check_open()
         if self._readiness is None:
-            self._readiness = Readiness(self.wake)
+            self._readiness = Readiness(self.wake, watch())
         self._readiness.watch(self.subscriber.sockets)
         return self._readiness.fileno()
 

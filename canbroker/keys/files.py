@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Final
 
 from canbroker.errors import CanInitializationError
+from canbroker.system.files import NONBLOCK, effective_user, lock_now
 from canbroker.system.toml_file import MAX_FILE_BYTES
 
 #: How long a command waits for another one that changes files, and how often it looks.
@@ -75,7 +76,7 @@ def create(path: Path, text: str) -> None:
 
     :raises CanInitializationError: it is there already, or cannot be written; then it is not there.
     """
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:
@@ -103,28 +104,21 @@ def locked(path: Path) -> Iterator[None]:
     :raises CanInitializationError: the directory cannot be made or written, others may write it,
         or another command has been writing for 10 s.
     """
-    import fcntl  # noqa: PLC0415 - POSIX only; Windows would lock with msvcrt.locking here
-
     folder = path.parent
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         _check_directory(folder)
-        descriptor = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        descriptor = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT, 0o600)
     except OSError as error:
         raise CanInitializationError(f"cannot write to {folder}: {error.strerror}") from error
     try:
         deadline = time.monotonic() + _LOCK_S
-        while True:
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if time.monotonic() > deadline:
-                    raise CanInitializationError(
-                        f"another command has been changing the keys in {folder} for "
-                        f"{_LOCK_S:.0f} s"
-                    ) from None
-                time.sleep(_LOCK_INTERVAL_S)
+        while not lock_now(descriptor):
+            if time.monotonic() > deadline:
+                raise CanInitializationError(
+                    f"another command has been changing the keys in {folder} for {_LOCK_S:.0f} s"
+                )
+            time.sleep(_LOCK_INTERVAL_S)
         yield
     finally:
         os.close(descriptor)
@@ -158,8 +152,7 @@ def replace(path: Path, text: str) -> None:
 
 def _read(path: Path, forbidden: int) -> bytes | None:
     try:
-        # Without O_NONBLOCK, opening a pipe would wait for its other end.
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        descriptor = os.open(path, os.O_RDONLY | NONBLOCK)
     except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as error:
@@ -190,12 +183,13 @@ def _check_directory(path: Path) -> None:
 
 def _check(path: Path, status: os.stat_result, forbidden: int) -> None:
     """:raises CanInitializationError: it is another user's, or others have ``forbidden`` rights."""
-    if not hasattr(os, "geteuid"):  # Windows keeps a user's profile to itself
+    user = effective_user()
+    if user is None:  # Windows keeps a user's profile to itself
         return
-    owners = {os.geteuid()} if forbidden == _ANY else {os.geteuid(), 0}
+    owners = {user} if forbidden == _ANY else {user, 0}
     if status.st_uid not in owners:
         raise CanInitializationError(
-            f"{path} belongs to user {status.st_uid}, and this is user {os.geteuid()}: "
+            f"{path} belongs to user {status.st_uid}, and this is user {user}: "
             "keys of another user are not used"
         )
     mode = stat.S_IMODE(status.st_mode)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 import threading
 from typing import Final
@@ -11,6 +10,7 @@ from canbroker.errors import CanInitializationError
 from canbroker.keys import known_brokers
 from canbroker.keys.offer import ask_for_key
 from canbroker.model.key import PublicKey
+from canbroker.system.processes import in_foreground
 from canbroker.transport.address import TcpAddress
 
 #: How long an unknown broker may take to say its key: it is asked over the network.
@@ -77,11 +77,7 @@ def _terminal() -> bool:
     if threading.current_thread() is not threading.main_thread():
         return False
     try:
-        return (
-            sys.stdin.isatty()
-            and sys.stderr.isatty()
-            and os.tcgetpgrp(sys.stdin.fileno()) == os.getpgrp()
-        )
+        return sys.stdin.isatty() and sys.stderr.isatty() and in_foreground(sys.stdin.fileno())
     except (AttributeError, OSError, ValueError):  # there is none, or it is closed
         return False
 

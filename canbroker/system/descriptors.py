@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import socket
 import sys
+from collections.abc import Iterable
 from typing import IO, Final
 
 #: Standard input, output and error.
@@ -12,6 +14,14 @@ _STANDARD: Final = 3
 
 #: A limit as high as this is never reached, so it counts as unlimited.
 _MANY: Final = 1 << 20
+
+#: The files that a C library of Windows may have open. It limits sockets by memory only.
+_WINDOWS_FILES: Final = 8_192
+
+#: select() of POSIX accepts only descriptors below this number; that of Windows, as Python uses it,
+#: this many.
+_SELECTABLE: Final = 1_024
+_SELECTED_AT_ONCE: Final = 512
 
 #: With fewer nothing works.
 _FEWEST: Final = 8
@@ -38,14 +48,15 @@ def beyond_standard(descriptor: int) -> int:
 
     :raises OSError: no descriptors are left. ``descriptor`` is closed, too.
     """
-    if descriptor >= _STANDARD:
-        return descriptor
-    import fcntl  # noqa: PLC0415 - POSIX only
-
+    low: list[int] = []
     try:
-        return fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, _STANDARD)
+        while descriptor < _STANDARD:
+            low.append(descriptor)
+            descriptor = os.dup(descriptor)
     finally:
-        os.close(descriptor)
+        for number in low:
+            os.close(number)
+    return descriptor
 
 
 def duplicated_socket(descriptor: int) -> socket.socket | None:
@@ -82,8 +93,17 @@ def pipe() -> tuple[int, int]:
         raise
 
 
+def selectable(descriptors: Iterable[int]) -> list[int]:
+    """Those that select() can watch: POSIX limits their numbers, Windows how many they are."""
+    if sys.platform == "win32":
+        return list(itertools.islice(descriptors, _SELECTED_AT_ONCE))
+    return [number for number in descriptors if number < _SELECTABLE]
+
+
 def raise_limit() -> None:
-    """Raises the soft limit of open descriptors to the hard one."""
+    """Raises the soft limit of open descriptors to the hard one. Windows has no such limits."""
+    if sys.platform == "win32":
+        return
     import resource  # noqa: PLC0415 - POSIX only
 
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -95,6 +115,8 @@ def raise_limit() -> None:
 
 def limit() -> int:
     """The number of descriptors that this process may have open."""
+    if sys.platform == "win32":
+        return _WINDOWS_FILES
     import resource  # noqa: PLC0415 - as above
 
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)

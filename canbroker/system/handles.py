@@ -10,13 +10,15 @@ forgets and closes it.
 
 from __future__ import annotations
 
+import _socket
 import errno
 import itertools
 import os
+import socket
 import sys
 from collections import deque
-from collections.abc import Callable, Iterator
-from typing import Any, Final
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, Final, Protocol
 from weakref import WeakSet
 
 from canbroker.errors import CanOperationError
@@ -29,6 +31,16 @@ if sys.platform != "win32":
 #: Keeps other threads from forking. Hold it for moments only. Reentrant: a signal handler or a
 #: finalizer may interrupt the thread that holds it.
 fork_lock = locks.make(Rank.PROCESS)
+
+
+class Descriptor(Protocol):
+    """What has a descriptor, and closes it."""
+
+    def fileno(self) -> int:
+        """The number, or -1 if it is closed."""
+
+    def close(self) -> None:
+        """Idempotent."""
 
 
 class Handle:
@@ -77,6 +89,68 @@ def adopted(number: int) -> Handle:
     return Handle(int, number)
 
 
+def duplicated(descriptor: int) -> Descriptor:
+    """A duplicate of a descriptor that others may close; on Windows it is that of a socket.
+
+    :raises CanOperationError: no descriptors are left, or another error of the system.
+    """
+    if sys.platform != "win32":
+        return Handle(os.dup, descriptor)
+    try:
+        return _Socket(socket.fromfd(descriptor, socket.AF_INET, socket.SOCK_STREAM))
+    except OSError as error:
+        raise CanOperationError(f"no descriptor: {explained(error)}") from error
+
+
+class _Socket:
+    """A socket of Windows, where no children inherit descriptors that they were not given."""
+
+    def __init__(self, owned: socket.socket) -> None:
+        self._owned = owned
+
+    def fileno(self) -> int:
+        return self._owned.fileno()
+
+    def close(self) -> None:
+        self._owned.close()
+
+
+class SocketPair:
+    """Two connected sockets that do not block. Any thread. They close, at the latest, together with
+    this object. On Windows they are two of TCP's."""
+
+    def __init__(self) -> None:
+        """:raises CanOperationError: no descriptors are left, or another error of the system."""
+        #: The receiving end and the sending end; empty when they are closed.
+        self.ends: list[_socket.socket] = []
+        register()
+        with fork_lock:
+            _handles.add(self)
+            try:
+                # One call makes and stores both; on Windows, a function of Python's does.
+                self.ends.extend(itertools.chain.from_iterable(itertools.starmap(_pair, [()])))
+                _exhaust(map(_socket.socket.setblocking, self.ends, (False, False)))
+            except OSError as error:
+                self.close()
+                raise CanOperationError(f"no descriptor: {explained(error)}") from error
+
+    def fileno(self) -> int:
+        """The number of the receiving end, or -1 if it is closed."""
+        ends = self.ends
+        return ends[0].fileno() if ends else -1
+
+    def close(self) -> None:
+        """Idempotent."""
+        with fork_lock:
+            taken = map(self.ends.pop, itertools.repeat(-1, len(self.ends)))
+            _exhaust(map(_socket.socket.close, taken))
+            _handles.discard(self)
+
+    def __del__(self) -> None:
+        if getattr(self, "ends", None):
+            self.close()
+
+
 def require(count: int, what: str) -> None:
     """Makes sure that ``count`` descriptors can be opened now.
 
@@ -85,7 +159,7 @@ def require(count: int, what: str) -> None:
     :raises CanOperationError: they cannot be opened; says that ``what`` needs them, and the limit.
     """
     try:
-        opened = Handle(os.open, os.devnull, os.O_RDONLY | os.O_CLOEXEC, count=count)
+        opened = Handle(os.open, os.devnull, os.O_RDONLY, count=count)
     except CanOperationError as error:
         cause = error.__cause__ or error
         raise CanOperationError(f"{what} needs {count} descriptors: {explained(cause)}") from cause
@@ -118,8 +192,11 @@ def _close_all(numbers: list[int]) -> None:
     _exhaust(map(os.close, map(numbers.pop, itertools.repeat(-1, len(numbers)))))
 
 
+_pair: Final[Callable[[], Iterable[_socket.socket]]] = getattr(
+    _socket, "socketpair", socket.socketpair
+)
 _exhaust: Final[Callable[[Iterator[object]], None]] = deque[object](maxlen=0).extend
-_handles: WeakSet[Handle] = WeakSet()
+_handles: WeakSet[Descriptor] = WeakSet()
 
 # ---------------------------------------------------------------------------------------- forks
 

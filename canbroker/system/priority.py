@@ -9,25 +9,59 @@ from pathlib import Path
 from typing import Final
 
 from canbroker.system import clock
+from canbroker.system.portable import PORTABLE
 
 #: The priority of a sound server.
 _NICE: Final = -11
+
+#: The priority of work that can wait: flight records, conversions.
+_BACKGROUND: Final = 10
 
 _logger = logging.getLogger(__name__)
 
 
 def raise_priority() -> None:
-    """Raises the priority of the calling thread, and of the threads that it will start.
+    """Raises the priority of the calling thread, and of the threads that it will start; on Windows
+    that of the process.
 
     An actor that waits for the processor behind busy test processes is late for everybody. It
     sleeps nearly all of the time, so others lose little. Not on a single processor: there it would
     interrupt its clients for every single frame.
     """
-    if hasattr(os, "setpriority") and os.cpu_count() != 1:
+    if os.cpu_count() != 1:
+        _set(0, _NICE)
+
+
+def lower_priority(pid: int = 0) -> None:
+    """Makes a process less urgent than all that handle frames; 0 is this one."""
+    _set(pid, _BACKGROUND)
+
+
+def _set(pid: int, niceness: int) -> None:
+    """``pid``: 0 is the calling thread, or its process on Windows."""
+    try:
+        if sys.platform == "win32":
+            _set_class(pid or os.getpid(), niceness < 0)
+        else:
+            os.setpriority(os.PRIO_PROCESS, pid, niceness)
+    except PermissionError:  # of an ordinary user; docs/guides/systemd.md has a remedy
+        _logger.debug("the priority stays as it is")
+    except ProcessLookupError:
+        _logger.debug("process %d has ended", pid)
+
+
+if sys.platform == "win32":
+
+    def _set_class(pid: int, is_urgent: bool) -> None:
+        import psutil  # noqa: PLC0415 - slow to import, and only Windows needs it
+
+        above, below = psutil.ABOVE_NORMAL_PRIORITY_CLASS, psutil.BELOW_NORMAL_PRIORITY_CLASS
         try:
-            os.setpriority(os.PRIO_PROCESS, 0, _NICE)
-        except PermissionError:  # of an ordinary user; docs/guides/systemd.md has a remedy
-            _logger.debug("the priority stays as it is")
+            psutil.Process(pid).nice(above if is_urgent else below)
+        except psutil.AccessDenied as error:
+            raise PermissionError(str(error)) from error
+        except psutil.NoSuchProcess as error:
+            raise ProcessLookupError(str(error)) from error
 
 
 class RealTime:
@@ -40,7 +74,7 @@ class RealTime:
     def __init__(self) -> None:
         self._on = False
         self._until_ns = 0
-        self._permitted = sys.platform == "linux"
+        self._permitted = not PORTABLE
 
     def want(self) -> None:
         """Switches it on for the next second at least."""
@@ -54,7 +88,7 @@ class RealTime:
             self._switch(on=False)
 
     def _switch(self, *, on: bool) -> None:
-        if not self._permitted or sys.platform != "linux":
+        if sys.platform != "linux" or not self._permitted:
             return
         policy, level = (os.SCHED_RR, 1) if on else (os.SCHED_OTHER, 0)
         # All threads: a thread that waits for the interpreter waits for the thread that has it.

@@ -6,6 +6,7 @@ import enum
 import logging
 import signal
 import sys
+from typing import Final
 
 from canbroker.model.wording import printable
 from canbroker.system.throttle import ForeignRecords
@@ -27,20 +28,40 @@ def set_up_logging(level: str, name: str) -> None:
     set_up_one_line(line, level.upper(), ForeignRecords())
 
 
-class Terminated:
-    """Becomes readable when one of ``signals`` arrives: handlers only note it, loops act.
+def ending_signals() -> list[signal.Signals]:
+    """The signals that ask a process to end: Ctrl-C, SIGTERM, SIGHUP (POSIX) and Ctrl-Break
+    (Windows, where SIGTERM never arrives).
 
-    An ignored SIGHUP stays ignored: ``nohup`` asks for that.
+    Without a SIGHUP that is ignored: ``nohup`` asks for that.
     """
+    named = [getattr(signal, name, None) for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK")]
+    return [
+        number
+        for number in named
+        if number is not None and (number in _ALWAYS or signal.getsignal(number) != signal.SIG_IGN)
+    ]
+
+
+def ignore_terminal() -> None:
+    """Ignores what a terminal sends to all of its processes; somebody else decides their end."""
+    for number in ending_signals():
+        if number != signal.SIGTERM:
+            signal.signal(number, signal.SIG_IGN)
+
+
+class Terminated:
+    """Becomes readable when one of ``signals`` arrives: handlers only note it, loops act."""
 
     def __init__(self, *signals: signal.Signals) -> None:
         self._wake = Wake()
         for number in signals:
-            if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:
-                signal.signal(number, lambda *_: self._wake.set())
+            signal.signal(number, lambda *_: self._wake.set())
 
     def fileno(self) -> int:
         return self._wake.fileno()
+
+
+_ALWAYS: Final = frozenset({signal.SIGINT, signal.SIGTERM})
 
 
 class _OneLine(logging.Formatter):

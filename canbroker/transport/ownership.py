@@ -7,12 +7,11 @@ while it is connected.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Container, Set
 from typing import Final, NamedTuple, TypeAlias
 
 from canbroker.system import clock
-from canbroker.system.processes import Process, end_of
+from canbroker.system.processes import Process, ProcessEnd, end_of
 from canbroker.transport.waiter import Waiter
 
 #: An owner without a process has this long to connect again, for instance to the successor of a
@@ -42,20 +41,20 @@ class ProcessWatch:
     def __init__(self, waiter: Waiter) -> None:
         """``waiter`` reports what :meth:`ended` is called with."""
         self._waiter = waiter
-        self._descriptors: dict[Process, int | None] = {}
+        self._ends: dict[Process, ProcessEnd | None] = {}
         self._look_ns = 0
 
     def watch(self, processes: Set[Process]) -> None:
         """Watches these processes, and no others."""
-        for process in self._descriptors.keys() - processes:
-            descriptor = self._descriptors.pop(process)
-            if descriptor is not None:
-                self._waiter.remove(descriptor)
-                os.close(descriptor)
-        for process in processes - self._descriptors.keys():
-            descriptor = self._descriptors[process] = end_of(process.pid)
-            if descriptor is not None:
-                self._waiter.add(descriptor)
+        for process in self._ends.keys() - processes:
+            end = self._ends.pop(process)
+            if end is not None:
+                self._waiter.remove(end)
+                end.close()
+        for process in processes - self._ends.keys():
+            end = self._ends[process] = end_of(process.pid)
+            if end is not None:
+                self._waiter.add(end)
 
     def ended(self, ready: Container[object], now_ns: int) -> set[Process]:
         """The watched processes that have ended.
@@ -68,8 +67,8 @@ class ProcessWatch:
             self._look_ns = now_ns + _LOOK_NS
         return {
             process
-            for process, descriptor in self._descriptors.items()
-            if (looks and not process.runs if descriptor is None else descriptor in ready)
+            for process, end in self._ends.items()
+            if (looks and not process.runs if end is None else end in ready)
         }
 
 

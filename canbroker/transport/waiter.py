@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import select
 from typing import Final, Protocol
 
 import zmq
 
 from canbroker.system import clock
+from canbroker.system.descriptors import selectable
 from canbroker.transport.sockets import Socket
-
-#: select() accepts only descriptors below this number.
-_SELECTABLE: Final = 1024
 
 #: Shorter waits end exactly in time, to the microsecond.
 _EXACT_NS: Final = 10 * clock.MILLISECOND
@@ -54,7 +53,10 @@ class Waiter:
             self._list_descriptors()
 
     def wait(self, timeout_ns: int | None) -> set[object]:
-        """The added items that are readable; empty after ``timeout_ns`` (``None``: never)."""
+        """The added items that are readable; empty after ``timeout_ns`` (``None``: never).
+
+        :raises OSError: Windows: an item's descriptor was closed without :meth:`remove`.
+        """
         if self._resting:
             timeout_ns = self._until_rested(timeout_ns)
         if timeout_ns is None:
@@ -85,7 +87,12 @@ class Waiter:
         """Lists the descriptors for select(), which cannot watch all when there are many."""
         keys = self._watched.keys() - self._resting.keys()
         descriptors = (key if isinstance(key, int) else key.fileno() for key in keys)
-        self._descriptors = [number for number in descriptors if number < _SELECTABLE]
+        self._descriptors = selectable(descriptors)
 
     def _ready(self, milliseconds: int) -> set[object]:
-        return {self._watched[key] for key, _ in self._poller.poll(milliseconds)}
+        try:
+            return {self._watched[key] for key, _ in self._poller.poll(milliseconds)}
+        except zmq.ZMQError as error:
+            if error.errno != errno.ENOTSOCK:
+                raise
+            raise OSError(errno.EBADF, "a descriptor was closed") from error

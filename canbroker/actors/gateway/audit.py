@@ -9,7 +9,6 @@ from __future__ import annotations
 import datetime as dt
 import json
 import logging
-import os
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from canbroker.system import clock
+from canbroker.system.files import open_private
 from canbroker.system.throttle import Throttle
 
 #: Size of the log, and how many older ones of that size are kept beside it.
@@ -138,14 +138,8 @@ class _PrivateFile(RotatingFileHandler):
             self.stream = None  # as with delay=True
 
     def _open(self) -> TextIOWrapper:
-        return open(self.baseFilename, "a", encoding="utf-8", opener=_open_private)
+        return open(self.baseFilename, "a", encoding="utf-8", opener=open_private)
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - logging's name
 
         self._failed.note("audit log not written", f"{sys.exc_info()[1]}: {record.getMessage()}")
-
-
-def _open_private(path: str, flags: int) -> int:
-    descriptor = os.open(path, flags | os.O_CLOEXEC, 0o600)
-    os.fchmod(descriptor, 0o600)
-    return descriptor

@@ -6,9 +6,8 @@ starts this when the stream is complete. Whoever is killed meanwhile, the stream
 
 from __future__ import annotations
 
-import fcntl
 import logging
-import os
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -29,13 +28,12 @@ from canbroker.logs.converting import convert
 from canbroker.logs.formats import FORMATS, open_reader, open_writer
 from canbroker.system import clock
 from canbroker.system.entry_points import EntryPoint
+from canbroker.system.files import lock_now
+from canbroker.system.priority import lower_priority
 from canbroker.system.service import set_up_logging
 
 #: What is written instead of formats that cannot be read before they are complete.
 STREAM: Final = "arrows"
-
-#: Less urgent than any frame.
-_NICE: Final = 10
 
 _RETRY_NS: Final = 30 * clock.SECOND
 _LOOK_S: Final = 0.02
@@ -60,7 +58,7 @@ class Conversions:
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
-        self._running: dict[int, str] = {}  # the files by process
+        self._running: dict[str, subprocess.Popen[bytes]] = {}  # by file
         self._failed: dict[str, int] = {}  # when to try again
 
     def begin(self, file: str) -> None:
@@ -69,7 +67,7 @@ class Conversions:
         :raises OSError: no process is left.
         """
         command = EntryPoint.CONVERSION.command(str(self._directory), file)
-        self._running[os.posix_spawn(command[0], command, os.environ)] = file
+        self._running[file] = subprocess.Popen(command)
 
     def step(self, now_ns: int) -> None:
         """Tries those again that have failed. Call it about every second."""
@@ -85,14 +83,13 @@ class Conversions:
         while self._running and clock.remaining_ns(deadline):
             self._look(clock.monotonic_ns())
             time.sleep(_LOOK_S)
-        for file in self._running.values():
+        for file in self._running:
             _logger.info("%s is still being converted", self._directory / file)
 
     def _look(self, now_ns: int) -> None:
-        for process, file in list(self._running.items()):
-            ended, status = os.waitpid(process, os.WNOHANG)
-            if ended:
-                del self._running[process]
+        for file, process in list(self._running.items()):
+            if (status := process.poll()) is not None:
+                del self._running[file]
                 if status:
                     self._failed[file] = now_ns + _RETRY_NS
 
@@ -101,21 +98,20 @@ def main(directory: Path, file: str) -> int:
     """Converts a file; returns the exit code. It does nothing if another process does it."""
     path = directory / file
     part, fresh = part_of(path), path.with_name(f"{file}.new")
-    os.nice(_NICE)
+    lower_priority()
     try:
-        with part.open("rb") as stream:
-            try:
-                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
+        with part.open("r+b") as stream:
+            if not lock_now(stream.fileno()):
                 return 0
             side = read(directory, file)
-            if side is None or side.state != CONVERTING:
+            if side is None or side.state not in {CONVERTING, COMPLETE}:
                 return 0
-            _convert(part, fresh, side)
-            fresh.rename(path)
-            side.state, side.bytes = COMPLETE, path.stat().st_size
-            write(side, directory)
-            part.unlink()
+            if side.state == CONVERTING:
+                _convert(part, fresh, side)
+                fresh.replace(path)
+                side.state, side.bytes = COMPLETE, path.stat().st_size
+                write(side, directory)
+        part.unlink()  # closed before: Windows removes no open file
     except FileNotFoundError:
         return 0  # it was removed, or is converted
     except (OSError, CanError) as error:

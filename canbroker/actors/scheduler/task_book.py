@@ -9,6 +9,7 @@ from canbroker.actors.scheduler.owners import Owner, Owners
 from canbroker.actors.scheduler.schedule import Schedule, Task
 from canbroker.model.frame import FD, describe, frame_fault
 from canbroker.model.protection import Protection, protection
+from canbroker.system.processes import same_start
 from canbroker.wire.tasks import MAX_TASKS, AddTask, ModifyTask
 
 
@@ -86,7 +87,8 @@ class TaskBook:
             self.schedule.resume(task, now_ns)
             self._enter(task, request, now_ns)
             owner = self._owners.of(request.client_id, request.pid, now_ns)
-            if task.ended or owner.ended or owner.started != entry.started:
+            is_same = same_start(owner.started, entry.started) or owner.process is None
+            if task.ended or owner.ended or not is_same:
                 self.forget(task)
         return self.tasks()
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import logging
-import os
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
+from canbroker.bus.watching import add_reader, remove_reader
 from canbroker.system import clock
-from canbroker.system.handles import Handle
+from canbroker.system.handles import duplicated
 from canbroker.system.undisturbed import undisturbed
 from canbroker.system.wake import Wake
 from canbroker.transport.waiter import Waiter
@@ -56,7 +56,7 @@ class Reader(ABC):
         self.bus = bus
         self.ended = False
         # A duplicate: it stays open when the bus closes, so no other file gets its number.
-        self._copy = Handle(os.dup, descriptor) if descriptor >= 0 else None
+        self._copy = duplicated(descriptor) if descriptor >= 0 else None
         self._descriptor = -1 if self._copy is None else self._copy.fileno()
         self._deliver = deliver
         self._report = report
@@ -199,7 +199,7 @@ class LoopReader(Reader):
     def start(self) -> None:
         # Messages that are there already are passed on with the first event: listeners are not
         # called before the Notifier's constructor has returned.
-        self._loop.add_reader(self._descriptor, self._on_readable)
+        add_reader(self._loop, self._descriptor, self._on_readable)
         self._next_look = self._loop.call_later(_LOOK_S, self._look)
 
     def stop(self) -> None:
@@ -207,7 +207,7 @@ class LoopReader(Reader):
         if self._next_look is not None:
             self._next_look.cancel()
         if self._copy is not None and self._copy.fileno() >= 0 and not self._loop.is_closed():
-            self._loop.remove_reader(self._descriptor)
+            remove_reader(self._loop, self._descriptor)
         self._close()
 
     def join(self, timeout: float) -> bool:  # noqa: ARG002 - nothing of it is left to wait for
@@ -218,12 +218,12 @@ class LoopReader(Reader):
 
     def _on_readable(self) -> None:
         if not self.receive(0) and not self._stopping:
-            self._loop.remove_reader(self._descriptor)  # it may stay readable; until the next look
+            remove_reader(self._loop, self._descriptor)  # it may stay readable; until the next look
 
     def _look(self) -> None:
         well = self.receive(0)
         if self._stopping or self.ended:
             return
         if well:
-            self._loop.add_reader(self._descriptor, self._on_readable)
+            add_reader(self._loop, self._descriptor, self._on_readable)
         self._next_look = self._loop.call_later(_LOOK_S, self._look)

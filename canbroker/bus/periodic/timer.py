@@ -6,12 +6,11 @@ import functools
 import heapq
 import itertools
 import logging
-import os
 import threading
 from collections.abc import Callable
 from typing import Final
 
-from canbroker.system import clock, locks
+from canbroker.system import clock, handles, locks
 from canbroker.system.locks import Rank
 from canbroker.system.undisturbed import undisturbed
 from canbroker.system.wake import Wake
@@ -39,7 +38,9 @@ class Timer:
     when none is left.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, name: str) -> None:
+        """``name``: of the thread."""
+        self._name = name
         # A signal handler or a finalizer may call another method in the middle of one, so nothing
         # here is read and then written: each change is one call that is done or not.
         self._lock = locks.make(Rank.TIMER)
@@ -70,13 +71,21 @@ class Timer:
     def arm(self, descriptor: int, job: Callable[[], None]) -> None:
         """Calls ``job`` once, when ``descriptor`` is readable."""
         with self._lock:
+            if self._armed.get(descriptor) == job:
+                return
             wake = self._begin()
             self._armed[descriptor] = job
         wake.set()
 
-    def disarm(self, descriptor: int) -> None:
-        """Forgets ``descriptor``, so that it may be closed."""
+    def disarm(self, descriptor: int, job: Callable[[], None] | None = None) -> None:
+        """Forgets ``descriptor``, so that it may be closed.
+
+        :param job: forgets it only if it was armed with that, as the descriptor may have been
+            closed, and may be somebody else's by now.
+        """
         with self._lock:
+            if job is not None and self._armed.get(descriptor) != job:
+                return
             if self._armed.pop(descriptor, None) is not None:
                 self._notify()
 
@@ -105,9 +114,7 @@ class Timer:
         try:
             # A daemon: Python waits for other threads before it ends the buses, and so their tasks.
             # Ending them waits for this thread, with :meth:`join`.
-            thread = threading.Thread(
-                target=self._run, args=(wake,), name="canbroker-timer", daemon=True
-            )
+            thread = threading.Thread(target=self._run, args=(wake,), name=self._name, daemon=True)
             self._thread, self._wake = thread, wake
             undisturbed(thread.start)
         except BaseException:  # if the thread runs, it ends
@@ -141,7 +148,11 @@ class Timer:
                 waiter, watched = Waiter(), armed
                 for descriptor in armed:
                     waiter.add(descriptor)
-            for descriptor in watched & waiter.wait(clock.remaining_ns(due)):
+            try:
+                ready = waiter.wait(clock.remaining_ns(due))
+            except OSError:  # Windows: one of them was closed; whoever needs the others arms again
+                ready, watched = set(armed), set()
+            for descriptor in armed & ready:
                 self._run_armed(descriptor)
 
     def _ends(self, wake: Wake) -> bool:
@@ -188,8 +199,7 @@ def shared() -> Timer:
     """The timer of this process."""
     if not _registered:
         _registered.append(True)
-        if hasattr(os, "register_at_fork"):
-            os.register_at_fork(after_in_child=_shared.forget)
+        handles.register(in_child=_shared.forget)
     return _shared
 
 
@@ -200,5 +210,5 @@ def _guarded(job: Callable[[], None]) -> None:
         _logger.exception("a job of the timer failed")
 
 
-_shared: Final = Timer()
+_shared: Final = Timer("canbroker-timer")
 _registered: list[bool] = []

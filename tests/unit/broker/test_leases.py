@@ -304,7 +304,7 @@ def test_a_process_is_known_by_its_start() -> None:
         waiter = Waiter()
         waiter.add(end)
         assert waiter.wait(20 * clock.SECOND)
-        os.close(end)
+        end.close()
         assert start_of(other.pid) is None  # and waits to be reaped
     assert start_of(other.pid) is None
     assert end_of(other.pid) is None

@@ -8,28 +8,24 @@ from collections.abc import Iterator
 
 import pytest
 
-from canbroker.system.wake import Wake
+from canbroker.system.wake import EventWake, PairWake
 
 DEADLINE_S = 20.0
 
 
-@pytest.fixture(params=["eventfd", "pipe"])
-def wake(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Wake]:
-    """The kind that this system has, and the one of systems without eventfd."""
-    if request.param == "pipe":
-        monkeypatch.delattr(os, "eventfd", raising=False)
-    elif not hasattr(os, "eventfd"):
-        pytest.skip("this system has no eventfd")
-    made = Wake()
+@pytest.fixture(params=[EventWake, PairWake])
+def wake(request: pytest.FixtureRequest) -> Iterator[EventWake | PairWake]:
+    """That of Linux, and that of all systems."""
+    made = request.param()
     yield made
     made.close()
 
 
-def readable(wake: Wake, timeout: float = 0.0) -> bool:
+def readable(wake: EventWake | PairWake, timeout: float = 0.0) -> bool:
     return bool(select.select([wake.fileno()], [], [], timeout)[0])
 
 
-def test_it_is_readable_from_set_until_clear(wake: Wake) -> None:
+def test_it_is_readable_from_set_until_clear(wake: EventWake | PairWake) -> None:
     assert not readable(wake)
     wake.set()
     assert readable(wake)
@@ -38,7 +34,7 @@ def test_it_is_readable_from_set_until_clear(wake: Wake) -> None:
     assert not readable(wake)
 
 
-def test_setting_and_clearing_twice_is_once(wake: Wake) -> None:
+def test_setting_and_clearing_twice_is_once(wake: EventWake | PairWake) -> None:
     for _ in range(70_000):  # more than a pipe holds
         wake.set()
     wake.clear()
@@ -48,7 +44,7 @@ def test_setting_and_clearing_twice_is_once(wake: Wake) -> None:
     assert readable(wake)
 
 
-def test_another_thread_wakes_a_waiting_one(wake: Wake) -> None:
+def test_another_thread_wakes_a_waiting_one(wake: EventWake | PairWake) -> None:
     thread = threading.Thread(target=wake.set)
     thread.start()
     try:
@@ -57,7 +53,7 @@ def test_another_thread_wakes_a_waiting_one(wake: Wake) -> None:
         thread.join(DEADLINE_S)
 
 
-def test_no_wake_is_lost_between_threads(wake: Wake) -> None:
+def test_no_wake_is_lost_between_threads(wake: EventWake | PairWake) -> None:
     produced, consumed = [0], 0
 
     def produce() -> None:
@@ -76,7 +72,7 @@ def test_no_wake_is_lost_between_threads(wake: Wake) -> None:
         thread.join(DEADLINE_S)
 
 
-def test_close_gives_the_descriptors_back_once(wake: Wake) -> None:
+def test_close_gives_the_descriptors_back_once(wake: EventWake | PairWake) -> None:
     descriptor = wake.fileno()
     wake.close()
     with pytest.raises(OSError, match=os.strerror(errno.EBADF)):

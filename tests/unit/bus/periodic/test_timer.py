@@ -24,7 +24,7 @@ DEADLINE_S = 20.0
 @pytest.fixture
 def timer() -> Iterator[Timer]:
     """What a test leaves behind in it is found by the fixture that looks for threads."""
-    timer = Timer()
+    timer = Timer("canbroker-timer")
     yield timer
     timer.join(DEADLINE_S)
 
