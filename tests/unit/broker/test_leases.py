@@ -192,7 +192,7 @@ def test_what_a_process_had_or_wanted_is_free_when_it_has_ended(
 def test_a_number_that_was_given_again_is_another_process(tmp_path: Path) -> None:
     with desk(tmp_path / "leases") as at, process() as other:
         wanted = request("a", "spare", other.pid)
-        successor = msgspec.structs.replace(wanted, started=wanted.started + 1)
+        successor = msgspec.structs.replace(wanted, started=wanted.started + 60_000)
         refused = at.take(successor)
         assert isinstance(refused, control.ErrorResult)
         assert refused.code == "invalid"
