@@ -18,6 +18,7 @@ from canbroker.system.service import set_up_one_line
 COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "serve": ("canbroker.cli.serve:serve", "Run a broker in the foreground."),
     "status": ("canbroker.cli.status:status", "Show channels, clients and processes of a broker."),
+    "metrics": ("canbroker.cli.metrics:metrics", "Print a broker's numbers for Prometheus."),
     "stop": ("canbroker.cli.stop:stop", "Stop the broker and everything it has started."),
     "config": ("canbroker.cli.config:config", "Show what programs are configured with."),
     "scan": ("canbroker.cli.scan:scan", "Show adapters that could be opened."),

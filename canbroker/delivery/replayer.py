@@ -53,7 +53,8 @@ class Served(NamedTuple):
 class Replayer:
     """The replay methods of a channel. One thread, that of the ring.
 
-    ``served``: by client; its users remove the entries.
+    ``served``: by client; its users remove the entries. ``gone``: of all clients, those that have
+    left included.
     """
 
     def __init__(
@@ -67,6 +68,7 @@ class Replayer:
         self._places: _Recent[list[Mark]] = _Recent()  # on the way, in order
         self._lasts: _Recent[int] = _Recent()
         self.served: dict[str, Served] = {}
+        self.gone = 0
 
     def replay(self, params: Replay) -> msgspec.Struct | None:
         """The frames of a range of numbers, or the first of them.
@@ -94,10 +96,10 @@ class Replayer:
         if found is None:
             return None
         begin, complete, frames = found
+        gone = begin - params.first_seq
+        self.gone += gone
         before = self.served.get(params.client_id, Served())
-        self.served[params.client_id] = Served(
-            before.replayed + len(frames), before.gone + begin - params.first_seq
-        )
+        self.served[params.client_id] = Served(before.replayed + len(frames), before.gone + gone)
         return Replayed(begin, complete, encode_frames(frames))
 
     def history(self, params: History) -> msgspec.Struct:

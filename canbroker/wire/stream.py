@@ -83,7 +83,8 @@ class StateEvent(msgspec.Struct, tag_field="event", tag="state", kw_only=True):
     end; otherwise a channel that falls silent may return, maybe with another broker.
     ``clock``: the adapter's own, if it stamps the frames; ``None``: the host's does, or it is not
     known yet. ``connected``: ids of the processes connected to the stream, on Linux; 0 is a
-    process of another container.
+    process of another container. ``gone``: frames that clients have asked for too late, those that
+    have left included.
     """
 
     state: str
@@ -112,6 +113,7 @@ class StateEvent(msgspec.Struct, tag_field="event", tag="state", kw_only=True):
     ended: bool = False
     connected: list[int] = []
     clock: AdapterClock | None = None
+    gone: int = 0
 
 
 class ReadyEvent(msgspec.Struct, tag_field="event", tag="ready"):

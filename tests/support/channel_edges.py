@@ -184,6 +184,7 @@ class ScriptedReplayer(Replayer):
 
     def __init__(self) -> None:
         self.served: dict[str, Served] = {}
+        self.gone = 0
         self.answers: deque[msgspec.Struct | None] = deque()
         self.asked: list[Replay | History] = []
 

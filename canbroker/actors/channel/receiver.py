@@ -290,6 +290,7 @@ class Receiver:
             queued=queued,
             routes=len(self._publisher),
             interruptions=totals.interruptions,
+            gone=self._replayer.gone,
             refused=refused + self._publisher.refused.counts.total(),
             clients=self._clients.infos(),
             counters=backend.counters() if backend else {},

@@ -451,6 +451,8 @@ def test_it_keeps_an_account_of_whom_it_has_served(memory: mmap.mmap) -> None:
         )
         assert isinstance(actor.answer(wanted), Replayed)
     assert actor.replayer.served == {"a": (20, 0), "b": (MAX_REPLAYED, 60_000 - kept)}
+    del actor.replayer.served["b"]
+    assert actor.replayer.gone == 60_000 - kept, "also when the client has left"
 
 
 def test_a_history_is_that_of_its_first_answer(memory: mmap.mmap) -> None:

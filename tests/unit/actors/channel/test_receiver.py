@@ -391,7 +391,9 @@ def test_a_request_for_frames_of_the_past_is_answered(bench: Bench) -> None:
     bench.replayer.served |= {"a": Served(5, 1), "gone": Served(1, 0)}
     bench.step(Ask(CALLER, REPLAY))
     assert bench.wiring.sender.take() == [Answer(CALLER, answer)]
+    bench.replayer.gone = 7
     bench.step(after_ns=SECOND)
+    assert bench.state.gone == 7
     [info] = bench.state.clients
     assert (info.replayed, info.gone) == (5, 1)
     assert list(bench.replayer.served) == ["a"], "a client that has left is forgotten"
