@@ -55,7 +55,9 @@ def channel(name: str, state: StateEvent | None = STATE, phase: str = "running")
     )
 
 
-def task(name: str, **late: int | None) -> TaskStatus:
+def task(
+    name: str, p50_ns: int | None = None, p99_ns: int | None = None, max_ns: int | None = None
+) -> TaskStatus:
     return TaskStatus(
         client_id="a-client",
         task=1,
@@ -68,7 +70,9 @@ def task(name: str, **late: int | None) -> TaskStatus:
         sent=1,
         skipped=0,
         failed=0,
-        **late,
+        late_p50_ns=p50_ns,
+        late_p99_ns=p99_ns,
+        late_max_ns=max_ns,
     )
 
 
@@ -113,8 +117,11 @@ def status(*channels: ChannelStatus) -> BrokerStatus:
 
 
 def full() -> bytes:
-    tasks = [task("can0", late_p50_ns=1000, late_p99_ns=5_000_000, late_max_ns=None), task("can1")]
-    tasks.append(task("can0", late_p50_ns=3000, late_p99_ns=4_000_000, late_max_ns=7_000_000))
+    tasks = [
+        task("can0", 1000, 5_000_000),
+        task("can1"),
+        task("can0", 3000, 4_000_000, 7_000_000),
+    ]
     return metrics.render(status(channel("can0"), channel("can1", None, "failed")), tasks)
 
 
