@@ -18,7 +18,9 @@ from canbroker.actors.specs import (
     GatewaySpec,
     RecorderSpec,
     SchedulerSpec,
+    WebSpec,
 )
+from canbroker.actors.web.options import WebOptions
 
 
 class Demand(enum.Flag):
@@ -101,5 +103,11 @@ KINDS: Final[Mapping[str, Kind]] = {
         RecorderSpec,
         Demand.CONFIGURED | Demand.REQUESTED,
         Section("record", RecordOptions, is_named=True),
+    ),
+    "web": Kind(
+        "canbroker.actors.web.actor:WebActor",
+        WebSpec,
+        Demand.CONFIGURED,
+        Section("web", WebOptions, is_named=False),
     ),
 }

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import msgspec
 
 from canbroker.actors.kinds import KINDS, Section
+from canbroker.actors.web.installed import check_installed
+from canbroker.actors.web.options import WebOptions
 from canbroker.configuration.broker_file import MAX_NAME_LENGTH, OWN_SECTIONS, Config, is_name
 from canbroker.model.wording import validation_fault
 from canbroker.system.toml_file import Source
@@ -35,6 +39,28 @@ def check(config: Config) -> dict[str, dict[str, Any]]:
         else:
             checked[kind] = {kind: _converted(config.source, section, (title,), table)}
     return checked
+
+
+def web_options(
+    config: Config | None, sections: Mapping[str, Mapping[str, Any]]
+) -> WebOptions | None:
+    """The options of the web page, with absolute paths, if there is to be one.
+
+    :param sections: what :func:`check` has returned.
+    :raises CanInitializationError: its packages are not installed, or its files of TLS cannot be
+        used; names file, line and key path.
+    """
+    options: WebOptions = sections.get("web", {}).get("web", WebOptions())
+    if config is None or options.listen is None:
+        return None
+    check_installed()
+    options = options.resolved(Path(config.source.path).absolute().parent)
+    try:
+        options.tls()
+    except ValueError as error:
+        key = str(error).partition(":")[0]
+        raise config.source.fault(("web", key), str(error).partition(": ")[2]) from error
+    return options
 
 
 def _options(source: Source, section: Section, name: str, value: object) -> Any:

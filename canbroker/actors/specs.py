@@ -8,6 +8,7 @@ from typing import Any, Final, NamedTuple
 import msgspec
 
 from canbroker.actors.recorder.options import RecordOptions
+from canbroker.actors.web.options import WebOptions
 from canbroker.wire.replay import Hold
 
 #: Characters of a reason why an actor cannot start or has to end. A report with such a reason fits
@@ -55,6 +56,13 @@ class RecorderSpec(ActorSpec, frozen=True, kw_only=True, tag="recorder"):
 
     name: str
     options: RecordOptions
+    address: str
+
+
+class WebSpec(ActorSpec, frozen=True, kw_only=True, tag="web"):
+    """The web page: its options, and the address of its broker."""
+
+    options: WebOptions
     address: str
 
 

@@ -13,6 +13,7 @@ import msgspec
 
 from canbroker.actors.gateway.options import GatewayOptions
 from canbroker.actors.sections import check as check_sections
+from canbroker.actors.sections import web_options
 from canbroker.backends.configured import check
 from canbroker.broker.callers import Callers
 from canbroker.broker.directory import Directory
@@ -22,7 +23,7 @@ from canbroker.broker.log_file import LogFile
 from canbroker.broker.premises import Premises
 from canbroker.broker.recordings import Recordings
 from canbroker.broker.register import Register
-from canbroker.broker.slots import ChannelSlot, GatewaySlot, SchedulerSlot
+from canbroker.broker.slots import ChannelSlot, GatewaySlot, SchedulerSlot, WebSlot
 from canbroker.broker.succession import Succession
 from canbroker.broker.supervisor import ActorSlot, Phase
 from canbroker.configuration.broker_file import BrokerConfig, Config
@@ -72,6 +73,8 @@ class Broker:
         sections = check_sections(config) if config else {}
         listen = listen or _listen(sections)
         self._gateway = listen and GatewaySlot(runtime, listen, self._config.log_level)
+        web = web_options(config, sections)
+        self._web = web and WebSlot(runtime, web, self._config.log_level)
         self._callers = Callers(self._reply, self._start)
         self._recordings = Recordings(
             runtime,
@@ -211,8 +214,9 @@ class Broker:
 
     def _actors(self) -> list[ActorSlot]:
         gateway = [self._gateway] if self._gateway else []
+        web = [self._web] if self._web else []
         recorders = self._recordings.slots.values()
-        return [*self._channels(), self._scheduler, *gateway, *recorders]
+        return [*self._channels(), self._scheduler, *gateway, *web, *recorders]
 
     def _start(self, slot: ActorSlot) -> None:
         slot.begin(clock.monotonic_ns(), self._waiter)
@@ -292,6 +296,7 @@ class Broker:
             # It names all users: not for those who may not know of all channels.
             gateway=self._gateway.status() if self._gateway and request.channels is None else None,
             recordings=self._recordings.status(request),
+            web=self._web.status() if self._web and request.channels is None else None,
         )
 
     def _get_scheduler(self, caller: Caller, _: control.Params) -> msgspec.Struct | None:

@@ -9,7 +9,8 @@ from typing import Any, Final
 import msgspec
 
 from canbroker.actors.kinds import KINDS, Demand
-from canbroker.actors.specs import ChannelSpec, GatewaySpec, SchedulerSpec
+from canbroker.actors.specs import ChannelSpec, GatewaySpec, SchedulerSpec, WebSpec
+from canbroker.actors.web.options import WebOptions
 from canbroker.backends import Options
 from canbroker.broker.flight_records import FlightRecords
 from canbroker.broker.supervisor import ActorSlot, Phase
@@ -369,5 +370,34 @@ class GatewaySlot(ActorSlot):
         return GatewaySpec(
             address=str(self._runtime.address),
             listen=str(self._listen),
+            log_level=self._log_level,
+        )
+
+
+class WebSlot(ActorSlot):
+    """The web page, if the broker is to have one."""
+
+    def __init__(self, runtime: Runtime, options: WebOptions, log_level: str) -> None:
+        """``options``: with an address to listen at."""
+        super().__init__(KINDS["web"], "web", "web page", configured=True)
+        self._runtime = runtime
+        self._options = options
+        self._log_level = log_level
+
+    def status(self) -> control.WebStatus:
+        says = self.report if self.phase is Phase.RUNNING else {}
+        return control.WebStatus(
+            phase=self.phase.value,
+            reason=self.reason,
+            pid=self.child.pid if self.child else None,
+            restarts=self.restarts,
+            listen=self._options.listen or "",
+            **says,
+        )
+
+    def _spec(self) -> WebSpec:
+        return WebSpec(
+            options=self._options,
+            address=str(self._runtime.address),
             log_level=self._log_level,
         )

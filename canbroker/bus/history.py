@@ -9,7 +9,7 @@ from canbroker.bus.brokers import remote_broker
 from canbroker.delivery.asker import Asker
 from canbroker.delivery.tap import Frames
 from canbroker.errors import CanOperationError
-from canbroker.model.filters import EVERYTHING
+from canbroker.model.filters import EVERYTHING, FilterSet
 from canbroker.system import clock
 from canbroker.transport.address import Address
 from canbroker.transport.place import Place
@@ -28,6 +28,9 @@ def recent_frames(
     channel: str,
     seconds: float,
     on_frames: Callable[[int], object] = lambda _: None,
+    *,
+    filters: FilterSet = EVERYTHING,
+    before_ns: int | None = None,
 ) -> Frames:
     """A channel's frames of the last ``seconds``, oldest first, as far as its ring has them.
 
@@ -37,6 +40,8 @@ def recent_frames(
     :param broker: address; ``None``: this user's own.
     :param channel: the broker's name for it.
     :param on_frames: is told the number of frames that have arrived, again and again.
+    :param filters: the frames to ask for.
+    :param before_ns: ends when there is a frame of this time (wall clock), or of a later one.
     :returns: an event as of a :class:`~canbroker.delivery.tap.Tap`; its list may be empty.
     :raises CanOperationError: the channel does not answer, or does not follow the protocol.
     """
@@ -54,10 +59,11 @@ def recent_frames(
             remote.meet()
             remote.close()
         asker = Asker(context, endpoint)
-        topic = route_topic(channel, EVERYTHING)
+        topic = route_topic(channel, filters)
         answer = asker.history(topic, 0, None, clock.deadline_after(_ANSWER_S))
         if answer is not None:
-            answer = asker.history(topic, seconds, None, clock.deadline_after(_WHOLE_S), on_frames)
+            deadline = clock.deadline_after(_WHOLE_S)
+            answer = asker.history(topic, seconds, None, deadline, on_frames, before_ns)
     except WireError as error:
         raise CanOperationError(f"channel {channel!r}: {error}") from error
     finally:

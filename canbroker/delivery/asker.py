@@ -99,11 +99,14 @@ class Asker:
         wake: Descriptor | None,
         deadline: int | None,
         on_frames: Callable[[int], object] = lambda _: None,
+        before_ns: int | None = None,
     ) -> tuple[list[EchoFrame], int] | None:
         """The frames of the last ``seconds`` that pass the filters of ``topic``, and the number
         of the route's next frame; ``None`` if there was no answer by ``deadline``.
 
         :param on_frames: is told the number of frames in each answer.
+        :param before_ns: later answers are not asked for once there is a frame of this time (wall
+            clock), or of a later one.
         :raises WireError: the answer is an error, or does not follow the protocol.
         """
         frames: list[EchoFrame] = []
@@ -115,7 +118,8 @@ class Asker:
             on_frames(len(frames) - known)
             if next_seq is None:
                 next_seq = past.next_seq
-            if past.after == past.until:
+            is_late = before_ns is not None and frames and frames[-1].timestamp_ns >= before_ns
+            if past.after == past.until or is_late:
                 return frames, next_seq
             params.after, params.until = past.after, past.until
         return None

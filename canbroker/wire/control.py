@@ -219,6 +219,25 @@ class GatewayStatus(msgspec.Struct, kw_only=True):
     fault: str = ""
 
 
+class WebStatus(msgspec.Struct, kw_only=True):
+    """The web page, if the broker has one; ``phase`` as of a channel.
+
+    ``listen`` is its address in the configuration, ``url`` the page's. ``pages``: how many are
+    open. ``refusals``: how often something was refused, by why. ``fault``: the error in the file of
+    tokens, if it has one.
+    """
+
+    phase: str
+    reason: str
+    pid: int | None
+    restarts: int
+    listen: str
+    url: str = ""
+    pages: int = 0
+    refusals: dict[str, int] = {}
+    fault: str = ""
+
+
 class LeaseStatus(msgspec.Struct, kw_only=True):
     """A lease, or, without a channel, a request that waits for one; ``since_s`` seconds.
 
@@ -255,6 +274,7 @@ class BrokerStatus(msgspec.Struct, kw_only=True):
     turned_away: dict[str, int] = {}
     gateway: GatewayStatus | None = None
     recordings: list[RecordingStatus] = []
+    web: WebStatus | None = None
 
 
 class Discarded(msgspec.Struct):

@@ -1,0 +1,1 @@
+"""The web page: what is on the buses, in a browser."""

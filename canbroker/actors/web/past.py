@@ -1,0 +1,95 @@
+"""Frames of the past, from the ring that a channel's process keeps: to scroll back, and as files."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+from typing import Final
+
+from canbroker.bus.history import recent_frames
+from canbroker.delivery.tap import Frames
+from canbroker.logs.formats import FORMATS, open_writer
+from canbroker.logs.records import AT_ONCE, Record
+from canbroker.model.filters import FilterSet
+from canbroker.model.frame import EchoFrame
+from canbroker.system import clock
+
+#: The most frames in one answer, and the longest time that a ring may keep (:data:`MAX_RING_S`).
+MAX_FRAMES: Final = 1000
+_LONGEST_S: Final = 90_000.0
+
+#: The time that is looked through first, and how much more each time that it was too short.
+_FIRST_S: Final = 0.25
+_MORE: Final = 4
+
+
+def frames_before(
+    broker: str | None, channel: str, filters: FilterSet, before_ns: int, count: int
+) -> list[EchoFrame]:
+    """The last ``count`` frames up to a time that pass ``filters``, oldest first.
+
+    :param broker: address. ``channel``: the broker's name for it.
+    :param before_ns: wall clock; frames of this very time are not among them.
+    :raises CanOperationError: the channel does not answer.
+    """
+    span = _FIRST_S
+    while True:
+        age = max(0.0, (clock.wall_ns() - before_ns) / clock.SECOND)
+        found = recent_frames(
+            broker, channel, min(age + span, _LONGEST_S), filters=filters, before_ns=before_ns
+        )
+        frames = [frame for frame in found.frames if frame.timestamp_ns < before_ns]
+        if len(frames) >= count or age + span >= _LONGEST_S:
+            return frames[-count:]
+        span *= _MORE
+
+
+def installed_formats() -> list[tuple[str, str]]:
+    """Name and title of each format that can be written here."""
+    return [
+        (each.name, each.title)
+        for each in FORMATS.values()
+        if each.needs is None or each.needs.is_there
+    ]
+
+
+class RecordFile:
+    """A file with the recent frames of a channel, in a private place until it is removed."""
+
+    def __init__(self, recent: Frames, kind: str) -> None:
+        """
+        :param kind: the name of a format.
+        :raises CanInitializationError: the format needs a package that is missing.
+        :raises OSError: the file cannot be written.
+        """
+        form = FORMATS[kind]
+        self._directory = Path(tempfile.mkdtemp(prefix="canbroker-web-"))
+        self.path = self._directory / f"record{form.suffixes[0]}"
+        try:
+            with open_writer(self.path, kind) as writer:
+                for begin in range(0, len(recent.frames), AT_ONCE):
+                    part = recent.frames[begin : begin + AT_ONCE]
+                    writer.write(
+                        [_record(frame, recent.channel, form.holds.origin) for frame in part]
+                    )
+            self.losses = str(writer.losses) if writer.losses else ""
+        except BaseException:
+            self.remove()
+            raise
+
+    @property
+    def name(self) -> str:
+        """What a browser calls the file, after the time."""
+        return f"{self.path.stem}{self.path.suffix}"
+
+    def remove(self) -> None:
+        """Removes file and directory; also what a writer has left beside it."""
+        for path in self._directory.iterdir():
+            path.unlink(missing_ok=True)
+        os.rmdir(self._directory)
+
+
+def _record(frame: EchoFrame, channel: str, keeps_origin: bool) -> Record:
+    origin = frame.origin
+    return Record(frame, channel, sent=origin is not None, origin=origin if keeps_origin else None)

@@ -1,0 +1,64 @@
+"""What the page is told of rows and frames, as short lists: the page knows their columns."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, Final
+
+from canbroker.model.frame import ERROR, EXTENDED, FD, REMOTE, Frame
+from canbroker.system import clock
+from canbroker.view.table import Row
+
+#: The flags of a frame that the page is told; it has the same numbers.
+_TOLD: Final = EXTENDED | REMOTE | ERROR | FD
+
+
+def identifier(arbitration_id: int, flags: int) -> str:
+    """As candump writes it: 3 digits, or 8."""
+    return f"{arbitration_id:0{8 if flags & (EXTENDED | ERROR) else 3}X}"
+
+
+def told_data(data: bytes | int) -> str | int:
+    """Hex digits; the length of a remote frame stays a number."""
+    return data if isinstance(data, int) else data.hex().upper()
+
+
+def told_row(row: Row) -> list[Any]:
+    """key, identifier, flags, whether it is sent, data, changed bytes, count, rate, period, jitter
+    (ms), time (ms, wall)."""
+    last = row.last
+    flags = last.flags & _TOLD
+    return [
+        row.key,
+        identifier(last.arbitration_id, flags),
+        flags,
+        int(row.is_sent),
+        told_data(last.data),
+        row.changed,
+        row.count,
+        round(row.rate, 1),
+        _milliseconds(row.period_ns),
+        _milliseconds(row.jitter_ns),
+        last.timestamp_ns // clock.MILLISECOND,
+    ]
+
+
+def told_frames(frames: Iterable[Frame]) -> list[list[Any]]:
+    """Of each frame: time (text of nanoseconds, wall), identifier, flags, whether it is sent, data.
+
+    The page could not hold such a number exactly.
+    """
+    return [
+        [
+            str(frame.timestamp_ns),
+            identifier(frame.arbitration_id, frame.flags),
+            frame.flags & _TOLD,
+            int(getattr(frame, "origin", None) is not None),
+            told_data(frame.data),
+        ]
+        for frame in frames
+    ]
+
+
+def _milliseconds(duration_ns: int | None) -> float | None:
+    return None if duration_ns is None else round(duration_ns / clock.MILLISECOND, 3)

@@ -1,0 +1,266 @@
+"""One open page: what it looks at, and what it is told of that every 100 ms."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import Any, Final, Protocol
+
+import msgspec
+from starlette.websockets import WebSocket, WebSocketDisconnect
+
+from canbroker.actors.web import requests
+from canbroker.actors.web.decoders import NO_SIGNALS, Signals
+from canbroker.actors.web.rows import told_frames, told_row
+from canbroker.actors.web.watching import Watched
+from canbroker.model.filters import EVERYTHING, FilterSet
+from canbroker.system import clock
+from canbroker.view.table import Row, Table
+
+#: Requests of a page: so many in a row, and so many a second.
+_BURST: Final = 40
+_PER_SECOND: Final = 20
+
+#: Frames of a live trace in one tick: nobody reads more.
+_TRACED: Final = 40
+
+#: Codes of the end of a socket (RFC 6455).
+_UNSUPPORTED: Final = 1003
+_POLICY: Final = 1008
+
+
+class Source(Protocol):
+    """Where a session finds what it tells."""
+
+    @property
+    def status(self) -> tuple[int, msgspec.Raw]:
+        """Version and JSON of what the broker says of itself."""
+
+    def enter(self, channel: str) -> Watched | None:
+        """Begins to look at a channel; ``None``: pages look at too many already."""
+
+    def leave(self, watched: Watched) -> None:
+        """Ends that."""
+
+    def want_tasks(self, number: int) -> None:
+        """So many more pages want to know the periodic tasks."""
+
+    async def signals(self, channel: str) -> Signals:
+        """The databases of a channel."""
+
+    async def tick(self) -> None:
+        """Returns at the next tick."""
+
+    def note(self, kind: str, detail: str) -> None:
+        """Counts what was refused."""
+
+
+class Session:
+    """A page's socket. What the page has not taken is not sent again and again: a message is made
+    when the one before it was taken, of what has changed since then."""
+
+    def __init__(self, socket: WebSocket, source: Source) -> None:
+        self._socket = socket
+        self._source = source
+        self._watched: Watched | None = None
+        self._signals = NO_SIGNALS
+        self._known: tuple[int, int] | None = None  # the table that the page has
+        self._tick = 0  # up to which it has it
+        self._shown: frozenset[int] = frozenset()
+        self._decoded: frozenset[int] = frozenset()  # rows whose signals the page has
+        self._plotted: list[tuple[str, str]] = []
+        self._traces = False
+        self._filters: FilterSet = EVERYTHING
+        self._traced: int | None = None  # frames of the channel that the page has, or skipped
+        self._status = -1
+        self._tasks = False
+        self._problem: str | None = None
+        self._tokens = float(_BURST)
+        self._counted_ns = clock.monotonic_ns()
+
+    async def run(self, greeting: dict[str, Any]) -> None:
+        """Serves until the page is closed. ``greeting`` is what it is told first."""
+        await self._socket.accept()
+        listening = asyncio.create_task(self._listen())
+        telling = asyncio.create_task(self._tell(greeting))
+        try:
+            await asyncio.wait((listening, telling), return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in (listening, telling):
+                task.cancel()
+            for task in (listening, telling):
+                with suppress(asyncio.CancelledError, WebSocketDisconnect):
+                    await task
+            self._leave()
+            if self._tasks:
+                self._source.want_tasks(-1)
+
+    # ------------------------------------------------------------------------- what it asks for
+
+    async def _listen(self) -> None:
+        while True:
+            message = await self._socket.receive()
+            if message["type"] == "websocket.disconnect":
+                return
+            text = message.get("text")
+            if text is None:
+                await self._refuse(_UNSUPPORTED, "a page sends text")
+                return
+            if not self._is_slow_enough():
+                await self._refuse(_POLICY, f"more than {_PER_SECOND} requests a second")
+                return
+            try:
+                await self._serve(requests.parse(text))
+            except ValueError as error:
+                await self._refuse(_POLICY, str(error))
+                return
+
+    async def _refuse(self, code: int, why: str) -> None:
+        self._source.note("request", why)
+        await self._socket.close(code, why[:100])
+
+    def _is_slow_enough(self) -> bool:
+        now_ns = clock.monotonic_ns()
+        gained = (now_ns - self._counted_ns) / clock.SECOND * _PER_SECOND
+        self._tokens = min(float(_BURST), self._tokens + gained) - 1
+        self._counted_ns = now_ns
+        return self._tokens >= 0
+
+    async def _serve(self, request: requests.Request) -> None:
+        """:raises ValueError: it asks for what makes no sense."""
+        match request:
+            case requests.Watch(channel):
+                await self._watch(channel)
+            case requests.Show(keys):
+                self._shown = frozenset(keys)
+                self._decoded &= self._shown
+            case requests.Plot(signals):
+                self._plotted = signals
+            case requests.Trace(on, filters):
+                self._filters = requests.parse_filters(filters)
+                self._traces, self._traced = on, None
+            case requests.Tasks(on):
+                if on != self._tasks:
+                    self._source.want_tasks(1 if on else -1)
+                self._tasks = on
+
+    async def _watch(self, channel: str | None) -> None:
+        self._leave()
+        if channel is not None:
+            signals = await self._source.signals(channel)
+            self._watched = self._source.enter(channel)
+            if self._watched is None:
+                raise ValueError("too many channels are looked at")
+            self._signals = signals
+
+    def _leave(self) -> None:
+        if self._watched is not None:
+            self._source.leave(self._watched)
+        self._watched, self._signals = None, NO_SIGNALS
+        self._known, self._tick, self._problem = None, 0, None
+        self._shown = self._decoded = frozenset()
+        self._plotted, self._traced = [], None
+
+    # --------------------------------------------------------------------------- what it is told
+
+    async def _tell(self, greeting: dict[str, Any]) -> None:
+        await self._send(greeting)
+        while True:
+            await self._source.tick()
+            if told := self._news():
+                await self._send(told)
+
+    async def _send(self, told: dict[str, Any]) -> None:
+        await self._socket.send_text(msgspec.json.encode(told).decode())
+
+    def _news(self) -> dict[str, Any]:
+        """What has changed since the last message, if anything."""
+        told: dict[str, Any] = {}
+        version, status = self._source.status
+        if version != self._status:
+            self._status = version
+            told["status"] = status
+        if self._watched is not None:
+            if channel := self._channel_news(self._watched):
+                told["channel"] = {"name": self._watched.name, **channel}
+        return told
+
+    def _channel_news(self, watched: Watched) -> dict[str, Any]:
+        told: dict[str, Any] = {}
+        if watched.problem != self._problem:
+            self._problem = told["problem"] = watched.problem
+        follower = watched.follower
+        if follower is None:
+            return told
+        with follower.lock:
+            table = follower.view.table
+            known = (watched.opened, table.generation)
+            if known != self._known:
+                self._known, self._tick, self._decoded = known, 0, frozenset()
+                told["new"] = True
+                told["signals"] = self._signals.told()
+                told["fault"] = self._signals.problem
+                self._traced = None
+            changed = table.changed_since(self._tick)
+            rows = watched.told(self._tick, lambda: list(map(told_row, changed)))
+            decoded = self._decode(table, changed)
+            plotted = self._plot(table)
+            self._tick = watched.ticked
+            traced = self._trace(watched) if self._traces else {}
+        if changed:
+            told["rows"] = rows
+        if decoded:
+            told["decoded"] = decoded
+        if plotted:
+            told["plot"] = plotted
+        return told | traced
+
+    def _decode(self, table: Table, changed: Sequence[Row]) -> dict[int, Any]:
+        """What the rows mean that can be seen, and have changed or come into view."""
+        if self._signals.decoder is None or not self._shown:
+            return {}
+        keys = {row.key for row in changed if row.key in self._shown}
+        keys |= self._shown - self._decoded
+        self._decoded = self._shown
+        decoded = {}
+        for key in keys:
+            row = table.rows.get(key)
+            if row is not None:
+                decoded[key] = self._signals.decode(row.last)
+        return decoded
+
+    def _plot(self, table: Table) -> list[Any]:
+        """The time (ms, wall) and the values now; ``None`` where there is none."""
+        if not self._plotted or self._signals.decoder is None:
+            return []
+        wanted = {message for message, _ in self._plotted}
+        values: dict[tuple[str, str], float | None] = {}
+        newest: dict[str, int] = {}
+        for row in table.rows.values():
+            name = self._signals.decoder.name_of(row.last)
+            if name not in wanted or row.last.timestamp_ns < newest.get(name, 0):
+                continue
+            newest[name] = row.last.timestamp_ns
+            decoded = self._signals.decoder.decode(row.last)
+            for each in decoded.signals if decoded is not None else ():
+                values[name, each.name] = each.value
+        told = [values.get(each) for each in self._plotted]
+        return [clock.wall_ns() // clock.MILLISECOND, *told]
+
+    def _trace(self, watched: Watched) -> dict[str, Any]:
+        """New frames; ``skipped``: how many more there were."""
+        recent = watched.recent
+        since = recent.count if self._traced is None else self._traced
+        self._traced = recent.count
+        frames = recent.since(since)
+        skipped = recent.count - since - len(frames)
+        if self._filters is not EVERYTHING:
+            frames = [
+                each for each in frames if self._filters.matches(each.arbitration_id, each.flags)
+            ]
+        shown = frames[-_TRACED:]
+        skipped += len(frames) - len(shown)
+        if not shown and not skipped:
+            return {}
+        return {"trace": told_frames(shown), "skipped": skipped}
