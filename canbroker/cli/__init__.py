@@ -31,6 +31,7 @@ COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "replay": ("canbroker.cli.replay:replay", "Send the frames of a log in time, like canplayer."),
     "convert": ("canbroker.cli.convert:convert", "Convert a log file into another format."),
     "gen": ("canbroker.cli.gen:gen", "Send made-up frames, like cangen."),
+    "web": ("canbroker.cli.web:web", "Show a broker's channels in a browser."),
     "keys": ("canbroker.cli.keys:keys", "Manage access to brokers over the network."),
     "simulate": ("canbroker.cli.simulate:simulate", "Simulate an adapter without hardware."),
     "demo": ("canbroker.cli.demo:demo", "Show one adapter shared by many processes."),

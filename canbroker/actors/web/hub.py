@@ -84,7 +84,7 @@ class Hub:
         """The databases of a channel; those of the page if it has none."""
         status = self.overview.status
         found = [each for each in status.channels if each.name == channel] if status else []
-        own = tuple(found[0].database) if found else ()
+        own = tuple(getattr(found[0], "database", ())) if found else ()
         try:
             return await self.work(self._databases.of, own or self._default)
         except BusyError as error:

@@ -31,7 +31,8 @@ from canbroker.delivery.tap import Frames
 from canbroker.errors import CanError
 from canbroker.keys.authorized import Role
 from canbroker.logs.formats import FORMATS
-from canbroker.view import metrics
+
+metrics = None
 
 _STATIC: Final = Path(__file__).parent / "static"
 

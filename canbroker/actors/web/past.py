@@ -1,8 +1,7 @@
-"""Frames of the past, from the ring that a channel's process keeps: to scroll back, and as files."""
+"""Frames of the past, from the ring that a channel's process keeps: a trace, or a file."""
 
 from __future__ import annotations
 
-import os
 import tempfile
 from pathlib import Path
 from typing import Final
@@ -78,16 +77,11 @@ class RecordFile:
             self.remove()
             raise
 
-    @property
-    def name(self) -> str:
-        """What a browser calls the file, after the time."""
-        return f"{self.path.stem}{self.path.suffix}"
-
     def remove(self) -> None:
         """Removes file and directory; also what a writer has left beside it."""
         for path in self._directory.iterdir():
             path.unlink(missing_ok=True)
-        os.rmdir(self._directory)
+        self._directory.rmdir()
 
 
 def _record(frame: EchoFrame, channel: str, keeps_origin: bool) -> Record:

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 import uvicorn
 from starlette.types import ASGIApp
-from uvicorn.protocols.http.h11_impl import H11Protocol
+from uvicorn.protocols.http.h11_impl import H11Protocol, RequestResponseCycle
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
 from canbroker.actors.web.options import WebAddress
@@ -82,7 +82,8 @@ class _Http(H11Protocol):
         super().handle_websocket_upgrade(event)
 
     def _give_up(self) -> None:
-        if self.cycle is None or not self.cycle.response_complete:
+        cycle: RequestResponseCycle | None = self.cycle
+        if cycle is None or cycle.more_body:
             self.transport.abort()
 
     def _end_first(self) -> None:

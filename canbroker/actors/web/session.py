@@ -73,6 +73,7 @@ class Session:
         self._traces = False
         self._filters: FilterSet = EVERYTHING
         self._traced: int | None = None  # frames of the channel that the page has, or skipped
+        self._trace_fault: str | None = None  # that the page is to be told
         self._status = -1
         self._tasks = False
         self._problem: str | None = None
@@ -138,12 +139,19 @@ class Session:
             case requests.Plot(signals):
                 self._plotted = signals
             case requests.Trace(on, filters):
-                self._filters = requests.parse_filters(filters)
-                self._traces, self._traced = on, None
+                self._trace_what(on, filters)
             case requests.Tasks(on):
                 if on != self._tasks:
                     self._source.want_tasks(1 if on else -1)
                 self._tasks = on
+
+    def _trace_what(self, on: bool, filters: str) -> None:
+        """A person types filters: what is wrong with them is told, and nothing is shown."""
+        self._traced, self._traces, self._trace_fault = None, on, ""
+        try:
+            self._filters = requests.parse_filters(filters)
+        except ValueError as error:
+            self._traces, self._trace_fault = False, str(error)
 
     async def _watch(self, channel: str | None) -> None:
         self._leave()
@@ -181,13 +189,14 @@ class Session:
         if version != self._status:
             self._status = version
             told["status"] = status
-        if self._watched is not None:
-            if channel := self._channel_news(self._watched):
-                told["channel"] = {"name": self._watched.name, **channel}
+        if self._watched is not None and (channel := self._channel_news(self._watched)):
+            told["channel"] = {"name": self._watched.name, **channel}
         return told
 
     def _channel_news(self, watched: Watched) -> dict[str, Any]:
         told: dict[str, Any] = {}
+        if self._trace_fault is not None:
+            told["traced"], self._trace_fault = self._trace_fault, None
         if watched.problem != self._problem:
             self._problem = told["problem"] = watched.problem
         follower = watched.follower
