@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
 from typing import Any, Final
 
 import msgspec
@@ -55,13 +54,6 @@ class Overview:
         self._note_loads()
         self.told = msgspec.Raw(msgspec.json.encode(self._told()))
         self.version += 1
-
-    def all_tasks(self) -> Sequence[TaskStatus]:
-        """The tasks, now.
-
-        :raises CanError: the broker or the scheduler does not answer.
-        """
-        return self._ask_tasks(self._ask())
 
     def close(self) -> None:
         self._end()

@@ -24,15 +24,13 @@ from canbroker.actors.web.options import WebOptions
 from canbroker.actors.web.past import MAX_FRAMES, RecordFile, frames_before, installed_formats
 from canbroker.actors.web.requests import parse_filters
 from canbroker.actors.web.rows import told_frames
-from canbroker.actors.web.session import Session
 from canbroker.actors.web.sending import SendRequest, check, send
+from canbroker.actors.web.session import Session
 from canbroker.bus.history import recent_frames
 from canbroker.delivery.tap import Frames
 from canbroker.errors import CanError
 from canbroker.keys.authorized import Role
 from canbroker.logs.formats import FORMATS
-
-metrics = None
 
 _STATIC: Final = Path(__file__).parent / "static"
 
@@ -61,7 +59,6 @@ class Page:
         self.app = Starlette(
             routes=[
                 Route("/", self._index),
-                Route("/metrics", self._metrics),
                 Route("/api/trace", _answering(self._trace)),
                 Route("/api/record", _answering(self._record)),
                 Route("/api/send", _answering(self._send), methods=["POST"]),
@@ -91,14 +88,6 @@ class Page:
             await Session(socket, hub).run(greeting)
         finally:
             hub.pages -= 1
-
-    async def _metrics(self, _: Request) -> Response:
-        tasks = await self._hub.all_tasks()
-        status = self._hub.overview.status
-        if status is None:
-            return _text(503, self._hub.overview.problem)
-        body = metrics.render(status, tasks)
-        return Response(body, headers={"content-type": metrics.CONTENT_TYPE})
 
     async def _trace(self, request: Request) -> Response:
         """``channel``, ``before`` (nanoseconds, wall clock) and ``filter``; up to 1,000 frames."""
