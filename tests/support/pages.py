@@ -93,7 +93,7 @@ class Site:
         finally:
             connection.close()
 
-    def socket(self, **given: Any) -> ClientConnection:
+    def open(self, **given: Any) -> ClientConnection:
         """An open socket of a page; ``given`` replaces arguments of ours."""
         return connect(
             **{
@@ -165,10 +165,10 @@ def url_of(runtime: Runtime) -> str:
     return found[0]
 
 
-def told(socket: ClientConnection, what: str, timeout: float = 10.0) -> Any:
+def told(page: ClientConnection, what: str, timeout: float = 10.0) -> Any:
     """The next message's part ``what``; others are skipped."""
     while True:
-        message = json.loads(socket.recv(timeout))
+        message = json.loads(page.recv(timeout))
         if what in message:
             return message[what]
 
@@ -179,5 +179,5 @@ def raw_message(kind: str, **fields: Any) -> bytes:
     return bytes([0x81, 0x80 | len(text), 0, 0, 0, 0]) + text
 
 
-def ask(socket: ClientConnection, kind: str, **fields: Any) -> None:
-    socket.send(json.dumps({"ask": kind, **fields}))
+def ask(page: ClientConnection, kind: str, **fields: Any) -> None:
+    page.send(json.dumps({"ask": kind, **fields}))

@@ -74,7 +74,7 @@ class Session:
         self._filters: FilterSet = EVERYTHING
         self._traced: int | None = None  # frames of the channel that the page has, or skipped
         self._trace_fault: str | None = None  # that the page is to be told
-        self._status = -1
+        self._status = 0
         self._tasks = False
         self._problem: str | None = None
         self._tokens = float(_BURST)
