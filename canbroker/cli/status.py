@@ -137,6 +137,8 @@ def sample_processes(answer: control.BrokerStatus) -> list[ProcessUse]:
         names[answer.scheduler.pid] = "scheduler"
     if answer.gateway is not None and answer.gateway.pid:
         names[answer.gateway.pid] = "gateway"
+    if answer.web is not None and answer.web.pid:
+        names[answer.web.pid] = "web page"
     started = []
     for pid, name in names.items():
         try:

@@ -54,6 +54,8 @@ def show(status: control.BrokerStatus, processes: Sequence[ProcessUse]) -> None:
     console.print(_broker_line(status), soft_wrap=True)
     if status.gateway is not None:
         console.print(_gateway_line(status.gateway), soft_wrap=True)
+    if status.web is not None:
+        console.print(_web_line(status.web), soft_wrap=True)
     if not status.channels:
         console.print("no channels: clients open them, or a configuration (canbroker serve -c)")
     else:
@@ -111,6 +113,20 @@ def _gateway_line(gateway: control.GatewayStatus) -> Text:
     if gateway.turned_away:
         line.append(f", no room for {gateway.turned_away} connections", "red")
     for trouble in filter(None, (gateway.reason, gateway.fault)):
+        line.append(printable(f"; {trouble}"), "red")
+    return line
+
+
+def _web_line(web: control.WebStatus) -> Text:
+    """Where the page is, how many are open, and the refused requests."""
+    line = Text.assemble(("web page", "bold"), printable(f" {web.url or web.listen}  "))
+    line.append(web.phase, _STYLES.get(web.phase, ""))
+    if web.phase == "running":
+        line.append(f", {web.pages} open")
+    if web.refusals:
+        counts = ", ".join(f"{count} {kind}" for kind, count in web.refusals.items())
+        line.append(printable(f"; refused: {counts}"), "red")
+    for trouble in filter(None, (web.reason, web.fault)):
         line.append(printable(f"; {trouble}"), "red")
     return line
 

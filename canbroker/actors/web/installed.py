@@ -7,7 +7,7 @@ from typing import Final
 
 from canbroker.errors import CanInitializationError
 
-_PACKAGES: Final = ("starlette", "uvicorn", "websockets")
+_PACKAGES: Final = ("starlette", "uvicorn", "websockets", "prometheus_client")
 
 
 def check_installed() -> None:

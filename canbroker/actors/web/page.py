@@ -31,6 +31,7 @@ from canbroker.delivery.tap import Frames
 from canbroker.errors import CanError
 from canbroker.keys.authorized import Role
 from canbroker.logs.formats import FORMATS
+from canbroker.view import metrics
 
 _STATIC: Final = Path(__file__).parent / "static"
 
@@ -59,6 +60,7 @@ class Page:
         self.app = Starlette(
             routes=[
                 Route("/", self._index),
+                Route("/metrics", self._metrics),
                 Route("/api/trace", _answering(self._trace)),
                 Route("/api/record", _answering(self._record)),
                 Route("/api/send", _answering(self._send), methods=["POST"]),
@@ -88,6 +90,14 @@ class Page:
             await Session(socket, hub).run(greeting)
         finally:
             hub.pages -= 1
+
+    async def _metrics(self, _: Request) -> Response:
+        tasks = await self._hub.all_tasks()
+        status = self._hub.overview.status
+        if status is None:
+            return _text(503, self._hub.overview.problem)
+        body = metrics.render(status, tasks)
+        return Response(body, headers={"content-type": metrics.CONTENT_TYPE})
 
     async def _trace(self, request: Request) -> Response:
         """``channel``, ``before`` (nanoseconds, wall clock) and ``filter``; up to 1,000 frames."""

@@ -6,6 +6,11 @@ const KEPT = 1200;
 const CLIENTS = [["channel"], ["program", "wide"], ["process", "number"], ["filters", "wide"], ["repaired", "number"], ["gone", "number"]];
 const RECORDINGS = [["name"], ["channels"], ["state"], ["files", "number"], ["frames", "number"], ["lost", "number"], ["file", "wide"]];
 
+// Without the directories of its program.
+function programName(command) {
+  return command.replace(/^\S*\//, "");
+}
+
 class Card {
   constructor(name, app) {
     this.word = el("span");
@@ -13,7 +18,7 @@ class Card {
     this.note = el("div", { class: "bad" });
     this.numbers = {};
     const numbers = el("div", { class: "numbers" });
-    for (const title of ["load", "received/s", "sent/s", "clients", "lost by the adapter", "restarts"]) {
+    for (const title of ["load", "received/s", "sent/s", "clients", "lost", "restarts"]) {
       this.numbers[title] = el("span", {}, "–");
       numbers.append(el("div", {}, el("span", {}, title), this.numbers[title]));
     }
@@ -57,12 +62,12 @@ class Card {
       "received/s": state ? count(Math.round(state.received_rate)) : "–",
       "sent/s": state ? count(Math.round(state.transmitted_rate)) : "–",
       clients: count(channel.clients.length),
-      "lost by the adapter": state ? count(state.dropped) : "–",
+      lost: state ? count(state.dropped) : "–",
       restarts: count(channel.restarts),
     };
     for (const [title, node] of Object.entries(this.numbers)) setText(node, text[title]);
     this.numbers.restarts.className = channel.restarts ? "bad" : "";
-    this.numbers["lost by the adapter"].className = state?.dropped ? "bad" : "";
+    this.numbers.lost.className = state?.dropped ? "bad" : "";
     const held = state?.exclusive ? `exclusive to ${state.exclusive.name}` : "";
     setText(this.note, [state ? state.reason : channel.reason, held].filter(Boolean).join("; "));
     if (state) this.add(state.wall_ns / 1e6, state.load);
@@ -77,12 +82,13 @@ class Card {
       this.plot = new uPlot(
         {
           width,
-          height: 74,
+          height: 84,
           cursor: { show: false },
+          padding: [8, 12, 0, 0],
           legend: { show: false },
           scales: { x: { time: true }, y: { range: [0, 100] } },
           axes: [
-            { ...axis, size: 16, gap: 0, space: 70, values: (_, ticks) => ticks.map((tick) => clockTime(1000 * tick)) },
+            { ...axis, size: 26, gap: 4, space: 80, values: (_, ticks) => ticks.map((tick) => clockTime(1000 * tick)) },
             { ...axis, size: 38, splits: [0, 50, 100], values: (_, ticks) => ticks.map((tick) => `${tick} %`) },
           ],
           series: [{}, { stroke: color("accent"), fill: `${color("accent")}33`, width: 1.5, points: { show: false } }],
@@ -92,7 +98,7 @@ class Card {
       );
       this.width = width;
     } else {
-      if (width !== this.width) this.plot.setSize({ width, height: 74 });
+      if (width !== this.width) this.plot.setSize({ width, height: 84 });
       this.width = width;
       this.plot.setData(data);
     }
@@ -161,7 +167,7 @@ export class Overview {
       broker.channels.flatMap((channel) =>
         channel.clients.map((each) => [
           channel.name,
-          each.program,
+          el("span", { title: each.program }, programName(each.program)),
           each.pid ? String(each.pid) : "?",
           each.filters || "all",
           count(each.replayed),

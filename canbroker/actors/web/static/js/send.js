@@ -10,7 +10,7 @@ export class Send {
     this.frame = el("input", { type: "text", id: "frame", placeholder: "123#DEADBEEF", autocomplete: "off", spellcheck: false });
     this.button = el("button", {}, "Send");
     this.note = el("p", { class: "dim" });
-    this.log = el("ol", { class: "log", "aria-live": "polite" });
+    this.log = el("ul", { class: "log", "aria-live": "polite" });
     const form = el(
       "form",
       { class: "send", on: { submit: (event) => this.submit(event) } },

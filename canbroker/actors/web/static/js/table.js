@@ -58,7 +58,7 @@ class Row {
     setText(this.cells.id, id);
     setText(this.cells.way, flags & ERROR ? "error" : sent ? "Tx" : "Rx");
     setText(this.cells.count, count(times));
-    setText(this.cells.rate, String(rate));
+    setText(this.cells.rate, rate.toFixed(1));
     setText(this.cells.period, period === null ? "–" : period.toFixed(1));
     setText(this.cells.jitter, jitter === null ? "–" : jitter.toFixed(2));
     this.paintData(flags, data, changed);
