@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import signal
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -20,7 +19,7 @@ from canbroker.errors import CanInitializationError
 from canbroker.keys.authorized import Role
 from canbroker.keys.web_tokens import ROLES, load_or_create, tokens_path
 from canbroker.system import clock
-from canbroker.system.service import Terminated
+from canbroker.system.service import Terminated, ending_signals
 from canbroker.view.running import RunningBroker
 
 if TYPE_CHECKING:
@@ -95,7 +94,7 @@ def web(
         raise click.BadParameter(_worded(str(error))) from error
     service = _service(options, broker, databases)
     click.echo(_with_token(service.url, service.tokens.current.by_role[chosen]))
-    service.run([Terminated(signal.SIGINT, signal.SIGTERM, signal.SIGHUP)], lambda _: None)
+    service.run([Terminated(*ending_signals())], lambda _: None)
 
 
 def _configured(broker: str | None) -> str:
