@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import os
-import selectors
+import queue
 import subprocess
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Final, Self, cast
 
 from canbroker.errors import CanOperationError
+from canbroker.system.processes import apart
 
 _LEAVE_S: Final = 5.0
 _CHUNK: Final = 65_536
@@ -36,10 +38,11 @@ class Child:
                 stdout=subprocess.PIPE,
                 stderr=errors,
                 env=environment,
-                start_new_session=True,
+                **apart(),
             )
         self._input = cast(IO[bytes], self._process.stdin)
-        self.output = cast(IO[bytes], self._process.stdout)
+        self._output = cast(IO[bytes], self._process.stdout)
+        self._descriptor = self._output.fileno()
 
     def tell(self, line: str) -> None:
         """Sends it a command.
@@ -57,10 +60,10 @@ class Child:
         self._input.close()
 
     def lines(self) -> list[str] | None:
-        """The lines it has printed, when ``output`` is readable; ``None`` when it has ended."""
-        data = os.read(self.output.fileno(), _CHUNK)
+        """The next lines that it prints; waits for some. ``None`` when it has ended."""
+        data = os.read(self._descriptor, _CHUNK)
         *lines, self._unread = (self._unread + data).split(b"\n")
-        return [line.decode() for line in lines] if data else None
+        return [line.decode().rstrip("\r") for line in lines] if data else None
 
     @property
     def ended(self) -> bool:
@@ -74,8 +77,8 @@ class Child:
         """The last lines that it wrote to standard error."""
         return self._log.read_text(errors="replace")[-_LOG_TAIL:].strip()
 
-    def close(self) -> None:
-        """Ends it, by force if necessary."""
+    def end_by_force(self) -> None:
+        """Ends it, by force if necessary, and waits for that."""
         try:
             self._input.close()
         except BrokenPipeError:
@@ -86,7 +89,10 @@ class Child:
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
-        self.output.close()
+
+    def close(self) -> None:
+        """Closes its output, after its end."""
+        self._output.close()
 
 
 class Children:
@@ -96,8 +102,9 @@ class Children:
         """``directory`` is their runtime directory, and receives their logs."""
         self._directory = directory
         self._environment = {**os.environ, "XDG_RUNTIME_DIR": str(directory)}
-        self._selector = selectors.DefaultSelector()
+        self._said: queue.SimpleQueue[tuple[Child, list[str] | None]] = queue.SimpleQueue()
         self._children: list[Child] = []
+        self._listening: list[threading.Thread] = []
 
     def __enter__(self) -> Self:
         return self
@@ -109,13 +116,19 @@ class Children:
         traceback: TracebackType | None,
     ) -> None:
         for child in reversed(self._children):
+            child.end_by_force()
+        for thread in self._listening:  # each ends with its child's output
+            thread.join(_LEAVE_S)
+        for child in self._children:
             child.close()
-        self._selector.close()
 
     def start(self, name: str, command: Sequence[str]) -> Child:
         child = Child(name, command, self._environment, self._directory / f"{name}.log")
         self._children.append(child)
-        self._selector.register(child.output, selectors.EVENT_READ, child)
+        # A thread for each: Windows cannot wait for pipes.
+        thread = threading.Thread(target=self._listen, args=(child,), name=name, daemon=True)
+        self._listening.append(thread)
+        thread.start()
         return child
 
     def lines(self, timeout: float) -> Iterator[tuple[str, str]]:
@@ -123,15 +136,22 @@ class Children:
 
         :raises CanOperationError: a process has failed.
         """
-        for key, _ in self._selector.select(timeout):
-            child: Child = key.data
+        try:
+            child, lines = self._said.get(timeout=timeout)
+        except queue.Empty:
+            return
+        if lines is None:
+            self._check(child)
+            return
+        for line in lines:
+            yield child.name, line
+
+    def _listen(self, child: Child) -> None:
+        while True:
             lines = child.lines()
+            self._said.put((child, lines))
             if lines is None:
-                self._selector.unregister(child.output)
-                self._check(child)
-                continue
-            for line in lines:
-                yield child.name, line
+                return
 
     def _check(self, child: Child) -> None:
         code = child.wait()

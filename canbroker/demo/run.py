@@ -40,6 +40,7 @@ from canbroker.model.frame import ERROR, FD, Frame
 from canbroker.simulator import SimulatorOptions, traffic
 from canbroker.system.clock import SECOND
 from canbroker.system.entry_points import EntryPoint
+from canbroker.system.service import ending_signals
 from canbroker.transport.runtime import Runtime
 from canbroker.wire import topics
 from canbroker.wire.stream import StateEvent
@@ -297,9 +298,7 @@ def _interrupted_once() -> Iterator[None]:
     """SIGINT, SIGTERM and SIGHUP raise KeyboardInterrupt once: the cleanup must not be interrupted.
 
     A SIGHUP that is ignored stays ignored: ``nohup`` has asked for it."""
-    numbers = [signal.SIGINT, signal.SIGTERM]
-    if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
-        numbers.append(signal.SIGHUP)
+    numbers = ending_signals()
 
     def interrupt(_number: int, _frame: FrameType | None) -> None:
         for number in numbers:

@@ -10,7 +10,7 @@ from canbroker.errors import CanInitializationError
 from canbroker.keys import known_brokers
 from canbroker.keys.offer import ask_for_key
 from canbroker.model.key import PublicKey
-from canbroker.system.processes import in_foreground
+from canbroker.system.terminals import in_foreground
 from canbroker.transport.address import TcpAddress
 
 #: How long an unknown broker may take to say its key: it is asked over the network.

@@ -9,8 +9,8 @@ from __future__ import annotations
 import ctypes
 import os
 
-_NONBLOCK = os.O_NONBLOCK
-_CLOEXEC = os.O_CLOEXEC
+_NONBLOCK: int = getattr(os, "O_NONBLOCK", 0)
+_CLOEXEC: int = getattr(os, "O_CLOEXEC", 0)
 _OPEN = 0x20
 _CHUNK = 65_536
 

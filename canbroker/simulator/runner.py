@@ -1,26 +1,27 @@
-"""The simulated adapter as a process: a pseudo-terminal, a control stream, signals. POSIX."""
+"""The simulated adapter as a process: its line, a control stream, signals."""
 
 from __future__ import annotations
 
-import os
 import select
 import signal
 import sys
-import tty
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
-from pathlib import Path
+from contextlib import ExitStack, closing, contextmanager
 from types import FrameType
 from typing import TextIO
 
 from canbroker.errors import CanInitializationError
-from canbroker.simulator.opens import OpenWatch
+from canbroker.simulator.control import ControlStream
+from canbroker.simulator.line import Line
 from canbroker.simulator.options import SimulatorOptions
 from canbroker.simulator.replay import Recording
 from canbroker.simulator.simulation import OUTPUT_LIMIT, Simulation
-from canbroker.system.clock import MILLISECOND, monotonic_ns
+from canbroker.simulator.tcp_line import TcpLine
+from canbroker.system.clock import MILLISECOND, SECOND, monotonic_ns
+from canbroker.system.handles import SocketPair
+from canbroker.system.portable import PORTABLE
+from canbroker.system.service import ending_signals
 
-_CHUNK = 65_536
 _SPLIT_PAUSE_NS = MILLISECOND // 4
 #: A host that writes without reading is not read beyond this many bytes of answers.
 _ANSWER_LIMIT = 16 * OUTPUT_LIMIT
@@ -39,10 +40,14 @@ def run(options: SimulatorOptions, out: TextIO, control: TextIO | None) -> int:
     simulation = Simulation(options, recording or [])
     for fault in options.faults:
         simulation.command(fault, monotonic_ns())
-    with _signals() as stop, _Terminal(options.link, simulation.boots) as terminal:
-        out.write(f"{terminal.path}\n")
+    with ExitStack() as stack:
+        stop = stack.enter_context(_signals())
+        line = stack.enter_context(closing(_line(options.link, simulation.boots)))
+        line.open()
+        stream = None if control is None else stack.enter_context(closing(ControlStream(control)))
+        out.write(f"{line.path}\n")
         out.flush()
-        runner = _Runner(simulation, terminal, out, control, stop)
+        runner = _Runner(simulation, line, out, stream, stop)
         while not simulation.quitting:
             runner.step()
     simulation.report("exit")
@@ -58,21 +63,20 @@ class _Runner:
     def __init__(
         self,
         simulation: Simulation,
-        terminal: _Terminal,
+        line: Line,
         out: TextIO,
-        control: TextIO | None,
+        control: ControlStream | None,
         stop: int,
     ) -> None:
         self._simulation = simulation
-        self._terminal = terminal
+        self._line = line
         self._out = out
         self._control = control
-        self._commands = b""
         self._stop = stop
         self._empty_ns = monotonic_ns()  # the host had written nothing that was not read
 
     def step(self) -> None:
-        was_there = self._simulation.plugged and self._terminal.has_data()
+        was_there = self._simulation.plugged and self._line.has_data()
         ready = self._wait()
         if not was_there:
             self._empty_ns = monotonic_ns()
@@ -83,14 +87,14 @@ class _Runner:
         self._plug()
         if self._simulation.plugged:
             self._reset_if_opened()
-            if self._terminal.descriptor in ready:
+            if len(self._simulation.output) < _ANSWER_LIMIT and self._line.has_data():
                 self._receive()
         self._simulation.step(monotonic_ns())
         self._flush()
         self.print_reports()
 
     def _receive(self) -> None:
-        data = self._terminal.read()
+        data = self._line.read()
         # A program that opened the port and wrote between two lines of this one: the reset comes
         # before the bytes.
         self._reset_if_opened()
@@ -99,7 +103,7 @@ class _Runner:
         self._empty_ns = now_ns
 
     def _reset_if_opened(self) -> None:
-        if self._terminal.was_opened():
+        if self._line.was_opened():
             self._simulation.port_opened(monotonic_ns())
 
     def print_reports(self) -> None:
@@ -110,49 +114,44 @@ class _Runner:
 
     def _wait(self) -> set[int]:
         now = monotonic_ns()
-        poll = select.poll()
-        poll.register(self._stop, select.POLLIN)
+        sources: list[int] = [self._stop]
+        targets: list[int] = []
         if self._control is not None:
-            poll.register(self._control.fileno(), select.POLLIN)
+            sources.append(self._control.fileno())
         due = self._simulation.due_ns(now)
         if self._simulation.plugged:
-            events = select.POLLIN if len(self._simulation.output) < _ANSWER_LIMIT else 0
+            sources += self._line.sources(len(self._simulation.output) < _ANSWER_LIMIT)
             if self._simulation.output and not self._simulation.hangs(now):
                 if self._simulation.split:
                     due = min(due or now + _SPLIT_PAUSE_NS, now + _SPLIT_PAUSE_NS)
                 else:
-                    events |= select.POLLOUT
-            poll.register(self._terminal.descriptor, events)
-            if self._terminal.watch is not None:
-                poll.register(self._terminal.watch.fileno(), select.POLLIN)
-        # Rounded up: rounding down would poll through the last millisecond.
-        timeout = None if due is None else max(0, -(-(due - now) // MILLISECOND))
+                    targets += self._line.targets()
+        timeout = None if due is None else max(0, due - now) / SECOND
         # Writing needs no permission: what finds no room stays in the output.
-        return {descriptor for descriptor, event in poll.poll(timeout) if event & ~select.POLLOUT}
+        return set(select.select(sources, targets, [], timeout)[0])
 
     def _flush(self) -> None:
         output = self._simulation.output
         if not output or not self._simulation.plugged or self._simulation.hangs(monotonic_ns()):
             return
         size = self._simulation.random.randint(1, 16) if self._simulation.split else len(output)
-        del output[: self._terminal.write(bytes(output[:size]))]
+        del output[: self._line.write(bytes(output[:size]))]
 
     def _plug(self) -> None:
         if not self._simulation.plugged:
-            self._terminal.close()
-        elif self._terminal.closed:
-            self._terminal.open()
-            self._simulation.plugged_in(self._terminal.path)
+            self._line.close()
+        elif self._line.closed:
+            self._line.open()
+            self._simulation.plugged_in(self._line.path)
 
-    def _read_control(self, control: TextIO) -> None:
-        data = os.read(control.fileno(), _CHUNK)
-        if not data:
+    def _read_control(self, control: ControlStream) -> None:
+        lines = control.lines()
+        if lines is None:
             # Whoever started the process in the background has no more to say; a person at a
             # terminal ends it.
-            self._simulation.quitting = control.isatty()
+            self._simulation.quitting = control.is_terminal
             self._control = None
             return
-        *lines, self._commands = (self._commands + data).split(b"\n")
         for line in lines:
             if not line.strip():
                 continue
@@ -164,113 +163,30 @@ class _Runner:
             self._plug()  # unplug and replug may come in one read
 
 
-class _Terminal:
-    """The pseudo-terminal that a host opens, and the link to it.
+def _line(link: str | None, watched: bool) -> Line:
+    """:raises CanInitializationError: there is something else at ``link``, or no links are here."""
+    if not PORTABLE:
+        from canbroker.simulator.terminal import Terminal  # noqa: PLC0415 - POSIX only
 
-    Its slave end stays open here too: else the last host that closes it would hang up the master.
-    """
-
-    def __init__(self, link: str | None, watched: bool) -> None:
-        self.path = ""
-        self.descriptor = -1
-        self.watch: OpenWatch | None = None
-        self._watched = watched
-        self._slave = -1
-        self._link = Path(link) if link else None
-        if self._link and self._link.exists() and not self._link.is_symlink():
-            raise CanInitializationError(f"{link} exists and is not a symbolic link")
-
-    def __enter__(self) -> _Terminal:
-        self.open()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    @property
-    def closed(self) -> bool:
-        return self.descriptor < 0
-
-    def open(self) -> None:
-        self.descriptor, self._slave = os.openpty()
-        tty.setraw(self._slave)
-        os.set_blocking(self.descriptor, False)
-        self.path = os.ttyname(self._slave)
-        if self._watched:
-            try:
-                self.watch = OpenWatch(self.path)
-            except OSError as error:
-                self.close()
-                raise CanInitializationError(
-                    f"cannot see when a program opens {self.path}: {error.strerror}"
-                ) from error
-        if self._link:
-            try:
-                self._point(self._link)
-            except OSError as error:
-                self.close()
-                raise CanInitializationError(
-                    f"cannot link {self._link}: {error.strerror}"
-                ) from error
-
-    def close(self) -> None:
-        if self.closed:
-            return
-        if self.watch is not None:
-            self.watch.close()
-            self.watch = None
-        os.close(self.descriptor)
-        os.close(self._slave)
-        self.descriptor = self._slave = -1
-        if self._link:
-            self._link.unlink(missing_ok=True)
-
-    def was_opened(self) -> bool:
-        """Whether a program has opened it since this was asked last; ``False`` if unwatched."""
-        return self.watch is not None and self.watch.seen()
-
-    def has_data(self) -> bool:
-        return bool(select.select([self.descriptor], [], [], 0)[0])
-
-    def read(self) -> bytes:
-        """All that the host has written; a system hands out some thousand bytes at a time."""
-        data = os.read(self.descriptor, _CHUNK)
-        while len(data) < _CHUNK and self.has_data():
-            data += os.read(self.descriptor, _CHUNK)
-        return data
-
-    def write(self, data: bytes) -> int:
-        """Number of bytes that the host has room for."""
-        try:
-            return os.write(self.descriptor, data)
-        except BlockingIOError:
-            return 0
-
-    def _point(self, link: Path) -> None:
-        fresh = link.with_name(f".{link.name}.{os.getpid()}")
-        fresh.symlink_to(self.path)
-        fresh.replace(link)  # at no moment without a target
+        return Terminal(link, watched)
+    if link is not None:
+        raise CanInitializationError(f"{link}: only a pseudo-terminal of Linux can have a link")
+    return TcpLine()
 
 
 @contextmanager
 def _signals() -> Iterator[int]:
     """A descriptor that becomes readable at SIGTERM, SIGINT and SIGHUP.
 
-    A SIGHUP that is ignored stays so: ``nohup`` has asked for it.
+    A SIGHUP that is ignored stays so: ``nohup`` asks for it.
     """
 
     def noted(_number: int, _frame: FrameType | None) -> None:
         """The interpreter has written to the descriptor already."""
 
     with ExitStack() as stack:
-        read, write = os.pipe()
-        stack.callback(os.close, read)
-        stack.callback(os.close, write)
-        os.set_blocking(write, False)
-        stack.callback(signal.set_wakeup_fd, signal.set_wakeup_fd(write))
-        numbers = [signal.SIGTERM, signal.SIGINT]
-        if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
-            numbers.append(signal.SIGHUP)
-        for number in numbers:
+        pair = stack.enter_context(closing(SocketPair()))  # Windows writes to sockets only
+        stack.callback(signal.set_wakeup_fd, signal.set_wakeup_fd(pair.ends[1].fileno()))
+        for number in ending_signals():
             stack.callback(signal.signal, number, signal.signal(number, noted))
-        yield read
+        yield pair.fileno()

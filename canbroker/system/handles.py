@@ -180,7 +180,7 @@ def explained(error: BaseException) -> str:
     if not isinstance(error, OSError):
         return str(error)
     text = error.strerror or str(error)
-    if error.errno != errno.EMFILE or sys.platform == "win32":
+    if sys.platform == "win32" or error.errno != errno.EMFILE:
         return text
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     more = f", which may be raised to {hard:,}" if hard > soft else ""

@@ -6,7 +6,7 @@ import os
 import sys
 import threading
 from pathlib import Path
-from typing import Final, NamedTuple, Protocol
+from typing import Any, Final, NamedTuple, Protocol
 
 from canbroker.system import clock
 from canbroker.system.portable import PORTABLE
@@ -37,13 +37,14 @@ def same_start(one: int | None, other: int | None) -> bool:
     return one is not None and other is not None and abs(one - other) <= _TOLERANCE
 
 
-def in_foreground(terminal: int) -> bool:
-    """Whether this process is in the foreground of the terminal with this descriptor. On Windows,
-    every process of a console is.
+def apart() -> dict[str, Any]:
+    """Arguments of :class:`subprocess.Popen` for a child that Ctrl-C in our terminal does not
+    reach."""
+    if sys.platform == "win32":
+        import subprocess  # noqa: PLC0415 - most clients start nothing
 
-    :raises OSError: it is not a terminal.
-    """
-    return sys.platform == "win32" or os.tcgetpgrp(terminal) == os.getpgrp()
+        return {"creationflags": subprocess.CREATE_NEW_PROCESS_GROUP}
+    return {"start_new_session": True}
 
 
 class ProcessEnd(Protocol):

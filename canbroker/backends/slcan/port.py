@@ -9,6 +9,7 @@ import errno
 import io
 import os
 import select
+import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -18,6 +19,7 @@ import serial
 
 from canbroker.backends.base import AdapterGoneError
 from canbroker.errors import CanInitializationError
+from canbroker.system import terminals
 from canbroker.system.wake import Wake
 
 _CHUNK = 65_536
@@ -26,17 +28,8 @@ _POLL_S = 0.05
 #: Bytes that a pump buffers before it leaves the rest to the driver.
 _PUMP_LIMIT = 1 << 20
 
-_FOREIGN: tuple[type[Exception], ...] = (OSError, ValueError)  # SerialException is an OSError
-try:
-    import fcntl
-    import termios
-except ImportError:  # Windows
-    pass
-else:
-    _FOREIGN += (termios.error,)
-
-#: Majors of Linux's pseudo-terminals (UNIX98_PTY_SLAVE_MAJOR of linux/major.h, and the seven next)
-_PSEUDO_TERMINALS: Final = range(136, 144)
+#: What operations on a line raise; SerialException is an OSError.
+_FOREIGN: Final[tuple[type[Exception], ...]] = (OSError, ValueError, *terminals.ERRORS)
 
 _IN_USE = {errno.EAGAIN, errno.EBUSY}
 
@@ -151,8 +144,14 @@ class Port:
             self._discard_output()
         if self._pump is not None:
             self._pump.stop()
-        _claim(self._serial, "TIOCNXCL")  # programs that had it open before may keep it
+        if type(self._serial) is serial.Serial:
+            with suppress(*_FOREIGN):  # programs that had it open before may keep it
+                terminals.share(self._serial.fileno())
+        # pyserial's socket:// stays open if the other side has closed the connection before.
+        connection = getattr(self._serial, "_socket", None)
         self._serial.close()
+        if isinstance(connection, socket.socket):
+            connection.close()
 
     @property
     def closed(self) -> bool:
@@ -257,17 +256,11 @@ def _open(name: str, baudrate: int, rtscts: bool) -> serial.Serial:
     return opened
 
 
-def _claim(line: serial.Serial, request: str = "TIOCEXCL") -> None:
-    """Makes the system deny the device to other programs; pyserial's lock is only advisory.
-
-    Pseudo-terminals are left alone: the flag stays until every program has closed them, and the
-    program at the other end usually keeps them open.
-    """
-    if os.name != "posix" or type(line) is not serial.Serial:
-        return
-    with suppress(*_FOREIGN):  # a device that does not support it stays shared
-        if os.major(os.fstat(line.fileno()).st_rdev) not in _PSEUDO_TERMINALS:
-            fcntl.ioctl(line.fileno(), getattr(termios, request))
+def _claim(line: serial.Serial) -> None:
+    """Makes the system deny the device to other programs; pyserial's lock is only advisory."""
+    if type(line) is serial.Serial:
+        with suppress(*_FOREIGN):  # a device that does not support it stays shared
+            terminals.claim(line.fileno())
 
 
 def _code(error: BaseException | None) -> int | None:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import errno
 import logging
 import os
-import select
 import socket
 import struct
+import sys
 import threading
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Final
 
 from canbroker.backends.adapter_clock import AdapterClock
 from canbroker.backends.base import (
@@ -31,6 +31,7 @@ from canbroker.backends.socketcan.error_frames import (
     is_overrun,
 )
 from canbroker.backends.socketcan.interface import condition_of, describe, prepare, sent_since
+from canbroker.backends.socketcan.linux import Received, ancillary_size, polled, receiver
 from canbroker.backends.socketcan.netlink import NetDevice
 from canbroker.backends.socketcan.options import SocketcanOptions
 from canbroker.backends.socketcan.passing import PassList, pack_entries
@@ -54,7 +55,7 @@ _log = logging.getLogger("canbroker.socketcan")
 _MAX_READ: Final = 512
 
 _TIMES = struct.Struct("@6l")  # struct scm_timestamping: software, unused, raw hardware
-_ANCILLARY: Final = socket.CMSG_SPACE(_TIMES.size)
+_ANCILLARY: Final = ancillary_size(_TIMES.size)
 
 # linux/socket.h: sent by this socket, sent by this host. Numbers, as "&" with the enum that the
 # module socket has for them took longer than all the rest that is done with a frame here.
@@ -64,15 +65,13 @@ _MSG_DONTROUTE: Final = 0x04
 #: The interface is down, or no longer there.
 _GONE: Final = {errno.ENETDOWN, errno.ENODEV, errno.ENXIO, errno.EBADF}
 
-_Received = tuple[bytes, list[tuple[int, int, bytes]], int, Any]
-
 
 def open_interface(options: SocketcanOptions) -> SocketcanBackend:
     """Opens the interface.
 
     :raises CanInitializationError: it is missing, down, or not as asked for; says what to do.
     """
-    if not hasattr(socket, "AF_CAN") or not hasattr(select, "epoll"):
+    if sys.platform != "linux":
         raise CanInitializationError("interface 'socketcan' needs Linux")
     link = prepare(options)
     raw = open_socket(link.name, fd=link.mtu >= CANFD_MTU, bitrate=link.bitrate)
@@ -117,16 +116,14 @@ class SocketcanBackend(Backend):
         self._throttle = Throttle(_log)
         self._gone: AdapterGoneError | None = None
         self._wake = Wake()
-        self._epoll = select.epoll(2)
-        self._epoll.register(raw, select.EPOLLIN)
-        self._epoll.register(self._wake, select.EPOLLIN)
+        self._polled = polled(raw, self._wake)
 
     def __repr__(self) -> str:
-        state = "closed" if self._epoll.closed else self.condition.reason or "open"
+        state = "closed" if self._polled.closed else self.condition.reason or "open"
         return f"<SocketcanBackend {self._name} {state}>"
 
     def fileno(self) -> int:
-        return self._epoll.fileno()
+        return self._polled.fileno()
 
     def read(self) -> Sequence[Frame | Transmit]:
         """See the base class. Also rewrites frames that the kernel had no room for: this thread
@@ -230,18 +227,18 @@ class SocketcanBackend(Backend):
 
     def close(self) -> None:
         with self._lock:
-            self._epoll.close()
+            self._polled.close()
             self._repeater.close()
             self._socket.close()
             self._wake.close()
 
     # ------------------------------------------------------------------------------ receiving
 
-    def _receive(self) -> tuple[list[_Received], AdapterGoneError | None]:
+    def _receive(self) -> tuple[list[Received], AdapterGoneError | None]:
         """The raw messages of the socket, and the error if the interface is lost."""
-        received: list[_Received] = []
+        received: list[Received] = []
         lost: AdapterGoneError | None = None
-        receive, size = self._socket.recvmsg, CANFD_MTU
+        receive, size = receiver(self._socket), CANFD_MTU
         while len(received) < _MAX_READ or lost is not None:
             try:
                 received.append(receive(size, _ANCILLARY))
@@ -254,7 +251,7 @@ class SocketcanBackend(Backend):
                 lost = self._lost(error)
         return received, lost
 
-    def _item(self, received: _Received, now_ns: int) -> Frame | Transmit | None:
+    def _item(self, received: Received, now_ns: int) -> Frame | Transmit | None:
         """The frame or the confirmed transmit; ``None`` for what nobody is told of."""
         wire, ancillary, message_flags, _ = received
         timestamp_ns = host_ns = flags = 0

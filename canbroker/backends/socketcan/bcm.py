@@ -16,6 +16,7 @@ from typing import Final
 
 from canbroker.backends.base import RepeatKey, Repetition
 from canbroker.backends.socketcan.codec import CANFD_MTU, can_id_of, encode
+from canbroker.backends.socketcan.linux import broadcast_socket
 from canbroker.backends.socketcan.netlink import NetDevice
 from canbroker.backends.socketcan.rhythm import Rhythm
 from canbroker.system.clock import SECOND
@@ -236,7 +237,7 @@ class Repeater:
 
     def _open(self) -> socket.socket:
         try:
-            opened = socket.socket(socket.AF_CAN, socket.SOCK_DGRAM, socket.CAN_BCM)
+            opened = broadcast_socket()
         except OSError:
             self.available = False  # no kernel module can_bcm
             raise

@@ -10,9 +10,12 @@ import errno
 import os
 import socket
 import struct
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
+
+from canbroker.backends.socketcan.linux import netlink_socket
 
 _NLMSG_ERROR: Final = 2
 _NLMSG_DONE: Final = 3
@@ -85,7 +88,7 @@ def find_link(name: str) -> NetDevice | None:
 
     :raises OSError: the kernel cannot be asked.
     """
-    if not hasattr(socket, "AF_NETLINK"):
+    if sys.platform != "linux":
         return None
     # The kernel looks for any of an interface's names; one of the first kind has at most 15 bytes.
     kind = _IFLA_IFNAME if len(name.encode()) < _IFNAMSIZ else _IFLA_ALT_IFNAME
@@ -216,7 +219,7 @@ def _one(request: bytes) -> NetDevice | None:
 def _exchange(request: bytes) -> list[bytes]:
     """Asks the kernel; returns the payloads of the answer's link messages."""
     answers: list[bytes] = []
-    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE) as netlink:
+    with netlink_socket() as netlink:
         netlink.settimeout(_TIMEOUT_S)
         netlink.sendto(request, (0, 0))
         wants_more = bool(_MESSAGE.unpack_from(request)[2] & _NLM_F_DUMP)

@@ -9,6 +9,7 @@ import struct
 from typing import Final
 
 from canbroker.backends.socketcan.error_frames import ALL_CLASSES
+from canbroker.backends.socketcan.linux import raw_socket
 from canbroker.errors import CanInitializationError
 
 # linux/can/raw.h
@@ -46,7 +47,7 @@ def open_socket(name: str, *, fd: bool, bitrate: int | None) -> socket.socket:
     :raises CanInitializationError: names the interface.
     """
     try:
-        raw = socket.socket(socket.AF_CAN, socket.SOCK_RAW, socket.CAN_RAW)
+        raw = raw_socket()
     except OSError as error:
         raise CanInitializationError(
             f"no CAN socket for interface {name}: {error.strerror} (kernel module can_raw)"
