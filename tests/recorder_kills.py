@@ -17,6 +17,7 @@ from typing import Final
 from canbroker.bus.recording import start_recording, stop_recording
 from canbroker.logs.formats import FORMATS
 from canbroker.transport.runtime import Runtime
+from canbroker.wire.recordings import RecordingStatus
 from tests.support.brokers import private_runtime, status_of, wait_until
 from tests.support.ledger import Sender
 from tests.support.recorded import recorded
@@ -64,22 +65,27 @@ def _record(runtime: Runtime, directory: Path, arguments: argparse.Namespace) ->
         sent = sender.stop()
         assert not sent.failed
         for kind in arguments.formats:
+            _wait_until_it_runs(runtime, kind)
             stop_recording(kind, None)
     wait_until(lambda: not list(directory.glob("*.part")), "all is converted", _PATIENCE_S)
     return sent.confirmed
 
 
-def _kill(runtime: Runtime, kind: str, chance: random.Random) -> None:
-    def find() -> tuple[int | None, str]:
-        found = next(each for each in status_of(runtime).recordings if each.name == kind)
-        return found.pid, found.phase
+def _status(runtime: Runtime, kind: str) -> RecordingStatus:
+    return next(each for each in status_of(runtime).recordings if each.name == kind)
 
-    wait_until(lambda: find()[1] == "running", f"{kind} records", _PATIENCE_S)
+
+def _wait_until_it_runs(runtime: Runtime, kind: str) -> None:
+    wait_until(lambda: _status(runtime, kind).phase == "running", f"{kind} records", _PATIENCE_S)
+
+
+def _kill(runtime: Runtime, kind: str, chance: random.Random) -> None:
+    _wait_until_it_runs(runtime, kind)
     signal.sigtimedwait([], chance.uniform(0, 1.2))
-    pid = find()[0]
+    pid = _status(runtime, kind).pid
     if pid is not None:
         os.kill(pid, signal.SIGKILL)
-        wait_until(lambda: find()[0] != pid, f"{kind} is killed", _PATIENCE_S)
+        wait_until(lambda: _status(runtime, kind).pid != pid, f"{kind} is killed", _PATIENCE_S)
 
 
 if __name__ == "__main__":

@@ -236,6 +236,16 @@ def open_writer(
     return writer
 
 
+def load_writer(kind: str) -> None:
+    """Imports what :func:`open_writer` needs for a format, so that no file has to wait for that.
+
+    :raises CanInitializationError: the format is unknown or needs a package that is missing.
+    """
+    found, _ = format_of(Path(), kind)
+    found.check_installed()
+    _class(found.writer)
+
+
 def _class(place: str) -> Any:
     module, _, name = place.partition(":")
     return getattr(importlib.import_module(module), name)

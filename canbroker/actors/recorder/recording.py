@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Final, TypeAlias
 
 from canbroker.actors.recorder.capture import Capture
+from canbroker.actors.recorder.conversion import written_as
 from canbroker.actors.recorder.options import RecordOptions
 from canbroker.actors.recorder.output import Output
 from canbroker.actors.recorder.side_file import ChannelEnd
@@ -16,9 +17,10 @@ from canbroker.delivery.merging import Disorder
 from canbroker.delivery.order import Loss, Place
 from canbroker.delivery.tap import Event, Frames
 from canbroker.errors import CanOperationError
-from canbroker.logs.formats import format_of
+from canbroker.logs.formats import format_of, load_writer
 from canbroker.model.frame import EchoFrame, describe
 from canbroker.system import clock
+from canbroker.system.imports import without
 from canbroker.wire.stream import AdapterClock
 
 #: A change of the wall clock against the monotonic one that is a step. Slewing is less.
@@ -41,6 +43,9 @@ class Recording:
         """
         found, compressed = format_of(Path(), options.format)
         found.check_installed()
+        # python-can imports it for MF4 files, which are not written here, and it takes seconds.
+        with without("asammdf"):
+            load_writer(written_as(options.format))
         suffix = found.suffixes[0] + (".gz" if compressed else "")
         self._of: dict[str, Output] = {}  # by channel
         if options.separate:
