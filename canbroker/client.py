@@ -16,11 +16,13 @@ from canbroker.bus.brokers import channel_names
 from canbroker.bus.ending import EndingBus
 from canbroker.bus.lease import Lease, lease
 from canbroker.bus.life import Life
+from canbroker.bus.observed import ObservedBus
 from canbroker.bus.periodic.registry import Periodic
 from canbroker.bus.periodic.task import OnError, PeriodicTask, TaskPlan
 from canbroker.bus.values import BusState, BusStats, CanProtocol
 from canbroker.configuration import bus_settings
 from canbroker.errors import CanOperationError
+from canbroker.model.error_counters import ErrorCounters
 from canbroker.model.filters import CanFilters
 from canbroker.model.message import Message, to_frame, to_stamped_frame
 from canbroker.model.protection import Checksum, Counter
@@ -34,13 +36,14 @@ __all__ = [
     "BusState",
     "BusStats",
     "CanProtocol",
+    "ErrorCounters",
     "Lease",
     "ThreadSafeBus",
     "lease",
 ]
 
 
-class Bus(EndingBus):
+class Bus(ObservedBus, EndingBus):
     """A channel, shared with every other process that opens it.
 
     One thread may receive while another one sends; see :class:`ThreadSafeBus` for more.

@@ -14,6 +14,7 @@ from typing import Any, ClassVar, NamedTuple
 import msgspec
 
 from canbroker.errors import CanOperationError
+from canbroker.model.error_counters import ErrorCounters
 from canbroker.model.filters import FilterSet
 from canbroker.model.frame import ERROR, FD, HARDWARE_TIMESTAMP, Frame, frame_fault
 
@@ -229,6 +230,10 @@ class Backend(ABC):
     def counters(self) -> dict[str, int]:
         """[any] Counters of errors of the adapter or its line, for ``status``."""
         return {}
+
+    def error_counters(self) -> ErrorCounters | None:
+        """[recv] The controller's error counters; ``None`` if the adapter does not tell them."""
+        return None
 
     def stamp_clock(self) -> StampClock | None:
         """[recv] The clock that stamps frames; ``None``: it is the host's, or not known yet."""

@@ -75,6 +75,10 @@ class ChannelWatch:
             self._follow()
         return _held(self.state) - self._held_before
 
+    def current(self) -> StateEvent | None:
+        """The channel's state, which is half a second old at most; ``None`` if it is silent."""
+        return None if self.silent() else self.state
+
     def problem(self) -> str | None:
         """Why frames cannot be sent now, as far as is known; ``None`` if they can."""
         silent = self.silent()

@@ -7,6 +7,7 @@ from typing import Annotated, Final, cast
 
 import msgspec
 
+from canbroker.model.error_counters import ErrorCounters
 from canbroker.model.frame import EchoFrame, Frame, ReceivedFrame
 from canbroker.wire import VERSION, WireError, decode
 from canbroker.wire.forbidden import Forbidden
@@ -85,6 +86,7 @@ class StateEvent(msgspec.Struct, tag_field="event", tag="state", kw_only=True):
     known yet. ``connected``: ids of the processes connected to the stream, on Linux; 0 is a
     process of another container. ``gone``: frames that clients have asked for too late, those that
     have left included.
+    ``error_counters``: the controller's; ``None`` if the adapter does not tell them.
     """
 
     state: str
@@ -114,6 +116,7 @@ class StateEvent(msgspec.Struct, tag_field="event", tag="state", kw_only=True):
     connected: list[int] = []
     clock: AdapterClock | None = None
     gone: int = 0
+    error_counters: ErrorCounters | None = None
 
 
 class ReadyEvent(msgspec.Struct, tag_field="event", tag="ready"):

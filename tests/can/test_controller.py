@@ -48,24 +48,26 @@ def is_error(item: Item) -> bool:
 
 
 @pytest.mark.parametrize(
-    ("line", "words", "kinds"),
+    ("line", "words", "kinds", "told"),
     [
         (
             "sw010096",
             "transmit error warning (transmit errors 96, receive errors 10)",
             ["error_warning"],
+            (96, 10),
         ),
         (
             "sp130010",
             "receive error passive (transmit errors 10, receive errors 130)",
             ["error_passive"],
+            (10, 130),
         ),
-        ("e1a", "no acknowledgement, bus error", ["no_ack", "bus_error", "protocol"]),
-        ("e1o", "receive overrun", ["rx_overrun"]),
+        ("e1a", "no acknowledgement, bus error", ["no_ack", "bus_error", "protocol"], None),
+        ("e1o", "receive overrun", ["rx_overrun"], None),
     ],
 )
 def test_what_the_controller_reports_is_told(
-    open_interface: Open, line: str, words: str, kinds: list[str]
+    open_interface: Open, line: str, words: str, kinds: list[str], told: tuple[int, int] | None
 ) -> None:
     backend = open_interface("can0", bitrate=500_000)
     assert backend.bitrate == 500_000
@@ -78,6 +80,7 @@ def test_what_the_controller_reports_is_told(
     assert not backend.condition.off
     assert backend.condition.reason == (words if line[0] == "s" else "")
     assert backend.dropped == (line == "e1o")
+    assert backend.error_counters() == told
 
 
 def test_a_burst_larger_than_the_kernels_queue_is_sent_in_order(open_interface: Open) -> None:

@@ -159,6 +159,7 @@ def test_settings_are_read_from_the_kernel(open_interface: Open, pair: Pair) -> 
     backend = open_interface(pair.ends[0], fd=pair.data_bitrate is not None)
     assert (backend.bitrate, backend.data_bitrate) == (pair.bitrate, pair.data_bitrate)
     assert not backend.listen_only
+    assert backend.error_counters() == (0, 0), "the drivers tell them"
     device = Path(f"/sys/class/net/{pair.ends[0]}/device").resolve().name
     mtu = 16 if pair.data_bitrate is None else 72
     assert backend.info == f"socketcan {pair.ends[0]} (can, MTU {mtu}, at {device})"

@@ -6,6 +6,7 @@ from collections import deque
 from collections.abc import Sequence
 
 from canbroker.backends import AdapterGoneError, Backend, RepeatKey, Repetition, Transmit
+from canbroker.model.error_counters import ErrorCounters
 from canbroker.model.filters import FilterSet
 from canbroker.model.frame import Frame
 from canbroker.system.wake import Wake
@@ -25,6 +26,7 @@ class ScriptedBackend(Backend):
     def __init__(self, capacity: int = 1 << 16) -> None:
         self.capacity = capacity
         self.due: int | None = None
+        self.errors: ErrorCounters | None = None
         self.sent: list[Transmit] = []
         self.filters: list[FilterSet] = []
         self.repetitions: dict[RepeatKey, Repetition] = {}
@@ -80,6 +82,9 @@ class ScriptedBackend(Backend):
         if isinstance(played, AdapterGoneError):
             raise played
         return played
+
+    def error_counters(self) -> ErrorCounters | None:
+        return self.errors
 
     def due_ns(self) -> int | None:
         return self.due

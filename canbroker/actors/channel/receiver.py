@@ -295,6 +295,7 @@ class Receiver:
             clients=self._clients.infos(),
             counters=backend.counters() if backend else {},
             held_errors=dict(self._storms.held),
+            error_counters=backend.error_counters() if backend else None,
             exclusive=self._holder,
             ended=self._ends,
             connected=self._publisher.listening.peers(),

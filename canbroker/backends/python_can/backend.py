@@ -15,6 +15,7 @@ from canbroker.backends.python_can.exchange import Exchange
 from canbroker.backends.python_can.options import PythonCanOptions
 from canbroker.backends.python_can.receiving import DriverReader
 from canbroker.backends.python_can.sending import DriverWriter
+from canbroker.model.error_counters import ErrorCounters
 from canbroker.model.filters import FilterSet
 from canbroker.model.frame import Frame
 from canbroker.system import clock
@@ -86,6 +87,9 @@ class PythonCanBackend(Backend):
 
     def stamp_clock(self) -> StampClock | None:
         return self._reception.stamp_clock()
+
+    def error_counters(self) -> ErrorCounters | None:
+        return self._reception.error_counters
 
     def counters(self) -> dict[str, int]:
         return dict(self._reception.throttle.counts)

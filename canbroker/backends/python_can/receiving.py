@@ -19,8 +19,9 @@ from canbroker.backends.python_can.failures import DriverError, foreign
 from canbroker.backends.python_can.known import Meaning, driver
 from canbroker.backends.python_can.messages import MessageError, to_frame
 from canbroker.backends.python_can.watch import Watch
+from canbroker.model.error_counters import ErrorCounters, counters_in
 from canbroker.model.filters import EVERYTHING, Filter, FilterSet, union
-from canbroker.model.frame import MAX_STANDARD_ID, Frame
+from canbroker.model.frame import ERROR, MAX_STANDARD_ID, Frame
 from canbroker.system import clock
 from canbroker.system.throttle import Throttle
 
@@ -63,6 +64,7 @@ class DriverReader:
 
     def __init__(self, bus: can.BusABC, exchange: Exchange, interface: str) -> None:
         self.throttle = Throttle(_log)
+        self.error_counters: ErrorCounters | None = None  # as last reported
         self._bus = bus
         self._driver = driver(interface)
         self._exchange = exchange
@@ -160,6 +162,8 @@ class DriverReader:
         except MessageError as error:
             self.throttle.note("invalid_message", f"from the driver: {error}")
             return False
+        if frame.flags & ERROR:
+            self.error_counters = counters_in(frame) or self.error_counters
         # The actor echoes the frames that we sent, in their place among the others.
         if message.is_rx and not (self._own is not None and self._own.remove(frame)):
             frames.append(frame)

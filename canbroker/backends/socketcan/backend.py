@@ -22,6 +22,7 @@ from canbroker.backends.base import (
     StampClock,
     Transmit,
 )
+from canbroker.backends.socketcan import interface
 from canbroker.backends.socketcan.bcm import Repeater
 from canbroker.backends.socketcan.codec import CANFD_MTU, can_id_of, decode
 from canbroker.backends.socketcan.error_frames import (
@@ -43,6 +44,7 @@ from canbroker.backends.socketcan.sockets import (
     set_filter,
 )
 from canbroker.errors import CanInitializationError
+from canbroker.model.error_counters import ErrorCounters, counters_in
 from canbroker.model.filters import FilterSet
 from canbroker.model.frame import ERROR, HARDWARE_TIMESTAMP, EchoFrame, Frame
 from canbroker.system import clock
@@ -73,14 +75,8 @@ def open_interface(options: SocketcanOptions) -> SocketcanBackend:
     """
     if sys.platform != "linux":
         raise CanInitializationError("interface 'socketcan' needs Linux")
-    link = prepare(options)
+    link = interface.prepare(options)
     raw = open_socket(link.name, fd=link.mtu >= CANFD_MTU, bitrate=link.bitrate)
-    if link.mtu >= CANFD_MTU and not options.fd:
-        _log.warning(
-            "interface %s has CAN FD (MTU %d), but was opened without fd=True: FD frames of others"
-            " are counted (fd_frame), not received",
-            link.name, link.mtu,
-        )  # fmt: skip
     try:
         return SocketcanBackend(raw, link, options)
     except BaseException:
@@ -96,13 +92,14 @@ class SocketcanBackend(Backend):
     """
 
     def __init__(self, raw: socket.socket, link: NetDevice, options: SocketcanOptions) -> None:
-        self.info = describe(link)
+        self.info = interface.describe(link)
         self.bitrate = link.bitrate
         self.data_bitrate = link.data_bitrate if options.fd else None
         self.fd = options.fd
         self.listen_only = options.listen_only or link.listen_only
-        self.condition = self._controller = condition_of(link)
+        self.condition = self._controller = interface.condition_of(link)
         self._link = link
+        self._errors: ErrorCounters | None = None  # as last reported by an error frame
         self._name = link.name
         self._socket = raw
         self._lock = threading.Lock()  # guards the queue, the pass list, the repeater and writing
@@ -225,6 +222,9 @@ class SocketcanBackend(Backend):
     def counters(self) -> dict[str, int]:
         return dict(self._throttle.counts)
 
+    def error_counters(self) -> ErrorCounters | None:
+        return interface.errors_now(self._link) or self._errors
+
     def close(self) -> None:
         with self._lock:
             self._polled.close()
@@ -311,6 +311,7 @@ class SocketcanBackend(Backend):
             self._throttle.note(kind, words)
         if is_overrun(frame):
             self.dropped += 1  # at least one; controllers do not count them
+        self._errors = counters_in(frame) or self._errors
         self._controller = condition_after(frame, self._controller)
         if self._controller.off:
             # The kernel drops the frames in its queue and the controller's without reporting it.
@@ -350,7 +351,7 @@ class SocketcanBackend(Backend):
     def _stall(self, now_ns: int) -> None:
         """Nothing has been confirmed for too long."""
         is_silent = self._queue.confirms and not self._has_echoed
-        if is_silent and sent_since(self._link) >= max(1, self._queue.taken):
+        if is_silent and interface.sent_since(self._link) >= max(1, self._queue.taken):
             _log.warning(
                 "the driver of %s does not confirm what it has sent: frames count as sent when the"
                 " kernel has taken them, and tasks are not handed down to it",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import logging
 from typing import Final
 
 from canbroker.backends.base import BusCondition
@@ -11,8 +12,11 @@ from canbroker.backends.socketcan.codec import CAN_MTU, CANFD_MTU
 from canbroker.backends.socketcan.netlink import NetDevice
 from canbroker.backends.socketcan.options import SocketcanOptions
 from canbroker.errors import CanInitializationError
+from canbroker.model.error_counters import ErrorCounters
 
 _ERROR_STATES: Final = {"warning", "passive"}
+
+_log = logging.getLogger("canbroker.socketcan")
 
 
 def prepare(options: SocketcanOptions) -> NetDevice:
@@ -28,6 +32,12 @@ def prepare(options: SocketcanOptions) -> NetDevice:
         wrong = mismatch(options, link)
     if wrong is not None:
         raise CanInitializationError(wrong)
+    if link.mtu >= CANFD_MTU and not options.fd:
+        _log.warning(
+            "interface %s has CAN FD (MTU %d), but was opened without fd=True: FD frames of others"
+            " are counted (fd_frame), not received",
+            link.name, link.mtu,
+        )  # fmt: skip
     return link
 
 
@@ -103,6 +113,17 @@ def sent_since(link: NetDevice) -> int:
     except OSError:
         return 0
     return now.transmitted - link.transmitted if now else 0
+
+
+def errors_now(link: NetDevice) -> ErrorCounters | None:
+    """The controller's error counters, as its driver tells them; ``None`` if it does not."""
+    if link.errors is None:
+        return None
+    try:
+        now = netlink.look_again(link)
+    except OSError:
+        return None
+    return now.errors if now else None
 
 
 def _look_up(name: str) -> NetDevice:

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from canbroker.backends.socketcan.linux import netlink_socket
+from canbroker.model.error_counters import ErrorCounters
 
 _NLMSG_ERROR: Final = 2
 _NLMSG_DONE: Final = 3
@@ -38,6 +39,7 @@ _IFLA_CAN_BITTIMING: Final = 1
 _IFLA_CAN_STATE: Final = 4
 _IFLA_CAN_CTRLMODE: Final = 5
 _IFLA_CAN_RESTART_MS: Final = 6
+_IFLA_CAN_BERR_COUNTER: Final = 8
 _IFLA_CAN_DATA_BITTIMING: Final = 9
 
 _ARPHRD_CAN: Final = 280  # linux/if_arp.h
@@ -52,6 +54,7 @@ _TYPE_MASK: Final = 0x3FFF  # without NLA_F_NESTED, NLA_F_NET_BYTEORDER
 _MESSAGE = struct.Struct("=IHHII")  # struct nlmsghdr
 _LINK = struct.Struct("=BxHiII")  # struct ifinfomsg
 _ATTRIBUTE = struct.Struct("=HH")  # struct rtattr
+_U16 = struct.Struct("=H")
 _U32 = struct.Struct("=I")
 _U64 = struct.Struct("=Q")
 _BITTIMING_SIZE: Final = 32  # struct can_bittiming: eight u32, the bitrate first
@@ -79,6 +82,7 @@ class NetDevice:
     listen_only: bool = False
     state: str | None = None  # of the controller
     restart_ms: int | None = None
+    errors: ErrorCounters | None = None  # if the driver tells them
     device: str | None = None  # where it is attached (1-2:1.0), if the kernel tells
 
 
@@ -187,6 +191,7 @@ def parse_link(payload: bytes) -> NetDevice | None:
         listen_only=bool(modes & _LISTENONLY),
         state=_STATES[state] if state is not None and state < len(_STATES) else None,
         restart_ms=_u32(can.get(_IFLA_CAN_RESTART_MS)),
+        errors=_errors(can.get(_IFLA_CAN_BERR_COUNTER)),
         device=_string(attributes.get(_IFLA_PARENT_DEV_NAME)),
     )
 
@@ -285,6 +290,12 @@ def _text(text: str) -> bytes:
 
 def _string(value: bytes | None) -> str | None:
     return value.split(b"\0", 1)[0].decode(errors="replace") if value else None
+
+
+def _errors(value: bytes | None) -> ErrorCounters | None:
+    """The ``struct can_berr_counter`` of linux/can/netlink.h."""
+    transmit, receive = _number(_U16, value, 0), _number(_U16, value, 2)
+    return None if transmit is None or receive is None else ErrorCounters(transmit, receive)
 
 
 def _u32(value: bytes | None, at: int = 0) -> int | None:

@@ -28,6 +28,7 @@ from canbroker.backends import BusCondition, Transmit
 from canbroker.delivery.publisher import HEARTBEAT_NS, Leaving, Presence
 from canbroker.delivery.replayer import Served
 from canbroker.model import filters
+from canbroker.model.error_counters import ErrorCounters
 from canbroker.model.frame import ERROR, EchoFrame, Frame
 from canbroker.system.clock import MILLISECOND, SECOND
 from canbroker.transport.replier import Caller
@@ -169,6 +170,15 @@ def test_a_caller_waits_until_what_was_read_is_published(bench: Bench) -> None:
     bench.receiver.step(bench.now, [CatchUp(CALLER)], ())
     assert bench.publisher.frames == [FRAME]
     assert bench.wiring.sender.take() == [Answer(CALLER, control.Nothing())]
+
+
+def test_the_state_has_the_controllers_error_counters(bench: Bench) -> None:
+    assert bench.state.error_counters is None, "no adapter tells them"
+    bench.backend.errors = ErrorCounters(130, 7)
+    bench.step(after_ns=SECOND)
+    assert bench.state.error_counters == (130, 7)
+    bench.step(Down("unplugged"))
+    assert bench.state.error_counters is None
 
 
 def test_error_frames_of_a_storm_are_counted(bench: Bench) -> None:

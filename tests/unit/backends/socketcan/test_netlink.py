@@ -18,6 +18,7 @@ from canbroker.backends.socketcan.netlink import (
 )
 from canbroker.backends.socketcan.options import SocketcanOptions
 from canbroker.errors import CanInitializationError
+from canbroker.model.error_counters import ErrorCounters
 
 
 def attribute(kind: int, value: bytes) -> bytes:
@@ -47,7 +48,8 @@ CONTROLLER = link_message(
             + attribute(9, bittiming(2_000_000))
             + attribute(4, struct.pack("=I", 2))
             + attribute(5, struct.pack("=II", 0, 0x22))
-            + attribute(6, struct.pack("=I", 100)),
+            + attribute(6, struct.pack("=I", 100))
+            + attribute(8, struct.pack("=HH", 260, 17)),
         ),
     ),
     flags=0x50041,
@@ -67,6 +69,7 @@ CAN0 = NetDevice(
     listen_only=True,
     state="passive",
     restart_ms=100,
+    errors=ErrorCounters(260, 17),
     device="1-2:1.0",
 )
 
