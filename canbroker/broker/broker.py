@@ -16,6 +16,7 @@ from canbroker.actors.sections import check as check_sections
 from canbroker.actors.sections import web_options
 from canbroker.backends.configured import check
 from canbroker.broker.callers import Callers
+from canbroker.broker.databases import Databases
 from canbroker.broker.directory import Directory
 from canbroker.broker.flight_records import FlightRecords, record_suffix
 from canbroker.broker.leases import Leases
@@ -92,8 +93,11 @@ class Broker:
         self._busy_ns = self._started_ns
         self._stop_reason: str | None = None
         self._trouble: CanError | None = None  # which ends the broker
-        for name, (interface, options) in (check(config) if config else {}).items():
-            self._directory.add(name, interface, options, configured=True)
+        checked = check(config) if config else {}
+        self._databases = Databases(config)
+        for name, (interface, options) in checked.items():
+            slot = self._directory.add(name, interface, options, configured=True)
+            slot.databases = self._databases.of(name)
         self._succession = Succession(runtime)
         self._succession.clear()
         if listen is not None:
@@ -122,6 +126,7 @@ class Broker:
                 "attach": self._attach,
                 "detach": self._detach,
                 "status": self._status,
+                "database": self._databases.part,
                 "scheduler": self._get_scheduler,
                 "shutdown": self._shutdown,
                 **self._leases.handlers,

@@ -96,6 +96,7 @@ class ChannelSlot(ActorSlot):
         self._crashed_ns: int | None = None  # monotonic, of an actor that is not replaced yet
         self._ring: SharedMemory | None = None
         self._addresses = place.channel(name)
+        self.databases: list[control.DatabaseInfo] = []
         self.listen_only: bool | None = None  # as the channel was, for the actor's successor
         self._resumes = False
         self._idle_ns: int | None = None
@@ -168,6 +169,7 @@ class ChannelSlot(ActorSlot):
                 for client_id, client in self.clients.items()
             ],
             record=self._records.last(self.name),
+            databases=self.databases,
         )
 
     def begin(self, now_ns: int, waiter: Waiter) -> None:

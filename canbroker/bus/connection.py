@@ -166,6 +166,17 @@ class Connection:
         except (CanInitializationError, CanTimeoutError) as error:
             raise CanOperationError(str(error)) from error
 
+    def ask_broker(self, method: str, params: control.Params, result: type[_T]) -> _T:
+        """The answer of the broker.
+
+        :raises CanOperationError: the bus is closed, the answer is an error, or there is none.
+        """
+        self.check_open()
+        try:
+            return self._broker.ask(method, params, result, ANSWER_S)
+        except CanTimeoutError as error:
+            raise CanOperationError(str(error)) from error
+
     def task_link(self, on_trouble: Callable[[TaskTrouble], None]) -> TaskLink:
         """A link to the scheduler, which connects when it is first used."""
         link = TaskLink(self._life, self._broker, self.client_id, on_trouble, self.watch.clock)

@@ -10,6 +10,7 @@
     channel = "/dev/ttyACM0"
     bitrate = 500000
     pool = "bench"            # optional: programs lease it from this pool
+    database = ["car.dbc"]    # optional: what its frames mean
 
     [remote]                  # optional: programs on other hosts, with keys
     listen = "tcp://*:5655"
@@ -39,6 +40,9 @@ MAX_NAME_LENGTH: Final = 64
 
 MAX_RING_MB: Final = 4096
 MAX_RING_S: Final = 86_400
+
+#: Of one channel; a bus has one database, or a few.
+MAX_DATABASES: Final = 16
 
 #: More error frames than a bus of 1 Mbit/s can carry.
 MAX_ERROR_RATE: Final = 100_000
@@ -80,13 +84,15 @@ class ChannelConfig(msgspec.Struct, frozen=True):
     """One ``[channels.<name>]`` table; ``parameters`` is the rest of it, unchecked.
 
     A device's relative path (``channel = "./adapter"``) is relative to the file's directory.
-    ``pool`` is the name of the pool that it is leased from, or ``None``.
+    ``pool`` is the name of the pool that it is leased from, or ``None``. ``databases``: files that
+    say what its frames mean, relative to the file's directory; they are read by the broker.
     """
 
     name: str
     interface: str
     parameters: dict[str, object]
     pool: str | None = None
+    databases: tuple[str, ...] = ()
 
 
 class Config(msgspec.Struct, frozen=True):
@@ -161,7 +167,20 @@ def _channel(source: Source, name: str, value: object) -> ChannelConfig:
     if pool is not None and not (isinstance(pool, str) and is_name(pool)):
         named = f"a pool's name has 1 to {MAX_NAME_LENGTH} printable characters, got {pool!r}"
         raise source.fault((*keys, "pool"), named)
-    return ChannelConfig(name, interface, parameters, pool)
+    databases = _databases(source, keys, parameters.pop("database", []))
+    return ChannelConfig(name, interface, parameters, pool, databases)
+
+
+def _databases(source: Source, keys: tuple[str, ...], value: object) -> tuple[str, ...]:
+    """The paths of the databases of the channel whose table is at ``keys``: one, or a list."""
+    paths = [value] if isinstance(value, str) else value
+    is_list = isinstance(paths, list) and len(paths) <= MAX_DATABASES
+    if is_list and all(isinstance(path, str) and path for path in paths):
+        return tuple(paths)
+    raise source.fault(
+        (*keys, "database"),
+        f"must be a path, or a list of {MAX_DATABASES} paths at most; got {value!r}",
+    )
 
 
 def is_name(text: str) -> bool:

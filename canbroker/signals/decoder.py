@@ -117,6 +117,8 @@ def read_database(path: Path) -> bytes:
             content = file.read(MAX_DATABASE_BYTES + 1)
     except OSError as error:
         raise CanInitializationError(f"cannot read {path}: {error.strerror}") from error
+    except ValueError as error:  # no file can have such a name
+        raise CanInitializationError(f"cannot read {str(path)!r}: {error}") from error
     if len(content) > MAX_DATABASE_BYTES:
         limit = MAX_DATABASE_BYTES >> 20
         raise CanInitializationError(f"{path}: a database has {limit} MiB at most")

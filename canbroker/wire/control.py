@@ -119,6 +119,14 @@ class Discard(Params, omit_defaults=True):
     through: bool = False
 
 
+class GetDatabase(Params):
+    """A part of a database of a channel: of its compressed content, from ``offset``."""
+
+    channel: _Text
+    number: Annotated[int, msgspec.Meta(ge=0)] = 0
+    offset: Annotated[int, msgspec.Meta(ge=0)] = 0
+
+
 class Attached(msgspec.Struct, kw_only=True):
     """A channel: its interface, and the addresses of its sockets."""
 
@@ -164,9 +172,33 @@ class ClientStatus(msgspec.Struct, kw_only=True):
     gone: int = 0
 
 
+class DatabaseInfo(msgspec.Struct, kw_only=True):
+    """A database of a channel, as the broker has read it when it started.
+
+    ``path``: as the configuration has it. ``size``: of the file, in bytes; ``sha256``: its digest.
+    """
+
+    path: str
+    size: int
+    sha256: str
+
+
+class DatabasePart(msgspec.Struct, kw_only=True):
+    """A part of a database, or, if the channel has no such one, its ``count`` alone.
+
+    ``count``: how many databases the channel has. ``compressed``: size of the whole content as
+    zlib has compressed it; ``content``: this part of that, 256 KiB at most.
+    """
+
+    count: int
+    database: DatabaseInfo | None = None
+    compressed: int = 0
+    content: bytes = b""
+
+
 class ChannelStatus(msgspec.Struct, kw_only=True):
     """``phase``: stopped, starting, running, backing off (before a restart), stopping or failed.
-    ``record``: path of the newest flight record."""
+    ``record``: path of the newest flight record. ``databases``: what its frames mean."""
 
     name: str
     interface: str
@@ -182,6 +214,7 @@ class ChannelStatus(msgspec.Struct, kw_only=True):
     state: StateEvent | None
     clients: list[ClientStatus]
     record: str = ""
+    databases: list[DatabaseInfo] = []
 
 
 class SchedulerStatus(msgspec.Struct, kw_only=True):
@@ -329,6 +362,7 @@ BROKER_METHODS: Final[Mapping[str, type[Params]]] = {
     "attach": Attach,
     "detach": Detach,
     "status": Viewed,
+    "database": GetDatabase,
     "scheduler": Params,
     "lease": TakeLease,
     "release": Release,

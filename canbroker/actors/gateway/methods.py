@@ -171,6 +171,11 @@ def _check_device(user: User, params: control.Attach) -> None:
             raise DeniedError("device", f"{name!r} may not have files written: {text[:80]!r}")
 
 
+def _database(user: User, _: str, params: control.GetDatabase) -> Params:
+    check_channel(user, params.channel)
+    return params
+
+
 def _own(user: User, _: str, params: control.Detach | control.Discard | StopTasks) -> Params:
     check_client(user, params.client_id)
     return params
@@ -229,6 +234,7 @@ RULES: Final[Mapping[Serves, Mapping[str, Rule]]] = {
     Serves.BROKER: {
         "hello": Rule(_OBSERVE, "greet the broker"),
         "status": Rule(_OBSERVE, "see the broker's status", _view),
+        "database": Rule(_OBSERVE, "read the databases of channels", _database),
         "attach": Rule(_OBSERVE, "attach to channels", _attach),
         "detach": Rule(_OBSERVE, "detach clients", _own),
         "scheduler": Rule(_TRANSMIT, "start periodic tasks"),

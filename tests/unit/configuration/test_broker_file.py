@@ -48,6 +48,10 @@ def test_a_file_yields_broker_and_channels_in_their_order(tmp_path: Path) -> Non
         [channels."body bus"]
         interface = "virtual"
         pool = "bench"
+        database = ["car.dbc", "../body.kcd"]
+        [channels.one]
+        interface = "virtual"
+        database = "car.dbc"
         """)
     )
     loaded = broker_file.load(path)
@@ -55,7 +59,10 @@ def test_a_file_yields_broker_and_channels_in_their_order(tmp_path: Path) -> Non
     assert loaded.broker == BrokerConfig("ipc:///tmp/x", "debug")
     assert list(loaded.channels.values()) == [
         ChannelConfig("z", "slcan", {"channel": "/dev/ttyACM0", "bitrate": 500_000}),
-        ChannelConfig("body bus", "virtual", {}, pool="bench"),
+        ChannelConfig(
+            "body bus", "virtual", {}, pool="bench", databases=("car.dbc", "../body.kcd")
+        ),
+        ChannelConfig("one", "virtual", {}, databases=("car.dbc",)),
     ]
 
 
@@ -134,6 +141,14 @@ def test_check_yields_typed_options() -> None:
             "[channels.a]\ninterface = 'virtual'\npool = 1",
             "x.toml, line 3, channels.a.pool: ",
             "printable characters, got 1",
+        ),
+        *(
+            (
+                f"[channels.a]\ninterface = 'virtual'\ndatabase = {wrong}",
+                "x.toml, line 3, channels.a.database: ",
+                "must be a path, or a list of 16 paths at most",
+            )
+            for wrong in ("1", "''", "[1]", "['']", f"{['car.dbc'] * 17}", "{a = 'car.dbc'}")
         ),
         (
             "[channels.a]\ninterface = 'vector'",  # python-can's, which needs a channel
