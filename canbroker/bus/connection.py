@@ -150,6 +150,17 @@ class Connection:
             clock_offset=distance and distance.clock_offset_ns / clock.SECOND,
         )
 
+    def ask_broker(self, method: str, params: control.Params, result: type[_T]) -> _T:
+        """The answer of the broker.
+
+        :raises CanOperationError: the bus is closed, the answer is an error, or there is none.
+        """
+        self.check_open()
+        try:
+            return self._broker.ask(method, params, result, ANSWER_S)
+        except CanTimeoutError as error:
+            raise CanOperationError(str(error)) from error
+
     def control(
         self, method: str, params: control.Params, result: type[_T], timeout: float = ANSWER_S
     ) -> _T:
@@ -164,17 +175,6 @@ class Connection:
         except CanPermissionError:
             raise
         except (CanInitializationError, CanTimeoutError) as error:
-            raise CanOperationError(str(error)) from error
-
-    def ask_broker(self, method: str, params: control.Params, result: type[_T]) -> _T:
-        """The answer of the broker.
-
-        :raises CanOperationError: the bus is closed, the answer is an error, or there is none.
-        """
-        self.check_open()
-        try:
-            return self._broker.ask(method, params, result, ANSWER_S)
-        except CanTimeoutError as error:
             raise CanOperationError(str(error)) from error
 
     def task_link(self, on_trouble: Callable[[TaskTrouble], None]) -> TaskLink:

@@ -6,6 +6,7 @@ import hashlib
 import zlib
 from typing import TYPE_CHECKING, Final, Protocol, TypeVar
 
+from canbroker.bus.connection import Connection
 from canbroker.errors import CanOperationError
 from canbroker.signals import check_installed
 from canbroker.wire import control
@@ -27,6 +28,18 @@ class Ask(Protocol):
 
         :raises CanError: the answer is an error, or there is none.
         """
+
+
+class Attached(Protocol):
+    """An open bus."""
+
+    _connection: Connection
+
+
+def channel_decoder(bus: Attached) -> Decoder | None:
+    """As :func:`fetch_decoder`, for the channel of an open bus."""
+    connection = bus._connection
+    return fetch_decoder(connection.ask_broker, connection.attached.name)
 
 
 def fetch_decoder(ask: Ask, channel: str) -> Decoder | None:

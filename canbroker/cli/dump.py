@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import sys
-import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
-from typing import Final, NamedTuple
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
 
 import click
 
+from canbroker.bus.databases import channel_decoder
 from canbroker.bus.tapping import tap
 from canbroker.cli.common import COUNT, Opener, opens_channels
+from canbroker.cli.lines import DecodedLines, Decoding, HumanLines, JsonLines, Lines, LogLines
+from canbroker.client import Bus
 from canbroker.delivery.tap import (
     Dropped,
     Ended,
@@ -24,13 +27,14 @@ from canbroker.delivery.tap import (
     Silent,
     Tap,
 )
-from canbroker.errors import CanOperationError
-from canbroker.logs.candump import format_human, format_log_line, parse_dump_filters
+from canbroker.errors import CanInitializationError, CanOperationError
+from canbroker.logs.candump import parse_dump_filters
 from canbroker.model.filters import EVERYTHING, FilterSet
-from canbroker.model.frame import EXTENDED, Frame
+from canbroker.signals import load_databases
 from canbroker.system import clock
 
-_MICROSECOND: Final = 1000
+if TYPE_CHECKING:
+    from canbroker.signals.decoder import Decoder
 
 
 class Wanted(NamedTuple):
@@ -71,13 +75,26 @@ def wanted_channel(text: str) -> Wanted:
     type=COUNT,
     help="End after MS milliseconds without a frame.",
 )
+@click.option(
+    "--dbc",
+    "databases",
+    metavar="FILE",
+    multiple=True,
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Decode signals by this database: DBC, KCD, SYM or ARXML. Repeatable.",
+)
+@click.option("--decode", is_flag=True, help="Decode signals by the channels' own databases.")
+@click.option("--json", "as_json", is_flag=True, help="Print a JSON object for each frame.")
 @opens_channels("-b", "--bitrate")
-def dump(
+def dump(  # noqa: PLR0913, PLR0917 - an argument for each option
     wanted: tuple[Wanted, ...],
     log_form: bool,
     stamp: str | None,
     count: int | None,
     silence_ms: int | None,
+    databases: tuple[Path, ...],
+    decode: bool,
+    as_json: bool,
     opener: Opener,
 ) -> None:
     """Print the frames of channels, like candump.
@@ -91,6 +108,10 @@ def dump(
       #mask     error frames of these classes; if there are filters, no others are printed
     An identifier of 8 digits is a 29-bit one; a mask with 80000000 compares the format.
 
+    With --dbc or --decode, " ::" and the message with its signals follow in each line, as "cantools
+    decode --single-line" writes them. Frames whose data is not that of their message are counted,
+    and reported at the end, too.
+
     Differences from candump: filters cannot tell remote frames from data frames (40000000 in a
     mask) and cannot be joined (j); a channel must be named, "any" is not supported; -L writes to
     standard output, not to a file (-l, -f); -x, -e, -a and its other options are missing.
@@ -99,62 +120,56 @@ def dump(
     Examples:
       canbroker dump can0 body,123:7FF,400:700,#FFFFFFFF
       canbroker dump -L -i slcan /dev/ttyACM0 -b 500000 > drive.log
+      canbroker dump --dbc car.dbc can0
+      canbroker dump --decode --json can0 | jq .signals
     """
     if not wanted:
         raise click.UsageError("name at least one channel")
-    lines = LogLines() if log_form else HumanLines(stamp, max(len(w.channel) for w in wanted))
+    if as_json and (log_form or stamp):
+        raise click.UsageError("--json cannot be combined with -L or -t")
+    given = load_databases(databases) if databases else None
     losses = Losses()
+    decoding: Decoding | None = None
     with ExitStack() as stack:
         buses = [
             (channel, stack.enter_context(opener.open(channel, filters)))
             for channel, filters in wanted
         ]
+        if given is not None or decode:
+            decoding = _decoding(buses, given)
+        lines: Lines
+        if as_json:
+            lines = JsonLines(decoding)
+        else:
+            width = max(len(channel) for channel, _ in buses)
+            lines = LogLines() if log_form else HumanLines(stamp, width)
+            lines = lines if decoding is None else DecodedLines(lines, decoding)
         stream = stack.enter_context(tap(buses))
         try:
             _print(stream, lines, losses, count, None if silence_ms is None else silence_ms / 1000)
         finally:
             losses.report([channel for channel, _ in buses])
+            for sentence in decoding.report() if decoding else ():
+                click.echo(f"canbroker: dump: {sentence}", err=True)
 
 
-class LogLines:
-    """Lines of ``candump -L``."""
+def _decoding(buses: Sequence[tuple[str, Bus]], given: Decoder | None) -> Decoding:
+    """Decodes by ``given``, or else by the databases that the broker has for the channels.
 
-    def line(self, channel: str, frame: Frame) -> str:
-        return format_log_line(frame, channel)
-
-    def text(self, event: Frames) -> str:
-        return "".join(f"{self.line(event.channel, frame)}\n" for frame in event.frames)
-
-
-class HumanLines:
-    """Lines for a screen; each may depend on the lines before it."""
-
-    def __init__(self, stamp: str | None, width: int) -> None:
-        """``width``: length of the longest channel name; ``stamp``: as the option ``-t``."""
-        self._stamp = stamp
-        self._width = width
-        self._align = False
-        self._since_ns: int | None = None
-
-    def line(self, channel: str, frame: Frame) -> str:
-        self._align = self._align or bool(frame.flags & EXTENDED)
-        text = format_human(frame, channel.rjust(self._width), align=self._align)
-        return f" {self._time(frame.timestamp_ns)}{text}" if self._stamp else text
-
-    def _time(self, now_ns: int) -> str:
-        seconds, rest_ns = divmod(now_ns, clock.SECOND)
-        match self._stamp:
-            case "a":
-                return f"({seconds:010}.{rest_ns // _MICROSECOND:06})"
-            case "A":
-                date = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(seconds))
-                return f"({date}.{rest_ns // _MICROSECOND:06})"
-        since_ns = now_ns if self._since_ns is None else self._since_ns
-        if self._stamp == "d" or self._since_ns is None:
-            self._since_ns = now_ns
-        # Frames of two adapters may not be in the order of their timestamps.
-        seconds, rest_ns = divmod(max(0, now_ns - since_ns), clock.SECOND)
-        return f"({seconds:03}.{rest_ns // _MICROSECOND:06})"
+    :raises CanInitializationError: a channel has none.
+    """
+    if given is not None:
+        return Decoding({channel: given for channel, _ in buses})
+    decoders = {}
+    for channel, bus in buses:
+        decoder = channel_decoder(bus)
+        if decoder is None:
+            raise CanInitializationError(
+                f"channel {channel!r} has no database: give one with --dbc, or with database = "
+                f"[...] in the broker's configuration"
+            )
+        decoders[channel] = decoder
+    return Decoding(decoders)
 
 
 class Losses:
@@ -193,7 +208,7 @@ class Losses:
 
 def _print(
     stream: Tap,
-    lines: LogLines | HumanLines,
+    lines: Lines,
     losses: Losses,
     count: int | None,
     silence_s: float | None,

@@ -9,7 +9,7 @@ import click
 from canbroker.bus.history import recent_frames
 from canbroker.cli import Failure
 from canbroker.cli.common import NotNegative, broker_option
-from canbroker.cli.dump import LogLines
+from canbroker.cli.lines import LogLines
 from canbroker.cli.progress import progress
 from canbroker.delivery.tap import Frames
 from canbroker.logs.formats import FORMATS, Format, format_of, open_writer

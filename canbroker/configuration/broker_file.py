@@ -24,7 +24,7 @@ found, line.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
 import msgspec
 
@@ -43,6 +43,9 @@ MAX_RING_S: Final = 86_400
 
 #: Of one channel; a bus has one database, or a few.
 MAX_DATABASES: Final = 16
+
+_Path = Annotated[str, msgspec.Meta(min_length=1)]
+_Paths = Annotated[list[_Path], msgspec.Meta(max_length=MAX_DATABASES)]
 
 #: More error frames than a bus of 1 Mbit/s can carry.
 MAX_ERROR_RATE: Final = 100_000
@@ -174,13 +177,13 @@ def _channel(source: Source, name: str, value: object) -> ChannelConfig:
 def _databases(source: Source, keys: tuple[str, ...], value: object) -> tuple[str, ...]:
     """The paths of the databases of the channel whose table is at ``keys``: one, or a list."""
     paths = [value] if isinstance(value, str) else value
-    is_list = isinstance(paths, list) and len(paths) <= MAX_DATABASES
-    if is_list and all(isinstance(path, str) and path for path in paths):
-        return tuple(paths)
-    raise source.fault(
-        (*keys, "database"),
-        f"must be a path, or a list of {MAX_DATABASES} paths at most; got {value!r}",
-    )
+    try:
+        return tuple(msgspec.convert(paths, _Paths))
+    except msgspec.ValidationError as error:
+        raise source.fault(
+            (*keys, "database"),
+            f"must be a path, or a list of {MAX_DATABASES} paths at most; got {value!r}",
+        ) from error
 
 
 def is_name(text: str) -> bool:

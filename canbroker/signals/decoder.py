@@ -12,7 +12,7 @@ from cantools.database import Message
 
 from canbroker.errors import CanInitializationError
 from canbroker.model.frame import ERROR, EXTENDED, FD, REMOTE, Frame, length_to_dlc
-from canbroker.signals.values import Decoded, SignalValue
+from canbroker.signals.values import Decoded, SignalInfo, SignalValue
 
 #: A larger file is not read: databases of whole cars have a quarter of it.
 MAX_DATABASE_BYTES: Final = 64 << 20
@@ -75,6 +75,16 @@ class Decoder:
         name = ", ".join(part.name for part in parts)
         return cls(name, [message for part in parts for message in part.messages])
 
+    def signals(self) -> list[SignalInfo]:
+        """All signals, in the order of the database; of containers those of their messages, as
+        ``MESSAGE.SIGNAL``."""
+        return [
+            _info(message, signal, prefix)
+            for message in self.messages
+            for part, prefix in _parts(message)
+            for signal in part.signals
+        ]
+
     def message(self, frame: Frame) -> Message | None:
         """The message that a frame carries, or ``None`` if the database does not have it."""
         is_extended = bool(frame.flags & EXTENDED)
@@ -105,6 +115,24 @@ class Decoder:
             return Decoded(message.name, _signals(message, data))
         except UNDECODABLE as error:
             return Decoded(message.name, problem=str(error) or type(error).__name__)
+
+
+def _parts(message: Message) -> list[tuple[Message, str]]:
+    """The message, or those in a container, each with what the names of its signals begin with."""
+    if not message.is_container:
+        return [(message, "")]
+    return [(part, f"{part.name}.") for part in message.contained_messages]
+
+
+def _info(message: Message, signal: Any, prefix: str) -> SignalInfo:
+    return SignalInfo(
+        message.name,
+        prefix + signal.name,
+        signal.unit or "",
+        {int(number): str(label) for number, label in (signal.choices or {}).items()},
+        message.frame_id,
+        message.is_extended_frame,
+    )
 
 
 def read_database(path: Path) -> bytes:

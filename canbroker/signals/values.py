@@ -2,7 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import NamedTuple
+
+
+class SignalInfo(NamedTuple):
+    """A signal of a database. ``labels``: what it calls its values, if it is an enumeration.
+
+    The identifier is that of its message, or, with J1939, of one that has its PGN.
+    """
+
+    message: str
+    name: str
+    unit: str
+    labels: Mapping[int, str]
+    arbitration_id: int
+    is_extended_id: bool
 
 
 class SignalValue(NamedTuple):

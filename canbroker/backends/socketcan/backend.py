@@ -31,7 +31,6 @@ from canbroker.backends.socketcan.error_frames import (
     error_causes,
     is_overrun,
 )
-from canbroker.backends.socketcan.interface import condition_of, describe, prepare, sent_since
 from canbroker.backends.socketcan.linux import Received, ancillary_size, polled, receiver
 from canbroker.backends.socketcan.netlink import NetDevice
 from canbroker.backends.socketcan.options import SocketcanOptions

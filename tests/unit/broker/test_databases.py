@@ -74,7 +74,7 @@ def test_a_client_decodes_as_the_files_say(
 
 @pytest.mark.parametrize("config", [None, "[]"])
 def test_a_channel_without_a_database_has_none(directory: Path, config: str | None) -> None:
-    serving = Databases(config and configured(directory, config))
+    serving = Databases(None if config is None else configured(directory, config))
     assert serving.of("can0") == []
     assert fetch_decoder(Connection(serving), "can0") is None
 

@@ -13,7 +13,8 @@ from click.testing import CliRunner
 
 from canbroker.cli import COMMANDS, CommandTable, cli
 from canbroker.cli.common import parameter
-from canbroker.cli.dump import HumanLines, LogLines, Losses, wanted_channel
+from canbroker.cli.dump import Losses, wanted_channel
+from canbroker.cli.lines import HumanLines, LogLines
 from canbroker.cli.replay import loop_count, moment, target
 from canbroker.cli.tables import bitrate, duration, program_name
 from canbroker.delivery.order import REPLACED, SLOW, Loss, Place

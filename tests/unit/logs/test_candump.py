@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from canbroker.cli.dump import LogLines
+from canbroker.cli.lines import LogLines
 from canbroker.logs.candump import (
     LogEntry,
     format_frame,
