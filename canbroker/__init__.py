@@ -69,6 +69,7 @@ if TYPE_CHECKING:
     )
     from canbroker.bus.periodic.task import PeriodicTask
     from canbroker.bus.recording import recording
+    from canbroker.bus.signals import Signals
     from canbroker.client import (
         Bus,
         BusABC,
@@ -127,6 +128,7 @@ __all__ = [
     "RedirectReader",
     "ReplayReport",
     "RestartableCyclicTaskABC",
+    "Signals",
     "ThreadSafeBus",
     "detect_available_configs",
     "lease",
@@ -181,6 +183,7 @@ _HOMES: Final = {
     ),
     "canbroker.bus.periodic.task": ("PeriodicTask",),
     "canbroker.bus.recording": ("recording",),
+    "canbroker.bus.signals": ("Signals",),
     "canbroker.model.protection": ("E2E", "Counter", "Crc8"),
     "canbroker.playback.replaying": ("replay",),
     "canbroker.playback.report": ("ReplayReport",),

@@ -122,6 +122,7 @@ class Bus(ObservedBus, EndingBus):
             self._sending = self._connection.sending
             self._periodic = Periodic(self._connection)
             self._to_frame = to_stamped_frame if found.get("preserve_timestamps") else to_frame
+            self._place = wanted.broker
             name, about = self._connection.attached.name, self._connection.opening
             self.channel_info = f"{name}: {about.info}"
             self.protocol = opening.protocol_of(self._connection, found)
@@ -133,6 +134,11 @@ class Bus(ObservedBus, EndingBus):
     def __repr__(self) -> str:
         state = self._connection.closed or self.state.value
         return f"<{type(self).__name__} {self._channel!r} {state}>"
+
+    def _another(self, can_filters: CanFilters) -> Bus:
+        """A bus of its own on the same channel."""
+        name, place = self._connection.attached.name, self._place
+        return Bus(name, ignore_config=True, can_filters=can_filters, broker=place)
 
     # ------------------------------------------------------------------------------ receiving
 

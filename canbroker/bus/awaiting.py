@@ -48,7 +48,7 @@ async def receive(bus: AwaitableBus, timeout: float | None) -> Message | None:
         if left == 0:
             return None
         wait_ns = _LOOK_NS if left is None else min(left, _LOOK_NS)
-        await _readable(asyncio.get_running_loop(), bus.fileno(), wait_ns / clock.SECOND)
+        await readable(asyncio.get_running_loop(), bus.fileno(), wait_ns / clock.SECOND)
     return message
 
 
@@ -105,7 +105,7 @@ def _is_closed(bus: AwaitableBus) -> bool:
     return False
 
 
-async def _readable(loop: asyncio.AbstractEventLoop, descriptor: int, timeout: float) -> None:
+async def readable(loop: asyncio.AbstractEventLoop, descriptor: int, timeout: float) -> None:
     """Waits ``timeout`` seconds, or until the descriptor is readable."""
     import asyncio  # noqa: PLC0415 - as above
 

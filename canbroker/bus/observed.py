@@ -1,10 +1,17 @@
-"""What a bus tells of its channel beside its messages: load and error counters."""
+"""What a bus tells of its channel beside its messages: load, error counters, signals."""
 
 from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
 
 from canbroker.bus.connection import Connection
 from canbroker.model.error_counters import ErrorCounters
 from canbroker.wire.stream import StateEvent
+
+if TYPE_CHECKING:
+    from canbroker.bus.signal_feed import SignalBus
+    from canbroker.bus.signals import Signals
 
 
 class ObservedBus:
@@ -12,6 +19,18 @@ class ObservedBus:
     attributes."""
 
     _connection: Connection
+
+    def signals(
+        self: SignalBus, database: Any = None, names: Iterable[str] | None = None
+    ) -> Signals:
+        """The channel's signals by name: latest values, waiting for one, captures. Ours.
+
+        ``with bus.signals("car.dbc", ["Speed", "Gear"]) as signals:``; arguments and errors are
+        those of :class:`canbroker.Signals`. Needs ``canbroker[signals]``.
+        """
+        from canbroker.bus.signals import Signals  # noqa: PLC0415 - most programs use none
+
+        return Signals(self, database, names)
 
     @property
     def load(self) -> float | None:

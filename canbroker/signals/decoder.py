@@ -68,6 +68,11 @@ class Decoder:
             raise CanInitializationError(f"{path} describes diagnostics, not messages")
         return cls(Path(path).name, found.messages)
 
+    @staticmethod
+    def is_database(value: object) -> bool:
+        """Whether it is a database with messages that cantools has loaded."""
+        return isinstance(value, cantools.database.Database)
+
     @classmethod
     def joined(cls, decoders: Iterable[Decoder]) -> Self:
         """One for the messages of several; of two for one frame, that of the first one counts."""
