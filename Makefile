@@ -13,6 +13,7 @@ READY := $(VENV)/.ready
 ECOSYSTEM := $(VENV)/.ecosystem
 FUZZ := $(VENV)/.fuzz
 BENCH := $(VENV)/.bench
+BROWSER := $(VENV)/.browser
 RELEASE := $(VENV)/.release
 DURATION ?= 60
 PIP_INSTALL := -m pip install --quiet --disable-pip-version-check
@@ -24,7 +25,7 @@ COUNT ?= 200
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: demo test check bench docs help setup format lock clean test-newest test-remote test-socketcan \
+.PHONY: test-web bench-web demo test check bench docs help setup format lock clean test-newest test-remote test-socketcan \
 	test-socketcan-hw conformance ecosystem firmwares coverage fuzz soak interruptions \
 	kills kills-record crowd bench-client bench-periodic bench-record bench-replay bench-socketcan bench-vendor release
 
@@ -39,6 +40,10 @@ $(ECOSYSTEM): $(READY)
 
 $(FUZZ): $(READY)
 	$(LOCKED) $(BIN)/python $(PIP_INSTALL) --editable '.[fuzz]'
+	touch $@
+
+$(BROWSER): $(READY)
+	$(LOCKED) $(BIN)/python $(PIP_INSTALL) --editable '.[browser,signals,web]'
 	touch $@
 
 $(BENCH): $(READY)
@@ -110,6 +115,10 @@ test-socketcan: $(READY)  ## those that need a kernel with CAN: this one, or one
 test-socketcan-hw: $(READY)  ## those that need controllers: emulated ones
 	tools/can-vm --qemu -- $(BIN)/python -m pytest tests/can/test_hardware.py
 
+# The browser is that of the system: apt-get install chromium.
+test-web: $(BROWSER)  ## the web page in a real browser: values, decoding, plots, trace, downloads, sending
+	$(BIN)/python -m pytest -n 2 --dist load --timeout 120 $(or $(TESTS),tests/browser)
+
 # What a program can tell of a Bus, once more with all of them behind an encrypted gateway.
 test-remote: $(READY)  ## 30 cuts of connections; contracts of buses and the model behind a gateway, or TESTS
 	CANBROKER_CUTS=30 $(BIN)/python -m pytest tests/integration/test_remote_ledgers.py
@@ -174,6 +183,9 @@ bench-replay: $(READY)  ## errors of replayed times, beside python-can's player,
 
 bench-socketcan: $(READY)  ## python-can's SocketCAN beside canbroker; without CAN: tools/can-vm -- make bench-socketcan
 	$(BIN)/python -m benchmarks.socketcan
+
+bench-web: $(READY)  ## a full bus with 300 identifiers and four open pages: others' latency, processor time
+	$(BIN)/python -m benchmarks.web
 
 bench-vendor: $(READY)  ## python-can's PCAN bus beside canbroker on one double of an adapter; needs gcc
 	$(BIN)/python -m benchmarks.vendor

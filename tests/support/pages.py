@@ -143,6 +143,7 @@ def serving(runtime: Runtime, path: Path) -> Iterator[None]:
         command = EntryPoint.COMMAND.command("serve", "-c", str(path))
         process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
     try:
+        wait_until(runtime.place.broker.path.exists, "the broker serves", 30)
         yield
     finally:
         process.terminate()

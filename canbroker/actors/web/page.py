@@ -21,7 +21,13 @@ from starlette.websockets import WebSocket
 from canbroker.actors.web.guard import MAX_BODY, ROLE
 from canbroker.actors.web.hub import BusyError, Hub
 from canbroker.actors.web.options import WebOptions
-from canbroker.actors.web.past import MAX_FRAMES, RecordFile, frames_before, installed_formats
+from canbroker.actors.web.past import (
+    MAX_FRAMES,
+    Place,
+    RecordFile,
+    frames_before,
+    installed_formats,
+)
 from canbroker.actors.web.requests import parse_filters
 from canbroker.actors.web.rows import told_frames
 from canbroker.actors.web.sending import SendRequest, check, send
@@ -100,15 +106,17 @@ class Page:
         return Response(body, headers={"content-type": metrics.CONTENT_TYPE})
 
     async def _trace(self, request: Request) -> Response:
-        """``channel``, ``before`` (nanoseconds, wall clock) and ``filter``; up to 1,000 frames."""
+        """``channel``, ``before`` (nanoseconds, wall clock), ``skip`` (of the frames of that very
+        time) and ``filter``; up to 1,000 frames."""
         channel = _given(request.query_params, "channel")
         before_ns = _number(request.query_params, "before", 1 << 63)
+        skip = _number(request.query_params, "skip", 10_000)
         try:
             filters = parse_filters(request.query_params.get("filter", ""))
         except ValueError as error:
             raise _RefusedError(400, str(error)) from error
         frames = await self._hub.work(
-            frames_before, self._hub.address, channel, filters, before_ns, MAX_FRAMES
+            frames_before, self._hub.address, channel, filters, Place(before_ns, skip), MAX_FRAMES
         )
         return _json(told_frames(frames))
 
@@ -183,7 +191,7 @@ def _given(parameters: Mapping[str, str], name: str) -> str:
 
 def _number(parameters: Mapping[str, str], name: str, most: int) -> int:
     """:raises _RefusedError: it is not a number from 0 to ``most``."""
-    value = parameters.get(name, "")
+    value = parameters.get(name, "0")
     if not (value.isascii() and value.isdecimal() and len(value) < 20 and int(value) <= most):
         raise _RefusedError(400, f"{name} must be a whole number from 0 to {most}")
     return int(value)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 from canbroker.bus.history import recent_frames
 from canbroker.delivery.tap import Frames
@@ -23,22 +23,38 @@ _FIRST_S: Final = 0.25
 _MORE: Final = 4
 
 
+class Place(NamedTuple):
+    """A place in a channel's past: behind the frames up to a time (wall clock), but before the last
+    ``skip`` of those that have this very time."""
+
+    time_ns: int
+    skip: int
+
+    def cut(self, frames: list[EchoFrame]) -> list[EchoFrame]:
+        """The frames before this place. They are in the channel's order, which may differ from that
+        of their times a little."""
+        same = [at for at, frame in enumerate(frames) if frame.timestamp_ns == self.time_ns]
+        if not same:
+            return [frame for frame in frames if frame.timestamp_ns < self.time_ns]
+        return frames[: same[-self.skip] if 0 < self.skip <= len(same) else same[-1] + 1]
+
+
 def frames_before(
-    broker: str | None, channel: str, filters: FilterSet, before_ns: int, count: int
+    broker: str | None, channel: str, filters: FilterSet, place: Place, count: int
 ) -> list[EchoFrame]:
-    """The last ``count`` frames up to a time that pass ``filters``, oldest first.
+    """The last ``count`` frames before a place that pass ``filters``, oldest first.
 
     :param broker: address. ``channel``: the broker's name for it.
-    :param before_ns: wall clock; frames of this very time are not among them.
     :raises CanOperationError: the channel does not answer.
     """
+    before_ns = place.time_ns + 1
     span = _FIRST_S
     while True:
         age = max(0.0, (clock.wall_ns() - before_ns) / clock.SECOND)
         found = recent_frames(
             broker, channel, min(age + span, _LONGEST_S), filters=filters, before_ns=before_ns
         )
-        frames = [frame for frame in found.frames if frame.timestamp_ns < before_ns]
+        frames = place.cut(found.frames)
         if len(frames) >= count or age + span >= _LONGEST_S:
             return frames[-count:]
         span *= _MORE

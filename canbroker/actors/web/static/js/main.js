@@ -40,7 +40,10 @@ class App {
 
   bind() {
     for (const tab of $("tabs").children) {
-      tab.addEventListener("click", () => this.show(tab.dataset.view));
+      tab.addEventListener("click", () => {
+        this.show(tab.dataset.view);
+        $(tab.dataset.view).focus({ preventScroll: true }); // keys are for the view, not for its tab
+      });
     }
     $("channel").addEventListener("change", (event) => this.watch(event.target.value));
     $("help").addEventListener("click", () => $("keys").showModal());
@@ -61,7 +64,7 @@ class App {
   }
 
   key(event) {
-    const isTyping = event.target.matches("input, select, textarea");
+    const isTyping = event.target.matches("input:not([type=checkbox]), select");
     if (event.key === "Escape" && isTyping) {
       event.target.blur();
       return;
@@ -73,7 +76,7 @@ class App {
       $("keys").showModal();
     } else if (event.key === "c") {
       $("channel").focus();
-    } else if (!(event.key === " " && event.target.matches("button"))) {
+    } else if (!(event.key === " " && event.target.matches("button, input"))) {
       if (!this.views[this.view].key?.(event)) return;
     } else {
       return;
@@ -103,6 +106,7 @@ class App {
   watch(channel) {
     this.channel = channel;
     $("channel").value = channel ?? "";
+    delete $("channel").dataset.followed;
     this.setProblem("");
     this.link.ask({ ask: "watch", channel });
     for (const view of Object.values(this.views)) view.watch?.(channel);
@@ -125,6 +129,7 @@ class App {
     if (message.status) this.take(message.status);
     if (message.channel && message.channel.name === this.channel) {
       const news = message.channel;
+      if (news.new) $("channel").dataset.followed = news.name;
       if (news.problem !== undefined) this.setProblem(news.problem);
       for (const view of Object.values(this.views)) view.channel?.(news);
     }

@@ -103,7 +103,7 @@ export class Trace {
     this.ask(!paused);
     this.lines.replaceChildren();
     if (paused) {
-      await this.load(BigInt(Math.round(Date.now() + this.app.ahead + 1000)) * 1000000n, true);
+      await this.load(BigInt(Math.round(Date.now() + this.app.ahead + 1000)) * 1000000n, 0);
       this.box.scrollTop = this.box.scrollHeight;
     }
   }
@@ -116,26 +116,31 @@ export class Trace {
     }
   }
 
-  url(before) {
-    const fields = { channel: this.app.channel, before: String(before), filter: this.filter.value.trim() };
+  url(before, skip) {
+    const filter = this.filter.value.trim();
+    const fields = { channel: this.app.channel, before: String(before), skip: String(skip), filter };
     return `/api/trace?${new URLSearchParams(fields)}`;
   }
 
   older() {
-    const first = this.lines.querySelector("[data-time]");
-    if (this.paused && first) this.load(BigInt(first.dataset.time), false);
+    const lines = [...this.lines.children];
+    if (!this.paused || !lines.length) return;
+    const { time } = lines[0].dataset;
+    const other = lines.findIndex((each) => each.dataset.time !== time);
+    this.load(BigInt(time), other < 0 ? lines.length : other);
   }
 
   scrolled() {
     if (this.paused && this.box.scrollTop < 60) this.older();
   }
 
-  async load(before, isFirst) {
+  // Frames up to a time; ``skip``: how many of that very time are shown already.
+  async load(before, skip) {
     if (this.loading || this.over || !this.app.channel) return;
     this.loading = true;
     setText(this.note, "loading …");
     try {
-      const answer = await fetch(this.url(before));
+      const answer = await fetch(this.url(before, skip));
       if (!answer.ok) {
         setText(this.note, (await answer.text()).trim());
         return;
@@ -145,8 +150,8 @@ export class Trace {
       const height = this.box.scrollHeight - this.box.scrollTop;
       this.lines.prepend(...frames.map(line));
       while (this.lines.children.length > KEPT) this.lines.lastChild.remove();
-      this.over = !frames.length && !isFirst;
-      if (!isFirst) this.box.scrollTop = this.box.scrollHeight - height;
+      this.over = !frames.length && skip > 0;
+      if (skip) this.box.scrollTop = this.box.scrollHeight - height;
       const shown = `${count(this.lines.children.length)} frames`;
       setText(this.note, this.over ? `${shown}: the channel keeps no older ones` : shown);
     } catch {
