@@ -1,7 +1,7 @@
 """The demonstration: an adapter, a broker and five clients, and a ledger that must be exact.
 
 Everything runs in separate processes and in a private runtime directory, which is removed
-afterwards. POSIX only: the simulated adapter needs a pseudo-terminal.
+afterwards.
 """
 
 from __future__ import annotations
@@ -40,6 +40,7 @@ from canbroker.model.frame import ERROR, FD, Frame
 from canbroker.simulator import SimulatorOptions, traffic
 from canbroker.system.clock import SECOND
 from canbroker.system.entry_points import EntryPoint
+from canbroker.system.portable import PORTABLE
 from canbroker.system.service import ending_signals
 from canbroker.transport.runtime import Runtime
 from canbroker.wire import topics
@@ -87,8 +88,9 @@ def run(trace: Path | None, speed: float = 1.0) -> int:
             stage = _Stage(children, broker, screen, roles)
             if skipped:
                 screen.say(escape(f"{trace}: {skipped}"))
-            stage.start_adapter(trace, directory / "can", speed)
-            stage.start_clients(directory / "can", frames)
+            # A link, where there can be one, so that no adapter of others is ever opened.
+            stage.start_adapter(trace, None if PORTABLE else directory / "can", speed)
+            stage.start_clients(frames)
             expected = {role: ledger.expect(role.can_filters, frames) for role in roles}
             counts = {role.name: tally.frames for role, tally in expected.items()}
             stage.play(counts, _span_s(frames, speed))
@@ -120,8 +122,8 @@ class _Stage:
         self._state_due = math.inf  # once all are there
         self._progress_at = 0.0
 
-    def start_adapter(self, trace: Path, link: Path, speed: float) -> None:
-        """Starts the adapter, which does not replay yet; clients open ``link``.
+    def start_adapter(self, trace: Path, link: Path | None, speed: float) -> None:
+        """Starts the adapter, which does not replay yet; clients open ``link``, if there is one.
 
         The adapter supports CAN FD, which the trace may contain.
         """
@@ -130,15 +132,16 @@ class _Stage:
             replay=str(trace.absolute()),
             rate=speed,
             paused=True,
-            link=str(link),
+            link=None if link is None else str(link),
             timestamps=False,
         )
         self._adapter = self._children.start(
             _ADAPTER, EntryPoint.DEMO_ADAPTER.command(_encoded(options))
         )
         self._until(lambda: self._path is not None, "the adapter is there", _START_S)
+        self._channel = str(link or self._path)
 
-    def start_clients(self, link: Path, frames: list[Frame]) -> None:
+    def start_clients(self, frames: list[Frame]) -> None:
         """Starts the clients, which start the broker; returns when all are ready."""
         parameters: dict[str, Any] = {"bitrate": traffic.VEHICLE_BITRATE}
         if any(frame.flags & FD for frame in frames):
@@ -146,7 +149,7 @@ class _Stage:
         for role in self._roles:
             if not role.plain:
                 assignment = Assignment(
-                    channel=str(link),
+                    channel=self._channel,
                     parameters=parameters,
                     can_filters=_can_filters(role),
                     tapped=role.tapped,
