@@ -129,7 +129,10 @@ class SocketPair:
             try:
                 # One call makes and stores both; on Windows, a function of Python's does.
                 self.ends.extend(itertools.chain.from_iterable(itertools.starmap(_pair, [()])))
-                _exhaust(map(_socket.socket.setblocking, self.ends, (False, False)))
+                for end in self.ends:
+                    end.setblocking(False)
+                    if end.family == socket.AF_INET:  # a byte would wait for the last one's receipt
+                        end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             except OSError as error:
                 self.close()
                 raise CanOperationError(f"no descriptor: {explained(error)}") from error
