@@ -34,7 +34,10 @@ class Line(Protocol):
         """The descriptors that are writable when the host has room."""
 
     def was_opened(self) -> bool:
-        """Whether a program has opened it since this was asked last; ``False`` if unwatched."""
+        """Whether a program has opened it since this was asked last; ``False`` if unwatched.
+
+        Call it whenever one of the :meth:`sources` is readable.
+        """
 
     def has_data(self) -> bool:
         """Whether the host has written something that was not read."""

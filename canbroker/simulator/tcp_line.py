@@ -70,7 +70,6 @@ class TcpLine:
 
     def has_data(self) -> bool:
         """See :class:`Line`."""
-        self._accept()
         return self._host is not None and bool(select.select([self._host], [], [], 0)[0])
 
     def read(self) -> bytes:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import ast
 import json
-import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -31,9 +30,7 @@ _STUBS: Final = Path(mypy.__file__).parent / "typeshed" / "stdlib"
 
 def missing_names() -> dict[str, list[str]]:
     """The names that Linux has and Windows lacks, by module."""
-    return {
-        module: sorted(_names(module, "linux") - _names(module, "win32")) for module in _SHARED
-    }
+    return {module: sorted(_names(module, "linux") - _names(module, "win32")) for module in _SHARED}
 
 
 def _names(module: str, platform: str) -> set[str]:
@@ -65,6 +62,5 @@ def _holds(test: ast.expr, system: SimpleNamespace) -> bool:
 
 
 if __name__ == "__main__":
-    found = {"missing": list(MISSING), "names": missing_names()}
+    found = {"missing": MISSING, "names": missing_names()}
     PATH.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
-    sys.stdout.write(f"{sum(map(len, found['names'].values()))} names\n")  # type: ignore[attr-defined]

@@ -8,24 +8,27 @@ from collections.abc import Iterator
 
 import pytest
 
-from canbroker.system.wake import EventWake, PairWake
+from canbroker.system import wake as wakes
+from canbroker.system.wake import PairWake
 
 DEADLINE_S = 20.0
 
 
-@pytest.fixture(params=[EventWake, PairWake])
-def wake(request: pytest.FixtureRequest) -> Iterator[EventWake | PairWake]:
+@pytest.fixture(params=["EventWake", "PairWake"])
+def wake(request: pytest.FixtureRequest) -> Iterator[PairWake]:
     """That of Linux, and that of all systems."""
-    made = request.param()
+    if not hasattr(wakes, request.param):
+        pytest.skip("this system has no eventfd")
+    made: PairWake = getattr(wakes, request.param)()
     yield made
     made.close()
 
 
-def readable(wake: EventWake | PairWake, timeout: float = 0.0) -> bool:
+def readable(wake: PairWake, timeout: float = 0.0) -> bool:
     return bool(select.select([wake.fileno()], [], [], timeout)[0])
 
 
-def test_it_is_readable_from_set_until_clear(wake: EventWake | PairWake) -> None:
+def test_it_is_readable_from_set_until_clear(wake: PairWake) -> None:
     assert not readable(wake)
     wake.set()
     assert readable(wake)
@@ -34,7 +37,7 @@ def test_it_is_readable_from_set_until_clear(wake: EventWake | PairWake) -> None
     assert not readable(wake)
 
 
-def test_setting_and_clearing_twice_is_once(wake: EventWake | PairWake) -> None:
+def test_setting_and_clearing_twice_is_once(wake: PairWake) -> None:
     for _ in range(70_000):  # more than a pipe holds
         wake.set()
     wake.clear()
@@ -44,7 +47,7 @@ def test_setting_and_clearing_twice_is_once(wake: EventWake | PairWake) -> None:
     assert readable(wake)
 
 
-def test_another_thread_wakes_a_waiting_one(wake: EventWake | PairWake) -> None:
+def test_another_thread_wakes_a_waiting_one(wake: PairWake) -> None:
     thread = threading.Thread(target=wake.set)
     thread.start()
     try:
@@ -53,7 +56,7 @@ def test_another_thread_wakes_a_waiting_one(wake: EventWake | PairWake) -> None:
         thread.join(DEADLINE_S)
 
 
-def test_no_wake_is_lost_between_threads(wake: EventWake | PairWake) -> None:
+def test_no_wake_is_lost_between_threads(wake: PairWake) -> None:
     produced, consumed = [0], 0
 
     def produce() -> None:
@@ -72,7 +75,7 @@ def test_no_wake_is_lost_between_threads(wake: EventWake | PairWake) -> None:
         thread.join(DEADLINE_S)
 
 
-def test_close_gives_the_descriptors_back_once(wake: EventWake | PairWake) -> None:
+def test_close_gives_the_descriptors_back_once(wake: PairWake) -> None:
     descriptor = wake.fileno()
     wake.close()
     with pytest.raises(OSError, match=os.strerror(errno.EBADF)):
