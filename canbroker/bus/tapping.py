@@ -53,6 +53,11 @@ class TappedBus:
         self._topic = route_topic(bus._connection.attached.name, filters)
 
     @property
+    def channel(self) -> str:
+        """The broker's name for the channel."""
+        return self._bus._connection.attached.name
+
+    @property
     def place(self) -> Place:
         """Behind what was received so far."""
         return self._subscriber.order.place

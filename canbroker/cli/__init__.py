@@ -22,6 +22,7 @@ COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "stop": ("canbroker.cli.stop:stop", "Stop the broker and everything it has started."),
     "config": ("canbroker.cli.config:config", "Show what programs are configured with."),
     "scan": ("canbroker.cli.scan:scan", "Show adapters that could be opened."),
+    "top": ("canbroker.cli.top:top", "Show a channel as a table, one row for each identifier."),
     "dump": ("canbroker.cli.dump:dump", "Print the frames of channels, like candump."),
     "record": (
         "canbroker.cli.record:record",

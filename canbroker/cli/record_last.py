@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import click
@@ -64,25 +65,36 @@ def last(
 
 
 def write_recent(recent: Frames, output: Path) -> None:
+    """As :func:`save_recent`, with a bar and the account on standard error."""
+    with progress(f"record {recent.channel}", len(recent.frames)) as advance:
+        account = save_recent(recent, output, advance)
+    for line in account:
+        click.echo(line, err=True)
+
+
+def save_recent(
+    recent: Frames, output: Path, advance: Callable[[int], object] = lambda _: None
+) -> list[str]:
     """Writes the frames; the suffix says the format, and without a known one it is candump's log.
 
-    Says on standard error how many there are, and what of them the format cannot hold.
-
+    :param advance: is told the number of frames that were written, again and again.
+    :returns: how many there are, and what of them the format cannot hold, in sentences.
     :raises Failure: the file cannot be written.
     :raises CanInitializationError: the format needs a package that is missing.
     """
     format_ = _known_format(output)
+    account: list[str] = []
     try:
         if format_ is None or output.suffix == ".log":
             output.write_text(LogLines().text(recent), encoding="utf-8")
         else:
             with open_writer(output) as writer:
-                _write(recent, writer, keeps_origin=format_.holds.origin)
+                _write(recent, writer, advance, keeps_origin=format_.holds.origin)
             if writer.losses:
-                click.echo(f"not in {output}, as its format cannot: {writer.losses}", err=True)
+                account.append(f"not in {output}, as its format cannot: {writer.losses}")
     except OSError as error:
         raise Failure(f"cannot write {output}: {error.strerror or error}") from error
-    click.echo(f"{len(recent.frames)} frames in {output}", err=True)
+    return [*account, f"{len(recent.frames)} frames in {output}"]
 
 
 def _known_format(output: Path) -> Format | None:
@@ -91,20 +103,21 @@ def _known_format(output: Path) -> Format | None:
     return format_of(output)[0] if known else None
 
 
-def _write(recent: Frames, writer: Writer, *, keeps_origin: bool) -> None:
+def _write(
+    recent: Frames, writer: Writer, advance: Callable[[int], object], *, keeps_origin: bool
+) -> None:
     frames, channel = recent.frames, recent.channel
-    with progress(f"record {channel}", len(frames)) as advance:
-        for begin in range(0, len(frames), AT_ONCE):
-            part = frames[begin : begin + AT_ONCE]
-            writer.write(
-                [
-                    Record(
-                        frame,
-                        channel,
-                        sent=frame.origin is not None,
-                        origin=frame.origin if keeps_origin else None,
-                    )
-                    for frame in part
-                ]
-            )
-            advance(len(part))
+    for begin in range(0, len(frames), AT_ONCE):
+        part = frames[begin : begin + AT_ONCE]
+        writer.write(
+            [
+                Record(
+                    frame,
+                    channel,
+                    sent=frame.origin is not None,
+                    origin=frame.origin if keeps_origin else None,
+                )
+                for frame in part
+            ]
+        )
+        advance(len(part))

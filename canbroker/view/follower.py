@@ -58,6 +58,11 @@ class Follower:
     ) -> None:
         self.close()
 
+    @property
+    def channel(self) -> str:
+        """The broker's name for the channel."""
+        return self._tapped.channel
+
     def close(self) -> None:
         """Ends the thread and closes the bus. Idempotent."""
         self._closing.set()
