@@ -244,6 +244,9 @@ def _state_parts(state: StateEvent | None) -> list[str]:
     if state.load is not None:
         parts.append(f"load {state.load:.0%}")
     parts += [f"rx {state.received_rate:,.0f}/s", f"tx {state.transmitted_rate:,.0f}/s"]
+    if state.error_counters is not None:
+        errors = state.error_counters
+        parts.append(f"errors tx {errors.transmit} rx {errors.receive}")
     if state.failed:
         parts.append(f"{state.failed:,} failed")
     return parts

@@ -45,6 +45,9 @@ FAMILIES: Final[Mapping[str, Family]] = {
     "canbroker_bus_load_ratio": Family(
         "gauge", "Share of the bus's time that frames took, without stuff bits, 0 to 1."
     ),
+    "canbroker_controller_errors": Family(
+        "gauge", "The controller's error counters, where the adapter tells them."
+    ),
     "canbroker_frames": Family("counter", "Frames since the channel's process started."),
     "canbroker_frames_lost": Family(
         "counter",
@@ -138,6 +141,11 @@ def _of_channel(channel: ChannelStatus) -> Iterator[Sample]:
 def _of_state(labels: dict[str, str], state: StateEvent) -> Iterator[Sample]:
     if state.load is not None:
         yield Sample("canbroker_bus_load_ratio", labels, state.load)
+    if state.error_counters is not None:
+        errors = state.error_counters
+        for direction, number in (("transmit", errors.transmit), ("receive", errors.receive)):
+            counted = labels | {"direction": direction}
+            yield Sample("canbroker_controller_errors", counted, number)
     directions = {"received": state.received, "transmitted": state.transmitted}
     for direction, count in directions.items():
         yield Sample("canbroker_frames", labels | {"direction": direction}, count)

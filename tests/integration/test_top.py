@@ -164,7 +164,7 @@ def test_a_frame_is_sent_and_one_that_is_none_is_refused(other: Bus) -> None:
         await screen.text("sent 7df#0201")
         received = other.recv(5)
         assert received is not None
-        assert (received.arbitration_id, received.data) == (0x7DF, b"\x02\x01")
+        assert (received.arbitration_id, bytes(received.data)) == (0x7DF, b"\x02\x01")
         await screen.press("t", *"nonsense", "enter")
         await screen.text("nonsense")
         await screen.press("t", *"123", "escape")  # left

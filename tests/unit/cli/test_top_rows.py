@@ -20,6 +20,7 @@ from canbroker.cli.top_rows import (
     plain_line,
 )
 from canbroker.delivery.tap import Dropped, Interrupted
+from canbroker.model.error_counters import ErrorCounters
 from canbroker.model.frame import EXTENDED, REMOTE, EchoFrame
 from canbroker.system import clock
 from canbroker.view.channel import ChannelView, Sample
@@ -208,11 +209,15 @@ def test_the_headline_says_what_is_wrong_first() -> None:
             bitrate=500_000,
             data_bitrate=2_000_000,
             load=0.456,
+            error_counters=ErrorCounters(96, 0),
             received_rate=1234.0,
             transmitted_rate=5.0,
         )
     )
-    assert headline(view, 80) == "can0  active  500k/2000k  load 46%  rx 1,234/s  tx 5/s"
+    assert (
+        headline(view, 90)
+        == "can0  active  500k/2000k  load 46%  rx 1,234/s  tx 5/s  errors tx 96 rx 0"
+    )
     view.apply([Dropped("can0", 7), Interrupted("can0", "unplugged\n")], 1)
     assert headline(view, 80).startswith("can0  NOT RECEIVING: unplugged\\n  active")
     assert "7 dropped  1 interruptions" in headline(view, 200)

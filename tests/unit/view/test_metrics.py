@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from canbroker.model.error_counters import ErrorCounters
 from canbroker.wire.control import (
     BrokerStatus,
     ChannelStatus,
@@ -25,6 +26,7 @@ from canbroker.view import metrics  # noqa: E402 - needs the extra
 STATE = StateEvent(
     state="error",
     load=0.25,
+    error_counters=ErrorCounters(96, 8),
     received=10,
     transmitted=20,
     failed=3,
@@ -151,6 +153,9 @@ def test_values_are_those_of_the_status() -> None:
     for reason, count in {"transmit": 3, "adapter": 4, "client": 5}.items():
         assert value(text, "canbroker_frames_lost_total", channel="can0", reason=reason) == count
     assert value(text, "canbroker_bus_load_ratio", channel="can0") == 0.25
+    for direction, number in {"transmit": 96, "receive": 8}.items():
+        labels = {"channel": "can0", "direction": direction}
+        assert value(text, "canbroker_controller_errors", **labels) == number
     assert value(text, "canbroker_adapter_events_total", channel="can0", kind="no_ack") == 7
     assert value(text, "canbroker_error_frames_held_total", channel="can0") == 9
     assert value(text, "canbroker_restarts_total", channel="can1") == 9
