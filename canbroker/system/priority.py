@@ -32,6 +32,11 @@ def raise_priority() -> None:
         _set(0, _NICE)
 
 
+def usual_priority() -> None:
+    """Takes back :func:`raise_priority`, for work that no client of a channel waits for."""
+    _set(0, 0)
+
+
 def lower_priority(pid: int = 0) -> None:
     """Makes a process less urgent than all that handle frames; 0 is this one."""
     _set(pid, _BACKGROUND)
