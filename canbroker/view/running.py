@@ -65,17 +65,23 @@ class RunningBroker:
                 channel.control = str(reached(channel.control))
         return status
 
-    def ask(self, method: str, result: type[_T], timeout: float = 5.0) -> _T:
-        """Its answer to a method without parameters.
+    def ask(
+        self,
+        method: str,
+        result: type[_T],
+        timeout: float = 5.0,
+        params: control.Params | None = None,
+    ) -> _T:
+        """Its answer to a method, by default one without parameters.
 
         :raises CanError: the answer is an error, or there is none within ``timeout`` seconds.
         """
-        nothing = control.Params()
+        params = control.Params() if params is None else params
         if self.runtime is None:
             if self._remote is None:
                 raise CanInitializationError("the broker is not open")
-            return self._remote.ask(method, nothing, result, 2 * timeout)
+            return self._remote.ask(method, params, result, 2 * timeout)
         try:
-            return discovery.ask(self.context, self.runtime, method, nothing, result, timeout)
+            return discovery.ask(self.context, self.runtime, method, params, result, timeout)
         except NoAnswerError as error:
             raise NoAnswerError(f"{self.name} does not answer") from error

@@ -164,9 +164,9 @@ def test_signals_are_decoded_and_plotted(browser: Any, tmp_path: Path) -> None:
     (tmp_path / "car.dbc").write_text(_DBC)
     with (
         private_runtime() as runtime,
-        serving(runtime, _without_page(tmp_path)),
+        serving(runtime, _without_page(tmp_path, 'database = ["car.dbc"]')),
         Program(_ENGINE) as engine,
-        Command("--dbc", str(tmp_path / "car.dbc")) as command,
+        Command() as command,
     ):
         assert engine.said() == "ready"
         with opened(browser, command.url) as page:
@@ -193,9 +193,9 @@ def test_signals_are_decoded_and_plotted(browser: Any, tmp_path: Path) -> None:
             assert page.evaluate("app.views.plot.data[0].length") == length
 
 
-def _without_page(directory: Path) -> Path:
+def _without_page(directory: Path, more: str = "") -> Path:
     path = directory / "plain.toml"
-    path.write_text('[channels.bench]\ninterface = "virtual"\n')
+    path.write_text(f'[channels.bench]\ninterface = "virtual"\n{more}\n')
     return path
 
 

@@ -6,15 +6,20 @@ import threading
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from canbroker.errors import CanInitializationError
+from canbroker.bus.databases import fetch_decoder
+from canbroker.errors import CanError
 from canbroker.model.frame import Frame
 from canbroker.signals import load_databases
+from canbroker.view.running import RunningBroker
 
 if TYPE_CHECKING:
     from canbroker.signals.decoder import Decoder
 
 #: Signals of a channel that the page can choose from.
 _LISTED: Final = 10_000
+
+#: Databases that are kept, in case another page looks at their channel.
+_KEPT: Final = 64
 
 
 class Signals(NamedTuple):
@@ -25,15 +30,11 @@ class Signals(NamedTuple):
 
     def told(self) -> list[tuple[str, list[tuple[str, str]]]]:
         """Of each message: its name, and name and unit of its signals."""
-        listed: list[tuple[str, list[tuple[str, str]]]] = []
-        count = 0
-        for message in self.decoder.messages if self.decoder is not None else ():
-            signals = [(each.name, each.unit or "") for each in message.signals]
-            count += len(signals)
-            if count > _LISTED:
-                break
-            listed.append((message.name, signals))
-        return listed
+        listed: dict[str, list[tuple[str, str]]] = {}
+        known = self.decoder.signals() if self.decoder is not None else []
+        for each in known[:_LISTED]:
+            listed.setdefault(each.message, []).append((each.name, each.unit or ""))
+        return list(listed.items())
 
     def decode(self, frame: Frame) -> list[Any] | None:
         """What the page is told: the message's name, its problem, and of each signal name, value,
@@ -49,21 +50,37 @@ NO_SIGNALS: Final = Signals(None)
 
 
 class Databases:
-    """Databases by their paths. Any thread; reading a large one takes seconds."""
+    """The databases of channels, by their content. Any thread; reading a large one takes seconds.
 
-    def __init__(self) -> None:
+    ``default``: files for channels to which the broker gives none.
+    """
+
+    def __init__(self, address: str | None, default: Sequence[str]) -> None:
+        """``address``: of the broker."""
+        self._address = address
+        self._default = tuple(default)
         self._lock = threading.Lock()
         self._known: dict[tuple[str, ...], Signals] = {}
 
-    def of(self, paths: Sequence[str]) -> Signals:
-        """The signals that these files describe. Never raises."""
-        key = tuple(paths)
+    def of(self, channel: str, digests: Sequence[str]) -> Signals:
+        """The signals of a channel, to which the broker gives databases with these digests. Never
+        raises."""
+        key = tuple(digests) or self._default
         if not key:
             return NO_SIGNALS
         with self._lock:
             if key not in self._known:
                 try:
-                    self._known[key] = Signals(load_databases(key))
-                except CanInitializationError as error:
-                    self._known[key] = Signals(None, str(error))
+                    decoder = self._fetch(channel) if digests else load_databases(self._default)
+                except CanError as error:
+                    return Signals(None, str(error))
+                if len(self._known) >= _KEPT:
+                    self._known.clear()
+                self._known[key] = Signals(decoder)
             return self._known[key]
+
+    def _fetch(self, channel: str) -> Decoder | None:
+        with RunningBroker(self._address) as running:
+            return fetch_decoder(
+                lambda method, params, result: running.ask(method, result, params=params), channel
+            )

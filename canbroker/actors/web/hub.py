@@ -52,8 +52,7 @@ class Hub:
         self.note = note
         self.pages = 0
         self.overview = Overview(address)
-        self._databases = Databases()
-        self._default = tuple(databases)
+        self._databases = Databases(address, databases)
         self._watching = Watching(address)
         self._with_tasks = 0
         self._ticked = asyncio.Event()
@@ -84,9 +83,9 @@ class Hub:
         """The databases of a channel; those of the page if it has none."""
         status = self.overview.status
         found = [each for each in status.channels if each.name == channel] if status else []
-        own = tuple(getattr(found[0], "database", ())) if found else ()
+        digests = [each.sha256 for each in found[0].databases] if found else []
         try:
-            return await self.work(self._databases.of, own or self._default)
+            return await self.work(self._databases.of, channel, digests)
         except BusyError as error:
             return Signals(None, str(error))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import socket
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
@@ -60,7 +61,10 @@ class WebService:
     @property
     def url(self) -> str:
         """The address of the page, without a token."""
-        return f"{'https' if self._tls else 'http'}://{self.address}/"
+        address = self.address
+        if address.host == "*":
+            address = address._replace(host=(*self._options.names, socket.gethostname())[0])
+        return f"{'https' if self._tls else 'http'}://{address}/"
 
     def run(self, ends: Sequence[Descriptor], report: Callable[[dict[str, Any]], None]) -> None:
         """Serves until one of ``ends`` becomes readable; calls ``report`` every second."""
@@ -84,6 +88,7 @@ class WebService:
             Page(hub, self._options).app, hosts, lambda: self.tokens.current, secure=secure
         )
         self._hub, self._guard = hub, guard
+        logging.getLogger("uvicorn").setLevel(logging.WARNING)  # it tells of each connection
         server = PageServer(guard, self._tls, self._note)
         tasks = [
             asyncio.create_task(server.serve([self._socket])),
