@@ -11,11 +11,14 @@ from typing import TYPE_CHECKING, Final
 import click
 
 from canbroker.bus.brokers import channel_names
+from canbroker.bus.databases import channel_decoder
 from canbroker.cli.common import COUNT, Opener, opens_channels
 from canbroker.cli.top_rows import Display, heading, headline, load_line, plain_line
 from canbroker.cli.top_session import Session
-from canbroker.errors import CanInitializationError, CanOperationError
+from canbroker.client import Bus
+from canbroker.errors import CanError, CanInitializationError, CanOperationError
 from canbroker.logs.formats import Needs
+from canbroker.model.wording import printable
 from canbroker.system import clock
 from canbroker.view.follower import Follower
 
@@ -38,7 +41,7 @@ _PLAIN_WIDTH: Final = 280
     metavar="FILE",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     multiple=True,
-    help="Name and decode messages: DBC, KCD, SYM or ARXML. Repeatable.",
+    help="Name and decode messages by DBC, KCD, SYM or ARXML. Default: the channel's. Repeatable.",
 )
 @click.option("--plain", is_flag=True, help="Print the table as text once a second, for pipes.")
 @click.option("-n", "count", metavar="N", type=COUNT, help="With --plain: end after N tables.")
@@ -76,13 +79,15 @@ def top(
         NEEDS.check("the screen of top (--plain works without)")
         if not (sys.stdin.isatty() and sys.stdout.isatty()):
             raise click.UsageError("no terminal: use --plain")
-    decoder = _decoder(databases)
+    given = _given_decoder(databases)
     name = channel or _only_channel(opener)
     with ExitStack() as stack:
         bus = opener.open(name)
         stack.callback(bus.shutdown)
         follower = stack.enter_context(Follower(name, bus))
+        decoder, problem = (given, "") if given is not None else _own_decoder(bus)
         session = Session(follower, bus, opener.broker, decoder)
+        session.message = problem
         if plain:
             _print(session, count)
         else:
@@ -93,12 +98,21 @@ def top(
             click.get_current_context().exit(app.return_code or 0)
 
 
-def _decoder(databases: tuple[Path, ...]) -> Decoder | None:
+def _given_decoder(databases: tuple[Path, ...]) -> Decoder | None:
     if not databases:
         return None
     from canbroker.signals import load_databases  # noqa: PLC0415 - only with a database
 
     return load_databases(databases)
+
+
+def _own_decoder(bus: Bus) -> tuple[Decoder | None, str]:
+    """That of the databases that the broker has for the channel, or why there is none: the rest of
+    the display does not need it."""
+    try:
+        return channel_decoder(bus), ""
+    except CanError as error:
+        return None, f"no names and signals: {printable(str(error))}"
 
 
 def _only_channel(opener: Opener) -> str:

@@ -176,7 +176,8 @@ def heading(sort: str, *, is_reversed: bool, has_names: bool) -> str:
     for name, width in COLUMNS.items():
         marked = f"{name}{arrow}" if name == sort else name
         cells.append(marked.ljust(width) if name == "id" else marked.rjust(width))
-    return " ".join([*cells, "data  message" if has_names else "data"])
+    data = f"{'data':<25}message" if has_names else "data"  # names stand behind eight bytes
+    return " ".join([*cells, data])
 
 
 def fixed_cells(row: Shown) -> str:

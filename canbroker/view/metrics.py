@@ -74,6 +74,8 @@ FAMILIES: Final[Mapping[str, Family]] = {
     "canbroker_gateway_refusals": Family(
         "counter", "What users of other hosts were denied, by kind."
     ),
+    "canbroker_web_pages": Family("gauge", "Open web pages."),
+    "canbroker_web_refusals": Family("counter", "What the web page has refused, by kind."),
 }
 
 
@@ -124,6 +126,10 @@ def _samples(status: BrokerStatus, tasks: Sequence[TaskStatus] | None) -> Iterat
         yield from _of_recording(recording)
     if status.gateway is not None:
         yield from _of_gateway(status.gateway)
+    if status.web is not None:
+        yield Sample("canbroker_web_pages", {}, status.web.pages)
+        for kind, count in status.web.refusals.items():
+            yield Sample("canbroker_web_refusals", {"kind": kind}, count)
 
 
 def _of_channel(channel: ChannelStatus) -> Iterator[Sample]:

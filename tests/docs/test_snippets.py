@@ -31,6 +31,7 @@ _EXTRAS = {
 
 #: Files that no other snippet of their page names, and what makes up for it.
 _NAMED_BY_NOBODY = {
+    "rules.yml": "Prometheus reads it; tests/docs/test_metrics_page.py has promtool check it",
     "pytest.ini": "pytest finds it by its name; the channels of the test are those that it says",
     "canbroker.service": "systemd-analyze checks it, where there is one; its command is run",
 }

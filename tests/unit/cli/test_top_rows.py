@@ -173,6 +173,13 @@ def test_the_heading_stands_over_the_cells() -> None:
     )
 
 
+def test_names_stand_under_their_heading() -> None:
+    text = heading("id", is_reversed=False, has_names=True)
+    for data in (b"", bytes(3), bytes(8)):
+        line = plain_line(row(frame(1, data), name="Engine"), 120)
+        assert line.index("Engine") == text.index("message")
+
+
 def test_changed_bytes_are_told_and_long_data_is_cut() -> None:
     cells = data_cells(row(frame(1, bytes(range(4))), changed=0b1010), 24)
     assert cells == [("00 ", False), ("01 ", True), ("02 ", False), ("03 ", True)]

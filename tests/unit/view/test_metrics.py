@@ -15,6 +15,7 @@ from canbroker.wire.control import (
     ClientStatus,
     GatewayStatus,
     SchedulerStatus,
+    WebStatus,
 )
 from canbroker.wire.recordings import RecordingStatus
 from canbroker.wire.stream import StateEvent
@@ -98,6 +99,15 @@ def status(*channels: ChannelStatus) -> BrokerStatus:
             users=["anna"],
             refusals={"anna": {"send": 2}, "bert": {"send": 3, "connect": 1}},
         ),
+        web=WebStatus(
+            phase="running",
+            reason="",
+            pid=1,
+            restarts=0,
+            listen="127.0.0.1:8080",
+            pages=2,
+            refusals={"host": 3},
+        ),
         recordings=[
             RecordingStatus(
                 name="drive",
@@ -161,6 +171,8 @@ def test_values_are_those_of_the_status() -> None:
     assert value(text, "canbroker_restarts_total", channel="can1") == 9
     assert value(text, "canbroker_clients", channel="can0") == 1
     assert value(text, "canbroker_gateway_refusals_total", kind="send") == 5
+    assert value(text, "canbroker_web_pages") == 2
+    assert value(text, "canbroker_web_refusals_total", kind="host") == 3
     assert value(text, "canbroker_recording_up", recording="drive") == 0
     assert value(text, "canbroker_info", version="1.2") == 1
 
