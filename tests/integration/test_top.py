@@ -17,6 +17,7 @@ from canbroker.system.service import ending_signals
 from canbroker.transport.runtime import Runtime
 from canbroker.view.follower import Follower
 from tests.support.commands import run
+from tests.support.ledger import serving
 
 if TYPE_CHECKING:
     from canbroker.cli.top_screen import TopApp
@@ -276,3 +277,15 @@ def test_without_a_channel_or_a_broker(runtime: Runtime) -> None:
     printed = run("top", "--plain", "-n", "1")
     assert printed.returncode == 1
     assert "no channels" in printed.stderr
+
+
+def test_names_come_from_the_channels_own_database(runtime: Runtime, tmp_path: Path) -> None:
+    pytest.importorskip("cantools", reason="needs the extra signals")
+    (tmp_path / "car.dbc").write_text(DATABASE)
+    config = '[channels.can0]\ninterface = "virtual"\ndatabase = ["car.dbc"]\n'
+    with serving(runtime, tmp_path, config), Bus("can0") as sender:
+        task = sender.send_periodic(message(0x100, bytes(8)), 0.05)
+        printed = run("top", "--plain", "-n", "1")
+        task.stop()
+    assert printed.returncode == 0
+    assert printed.stdout.splitlines()[3].endswith("00 00 00 00 00 00 00 00  Engine")
