@@ -26,6 +26,7 @@ from tests.support.remote import free_port
 #: What snippets name, and the packages for it that a plain development environment does not have.
 _EXTRAS = {
     **{name: name for name in ("cantools", "duckdb", "pandas", "polars")},
+    **dict.fromkeys((".signals(", "--dbc", "--decode", "database ="), "cantools"),
     "parquet": "pyarrow",
 }
 

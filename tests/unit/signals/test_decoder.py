@@ -195,3 +195,22 @@ def test_a_container_has_the_signals_of_its_messages() -> None:
         assert f" {decoder.decode(frame(0x300, data, FD))}" == theirs
     decoded = decoder.decode(frame(0x300, b"\x0a\x0b\x0c\x01\x2a", FD))
     assert values(decoded) == {"Tank.Level": "42 %"}
+
+
+@given(st.data())
+def test_a_damaged_database_is_refused_or_decodes(data: st.DataObject) -> None:
+    content = bytearray(CAR_DBC.encode())
+    for _ in range(data.draw(st.integers(1, 4))):
+        at = data.draw(st.integers(0, len(content) - 1))
+        end = at + data.draw(st.integers(0, 20))
+        content[at:end] = data.draw(st.binary(max_size=8) | st.sampled_from([b"0", b"-9", b'"']))
+    try:
+        decoder = Decoder.parse(bytes(content), "car.dbc")
+    except CanInitializationError:
+        return
+    assert all(info.name for info in decoder.signals())
+    for message in decoder.messages:
+        flags = EXTENDED if message.is_extended_frame else 0
+        sent = frame(message.frame_id, data.draw(st.binary(max_size=8)), flags)
+        decoded = decoder.decode(sent)
+        assert decoded is None or isinstance(str(decoded), str)
