@@ -10,15 +10,17 @@ from typing import Final, NamedTuple
 from canbroker.configuration.broker_file import ChannelConfig, Config
 from canbroker.errors import CanInitializationError
 from canbroker.signals import check_installed
+from canbroker.system.imports import without
 from canbroker.transport.replier import Caller
 from canbroker.wire import control
+from canbroker.wire.databases import DatabaseInfo, DatabasePart
 
 #: Bytes of a part: a message has 1 MiB at most.
 PART_BYTES: Final = 1 << 18
 
 
 class _Database(NamedTuple):
-    info: control.DatabaseInfo
+    info: DatabaseInfo
     compressed: bytes
 
 
@@ -35,17 +37,17 @@ class Databases:
             if config is not None and channel.databases:
                 self._databases[channel.name] = _read(config, channel)
 
-    def of(self, channel: str) -> list[control.DatabaseInfo]:
+    def of(self, channel: str) -> list[DatabaseInfo]:
         """The databases of a channel."""
         return [database.info for database in self._databases.get(channel, ())]
 
-    def part(self, _: Caller, request: control.GetDatabase) -> control.DatabasePart:
+    def part(self, _: Caller, request: control.GetDatabase) -> DatabasePart:
         """Answers the request for a part of a database."""
         databases = self._databases.get(request.channel, [])
         if request.number >= len(databases):
-            return control.DatabasePart(count=len(databases))
+            return DatabasePart(count=len(databases))
         info, compressed = databases[request.number]
-        return control.DatabasePart(
+        return DatabasePart(
             count=len(databases),
             database=info,
             compressed=len(compressed),
@@ -68,10 +70,12 @@ def _load(directory: Path, path: str) -> _Database:
 
     :raises CanInitializationError: it cannot be read, or is not.
     """
-    from canbroker.signals.decoder import Decoder, read_database  # noqa: PLC0415 - of an extra
+    # python-can, which cantools imports, loads it and with it pandas: 130 MB in this process.
+    with without("asammdf"):
+        from canbroker.signals.decoder import Decoder, read_database  # noqa: PLC0415 - of an extra
 
     content = read_database(directory / path)
     Decoder.parse(content, path)
     digest = hashlib.sha256(content).hexdigest()
-    info = control.DatabaseInfo(path=path, size=len(content), sha256=digest)
+    info = DatabaseInfo(path=path, size=len(content), sha256=digest)
     return _Database(info, zlib.compress(content))

@@ -27,6 +27,7 @@ from canbroker.transport.runtime import Runtime
 from canbroker.transport.sockets import Context
 from canbroker.transport.waiter import Waiter
 from canbroker.wire import WireError, control, topics
+from canbroker.wire.databases import DatabaseInfo
 from canbroker.wire.replay import Hold
 from canbroker.wire.stream import CHANGING, StateEvent, decode_event
 
@@ -96,7 +97,7 @@ class ChannelSlot(ActorSlot):
         self._crashed_ns: int | None = None  # monotonic, of an actor that is not replaced yet
         self._ring: SharedMemory | None = None
         self._addresses = place.channel(name)
-        self.databases: list[control.DatabaseInfo] = []
+        self.databases: list[DatabaseInfo] = []
         self.listen_only: bool | None = None  # as the channel was, for the actor's successor
         self._resumes = False
         self._idle_ns: int | None = None

@@ -10,6 +10,7 @@ from canbroker.bus.connection import Connection
 from canbroker.errors import CanOperationError
 from canbroker.signals import check_installed
 from canbroker.wire import control
+from canbroker.wire.databases import DatabaseInfo, DatabasePart
 
 if TYPE_CHECKING:
     from canbroker.signals.decoder import Decoder
@@ -50,7 +51,7 @@ def fetch_decoder(ask: Ask, channel: str) -> Decoder | None:
     :raises CanInitializationError: cantools is not installed here.
     :raises CanError: as ``ask``; the answers do not follow the protocol.
     """
-    count = ask("database", control.GetDatabase(channel=channel), control.DatabasePart).count
+    count = ask("database", control.GetDatabase(channel=channel), DatabasePart).count
     if not count:
         return None
     check_installed(f"the database of channel {channel!r}")
@@ -65,7 +66,7 @@ def _fetch(ask: Ask, channel: str, number: int) -> tuple[str, bytes]:
     compressed = b""
     while True:
         request = control.GetDatabase(channel=channel, number=number, offset=len(compressed))
-        part = ask("database", request, control.DatabasePart)
+        part = ask("database", request, DatabasePart)
         compressed += part.content
         if part.database is None:
             raise CanOperationError(f"channel {channel!r} has no database {number} any more")
@@ -75,7 +76,7 @@ def _fetch(ask: Ask, channel: str, number: int) -> tuple[str, bytes]:
             raise CanOperationError(f"channel {channel!r}: a part of a database is empty")
 
 
-def _checked(channel: str, database: control.DatabaseInfo, compressed: bytes) -> bytes:
+def _checked(channel: str, database: DatabaseInfo, compressed: bytes) -> bytes:
     """The content, which is what the broker has announced."""
     try:
         content = zlib.decompressobj().decompress(compressed, database.size + 1)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias
 from canbroker.bus.awaiting import readable
 from canbroker.bus.connection import ANSWER_S, Connection
 from canbroker.bus.samples import Condition, Inbox, Sample
+from canbroker.delivery.order import Place
 from canbroker.errors import CanOperationError, CanTimeoutError
 from canbroker.model.message import Message, to_frame
 from canbroker.signals.selection import Key, Selection
@@ -134,13 +135,17 @@ class SignalFeed:
         :raises CanOperationError: it is closed, or the channel does not deliver them.
         """
         deadline = clock.deadline_after(ANSWER_S)
-        past = self._past()
+        end: Place | None = None
         while True:
-            place = self._bus._reception.subscriber.order.place
-            if place.epoch == past.epoch and place.number >= past.next_seq:
-                break
-            if place.epoch > past.epoch:  # the channel was restarted since
+            place = self._place()
+            if end is None or end.epoch != place.epoch:
+                # A process that has just been started knows our route once it has sent us some
+                # of it.
                 past = self._past()
+                end = Place(past.epoch, past.next_seq) if past.epoch == place.epoch else None
+                place = self._place()
+            if end is not None and end.epoch == place.epoch and place.number >= end.number:
+                break
             if clock.remaining_ns(deadline) == 0:
                 raise CanOperationError(f"channel {self.channel!r} does not deliver its frames")
             self._pause(_LOOK_NS)
@@ -212,6 +217,10 @@ class SignalFeed:
         return CanTimeoutError(f"{name} was not as awaited within {timeout:g} s: {last}{lost}")
 
     # -------------------------------------------------------------------------------- receiving
+
+    def _place(self) -> Place:
+        """Behind the last frame of our route that has arrived."""
+        return self._bus._reception.subscriber.order.place
 
     def _past(self) -> Past:
         """What the channel says of our route now."""

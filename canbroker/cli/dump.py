@@ -32,6 +32,7 @@ from canbroker.logs.candump import parse_dump_filters
 from canbroker.model.filters import EVERYTHING, FilterSet
 from canbroker.signals import load_databases
 from canbroker.system import clock
+from canbroker.system.imports import without
 
 if TYPE_CHECKING:
     from canbroker.signals.decoder import Decoder
@@ -127,7 +128,8 @@ def dump(  # noqa: PLR0913, PLR0917 - an argument for each option
         raise click.UsageError("name at least one channel")
     if as_json and (log_form or stamp):
         raise click.UsageError("--json cannot be combined with -L or -t")
-    given = load_databases(databases) if databases else None
+    with without("asammdf"):  # python-can, which cantools imports, loads it and with it pandas
+        given = load_databases(databases) if databases else None
     losses = Losses()
     decoding: Decoding | None = None
     with ExitStack() as stack:
@@ -136,7 +138,8 @@ def dump(  # noqa: PLR0913, PLR0917 - an argument for each option
             for channel, filters in wanted
         ]
         if given is not None or decode:
-            decoding = _decoding(buses, given)
+            with without("asammdf"):
+                decoding = _decoding(buses, given)
         lines: Lines
         if as_json:
             lines = JsonLines(decoding)

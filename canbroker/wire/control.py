@@ -13,6 +13,7 @@ import msgspec
 
 from canbroker.errors import CanError, CanInterfaceNotImplementedError, CanPermissionError
 from canbroker.wire import DECODE_ERRORS, VERSION, ClientId, WireError, decode
+from canbroker.wire.databases import DatabaseInfo
 from canbroker.wire.forbidden import Forbidden
 from canbroker.wire.recordings import RecordingStatus
 from canbroker.wire.stream import StateEvent
@@ -170,30 +171,6 @@ class ClientStatus(msgspec.Struct, kw_only=True):
     filters: str = ""
     replayed: int = 0
     gone: int = 0
-
-
-class DatabaseInfo(msgspec.Struct, kw_only=True):
-    """A database of a channel, as the broker has read it when it started.
-
-    ``path``: as the configuration has it. ``size``: of the file, in bytes; ``sha256``: its digest.
-    """
-
-    path: str
-    size: int
-    sha256: str
-
-
-class DatabasePart(msgspec.Struct, kw_only=True):
-    """A part of a database, or, if the channel has no such one, its ``count`` alone.
-
-    ``count``: how many databases the channel has. ``compressed``: size of the whole content as
-    zlib has compressed it; ``content``: this part of that, 256 KiB at most.
-    """
-
-    count: int
-    database: DatabaseInfo | None = None
-    compressed: int = 0
-    content: bytes = b""
 
 
 class ChannelStatus(msgspec.Struct, kw_only=True):

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
 import struct
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
@@ -183,6 +186,43 @@ def test_a_capture_waits_for_what_comes_after_its_beginning(bus: Bus, database: 
         task = bus.send_periodic(message(700, b"\x05\0"), 0.02)
         assert asyncio.run(answered(signals)).value == 5
         task.stop()
+
+
+def send_when_there(bus: Bus, speed: float) -> None:
+    """Sends as soon as the channel has a process again."""
+    deadline = time.monotonic() + _SOON_S
+    while True:
+        try:
+            bus.send(motion(speed))
+            bus.flush()
+        except CanOperationError:
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        else:
+            return
+
+
+def test_a_capture_outlives_the_channels_process(database: str) -> None:
+    with (
+        private_runtime() as runtime,
+        Bus("car", "virtual") as bus,
+        bus.signals(database, ["Motion.Speed"]) as signals,
+    ):
+        bus.send(motion(1))
+        with signals.capture() as seen:
+            send_when_there(bus, 2)
+            [channel] = status_of(runtime).channels
+            assert channel.pid is not None
+            os.kill(channel.pid, signal.SIGKILL)
+            wait_until(
+                lambda: status_of(runtime).channels[0].pid not in {None, channel.pid},
+                "another process runs",
+            )
+            send_when_there(bus, 3)
+        send_when_there(bus, 4)
+        signals.wait("Motion.Speed", 4, _SOON_S)
+    assert seen.values("Motion.Speed") == [2, 3]
+    assert seen.lost == 0
 
 
 def test_a_capture_reports_a_channel_that_is_gone(bus: Bus, database: str) -> None:

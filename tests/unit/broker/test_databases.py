@@ -15,7 +15,7 @@ from canbroker.configuration import broker_file
 from canbroker.errors import CanInitializationError, CanOperationError
 from canbroker.model.frame import Frame
 from canbroker.transport.replier import Caller
-from canbroker.wire import control
+from canbroker.wire.databases import DatabasePart
 from tests.support.databases import CAR_DBC
 
 pytest.importorskip("cantools", reason="needs the extra signals; make ecosystem has it")
@@ -42,11 +42,11 @@ class Connection:
         self._serving = serving
         self.asked = 0
 
-    def change(self, part: control.DatabasePart) -> None:
+    def change(self, part: DatabasePart) -> None:
         """As it is."""
 
     def __call__(self, method: str, params: Any, result: type[Any], /) -> Any:
-        assert (method, result) == ("database", control.DatabasePart)
+        assert (method, result) == ("database", DatabasePart)
         self.asked += 1
         part = self._serving.part(_CALLER, params)
         self.change(part)
@@ -115,7 +115,7 @@ class Damaging(Connection):
         super().__init__(serving)
         self._content = content
 
-    def change(self, part: control.DatabasePart) -> None:
+    def change(self, part: DatabasePart) -> None:
         part.content, part.compressed = self._content, len(self._content) or 1
 
 
