@@ -100,7 +100,7 @@ def _documented(text: str) -> list[Any]:
     for name, options in _DIRECTIVE.findall(text):
         if name == "mkdocs":  # mkdocs-click's
             continue
-        members = re.search(r"members: \[(.*)\]", options)
+        members = re.search(r"(?<!_)members: \[(.*)\]", options)
         if members is not None:
             module = importlib.import_module(name)
             found += [getattr(module, member.strip()) for member in members[1].split(",")]

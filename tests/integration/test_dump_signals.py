@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import json
 import random
+import runpy
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -75,7 +77,7 @@ def broker(directory: Path) -> Iterator[Runtime]:
 
 @pytest.mark.parametrize("form", [(), ("-L",), ("-t", "a")])
 def test_the_lines_are_those_of_cantools_decode(
-    broker: Runtime, directory: Path, form: tuple[str, ...]
+    broker: Runtime, directory: Path, form: tuple[str, ...], capsys: pytest.CaptureFixture[str]
 ) -> None:
     database = str(directory / "car.dbc")
     with dumping(broker, "--dbc", database, *form) as process:
@@ -83,15 +85,11 @@ def test_the_lines_are_those_of_cantools_decode(
     lines = output.splitlines()
     assert len(lines) == _COUNT
     raw = "".join(f"{line.partition(' :: ')[0]}\n" for line in lines)
-    theirs = subprocess.run(
-        [sys.executable, "-m", "cantools", "decode", "--single-line", database],
-        input=raw,
-        capture_output=True,
-        text=True,
-        check=True,
-        timeout=60,
-    )
-    assert lines == theirs.stdout.splitlines()
+    with pytest.MonkeyPatch.context() as patch:  # in this process, which has imported it already
+        patch.setattr("sys.argv", ["cantools", "decode", "--single-line", database])
+        patch.setattr("sys.stdin", io.StringIO(raw))
+        runpy.run_module("cantools", run_name="__main__")
+    assert lines == capsys.readouterr().out.splitlines()
     assert "frames did not decode: " in errors
 
 

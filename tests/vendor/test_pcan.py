@@ -167,6 +167,7 @@ def test_error_frames_are_told_as_linux_does(vendors: VendorBus, broker: Runtime
         assert message.is_error_frame
         assert message.arbitration_id == 0x80 | 0x08 | 0x200
         assert bytes(message.data) == bytes((0, 0, 0x02, 24, 0, 0, 9, 3))
+        wait_until(lambda: bus.error_counters == (9, 3), "the state has them, too")
 
 
 def test_the_wrong_names_and_rates_are_refused(vendors: VendorBus, broker: Runtime) -> None:
