@@ -12,7 +12,7 @@ import pytest
 from canbroker import Bus, Message
 from canbroker.cli.tables import ProcessUse
 from canbroker.transport.runtime import Runtime
-from canbroker.wire import control, recordings, stream, tasks
+from canbroker.wire import control, databases, recordings, stream, tasks
 from tests.docs.pages import text_of
 from tests.support.commands import run
 
@@ -24,7 +24,7 @@ STRUCTS: Final[dict[str, type[msgspec.Struct]]] = {
     "Channels": control.ChannelStatus,
     "State": stream.StateEvent,
     "Clients": control.ClientStatus,
-    "Databases": control.DatabaseInfo,
+    "Databases": databases.DatabaseInfo,
     "Scheduler": control.SchedulerStatus,
     "Tasks": tasks.TaskStatus,
     "Recordings": recordings.RecordingStatus,
