@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import re
-import ssl
 from pathlib import Path
-from typing import Final, NamedTuple, Self
+from typing import TYPE_CHECKING, Final, NamedTuple, Self
 
 import msgspec
 
 from canbroker.keys.authorized import IdentifierRange
 from canbroker.transport.address import is_loopback
+
+if TYPE_CHECKING:
+    import ssl
 
 _LISTEN: Final = re.compile(r"(?:\[([0-9A-Fa-f:.]+)\]|([A-Za-z0-9_.-]{1,253}|\*)):([0-9]{1,5})")
 _NAME: Final = re.compile(r"[a-z0-9]([a-z0-9_.-]{0,251}[a-z0-9])?")
@@ -110,6 +112,8 @@ class WebOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
         """
         if not self.tls_cert:
             return None
+        import ssl  # noqa: PLC0415 - every actor knows of these options, and few encrypt
+
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         for key in ("tls_cert", "tls_key"):
             try:

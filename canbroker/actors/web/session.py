@@ -77,6 +77,7 @@ class Session:
         self._status = 0
         self._tasks = False
         self._problem: str | None = None
+        self._missed = 0
         self._tokens = float(_BURST)
         self._counted_ns = clock.monotonic_ns()
 
@@ -166,7 +167,7 @@ class Session:
         if self._watched is not None:
             self._source.leave(self._watched)
         self._watched, self._signals = None, NO_SIGNALS
-        self._known, self._tick, self._problem = None, 0, None
+        self._known, self._tick, self._problem, self._missed = None, 0, None, 0
         self._shown = self._decoded = frozenset()
         self._plotted, self._traced = [], None
 
@@ -217,6 +218,9 @@ class Session:
             plotted = self._plot(table)
             self._tick = watched.ticked
             traced = self._trace(watched) if self._traces else {}
+            missed = follower.view.missed + table.unlisted
+        if missed != self._missed:
+            self._missed = told["missed"] = missed
         if changed:
             told["rows"] = rows
         if decoded:

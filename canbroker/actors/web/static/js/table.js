@@ -119,6 +119,7 @@ export class Table {
     this.pauseButton = el("button", { "aria-pressed": "false", on: { click: () => this.pause(!this.paused) } }, "Pause");
     this.summary = el("span", { class: "dim" });
     this.fault = el("span", { class: "bad" });
+    this.missed = el("span", { class: "bad" });
     this.body = el("tbody");
     const heads = COLUMNS.map((column) => {
       column.head = el("th", { class: column.class === "mono" || column.class === "decoded" ? "" : column.class ?? "" });
@@ -130,7 +131,7 @@ export class Table {
     this.box = el("div", { class: "scroll grow", tabindex: "0", "aria-label": "frames by identifier" }, node);
     this.details = el("div", { class: "details", hidden: true });
     root.append(
-      el("div", { class: "bar" }, this.search, this.pauseButton, this.summary, this.fault),
+      el("div", { class: "bar" }, this.search, this.pauseButton, this.summary, this.missed, this.fault),
       this.box,
       this.details,
     );
@@ -148,6 +149,7 @@ export class Table {
     this.held = null;
     this.pause(false);
     this.clear();
+    setText(this.missed, "");
     this.asked = "";
   }
 
@@ -160,6 +162,9 @@ export class Table {
   }
 
   channel(news) {
+    if (news.missed !== undefined) {
+      setText(this.missed, news.missed ? `${count(news.missed)} frames are not in this table` : "");
+    }
     if (this.paused) {
       this.hold(news);
       return;

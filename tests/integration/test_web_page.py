@@ -1,0 +1,121 @@
+"""The page as one of the broker's processes: how it begins and ends, and what it serves."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import shutil
+import signal
+import socket
+import ssl
+import subprocess
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("uvicorn", reason="needs the extra web")
+
+from canbroker import Bus, Message
+from canbroker.keys.authorized import Role
+from canbroker.transport.runtime import Runtime
+from tests.support.brokers import processes_of, status_of, wait_until
+from tests.support.commands import run
+from tests.support.pages import CONFIG, ask, serving, site, told, url_of
+
+
+def test_it_serves_until_its_broker_is_killed(runtime: Runtime, tmp_path: Path) -> None:
+    with site(runtime, tmp_path) as page:
+        first = page.status
+        cookie = page.cookie()
+        printed = run("web", "--role", "observe").stdout.strip()
+        assert printed == f"{page.url}?token={page.token(Role.OBSERVE)}"
+
+        metrics = {"Authorization": f"Bearer {page.token(Role.OBSERVE)}"}
+        answer = page.ask("GET", "/metrics", cookie=None, headers=metrics)
+        assert answer.status == 200
+        assert b'canbroker_clients{channel="can0"}' in answer.body
+        assert page.ask("GET", "/metrics").status == 401  # a cookie is not enough
+
+        assert first.pid is not None
+        os.kill(first.pid, signal.SIGKILL)
+        wait_until(lambda: page.status.restarts == 1 and page.status.url, "another one serves", 20)
+        page.url = page.status.url  # on any free port
+        page.host, page.port = page.url.split("/")[2], int(page.url.rpartition(":")[2].strip("/"))
+        renamed = cookie.replace(cookie.partition("=")[0], f"canbroker-{page.port}")
+        assert page.ask("GET", "/", cookie=renamed).status == 200  # what it was before
+
+        os.kill(status_of(runtime).pid, signal.SIGKILL)
+        wait_until(lambda: not processes_of(runtime), "it ends with its broker")
+        (runtime.directory / "broker").unlink(missing_ok=True)
+    _clear(runtime)
+
+
+def _clear(runtime: Runtime) -> None:
+    """A broker that ends in order removes what a killed one has left."""
+    with Bus("x", "virtual", broker=str(runtime.address)):
+        pass
+
+
+def test_a_port_that_is_taken_is_told(runtime: Runtime, tmp_path: Path) -> None:
+    path = tmp_path / "bench.toml"
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        path.write_text(CONFIG.replace("127.0.0.1:0", f"127.0.0.1:{port}"))
+        with serving(runtime, path):
+            wait_until(lambda: (web := status_of(runtime).web) and web.reason, "it says so", 20)
+            failed = run("web")
+            assert failed.returncode == 1
+            assert f"cannot listen at 127.0.0.1:{port}" in failed.stderr
+
+
+def test_beyond_this_host_it_is_encrypted(runtime: Runtime, tmp_path: Path) -> None:
+    if shutil.which("openssl") is None:
+        pytest.skip("needs openssl to make a certificate")
+    command = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt"]
+    command += ["ec_paramgen_curve:prime256v1", "-nodes", "-days", "2", "-subj", "/CN=bench1.lab"]
+    command += ["-addext", "subjectAltName=DNS:bench1.lab", "-keyout", "b.key", "-out", "b.pem"]
+    subprocess.run(command, cwd=tmp_path, check=True, capture_output=True)
+    listen = '"*:0"\ntls_cert = "b.pem"\ntls_key = "b.key"\nnames = ["bench1.lab"]'
+    path = tmp_path / "bench.toml"
+    path.write_text(CONFIG.replace('"127.0.0.1:0"', listen))
+    with serving(runtime, path):
+        url = url_of(runtime)
+        assert url.startswith("https://bench1.lab:")
+        port = int(url.rpartition(":")[2].strip("/"))
+        token = run("web").stdout.strip().partition("?")[2]
+        context = ssl.create_default_context(cafile=str(tmp_path / "b.pem"))
+        with (
+            socket.create_connection(("127.0.0.1", port), 10) as plain,
+            context.wrap_socket(plain, server_hostname="bench1.lab") as encrypted,
+        ):
+            head = f"GET /?{token} HTTP/1.1\r\nHost: bench1.lab:{port}\r\n\r\n"
+            encrypted.sendall(head.encode())
+            answer = http.client.HTTPResponse(encrypted)
+            answer.begin()
+            assert answer.status == 303
+            assert "Secure" in (answer.getheader("set-cookie") or "")
+        with socket.create_connection(("127.0.0.1", port), 10) as plain:
+            plain.sendall(f"GET /?{token} HTTP/1.1\r\nHost: bench1.lab:{port}\r\n\r\n".encode())
+            assert b"HTTP" not in plain.recv(1000)
+
+
+def test_a_page_is_told_what_is_on_a_channel(runtime: Runtime, tmp_path: Path) -> None:
+    with site(runtime, tmp_path) as page, Bus("can0") as bus, page.open() as socket_:
+        ask(socket_, "watch", channel="can0")
+        ask(socket_, "trace", on=True, filters="321:7FF")
+        while not told(socket_, "channel").get("new"):
+            pass
+        for identifier in (0x321, 0x123):
+            bus.send(Message(arbitration_id=identifier, data=b"\1\2", is_extended_id=False))
+        rows: dict[str, list[object]] = {}
+        traced: list[list[object]] = []
+        while len(rows) < 2 or not traced:
+            news = told(socket_, "channel")
+            rows |= {row[1]: row for row in news.get("rows", [])}
+            traced += news.get("trace", [])
+        assert rows["321"][4:7] == ["0102", 0, 1]
+        assert [frame[1:] for frame in traced] == [["321", 0, 1, "0102"]]
+        query = "/api/trace?channel=can0&before=9000000000000000000"
+        assert [frame[1] for frame in page.ask("GET", query).json()] == ["321", "123"]
+        assert json.loads(page.ask("GET", f"{query}&filter=123:7FF").body)[0][1] == "123"
