@@ -10,6 +10,7 @@ import logging
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
@@ -54,51 +55,69 @@ def state_of_written(kind: str) -> str:
 
 
 class Conversions:
-    """The conversions of a recording. One thread."""
+    """The conversions of a recording, by one process at a time. One thread."""
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
-        self._running: dict[str, subprocess.Popen[bytes]] = {}  # by file
-        self._failed: dict[str, int] = {}  # when to try again
+        self._waiting: list[str] = []
+        self._converting: list[str] = []
+        self._process: subprocess.Popen[bytes] | None = None
+        self._retry_at = 0
 
     def begin(self, file: str) -> None:
-        """Begins to convert a complete file; returns at once.
+        """Begins to convert a complete file, or does so when others are converted; returns at once.
 
         :raises OSError: no process is left.
         """
-        command = EntryPoint.CONVERSION.command(str(self._directory), file)
-        self._running[file] = subprocess.Popen(command)
+        self._waiting.append(file)
+        self.step(clock.monotonic_ns())
 
     def step(self, now_ns: int) -> None:
-        """Tries those again that have failed. Call it about every second."""
+        """Converts those that wait, and tries those again that have failed. Call it about every
+        second.
+
+        :raises OSError: no process is left.
+        """
         self._look(now_ns)
-        for file, at_ns in list(self._failed.items()):
-            if now_ns >= at_ns:
-                del self._failed[file]
-                self.begin(file)
+        if self._waiting and self._process is None and now_ns >= self._retry_at:
+            self._start()
 
     def wait(self, seconds: float) -> None:
         """Waits until the conversions have ended; those that take longer go on by themselves."""
         deadline = clock.deadline_after(seconds)
-        while self._running and clock.remaining_ns(deadline):
-            self._look(clock.monotonic_ns())
+        while (self._process or self._waiting) and clock.remaining_ns(deadline):
+            self.step(clock.monotonic_ns())
             time.sleep(_LOOK_S)
-        for file in self._running:
+        left = [*self._converting, *self._waiting]
+        if self._waiting:
+            self._start()
+        for file in left:
             _logger.info("%s is still being converted", self._directory / file)
 
+    def _start(self) -> None:
+        command = EntryPoint.CONVERSION.command(str(self._directory), *self._waiting)
+        self._process = subprocess.Popen(command)
+        self._converting, self._waiting = self._waiting, []
+
     def _look(self, now_ns: int) -> None:
-        for file, process in list(self._running.items()):
-            if (status := process.poll()) is not None:
-                del self._running[file]
-                if status:
-                    self._failed[file] = now_ns + _RETRY_NS
+        if self._process is None or (status := self._process.poll()) is None:
+            return
+        if status:
+            self._waiting = [*self._converting, *self._waiting]
+            self._retry_at = now_ns + _RETRY_NS
+        self._converting, self._process = [], None
 
 
-def main(directory: Path, file: str) -> int:
+def main(directory: Path, files: Sequence[str]) -> int:
+    """Converts files, one after the other; returns the exit code, 1 if one of them has failed."""
+    lower_priority()
+    return max(convert_file(directory, file) for file in files)
+
+
+def convert_file(directory: Path, file: str) -> int:
     """Converts a file; returns the exit code. It does nothing if another process does it."""
     path = directory / file
     part, fresh = part_of(path), path.with_name(f"{file}.new")
-    lower_priority()
     try:
         with part.open("r+b") as stream:
             if not lock_now(stream.fileno()):
@@ -129,4 +148,4 @@ def _convert(part: Path, fresh: Path, side: SideFile) -> None:
 
 if __name__ == "__main__":
     set_up_logging("info", "conversion")
-    sys.exit(main(Path(sys.argv[1]), sys.argv[2]))
+    sys.exit(main(Path(sys.argv[1]), sys.argv[2:]))
