@@ -165,7 +165,7 @@ class _Runner:
 
 def _line(link: str | None, watched: bool) -> Line:
     """:raises CanInitializationError: there is something else at ``link``, or no links are here."""
-    if not PORTABLE:
+    if sys.platform != "win32" and not PORTABLE:
         from canbroker.simulator.terminal import Terminal  # noqa: PLC0415 - POSIX only
 
         return Terminal(link, watched)

@@ -70,4 +70,6 @@ def open_private(path: str, flags: int) -> int:
 
 def effective_user() -> int | None:
     """The user whose rights this process has; ``None`` where users have no numbers (Windows)."""
-    return None if sys.platform == "win32" else os.geteuid()
+    if sys.platform == "win32":
+        return None
+    return os.geteuid()

@@ -183,11 +183,11 @@ def explained(error: BaseException) -> str:
     if not isinstance(error, OSError):
         return str(error)
     text = error.strerror or str(error)
-    if sys.platform == "win32" or error.errno != errno.EMFILE:
-        return text
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    more = f", which may be raised to {hard:,}" if hard > soft else ""
-    return f"{text}: the limit of this process is {soft:,} (ulimit -n){more}"
+    if sys.platform != "win32" and error.errno == errno.EMFILE:
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        more = f", which may be raised to {hard:,}" if hard > soft else ""
+        return f"{text}: the limit of this process is {soft:,} (ulimit -n){more}"
+    return text
 
 
 def _close_all(numbers: list[int]) -> None:
