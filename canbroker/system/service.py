@@ -54,6 +54,8 @@ class Terminated:
 
     def __init__(self, *signals: signal.Signals) -> None:
         self._wake = Wake()
+        if sys.platform == "win32":  # a handler does not run there before libzmq has waited
+            signal.set_wakeup_fd(self._wake.sending(), warn_on_full_buffer=False)
         for number in signals:
             signal.signal(number, lambda *_: self._wake.set())
 

@@ -31,6 +31,11 @@ class PairWake:
     def fileno(self) -> int:
         return self._pair.fileno()
 
+    def sending(self) -> int:
+        """The descriptor of the socket by which it is set, for :func:`signal.set_wakeup_fd`. What
+        comes by it is not cleared."""
+        return self._pair.ends[1].fileno()
+
     def set(self) -> None:
         with self._lock:
             if not self._set and self._pair.fileno() >= 0:

@@ -110,6 +110,21 @@ watch().join(20)
     assert _run(code) == "none\n0\n"
 
 
+def test_a_signal_makes_it_readable() -> None:
+    code = """
+import signal
+from canbroker.system.service import Terminated, ending_signals
+from canbroker.transport.waiter import Waiter
+print([number.name for number in ending_signals()])
+terminated, waiter = Terminated(*ending_signals()), Waiter()
+waiter.add(terminated)
+assert not waiter.wait(0)
+signal.raise_signal(signal.SIGINT)
+assert waiter.wait(0) == {terminated}
+"""
+    assert _run(code) == "['SIGINT', 'SIGTERM']\n"
+
+
 def test_the_simulated_adapter_runs() -> None:
     with Simulated() as adapter, opened_slcan(adapter.path) as backend:
         adapter.command("receive 123#11")
