@@ -180,16 +180,16 @@ def heading(sort: str, *, is_reversed: bool, has_names: bool) -> str:
     return " ".join([*cells, data])
 
 
-def fixed_cells(row: Shown) -> str:
-    """The cells of a row before its data, each in its width."""
+def fixed_cells(row: Shown, group: str = ",") -> str:
+    """The cells of a row before its data, each in its width; ``group`` separates thousands."""
     data = row.frame.data
     cells = (
         row.identifier,
         "tx" if row.is_sent else "rx",
-        _count(row.frames),
-        _rate(row.rate),
-        _milliseconds(row.period_ns),
-        _milliseconds(row.jitter_ns),
+        _count(row.frames, group),
+        _rate(row.rate, group),
+        _milliseconds(row.period_ns, group),
+        _milliseconds(row.jitter_ns, group),
         _age(row.age_ns),
         str(data if isinstance(data, int) else len(data)),
     )
@@ -215,9 +215,9 @@ def data_cells(row: Shown, width: int) -> list[tuple[str, bool]]:
 
 
 def plain_line(row: Shown, width: int) -> str:
-    """A row as text."""
+    """A row as text, with numbers that programs read."""
     data = "".join(text for text, _ in data_cells(row, width - DATA_AT))
-    return f"{fixed_cells(row)} {data}".rstrip()
+    return f"{fixed_cells(row, group='')} {data}".rstrip()
 
 
 def headline(view: ChannelView, width: int) -> str:
@@ -278,19 +278,20 @@ def _right(text: str, width: int) -> str:
     return text.rjust(width) if len(text) <= width else "…".rjust(width)
 
 
-def _count(count: int) -> str:
-    return f"{count:,}" if count < _MILLION else f"{count / _MILLION:,.2f}M"
+def _count(count: int, group: str) -> str:
+    is_long = group and count >= _MILLION
+    return f"{count / _MILLION:,.2f}M" if is_long else f"{count:{group}d}"
 
 
-def _rate(rate: float) -> str:
-    return f"{rate:,.1f}" if rate < 1000 else f"{rate:,.0f}"
+def _rate(rate: float, group: str) -> str:
+    return f"{rate:.1f}" if rate < 1000 else f"{rate:{group}.0f}"
 
 
-def _milliseconds(time_ns: int | None) -> str:
+def _milliseconds(time_ns: int | None, group: str) -> str:
     if time_ns is None:
         return "-"
     time_ms = time_ns / clock.MILLISECOND
-    return f"{time_ms:.2f}" if time_ms < 100 else f"{time_ms:,.0f}"
+    return f"{time_ms:.2f}" if time_ms < 100 else f"{time_ms:{group}.0f}"
 
 
 def _age(age_ns: int) -> str:

@@ -201,7 +201,7 @@ def test_a_line_with_a_name() -> None:
         120,
     )
     assert line == (
-        "     123 rx     1,234   100.0   10.00   10.00   0.2   2 DE AD"
+        "     123 rx      1234   100.0   10.00   10.00   0.2   2 DE AD"
         + " " * 20
         + "Engine\\x1b[2J"
     )
