@@ -14,8 +14,7 @@ from canbroker.cli.lines import LogLines
 from canbroker.cli.progress import progress
 from canbroker.delivery.tap import Frames
 from canbroker.logs.formats import FORMATS, Format, format_of, open_writer
-from canbroker.logs.records import AT_ONCE, Record
-from canbroker.logs.streams import Writer
+from canbroker.logs.recent import write_frames
 from canbroker.system import clock
 
 
@@ -89,7 +88,8 @@ def save_recent(
             output.write_text(LogLines().text(recent), encoding="utf-8")
         else:
             with open_writer(output) as writer:
-                _write(recent, writer, advance, keeps_origin=format_.holds.origin)
+                keeps = format_.holds.origin
+                write_frames(writer, recent.channel, recent.frames, advance, keeps_origin=keeps)
             if writer.losses:
                 account.append(f"not in {output}, as its format cannot: {writer.losses}")
     except OSError as error:
@@ -101,23 +101,3 @@ def _known_format(output: Path) -> Format | None:
     suffixes = {suffix for each in FORMATS.values() for suffix in each.suffixes}
     known = suffixes.intersection(suffix.lower() for suffix in output.suffixes[-2:])
     return format_of(output)[0] if known else None
-
-
-def _write(
-    recent: Frames, writer: Writer, advance: Callable[[int], object], *, keeps_origin: bool
-) -> None:
-    frames, channel = recent.frames, recent.channel
-    for begin in range(0, len(frames), AT_ONCE):
-        part = frames[begin : begin + AT_ONCE]
-        writer.write(
-            [
-                Record(
-                    frame,
-                    channel,
-                    sent=frame.origin is not None,
-                    origin=frame.origin if keeps_origin else None,
-                )
-                for frame in part
-            ]
-        )
-        advance(len(part))

@@ -9,7 +9,7 @@ from typing import Final, NamedTuple
 from canbroker.bus.history import recent_frames
 from canbroker.delivery.tap import Frames
 from canbroker.logs.formats import FORMATS, open_writer
-from canbroker.logs.records import AT_ONCE, Record
+from canbroker.logs.recent import write_frames
 from canbroker.model.filters import FilterSet
 from canbroker.model.frame import EchoFrame
 from canbroker.system import clock
@@ -83,11 +83,8 @@ class RecordFile:
         self.path = self._directory / f"record{form.suffixes[0]}"
         try:
             with open_writer(self.path, kind) as writer:
-                for begin in range(0, len(recent.frames), AT_ONCE):
-                    part = recent.frames[begin : begin + AT_ONCE]
-                    writer.write(
-                        [_record(frame, recent.channel, form.holds.origin) for frame in part]
-                    )
+                keeps = form.holds.origin
+                write_frames(writer, recent.channel, recent.frames, keeps_origin=keeps)
             self.losses = str(writer.losses) if writer.losses else ""
         except BaseException:
             self.remove()
@@ -98,8 +95,3 @@ class RecordFile:
         for path in self._directory.iterdir():
             path.unlink(missing_ok=True)
         self._directory.rmdir()
-
-
-def _record(frame: EchoFrame, channel: str, keeps_origin: bool) -> Record:
-    origin = frame.origin
-    return Record(frame, channel, sent=origin is not None, origin=origin if keeps_origin else None)

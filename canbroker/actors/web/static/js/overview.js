@@ -68,8 +68,10 @@ class Card {
     for (const [title, node] of Object.entries(this.numbers)) setText(node, text[title]);
     this.numbers.restarts.className = channel.restarts ? "bad" : "";
     this.numbers.lost.className = state?.dropped ? "bad" : "";
-    const held = state?.exclusive ? `exclusive to ${state.exclusive.name}` : "";
-    setText(this.note, [state ? state.reason : channel.reason, held].filter(Boolean).join("; "));
+    const held = state?.exclusive ? [`exclusive to ${state.exclusive.name}`] : [];
+    const [sending, receiving] = state?.error_counters ?? [0, 0];
+    if (sending || receiving) held.push(`error counters: ${sending} sending, ${receiving} receiving`);
+    setText(this.note, [state ? state.reason : channel.reason, ...held].filter(Boolean).join("; "));
     if (state) this.add(state.wall_ns / 1e6, state.load);
   }
 
