@@ -15,6 +15,7 @@ from typing import Any, Final
 import pytest
 
 pytest.importorskip("uvicorn", reason="needs the extra web")
+pytest.importorskip("playwright", reason="needs playwright; make test-web has it")
 
 from canbroker import Bus, Message
 from canbroker.keys.authorized import Role
