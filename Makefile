@@ -27,7 +27,7 @@ unexport PYTHONDONTWRITEBYTECODE
 .DEFAULT_GOAL := help
 .PHONY: test-web bench-web demo test check bench docs help setup format lock clean test-newest test-remote test-socketcan \
 	test-socketcan-hw conformance ecosystem firmwares coverage fuzz soak interruptions \
-	kills kills-record crowd bench-client bench-periodic bench-record bench-replay bench-socketcan bench-vendor release
+	test-portable test-portable-short kills kills-record crowd bench-client bench-periodic bench-record bench-replay bench-socketcan bench-vendor release
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -125,6 +125,20 @@ test-remote: $(READY)  ## 30 cuts of connections; contracts of buses and the mod
 	CANBROKER_BEHIND_GATEWAY=1 $(BIN)/python -m pytest -n 2 --dist load --timeout 180 $(or $(TESTS),\
 		tests/contract/test_bus.py tests/contract/test_periodic.py tests/contract/test_notifier.py \
 		tests/contract/test_asyncio.py tests/integration/test_model.py)
+
+# What Windows and macOS use, on Linux.
+PORTABLE_SHORT := tests/unit/system tests/unit/transport/test_loopback.py tests/integration/test_fabric.py \
+	tests/integration/test_share.py tests/integration/test_broker.py
+
+test-portable: $(READY)  ## the portable sides, on Linux: contracts and what processes do, or TESTS
+	CANBROKER_PORTABLE=1 $(BIN)/python -m pytest -n 2 --dist loadfile --timeout 180 $(or $(TESTS),\
+		$(PORTABLE_SHORT) tests/contract tests/integration/test_failures.py tests/integration/test_leases.py \
+		tests/integration/test_broker_returns.py tests/integration/test_scheduler.py \
+		tests/integration/test_task_owners.py tests/integration/test_pytest_plugin.py \
+		tests/integration/test_forks.py tests/integration/test_births.py)
+
+test-portable-short: $(READY)  ## a part of test-portable, for CI
+	CANBROKER_PORTABLE=1 $(BIN)/python -m pytest -n 2 --dist loadfile --timeout 180 $(PORTABLE_SHORT)
 
 conformance: $(READY)  ## python-can's own tests against canbroker; CANBROKER_PYTHON_CAN names a checkout of it
 	$(BIN)/python -m tests.conformance

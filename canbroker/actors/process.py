@@ -1,9 +1,9 @@
 """Process entry of actors: specification in, reports out, signals, logging, lifeline, exit codes.
 
-The broker passes three descriptors on: a file with the specification; the lifeline, a pipe that
-the broker closes to end the actor (or that ends with the broker), maybe after a word why; and the
-pipe of reports, lines of JSON: that the actor is ready, or why it is not, then that it lives.
-Standard output is the broker's standard error, for drivers that print.
+The broker passes three things on: a specification; the lifeline, a pipe that the broker closes to
+end the actor (or that ends with the broker), maybe after a word why; and the pipe of reports, lines
+of JSON: that the actor is ready, or why it is not, then that it lives. What drivers print goes to
+the broker's standard error.
 """
 
 from __future__ import annotations
@@ -19,13 +19,14 @@ from typing import Any, Final, Union
 
 import msgspec
 
+from canbroker.actors.birth import born
 from canbroker.actors.kinds import KINDS, Actor, Kind
-from canbroker.actors.lifelines import BrokerLifeline, Lifelines
+from canbroker.actors.lifelines import Lifelines
 from canbroker.actors.specs import MAX_TEXT, ActorSpec, Alive, Ready
 from canbroker.errors import CanError
 from canbroker.system.descriptors import open_standard, raise_limit
 from canbroker.system.priority import raise_priority
-from canbroker.system.service import Exit, Terminated, set_up_logging
+from canbroker.system.service import Exit, Terminated, ignore_terminal, set_up_logging
 from canbroker.wire import control
 
 #: Objects that may be garbage before Python looks for it. A queue of frames has as many that are
@@ -42,11 +43,10 @@ _logger = logging.getLogger(__name__)
 
 
 class Reports:
-    """The actor's end of the pipe of reports. Any thread."""
+    """The actor's end of the pipe of reports. Any thread. It had better not wait."""
 
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
-        os.set_blocking(descriptor, False)
 
     def send(self, report: Ready | Alive) -> None:
         """Sends a report to the broker. If that is gone, the lifeline tells."""
@@ -61,23 +61,17 @@ class Reports:
 def main(arguments: Sequence[str]) -> int:
     """Runs one actor until its lifeline ends; returns the exit code.
 
-    :param arguments: a name for the log; the process id of the broker; the descriptors of
-        specification, lifeline and reports.
+    :param arguments: as of :func:`canbroker.actors.birth.born`.
     """
     open_standard()
     # A terminal's signals go to the whole group; the broker decides when its actors leave.
-    for number in (signal.SIGINT, signal.SIGHUP):
-        signal.signal(number, signal.SIG_IGN)
-    name, *numbers = arguments
-    parent, specification, lifeline, reporting = map(int, numbers)
-    for descriptor in (specification, lifeline, reporting):  # a driver's children get none of them
-        os.set_inheritable(descriptor, False)
-    broker = BrokerLifeline(lifeline, parent)
+    ignore_terminal()
+    birth = born(arguments)
+    broker = birth.lifeline
     lifelines = Lifelines((broker, Terminated(signal.SIGTERM)), broker.last_words)
-    reports = Reports(reporting)
-    with open(specification, "rb") as file:  # noqa: PTH123 - a descriptor
-        kind, spec = _decoded(file.read())
-    set_up_logging(spec.log_level, name)
+    reports = Reports(birth.reporting)
+    kind, spec = _decoded(birth.specification)
+    set_up_logging(spec.log_level, birth.name)
     raise_limit()
     raise_priority()
     try:

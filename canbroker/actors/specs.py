@@ -31,7 +31,8 @@ class ChannelSpec(ActorSpec, frozen=True, kw_only=True, tag="channel"):
     stream: str
     transmit: str
     control: str
-    ring_descriptor: int | None = None  # of the memory that the broker keeps for it
+    ring_descriptor: int | None = None  # of the memory that the broker keeps for it, or
+    ring_file: str = ""  # its file; if there is neither, the memory ends with the actor
     ring_s: float = 60.0
     awaited: list[str] = []  # clients of a predecessor
     error_rate: int = 100  # error frames that it passes on, per second

@@ -16,11 +16,11 @@ from canbroker.broker.flight_records import FlightRecords
 from canbroker.broker.supervisor import ActorSlot, Phase
 from canbroker.configuration.broker_file import BrokerConfig
 from canbroker.delivery.publisher import MAX_CLIENTS
-from canbroker.delivery.ring import SharedMemory
 from canbroker.delivery.state_feed import StateFeed
 from canbroker.errors import CanError
 from canbroker.system import clock
 from canbroker.system.processes import is_alive
+from canbroker.system.shared_memory import SharedMemory, kept
 from canbroker.transport.address import TcpAddress
 from canbroker.transport.place import Place
 from canbroker.transport.runtime import Runtime
@@ -98,6 +98,7 @@ class ChannelSlot(ActorSlot):
         self._ring: SharedMemory | None = None
         self._addresses = place.channel(name)
         self.databases: list[DatabaseInfo] = []
+        self._ring_path = place.ring(name)
         self.listen_only: bool | None = None  # as the channel was, for the actor's successor
         self._resumes = False
         self._idle_ns: int | None = None
@@ -216,7 +217,8 @@ class ChannelSlot(ActorSlot):
         if self.listen_only is not None and hasattr(self.options, "listen_only"):
             parameters["listen_only"] = self.listen_only  # a client may have changed it
         if self._ring is None:
-            self._ring = SharedMemory(self._broker.ring_mb << 20)
+            self._ring = kept(self._broker.ring_mb << 20, self._ring_path)
+        ring = self._ring
         return ChannelSpec(
             name=self.name,
             interface=self.interface,
@@ -224,7 +226,8 @@ class ChannelSlot(ActorSlot):
             stream=str(self._addresses.stream),
             transmit=str(self._addresses.transmit),
             control=str(self._addresses.control),
-            ring_descriptor=self._ring.descriptor,
+            ring_descriptor=ring.descriptor if ring else None,
+            ring_file=str(ring.path) if ring and ring.path else "",
             ring_s=self._broker.ring_s,
             awaited=list(self.clients),
             error_rate=self._broker.error_rate,

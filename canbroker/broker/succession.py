@@ -11,7 +11,10 @@ import msgspec
 
 from canbroker.broker import handover
 from canbroker.broker.supervisor import ActorSlot
+from canbroker.system.endpoint_files import KEY_FILE
+from canbroker.system.endpoints import is_endpoint, retire
 from canbroker.system.entry_points import EntryPoint
+from canbroker.transport.place import RING_SUFFIX
 from canbroker.transport.runtime import Runtime
 
 #: Actors leave by themselves when their broker dies; they may take this long.
@@ -57,8 +60,10 @@ class Succession:
         if started:
             _end_processes(started)
         for path in self._runtime.directory.iterdir():
-            if path.is_socket():
+            if path.suffix == RING_SUFFIX:
                 path.unlink(missing_ok=True)
+            elif is_endpoint(path):
+                retire(path)
 
     def remove_files(self) -> None:
         """Removes the records and every socket: they belong to whoever holds the lock."""
@@ -67,7 +72,8 @@ class Succession:
         records = {path.name for path in paths}
         for path in self._runtime.directory.iterdir():
             journal = path.name.startswith(self._runtime.journal_path.name)
-            if path.is_socket() or journal or path.stem in records:  # a new record has a suffix
+            is_socket = is_endpoint(path) or path.name == KEY_FILE or path.suffix == RING_SUFFIX
+            if is_socket or journal or path.stem in records:  # a new record has a suffix
                 path.unlink(missing_ok=True)
 
 

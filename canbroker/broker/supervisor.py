@@ -10,11 +10,12 @@ import enum
 import logging
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 from canbroker.actors.kinds import Demand, Kind
 from canbroker.actors.specs import ActorSpec, Alive, Ready
-from canbroker.broker.child import Child, ReportError
+from canbroker.broker.child import Child, start
+from canbroker.broker.child_reports import ReportError
 from canbroker.system import clock
 from canbroker.system.service import Exit
 from canbroker.transport.sockets import Context
@@ -61,19 +62,6 @@ class Phase(enum.Enum):
     FAILED = "failed"
 
 
-class Process(Protocol):
-    """A process that was started, as :class:`Child` is one."""
-
-    @property
-    def pid(self) -> int: ...
-    def fileno(self) -> int: ...
-    def reports(self) -> list[Ready | Alive] | None: ...
-    def release(self, last_words: str = "") -> None: ...
-    def kill(self) -> None: ...
-    def poll(self) -> int | None: ...
-    def close(self) -> None: ...
-
-
 class ActorSlot(ABC):
     """One actor and its process. Used by the broker's one thread.
 
@@ -89,7 +77,7 @@ class ActorSlot(ABC):
         what: str,
         *,
         configured: bool = False,
-        launch: Callable[[str, ActorSpec], Process] = Child,
+        launch: Callable[[str, ActorSpec], Child] = start,
     ) -> None:
         """
         :param what: names the actor in logs and errors.
@@ -102,7 +90,7 @@ class ActorSlot(ABC):
         self.phase = Phase.STOPPED
         self.reason = ""
         self.code = "initialization"  # groups a failed start, as an error of the protocol
-        self.child: Process | None = None
+        self.child: Child | None = None
         self.restarts = 0
         self.report: dict[str, Any] = {}  # what the actor has said of itself last
         self._kind = kind
@@ -247,7 +235,7 @@ class ActorSlot(ABC):
             _logger.error("%s cannot be started: %s", self._what, self.reason)
         self._enter(Phase.FAILED, now_ns)
 
-    def _hear(self, child: Process, now_ns: int) -> list[Ready | Alive] | None:
+    def _hear(self, child: Child, now_ns: int) -> list[Ready | Alive] | None:
         """The child's new reports; ``None`` if there will not be any more."""
         try:
             reports = child.reports()
@@ -280,7 +268,7 @@ class ActorSlot(ABC):
         elif self._closed_ns is not None and now_ns - self._closed_ns > LEAVE_NS:
             child.kill()
 
-    def _ended(self, child: Process, code: int, now_ns: int, waiter: Waiter) -> None:
+    def _ended(self, child: Child, code: int, now_ns: int, waiter: Waiter) -> None:
         if self._closed_ns is None:
             self._hear(child, now_ns)  # its last reports
             waiter.remove(child)

@@ -6,7 +6,7 @@ import functools
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final, NamedTuple, Protocol, TypeVar
 
-from canbroker.bus import discovery
+from canbroker.bus import discovery, starting
 from canbroker.bus.channel_clock import ChannelClock
 from canbroker.bus.life import Life
 from canbroker.bus.line import leave_line, line_to
@@ -95,7 +95,7 @@ class LocalBroker:
             self._context,
             self._runtime,
             request,
-            autostart=discovery.autostart_wanted(),
+            autostart=starting.autostart_wanted(),
             attaching=attaching,
         )
 
@@ -160,7 +160,7 @@ def channel_names(address: str | None) -> list[str]:
         context.close()
     runtime = Runtime.at(address)
     deadline = clock.deadline_after(_ANSWER_S)
-    while discovery.is_running(runtime):
+    while starting.is_running(runtime):
         context = SharedContext()
         try:
             status = discovery.ask(

@@ -12,12 +12,10 @@ from typing import Any, Final, TypeVar
 
 import msgspec
 
+from canbroker.bus.starting import is_running, no_broker, start_if_alone
 from canbroker.configuration.devices import resolved
 from canbroker.errors import CanError, CanInitializationError, CanTimeoutError
-from canbroker.system import clock, handles
-from canbroker.system.descriptors import pipe
-from canbroker.system.entry_points import EntryPoint
-from canbroker.system.lock import BrokerLock
+from canbroker.system import clock
 from canbroker.system.undisturbed import undisturbed
 from canbroker.transport import calls
 from canbroker.transport.calls import ControlError, NoAnswerError, Peer, ShuttingDownError
@@ -28,9 +26,6 @@ from canbroker.wire import WireError, control
 #: A broker that runs answers at once; on a busy machine, starting one takes this long.
 _START_S: Final = 15.0
 _ASK_NS: Final = 250 * clock.MILLISECOND
-
-#: A started broker says this when it serves; any other text is the reason why it does not.
-READY: Final = "ready\n"
 
 #: The broker gives an adapter 20 s to open.
 _OPEN_S: Final = 25.0
@@ -45,11 +40,6 @@ _STOP_LOOK_S: Final = 0.01
 _T = TypeVar("_T")
 
 
-def autostart_wanted() -> bool:
-    """Whether to start a missing broker: unless ``CANBROKER_AUTOSTART`` is 0."""
-    return os.environ.get("CANBROKER_AUTOSTART", "1") != "0"
-
-
 def find_broker(
     context: Context, runtime: Runtime, *, autostart: bool, options: Sequence[str] = ()
 ) -> control.HelloResult:
@@ -62,9 +52,9 @@ def find_broker(
     """
     deadline = clock.deadline_after(_START_S)
     if not autostart and not runtime.directory.exists():
-        raise _no_broker(runtime)
+        raise no_broker(runtime)
     runtime.prepare()
-    start = functools.partial(_start_if_alone, runtime, autostart, options)
+    start = functools.partial(start_if_alone, runtime, autostart, options)
     while clock.remaining_ns(deadline):
         undisturbed(start, _START_S)  # a lock lost by an exception keeps all others out
         hello = _hello(context, runtime)
@@ -149,25 +139,6 @@ def stop_broker(runtime: Runtime, timeout: float) -> None:
         context.close()
 
 
-def is_running(runtime: Runtime) -> bool:
-    """Whether there is a broker: a process holds the lock."""
-    if not runtime.directory.exists():
-        return False
-    runtime.prepare()
-    found: list[bool] = []
-    # A lock lost by a signal handler's exception keeps all others out.
-    undisturbed(lambda: found.append(_is_locked(runtime)))
-    return any(found)
-
-
-def _is_locked(runtime: Runtime) -> bool:
-    with handles.fork_lock:  # a child would hold the lock for as long as it lives
-        lock = BrokerLock.take(runtime.lock_path)
-        if lock is not None:
-            lock.release()
-        return lock is None
-
-
 def _hello(context: Context, runtime: Runtime) -> control.HelloResult | None:
     deadline = clock.monotonic_ns() + _ASK_NS
     nothing = control.Params()
@@ -177,94 +148,6 @@ def _hello(context: Context, runtime: Runtime) -> control.HelloResult | None:
         raise CanInitializationError(
             f"{runtime.place.describe_broker()} is not of this version: {error}"
         ) from error
-
-
-def _start_if_alone(runtime: Runtime, autostart: bool, options: Sequence[str]) -> None:
-    """Starts a broker, if no process holds the lock.
-
-    :raises CanInitializationError: it cannot be started, or not ``autostart``.
-    """
-    with handles.fork_lock:  # a child would hold the lock for as long as it lives
-        lock = BrokerLock.take(runtime.lock_path)
-        if lock is None:
-            return
-        shield = handles.adopted(lock.descriptor)
-    try:
-        if not autostart:
-            lock.release()
-            raise _no_broker(runtime)
-        _start_broker(runtime, lock, options)
-    finally:
-        shield.give_up()  # it is closed
-
-
-def _start_broker(runtime: Runtime, lock: BrokerLock, options: Sequence[str]) -> None:
-    """Starts a broker in the background, detached; it inherits the lock.
-
-    Returns when the broker serves. A shell in between makes it an orphan at once, as this process
-    would have to wait for a child.
-
-    :raises CanInitializationError: it did not start; the message is the broker's.
-    """
-    import subprocess  # noqa: PLC0415 - most clients find a broker, and need not pay for this
-
-    try:
-        if not sys.executable:
-            raise FileNotFoundError(
-                "this Python does not know its own program (sys.executable is empty); "
-                "start one with 'canbroker serve'"
-            )
-        with handles.fork_lock:  # a child that inherits the other end would keep us waiting
-            ready, ready_end = map(handles.adopted, pipe())
-    except OSError as error:
-        lock.release()
-        raise CanInitializationError(
-            f"cannot start a broker: {handles.explained(error)}"
-        ) from error
-    command = [
-        *("/bin/sh", "-c", '"$@" &', "sh"),
-        *EntryPoint.BROKER.command(
-            *("--address", str(runtime.address)),
-            *("--lock", str(lock.descriptor)),
-            *("--ready", str(ready_end.fileno())),
-            *options,
-        ),
-    ]
-    descriptors = (lock.descriptor, ready_end.fileno())
-    try:
-        # subprocess also reads a pipe whose other end a child would inherit.
-        with handles.fork_lock, runtime.log_path.open("wb") as log:
-            subprocess.run(
-                command,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                pass_fds=descriptors,
-                start_new_session=True,
-                check=True,
-            )
-    except (OSError, subprocess.CalledProcessError) as error:
-        ready.close()
-        text = handles.explained(error)
-        raise CanInitializationError(f"cannot start a broker: {text}") from error
-    finally:
-        ready_end.close()
-        lock.hand_over()
-    try:
-        with open(ready.fileno(), closefd=False) as answers:
-            answer = answers.read()
-    finally:
-        ready.close()
-    if answer != READY:
-        problem = answer or f"it ended while it started; its log: {runtime.log_path}"
-        raise CanInitializationError(f"the broker did not start: {problem}")
-
-
-def _no_broker(runtime: Runtime) -> CanInitializationError:
-    allow = "" if autostart_wanted() else ", or allow clients to (CANBROKER_AUTOSTART is 0)"
-    return CanInitializationError(
-        f"no broker at {runtime.address}; start one with 'canbroker serve'{allow}"
-    )
 
 
 def program() -> str:

@@ -13,6 +13,7 @@ from canbroker.bus import discovery, lifetime
 from canbroker.bus.brokers import remote_broker
 from canbroker.bus.line import line_to
 from canbroker.bus.ownership import Uncopyable, end_block
+from canbroker.bus.starting import is_running
 from canbroker.errors import CanError, CanOperationError, CanTimeoutError
 from canbroker.system import clock
 from canbroker.system.processes import start_of
@@ -192,7 +193,7 @@ class _LocalHolding:
 
     def is_kept(self) -> bool:
         """Whether one runs, or one that was killed has left a record."""
-        return discovery.is_running(self._runtime) or self._runtime.leases_path.exists()
+        return is_running(self._runtime) or self._runtime.leases_path.exists()
 
 
 class _RemoteHolding:

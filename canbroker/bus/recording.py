@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
-from canbroker.bus import discovery
+from canbroker.bus import discovery, starting
 from canbroker.transport.runtime import Runtime
 from canbroker.transport.sockets import SharedContext
 from canbroker.wire import control
@@ -62,7 +62,7 @@ def start_recording(name: str, options: Mapping[str, Any], broker: str | None) -
     params = control.StartRecording(name=name, options=dict(options))
     context = SharedContext()
     try:
-        discovery.find_broker(context, runtime, autostart=discovery.autostart_wanted())
+        discovery.find_broker(context, runtime, autostart=starting.autostart_wanted())
         return discovery.ask(context, runtime, "record_start", params, RecordingStatus, _START_S)
     finally:
         context.close()

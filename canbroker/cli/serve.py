@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import signal
 from pathlib import Path
 
 import click
@@ -14,7 +13,7 @@ from canbroker.configuration import broker_file
 from canbroker.errors import CanInitializationError
 from canbroker.system.descriptors import raise_limit
 from canbroker.system.lock import BrokerLock
-from canbroker.system.service import Terminated, set_up_logging
+from canbroker.system.service import Terminated, ending_signals, set_up_logging
 from canbroker.transport.address import parse_listen
 from canbroker.transport.runtime import Runtime
 
@@ -54,7 +53,7 @@ def serve(path: Path | None, listen: str | None, broker: str | None) -> None:
     runtime.prepare()
     _set_up_logging(loaded)
     raise_limit()
-    terminated = Terminated(signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    terminated = Terminated(*ending_signals())
     lock = BrokerLock.take(runtime.lock_path)
     if lock is None:
         raise CanInitializationError(f"a broker runs at {runtime.address} already")

@@ -7,7 +7,7 @@ from typing import Final
 
 import click
 
-from canbroker.bus.discovery import is_running
+from canbroker.bus.starting import is_running
 from canbroker.cli.common import broker_option
 from canbroker.errors import CanError, CanOperationError, CanTimeoutError
 from canbroker.system import clock

@@ -13,11 +13,8 @@ from __future__ import annotations
 
 import itertools
 import mmap
-import os
 import struct
 import sys
-import tempfile
-import weakref
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cache, partial
@@ -99,23 +96,6 @@ class Segment:
 def anonymous(size: int = MIN_BYTES) -> mmap.mmap:
     """Memory for a ring that ends with its process."""
     return mmap.mmap(-1, size)
-
-
-class SharedMemory:
-    """Memory for a ring that lives as long as this object, even if the process using it ends.
-
-    A file without a name. The process that maps it needs :attr:`descriptor`.
-    """
-
-    def __init__(self, size: int) -> None:
-        """:raises OSError: no memory or no descriptor is left."""
-        if hasattr(os, "memfd_create"):
-            self.descriptor = os.memfd_create("canbroker ring")
-        else:
-            with tempfile.TemporaryFile() as file:
-                self.descriptor = os.dup(file.fileno())
-        self._finalizer = weakref.finalize(self, os.close, self.descriptor)
-        os.ftruncate(self.descriptor, size)
 
 
 class Ring:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import select
 import socket
 import sys
 from collections.abc import Iterable
@@ -91,6 +92,21 @@ def pipe() -> tuple[int, int]:
     except OSError:
         os.close(reading)
         raise
+
+
+def never_wait(descriptor: int) -> None:
+    """Has reads from and writes to a pipe fail instead of wait. Windows: nothing, as only sockets
+    can do that there."""
+    if sys.platform != "win32":
+        os.set_blocking(descriptor, False)
+
+
+def wait_readable(descriptor: int) -> None:
+    """Waits until something can be read, or the other end is closed. Not on Windows."""
+    if sys.platform != "win32":
+        ended = select.poll()
+        ended.register(descriptor)
+        ended.poll()
 
 
 def selectable(descriptors: Iterable[int]) -> list[int]:

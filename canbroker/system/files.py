@@ -10,6 +10,8 @@ from __future__ import annotations
 import errno
 import os
 import sys
+from contextlib import suppress
+from pathlib import Path
 from typing import Final
 
 #: A flag for opening a file that may be a pipe: does not wait for its other end. Windows has no
@@ -55,6 +57,17 @@ else:
         finally:
             os.lseek(descriptor, position, os.SEEK_SET)
         return True
+
+
+def close_and_remove(descriptor: int, path: Path) -> None:
+    """Removes the file ``path``, which is open as ``descriptor``, and gives up its lock."""
+    if sys.platform == "win32":  # it does not remove files that are open
+        os.close(descriptor)
+        with suppress(PermissionError):  # somebody else has opened it by now
+            path.unlink(missing_ok=True)
+    else:
+        path.unlink(missing_ok=True)
+        os.close(descriptor)
 
 
 def open_private(path: str, flags: int) -> int:

@@ -8,7 +8,8 @@ from typing import Final
 
 from canbroker.errors import CanInitializationError
 from canbroker.system.descriptors import beyond_standard
-from canbroker.system.unix_sockets import listener
+from canbroker.system.endpoints import is_endpoint, listener
+from canbroker.system.files import close_and_remove, lock_now
 
 #: The broker's socket, beside the lock.
 BROKER_SOCKET: Final = "broker"
@@ -17,8 +18,9 @@ BROKER_SOCKET: Final = "broker"
 class BrokerLock:
     """The lock that a live broker holds. Whoever holds it is the broker, or is about to start it.
 
-    The lock belongs to the open file. A client that starts a broker lets it inherit the
-    descriptor, so that there is no moment at which nobody holds the lock.
+    The lock belongs to the open file. On Linux, a client that starts a broker lets it inherit the
+    descriptor, so that there is no moment at which nobody holds the lock. Elsewhere the broker
+    takes it itself.
     """
 
     def __init__(self, path: Path, descriptor: int) -> None:
@@ -61,12 +63,10 @@ class BrokerLock:
     def _take(cls, path: Path) -> BrokerLock | None:
         while True:
             try:
-                descriptor = beyond_standard(
-                    os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-                )
+                descriptor = beyond_standard(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
             except OSError as error:
                 raise CanInitializationError(f"cannot lock {path}: {error.strerror}") from error
-            if not _lock_now(descriptor):
+            if not lock_now(descriptor):
                 os.close(descriptor)
                 return None
             # A broker that stopped in between has removed the file that we have just locked.
@@ -81,8 +81,9 @@ class BrokerLock:
     def release(self) -> None:
         """Removes the lock's file, unless it is another's by now, and gives up the lock."""
         if self.is_in_place:
-            self._path.unlink(missing_ok=True)
-        os.close(self.descriptor)
+            close_and_remove(self.descriptor, self._path)
+        else:
+            os.close(self.descriptor)
 
 
 def _is_at(descriptor: int, path: Path) -> bool:
@@ -94,14 +95,4 @@ def _is_at(descriptor: int, path: Path) -> bool:
 
 def _listens(path: Path) -> bool:
     """Whether somebody listens at a socket."""
-    return path.is_socket() and listener(path) is not None
-
-
-def _lock_now(descriptor: int) -> bool:
-    import fcntl  # noqa: PLC0415 - POSIX only; Windows would lock with msvcrt.locking here
-
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
+    return is_endpoint(path) and listener(path) is not None

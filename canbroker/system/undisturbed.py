@@ -22,8 +22,11 @@ these four rules, each with one place that implements it:
 from __future__ import annotations
 
 import _thread
+import signal
+import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Final, TypeVar
 
 from canbroker.system import handles, locks
@@ -83,6 +86,20 @@ def in_background(job: Callable[[], None], name: str) -> Callable[[], None]:
     if not work.begin(name):
         work.run()
     return lambda: work.wait(_PATIENCE_S)
+
+
+@contextmanager
+def signals_blocked() -> Iterator[None]:
+    """Keeps signals from the calling thread. Where it cannot (Windows), no signal gets there: the
+    main thread alone handles them, and no call of another thread is interrupted."""
+    if sys.platform == "win32":
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 class _Work:

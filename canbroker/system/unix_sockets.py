@@ -5,17 +5,28 @@ from __future__ import annotations
 import socket
 import struct
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
+from canbroker.system.portable import PORTABLE
+
 _PEER: Final = struct.Struct("3i")
+
+#: Whether the system tells which process is at the other end of a connection.
+TELLS_PEERS: Final = sys.platform == "linux" and not PORTABLE
+
+_CHUNK: Final = 1 << 16
 
 
 def credentials(connection: socket.socket) -> tuple[int, int, int]:
-    """Process, user and group of the other end of a connection. Linux.
+    """Process, user and group of the other end of a connection; zeros where the system does not
+    tell (any but Linux).
 
     :raises OSError: it is not a connection any more.
     """
+    if sys.platform != "linux":
+        return 0, 0, 0
     raw = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEER.size)
     process, user, group = _PEER.unpack(raw)
     return process, user, group
@@ -27,12 +38,32 @@ def peer_of(connection: socket.socket) -> int:
 
     :raises OSError: it is not a connection any more.
     """
-    return credentials(connection)[0] if sys.platform == "linux" else 0
+    return credentials(connection)[0]
+
+
+def hang_up(connection: socket.socket, process: int, user: int, group: int) -> None:
+    """Ends a connection, if that process still has its other end.
+
+    :raises OSError: it is not a connection any more.
+    """
+    if sys.platform != "linux" or connection.family != socket.AF_UNIX:
+        return
+    if credentials(connection) != (process, user, group):
+        return
+    # Errors: nothing is left to read, or the other end is gone before it has read all.
+    with suppress(OSError):
+        connection.shutdown(socket.SHUT_RDWR)
+    with suppress(OSError):
+        # libzmq would read what is under way before it sees the end: thousands of messages.
+        while connection.recv(_CHUNK, socket.MSG_DONTWAIT):
+            pass
 
 
 def listener(path: Path) -> int | None:
     """The id of the process that listens at a socket; ``None`` if there is none, 0 as
     :func:`peer_of` says."""
+    if sys.platform == "win32":
+        return None
     with socket.socket(socket.AF_UNIX) as asking:
         asking.setblocking(False)
         try:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, TypeAlias
 
 from canbroker.errors import CanInitializationError
+from canbroker.system.portable import PORTABLE
 
 if TYPE_CHECKING:
     from canbroker.model.key import PublicKey
@@ -38,20 +39,23 @@ _Fault: TypeAlias = Callable[[str], CanInitializationError]
 class IpcAddress:
     """A Unix socket at an absolute path; as text ``ipc://<path>``.
 
+    Where sockets are portable it is the path of a file that says on which port of this host
+    something listens (:mod:`canbroker.transport.loopback`).
+
     :raises CanInitializationError: the path is longer than :data:`MAX_SOCKET_PATH` bytes.
     """
 
     path: Path
 
     def __post_init__(self) -> None:
-        if len(os.fsencode(self.path)) > MAX_SOCKET_PATH:
+        if not PORTABLE and len(os.fsencode(self.path)) > MAX_SOCKET_PATH:
             raise CanInitializationError(
                 f"directory {self.path.parent} is too long: the socket {self.path.name!r} in it "
                 f"would have more than {MAX_SOCKET_PATH} bytes"
             )
 
     def __str__(self) -> str:
-        return f"{_IPC}{self.path}"
+        return f"{_IPC}{self.path.as_posix()}"
 
 
 @dataclass(frozen=True)

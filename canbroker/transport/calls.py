@@ -27,6 +27,10 @@ from canbroker.wire import WireError, control
 _T = TypeVar("_T")
 
 
+#: How often to try to send a request that cannot be queued, as nothing listens at a file's path.
+_SEND_AGAIN_NS: Final = 20 * clock.MILLISECOND
+
+
 class ControlError(CanOperationError):
     """The peer answered with an error: ``code`` is to act on, the text to show."""
 
@@ -130,12 +134,16 @@ class ControlLink(Link):
         """
         number = self.request(method, params)
         while True:
-            while (reply := self.reply()) is not None:
+            while number and (reply := self.reply()) is not None:
                 if reply.id == number:
                     return result_of(reply, result, method)
             if clock.remaining_ns(deadline) == 0:
                 return None
-            self.wait(wake, clock.remaining_ns(deadline))
+            if number:
+                self.wait(wake, clock.remaining_ns(deadline))
+            else:  # nobody listens there yet
+                self.wait(wake, min(_SEND_AGAIN_NS, clock.remaining_ns(deadline) or _SEND_AGAIN_NS))
+                number = self.request(method, params)
 
 
 class ControlClient:

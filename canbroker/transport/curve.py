@@ -49,6 +49,13 @@ def serve(socket: zmq.Socket[bytes], secret: SecretKey) -> None:
     socket.setsockopt(zmq.CURVE_SECRETKEY, secret.reveal())
 
 
+def join(socket: zmq.Socket[bytes], public: PublicKey, secret: SecretKey) -> None:
+    """Prepares ``socket`` to be connected to one that has the same key as we."""
+    socket.setsockopt(zmq.CURVE_SERVERKEY, public.raw)
+    socket.setsockopt(zmq.CURVE_PUBLICKEY, public.raw)
+    socket.setsockopt(zmq.CURVE_SECRETKEY, secret.reveal())
+
+
 def reach(socket: zmq.Socket[bytes], address: TcpAddress, identity: SecretKey | None) -> None:
     """Prepares ``socket`` to be connected to a gateway.
 

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import socket as sockets
-import sys
 from collections import Counter
-from contextlib import suppress
 from typing import Final, NamedTuple, cast
 
 import zmq
@@ -14,15 +11,13 @@ from canbroker.errors import CanError
 from canbroker.system import clock
 from canbroker.system.descriptors import duplicated_socket
 from canbroker.system.throttle import Throttle
-from canbroker.system.unix_sockets import credentials
+from canbroker.system.unix_sockets import TELLS_PEERS, hang_up
 from canbroker.transport.gate import KEPT_OUT_S, Gate
 
 #: Rejected messages of a connection within this time count together. Each costs 1, and 1 more for
 #: each 256 bytes of its first 8 KiB.
 _WINDOW_NS: Final = clock.SECOND
 _MAX_COST: Final = 33
-
-_CHUNK: Final = 1 << 16
 
 
 class Guard:
@@ -96,7 +91,7 @@ class PeerConnection(NamedTuple):
     def of(cls, message: zmq.Frame) -> PeerConnection | None:
         """``None`` if the peer is not a known process; 0 stands for all processes of other
         containers."""
-        if sys.platform != "linux":
+        if not TELLS_PEERS:
             return None
         try:
             connection = cls(message.get(zmq.SRCFD), cast("str", message.get("Peer-Address")))
@@ -116,15 +111,5 @@ class PeerConnection(NamedTuple):
         if ours is None:
             return
         with ours:
-            if ours.family != sockets.AF_UNIX:
-                return
-            process, user, group = credentials(ours)
-            if not self.peer.endswith(f":{user}:{group}:{process}"):
-                return
-            # Errors: nothing is left to read, or the other end is gone before it has read all.
-            with suppress(OSError):
-                ours.shutdown(sockets.SHUT_RDWR)
-            with suppress(OSError):
-                # libzmq would read what is under way before it sees the end: thousands of messages.
-                while ours.recv(_CHUNK, sockets.MSG_DONTWAIT):
-                    pass
+            user, group, process = map(int, self.peer.split(":")[-3:])
+            hang_up(ours, process, user, group)

@@ -10,7 +10,7 @@ from canbroker.system import clock
 from canbroker.system.throttle import Throttle
 from canbroker.transport.address import Address, IpcAddress, TcpAddress
 from canbroker.transport.guard import Guard
-from canbroker.transport.listening import Listening
+from canbroker.transport.listening import listening
 from canbroker.transport.sockets import REQUEST_HIGH_WATER, Context, Socket, readable
 from canbroker.transport.waiter import Descriptor, Waiter
 
@@ -93,8 +93,10 @@ class KeepingLink(Link):
 
     @property
     def interruptions(self) -> int:
-        """How often the connection was lost, with what was under way; here it never is."""
-        return 0
+        """How often the connection was lost, with what was under way; here it never is, unless the
+        actor's successor listens elsewhere."""
+        reached = getattr(self.socket, "reached", None)
+        return 0 if reached is None else reached.moves
 
     def renew(self) -> None:
         """Forgets requests that are not sent yet, which would be sent when it connects again; here
@@ -139,7 +141,7 @@ class Router:
         unread: int = REQUEST_HIGH_WATER,
     ) -> None:
         self.socket: Socket = context.replier(endpoint, unread)
-        self.listening = Listening(self.socket, endpoint)
+        self.listening = listening(self.socket, endpoint)
         self._guard = Guard(context.gate, MAX_REFUSED, refused)
 
     def close(self) -> None:

@@ -5,19 +5,20 @@ from __future__ import annotations
 import errno
 import logging
 import socket as sockets
-import sys
 from collections.abc import Container
-from typing import Final
+from typing import Final, Protocol
 
 import zmq
 
 from canbroker.errors import CanInitializationError
 from canbroker.system import clock
 from canbroker.system.descriptors import duplicated_socket, share
+from canbroker.system.portable import PORTABLE
 from canbroker.system.throttle import Throttle
-from canbroker.system.unix_sockets import peer_of
+from canbroker.system.unix_sockets import TELLS_PEERS, peer_of
 from canbroker.transport.address import IpcAddress, TcpAddress
 from canbroker.transport.monitor import close_monitor, events_of, open_monitor
+from canbroker.transport.sockets import Socket
 
 _EVENTS: Final = zmq.EVENT_ACCEPTED | zmq.EVENT_DISCONNECTED
 
@@ -27,17 +28,57 @@ LOOK_NS: Final = clock.SECOND
 _logger = logging.getLogger(__name__)
 
 
-class Listening:
+class Listening(Protocol):
     """Keeps a bound socket reachable at its path. Used on the socket's thread.
+
+    libzmq aborts the process when ``accept`` runs out of descriptors, so a socket has no more
+    than :attr:`at_most` connections. Watch :attr:`monitor`, and call :meth:`attend` when it is
+    readable and every :data:`LOOK_NS`.
+    """
+
+    at_most: int
+    monitor: Socket
+
+    def __len__(self) -> int: ...
+
+    def peers(self) -> list[int]:
+        """Ids of the connected processes, each once; 0 is a process of another container. Empty
+        where the system does not tell."""
+
+    def attend(self, ready: Container[object] = ()) -> None:
+        """Counts connections, and makes sure that the socket is found where it should be.
+
+        :param ready: what a waiter has found readable.
+        """
+
+    def close(self) -> None:
+        """Before the socket is closed."""
+
+
+def listening(socket: Socket, endpoint: IpcAddress) -> Listening:
+    """What keeps ``socket`` reachable, which is bound to ``endpoint``.
+
+    :raises CanInitializationError: no descriptors are left. The socket is closed.
+    """
+    if PORTABLE:
+        from canbroker.transport.loopback_listening import (  # noqa: PLC0415 - not loaded natively
+            LoopbackListening,
+        )
+
+        return LoopbackListening(socket, endpoint)
+    return UnixListening(socket, endpoint)
+
+
+class UnixListening:
+    """Keeps a bound Unix socket reachable at its path.
 
     libzmq aborts the process when ``accept`` runs out of descriptors. So while the socket has the
     most connections that it may have, its file is renamed: other peers do not find it, and try
     again later. (Unbinding the socket would end its connections.) A file that was removed is
-    created again. Watch :attr:`monitor`, and call :meth:`attend` when it is readable and every
-    :data:`LOOK_NS`.
+    created again.
     """
 
-    def __init__(self, socket: zmq.Socket[bytes], endpoint: IpcAddress) -> None:
+    def __init__(self, socket: Socket, endpoint: IpcAddress) -> None:
         """``socket`` is bound to ``endpoint``.
 
         :raises CanInitializationError: no descriptors are left. The socket is closed.
@@ -58,21 +99,15 @@ class Listening:
             raise CanInitializationError(f"cannot listen on {endpoint}: {error}") from error
 
     def __repr__(self) -> str:
-        return f"<Listening {self._path} connections={len(self)} of {self.at_most}>"
+        return f"<UnixListening {self._path} connections={len(self)} of {self.at_most}>"
 
     def __len__(self) -> int:
         return len(self._connections)
 
     def peers(self) -> list[int]:
-        """Ids of the connected processes, each once; 0 is a process of another container. Empty on
-        systems other than Linux, which do not tell."""
-        return sorted(set(self._connections.values())) if sys.platform == "linux" else []
+        return sorted(set(self._connections.values())) if TELLS_PEERS else []
 
     def attend(self, ready: Container[object] = ()) -> None:
-        """Counts connections, and makes sure that the socket is found where it should be.
-
-        :param ready: what a waiter has found readable.
-        """
         now = clock.monotonic_ns()
         if self.monitor in ready:
             self._follow()
@@ -86,7 +121,6 @@ class Listening:
             self._turn()
 
     def close(self) -> None:
-        """Before the socket is closed."""
         if self._pauses:
             self._turn()  # libzmq removes the file by its name
         close_monitor(self._socket, self.monitor)
@@ -148,8 +182,6 @@ def check_free(address: TcpAddress) -> None:
 
 def _peer(descriptor: int) -> int:
     """The id of the process at the other end of a connection, 0 if it is not known."""
-    if sys.platform != "linux":
-        return 0
     ours = duplicated_socket(descriptor)
     if ours is None:  # it has just been closed, or no descriptor is left
         return 0

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from canbroker.errors import CanInitializationError
+from canbroker.system.endpoints import listener
 from canbroker.system.lock import BROKER_SOCKET
-from canbroker.system.unix_sockets import listener
 from canbroker.transport.address import (
     IpcAddress,
     TcpAddress,
@@ -26,8 +26,11 @@ _SESSION_VARIABLE: Final = "XDG_RUNTIME_DIR"
 
 _SCHEDULER: Final = "scheduler.ctl"
 
+#: Ends the names of the files with the rings of channels.
+RING_SUFFIX: Final = ".ring"
+
 #: The directory has files with these names, or with names that begin like this.
-_RESERVED: Final = frozenset({BROKER_SOCKET, "lock", "processes", "scheduler", "tasks"})
+_RESERVED: Final = frozenset({BROKER_SOCKET, "lock", "processes", "scheduler", "starting", "tasks"})
 _PLAIN_NAME: Final = re.compile(r"[A-Za-z0-9_.-]{1,32}")
 
 
@@ -92,6 +95,10 @@ class Place:
         """
         stem = stem_of(name)
         return ChannelAddresses(*(self._address(f"{stem}.{end}") for end in ("rx", "tx", "ctl")))
+
+    def ring(self, name: str) -> Path:
+        """The file with a channel's ring, where that has a name."""
+        return self.directory / f"{stem_of(name)}{RING_SUFFIX}"
 
     def has_channel(self, name: str) -> bool:
         """Whether the channel's socket exists. Its process may have been killed.

@@ -47,6 +47,11 @@ class Runtime:
         return self.directory / "lock"
 
     @property
+    def starting_path(self) -> Path:
+        """Locked while somebody starts a broker, where the broker does not inherit its lock."""
+        return self.directory / "starting"
+
+    @property
     def log_path(self) -> Path:
         return self.directory / "broker.log"
 

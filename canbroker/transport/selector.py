@@ -9,7 +9,8 @@ from typing import Generic, TypeVar, cast
 import zmq
 
 from canbroker.system import clock
-from canbroker.transport.sockets import Socket, readable
+from canbroker.system.portable import PORTABLE
+from canbroker.transport.sockets import FOLLOW_NS, Socket, follow, readable
 from canbroker.transport.waiter import Descriptor
 
 _T = TypeVar("_T")
@@ -29,6 +30,7 @@ class SocketSelector(Generic[_T]):
         self._sockets: dict[int, tuple[Socket, _T]] = {}
         self._changed: dict[int, None] = {}  # sockets that may have something, in order
         self._paused: set[int] = set()
+        self._follow_ns = 0
 
     def watch(self, descriptor: Descriptor, owner: _T) -> None:
         """Watches something that is readable as long as there is something to read."""
@@ -66,6 +68,13 @@ class SocketSelector(Generic[_T]):
 
     def wait(self, timeout_ns: int) -> list[_T]:
         """The owners of what is readable; empty when ``timeout_ns`` is over."""
+        if PORTABLE:
+            now = clock.monotonic_ns()
+            if now >= self._follow_ns:
+                self._follow_ns = now + FOLLOW_NS
+                for socket, _ in self._sockets.values():
+                    follow(socket)
+            timeout_ns = min(timeout_ns, self._follow_ns - now)
         ready = self._readable()
         found: list[_T] = []
         for key, _ in self._selector.select(0.0 if ready else max(0, timeout_ns) / clock.SECOND):

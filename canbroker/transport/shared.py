@@ -7,27 +7,25 @@ last one has closed its sockets, so that ending it does not block.
 from __future__ import annotations
 
 import os
-import signal
-import socket as sockets
-import stat
-from collections.abc import Iterator
 from contextlib import suppress
-from typing import Any, Final, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 from weakref import WeakSet
 
 import zmq
 import zmq.backend
 
 from canbroker.system import handles
-from canbroker.system.undisturbed import undisturbed
+from canbroker.system.client_sockets import client_sockets
+from canbroker.system.undisturbed import signals_blocked, undisturbed
+
+if TYPE_CHECKING:
+    from canbroker.transport.loopback import Reached
 
 #: libzmq's default is 1,023 for a context: 340 buses.
 MAX_SOCKETS: Final = 16_384
 
 #: Descriptors of a context: its two threads poll, and each of the three mailboxes is one.
 _DESCRIPTORS: Final = 5
-
-_TABLE: Final = "/proc/self/fd" if os.path.isdir("/proc/self/fd") else "/dev/fd"  # noqa: PTH112
 
 _Raw: TypeAlias = "zmq.Context[QuietSocket]"
 
@@ -40,6 +38,9 @@ class QuietSocket(zmq.Socket[bytes]):
 
     #: The user that it was opened for.
     user: object = None
+
+    #: What it has connected to by loopback TCP.
+    reached: Reached | None = None
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         with handles.fork_lock:
@@ -67,7 +68,7 @@ class Shared:
     """The context, as long as it has users. Any thread."""
 
     def __init__(self) -> None:
-        self.endpoints: set[str] = set()  # paths of the connected sockets
+        self.endpoints: set[str] = set()  # paths or ports of the connected sockets
         self._users: WeakSet[object] = WeakSet()
         self._context: _Raw | None = None
         self._of_parents: list[_Raw] = []  # [forked child] referred to, as pyzmq would end them
@@ -112,8 +113,7 @@ class Shared:
     def _end(self) -> None:
         # A signal handled by this thread would interrupt the end, which cannot be continued: PyZMQ
         # has forgotten the context by then.
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
-        try:
+        with signals_blocked():
             with handles.fork_lock:
                 if self._users or self._context is None:
                     return
@@ -123,8 +123,6 @@ class Shared:
             for socket in lost:  # by an exception
                 socket.close(linger=0)
             context.term()
-        finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 shared: Final = Shared()
@@ -132,7 +130,7 @@ _sockets: WeakSet[QuietSocket] = WeakSet()
 
 # ---------------------------------------------------------------------------------------- forks
 
-#: Inodes of the Unix sockets that were not connected just before a fork.
+#: Inodes of the sockets that were not connected just before a fork.
 _unconnected: set[int] = set()
 
 
@@ -140,7 +138,7 @@ def _note_unconnected() -> None:
     """[before a fork] libzmq's thread may be connecting a socket at the same time."""
     _unconnected.clear()
     if shared.endpoints:
-        _unconnected.update(inode for _, inode, peer in _unix_sockets() if peer is None)
+        _unconnected.update(inode for _, inode, peer in client_sockets() if peer is None)
 
 
 def _forget() -> None:
@@ -154,7 +152,7 @@ def _forget() -> None:
     # that exists only in the parent.
     numbers = [
         number
-        for number, inode, peer in (_unix_sockets() if shared.endpoints else ())
+        for number, inode, peer in (client_sockets() if shared.endpoints else ())
         if peer in shared.endpoints or (peer is None and inode not in _unconnected)
     ]
     numbers += [
@@ -166,30 +164,3 @@ def _forget() -> None:
         with suppress(OSError):
             os.close(number)
     shared.forget()
-
-
-def _unix_sockets() -> Iterator[tuple[int, int, str | None]]:
-    """The Unix stream sockets without a name, as clients have them: descriptor, inode, and the
-    path of the peer, if there is one."""
-    try:
-        names = os.listdir(_TABLE)  # noqa: PTH208 - there may be thousands
-    except OSError:  # no descriptor is left to list them with
-        return
-    for name in names:
-        number = int(name)
-        with suppress(OSError):
-            status = os.fstat(number)
-            if not stat.S_ISSOCK(status.st_mode):
-                continue
-            socket = sockets.socket(fileno=number)
-            try:
-                if socket.family != sockets.AF_UNIX or socket.type != sockets.SOCK_STREAM:
-                    continue
-                if socket.getsockname():
-                    continue
-                peer: str | None = None
-                with suppress(OSError):
-                    peer = str(socket.getpeername())
-                yield number, status.st_ino, peer
-            finally:
-                socket.detach()

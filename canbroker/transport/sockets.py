@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Final, TypeAlias, cast
 import zmq
 
 from canbroker.errors import CanError, CanInitializationError, CanOperationError
-from canbroker.system import handles
+from canbroker.system import clock, handles
 from canbroker.system.descriptors import share
+from canbroker.system.portable import PORTABLE
 from canbroker.transport.address import Address, IpcAddress, TcpAddress
 from canbroker.transport.gate import Gate
 from canbroker.transport.shared import QuietSocket, shared
@@ -45,8 +46,21 @@ _RECONNECT_MS: Final = 10
 _RECONNECT_MAX_MS: Final = 100
 
 
+#: How often to look whether the other ends of sockets listen elsewhere, where they may.
+FOLLOW_NS: Final = 100 * clock.MILLISECOND
+
+
+def follow(socket: Socket) -> None:
+    """Connects a socket anew if its other end listens elsewhere by now. Looks every
+    :data:`FOLLOW_NS`. Call it on the thread that uses the socket, where sockets are portable."""
+    if isinstance(socket, QuietSocket) and socket.reached is not None:
+        socket.reached.follow(socket)
+
+
 def readable(socket: Socket) -> bool:
     """Whether a message waits in ``socket``; cheaper than an exception when none does."""
+    if PORTABLE:  # not every socket is waited for
+        follow(socket)
     return bool(cast(int, socket.getsockopt(zmq.EVENTS)) & _POLLIN)
 
 
@@ -95,6 +109,10 @@ class Context:
         if sockets is not None:
             self._context.set(zmq.MAX_SOCKETS, sockets)
         self.gate = Gate(self._context)
+        if PORTABLE:
+            from canbroker.transport.loopback import Admission  # noqa: PLC0415 - not loaded natively
+
+            self._admission = Admission(self._context)
 
     def publisher(self, endpoint: IpcAddress) -> Socket:
         socket = self._socket(zmq.XPUB, STREAM_HIGH_WATER)
@@ -141,12 +159,14 @@ class Context:
 
     def close(self) -> None:
         self.gate.close()
+        if PORTABLE:
+            self._admission.close()
         self._context.term()
 
-    def _open(self, kind: int) -> Socket:
-        return self._context.socket(kind, socket_class=QuietSocket)
+    def _open(self, kind: int) -> QuietSocket:
+        return cast("QuietSocket", self._context.socket(kind, socket_class=QuietSocket))
 
-    def _socket(self, kind: int, high_water: int) -> Socket:
+    def _socket(self, kind: int, high_water: int) -> QuietSocket:
         try:
             socket = self._open(kind)
         except zmq.ZMQError as error:  # for instance, no descriptors are left
@@ -163,7 +183,7 @@ class Context:
         # that does not receive would lose its presence, and its tasks with it.
         return socket
 
-    def _unconnected(self, endpoint: TcpAddress, socket: Socket) -> Socket:
+    def _unconnected(self, endpoint: TcpAddress, socket: QuietSocket) -> Socket:
         from canbroker.transport import curve  # noqa: PLC0415 - local programs do not need it
 
         socket.setsockopt(zmq.LINGER, 0)
@@ -174,18 +194,28 @@ class Context:
             raise
         return socket
 
-    def _bound(self, socket: Socket, endpoint: IpcAddress) -> Socket:
+    def _bound(self, socket: QuietSocket, endpoint: IpcAddress) -> Socket:
         socket.setsockopt(
             zmq.ZAP_DOMAIN, b"canbroker"
         )  # libzmq asks the gate only if there is a domain
         # Connections in the backlog are accepted even while the socket is paused.
         socket.setsockopt(zmq.BACKLOG, min(_BACKLOG, share() // 4))
         try:
-            socket.bind(str(endpoint))
-        except zmq.ZMQError as error:
+            if PORTABLE:
+                self._bind_portable(socket, endpoint)
+            else:
+                socket.bind(str(endpoint))
+        except (zmq.ZMQError, OSError, CanError) as error:
             socket.close()
             raise CanInitializationError(f"cannot listen on {endpoint}: {error}") from error
         return socket
+
+    def _bind_portable(self, socket: QuietSocket, endpoint: IpcAddress) -> None:
+        from canbroker.transport import loopback  # noqa: PLC0415 - as above
+
+        key = loopback.FabricKey.make(endpoint.path.parent)
+        self._admission.open(key)
+        loopback.bind(socket, endpoint.path, key)
 
     def connected(self, socket: Socket, endpoint: Address) -> Socket:
         """``socket``, which connects from now on. It is closed if it cannot.
@@ -194,7 +224,12 @@ class Context:
         """
         where = endpoint.endpoint if isinstance(endpoint, TcpAddress) else str(endpoint)
         try:
-            socket.connect(where)
+            if PORTABLE and isinstance(endpoint, IpcAddress):
+                from canbroker.transport import loopback  # noqa: PLC0415 - as above
+
+                loopback.connect(cast("QuietSocket", socket), endpoint.path)
+            else:
+                socket.connect(where)
         except zmq.ZMQError as error:
             socket.close()
             raise CanInitializationError(f"cannot connect to {where}: {error}") from error
@@ -219,10 +254,10 @@ class SharedContext(Context):
         """
         shared.leave(self)
 
-    def _open(self, kind: int) -> Socket:
+    def _open(self, kind: int) -> QuietSocket:
         return shared.open(self, kind)
 
     def connected(self, socket: Socket, endpoint: Address) -> Socket:
-        if isinstance(endpoint, IpcAddress):
+        if isinstance(endpoint, IpcAddress) and not PORTABLE:  # else when it has connected
             shared.endpoints.add(str(endpoint.path))
         return super().connected(socket, endpoint)

@@ -10,7 +10,8 @@ import zmq
 
 from canbroker.system import clock
 from canbroker.system.descriptors import selectable
-from canbroker.transport.sockets import Socket
+from canbroker.system.portable import PORTABLE
+from canbroker.transport.sockets import FOLLOW_NS, Socket, follow
 
 #: Shorter waits end exactly in time, to the microsecond.
 _EXACT_NS: Final = 10 * clock.MILLISECOND
@@ -30,6 +31,7 @@ class Waiter:
         self._watched: dict[Socket | int, object] = {}
         self._descriptors: list[int] = []
         self._resting: dict[Socket | int, int] = {}  # monotonic ns
+        self._follow_ns = 0
 
     def add(self, item: Socket | Descriptor | int) -> None:
         key = item if isinstance(item, (int, zmq.Socket)) else item.fileno()
@@ -57,6 +59,27 @@ class Waiter:
 
         :raises OSError: Windows: an item's descriptor was closed without :meth:`remove`.
         """
+        return self._wait_and_follow(timeout_ns) if PORTABLE else self._wait(timeout_ns)
+
+    def _wait_and_follow(self, timeout_ns: int | None) -> set[object]:
+        """As :meth:`wait`. Looks meanwhile whether sockets have to be connected anew."""
+        deadline = None if timeout_ns is None else clock.monotonic_ns() + timeout_ns
+        while True:
+            now = clock.monotonic_ns()
+            if now >= self._follow_ns:
+                self._follow_ns = now + FOLLOW_NS
+                for key in self._watched:
+                    if isinstance(key, zmq.Socket):
+                        follow(key)
+            left = None if deadline is None else max(0, deadline - now)
+            patience = self._follow_ns - now
+            if left is not None and left <= patience:
+                return self._wait(left)
+            ready = self._wait(patience)
+            if ready:
+                return ready
+
+    def _wait(self, timeout_ns: int | None) -> set[object]:
         if self._resting:
             timeout_ns = self._until_rested(timeout_ns)
         if timeout_ns is None:

@@ -9,7 +9,7 @@ import zmq
 from canbroker.system.throttle import Throttle
 from canbroker.transport.address import IpcAddress
 from canbroker.transport.guard import Guard
-from canbroker.transport.listening import Listening
+from canbroker.transport.listening import listening
 from canbroker.transport.sockets import Context, Socket, readable
 
 #: Subscriptions of a connection that may be refused within a second.
@@ -35,7 +35,7 @@ class Xpub:
         :raises CanInitializationError: the endpoint cannot be bound.
         """
         self.socket: Socket = context.publisher(endpoint)
-        self.listening = Listening(self.socket, endpoint)
+        self.listening = listening(self.socket, endpoint)
         self._refused = refused
         self._guard = Guard(context.gate, MAX_REFUSED, refused)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Self, TypeVar
 
-from canbroker.bus import discovery
+from canbroker.bus import discovery, starting
 from canbroker.bus.brokers import remote_broker
 from canbroker.errors import CanInitializationError
 from canbroker.transport.calls import NoAnswerError
@@ -33,7 +33,7 @@ class RunningBroker:
             self.name = self._remote.place.describe_broker()
             return
         self.runtime = Runtime.at(address)
-        if not discovery.is_running(self.runtime):
+        if not starting.is_running(self.runtime):
             raise CanInitializationError(f"no broker at {self.runtime.address}")
         self.name = self.runtime.place.describe_broker()
 

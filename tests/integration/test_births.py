@@ -27,14 +27,14 @@ PARENT = """
 import os, select
 from canbroker.actors.specs import ChannelSpec, SchedulerSpec
 from canbroker.actors.specs import Ready
-from canbroker.broker.child import Child
+from canbroker.broker.child import start
 if arguments["kind"] == "channel":
     ends = {kind: f"ipc://{arguments['directory']}/a.{kind}" for kind in ("rx", "tx", "ctl")}
     spec = ChannelSpec(name="a", interface="virtual", parameters={"channel": "a"},
                        stream=ends["rx"], transmit=ends["tx"], control=ends["ctl"])
 else:
     spec = SchedulerSpec(address=f"ipc://{arguments['directory']}/broker")
-child = Child("a", spec)
+child = start("a", spec)
 say(child.pid)
 select.select([child], [], [])
 say(child.reports() == [Ready()])
@@ -53,10 +53,12 @@ if at and "canbroker.actors.process" in sys.orig_argv:
         if event not in {"call", "c_call"} or caller is None:
             return
         where = caller.f_code
-        if where.co_name not in {"main", "_run", "make", "_decoded", "__init__", "_start_threads"}:
+        if where.co_name not in {
+            "main", "born", "_by_inheritance", "_run", "make", "_decoded", "__init__", "_start_threads"
+        }:
             return
         if where.co_filename.rpartition("/canbroker/")[2] not in {
-            "actors/process.py", "actors/kinds.py", "actors/lifelines.py",
+            "actors/process.py", "actors/birth.py", "actors/kinds.py", "actors/lifelines.py",
             "actors/channel/actor.py", "actors/scheduler/actor.py"
         }:
             return

@@ -15,7 +15,7 @@ import pytest
 
 from canbroker import Bus, CanInitializationError, Message
 from canbroker.bus import discovery
-from canbroker.bus.discovery import is_running
+from canbroker.bus.starting import is_running
 from canbroker.system.entry_points import EntryPoint
 from canbroker.transport.runtime import Runtime
 from tests.support.brokers import processes_of, status_of, stop_broker, wait_until

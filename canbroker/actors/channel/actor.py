@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import logging
 import mmap
-import os
 import threading
 import time
 from collections import deque
@@ -50,6 +49,7 @@ from canbroker.delivery.ring import Ring, anonymous
 from canbroker.system import clock
 from canbroker.system.imports import without
 from canbroker.system.priority import RealTime
+from canbroker.system.shared_memory import mapped
 from canbroker.transport.address import parse_ipc
 from canbroker.transport.sockets import Context
 from canbroker.transport.waiter import Waiter
@@ -312,12 +312,15 @@ class ChannelActor:
 
 
 def _memory(spec: ChannelSpec) -> mmap.mmap:
-    if spec.ring_descriptor is None:
+    if spec.ring_descriptor is None and not spec.ring_file:
         return anonymous()
-    try:
-        return mmap.mmap(spec.ring_descriptor, 0)
-    finally:
-        os.close(spec.ring_descriptor)
+    memory = mapped(spec.ring_descriptor, spec.ring_file)
+    if memory is None:
+        _logger.warning(
+            "%s was removed: recent frames are lost if this process ends", spec.ring_file
+        )
+        return anonymous()
+    return memory
 
 
 def _changed(options: Options, change: ChangeState) -> Options:

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 import msgspec
 
-from canbroker.bus import discovery
+from canbroker.bus import starting
 from canbroker.errors import CanError, CanInitializationError
 from canbroker.system import clock
 from canbroker.view.channel import LoadHistory
@@ -62,7 +62,7 @@ class Overview:
         if self._running is None:
             self._running = RunningBroker(self._address)
         runtime = self._running.runtime
-        if runtime is not None and not discovery.is_running(runtime):
+        if runtime is not None and not starting.is_running(runtime):
             raise CanInitializationError(f"no broker at {runtime.address}")
         return self._running.status()
 

@@ -12,6 +12,7 @@ import json
 import sys
 import time
 from collections import deque
+from pathlib import Path
 from typing import Any
 
 import msgpack
@@ -101,12 +102,24 @@ def follow(socket: zmq.Socket[bytes], route: Route) -> None:
             return
 
 
+def connect(socket: zmq.Socket[bytes], path: Path) -> None:
+    """Connects to the Unix socket at ``path``, or as the file there says."""
+    if not path.is_file():
+        socket.connect(f"ipc://{path}")
+        return
+    key = json.loads(path.with_name("fabric.key").read_bytes())
+    socket.setsockopt_string(zmq.CURVE_SERVERKEY, key["public"])
+    socket.setsockopt_string(zmq.CURVE_PUBLICKEY, key["public"])
+    socket.setsockopt_string(zmq.CURVE_SECRETKEY, key["secret"])
+    socket.connect(json.loads(path.read_bytes())["endpoint"])
+
+
 def main() -> None:
     endpoint, topic, private = sys.argv[1:4]
     route = Route(topic.encode(), private.encode())
     with zmq.Context() as context, context.socket(zmq.SUB) as socket:
         socket.setsockopt(zmq.RCVHWM, 20_000)
-        socket.connect(endpoint)
+        connect(socket, Path(endpoint.removeprefix("ipc://")))
         # In this order: the answer on the private topic then says that the route is active.
         socket.subscribe(topic)
         socket.subscribe(private)

@@ -10,7 +10,7 @@ import pytest
 
 from canbroker.actors.kinds import KINDS, Kind
 from canbroker.actors.specs import ActorSpec, Alive, Ready, SchedulerSpec
-from canbroker.broker.child import ReportError
+from canbroker.broker.child_reports import ReportError
 from canbroker.broker.supervisor import (
     BACKOFF_FIRST_NS,
     BACKOFF_MAX_NS,

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import mmap
+import os
 import struct
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 import msgspec
 import pytest
@@ -21,12 +23,13 @@ from hypothesis.stateful import (
 from canbroker.delivery import replayer
 from canbroker.delivery import ring as module
 from canbroker.delivery.replayer import Replayer
-from canbroker.delivery.ring import Position, Ring, SharedMemory, anonymous
+from canbroker.delivery.ring import Position, Ring, anonymous
 from canbroker.delivery.routes import RouteTable, key_of, kind_of
 from canbroker.model import filters
 from canbroker.model.filters import FilterSet
 from canbroker.model.frame import FD, HARDWARE_TIMESTAMP, Frame
 from canbroker.system import clock
+from canbroker.system.shared_memory import SharedMemory, mapped
 from canbroker.wire import stream
 from canbroker.wire.control import ErrorResult
 from canbroker.wire.replay import MAX_REPLAYED, History, Past, Replay, Replayed, decode_frames
@@ -644,15 +647,25 @@ def test_an_empty_ring_has_nothing(memory: mmap.mmap) -> None:
     assert actor.replay("", 0) == (0, [])
 
 
-def test_shared_memory_is_the_same_for_all_and_ends_with_its_object() -> None:
-    shared = SharedMemory(module.MIN_BYTES)
-    one, other = (mmap.mmap(shared.descriptor, module.MIN_BYTES) for _ in range(2))
+def test_shared_memory_is_the_same_for_all_and_ends_with_its_object(tmp_path: Path) -> None:
+    path = tmp_path / "a.ring"
+    shared = SharedMemory(module.MIN_BYTES, path)
+    # As a child inherits it; the file, if there is one, is opened.
+    one, other = (
+        mapped(None if shared.descriptor is None else os.dup(shared.descriptor), str(path))
+        for _ in range(2)
+    )
+    assert one is not None
+    assert other is not None
+    assert path.exists() == (shared.path is not None)
     actor = Actor(one)
     actor.open()
     actor.publish(numbered(0, 3))
     one.close()  # as when its process ends
     assert numbers(Actor(other, 2).history()) == [0, 1, 2]
     other.close()
+    del shared
+    assert mapped(None, str(path)) is None
 
 
 def test_frames_are_handed_out_as_they_were_packed(memory: mmap.mmap) -> None:

@@ -1,0 +1,167 @@
+"""Files that say on which port of this host a process listens, in the place of Unix sockets.
+
+The file has the name that a Unix socket would have, and only its owner may read it. It is replaced
+in one step, so nobody reads half of it.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import time
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from canbroker.errors import CanInitializationError
+from canbroker.system.processes import Process, start_of
+
+#: Only this host reaches it.
+LOOPBACK: Final = "127.0.0.1"
+
+_ENDPOINT: Final = re.compile(rf"tcp://{re.escape(LOOPBACK)}:([1-9][0-9]{{0,4}})")
+
+#: The file with the key of a directory's sockets.
+KEY_FILE: Final = "fabric.key"
+
+#: Ends the name of the file of a socket that nobody listens at now. Its port is taken again.
+FORMER: Final = ".was"
+
+#: A larger file is something else.
+_MAX_BYTES: Final = 4096
+
+#: Windows does not replace or remove a file while somebody reads it, which takes a moment.
+_TRIES: Final = 50
+_TRY_AGAIN_S: Final = 0.01
+
+
+class EndpointFile(msgspec.Struct, frozen=True):
+    """What such a file says: where a process listens, and which.
+
+    ``endpoint`` is as ZeroMQ spells it. ``started`` is as :func:`start_of` says.
+    """
+
+    endpoint: str
+    pid: int
+    started: int
+
+    @property
+    def port(self) -> int:
+        return int(self.endpoint.rpartition(":")[2])
+
+    @property
+    def is_listening(self) -> bool:
+        """Whether the process still runs."""
+        return Process(self.pid, self.started).runs
+
+
+def read(path: Path) -> EndpointFile | None:
+    """What the file says; ``None`` if there is no file.
+
+    :raises CanInitializationError: it says something else, or cannot be read.
+    """
+    content = content_of(path, _MAX_BYTES)
+    if content is None:
+        return None
+    try:
+        found = msgspec.json.decode(content, type=EndpointFile)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise CanInitializationError(f"{path} does not say where something listens: {error}") from (
+            error
+        )
+    if not _ENDPOINT.fullmatch(found.endpoint) or found.port > 65_535:
+        raise CanInitializationError(f"{path}: {found.endpoint!r} is not a port of this host")
+    return found
+
+
+def publish(path: Path, endpoint: str) -> None:
+    """Writes that this process listens at ``endpoint``.
+
+    :raises OSError: it cannot be written.
+    """
+    started = start_of(os.getpid()) or 0
+    entry = EndpointFile(endpoint, os.getpid(), started)
+    write_private(path, msgspec.json.encode(entry))
+
+
+def listener(path: Path) -> int | None:
+    """The id of the process that listens as the file says; ``None`` if there is none."""
+    try:
+        found = read(path)
+    except CanInitializationError:  # whoever wants to connect there is told
+        return None
+    return found.pid if found is not None and found.is_listening else None
+
+
+def retire(path: Path) -> None:
+    """Nobody listens there any more. The port is remembered for who comes next.
+
+    :raises OSError: the file cannot be renamed.
+    """
+    if path.suffix != FORMER:
+        move(path, path.with_name(path.name + FORMER))
+
+
+def is_endpoint(path: Path) -> bool:
+    """Whether the file at ``path`` says where something listens, or listened."""
+    try:
+        return path.is_file() and read(path) is not None
+    except CanInitializationError:
+        return False
+
+
+def content_of(path: Path, at_most: int) -> bytes | None:
+    """The first ``at_most`` bytes of a file that others may replace; ``None``: there is none.
+
+    :raises CanInitializationError: it is not a file, or cannot be read.
+    """
+    for left in reversed(range(_TRIES)):
+        try:
+            if path.is_socket():
+                raise CanInitializationError(
+                    f"{path} belongs to a broker that was started without CANBROKER_PORTABLE=1"
+                )
+            with path.open("rb") as file:
+                return file.read(at_most)
+        except FileNotFoundError:
+            return None
+        except NotADirectoryError:
+            return None
+        except OSError as error:
+            if not left or not isinstance(error, PermissionError):
+                raise CanInitializationError(f"cannot read {path}: {error.strerror}") from error
+            time.sleep(_TRY_AGAIN_S)
+    raise AssertionError("unreachable")
+
+
+def write_private(path: Path, content: bytes) -> None:
+    """Replaces a file, which only its owner may read.
+
+    :raises OSError: it cannot be written.
+    """
+    fresh = path.with_name(f"{path.name}.{os.getpid()}.new")
+    descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    try:
+        with open(descriptor, "wb") as file:  # noqa: PTH123 - a descriptor
+            file.write(content)
+        move(fresh, path)
+    except OSError:
+        fresh.unlink(missing_ok=True)
+        raise
+
+
+def move(path: Path, to: Path) -> None:
+    """Renames a file, also to the name of one that others may just read.
+
+    :raises OSError: it cannot be renamed.
+    """
+    for left in reversed(range(_TRIES)):
+        try:
+            path.replace(to)
+        except PermissionError:
+            if not left:
+                raise
+            time.sleep(_TRY_AGAIN_S)
+        else:
+            return
