@@ -54,7 +54,8 @@ if at and "canbroker.actors.process" in sys.orig_argv:
             return
         where = caller.f_code
         if where.co_name not in {
-            "main", "born", "_by_inheritance", "_run", "make", "_decoded", "__init__", "_start_threads"
+            "main", "born", "_by_inheritance", "_run", "make", "_decoded", "__init__",
+            "_start_threads"
         }:
             return
         if where.co_filename.rpartition("/canbroker/")[2] not in {
