@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import stat
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,6 +17,7 @@ from canbroker.system.endpoint_files import KEY_FILE
 from canbroker.transport import curve, loopback
 from canbroker.transport.loopback import Admission, FabricKey, Reached
 from canbroker.transport.shared import QuietSocket
+from tests.support.brokers import wait_until
 
 _PATIENCE_MS = 10_000
 
@@ -114,10 +116,16 @@ def test_a_successor_listens_on_the_same_port(fabric: Fabric) -> None:
     server.close()
     loopback.withdraw(fabric.path, endpoint)
     assert not fabric.path.exists()
+    wait_until(lambda: not _is_taken(endpoint), "libzmq has closed the port")
     successor, same = fabric.listen()
     assert same == endpoint
     client.send(b"two")
     assert arrives(successor, b"two")
+
+
+def _is_taken(endpoint: str) -> bool:
+    with socket.socket() as asking:
+        return asking.connect_ex(("127.0.0.1", int(endpoint.rpartition(":")[2]))) == 0
 
 
 def test_a_socket_that_lost_its_port_is_found_again(fabric: Fabric) -> None:
