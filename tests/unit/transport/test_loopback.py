@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import socket
+import socket as sockets
 import stat
 from collections.abc import Iterator
 from pathlib import Path
@@ -124,7 +124,7 @@ def test_a_successor_listens_on_the_same_port(fabric: Fabric) -> None:
 
 
 def _is_taken(endpoint: str) -> bool:
-    with socket.socket() as asking:
+    with sockets.socket() as asking:
         return asking.connect_ex(("127.0.0.1", int(endpoint.rpartition(":")[2]))) == 0
 
 
