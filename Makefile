@@ -66,6 +66,8 @@ check: $(READY)  ## format, lint, types, layers
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+	$(BIN)/mypy --platform darwin canbroker
+	$(BIN)/mypy --platform win32 canbroker
 	$(BIN)/lint-imports
 
 bench: $(BENCH)  ## rates, latencies and costs beside python-can's, python-can-remote and bare pyzmq

@@ -125,6 +125,48 @@ assert waiter.wait(0) == {terminated}
     assert _run(code) == "['SIGINT', 'SIGTERM']\n"
 
 
+def test_programs_share_a_bus_and_wait_for_it_in_event_loops(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    code = """
+import asyncio
+from canbroker import Bus, Message
+from canbroker.bus.discovery import stop_broker
+from canbroker.transport.runtime import Runtime
+
+def message(number):
+    return Message(arbitration_id=number, is_extended_id=False)
+
+async def main():
+    waiting = asyncio.create_task(receiver.arecv(20))
+    await asyncio.sleep(0.3)
+    sender.send(message(2))
+    print((await waiting).arbitration_id)
+
+with Bus("x", "virtual") as sender, Bus("x", "virtual") as receiver:
+    sender.send(message(1))
+    print(receiver.recv(20).arbitration_id)
+    asyncio.run(main())
+stop_broker(Runtime.at(), 20)
+"""
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    assert _run(code) == "1\n2\n"
+
+
+@pytest.mark.timeout(120)
+def test_the_demonstration_is_exact() -> None:
+    code = "from canbroker.cli import main; main()"
+    done = subprocess.run(
+        [sys.executable, "-c", code, "demo", "--speed", "0"],
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
+    )
+    assert "ledger exact" in done.stdout, done.stdout + done.stderr
+    assert done.returncode == 0
+
+
 def test_the_simulated_adapter_runs() -> None:
     with Simulated() as adapter, opened_slcan(adapter.path) as backend:
         adapter.command("receive 123#11")
