@@ -17,7 +17,7 @@ from benchmarks.team import PATIENCE_S, Team
 from benchmarks.usage import cpu_s, resident_mb
 from canbroker import Bus, Message
 from canbroker.demo.broker import BrokerView
-from canbroker.wire.control import ChannelStatus
+from canbroker.wire.status import ChannelStatus
 from canbroker.wire.topics import encode_channel
 
 #: What a bus of 1 Mbit/s carries when it is full, of frames of 8 bytes with few stuff bits.

@@ -42,6 +42,7 @@ from canbroker.system.entry_points import EntryPoint
 from canbroker.transport.runtime import Runtime
 from canbroker.transport.sockets import SharedContext
 from canbroker.wire import control
+from canbroker.wire.status import BrokerStatus, WebStatus
 
 PAGES: Final = 4
 IDENTIFIERS: Final = 300
@@ -111,7 +112,7 @@ def _line(phase: Phase) -> str:
     )
 
 
-def _phase(receiver: Pipe, web: control.WebStatus, pages: int, seconds: float) -> Phase:
+def _phase(receiver: Pipe, web: WebStatus, pages: int, seconds: float) -> Phase:
     if web.pid is None:
         raise RuntimeError("the page has ended already")
     with _looking(web.url, pages) as told:
@@ -149,12 +150,12 @@ def _serving(runtime: Runtime) -> Iterator[None]:
             broker.wait()
 
 
-def _web(runtime: Runtime) -> control.WebStatus:
+def _web(runtime: Runtime) -> WebStatus:
     """The page, once it serves."""
     while True:
         context = SharedContext()
         nothing = control.Params()
-        status = discovery.ask(context, runtime, "status", nothing, control.BrokerStatus, 10.0)
+        status = discovery.ask(context, runtime, "status", nothing, BrokerStatus, 10.0)
         context.close()
         if status.web is not None and status.web.url:
             return status.web

@@ -16,6 +16,7 @@ from canbroker.actors.sections import check as check_sections
 from canbroker.actors.sections import web_options
 from canbroker.backends.configured import check
 from canbroker.broker.callers import Callers
+from canbroker.broker.channel_slot import ChannelSlot
 from canbroker.broker.databases import Databases
 from canbroker.broker.directory import Directory
 from canbroker.broker.flight_records import FlightRecords, record_suffix
@@ -24,7 +25,7 @@ from canbroker.broker.log_file import LogFile
 from canbroker.broker.premises import Premises
 from canbroker.broker.recordings import Recordings
 from canbroker.broker.register import Register
-from canbroker.broker.slots import ChannelSlot, GatewaySlot, SchedulerSlot, WebSlot
+from canbroker.broker.slots import GatewaySlot, SchedulerSlot, WebSlot
 from canbroker.broker.succession import Succession
 from canbroker.broker.supervisor import ActorSlot, Phase
 from canbroker.configuration.broker_file import BrokerConfig, Config
@@ -39,6 +40,7 @@ from canbroker.transport.runtime import Runtime
 from canbroker.transport.sockets import Context
 from canbroker.transport.waiter import Descriptor, Waiter
 from canbroker.wire import control
+from canbroker.wire.status import BrokerStatus
 
 #: A broker that a client has started leaves this long after its last client.
 IDLE_NS: Final = 5 * clock.SECOND
@@ -282,8 +284,8 @@ class Broker:
             slot.forget(request.client_id)
         return control.Nothing()
 
-    def _status(self, _: Caller, request: control.Viewed) -> control.BrokerStatus:
-        return control.BrokerStatus(
+    def _status(self, _: Caller, request: control.Viewed) -> BrokerStatus:
+        return BrokerStatus(
             version=importlib.metadata.version("canbroker"),
             pid=os.getpid(),
             address=str(self._runtime.address),

@@ -8,7 +8,8 @@ from typing import Final, NamedTuple
 
 import msgspec
 
-from canbroker.broker.slots import ChannelSlot, Client, SchedulerSlot
+from canbroker.broker.channel_slot import ChannelSlot, Client
+from canbroker.broker.slots import SchedulerSlot
 from canbroker.broker.supervisor import Phase
 from canbroker.delivery.publisher import MAX_CLIENTS
 from canbroker.errors import CanInitializationError

@@ -8,9 +8,9 @@ from typing import Any
 
 from canbroker.backends import Options, identity_of, parse_options
 from canbroker.broker.callers import Callers
+from canbroker.broker.channel_slot import ChannelSlot
 from canbroker.broker.flight_records import FlightRecords
 from canbroker.broker.register import Entry
-from canbroker.broker.slots import ChannelSlot
 from canbroker.configuration.broker_file import BrokerConfig
 from canbroker.errors import CanError, CanInitializationError
 from canbroker.system import clock

@@ -20,6 +20,7 @@ from canbroker.transport.ownership import Owner, Ownership, RemoteOwner
 from canbroker.transport.replier import Caller, Handler
 from canbroker.transport.waiter import Waiter
 from canbroker.wire import control
+from canbroker.wire.status import LeaseStatus
 
 #: The most requests that wait for a channel.
 MAX_WAITING: Final = 1024
@@ -120,13 +121,13 @@ class Leases:
         visible = {pool: self._visible(pool, request) for pool in self.pools}
         return {pool: names for pool, names in visible.items() if names}
 
-    def status(self, request: control.Viewed = control.EVERYTHING) -> list[control.LeaseStatus]:
+    def status(self, request: control.Viewed = control.EVERYTHING) -> list[LeaseStatus]:
         """All leases that the caller may know of, then all requests that wait, in order of
         arrival."""
         now = clock.wall_ns()
         pools = self.visible_pools(request)
         return [
-            control.LeaseStatus(
+            LeaseStatus(
                 lease_id=held.lease_id,
                 pool=held.pool,
                 channel=held.channel,
@@ -137,7 +138,7 @@ class Leases:
             for held in self._held.values()
             if control.is_visible(held.channel, request)
         ] + [
-            control.LeaseStatus(
+            LeaseStatus(
                 lease_id=lease_id,
                 pool=waiting.request.pool,
                 channel=None,

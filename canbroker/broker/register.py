@@ -8,7 +8,7 @@ from typing import Any, Final
 import msgspec
 
 from canbroker.broker import handover
-from canbroker.broker.slots import ChannelSlot, Client
+from canbroker.broker.channel_slot import ChannelSlot, Client
 from canbroker.system import clock
 from canbroker.system.processes import same_start, start_of
 from canbroker.transport.runtime import Runtime

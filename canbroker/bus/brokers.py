@@ -17,6 +17,7 @@ from canbroker.transport.place import remote_address
 from canbroker.transport.runtime import Runtime
 from canbroker.transport.sockets import Context, SharedContext
 from canbroker.wire import control, ids
+from canbroker.wire.status import BrokerStatus
 
 if TYPE_CHECKING:
     from canbroker.bus.remote import RemoteBroker
@@ -154,7 +155,7 @@ def channel_names(address: str | None) -> list[str]:
     try:
         remote = remote_broker(address, context)
         if remote is not None:
-            status = remote.ask("status", nothing, control.BrokerStatus, _ANSWER_S)
+            status = remote.ask("status", nothing, BrokerStatus, _ANSWER_S)
             return [channel.name for channel in status.channels]
     finally:
         context.close()
@@ -163,9 +164,7 @@ def channel_names(address: str | None) -> list[str]:
     while starting.is_running(runtime):
         context = SharedContext()
         try:
-            status = discovery.ask(
-                context, runtime, "status", nothing, control.BrokerStatus, _LOOK_AGAIN_S
-            )
+            status = discovery.ask(context, runtime, "status", nothing, BrokerStatus, _LOOK_AGAIN_S)
         except NoAnswerError:
             if not clock.remaining_ns(deadline):
                 raise

@@ -12,7 +12,7 @@ from canbroker.errors import CanError
 from canbroker.logs.formats import Needs
 from canbroker.view.running import RunningBroker
 from canbroker.view.tasks import running_tasks
-from canbroker.wire import control
+from canbroker.wire.status import BrokerStatus
 from canbroker.wire.tasks import TaskStatus
 
 NEEDS: Final = Needs("prometheus_client", "metrics")
@@ -39,7 +39,7 @@ def metrics(broker: str | None) -> None:
     click.echo(text, nl=False)
 
 
-def _tasks(status: control.BrokerStatus, running: RunningBroker) -> Sequence[TaskStatus] | None:
+def _tasks(status: BrokerStatus, running: RunningBroker) -> Sequence[TaskStatus] | None:
     try:
         return running_tasks(status, (), running.context)
     except CanError as error:  # a scheduler that hangs is no reason to hide the rest

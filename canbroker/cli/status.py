@@ -22,6 +22,7 @@ from canbroker.transport.sockets import Context
 from canbroker.view.running import RunningBroker
 from canbroker.view.tasks import running_tasks
 from canbroker.wire import WireError, control
+from canbroker.wire.status import BrokerStatus
 from canbroker.wire.tasks import ListTasks, RepeatCounts, TaskList
 
 _SAMPLE_S: Final = 0.2
@@ -93,9 +94,7 @@ def remote_lines(round_trip_ns: int, ahead_ns: int) -> list[str]:
     return lines
 
 
-def silent_actors(
-    answer: control.BrokerStatus, context: Context, round_trip_ns: int = 0
-) -> dict[str, str]:
+def silent_actors(answer: BrokerStatus, context: Context, round_trip_ns: int = 0) -> dict[str, str]:
     """The actors that do not answer now: their names for people, by endpoint.
 
     :param context: reaches them.
@@ -128,7 +127,7 @@ def silent_actors(
     }
 
 
-def sample_processes(answer: control.BrokerStatus) -> list[ProcessUse]:
+def sample_processes(answer: BrokerStatus) -> list[ProcessUse]:
     """The use of resources by the broker and its actors, measured for a fifth of a second."""
     names = {answer.pid: "broker"}
     names |= {channel.pid: channel.name for channel in answer.channels if channel.pid}

@@ -16,8 +16,8 @@ from rich.table import Table
 from rich.text import Text
 
 from canbroker.model.wording import printable
-from canbroker.wire import control
 from canbroker.wire.recordings import RecordingStatus
+from canbroker.wire.status import BrokerStatus, ChannelStatus, GatewayStatus, LeaseStatus, WebStatus
 
 #: Nobody wants a pipe's lines broken where a terminal of 80 columns would.
 _PIPE_COLUMNS: Final = 200
@@ -48,7 +48,7 @@ class ProcessUse(msgspec.Struct, kw_only=True, frozen=True):
     descriptors: int | None
 
 
-def show(status: control.BrokerStatus, processes: Sequence[ProcessUse]) -> None:
+def show(status: BrokerStatus, processes: Sequence[ProcessUse]) -> None:
     """Prints the status on standard output."""
     console = terminal()
     console.print(_broker_line(status), soft_wrap=True)
@@ -81,7 +81,7 @@ def terminal() -> Console:
     return Console(width=None if sys.stdout.isatty() else width, highlight=False)
 
 
-def _broker_line(status: control.BrokerStatus) -> Text:
+def _broker_line(status: BrokerStatus) -> Text:
     started = "by a client" if status.autostarted else "by hand"
     line = Text.assemble(
         ("broker", "bold"),
@@ -97,7 +97,7 @@ def _broker_line(status: control.BrokerStatus) -> Text:
     return line
 
 
-def _gateway_line(gateway: control.GatewayStatus) -> Text:
+def _gateway_line(gateway: GatewayStatus) -> Text:
     """Where remote clients connect, the connected users, and the refused requests."""
     line = Text.assemble(("remote", "bold"), printable(f" {gateway.listen}  "))
     line.append(gateway.phase, _STYLES.get(gateway.phase, ""))
@@ -117,7 +117,7 @@ def _gateway_line(gateway: control.GatewayStatus) -> Text:
     return line
 
 
-def _web_line(web: control.WebStatus) -> Text:
+def _web_line(web: WebStatus) -> Text:
     """Where the page is, how many are open, and the refused requests."""
     line = Text.assemble(("web page", "bold"), printable(f" {web.url or web.listen}  "))
     line.append(web.phase, _STYLES.get(web.phase, ""))
@@ -155,7 +155,7 @@ def table(title: str, *columns: str, right: Sequence[str] = ()) -> Table:
     return table
 
 
-def _channels(channels: Sequence[control.ChannelStatus]) -> Table:
+def _channels(channels: Sequence[ChannelStatus]) -> Table:
     numbers = ("bitrate", "rx/s", "tx/s", "load", "clients", "drops", "restarts")
     made = table("channels", "name", "interface", "state", *numbers, right=numbers)
     for channel in channels:
@@ -178,7 +178,7 @@ def _channels(channels: Sequence[control.ChannelStatus]) -> Table:
     return made
 
 
-def _adapter(channel: control.ChannelStatus) -> str:
+def _adapter(channel: ChannelStatus) -> str:
     """The interface, and its channel unless the name says it already."""
     device = str(channel.parameters.get("channel", ""))
     if channel.name == f"{channel.interface}.{device}":
@@ -186,14 +186,14 @@ def _adapter(channel: control.ChannelStatus) -> str:
     return f"{channel.interface} {device}"
 
 
-def _state(channel: control.ChannelStatus) -> tuple[str, str]:
+def _state(channel: ChannelStatus) -> tuple[str, str]:
     """What a person has to know, and why: of the bus if the actor runs, else of the actor."""
     if channel.phase == "running" and channel.state is not None:
         return channel.state.state, channel.state.reason
     return channel.phase, channel.reason
 
 
-def _notes(channel: control.ChannelStatus) -> list[Text]:
+def _notes(channel: ChannelStatus) -> list[Text]:
     """What there is to say of a channel beside its line in the table."""
     notes = []
     word, reason = _state(channel)
@@ -215,7 +215,7 @@ def _storm(held: Mapping[str, int]) -> str:
     return f"{sum(held.values()):,} error frames counted, not passed on: {shown}"
 
 
-def _clients(channels: Sequence[control.ChannelStatus]) -> Table:
+def _clients(channels: Sequence[ChannelStatus]) -> Table:
     numbers = ("pid", "replayed", "gone")
     columns = ("id", "pid", "channel", "replayed", "gone", "program", "filters")
     made = table("clients", *columns, right=numbers)
@@ -270,7 +270,7 @@ def unfit_frames(recording: RecordingStatus) -> str:
     return f"{recording.unfit:,} frames are in no file, as {recording.format} cannot hold them"
 
 
-def _leases(status: control.BrokerStatus) -> Table:
+def _leases(status: BrokerStatus) -> Table:
     """One line for each channel of each pool, and for each waiting process; then what is not in a
     pool any more."""
     made = table("leases", "pool", "channel", "pid", "for", "program", right=("pid", "for"))
@@ -290,7 +290,7 @@ def _leases(status: control.BrokerStatus) -> Table:
     return made
 
 
-def _add_lease(made: Table, lease: control.LeaseStatus, channel: str) -> None:
+def _add_lease(made: Table, lease: LeaseStatus, channel: str) -> None:
     made.add_row(
         cell(lease.pool),
         cell(channel),
@@ -319,7 +319,7 @@ def alarm(count: int) -> Text:
     return Text(str(count), style="bold red" if count else "")
 
 
-def bitrate(channel: control.ChannelStatus) -> str:
+def bitrate(channel: ChannelStatus) -> str:
     """The channel's bit rates, ``500k/2M``; ``-`` if it has none, or nobody knows."""
     state, given = channel.state, channel.parameters
     rates = (

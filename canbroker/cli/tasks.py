@@ -10,13 +10,13 @@ from rich.table import Table
 
 from canbroker.cli.tables import alarm, cell, table
 from canbroker.system import clock
-from canbroker.wire import control
+from canbroker.wire.status import BrokerStatus
 from canbroker.wire.tasks import TaskStatus
 
 _STYLES: Final = {"scheduler": "green", "kernel": "cyan", "paused": "yellow"}
 
 
-def tasks_table(status: control.BrokerStatus, tasks: Sequence[TaskStatus]) -> Table:
+def tasks_table(status: BrokerStatus, tasks: Sequence[TaskStatus]) -> Table:
     """A line for each task: its owner, its frames, how many were sent, and how late they were."""
     programs = {
         client.client_id: str(client.pid or "?")
@@ -42,7 +42,7 @@ def tasks_table(status: control.BrokerStatus, tasks: Sequence[TaskStatus]) -> Ta
     return made
 
 
-def show_tasks(status: control.BrokerStatus, tasks: Sequence[TaskStatus], console: Console) -> None:
+def show_tasks(status: BrokerStatus, tasks: Sequence[TaskStatus], console: Console) -> None:
     """Prints the tasks, and the last problem of each."""
     if not tasks:
         console.print("no periodic tasks")

@@ -25,7 +25,7 @@ from canbroker.system import clock
 from canbroker.view.follower import Follower
 from canbroker.view.running import RunningBroker
 from canbroker.view.tasks import running_tasks
-from canbroker.wire.control import ChannelStatus
+from canbroker.wire.status import ChannelStatus
 from canbroker.wire.tasks import TaskStatus
 
 if TYPE_CHECKING:

@@ -10,6 +10,7 @@ from canbroker.errors import CanOperationError
 from canbroker.transport.runtime import Runtime
 from canbroker.transport.sockets import SharedContext
 from canbroker.wire import control
+from canbroker.wire.status import BrokerStatus, ChannelStatus
 
 _ANSWER_S: Final = 5.0
 _STOP_S: Final = 15.0
@@ -36,7 +37,7 @@ class BrokerView:
         finally:
             self._context.close()
 
-    def status(self) -> control.BrokerStatus:
+    def status(self) -> BrokerStatus:
         """The broker's status.
 
         :raises CanError: it does not answer.
@@ -46,11 +47,11 @@ class BrokerView:
             self._runtime,
             "status",
             control.Params(),
-            control.BrokerStatus,
+            BrokerStatus,
             _ANSWER_S,
         )
 
-    def channel(self) -> control.ChannelStatus:
+    def channel(self) -> ChannelStatus:
         """The one channel of the broker.
 
         :raises CanError: the broker does not answer, or has none.

@@ -13,8 +13,8 @@ from prometheus_client import CollectorRegistry, Metric, generate_latest
 from prometheus_client.registry import Collector
 
 from canbroker.system import clock
-from canbroker.wire.control import BrokerStatus, ChannelStatus, GatewayStatus
 from canbroker.wire.recordings import RecordingStatus
+from canbroker.wire.status import BrokerStatus, ChannelStatus, GatewayStatus
 from canbroker.wire.stream import StateEvent
 from canbroker.wire.tasks import TaskStatus
 

@@ -11,6 +11,7 @@ from canbroker.transport.calls import NoAnswerError
 from canbroker.transport.runtime import Runtime
 from canbroker.transport.sockets import SharedContext
 from canbroker.wire import control
+from canbroker.wire.status import BrokerStatus
 
 if TYPE_CHECKING:
     from canbroker.bus.remote import Met
@@ -50,12 +51,12 @@ class RunningBroker:
         """What it has said of its clock; ``None`` if it is ours."""
         return None if self._remote is None else self._remote.meet()
 
-    def status(self) -> control.BrokerStatus:
+    def status(self) -> BrokerStatus:
         """Its status, with the addresses by which we reach its actors.
 
         :raises CanError: as :meth:`ask`.
         """
-        status = self.ask("status", control.BrokerStatus)
+        status = self.ask("status", BrokerStatus)
         if self._remote is not None:
             reached = self._remote.reached
             status.scheduler.control = str(reached(status.scheduler.control))

@@ -10,13 +10,14 @@ from canbroker.transport.address import parse_address
 from canbroker.transport.calls import Peer, ask
 from canbroker.transport.sockets import Context
 from canbroker.wire import control
+from canbroker.wire.status import BrokerStatus
 from canbroker.wire.tasks import ListTasks, RepeatCounts, TaskList, TaskStatus
 
 _ANSWER_S: Final = 5.0
 
 
 def running_tasks(
-    status: control.BrokerStatus, silent: Container[str], context: Context
+    status: BrokerStatus, silent: Container[str], context: Context
 ) -> list[TaskStatus]:
     """All tasks, in the order in which they were added; none if the scheduler does not run.
 
@@ -41,7 +42,7 @@ def running_tasks(
 
 def _count_repeated(
     context: Context,
-    status: control.BrokerStatus,
+    status: BrokerStatus,
     tasks: Sequence[TaskStatus],
     silent: Container[str],
 ) -> None:

@@ -13,10 +13,7 @@ import msgspec
 
 from canbroker.errors import CanError, CanInterfaceNotImplementedError, CanPermissionError
 from canbroker.wire import DECODE_ERRORS, VERSION, ClientId, WireError, decode
-from canbroker.wire.databases import DatabaseInfo
 from canbroker.wire.forbidden import Forbidden
-from canbroker.wire.recordings import RecordingStatus
-from canbroker.wire.stream import StateEvent
 
 MAX_TEXT = 4096
 _Text = Annotated[str, msgspec.Meta(max_length=MAX_TEXT)]
@@ -160,131 +157,6 @@ class HelloResult(msgspec.Struct, kw_only=True, omit_defaults=True):
     autostarted: bool
     monotonic_ns: int = 0
     wall_ns: int = 0
-
-
-class ClientStatus(msgspec.Struct, kw_only=True):
-    """``replayed`` and ``gone``: as in the channel's state, since its process started."""
-
-    client_id: str
-    pid: int
-    program: str
-    filters: str = ""
-    replayed: int = 0
-    gone: int = 0
-
-
-class ChannelStatus(msgspec.Struct, kw_only=True):
-    """``phase``: stopped, starting, running, backing off (before a restart), stopping or failed.
-    ``record``: path of the newest flight record. ``databases``: what its frames mean."""
-
-    name: str
-    interface: str
-    parameters: dict[str, Any]
-    configured: bool
-    phase: str
-    reason: str
-    pid: int | None
-    restarts: int
-    stream: str
-    transmit: str
-    control: str
-    state: StateEvent | None
-    clients: list[ClientStatus]
-    record: str = ""
-    databases: list[DatabaseInfo] = []
-
-
-class SchedulerStatus(msgspec.Struct, kw_only=True):
-    """``phase`` as of a channel; stopped until a client asks for the scheduler."""
-
-    phase: str
-    reason: str
-    pid: int | None
-    restarts: int
-    control: str
-
-
-class GatewayStatus(msgspec.Struct, kw_only=True):
-    """The gateway for remote clients, if the broker has one; ``phase`` as of a channel.
-
-    ``listen`` is its address, ``key`` the broker's public key (empty: unencrypted). ``sessions``
-    are open sockets of clients; ``users`` the names of the users that have some. ``turned_away``:
-    connections that were refused for lack of room; ``refused``: sessions and connections that were
-    ended. ``refusals``: how often users were denied something, by user and kind. ``fault``: the
-    error in the file of users, if it has one.
-    """
-
-    phase: str
-    reason: str
-    pid: int | None
-    restarts: int
-    listen: str
-    key: str = ""
-    connections: int = 0
-    sessions: int = 0
-    users: list[str] = []
-    turned_away: int = 0
-    refused: int = 0
-    refusals: dict[str, dict[str, int]] = {}
-    fault: str = ""
-
-
-class WebStatus(msgspec.Struct, kw_only=True):
-    """The web page, if the broker has one; ``phase`` as of a channel.
-
-    ``listen`` is its address in the configuration, ``url`` the page's. ``pages``: how many are
-    open. ``refusals``: how often something was refused, by why. ``fault``: the error in the file of
-    tokens, if it has one.
-    """
-
-    phase: str
-    reason: str
-    pid: int | None
-    restarts: int
-    listen: str
-    url: str = ""
-    pages: int = 0
-    refusals: dict[str, int] = {}
-    fault: str = ""
-
-
-class LeaseStatus(msgspec.Struct, kw_only=True):
-    """A lease, or, without a channel, a request that waits for one; ``since_s`` seconds.
-
-    ``pid`` is ``None`` if it belongs to a connection.
-    """
-
-    lease_id: str
-    pool: str
-    channel: str | None
-    pid: int | None
-    program: str
-    since_s: float
-
-
-class BrokerStatus(msgspec.Struct, kw_only=True):
-    """The broker and everything that it runs.
-
-    ``pools``: the channels of each pool. ``leases``: the leases, then the requests that wait for
-    one. ``waiting``: unanswered requests for a channel or the scheduler. ``turned_away``: how many
-    clients, requests and channels were refused for lack of room.
-    """
-
-    version: str
-    pid: int
-    address: str
-    autostarted: bool
-    uptime_s: float
-    refused: int
-    channels: list[ChannelStatus]
-    scheduler: SchedulerStatus
-    pools: dict[str, list[str]] = {}
-    leases: list[LeaseStatus] = []
-    waiting: int = 0
-    turned_away: dict[str, int] = {}
-    gateway: GatewayStatus | None = None
-    recordings: list[RecordingStatus] = []
-    web: WebStatus | None = None
 
 
 class Discarded(msgspec.Struct):

@@ -14,7 +14,8 @@ from canbroker.model.frame import Frame
 from canbroker.transport.address import parse_ipc
 from canbroker.transport.runtime import Runtime
 from canbroker.transport.sockets import Context
-from canbroker.wire import control, topics
+from canbroker.wire import topics
+from canbroker.wire.status import ChannelStatus
 from canbroker.wire.stream import StateEvent, decode_event
 from tests.support.adapters import REMOVABLE, Removable
 from tests.support.brokers import status_of, wait_until
@@ -36,7 +37,7 @@ def frame(identifier: int, number: int = 0) -> Message:
     return Message(arbitration_id=identifier, data=data, is_extended_id=False)
 
 
-def channel_of(runtime: Runtime) -> control.ChannelStatus:
+def channel_of(runtime: Runtime) -> ChannelStatus:
     [channel] = status_of(runtime).channels
     return channel
 
@@ -125,7 +126,7 @@ def check_words(text: str, adapter: Removable) -> None:
 class Following:
     """The distinct (state, interruptions) of a channel's state stream, in order."""
 
-    def __init__(self, channel: control.ChannelStatus) -> None:
+    def __init__(self, channel: ChannelStatus) -> None:
         self.seen: list[tuple[str, int]] = []
         self._context = Context()
         self._feed = StateFeed(

@@ -12,7 +12,16 @@ import pytest
 from canbroker import Bus, Message
 from canbroker.cli.tables import ProcessUse
 from canbroker.transport.runtime import Runtime
-from canbroker.wire import control, databases, recordings, stream, tasks
+from canbroker.wire import databases, recordings, stream, tasks
+from canbroker.wire.status import (
+    BrokerStatus,
+    ChannelStatus,
+    ClientStatus,
+    GatewayStatus,
+    LeaseStatus,
+    SchedulerStatus,
+    WebStatus,
+)
 from tests.docs.pages import text_of
 from tests.support.commands import run
 
@@ -20,17 +29,17 @@ from tests.support.commands import run
 ADDED: Final = {"silent", "processes", "tasks", "round_trip_s", "clock_offset_s"}
 
 STRUCTS: Final[dict[str, type[msgspec.Struct]]] = {
-    "The broker": control.BrokerStatus,
-    "Channels": control.ChannelStatus,
+    "The broker": BrokerStatus,
+    "Channels": ChannelStatus,
     "State": stream.StateEvent,
-    "Clients": control.ClientStatus,
+    "Clients": ClientStatus,
     "Databases": databases.DatabaseInfo,
-    "Scheduler": control.SchedulerStatus,
+    "Scheduler": SchedulerStatus,
     "Tasks": tasks.TaskStatus,
     "Recordings": recordings.RecordingStatus,
-    "Leases": control.LeaseStatus,
-    "Gateway": control.GatewayStatus,
-    "Web page": control.WebStatus,
+    "Leases": LeaseStatus,
+    "Gateway": GatewayStatus,
+    "Web page": WebStatus,
     "Processes": ProcessUse,
 }
 

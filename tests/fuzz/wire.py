@@ -20,6 +20,7 @@ from canbroker.wire import (
     topics,
     transmit,
 )
+from canbroker.wire.status import BrokerStatus
 from canbroker.wire.topics import PrivateTopic, RouteTopic
 
 METHODS: Final[Mapping[str, Mapping[str, type[control.Params]]]] = {
@@ -30,7 +31,7 @@ METHODS: Final[Mapping[str, Mapping[str, type[control.Params]]]] = {
 
 RESULTS: Final[tuple[type[msgspec.Struct], ...]] = (
     control.Attached,
-    control.BrokerStatus,
+    BrokerStatus,
     control.Discarded,
     control.ErrorResult,
     control.HelloResult,

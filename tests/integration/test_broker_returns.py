@@ -16,9 +16,9 @@ import pytest
 
 from canbroker import Bus, CanOperationError, Message
 from canbroker.backends import parse_options
+from canbroker.broker.channel_slot import ChannelSlot
 from canbroker.broker.flight_records import FlightRecords
 from canbroker.broker.register import Entry, Member
-from canbroker.broker.slots import ChannelSlot
 from canbroker.broker.supervisor import Phase
 from canbroker.configuration.broker_file import BrokerConfig
 from canbroker.system import clock

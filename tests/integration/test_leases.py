@@ -26,7 +26,7 @@ from canbroker import (
 from canbroker.system.entry_points import EntryPoint
 from canbroker.system.lock import BrokerLock
 from canbroker.transport.runtime import Runtime
-from canbroker.wire import control
+from canbroker.wire.status import LeaseStatus
 from tests.support.brokers import status_of, stop_broker, wait_until
 from tests.support.processes import Program
 
@@ -68,7 +68,7 @@ def server(runtime: Runtime, tmp_path: Path) -> Iterator[subprocess.Popen[bytes]
         yield running
 
 
-def leases_of(runtime: Runtime) -> list[control.LeaseStatus]:
+def leases_of(runtime: Runtime) -> list[LeaseStatus]:
     return status_of(runtime).leases
 
 

@@ -22,6 +22,7 @@ from canbroker.model.filters import EVERYTHING
 from canbroker.model.frame import Frame
 from canbroker.transport.runtime import Runtime
 from canbroker.wire import control, stream, topics, transmit
+from canbroker.wire.status import BrokerStatus
 from canbroker.wire.tasks import StopTasks
 from tests.support.brokers import private_runtime, status_of, wait_until
 from tests.support.commands import run
@@ -185,7 +186,7 @@ def test_channels_outside_of_the_grant_are_not_there(bench: Bench) -> None:
             assert "can1" not in str(raised.value)
     with bench.bob.socket("broker") as socket:
         reply = socket.call("status", control.Params())
-        status = msgspec.msgpack.decode(reply.result, type=control.BrokerStatus)
+        status = msgspec.msgpack.decode(reply.result, type=BrokerStatus)
         assert [channel.name for channel in status.channels] == ["can0"]
         assert status.pools == {"bench": ["can0"]}
         assert b"can1" not in bytes(reply.result)

@@ -21,6 +21,7 @@ from canbroker.transport.runtime import Runtime
 from canbroker.transport.sockets import Context
 from canbroker.view.tasks import running_tasks
 from canbroker.wire import control
+from canbroker.wire.status import BrokerStatus
 from canbroker.wire.tasks import TaskStatus
 
 
@@ -106,13 +107,11 @@ def wait_until(condition: Callable[[], object], what: str, timeout: float = 10.0
         threading.Event().wait(0.005)
 
 
-def status_of(runtime: Runtime) -> control.BrokerStatus:
+def status_of(runtime: Runtime) -> BrokerStatus:
     """What the broker says of itself and its channels."""
     context = Context()
     try:
-        return discovery.ask(
-            context, runtime, "status", control.Params(), control.BrokerStatus, 10.0
-        )
+        return discovery.ask(context, runtime, "status", control.Params(), BrokerStatus, 10.0)
     finally:
         context.close()
 

@@ -18,7 +18,7 @@ from canbroker.keys.authorized import Role
 from canbroker.keys.web_tokens import load, tokens_path
 from canbroker.system.entry_points import EntryPoint
 from canbroker.transport.runtime import Runtime
-from canbroker.wire import control
+from canbroker.wire.status import WebStatus
 from tests.support.brokers import status_of, wait_until
 
 #: A bus that sends what it gets, and a page on any free port.
@@ -54,7 +54,7 @@ class Site:
         self.port = urlsplit(url).port or 0
 
     @property
-    def status(self) -> control.WebStatus:
+    def status(self) -> WebStatus:
         found = status_of(self.runtime).web
         assert found is not None
         return found

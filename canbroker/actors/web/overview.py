@@ -13,7 +13,7 @@ from canbroker.system import clock
 from canbroker.view.channel import LoadHistory
 from canbroker.view.running import RunningBroker
 from canbroker.view.tasks import running_tasks
-from canbroker.wire import control
+from canbroker.wire.status import BrokerStatus
 from canbroker.wire.tasks import TaskStatus
 
 #: The most tasks that the page is told.
@@ -31,7 +31,7 @@ class Overview:
     """
 
     def __init__(self, address: str | None) -> None:
-        self.status: control.BrokerStatus | None = None
+        self.status: BrokerStatus | None = None
         self.problem = "the broker was not asked yet"
         self.tasks: list[TaskStatus] = []
         self.loads: dict[str, LoadHistory] = {}
@@ -58,7 +58,7 @@ class Overview:
     def close(self) -> None:
         self._end()
 
-    def _ask(self) -> control.BrokerStatus:
+    def _ask(self) -> BrokerStatus:
         if self._running is None:
             self._running = RunningBroker(self._address)
         runtime = self._running.runtime
@@ -66,7 +66,7 @@ class Overview:
             raise CanInitializationError(f"no broker at {runtime.address}")
         return self._running.status()
 
-    def _ask_tasks(self, status: control.BrokerStatus) -> list[TaskStatus]:
+    def _ask_tasks(self, status: BrokerStatus) -> list[TaskStatus]:
         if self._running is None:
             return []
         return running_tasks(status, (), self._running.context)

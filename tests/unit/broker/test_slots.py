@@ -9,8 +9,8 @@ from typing import cast
 import pytest
 
 from canbroker.backends import parse_options
+from canbroker.broker.channel_slot import ChannelSlot, Client
 from canbroker.broker.flight_records import FlightRecords
-from canbroker.broker.slots import ChannelSlot, Client
 from canbroker.configuration.broker_file import BrokerConfig
 from canbroker.delivery.publisher import MAX_CLIENTS
 from canbroker.delivery.state_feed import StateFeed

@@ -23,7 +23,7 @@ from canbroker.logs.pacing import MAX_TOGETHER, Pace, due_together
 from canbroker.model.filters import EVERYTHING
 from canbroker.model.frame import ERROR, EXTENDED, Frame
 from canbroker.system import clock
-from canbroker.wire import control
+from canbroker.wire.status import ChannelStatus
 from canbroker.wire.stream import StateEvent
 from tests.support.brokers import wait_until
 
@@ -67,6 +67,7 @@ def test_the_list_of_commands_imports_none_of_them() -> None:
     program = """
 import sys
 from canbroker.cli import main
+from canbroker.wire.status import ChannelStatus
 assert main() == 0
 heavy = {"rich", "psutil", "serial", "canbroker.broker", "canbroker.cli.common"}
 sys.exit(str(heavy & set(sys.modules)) if heavy & set(sys.modules) else 0)
@@ -312,8 +313,8 @@ def test_programs_lose_their_directories(command_line: str, name: str) -> None:
     assert program_name(command_line) == name
 
 
-def channel_status(state: StateEvent | None, **parameters: Any) -> control.ChannelStatus:
-    return control.ChannelStatus(
+def channel_status(state: StateEvent | None, **parameters: Any) -> ChannelStatus:
+    return ChannelStatus(
         name="x",
         interface="virtual",
         parameters=parameters,

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from canbroker.model.error_counters import ErrorCounters
-from canbroker.wire.control import (
+from canbroker.wire.recordings import RecordingStatus
+from canbroker.wire.status import (
     BrokerStatus,
     ChannelStatus,
     ClientStatus,
@@ -17,7 +18,6 @@ from canbroker.wire.control import (
     SchedulerStatus,
     WebStatus,
 )
-from canbroker.wire.recordings import RecordingStatus
 from canbroker.wire.stream import StateEvent
 from canbroker.wire.tasks import TaskStatus
 
