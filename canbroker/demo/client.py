@@ -6,8 +6,9 @@ second, and at the end, when its standard input is closed.
 
 from __future__ import annotations
 
-import select
+import os
 import sys
+import threading
 import time
 from collections import deque
 from contextlib import ExitStack
@@ -128,8 +129,10 @@ def main() -> int:
     try:
         with ExitStack() as stack:
             reader = _open(assignment, account, stack)
+            told_to_end = threading.Event()
+            threading.Thread(target=_listen, args=(told_to_end,), daemon=True).start()
             _say(Report())
-            while not _told_to_end():
+            while not told_to_end.is_set():
                 _receive(reader)
                 _say(account.report())
             _drain(reader)
@@ -169,8 +172,13 @@ def _drain(reader: Reader) -> None:
         pass
 
 
-def _told_to_end() -> bool:
-    return bool(select.select([sys.stdin], [], [], 0)[0])
+def _listen(told_to_end: threading.Event) -> None:
+    """Waits for the end of the input, on a thread, as Windows cannot look at a pipe.
+
+    Unbuffered: the interpreter cannot exit while a thread waits inside a buffered read.
+    """
+    os.read(sys.stdin.fileno(), 1)
+    told_to_end.set()
 
 
 def _say(report: Report) -> None:
