@@ -104,7 +104,10 @@ class PeriodicTask(
     """
 
     def __init__(self, tasks: TaskKeeper, plan: TaskPlan) -> None:
-        """:raises ValueError, CanOperationError: as ``Bus.send_periodic``."""
+        """
+        :raises ValueError: as ``Bus.send_periodic``.
+        :raises CanOperationError: likewise.
+        """
         super().__init__(plan.messages, plan.period, plan.duration)
         self._tasks = tasks
         self.is_stored = plan.store
