@@ -142,8 +142,11 @@ def convert_file(directory: Path, file: str) -> int:
 
 def _convert(part: Path, fresh: Path, side: SideFile) -> None:
     metadata = {"canbroker.recording": msgspec.json.encode(side).decode()}
-    with open_reader(part, STREAM) as reader, open_writer(fresh, side.format, metadata) as writer:
-        convert(reader, writer)
+    with open_writer(fresh, side.format, metadata) as writer:
+        if not part.stat().st_size:
+            return  # its recorder was killed before anything was certain: a file without frames
+        with open_reader(part, STREAM) as reader:
+            convert(reader, writer)
 
 
 if __name__ == "__main__":

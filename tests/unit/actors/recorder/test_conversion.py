@@ -11,7 +11,15 @@ import pytest
 from canbroker.actors.recorder.conversion import Conversions, convert_file
 from canbroker.actors.recorder.options import RecordOptions
 from canbroker.actors.recorder.output import Output
-from canbroker.actors.recorder.side_file import COMPLETE, part_of, read_all
+from canbroker.actors.recorder.side_file import (
+    COMPLETE,
+    CONVERTING,
+    SideFile,
+    part_of,
+    read_all,
+    utc,
+    write,
+)
 from canbroker.delivery.order import Place
 from canbroker.delivery.tap import Frames
 from canbroker.logs.formats import open_reader
@@ -67,6 +75,20 @@ def test_all_files_by_few_processes(
         assert not part_of(tmp_path / side.file).exists()
     assert found == list(range(FILES))
     assert len(processes) < FILES
+
+
+@pytest.mark.parametrize("kind", ["arrow", "parquet", "mf4"])
+def test_a_stream_of_which_nothing_was_certain(tmp_path: Path, kind: str) -> None:
+    installed(kind)
+    side = SideFile(recording="r", file=f"r-1.{kind}", format=kind, number=1, began=utc(1))
+    side.state = CONVERTING
+    write(side, tmp_path)
+    path = tmp_path / side.file
+    part_of(path).touch()
+    assert convert_file(tmp_path, side.file) == 0
+    with open_reader(path) as reader:
+        assert list(reader) == []
+    assert [each.state for each in read_all(tmp_path, "r")] == [COMPLETE]
 
 
 def test_files_that_are_gone_and_those_that_cannot_be_converted(
