@@ -8,6 +8,7 @@ from typing import Any, Final
 import click
 
 from canbroker.bus.recording import start_recording, stop_recording
+from canbroker.cli import Failure
 from canbroker.cli.common import NotNegative, Opener, broker_option, opens_channels
 from canbroker.cli.record_last import last
 from canbroker.cli.tables import recording_notes, recordings_table, terminal, unfit_frames
@@ -161,6 +162,8 @@ def stop(name: str, broker: str | None) -> None:
     )
     if ended.unfit:
         click.echo(unfit_frames(ended))
+    if ended.trouble:
+        raise Failure(f"not everything was written: {ended.trouble}")
 
 
 @record.command("list")

@@ -1,30 +1,26 @@
-"""What is at the path of a local socket: a Unix socket, or a file with a port of this host."""
+"""What is at the path of a local socket: a Unix socket, or a file with a port of this host.
+
+``listener(path)`` returns the id of the process that listens there; ``None`` if there is none, 0 if
+the process is in another container. ``retire(path)`` is for a path whose process is gone; it raises
+:class:`OSError` if what is there cannot be removed. ``is_endpoint(path)``: something listens there,
+or has.
+"""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from canbroker.system import endpoint_files, unix_sockets
 from canbroker.system.portable import PORTABLE
 
+__all__ = ["is_endpoint", "listener", "retire"]
 
-def listener(path: Path) -> int | None:
-    """The id of the process that listens at a path; ``None`` if there is none, 0 if the process is
-    in another container."""
-    return endpoint_files.listener(path) if PORTABLE else unix_sockets.listener(path)
+if PORTABLE:
+    from canbroker.system.endpoint_files import is_endpoint, listener, retire
+else:  # without the packages that the files need: a pytest plugin imports this
+    from canbroker.system.unix_sockets import listener
 
-
-def retire(path: Path) -> None:
-    """The process that listened at a path is gone, and left what is there.
-
-    :raises OSError: it cannot be removed.
-    """
-    if PORTABLE:
-        endpoint_files.retire(path)
-    else:
+    def retire(path: Path) -> None:
         path.unlink(missing_ok=True)
 
-
-def is_endpoint(path: Path) -> bool:
-    """Whether something listens, or has listened, at a path."""
-    return endpoint_files.is_endpoint(path) if PORTABLE else path.is_socket()
+    def is_endpoint(path: Path) -> bool:
+        return path.is_socket()

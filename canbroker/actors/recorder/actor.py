@@ -151,18 +151,24 @@ class RecorderActor:
         if stopped:
             self._channels.release()
         deadline = clock.monotonic_ns() + (_LAST_NS if stopped else _LAST_OF_BROKER_NS)
-        try:
-            if self._gave_up:
-                self._retry_at = 0
-                self._try_again(clock.monotonic_ns())
-            while self._unread() and clock.monotonic_ns() < deadline:
-                self._recording.add(self._channels.receive(_LAST_LOOK_S))
-            for channel, place in self._unread().items():
-                self._note_unread(channel, place)
-            self._recording.close(last_words or "the broker is gone", stopped=stopped)
-            self._trouble = ""
-        except OSError as error:
-            self._give_up(error)
+        for _ in range(2):  # once more if the file cannot be written or is gone: into another one
+            try:
+                if self._gave_up:
+                    self._retry_at = 0
+                    self._try_again(clock.monotonic_ns())
+                self._write_rest(deadline)
+                self._recording.close(last_words or "the broker is gone", stopped=stopped)
+            except OSError as error:
+                self._give_up(error)
+            else:
+                self._trouble = ""
+                return
+
+    def _write_rest(self, deadline: int) -> None:
+        while self._unread() and clock.monotonic_ns() < deadline:
+            self._recording.add(self._channels.receive(_LAST_LOOK_S))
+        for channel, place in self._unread().items():
+            self._note_unread(channel, place)
 
     def _unread(self) -> dict[str, Place | None]:
         return self._channels.unread(self._recording.places)

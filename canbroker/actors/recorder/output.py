@@ -252,9 +252,9 @@ class Output:
 
     def complete_file(self, why: str, *, stopped: bool = False) -> None:
         """Completes the file, if one is open; no other follows before :meth:`open`."""
-        self._wants_file = False
         if self._file is not None:
             self._close(self._file, why, stopped=stopped)
+        self._wants_file = False  # not before: if that failed, what is not certain needs another
 
     def close(self, why: str, *, stopped: bool) -> None:
         """Completes the last file. ``stopped``: the recording does not go on here."""

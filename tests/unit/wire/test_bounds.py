@@ -304,8 +304,8 @@ LEASE = {"lease_id": "a", "pid": 1, "started": 1, "program": "", "pool": "p"}
         (
             "halt",
             {},
-            "unknown method 'halt'; there are: hello, attach, detach, status, scheduler, lease,"
-            " release, record_start, record_stop, shutdown",
+            "unknown method 'halt'; there are: hello, attach, detach, status, database, scheduler,"
+            " lease, release, record_start, record_stop, shutdown",
         ),
         ("lease", LEASE | {"pid": 0}, "pid"),
         ("lease", LEASE | {"timeout_ns": -1}, "timeout_ns"),

@@ -15,7 +15,6 @@ from typing import Any
 import pytest
 
 from canbroker.backends import AdapterGoneError, Backend, Transmit, open_backend, parse_options
-from canbroker.backends.slcan import port as port_module
 from canbroker.backends.slcan.codec import encode
 from canbroker.backends.slcan.commands import closing
 from canbroker.backends.slcan.dialects import BITRATES, DIALECTS, UNKNOWN, Dialect
@@ -25,6 +24,7 @@ from canbroker.backends.slcan.timestamps import AdapterClock, Stamps
 from canbroker.backends.slcan.window import ACKNOWLEDGE_NS, RETRY_FOR_NS, WINDOW, TransmitWindow
 from canbroker.errors import CanInitializationError
 from canbroker.model.frame import BITRATE_SWITCH, ERROR, EXTENDED, FD, HARDWARE_TIMESTAMP, Frame
+from canbroker.system import terminals
 from canbroker.system.clock import MILLISECOND, SECOND, monotonic_ns, wall_ns
 from tests.support.simulated import Peer, collect, descriptors, opened_slcan, read_count
 
@@ -495,7 +495,7 @@ def test_other_programs_are_kept_out_by_the_system(
 ) -> None:
     """The flag of a pseudo-terminal would outlive us: its other end keeps it open."""
     if not is_pseudo:
-        monkeypatch.setattr(port_module, "_PSEUDO_TERMINALS", range(0))
+        monkeypatch.setattr(terminals, "_PSEUDO_TERMINALS", range(0))
     port = Port(peer.path, 115_200, rtscts=False)
     flag = array("i", [0])
     fcntl.ioctl(port.fileno(), _TIOCGEXCL, flag)
