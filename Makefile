@@ -27,7 +27,7 @@ unexport PYTHONDONTWRITEBYTECODE
 .DEFAULT_GOAL := help
 .PHONY: test-web bench-web demo test check bench docs help setup format lock clean test-newest test-remote test-socketcan \
 	test-socketcan-hw conformance ecosystem firmwares coverage fuzz soak interruptions \
-	test-portable test-portable-short kills kills-record crowd bench-client bench-periodic bench-record bench-replay bench-socketcan bench-vendor release
+	test-long test-portable test-portable-short kills kills-record crowd bench-client bench-periodic bench-record bench-replay bench-socketcan bench-vendor release
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -59,8 +59,8 @@ $(RELEASE): $(READY)
 demo: $(READY)  ## the main job on simulated hardware, with a ledger at the end
 	$(BIN)/canbroker demo
 
-test: $(READY)  ## all tests, or TESTS, two files at a time: they mostly wait
-	$(BIN)/python -m pytest -n 2 --dist loadfile $(TESTS)
+test: $(READY)  ## all tests but the long ones, or TESTS, two files at a time: they mostly wait
+	$(BIN)/python -m pytest -n 2 --dist loadfile $(if $(TESTS),-m "" $(TESTS))
 
 check: $(READY)  ## format, lint, types, layers
 	$(BIN)/ruff format --check .
@@ -119,12 +119,12 @@ test-socketcan-hw: $(READY)  ## those that need controllers: emulated ones
 
 # The browser is that of the system: apt-get install chromium.
 test-web: $(BROWSER)  ## the web page in a real browser: values, decoding, plots, trace, downloads, sending
-	$(BIN)/python -m pytest -n 2 --dist load --timeout 120 $(or $(TESTS),tests/browser)
+	$(BIN)/python -m pytest -m "" -n 2 --dist load --timeout 120 $(or $(TESTS),tests/browser)
 
 # What a program can tell of a Bus, once more with all of them behind an encrypted gateway.
 test-remote: $(READY)  ## 30 cuts of connections; contracts of buses and the model behind a gateway, or TESTS
-	CANBROKER_CUTS=30 $(BIN)/python -m pytest tests/integration/test_remote_ledgers.py
-	CANBROKER_BEHIND_GATEWAY=1 $(BIN)/python -m pytest -n 2 --dist load --timeout 180 $(or $(TESTS),\
+	CANBROKER_CUTS=30 $(BIN)/python -m pytest -m "" tests/integration/test_remote_ledgers.py
+	CANBROKER_BEHIND_GATEWAY=1 $(BIN)/python -m pytest -m "" -n 2 --dist load --timeout 180 $(or $(TESTS),\
 		tests/contract/test_bus.py tests/contract/test_periodic.py tests/contract/test_notifier.py \
 		tests/contract/test_asyncio.py tests/integration/test_model.py)
 
@@ -133,14 +133,14 @@ PORTABLE_SHORT := tests/unit/system tests/unit/transport/test_loopback.py tests/
 	tests/integration/test_share.py tests/integration/test_broker.py
 
 test-portable: $(READY)  ## the portable sides, on Linux: contracts and what processes do, or TESTS
-	CANBROKER_PORTABLE=1 $(BIN)/python -m pytest -n 2 --dist loadfile --timeout 180 $(or $(TESTS),\
+	CANBROKER_PORTABLE=1 $(BIN)/python -m pytest -m "" -n 2 --dist loadfile --timeout 180 $(or $(TESTS),\
 		$(PORTABLE_SHORT) tests/contract tests/integration/test_failures.py tests/integration/test_leases.py \
 		tests/integration/test_broker_returns.py tests/integration/test_scheduler.py \
 		tests/integration/test_task_owners.py tests/integration/test_pytest_plugin.py \
 		tests/integration/test_forks.py tests/integration/test_births.py)
 
 test-portable-short: $(READY)  ## a part of test-portable, for CI
-	CANBROKER_PORTABLE=1 $(BIN)/python -m pytest -n 2 --dist loadfile --timeout 180 $(PORTABLE_SHORT)
+	CANBROKER_PORTABLE=1 $(BIN)/python -m pytest -m "" -n 2 --dist loadfile --timeout 180 $(PORTABLE_SHORT)
 
 conformance: $(READY)  ## python-can's own tests against canbroker; CANBROKER_PYTHON_CAN names a checkout of it
 	$(BIN)/python -m tests.conformance
@@ -153,19 +153,22 @@ ecosystem: $(ECOSYSTEM)  ## cantools, can-isotp, udsoncan, canopen and their own
 		tests/unit/actors/recorder
 
 firmwares: $(READY)  ## contracts, and 5,000 frames out and 20,000 in with actors killed, over each slcan firmware
-	CANBROKER_ALL_FIRMWARES=1 $(BIN)/python -m pytest -n 2 --dist loadfile --timeout 300 \
+	CANBROKER_ALL_FIRMWARES=1 $(BIN)/python -m pytest -m "" -n 2 --dist loadfile --timeout 300 \
 		-k slcan tests/contract/test_backend.py tests/contract/test_interfaces.py tests/contract/test_unplug.py
-	CANBROKER_FIRMWARE_FRAMES=10 $(BIN)/python -m pytest --timeout 300 tests/integration/test_firmwares.py
+	CANBROKER_FIRMWARE_FRAMES=10 $(BIN)/python -m pytest -m "" --timeout 300 tests/integration/test_firmwares.py
 
 # A process that is killed reports nothing, so the true figure is a little higher. The report comes
 # also when a test has failed.
 coverage: $(READY)  ## lines and branches that unit, contract and integration tests reach, or TESTS, in all processes
 	$(BIN)/coverage erase
-	status=0; $(BIN)/coverage run -m pytest -n 2 --dist loadfile --timeout 300 \
+	status=0; $(BIN)/coverage run -m pytest -m "" -n 2 --dist loadfile --timeout 300 \
 		$(or $(TESTS),tests/unit tests/contract tests/integration) || status=$$?; \
 	$(BIN)/coverage combine --quiet && $(BIN)/coverage report && exit $$status
 
 ##@ Long runs
+
+test-long: $(READY)  ## the tests that make test leaves out: kills, crowds, attacks, every adapter; before an issue is closed
+	$(BIN)/python -m pytest -n 2 --dist loadfile --timeout 180 -m long
 
 fuzz: $(FUZZ)  ## random input to every decoder, each its share of DURATION seconds
 	$(BIN)/python -m tests.fuzz --duration $(DURATION)
@@ -183,7 +186,7 @@ kills-record: $(ECOSYSTEM)  ## COUNT recorders of each format killed at random m
 	$(BIN)/python -m tests.recorder_kills --count $(COUNT)
 
 crowd: $(READY)  ## a thousand clients of one channel, at a soft limit of 1024 open files
-	CANBROKER_CROWD=1 $(BIN)/python -m pytest tests/integration/test_descriptors.py -k thousand_clients
+	CANBROKER_CROWD=1 $(BIN)/python -m pytest -m "" tests/integration/test_descriptors.py -k thousand_clients
 
 ##@ More measurements
 

@@ -14,6 +14,8 @@ from canbroker.transport.runtime import Runtime
 from tests.support.adapters import ADAPTERS, Adapter
 from tests.support.brokers import wait_until
 
+pytestmark = pytest.mark.long
+
 
 @pytest.fixture(params=ADAPTERS)
 def adapter(request: pytest.FixtureRequest, runtime: Runtime) -> Iterator[Adapter]:

@@ -38,6 +38,8 @@ from tests.support.processes import Program
 from tests.support.simulated import Simulated
 from tests.support.strikes import strikes
 
+pytestmark = pytest.mark.long
+
 DEADLINE_S = 20.0
 
 #: Short, so that tests are; what is asked of it is that it comes again.

@@ -20,6 +20,8 @@ from canbroker.wire.stream import StateEvent, decode_event
 from tests.support.adapters import REMOVABLE, Removable
 from tests.support.brokers import status_of, wait_until
 
+pytestmark = pytest.mark.long
+
 TIMES = 5
 
 #: What libraries say, and a person should not have to read.

@@ -17,6 +17,8 @@ from canbroker.transport.runtime import Runtime
 from tests.support.brokers import status_of, stop_broker, wait_until
 from tests.support.simulated import Simulated
 
+pytestmark = pytest.mark.long
+
 
 @pytest.fixture
 def link(tmp_path: Path) -> str:

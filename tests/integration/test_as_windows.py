@@ -14,7 +14,10 @@ from tests.support.simulated import Simulated, opened_slcan, read_count
 
 _SITE = Path(names.__file__).with_name("site")
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="Windows itself shows it")
+pytestmark = [
+    pytest.mark.long,
+    pytest.mark.skipif(sys.platform != "linux", reason="Windows itself shows it"),
+]
 
 
 @pytest.fixture(autouse=True)

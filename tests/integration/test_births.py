@@ -22,6 +22,8 @@ from tests.support.brokers import processes_of, wait_until
 from tests.support.processes import Program
 from tests.support.simulated import Simulated
 
+pytestmark = pytest.mark.long
+
 #: Stands for the broker: starts an actor, and tells whether that has got as far as to serve.
 PARENT = """
 import os, select

@@ -50,6 +50,7 @@ def brokers(runtime: Runtime) -> list[psutil.Process]:
     ]
 
 
+@pytest.mark.long
 @pytest.mark.timeout(300)
 def test_eight_processes_at_once_start_one_broker_ten_times(runtime: Runtime) -> None:
     for _ in range(10):

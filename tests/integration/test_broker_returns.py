@@ -32,6 +32,8 @@ from tests.support.brokers import status_of, stop_broker, wait_until
 from tests.support.processes import Program
 from tests.support.simulated import Simulated
 
+pytestmark = pytest.mark.long
+
 BENCH = '[channels.can0]\ninterface = "virtual"\n'
 
 

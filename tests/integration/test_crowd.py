@@ -18,6 +18,8 @@ from tests.support.brokers import status_of, wait_until
 from tests.support.ledger import END, Sender, end_traffic
 from tests.support.processes import DEADLINE_S, Program
 
+pytestmark = pytest.mark.long
+
 SECONDS: Final = float(os.environ.get("CANBROKER_CROWD_S", "8"))
 PROGRAMS: Final = 4
 CLIENTS: Final = 25  # of each program

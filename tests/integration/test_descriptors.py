@@ -30,6 +30,8 @@ from canbroker.wire.tasks import AddTask
 from tests.support.brokers import processes_of, status_of, stop_broker, wait_until
 from tests.support.processes import Program
 
+pytestmark = pytest.mark.long
+
 #: Runs its arguments with standard input, output and error closed.
 _CLOSED = ("/bin/sh", "-c", 'exec "$@" <&- >&- 2>&-', "sh")
 

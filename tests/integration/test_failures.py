@@ -191,6 +191,7 @@ def kill_often(runtime: Runtime, flowing: Traffic) -> None:
     assert len(processes_of(runtime)) == 2, "the broker and one actor"
 
 
+@pytest.mark.long
 @pytest.mark.timeout(60 + 5 * KILLS)
 def test_a_killed_channel_actor(runtime: Runtime) -> None:
     with traffic(VIRTUAL) as flowing:
@@ -201,6 +202,7 @@ def test_a_killed_channel_actor(runtime: Runtime) -> None:
     print(unknown(waiting, hasty))  # noqa: T201
 
 
+@pytest.mark.long
 @pytest.mark.timeout(60 + 5 * KILLS)
 def test_the_actor_of_an_adapter_is_killed(runtime: Runtime, adapter: Simulated) -> None:
     with traffic(slcan(adapter)) as flowing:
@@ -233,6 +235,7 @@ def test_a_stopped_channel_actor(runtime: Runtime, adapter: Simulated) -> None:
         assert missing == ledger["overruns"], "what nobody read, the adapter has dropped"
 
 
+@pytest.mark.long
 def test_a_channel_actor_that_stays_stopped(runtime: Runtime, adapter: Simulated) -> None:
     with traffic(slcan(adapter)) as flowing:
         flowing.flow(0.5)
@@ -294,6 +297,7 @@ def test_a_killed_scheduler(runtime: Runtime) -> None:
     assert waiting.refused | waiting.unknown | hasty.refused == set(), "nobody else notices"
 
 
+@pytest.mark.long
 def test_a_killed_broker(runtime: Runtime) -> None:
     with traffic(VIRTUAL) as flowing:
         flowing.flow(LASTED_S)

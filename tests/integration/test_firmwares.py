@@ -18,6 +18,8 @@ from canbroker.transport.runtime import Runtime
 from tests.support.brokers import status_of, wait_until
 from tests.support.simulated import Simulated
 
+pytestmark = pytest.mark.long
+
 TIMES = int(os.environ.get("CANBROKER_FIRMWARE_FRAMES", "1"))
 OUT = 500 * TIMES
 IN = 2_000 * TIMES

@@ -13,11 +13,15 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import pytest
+
 from canbroker import Bus, Message
 from canbroker.system.lock import BrokerLock
 from canbroker.transport.runtime import Runtime
 from tests.support.brokers import processes_of, status_of, wait_until
 from tests.support.processes import Program
+
+pytestmark = pytest.mark.long
 
 #: Seconds; a presence ends within milliseconds, when it does.
 PATIENCE_S = 10.0

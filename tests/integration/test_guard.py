@@ -28,7 +28,10 @@ from canbroker.transport.waiter import Waiter
 from tests.support.brokers import status_of, wait_until
 from tests.support.simulated import descriptors
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells who a peer is")
+pytestmark = [
+    pytest.mark.long,
+    pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells who a peer is"),
+]
 
 LIMIT = 10
 

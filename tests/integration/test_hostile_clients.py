@@ -29,6 +29,8 @@ from tests import hostile
 from tests.support.brokers import status_of, wait_until
 from tests.support.stations import CHANNEL, Station, plain, ready, subscriber
 
+pytestmark = pytest.mark.long
+
 #: What an attack may cost a process: queues of the attacker, and topics that it has subscribed to.
 BOUND = 200 << 20
 

@@ -25,6 +25,8 @@ from tests.interruptions import (
 )
 from tests.support.strikes import calls_in, struck
 
+pytestmark = pytest.mark.long
+
 #: Places in each operation at which an exception strikes, of the hundreds that there are.
 PLACES: Final = 12
 

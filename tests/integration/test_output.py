@@ -16,6 +16,8 @@ from tests.integration.test_cli import COMMAND, DEADLINE_S, Running, dumping, fa
 from tests.support.brokers import wait_until
 from tests.support.processes import Program
 
+pytestmark = pytest.mark.long
+
 FULL_DISK: Final = Path("/dev/full")
 
 #: Sets a terminal's title, clears it, and breaks the line.

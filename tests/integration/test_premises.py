@@ -20,6 +20,8 @@ from canbroker.system.entry_points import EntryPoint
 from canbroker.transport.runtime import Runtime
 from tests.support.brokers import processes_of, status_of, stop_broker, wait_until
 
+pytestmark = pytest.mark.long
+
 
 def _exchange(sender: Bus, receiver: Bus, identifier: int) -> None:
     sender.send(Message(arbitration_id=identifier, is_extended_id=False), timeout=10)

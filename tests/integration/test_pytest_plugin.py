@@ -339,6 +339,7 @@ ON_THE_BENCH = """
 """
 
 
+@pytest.mark.long
 @pytest.mark.timeout(180)
 @pytest.mark.parametrize("deadly", [(), (40, 90)], ids=["all-live", "two-killed"])
 def test_eight_workers_share_three_channels(

@@ -17,6 +17,8 @@ from tests.support.brokers import private_runtime, wait_until
 from tests.support.processes import Program
 from tests.support.remote import Lab, lab
 
+pytestmark = pytest.mark.long
+
 CLIENTS: Final = 64
 STRANGERS: Final = 200
 FRAMES: Final = 1_000

@@ -15,6 +15,8 @@ from tests.support.ledger import Receiver, Sender, end_traffic, reconcile
 from tests.support.namespaces import Host, two_hosts
 from tests.support.remote import Lab, lab
 
+pytestmark = pytest.mark.long
+
 VIRTUAL: Final = ("x", "virtual")
 IDENTIFIER: Final = 0x100
 LOCAL: Final = 0x200

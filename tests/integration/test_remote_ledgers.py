@@ -25,6 +25,8 @@ from tests.support.ledger import Received, Receiver, Sender, Sent, end_traffic, 
 from tests.support.remote import Lab, lab
 from tests.support.rough_link import RoughLink
 
+pytestmark = pytest.mark.long
+
 CUTS: Final = int(os.environ.get("CANBROKER_CUTS", "5"))
 KILLS: Final = 1 + CUTS // 10
 

@@ -22,6 +22,8 @@ from tests.integration.test_leases import leases_of, serving
 from tests.integration.test_scheduler import hears, is_silent
 from tests.support.brokers import status_of, tasks_of, wait_until
 
+pytestmark = pytest.mark.long
+
 RETURN_S = RETURN_NS / clock.SECOND
 
 LEASE = {"lease_id": "r1", "program": "gateway", "pool": "spare"}

@@ -23,6 +23,8 @@ from tests.support.brokers import status_of, tasks_of, wait_until
 from tests.support.processes import Program
 from tests.support.remote import Lab, lab
 
+pytestmark = pytest.mark.long
+
 OTHER_KEY: Final = "does not have the key that is known for it"
 
 CONFIG: Final = '[channels.body]\ninterface = "virtual"\npool = "bench"\n'

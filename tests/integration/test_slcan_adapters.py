@@ -15,6 +15,8 @@ from canbroker.transport.runtime import Runtime
 from tests.support.brokers import status_of, wait_until
 from tests.support.simulated import Simulated, collect, opened_slcan, read_count
 
+pytestmark = pytest.mark.long
+
 MUTE = "acknowledges nothing"
 
 

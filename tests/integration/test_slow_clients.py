@@ -20,6 +20,8 @@ from canbroker.transport.runtime import Runtime
 from tests.support.brokers import status_of, wait_until
 from tests.support.processes import Program
 
+pytestmark = pytest.mark.long
+
 OWNER = """
 bus = Bus("x", "virtual")
 task = bus.send_periodic(Message(arbitration_id=0x7, is_extended_id=False), 0.05)

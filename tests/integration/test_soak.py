@@ -12,6 +12,8 @@ from tests.soak.run import Soak
 from tests.soak.samples import GROWTH_MB, Sample, growth
 from tests.support.ledger import Received, Sent
 
+pytestmark = pytest.mark.long
+
 SENT = Sent(
     sent={*range(100)},
     handed=set(),

@@ -16,6 +16,8 @@ from canbroker import Bus
 from canbroker.transport.runtime import Runtime
 from tests.support.ledger import Received, Receiver, Sender, Sent, end_traffic, serving
 
+pytestmark = pytest.mark.long
+
 CLIENTS: Final = 8
 RATE: Final = 20_000  # frames/s
 EACH: Final = 20  # frames of one request

@@ -20,6 +20,8 @@ from canbroker.system.entry_points import EntryPoint
 from canbroker.transport.runtime import Runtime
 from tests.support.brokers import wait_until
 
+pytestmark = pytest.mark.long
+
 pytest.importorskip("textual", reason="needs the extra top")
 
 DEADLINE_S: Final = 30.0

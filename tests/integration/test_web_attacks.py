@@ -23,6 +23,8 @@ from canbroker.keys.web_tokens import load_or_create, tokens_path
 from tests.support.brokers import private_runtime, wait_until
 from tests.support.pages import Site, ask, raw_message, site, told
 
+pytestmark = pytest.mark.long
+
 _FOREIGN = "http://evil.example"
 
 
