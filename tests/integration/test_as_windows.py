@@ -1,7 +1,8 @@
-"""canbroker's modules with Windows' Python, on Linux: see tests/portable/site."""
+"""canbroker's modules with Windows' Python, on Linux: see tests/portable/start."""
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import subprocess
 import sys
@@ -12,7 +13,21 @@ import pytest
 from tests.portable import names
 from tests.support.simulated import Simulated, opened_slcan, read_count
 
-_SITE = Path(names.__file__).with_name("site")
+_START = Path(names.__file__).with_name("start")
+_REPOSITORY = _START.parents[2]
+
+#: The package that a module of an extra imports first, and the extra.
+_EXTRAS = {
+    "asammdf": "mf4",
+    "can": "python-can",
+    "cantools": "signals",
+    "prometheus_client": "metrics",
+    "pyarrow": "parquet",
+    "pytest": "pytest",
+    "starlette": "web",
+    "textual": "top",
+    "uvicorn": "web",
+}
 
 pytestmark = [
     pytest.mark.long,
@@ -24,7 +39,7 @@ pytestmark = [
 def as_windows(monkeypatch: pytest.MonkeyPatch) -> None:
     """For the processes that a test starts."""
     monkeypatch.setenv("CANBROKER_AS_WINDOWS", "1")
-    monkeypatch.setenv("PYTHONPATH", f"{_SITE}{os.pathsep}{Path.cwd()}")
+    monkeypatch.setenv("PYTHONPATH", f"{_START}{os.pathsep}{_REPOSITORY}")
 
 
 def _run(code: str) -> str:
@@ -56,15 +71,39 @@ except AttributeError as error:
     assert _run(code).splitlines() == ["linux win32 True True", "Windows has no os.fork"]
 
 
-def test_every_module_can_be_imported() -> None:
-    code = """
-import importlib, pkgutil, canbroker
+@pytest.mark.parametrize("without", [(), tuple(_EXTRAS)], ids=["as it is", "without extras"])
+def test_every_module_can_be_imported(without: tuple[str, ...]) -> None:
+    """Left out is only what needs a package of an extra that is not installed."""
+    code = f"""
+import importlib, pkgutil, sys
+import canbroker
+
+class Hiding:
+    def find_spec(name, path=None, target=None):
+        if name in {without!r}:
+            raise ModuleNotFoundError("No module named " + repr(name), name=name)
+
+sys.meta_path.insert(0, Hiding)
 for module in pkgutil.walk_packages(canbroker.__path__, "canbroker."):
     if not module.name.endswith("__main__") and ".demo.programs" not in module.name:
-        importlib.import_module(module.name)
-        print(module.name)
+        try:
+            importlib.import_module(module.name)
+        except ModuleNotFoundError as error:
+            if error.name not in {_EXTRAS!r}:
+                raise
+            print(error.name, "is missing for", module.name)
+        else:
+            print(module.name)
 """
-    assert len(_run(code).splitlines()) > 300
+    lines = _run(code).splitlines()
+    left_out = [line for line in lines if " is missing for " in line]
+    assert len(lines) > 300
+    assert len(left_out) < 50, left_out
+    assert "canbroker.system.files" in lines
+    missing = {line.partition(" ")[0] for line in left_out}
+    assert missing >= set(without), left_out
+    for package in missing.difference(without):
+        assert importlib.util.find_spec(package) is None, f"of canbroker[{_EXTRAS[package]}]"
 
 
 def test_a_descriptor_that_is_no_socket_cannot_be_waited_for() -> None:
@@ -187,3 +226,64 @@ os.write(one, b"text")
 print(lock_now(one), lock_now(other), os.lseek(one, 0, os.SEEK_CUR), effective_user())
 """
     assert _run(code) == "True False 4 None\n"
+
+
+def test_what_windows_refuses_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    code = """
+import os, sys
+from pathlib import Path
+from canbroker.broker import portable_child
+from canbroker.system import handles
+
+def tell(call, *arguments, **options):
+    try:
+        call(*arguments, **options)
+    except (OSError, ValueError) as error:
+        print(type(error).__name__, error)
+    else:
+        print("done")
+
+command = [sys.executable, "-c", ""]
+Popen = portable_child.subprocess.Popen
+tell(Popen, command, start_new_session=True)
+tell(Popen, command, pass_fds=(1,))
+tell(Popen, command, preexec_fn=print)
+with Popen(command, creationflags=portable_child.subprocess.CREATE_NO_WINDOW) as child:
+    print(child.wait())
+tell(handles.os.kill, os.getpid(), 0)
+one, other = handles.socket.socketpair()
+tell(handles.os.read, one.fileno(), 1)
+with open("one", "w"):
+    tell(Path("one").unlink)
+    tell(handles.os.remove, "one")
+    tell(Path("one").replace, "other")
+Path("other").touch()
+tell(Path("one").rename, "other")
+tell(Path("one").unlink)
+"""
+    monkeypatch.chdir(tmp_path)
+    assert _run(code).splitlines() == [
+        "ValueError Windows has no start_new_session of subprocess.Popen",
+        "ValueError Windows has no pass_fds of subprocess.Popen",
+        "ValueError Windows has no preexec_fn of subprocess.Popen",
+        "0",
+        "OSError [Errno 22] signal 0 is Ctrl-C on Windows, and asks nothing",
+        "OSError [Errno 9] the descriptor is a socket's, and no file's",
+        "PermissionError [Errno 13] this process has the file open: 'one'",
+        "PermissionError [Errno 13] this process has the file open: 'one'",
+        "PermissionError [Errno 13] this process has the file open: 'one'",
+        "FileExistsError [Errno 17] Windows renames to no name that is taken: 'other'",
+        "done",
+    ]
+
+
+@pytest.mark.parametrize("name", ["fcntl", "pwd", "resource", "pty", "termios"])
+def test_a_module_that_windows_lacks_is_missing_for_canbroker_alone(name: str) -> None:
+    code = f"""
+import {name}
+try:
+    exec("import {name}", {{"__package__": "canbroker.system"}})
+except ModuleNotFoundError as error:
+    print(error)
+"""
+    assert _run(code) == f"Windows has no module '{name}'\n"

@@ -1,1 +1,1 @@
-"""Windows' Python on Linux, as far as names and descriptors go: see :mod:`.names` and ``site/``."""
+"""Windows' Python on Linux, as far as names and descriptors go: see ``start/``."""

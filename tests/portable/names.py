@@ -1,6 +1,6 @@
 """Which names of the standard library Windows lacks, as the stubs of mypy's typeshed know it.
 
-``python -m tests.portable.names`` writes them to ``names.json``, which ``site/sitecustomize.py``
+``python -m tests.portable.names`` writes them to ``names.json``, which ``start/sitecustomize.py``
 reads in every process.
 """
 
