@@ -7,7 +7,7 @@ import signal
 
 import pytest
 
-from canbroker import Bus, Message
+from canbroker import Bus, CanOperationError, Message
 from canbroker.delivery.tap import Event, Frames
 from canbroker.system import clock
 from canbroker.transport.runtime import Runtime
@@ -53,9 +53,17 @@ def test_a_follower_goes_on_after_a_kill(runtime: Runtime) -> None:
         assert channel.pid is not None
         os.kill(channel.pid, signal.SIGKILL)
         wait_until(lambda: follower.view.restarts == 1, "it hears of the restart", timeout=20)
-        sender.send(message(2), timeout=5)
+        wait_until(lambda: is_sent(sender, message(2)), "the sender, too, has heard of it")
         wait_until(lambda: counts(follower).get(2), "a frame of the successor")
         assert not follower.view.ended
+
+
+def is_sent(bus: Bus, frame: Message) -> bool:
+    try:
+        bus.send(frame, timeout=5)
+    except CanOperationError:
+        return False
+    return True
 
 
 @pytest.mark.parametrize("times", [1, 2])
