@@ -14,6 +14,7 @@ from canbroker.actors.web.hub import Hub
 from canbroker.actors.web.options import WebAddress, WebOptions
 from canbroker.actors.web.page import Page
 from canbroker.actors.web.server import PageServer, listen
+from canbroker.bus import watching
 from canbroker.errors import CanInitializationError
 from canbroker.keys.web_tokens import TokensFile, tokens_path
 from canbroker.transport.waiter import Descriptor
@@ -80,7 +81,7 @@ class WebService:
         loop = asyncio.get_running_loop()
         is_over = asyncio.Event()
         for end in ends:
-            loop.add_reader(end.fileno(), is_over.set)
+            watching.add_reader(loop, end.fileno(), is_over.set)
         secure = self._tls is not None
         hosts = Hosts(self.address, self._options.names, secure=secure)
         hub = Hub(self._broker, self._databases, self._note)
@@ -103,7 +104,7 @@ class WebService:
                 task.result()  # raises what has ended it
         finally:
             for end in ends:
-                loop.remove_reader(end.fileno())
+                watching.remove_reader(loop, end.fileno())
             server.should_exit = True
             await asyncio.wait(tasks[:1])
             for task in tasks[1:]:
