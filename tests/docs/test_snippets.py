@@ -23,6 +23,8 @@ from canbroker.transport.runtime import Runtime
 from tests.docs.pages import GOLDEN, PAGES, Block, blocks, fences
 from tests.support.remote import free_port
 
+pytestmark = pytest.mark.long
+
 #: What snippets name, and the packages for it that a plain development environment does not have.
 _EXTRAS = {
     **{name: name for name in ("cantools", "duckdb", "pandas", "polars")},

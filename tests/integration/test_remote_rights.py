@@ -30,6 +30,8 @@ from tests.support.remote import Lab, lab
 from tests.support.remote_users import RemoteUser, authorize, wait_until_in_force
 from tests.support.users import LEAST_ROLE, calls
 
+pytestmark = pytest.mark.long
+
 CONFIG: Final = """
 [channels.can0]
 interface = "virtual"

@@ -29,6 +29,8 @@ from tests.support.adapters import REMOVABLE
 from tests.support.brokers import status_of, wait_until
 from tests.support.ledger import serving
 
+pytestmark = pytest.mark.long
+
 DEADLINE_S: Final = 30.0
 
 

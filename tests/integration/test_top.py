@@ -19,6 +19,8 @@ from canbroker.view.follower import Follower
 from tests.support.commands import run
 from tests.support.ledger import serving
 
+pytestmark = pytest.mark.long
+
 if TYPE_CHECKING:
     from canbroker.cli.top_screen import TopApp
 

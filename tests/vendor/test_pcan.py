@@ -23,6 +23,8 @@ from tests.support.processes import Program
 from tests.vendor.bus import BUSHEAVY, BUSOFF, OVERRUN, VendorBus
 from tests.vendor.channels import actor_of, busy_share, frame, numbered, state_of
 
+pytestmark = pytest.mark.long
+
 ONE, TWO = "PCAN_USBBUS1", "PCAN_USBBUS2"
 NAME = f"pcan.{ONE}"
 
