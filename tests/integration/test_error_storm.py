@@ -42,6 +42,7 @@ with Bus(*arguments["bus"]) as bus:
 """
 
 
+@pytest.mark.long  # compares latencies: other tests beside it disturb that
 @pytest.mark.usefixtures("plugins")
 def test_data_frames_in_a_storm(runtime: Runtime, tmp_path: Path) -> None:
     with (
