@@ -128,6 +128,8 @@ class TopApp(App[None]):
 
     def draw(self) -> None:
         """Draws everything, as it is known."""
+        if not self.query(FrameTable):
+            return  # at the end the widgets go before the timers
         width = self.size.width
         view, shown = self._session.follower.view, self.shown
         with self._session.follower.lock:
