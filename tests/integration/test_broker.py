@@ -20,8 +20,11 @@ from canbroker import (
     CanOperationError,
     Message,
 )
+from canbroker.system import endpoint_files
+from canbroker.system.endpoints import is_endpoint
 from canbroker.system.entry_points import EntryPoint
 from canbroker.system.lock import BrokerLock
+from canbroker.system.portable import PORTABLE
 from canbroker.transport.runtime import Runtime
 from tests.support.brokers import processes_of, status_of, stop_broker, wait_until
 from tests.support.processes import Program
@@ -235,6 +238,7 @@ def test_a_missing_device(runtime: Runtime) -> None:
         pass
 
 
+@pytest.mark.skipif(PORTABLE, reason="needs a link to a pseudo-terminal")
 def test_a_device_in_use(runtime: Runtime) -> None:
     with (
         Simulated() as adapter,
@@ -292,6 +296,7 @@ def test_nobody_is_bound_to_what_the_last_client_wanted(runtime: Runtime) -> Non
         assert channel.parameters["bitrate"] == 250_000
 
 
+@pytest.mark.skipif(PORTABLE, reason="needs a link to a pseudo-terminal")
 def test_parameters_of_who_has_left_do_not_hold_while_the_adapter_is_away(
     runtime: Runtime, tmp_path: Path
 ) -> None:
@@ -343,7 +348,7 @@ def test_a_runtime_directory_that_is_open_to_others(runtime: Runtime) -> None:
 
 def test_a_port_scanner(runtime: Runtime) -> None:
     with Bus("x", "virtual") as bus:
-        sockets = sorted(path for path in runtime.directory.iterdir() if path.is_socket())
+        sockets = sorted(path for path in runtime.directory.iterdir() if is_endpoint(path))
         assert len(sockets) == 4
         for path in sockets:
             for noise in (b"GET / HTTP/1.0\r\n\r\n", bytes(range(256)) * 64, b"\xff" * 10_000):
@@ -358,9 +363,18 @@ def test_a_port_scanner(runtime: Runtime) -> None:
             )
 
 
+def _connected(path: Path) -> socket.socket:
+    if PORTABLE:
+        found = endpoint_files.read(path)
+        assert found is not None
+        return socket.create_connection(("127.0.0.1", found.port), 10)
+    raw = socket.socket(socket.AF_UNIX)
+    raw.connect(str(path))
+    return raw
+
+
 def _throw(path: Path, noise: bytes) -> None:
-    with socket.socket(socket.AF_UNIX) as raw:
-        raw.connect(str(path))
+    with _connected(path) as raw:
         try:
             raw.sendall(noise)
         except (BrokenPipeError, ConnectionResetError):
