@@ -18,7 +18,8 @@ from tests.support.brokers import status_of, wait_until
 from tests.support.processes import Program
 from tests.support.vcan import LOGGED, VCAN, candump, filters_of, needs_can, one_processor
 
-pytestmark = needs_can
+#: A kernel in user mode is slow: 45 s for the longest on an idle machine.
+pytestmark = [needs_can, pytest.mark.timeout(300)]
 
 #: Frames of the flood: what the project promises.
 THOUSANDS: Final = 200
@@ -73,7 +74,6 @@ def run(*command: str) -> None:
     subprocess.run(command, check=True, capture_output=True, timeout=30)
 
 
-@pytest.mark.timeout(300)  # 45 s in a kernel in user mode on an idle machine
 def test_a_flood_from_outside_is_counted_exactly_by_every_filter(runtime: Runtime) -> None:
     frames, each = 1000 * THOUSANDS, WINDOW // 2
     some = [
