@@ -7,7 +7,7 @@ import io
 import os
 import zlib
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import IO, BinaryIO, Final, cast
 
@@ -56,13 +56,16 @@ class Source(io.BufferedIOBase):
         """:raises CanInitializationError: the file cannot be read."""
         self.name = str(path)
         self.fault: str | None = None
+        self._files = ExitStack()  # Python closes this object also if it could not be made
         try:
-            self._plain = path.open("rb")
+            self._plain = self._files.enter_context(path.open("rb"))
             self.total = os.fstat(self._plain.fileno()).st_size if self._plain.seekable() else None
             self._file: IO[bytes] = self._plain
             if self._plain.peek(2)[:2] == b"\x1f\x8b":
-                self._file = cast(IO[bytes], gzip.GzipFile(fileobj=self._plain, mode="rb"))
+                unzipped = gzip.GzipFile(fileobj=self._plain, mode="rb")
+                self._file = cast(IO[bytes], self._files.enter_context(unzipped))
         except OSError as error:
+            self.close()
             raise unreadable(self.name, error) from error
 
     @property
@@ -96,8 +99,7 @@ class Source(io.BufferedIOBase):
         return self._until_fault(self._file.readline, -1 if size is None else size)
 
     def close(self) -> None:
-        self._file.close()
-        self._plain.close()
+        self._files.close()
         super().close()
 
     def _until_fault(self, read: Callable[[int], bytes], size: int) -> bytes:
