@@ -17,7 +17,7 @@ class Sample(NamedTuple):
 
     ``value`` is a number in ``unit`` (empty: none); ``label`` what the database calls it, if it is
     one of an enumeration. ``timestamp``: seconds since 1970, of its frame, whose identifier is
-    ``arbitration_id``: with J1939, that tells who has sent it.
+    ``arbitration_id``: with J1939, it has the address of the sender.
     """
 
     message: str
@@ -44,7 +44,7 @@ def fulfils(sample: Sample, condition: Condition) -> bool:
 
 
 class Inbox:
-    """Samples of one signal, for somebody who waits for one of them."""
+    """Samples of one signal, for a caller that waits for one of them."""
 
     def __init__(self, key: Key) -> None:
         self._key = key

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from canbroker.bus.receiving import Reception
     from canbroker.signals.decoder import Decoder
 
-#: How often somebody who waits looks whether somebody else has received it.
+#: How often a waiting thread checks whether another thread has received its sample.
 _LOOK_NS: Final = 50 * clock.MILLISECOND
 
 #: The same where a bus has no descriptor.

@@ -5,7 +5,7 @@
     observe = "…"
     transmit = "…"
 
-Who has a token may do on the page what its role permits. Removing the file revokes both.
+A token permits on the page what its role permits. Removing the file revokes both tokens.
 """
 
 from __future__ import annotations

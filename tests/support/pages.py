@@ -121,7 +121,7 @@ class Site:
         return int(connection.recv(12).split()[1]), connection
 
     def refusals(self, kind: str, least: int) -> int:
-        """How many refusals of a kind the broker knows of; waits for so many."""
+        """Waits until the broker knows of ``least`` refusals of a kind; returns their number."""
         wait_until(lambda: self.status.refusals.get(kind, 0) >= least, f"{least} refusals: {kind}")
         return self.status.refusals[kind]
 

@@ -1,4 +1,4 @@
-"""Stands in front of everything that the page's server answers: who asks, from where, how much.
+"""Checks each request before the page's server answers it: its sender, its origin, its size.
 
 Against a page of another origin that a browser has open beside ours: it could ask for our address
 under a name of its own (DNS rebinding), so ``Host`` must be one of ours; it could send requests to

@@ -18,7 +18,7 @@ from canbroker.model.filters import EVERYTHING, FilterSet
 from canbroker.system import clock
 from canbroker.view.table import Row, Table
 
-#: Requests of a page: so many in a row, and so many a second.
+#: Limits of a page's requests: how many in a row, and how many a second.
 _BURST: Final = 40
 _PER_SECOND: Final = 20
 
@@ -44,7 +44,7 @@ class Source(Protocol):
         """Ends that."""
 
     def want_tasks(self, number: int) -> None:
-        """So many more pages want to know the periodic tasks."""
+        """Adds to the number of pages that show the periodic tasks; a negative number subtracts."""
 
     async def signals(self, channel: str) -> Signals:
         """The databases of a channel."""

@@ -1,4 +1,4 @@
-"""Sockets on ports of this host: who is admitted, and what is found again."""
+"""Sockets on ports of this host: which clients are admitted, and what is found again."""
 
 from __future__ import annotations
 
