@@ -12,52 +12,48 @@ from typing import Final
 
 import msgspec
 
-from canbroker.actors.specs import MAX_TEXT, ActorSpec, Alive, Ready
-from canbroker.broker.child_reports import ReportReader
+from canbroker.actors.specs import ActorSpec
+from canbroker.broker.process_child import ProcessChild
 from canbroker.system.background import NO_WINDOW
 from canbroker.system.descriptors import pipe
 from canbroker.system.entry_points import EntryPoint
 
 _CHUNK: Final = 65_536
 
-
 _logger = logging.getLogger(__name__)
 
 
-class PortableChild:
-    """As :class:`~canbroker.broker.child.InheritingChild`.
+class PortableChild(ProcessChild):
+    """A child that inherits nothing else.
 
     Its standard input brings the specification in one line, then the reason why it ends. Its
     reports come from its standard output. Windows cannot wait for pipes and sockets together, so a
     thread passes them on to a socket.
     """
 
-    def __init__(self, name: str, spec: ActorSpec) -> None:
-        """Starts the process; returns at once. ``name`` shows in the list of processes.
+    _GONE = OSError  # Windows has other errors for that
 
-        :raises OSError: no process, no descriptor or no memory is left.
-        """
+    def __init__(self, name: str, spec: ActorSpec) -> None:
+        """As :func:`canbroker.broker.child.start`."""
         with ExitStack() as ours, ExitStack() as childs:
             self._reports, passing = socket.socketpair()
             ours.callback(self._reports.close)
             ours.callback(passing.close)
             self._reports.setblocking(False)
-            lifeline, self._lifeline = pipe()
+            lifeline, our_lifeline = pipe()
             childs.callback(os.close, lifeline)
-            ours.callback(os.close, self._lifeline)
+            ours.callback(os.close, our_lifeline)
             output, reporting = pipe()
             childs.callback(os.close, reporting)
             ours.callback(os.close, output)
-            self._process = subprocess.Popen(
+            process = subprocess.Popen(
                 EntryPoint.ACTOR.command(name, str(os.getpid())),
                 stdin=lifeline,
                 stdout=reporting,
                 creationflags=NO_WINDOW,
             )
             ours.pop_all()
-        self.pid = self._process.pid
-        self._reader = ReportReader()
-        self._released = False
+        super().__init__(process, our_lifeline)
         self._telling = threading.Lock()
         self._telling.acquire()  # the thread has it first
         work = (msgspec.json.encode(spec) + b"\n", output, passing)
@@ -67,45 +63,17 @@ class PortableChild:
     def fileno(self) -> int:
         return self._reports.fileno()
 
-    def reports(self) -> list[Ready | Alive] | None:
-        """The child's reports since the last call; ``None`` if it ends, or has ended.
-
-        :raises ReportError: something is not a report.
-        """
-        try:
-            data = self._reports.recv(_CHUNK)
-        except BlockingIOError:
-            return []
-        return self._reader.read(data)
-
-    def release(self, last_words: str = "") -> None:
-        """Tells the child to leave, by closing its lifeline.
-
-        :param last_words: why it ends for good. A broker that is killed leaves no such words.
-        """
-        if self._released:
-            return
-        self._released = True
-        with self._telling:
-            try:
-                os.write(self._lifeline, last_words.encode()[:MAX_TEXT])
-            except OSError:
-                _logger.debug("actor process %d had already left", self.pid)
-            finally:
-                os.close(self._lifeline)
-
-    def kill(self) -> None:
-        self._process.kill()
-
-    def poll(self) -> int | None:
-        """The exit code, ``None`` while the child runs."""
-        return self._process.poll()
-
     def close(self) -> None:
-        """Closes what is open for a child that has ended."""
         self.release()
         # A child of the child may have its standard output still: the thread does not wait for it.
         self._reports.close()
+
+    def _receive(self) -> bytes:
+        return self._reports.recv(_CHUNK)
+
+    def _leave(self, last_words: str) -> None:
+        with self._telling:
+            super()._leave(last_words)
 
     def _serve(self, specification: bytes, output: int, passing: socket.socket) -> None:
         """[thread] Passes on the specification, then all reports."""
