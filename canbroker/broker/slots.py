@@ -27,10 +27,7 @@ class SchedulerSlot(ActorSlot):
 
     def status(self) -> SchedulerStatus:
         return SchedulerStatus(
-            phase=self.phase.value,
-            reason=self.reason,
-            pid=self.child.pid if self.child else None,
-            restarts=self.restarts,
+            **self.condition(),
             control=str(self.address),
         )
 
@@ -51,10 +48,7 @@ class GatewaySlot(ActorSlot):
     def status(self) -> GatewayStatus:
         says = self.report if self.phase is Phase.RUNNING else {}
         return GatewayStatus(
-            phase=self.phase.value,
-            reason=self.reason,
-            pid=self.child.pid if self.child else None,
-            restarts=self.restarts,
+            **self.condition(),
             **{"listen": str(self._listen), **says},
         )
 
@@ -79,10 +73,7 @@ class WebSlot(ActorSlot):
     def status(self) -> WebStatus:
         says = self.report if self.phase is Phase.RUNNING else {}
         return WebStatus(
-            phase=self.phase.value,
-            reason=self.reason,
-            pid=self.child.pid if self.child else None,
-            restarts=self.restarts,
+            **self.condition(),
             listen=self._options.listen or "",
             **says,
         )

@@ -10,7 +10,7 @@ import enum
 import logging
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Any, Final, TypedDict
 
 from canbroker.actors.kinds import Demand, Kind
 from canbroker.actors.specs import ActorSpec, Alive, Ready
@@ -62,6 +62,15 @@ class Phase(enum.Enum):
     FAILED = "failed"
 
 
+class Condition(TypedDict):
+    """How an actor is, as every status has it."""
+
+    phase: str
+    reason: str
+    pid: int | None
+    restarts: int
+
+
 class ActorSlot(ABC):
     """One actor and its process. Used by the broker's one thread.
 
@@ -109,6 +118,14 @@ class ActorSlot(ABC):
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.name} {self.phase.value}>"
+
+    def condition(self) -> Condition:
+        return Condition(
+            phase=self.phase.value,
+            reason=self.reason,
+            pid=self.child.pid if self.child else None,
+            restarts=self.restarts,
+        )
 
     @property
     def wanted(self) -> bool:
