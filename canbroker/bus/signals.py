@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 from canbroker.bus.capture import Capture
 from canbroker.bus.databases import channel_decoder
@@ -16,12 +15,13 @@ from canbroker.bus.signal_feed import SignalBus, SignalFeed
 from canbroker.errors import CanInitializationError
 from canbroker.signals import check_installed, load_databases
 from canbroker.signals.selection import Selection
+from canbroker.system.closing import Closing
 
 if TYPE_CHECKING:
     from canbroker.signals.decoder import Decoder
 
 
-class Signals(Uncopyable):
+class Signals(Uncopyable, Closing):
     """The signals of a channel. Any thread, and any task of an event loop.
 
     It receives by a bus of its own, with filters for the messages of its signals: other messages do
@@ -103,17 +103,6 @@ class Signals(Uncopyable):
     def close(self) -> None:
         """Closes its bus. Idempotent."""
         self._feed.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
 
 
 def _decoder(bus: SignalBus, database: Any) -> Decoder:

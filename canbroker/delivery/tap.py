@@ -12,14 +12,14 @@ from __future__ import annotations
 import logging
 from collections import deque
 from collections.abc import Iterator, Sequence
-from types import TracebackType
-from typing import Final, NamedTuple, Protocol, Self, TypeAlias
+from typing import Final, NamedTuple, Protocol, TypeAlias
 
 from canbroker.delivery.merging import Disorder, Merger
 from canbroker.delivery.order import Loss, Order, Place
 from canbroker.errors import CanOperationError
 from canbroker.model.frame import EchoFrame
 from canbroker.system import clock
+from canbroker.system.closing import Closing
 from canbroker.system.throttle import Throttle
 from canbroker.system.wake import Wake
 from canbroker.transport.sockets import Socket
@@ -246,7 +246,7 @@ class Feed:
         events.append(Ended(self.channel, self._ending or reason))
 
 
-class Tap:
+class Tap(Closing):
     """The events of several channels as one stream. One thread; :meth:`stop` from any.
 
     The events of each channel are in their order. Those of several channels are in one order of
@@ -310,17 +310,6 @@ class Tap:
         """Ends the stream. The sources stay open; their owner closes them."""
         self._stopping = True
         self._wake.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def _read(self, now_ns: int) -> None:
         for index, feed in enumerate(self._feeds):

@@ -18,11 +18,11 @@ import socket
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack, suppress
-from types import TracebackType
-from typing import Final, Self
+from typing import Final
 
 from canbroker.errors import CanInitializationError
 from canbroker.model.key import KEY_BYTES, PublicKey
+from canbroker.system.closing import Closing
 
 _ASKED: Final = b"canbroker: your key? 1\n"
 _ANSWERED: Final = b"canbroker: my key. 1\n"
@@ -58,7 +58,7 @@ def key_in(reply: bytes, nonce: bytes) -> PublicKey | None:
         return None
 
 
-class KeyOffer:
+class KeyOffer(Closing):
     """Answers questions for a broker's key, when :meth:`answer` is called. One thread."""
 
     def __init__(self, host: str, port: int, key: PublicKey) -> None:
@@ -74,17 +74,6 @@ class KeyOffer:
                 f"cannot tell clients the broker's key at UDP port {port} of {host}: "
                 f"{error.strerror}"
             ) from error
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def fileno(self) -> int:
         """Readable when there may be questions."""

@@ -8,8 +8,7 @@ from collections import Counter, OrderedDict
 from collections.abc import Mapping, Sequence
 from datetime import UTC, date, datetime
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Final, Literal, NamedTuple, Self
+from typing import Any, Final, Literal, NamedTuple
 
 from cantools.database import Message
 
@@ -19,6 +18,7 @@ from canbroker.logs.signal_tables import Column, CsvTable, ParquetTable, Table
 from canbroker.model.frame import ERROR, REMOTE, Frame
 from canbroker.signals.decoder import UNDECODABLE, Decoder
 from canbroker.system import clock
+from canbroker.system.closing import Closing
 
 #: Each has a file open, of which a process may have 1,024.
 _OPEN_TABLES: Final = 128
@@ -68,7 +68,7 @@ class _Key(NamedTuple):
     day: int  # since 1970
 
 
-class Lake:
+class Lake(Closing):
     """A directory with a file for each channel, message and day. One thread."""
 
     def __init__(
@@ -139,17 +139,6 @@ class Lake:
                 fault = error
         if fault is not None:
             raise fault
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def _decoded(self, message: Message, frame: Frame) -> Mapping[str, Any] | None:
         """The signals' values, or ``None``, counted, if the data is not that of the message."""

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 from canbroker.logs.files import Sink, Source, unreadable
 from canbroker.logs.losses import Holds, Losses
 from canbroker.logs.records import Record, Skipped, SkippedParts, gathered
+from canbroker.system.closing import Closing
 
 
-class Reader(ABC):
+class Reader(Closing):
     """Reads a file as a stream; memory is bounded, however long the file is. One thread."""
 
     def __init__(self, name: str) -> None:
@@ -54,17 +53,6 @@ class Reader(ABC):
     @abstractmethod
     def close(self) -> None:
         """Closes the file; can be called again."""
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
 
 
 class SourceReader(Reader):
@@ -107,7 +95,7 @@ class RecordReader(SourceReader):
         """Yields valid records; says in :attr:`end` why it stops early."""
 
 
-class Writer(ABC):
+class Writer(Closing):
     """Writes a file as a stream. One thread.
 
     Faults of the file system are :class:`OSError`. After one, the writer can only be closed.
@@ -150,17 +138,6 @@ class Writer(ABC):
 
         :raises OSError: it could not be completed; it is closed all the same.
         """
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
 
 
 class SinkWriter(Writer):

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Iterator
 from pathlib import Path
-from types import TracebackType
-from typing import BinaryIO, Final, Self, cast
+from typing import BinaryIO, Final, cast
 
 from canbroker.errors import CanInitializationError
 from canbroker.logs.files import Source
@@ -14,12 +13,13 @@ from canbroker.logs.formats import FORMATS, open_reader
 from canbroker.logs.reader import LogReader
 from canbroker.logs.records import Record
 from canbroker.logs.streams import Reader
+from canbroker.system.closing import Closing
 
 #: An error names at most this many channels.
 _MAX_NAMES: Final = 32
 
 
-class Log(ABC):
+class Log(Closing):
     """A log that is read as a stream, and again if it is ``seekable``. One thread."""
 
     name: str
@@ -68,17 +68,6 @@ class Log(ABC):
             if channels <= seen.keys():
                 break
         return channels - seen.keys(), list(seen)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
 
 
 class CandumpLog(Log):

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
-from types import TracebackType
-from typing import Final, Self
+from typing import Final
 
 from canbroker.bus.tapping import Tappable, TappedBus
 from canbroker.delivery.tap import Event, Tap
 from canbroker.system import clock
+from canbroker.system.closing import Closing
 from canbroker.view.channel import ChannelView
 
 #: Frames are read at most this often. A display looks less often, and reading many costs less than
@@ -20,7 +20,7 @@ _PACE_S: Final = 0.03
 _LOOK_S: Final = 0.25
 
 
-class Follower:
+class Follower(Closing):
     """Reads a bus until it is closed. The bus belongs to this object, and may not be received from.
 
     ``view`` is read, and its table ticked, with ``lock`` held.
@@ -46,17 +46,6 @@ class Follower:
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._run, name=f"follow {name}", daemon=True)
         self._thread.start()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
 
     @property
     def channel(self) -> str:
