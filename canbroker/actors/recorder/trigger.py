@@ -122,6 +122,8 @@ def _comparison(signal: _Signal, database: str) -> Condition:
     if not database:
         raise CanInitializationError(f"the trigger names signal {signal.name!r}: give a database")
     decoder = load_databases([database])
+    from canbroker.signals.decoder import UNDECODABLE  # noqa: PLC0415 - of an extra
+
     messages = [message for message in decoder.messages if _has(message, signal)]
     if not messages:
         name = f"{signal.message}.{signal.name}" if signal.message else signal.name
@@ -136,7 +138,7 @@ def _comparison(signal: _Signal, database: str) -> Condition:
             return False
         try:
             values = message.decode(bytes(frame.data), decode_choices=False, allow_truncated=True)
-        except (ValueError, LookupError):  # data that the database does not describe
+        except UNDECODABLE:  # the database does not describe such data
             return False
         return signal.name in values and compare(values[signal.name], limit)
 
