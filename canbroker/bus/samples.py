@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import NamedTuple, TypeAlias
 
 from canbroker.signals.selection import Key
+from canbroker.signals.values import text_of
 
 #: What to wait for: a number, the label of an enumeration, or a function of the number.
 Condition: TypeAlias = "Callable[[int | float], object] | int | float | str"
@@ -29,9 +30,7 @@ class Sample(NamedTuple):
     arbitration_id: int
 
     def __str__(self) -> str:
-        if self.label is not None:
-            return self.label
-        return f"{self.value} {self.unit}" if self.unit else str(self.value)
+        return text_of(self.value, self.label, self.unit)
 
 
 def fulfils(sample: Sample, condition: Condition) -> bool:

@@ -175,10 +175,7 @@ class SignalFeed:
         self.receive_ready()
         with self.receiving(inbox, first):
             while (sample := inbox.take(condition)) is None:
-                left = clock.remaining_ns(deadline)
-                if left == 0:
-                    raise self._too_late(key, timeout)
-                self._pause(_LOOK_NS if left is None else min(_LOOK_NS, left))
+                self._pause(self._look_ns(deadline, key, timeout))
                 self.receive_ready()
         return sample
 
@@ -195,10 +192,7 @@ class SignalFeed:
         self.receive_ready()
         with self.receiving(inbox, first):
             while (sample := inbox.take(condition)) is None:
-                left = clock.remaining_ns(deadline)
-                if left == 0:
-                    raise self._too_late(key, timeout)
-                wait_ns = _LOOK_NS if left is None else min(_LOOK_NS, left)
+                wait_ns = self._look_ns(deadline, key, timeout)
                 await readable(loop, self._bus.fileno(), wait_ns / clock.SECOND)
                 self.receive_ready()
         return sample
@@ -208,6 +202,16 @@ class SignalFeed:
         if isinstance(condition, str):
             self.selection.check_label(key, condition)
         return key
+
+    def _look_ns(self, deadline: int | None, key: Key, timeout: float | None) -> int:
+        """How long to wait before the next look.
+
+        :raises CanTimeoutError: ``deadline`` is over.
+        """
+        left = clock.remaining_ns(deadline)
+        if left == 0:
+            raise self._too_late(key, timeout)
+        return _LOOK_NS if left is None else min(_LOOK_NS, left)
 
     def _too_late(self, key: Key, timeout: float | None) -> CanTimeoutError:
         sample = self.latest.get(key)

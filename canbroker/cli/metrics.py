@@ -9,7 +9,7 @@ import click
 
 from canbroker.cli.common import broker_option
 from canbroker.errors import CanError
-from canbroker.logs.formats import Needs
+from canbroker.system.extras import Needs
 from canbroker.view.running import RunningBroker
 from canbroker.view.tasks import running_tasks
 from canbroker.wire.status import BrokerStatus

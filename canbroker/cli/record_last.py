@@ -88,8 +88,7 @@ def save_recent(
             output.write_text(LogLines().text(recent), encoding="utf-8")
         else:
             with open_writer(output) as writer:
-                keeps = format_.holds.origin
-                write_frames(writer, recent.channel, recent.frames, advance, keeps_origin=keeps)
+                write_frames(writer, recent.channel, recent.frames, advance)
             if writer.losses:
                 account.append(f"not in {output}, as its format cannot: {writer.losses}")
     except OSError as error:

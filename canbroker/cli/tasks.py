@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from canbroker.cli.tables import alarm, cell, table
+from canbroker.model.frame import identifier_text
 from canbroker.system import clock
 from canbroker.wire.status import BrokerStatus
 from canbroker.wire.tasks import TaskStatus
@@ -26,11 +27,10 @@ def tasks_table(status: BrokerStatus, tasks: Sequence[TaskStatus]) -> Table:
     numbers = ("id", "period", "sent", "skipped", "failed", "late p50", "p99", "max")
     made = table("tasks", "channel", "pid", *numbers, "by", right=(*numbers, "pid"))
     for task in tasks:
-        width = 8 if task.extended else 3
         made.add_row(
             cell(task.channel),
             programs.get(task.client_id, "?"),
-            f"{task.arbitration_id:0{width}X}"
+            identifier_text(task.arbitration_id, task.extended)
             + (f" x{task.messages}" if task.messages > 1 else ""),
             _milliseconds(task.period_ns),
             f"{task.sent:,}",

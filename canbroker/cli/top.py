@@ -17,9 +17,9 @@ from canbroker.cli.top_rows import Display, heading, headline, load_line, plain_
 from canbroker.cli.top_session import Session
 from canbroker.client import Bus
 from canbroker.errors import CanError, CanInitializationError, CanOperationError
-from canbroker.logs.formats import Needs
 from canbroker.model.wording import printable
 from canbroker.system import clock
+from canbroker.system.extras import Needs
 from canbroker.view.follower import Follower
 
 if TYPE_CHECKING:

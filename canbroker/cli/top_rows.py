@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Final, NamedTuple
 
-from canbroker.model.frame import ERROR, EXTENDED, EchoFrame
+from canbroker.model.frame import ERROR, EXTENDED, EchoFrame, identifier_text
 from canbroker.model.wording import printable
 from canbroker.system import clock
 from canbroker.view.channel import ChannelView, Sample
@@ -57,8 +57,7 @@ class Shown(NamedTuple):
     @property
     def identifier(self) -> str:
         """Three or eight hexadecimal digits."""
-        width = 8 if self.frame.flags & (EXTENDED | ERROR) else 3
-        return f"{self.frame.arbitration_id:0{width}X}"
+        return identifier_text(self.frame.arbitration_id, self.frame.flags & (EXTENDED | ERROR))
 
 
 def _identifier_key(row: Shown) -> tuple[int, int]:

@@ -19,7 +19,7 @@ from canbroker.cli.top_rows import Shown
 from canbroker.client import Bus
 from canbroker.errors import CanError
 from canbroker.logs.candump import parse_frame
-from canbroker.model.frame import EchoFrame, Frame
+from canbroker.model.frame import EchoFrame, Frame, identifier_text
 from canbroker.model.wording import printable
 from canbroker.system import clock
 from canbroker.view.follower import Follower
@@ -156,7 +156,7 @@ def _task_line(task: TaskStatus) -> str:
         "" if task.late_p99_ns is None else f"  late {task.late_p99_ns / clock.MILLISECOND:.2f} ms"
     )
     return (
-        f"task {task.arbitration_id:0{8 if task.extended else 3}X}  "
+        f"task {identifier_text(task.arbitration_id, task.extended)}  "
         f"every {task.period_ns / clock.MILLISECOND:g} ms  sent {task.sent:,}  "
         f"skipped {task.skipped:,}  failed {task.failed:,}{late}  {task.mode}"
     )

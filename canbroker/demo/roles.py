@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import msgspec
 
-from canbroker.model.frame import EXTENDED, Frame
+from canbroker.model.frame import EXTENDED, Frame, identifier_text
 
 
 class CanFilter(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -45,7 +45,7 @@ def cast(frames: Sequence[Frame]) -> list[Role]:
         ),
         Role(
             name="single",
-            wording=f"only {identifier:0{8 if extended else 3}X}",
+            wording=f"only {identifier_text(identifier, extended)}",
             can_filters=(CanFilter(identifier, mask, extended),),
         ),
         Role(

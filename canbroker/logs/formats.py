@@ -3,34 +3,16 @@
 from __future__ import annotations
 
 import importlib
-import importlib.util
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 from canbroker.errors import CanInitializationError
 from canbroker.logs.losses import Holds
 from canbroker.logs.streams import Reader, Writer
 from canbroker.system import clock
-
-
-class Needs(NamedTuple):
-    """A package that has to be installed, and the extra of canbroker that does it."""
-
-    package: str
-    extra: str
-
-    @property
-    def is_there(self) -> bool:
-        return importlib.util.find_spec(self.package) is not None
-
-    def check(self, what: str) -> None:
-        """:raises CanInitializationError: it is not installed; ``what`` needs it."""
-        if not self.is_there:
-            raise CanInitializationError(
-                f"{what} needs the package {self.package}: pip install 'canbroker[{self.extra}]'"
-            )
+from canbroker.system.extras import Needs
 
 
 @dataclass(frozen=True)
@@ -51,6 +33,10 @@ class Format:
     needs: Needs | None = None
     gzip: bool = False
     survives: bool = True
+
+    @property
+    def is_installed(self) -> bool:
+        return self.needs is None or self.needs.is_there
 
     def check_installed(self) -> None:
         """:raises CanInitializationError: a package is missing; names the extra that has it."""

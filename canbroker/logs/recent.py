@@ -14,15 +14,13 @@ def write_frames(
     channel: str,
     frames: Sequence[EchoFrame],
     advance: Callable[[int], object] = lambda _: None,
-    *,
-    keeps_origin: bool,
 ) -> None:
-    """Adds the frames to a file.
+    """Adds the frames to a file; with the clients that sent them, if its format has a place for it.
 
-    :param keeps_origin: whether the file's format has a place for the client that sent a frame.
     :param advance: is told the number of frames that were written, again and again.
     :raises OSError: the file system is at fault.
     """
+    keeps_origin = writer.holds.origin
     for begin in range(0, len(frames), AT_ONCE):
         part = frames[begin : begin + AT_ONCE]
         writer.write(

@@ -102,6 +102,7 @@ class Writer(Closing):
     """
 
     def __init__(self, holds: Holds, metadata: Mapping[str, str] | None = None) -> None:
+        self.holds = holds
         self.losses = Losses(holds)
         #: What the file says about itself, if its format can; some formats take it at the end.
         self.metadata: dict[str, str] = dict(metadata or {})

@@ -103,9 +103,14 @@ def frame_fault(arbitration_id: int, flags: int, data: bytes | int) -> str | Non
     return None
 
 
+def identifier_text(arbitration_id: int, is_long: object) -> str:
+    """As candump writes it: 8 hex digits of an extended frame (``is_long``), else 3."""
+    return f"{arbitration_id:0{8 if is_long else 3}X}"
+
+
 def describe(frame: Frame) -> str:
     """The frame in candump's notation, for errors and logs."""
-    identifier = f"{frame.arbitration_id:0{8 if frame.flags & EXTENDED else 3}X}"
+    identifier = identifier_text(frame.arbitration_id, frame.flags & EXTENDED)
     if isinstance(frame.data, int):
         return f"{identifier}#R{frame.data or ''}"
     if frame.flags & FD:

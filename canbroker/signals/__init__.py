@@ -5,12 +5,11 @@ Importing this does not import cantools, which is an extra.
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from canbroker.errors import CanInitializationError
+from canbroker.system.extras import Needs
 
 if TYPE_CHECKING:
     from canbroker.signals.decoder import Decoder
@@ -18,10 +17,7 @@ if TYPE_CHECKING:
 
 def check_installed(what: str) -> None:
     """:raises CanInitializationError: cantools is not installed; ``what`` needs it."""
-    if importlib.util.find_spec("cantools") is None:
-        raise CanInitializationError(
-            f"{what} needs the package cantools: pip install 'canbroker[signals]'"
-        )
+    Needs("cantools", "signals").check(what)
 
 
 def load_databases(paths: Iterable[Path | str]) -> Decoder:

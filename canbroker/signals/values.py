@@ -33,9 +33,14 @@ class SignalValue(NamedTuple):
     unit: str = ""
 
     def __str__(self) -> str:
-        if self.label is not None:
-            return self.label
-        return f"{self.value} {self.unit}" if self.unit else str(self.value)
+        return text_of(self.value, self.label, self.unit)
+
+
+def text_of(value: float, label: str | None, unit: str) -> str:
+    """A value for people: its label, if it has one, else the number and its unit."""
+    if label is not None:
+        return label
+    return f"{value} {unit}" if unit else str(value)
 
 
 class Decoded(NamedTuple):

@@ -15,7 +15,7 @@ from urllib.parse import unquote
 from msgspec.structs import replace
 
 from canbroker.keys.authorized import Grant, Role
-from canbroker.model.frame import ERROR, EXTENDED
+from canbroker.model.frame import ERROR, EXTENDED, identifier_text
 from canbroker.model.key import PublicKey
 from canbroker.transport.place import stem_of
 from canbroker.wire import WireError, control, topics
@@ -133,7 +133,7 @@ def check_frames(user: User, frames: Iterable[Identified]) -> None:
         if flags & ERROR and grant.transmit is not None:
             raise DeniedError("transmit", f"{grant.name!r} may not transmit error frames")
         if not grant.may_transmit(identifier, extended):
-            text = f"{identifier:0{8 if extended else 3}X}"
+            text = identifier_text(identifier, extended)
             raise DeniedError("transmit", f"{grant.name!r} may not transmit {text}", identifier)
 
 

@@ -34,8 +34,8 @@ ROLE: Final = "canbroker.role"
 
 _READING: Final = frozenset({"GET", "HEAD"})
 
-#: Code of the end of a socket (RFC 6455).
-_POLICY: Final = 1008
+#: Code of the end of a socket that has broken a rule (RFC 6455).
+POLICY: Final = 1008
 
 _METRICS: Final = "/metrics"
 
@@ -223,7 +223,7 @@ def _until(end: asyncio.Event, receive: Receive) -> Receive:
             await asyncio.wait((receiving, ending), return_when=asyncio.FIRST_COMPLETED)
             if receiving.done():
                 return receiving.result()
-            return {"type": "websocket.disconnect", "code": _POLICY}
+            return {"type": "websocket.disconnect", "code": POLICY}
         finally:
             receiving.cancel()
             ending.cancel()

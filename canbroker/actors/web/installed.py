@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import importlib.util
 from typing import Final
 
-from canbroker.errors import CanInitializationError
+from canbroker.system.extras import Needs
 
 _PACKAGES: Final = ("starlette", "uvicorn", "websockets", "prometheus_client")
 
@@ -13,7 +12,4 @@ _PACKAGES: Final = ("starlette", "uvicorn", "websockets", "prometheus_client")
 def check_installed() -> None:
     """:raises CanInitializationError: a package is missing; names the extra that has it."""
     for package in _PACKAGES:
-        if importlib.util.find_spec(package) is None:
-            raise CanInitializationError(
-                f"the web page needs the package {package}: pip install 'canbroker[web]'"
-            )
+        Needs(package, "web").check("the web page")

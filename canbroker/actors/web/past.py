@@ -62,11 +62,7 @@ def frames_before(
 
 def installed_formats() -> list[tuple[str, str]]:
     """Name and title of each format that can be written here."""
-    return [
-        (each.name, each.title)
-        for each in FORMATS.values()
-        if each.needs is None or each.needs.is_there
-    ]
+    return [(each.name, each.title) for each in FORMATS.values() if each.is_installed]
 
 
 class RecordFile:
@@ -79,12 +75,11 @@ class RecordFile:
         :raises OSError: the file cannot be written.
         """
         form = FORMATS[kind]
-        self._directory = Path(tempfile.mkdtemp(prefix="canbroker-web-"))
-        self.path = self._directory / f"record{form.suffixes[0]}"
+        self._directory = tempfile.TemporaryDirectory(prefix="canbroker-web-")
+        self.path = Path(self._directory.name) / f"record{form.suffixes[0]}"
         try:
             with open_writer(self.path, kind) as writer:
-                keeps = form.holds.origin
-                write_frames(writer, recent.channel, recent.frames, keeps_origin=keeps)
+                write_frames(writer, recent.channel, recent.frames)
             self.losses = str(writer.losses) if writer.losses else ""
         except BaseException:
             self.remove()
@@ -92,6 +87,4 @@ class RecordFile:
 
     def remove(self) -> None:
         """Removes file and directory; also what a writer has left beside it."""
-        for path in self._directory.iterdir():
-            path.unlink(missing_ok=True)
-        self._directory.rmdir()
+        self._directory.cleanup()

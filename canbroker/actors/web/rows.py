@@ -5,17 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any, Final
 
-from canbroker.model.frame import ERROR, EXTENDED, FD, REMOTE, Frame
+from canbroker.model.frame import ERROR, EXTENDED, FD, REMOTE, Frame, identifier_text
 from canbroker.system import clock
 from canbroker.view.table import Row
 
 #: The flags of a frame that the page is told; it has the same numbers.
 _TOLD: Final = EXTENDED | REMOTE | ERROR | FD
 
-
-def identifier(arbitration_id: int, flags: int) -> str:
-    """As candump writes it: 3 digits, or 8."""
-    return f"{arbitration_id:0{8 if flags & (EXTENDED | ERROR) else 3}X}"
+#: Those whose identifiers have eight digits.
+_LONG: Final = EXTENDED | ERROR
 
 
 def told_data(data: bytes | int) -> str | int:
@@ -30,7 +28,7 @@ def told_row(row: Row) -> list[Any]:
     flags = last.flags & _TOLD
     return [
         row.key,
-        identifier(last.arbitration_id, flags),
+        identifier_text(last.arbitration_id, flags & _LONG),
         flags,
         int(row.is_sent),
         told_data(last.data),
@@ -51,7 +49,7 @@ def told_frames(frames: Iterable[Frame]) -> list[list[Any]]:
     return [
         [
             str(frame.timestamp_ns),
-            identifier(frame.arbitration_id, frame.flags),
+            identifier_text(frame.arbitration_id, frame.flags & _LONG),
             frame.flags & _TOLD,
             int(getattr(frame, "origin", None) is not None),
             told_data(frame.data),

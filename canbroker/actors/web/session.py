@@ -12,6 +12,7 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from canbroker.actors.web import requests
 from canbroker.actors.web.decoders import NO_SIGNALS, Signals
+from canbroker.actors.web.guard import POLICY
 from canbroker.actors.web.rows import told_frames, told_row
 from canbroker.actors.web.watching import Watched
 from canbroker.model.filters import EVERYTHING, FilterSet
@@ -25,9 +26,8 @@ _PER_SECOND: Final = 20
 #: Frames of a live trace in one tick: nobody reads more.
 _TRACED: Final = 40
 
-#: Codes of the end of a socket (RFC 6455).
+#: Code of the end of a socket that sends other than text (RFC 6455).
 _UNSUPPORTED: Final = 1003
-_POLICY: Final = 1008
 
 
 class Source(Protocol):
@@ -110,12 +110,12 @@ class Session:
                 await self._refuse(_UNSUPPORTED, "a page sends text")
                 return
             if not self._is_slow_enough():
-                await self._refuse(_POLICY, f"more than {_PER_SECOND} requests a second")
+                await self._refuse(POLICY, f"more than {_PER_SECOND} requests a second")
                 return
             try:
                 await self._serve(requests.parse(text))
             except ValueError as error:
-                await self._refuse(_POLICY, str(error))
+                await self._refuse(POLICY, str(error))
                 return
 
     async def _refuse(self, code: int, why: str) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from numbers import Real
 from typing import Any, Final
 
-from canbroker.model.frame import Frame
+from canbroker.model.frame import Frame, identifier_text
 from canbroker.model.message import Message, to_frame
 from canbroker.model.plain_numbers import plain
 from canbroker.model.protection import E2E, Checksum, Counter, Crc8, protection
@@ -183,6 +183,4 @@ def _duration_ns_of(duration: float | None) -> int | None:
 
 
 def _identifier(message: Message) -> str:
-    """As candump writes it: 3 digits, or 8 for an extended one."""
-    width = 8 if message.is_extended_id else 3
-    return f"{message.arbitration_id:0{width}X}"
+    return identifier_text(message.arbitration_id, message.is_extended_id)
