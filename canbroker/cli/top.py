@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from contextlib import ExitStack
@@ -93,9 +94,17 @@ def top(
         else:
             from canbroker.cli.top_screen import TopApp  # noqa: PLC0415 - of an extra
 
+            _forget_inherited_size()
             app = TopApp(session)
             app.run()
             click.get_current_context().exit(app.return_code or 0)
+
+
+def _forget_inherited_size() -> None:
+    """Removes the size of a terminal from the environment, where Python looks first. Programs with
+    GNU Readline leave it there (Python's prompt, gdb), and it does not change with the terminal."""
+    for name in ("COLUMNS", "LINES"):
+        os.environ.pop(name, None)
 
 
 def _given_decoder(databases: tuple[Path, ...]) -> Decoder | None:

@@ -28,14 +28,17 @@ DEADLINE_S: Final = 30.0
 
 
 class Terminal:
-    """A terminal of 80 x 24 with a shell; ``tmux`` of its own, with nobody's configuration."""
+    """A terminal of 80 x 24 with a shell; ``tmux`` of its own, with nobody's configuration.
+
+    The shell exports its size, as shells do that were started by a program with GNU Readline.
+    """
 
     def __init__(self, directory: Path) -> None:
         self._socket = str(directory / "tmux")
         self._is_closed = False
         self._tmux(
             "-f", "/dev/null", "new-session", "-d", "-x", "80", "-y", "24",
-            "env PS1='$ ' bash --norc --noprofile",
+            "env PS1='$ ' COLUMNS=80 LINES=24 bash --norc --noprofile",
         )  # fmt: skip
         wait_until(lambda: "$" in self.text(), "there is a shell", DEADLINE_S)
 
