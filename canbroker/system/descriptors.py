@@ -24,6 +24,9 @@ _WINDOWS_FILES: Final = 8_192
 _SELECTABLE: Final = 1_024
 _SELECTED_AT_ONCE: Final = 512
 
+#: Has :class:`socket.socket` ask the system for the family and the type of a descriptor.
+_FOUND_OUT: Final = -1
+
 #: With fewer nothing works.
 _FEWEST: Final = 8
 
@@ -65,6 +68,11 @@ def duplicated_socket(descriptor: int) -> socket.socket | None:
 
     ``None`` if it is not a socket any more, or no descriptors are left. It may be another socket.
     """
+    if sys.platform == "win32":  # os.dup() there is for files alone
+        try:
+            return socket.fromfd(descriptor, _FOUND_OUT, _FOUND_OUT)
+        except OSError:
+            return None
     try:
         duplicate = os.dup(descriptor)
     except OSError:

@@ -159,7 +159,8 @@ class ControlClient:
     ) -> _T:
         """The peer's answer.
 
-        :raises NoAnswerError: there is none by ``deadline`` (monotonic ns).
+        :raises NoAnswerError: there is none by ``deadline`` (monotonic ns). A peer that does not
+            have the request yet does not get it.
         :raises CanError: the answer is an error, of the class that its code stands for;
             :class:`CanOperationError` if it does not follow the protocol.
         """
@@ -168,6 +169,7 @@ class ControlClient:
         except (ControlError, WireError) as error:
             raise documented(error, self._peer.name) from error
         if answer is None:
+            self._link.forget()
             raise NoAnswerError(f"{self._peer.name} does not answer")
         return answer
 

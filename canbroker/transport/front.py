@@ -17,6 +17,7 @@ from canbroker.system.descriptors import duplicated_socket, share
 from canbroker.transport import curve
 from canbroker.transport.address import TcpAddress
 from canbroker.transport.monitor import close_monitor, events_of, open_monitor
+from canbroker.transport.shared import endpoint_of
 from canbroker.transport.sockets import Socket
 from canbroker.transport.zap import Admit, Authenticator
 from canbroker.wire import MAX_MESSAGE_BYTES
@@ -91,7 +92,7 @@ class Front:
             self._end()
             why = "the port is taken" if error.errno == zmq.EADDRINUSE else str(error)
             raise CanInitializationError(f"cannot listen on {address.endpoint}: {why}") from error
-        bound = cast("bytes", self.socket.getsockopt(zmq.LAST_ENDPOINT)).rstrip(b"\0").decode()
+        bound = endpoint_of(self.socket)
         port = int(bound.rpartition(":")[2])
         self.address = TcpAddress(address.host, port, encrypted=address.encrypted)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from typing import Final
 
 import zmq
@@ -11,6 +12,7 @@ from canbroker.system.throttle import Throttle
 from canbroker.transport.address import Address, IpcAddress, TcpAddress
 from canbroker.transport.guard import Guard
 from canbroker.transport.listening import listening
+from canbroker.transport.shared import endpoint_of
 from canbroker.transport.sockets import REQUEST_HIGH_WATER, Context, Socket, readable
 from canbroker.transport.waiter import Descriptor, Waiter
 
@@ -30,6 +32,9 @@ class Link:
 
     def __init__(self, context: Context, endpoint: Address, name: str = "") -> None:
         """``name``: as of :meth:`Context.requester`."""
+        self._context = context
+        self._endpoint = endpoint
+        self._has_disconnected = False
         self.socket: Socket = self._opened(context, endpoint, name)
         # Requests that are not delivered when the client ends must not be delivered later.
         self.socket.setsockopt(zmq.LINGER, 0)
@@ -37,6 +42,9 @@ class Link:
 
     def send(self, request: bytes) -> bool:
         """Queues a request; ``False`` if the queue is full."""
+        if self._has_disconnected:
+            self._context.connected(self.socket, self._endpoint)
+            self._has_disconnected = False
         try:
             self.socket.send(request, zmq.NOBLOCK)
         except zmq.Again:
@@ -56,6 +64,19 @@ class Link:
                 waiter.add(wake)
             self._waits = wake, waiter
         self._waits[1].wait(timeout_ns)
+
+    def forget(self) -> None:
+        """Forgets the requests that are still queued: a peer that starts later would get them.
+
+        A signal handler may raise between any two steps. Then the next request connects anew, which
+        does nothing if the connection is there.
+        """
+        self._has_disconnected = True
+        try:
+            self.socket.disconnect(endpoint_of(self.socket))
+        except zmq.ZMQError as error:
+            if error.errno not in {errno.ENOENT, errno.EINVAL}:  # it was not connected
+                raise
 
     def close(self) -> None:
         self.socket.close()

@@ -36,7 +36,7 @@ from canbroker.system.endpoint_files import (
     write_private,
 )
 from canbroker.transport import curve
-from canbroker.transport.shared import QuietSocket, shared
+from canbroker.transport.shared import QuietSocket, endpoint_of, shared
 from canbroker.transport.zap import Authenticator
 
 _ANY_PORT: Final = "tcp://127.0.0.1:*"
@@ -161,7 +161,7 @@ def bind(socket: QuietSocket, path: Path, key: FabricKey) -> str:
             break
     else:
         socket.bind(_ANY_PORT)
-    endpoint = cast("bytes", socket.getsockopt(zmq.LAST_ENDPOINT)).rstrip(b"\0").decode()
+    endpoint = endpoint_of(socket)
     publish(path, endpoint)
     former.unlink(missing_ok=True)
     return endpoint

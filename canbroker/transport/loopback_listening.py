@@ -6,7 +6,7 @@ import logging
 import socket as sockets
 from collections.abc import Container
 from contextlib import suppress
-from typing import Final, cast
+from typing import Final
 
 import zmq
 
@@ -19,6 +19,7 @@ from canbroker.transport import loopback
 from canbroker.transport.address import IpcAddress
 from canbroker.transport.listening import LOOK_NS
 from canbroker.transport.monitor import close_monitor, events_of, open_monitor
+from canbroker.transport.shared import endpoint_of
 from canbroker.transport.sockets import Socket
 
 _EVENTS: Final = zmq.EVENT_ACCEPTED | zmq.EVENT_DISCONNECTED
@@ -41,7 +42,7 @@ class LoopbackListening:
         self.at_most = share()
         self._socket = socket
         self._path = endpoint.path
-        self._bound = cast("bytes", socket.getsockopt(zmq.LAST_ENDPOINT)).rstrip(b"\0").decode()
+        self._bound = endpoint_of(socket)
         self._connections: set[int] = set()  # descriptors
         self._noted = Throttle(_logger, 10.0)
         self._look_at = 0

@@ -10,6 +10,7 @@ from typing import Final, NamedTuple
 
 from canbroker.errors import CanInitializationError
 from canbroker.system.endpoints import listener
+from canbroker.system.files import effective_user
 from canbroker.system.lock import BROKER_SOCKET
 from canbroker.transport.address import (
     IpcAddress,
@@ -192,17 +193,19 @@ def _default_directory() -> Path:
             raise CanInitializationError(f"{_SESSION_VARIABLE} is {base!r}, not an absolute path")
         if _is_ours(Path(base)):
             return Path(base) / "canbroker"
-    user = os.getuid() if hasattr(os, "getuid") else os.environ.get("USERNAME", "user")
+    user = effective_user()
+    name = os.environ.get("USERNAME", "user") if user is None else str(user)
     import tempfile  # noqa: PLC0415 - imports much; most systems have XDG_RUNTIME_DIR
 
-    return Path(tempfile.gettempdir()) / f"canbroker-{user}"
+    return Path(tempfile.gettempdir()) / f"canbroker-{name}"
 
 
 def _is_ours(directory: Path) -> bool:
     """Whether a directory does not belong to another user: in a root shell the variable may be
     that of the user who opened the shell."""
+    user = effective_user()
     try:
-        return not hasattr(os, "getuid") or directory.stat().st_uid == os.getuid()
+        return user is None or directory.stat().st_uid == user
     except FileNotFoundError:
         return True
     except OSError:  # it is in a directory that we may not enter

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import select
-import sys
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Protocol, cast
 
 import zmq
 
-from canbroker.errors import CanOperationError
-from canbroker.system import handles
+from canbroker.system.poll_set import poll_set
 from canbroker.system.portable import PORTABLE
 from canbroker.system.wake import Wake
 from canbroker.transport.sockets import Socket
@@ -83,40 +80,35 @@ class WatchedReadiness:
             self._watch.arm(descriptor, self._noted)
 
 
-if sys.platform == "linux":
+class PolledReadiness:
+    """As :class:`WatchedReadiness`, where the system can poll a set as one, without a thread."""
 
-    class PolledReadiness:
-        """As :class:`WatchedReadiness`, with an epoll set, and without a thread."""
+    def __init__(self, more: Wake, watch: Watch) -> None:
+        """:raises CanOperationError: no descriptor is left."""
+        del watch  # not needed here
+        self._more = more
+        self._watched: set[Socket] = set()
+        self._set = poll_set()
+        self._set.add(more.fileno())
 
-        def __init__(self, more: Wake, watch: Watch) -> None:
-            """:raises CanOperationError: no descriptor is left."""
-            del watch  # not needed here
-            self._more = more
-            self._watched: set[Socket] = set()
-            try:
-                self._epoll = select.epoll()
-            except OSError as error:
-                raise CanOperationError(f"no descriptor: {handles.explained(error)}") from error
-            self._epoll.register(more.fileno(), select.EPOLLIN)
+    def watch(self, sockets: Iterable[Socket]) -> None:
+        for socket in sockets:
+            if socket not in self._watched:
+                self._watched = {other for other in self._watched if not other.closed}
+                self._watched.add(socket)
+                self._set.add(_descriptor(socket))
 
-        def watch(self, sockets: Iterable[Socket]) -> None:
-            for socket in sockets:
-                if socket not in self._watched:
-                    self._watched = {other for other in self._watched if not other.closed}
-                    self._watched.add(socket)
-                    self._epoll.register(_descriptor(socket), select.EPOLLIN)
+    def fileno(self) -> int:
+        return self._set.fileno()
 
-        def fileno(self) -> int:
-            return self._epoll.fileno()
+    def update(self, more: bool) -> None:
+        if more:
+            self._more.set()
+        else:
+            self._more.clear()
 
-        def update(self, more: bool) -> None:
-            if more:
-                self._more.set()
-            else:
-                self._more.clear()
-
-        def close(self) -> None:
-            self._epoll.close()
+    def close(self) -> None:
+        self._set.close()
 
 
 if TYPE_CHECKING or PORTABLE:  # noqa: SIM108 - mypy reads it

@@ -146,8 +146,6 @@ class RemoteKeepingLink(_DiagnosedLink, KeepingLink):
         :raises CanInitializationError: a key is missing.
         :raises CanOperationError: no descriptors are left.
         """
-        self._context = context
-        self._endpoint = endpoint
         self._before = 0  # interruptions of earlier sockets
         super().__init__(context, endpoint, size)
 

@@ -7,6 +7,7 @@ import stat
 from pathlib import Path
 
 from canbroker.errors import CanInitializationError
+from canbroker.system.files import effective_user
 from canbroker.transport.address import IpcAddress
 from canbroker.transport.place import Place
 
@@ -105,8 +106,9 @@ class Runtime:
             raise CanInitializationError(
                 f"cannot use runtime directory {self.directory}: {error.strerror}"
             ) from error
-        if hasattr(os, "getuid"):  # Windows keeps a user's temporary directory to itself
-            if status.st_uid != os.getuid():
+        user = effective_user()
+        if user is not None:  # Windows keeps a user's temporary directory to itself
+            if status.st_uid != user:
                 raise CanInitializationError(
                     f"runtime directory {self.directory} belongs to user {status.st_uid}"
                 )
@@ -135,7 +137,8 @@ class Runtime:
         parent = next(path for path in self.directory.parents if path.exists())
         status = parent.stat()
         is_for_all = status.st_mode & stat.S_ISVTX and status.st_mode & stat.S_IWOTH  # as /tmp
-        if hasattr(os, "getuid") and status.st_uid not in {0, os.getuid()} and not is_for_all:
+        user = effective_user()
+        if user is not None and status.st_uid not in {0, user} and not is_for_all:
             raise CanInitializationError(
                 f"cannot make runtime directory {self.directory}: "
                 f"{parent} belongs to user {status.st_uid}"

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, Final, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, TypeAlias, cast
 from weakref import WeakSet
 
 import zmq
@@ -56,6 +56,11 @@ class QuietSocket(zmq.Socket[bytes]):
 
     # Not a Python function: the exception of a signal handler in it would be lost.
     __del__ = zmq.backend.Socket.close
+
+
+def endpoint_of(socket: zmq.Socket[bytes]) -> str:
+    """What ``socket`` was bound or connected to last, as ZeroMQ spells it; empty: nothing."""
+    return cast("bytes", socket.getsockopt(zmq.LAST_ENDPOINT)).rstrip(b"\0").decode()
 
 
 class _QuietContext(zmq.Context[QuietSocket]):

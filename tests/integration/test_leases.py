@@ -236,6 +236,21 @@ def test_leases_outlive_a_killed_broker(
             wait_until(lambda: leases_of(runtime) == [], "all are given back")
 
 
+def test_a_release_that_failed_does_not_happen_later(
+    runtime: Runtime, server: subprocess.Popen[bytes], tmp_path: Path
+) -> None:
+    mine, other = lease("spare", 0), lease("bench", 0)
+    server.kill()
+    server.wait()
+    with pytest.raises(CanOperationError, match="does not answer"):
+        mine.release()
+    with serving(tmp_path, runtime):
+        other.release()  # by the same connection, so what is queued there has arrived by now
+        assert taken(runtime) == {"s1"}
+        mine.release()
+        assert taken(runtime) == set()
+
+
 def test_who_waits_is_told_that_the_broker_stops(runtime: Runtime) -> None:
     with lease("spare", 0):
         program = """

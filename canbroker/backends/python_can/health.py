@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import ctypes
 import logging
-import sys
 from collections.abc import Callable
 from typing import Any, Final, NamedTuple
 
@@ -15,6 +14,7 @@ import can
 
 from canbroker.backends.base import BusCondition
 from canbroker.backends.python_can.failures import DriverError, foreign
+from canbroker.system.libraries import loaded
 
 _log = logging.getLogger("canbroker.python_can")
 
@@ -93,11 +93,7 @@ _STAT_OVERRUN: Final = 0x200 | 0x400
 
 def _kvaser(bus: Any) -> Probe:
     """python-can does not wrap canReadStatus; the library is loaded already."""
-    library = (
-        ctypes.WinDLL("canlib32")  # type: ignore[attr-defined,unused-ignore]
-        if sys.platform == "win32"
-        else ctypes.CDLL("libcanlib.so")
-    )
+    library = loaded(windows="canlib32", elsewhere="libcanlib.so")
     read_status = library.canReadStatus
     read_status.argtypes = [ctypes.c_int, ctypes.POINTER(ctypes.c_ulong)]
     read_status.restype = ctypes.c_int

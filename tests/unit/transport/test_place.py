@@ -48,7 +48,7 @@ def test_another_users_session_directory_is_not_used(
 ) -> None:
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
     owner = tmp_path.stat().st_uid
-    monkeypatch.setattr(os, "getuid", lambda: owner + 1)
+    monkeypatch.setattr(os, "geteuid", lambda: owner + 1)
     assert Place.at().directory == Path(tempfile.gettempdir()) / f"canbroker-{owner + 1}"
 
 

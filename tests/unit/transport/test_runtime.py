@@ -44,7 +44,7 @@ def test_a_directory_of_someone_else_is_refused(
     directory = tmp_path / "canbroker"
     directory.mkdir(mode=0o700)
     owner = os.getuid()
-    monkeypatch.setattr(os, "getuid", lambda: owner + 1)
+    monkeypatch.setattr(os, "geteuid", lambda: owner + 1)
     with pytest.raises(CanInitializationError, match=f"{directory} belongs to user {owner}"):
         Runtime(directory).prepare()
 
