@@ -3,7 +3,8 @@
 Each program plays the same log, in turns with the others: canbroker and python-can's player on
 virtual channels, and, where there is a virtual CAN interface, these two and canplayer on that. An
 error is by how much a frame was later than the one that was least late, by the time stamps of the
-adapter: both virtual buses and the kernel stamp a frame when it is sent.
+adapter: both virtual buses and the kernel stamp a frame when it is sent. What the machine itself
+adds is shown by two programs that send nothing: they only sleep until each frame is due.
 """
 
 from __future__ import annotations
@@ -34,9 +35,13 @@ from benchmarks.run import RESULTS
 from benchmarks.team import Team
 from canbroker import Bus
 from canbroker.demo.broker import BrokerView
+from canbroker.system.priority import RealTime
 
 CHANNEL: Final = "bench"
 _THEIRS: Final = "python-can's player"
+_SLEEPING: Final = "nothing but sleep"
+_NOWHERE: Final = "-"
+_URGENT: Final = f"{_SLEEPING}, with a channel's priority"
 
 #: A program may take this long to start, in User Mode Linux.
 _START_S: Final = 60.0
@@ -130,6 +135,20 @@ def play_theirs(pipe: Pipe, path: str) -> None:
     pipe.send(stamps)
 
 
+def sleep_only(pipe: Pipe, times: list[float], urgent: bool) -> None:
+    """What the errors would be if there were nothing to do when a frame is due."""
+    if urgent:
+        RealTime().want()
+    begin = time.monotonic() + 0.1
+    stamps: Stamps = {}
+    for number, at in enumerate(times):
+        left = begin + at - time.monotonic()
+        if left > 0:
+            time.sleep(left)
+        stamps[number] = time.monotonic()
+    pipe.send(stamps)
+
+
 # -------------------------------------------------------------------------------------- playing
 
 
@@ -147,8 +166,17 @@ def ours(path: Path, count: int) -> Stamps:
 
 
 def theirs(path: Path, seconds: float) -> Stamps:
+    return _alone(seconds, play_theirs, str(path))
+
+
+def sleeping(times: list[float], *, urgent: bool) -> Stamps:
+    return _alone(times[-1], sleep_only, times, urgent)
+
+
+def _alone(seconds: float, target: Callable[..., None], *arguments: object) -> Stamps:
+    """What a process tells that does everything itself, in so many seconds."""
     with Team() as team:
-        team.start(play_theirs, str(path))
+        team.start(target, *arguments)
         time.sleep(seconds)
         (stamps,) = team.hear()
     return stamps  # type: ignore[no-any-return]  # as above
@@ -174,6 +202,8 @@ def measure(interface: str, rate: int, seconds: float, rounds: int) -> list[Row]
                 rows += [
                     row_of("virtual", US, times, ours(log, count)),
                     row_of("virtual", _THEIRS, times, theirs(log, seconds)),
+                    row_of(_NOWHERE, _SLEEPING, times, sleeping(times, urgent=False)),
+                    row_of(_NOWHERE, _URGENT, times, sleeping(times, urgent=True)),
                 ]
                 if not Path(f"/sys/class/net/{interface}").exists():
                     continue
@@ -199,7 +229,8 @@ def table_of(rows: list[Row], rate: int, seconds: float) -> Table:
         table.add_column(column)
     for column in ("sent", "p50", "p99", "max"):
         table.add_column(column, justify="right")
-    for row in sorted(rows, key=lambda row: (row.where != "virtual", row.system)):
+    order = {"virtual": 0, _NOWHERE: 2}
+    for row in sorted(rows, key=lambda row: (order.get(row.where, 1), row.system)):
         figures = (f"{value:.3f}" for value in (row.p50, row.p99, row.worst))
         table.add_row(row.where, row.system, row.sent, *figures)
     return table

@@ -62,9 +62,12 @@ class ScriptedPorts(Ports):
         sources = {self.transmit: self.requests, self.control: self.controls}
         return {which for which, waiting in sources.items() if waiting}
 
-    def receive(self, accept: Accept) -> bool:
+    def receive(self, accept: Accept, until_ns: int | None = None) -> bool:
         while self.requests:
-            accept(*self.requests.popleft())
+            identity, request, now_ns = self.requests.popleft()
+            accept(identity, request, now_ns)
+            if until_ns is not None and now_ns >= until_ns:
+                return False
         return True
 
     def reply(self, identity: bytes, reply: bytes) -> None:

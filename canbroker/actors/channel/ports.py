@@ -73,8 +73,11 @@ class Ports:
         """Handles the control requests that have arrived."""
         self._control.serve(self.waiter)
 
-    def receive(self, accept: Accept) -> bool:
-        """Hands a limited number of transmit requests to ``accept``; whether those were all."""
+    def receive(self, accept: Accept, until_ns: int | None = None) -> bool:
+        """Hands a limited number of transmit requests to ``accept``; whether those were all.
+
+        ``until_ns``: when there is something more urgent to do (monotonic).
+        """
         garbage = 0
         for number in range(_DRAIN):
             # The first one is there, as a rule. For the others asking costs less than an exception.
@@ -94,7 +97,10 @@ class Ports:
                 if garbage == _GARBAGE:
                     return False
                 continue
-            accept(identity, request, clock.monotonic_ns())
+            now_ns = clock.monotonic_ns()
+            accept(identity, request, now_ns)
+            if until_ns is not None and now_ns >= until_ns:
+                return False
         return False
 
     def receive_all(self, accept: Accept) -> None:

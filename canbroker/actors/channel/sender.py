@@ -70,11 +70,10 @@ class Sender:
 
     def due_ns(self) -> int | None:
         """As of :class:`Worker`."""
-        lease_ns = self._repeats.lease_ns
-        if not self._queue.scheduled:
-            return lease_ns
-        due_ns = self._queue.due_ns()
-        return due_ns if lease_ns is None else min(due_ns, lease_ns)
+        lease_ns, due_ns = self._repeats.lease_ns, self._queue.due_ns()
+        if lease_ns is None or due_ns is None:
+            return lease_ns if due_ns is None else due_ns
+        return min(due_ns, lease_ns)
 
     def step(
         self, now_ns: int, messages: Sequence[SenderMessage], ready: Container[object]
@@ -87,7 +86,8 @@ class Sender:
         if ports.control in ready:
             ports.serve()
         if ports.transmit in ready:
-            ports.receive(queue.accept)
+            # Many requests may arrive at once: what is due meanwhile does not wait for them.
+            ports.receive(queue.accept, queue.due_ns())
             self._serve_discards()
         if queue.queued or queue.scheduled:
             self._hand_over(now_ns)

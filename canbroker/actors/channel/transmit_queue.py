@@ -197,8 +197,10 @@ class TransmitQueue:
 
     # ------------------------------------------------------------------------------ hand-over
 
-    def due_ns(self) -> int:
-        """When the next scheduled frame is due, if there are any."""
+    def due_ns(self) -> int | None:
+        """When the next scheduled frame is due, if there is one."""
+        if not self.scheduled:
+            return None
         return min(account.scheduled[0][0] for account in self.scheduled)
 
     def hand_over(self, now_ns: int) -> None:
@@ -206,13 +208,13 @@ class TransmitQueue:
 
         :raises AdapterGoneError: the adapter is lost, and is not used any more.
         """
+        now_ns = max(now_ns, self._latest_ns)
         if self.scheduled:
             for account in list(self.scheduled):
                 self._release(account, now_ns)
         backend = self._backend
         if backend is None or not self.queued:
             return
-        now_ns = max(now_ns, self._latest_ns)
         waiting = [account for account in self.accounts.values() if account.waiting]
         while waiting:
             turn = _TURN if len(waiting) > 1 else CREDIT

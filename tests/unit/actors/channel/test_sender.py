@@ -422,6 +422,21 @@ def test_a_frame_that_was_due_goes_before_one_that_comes_later(bench: Bench) -> 
     assert bench.backend.sent_ids == [1, 2]
 
 
+def test_a_frame_that_becomes_due_does_not_wait_for_all_requests_that_arrive(bench: Bench) -> None:
+    bench.request("a", 1, [1], due_ns=bench.now + 10)
+    bench.step()
+    begin_ns = bench.now
+    for token in range(2, 6):
+        bench.now += 5  # which each request takes
+        bench.request("a", token, [token], due_ns=begin_ns + 1000)
+    bench.now = begin_ns
+    bench.step()
+    assert bench.backend.sent_ids == [1]
+    assert len(bench.ports.requests) == 2
+    bench.step(after_ns=1000)
+    assert bench.backend.sent_ids == [1, 2, 3, 4, 5]
+
+
 # ------------------------------------------------------------------------------- loss of adapter
 
 
