@@ -8,6 +8,7 @@ import math
 import tomllib
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Final
 
 import click
@@ -55,6 +56,21 @@ broker_option = click.option(
     metavar="ADDRESS",
     help="The broker's address, ipc:///…/broker or tcp://HOST:PORT. Default: this user's own.",
 )
+
+
+def databases_option(use: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Adds ``--dbc`` to a command, as an argument ``databases``.
+
+    :param use: a sentence of the help: what the command does with them.
+    """
+    return click.option(
+        "--dbc",
+        "databases",
+        metavar="FILE",
+        type=click.Path(exists=True, dir_okay=False, path_type=Path),
+        multiple=True,
+        help=f"{use} A file in DBC, KCD, SYM or ARXML. Repeatable.",
+    )
 
 
 @dataclass(frozen=True)

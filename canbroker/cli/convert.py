@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
@@ -13,6 +13,7 @@ from typing import Any, Final, Literal
 import click
 
 from canbroker.cli import Failure
+from canbroker.cli.common import databases_option
 from canbroker.cli.progress import file_progress
 from canbroker.logs import converting
 from canbroker.logs.files import replacing
@@ -75,18 +76,12 @@ def _formats() -> str:
 @click.command(help=_HELP.format(formats=_formats()))
 @click.argument("source", metavar="IN", type=click.Path(path_type=Path, dir_okay=False))
 @click.argument("target", metavar="OUT", type=click.Path(path_type=Path))
-@click.option(
-    "--dbc",
-    "database",
-    metavar="FILE",
-    type=click.Path(path_type=Path, dir_okay=False),
-    help="Decode the signals of this database: DBC, KCD, SYM, ARXML or CDD.",
-)
-def convert(source: Path, target: Path, database: Path | None) -> None:
+@databases_option("Decode signals.")
+def convert(source: Path, target: Path, databases: tuple[Path, ...]) -> None:
     """Converts; see the help above."""
     logging.getLogger("can").setLevel(logging.ERROR)  # it warns of each line that it skips
     with open_reader(source) as reader, _interrupt() as interrupt:
-        work = _copied if database is None else _decoded(database)
+        work = _decoded(databases) if databases else _copied
         with file_progress(f"convert {source.name}") as show:
 
             def advance(frames: int) -> bool:
@@ -129,9 +124,9 @@ def _copied(reader: Reader, target: Path, advance: Callable[[int], bool]) -> lis
     return lines
 
 
-def _decoded(database: Path) -> Work:
-    """Work that decodes signals by this database."""
-    decoder = load_databases([database])
+def _decoded(databases: Sequence[Path]) -> Work:
+    """Work that decodes signals by these databases."""
+    decoder = load_databases(databases)
     from canbroker.logs import signals  # noqa: PLC0415 - needs an extra
 
     def decode(reader: Reader, target: Path, advance: Callable[[int], bool]) -> list[str]:

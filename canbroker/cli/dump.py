@@ -13,7 +13,7 @@ import click
 
 from canbroker.bus.databases import channel_decoder
 from canbroker.bus.tapping import tap
-from canbroker.cli.common import COUNT, Opener, opens_channels
+from canbroker.cli.common import COUNT, Opener, databases_option, opens_channels
 from canbroker.cli.lines import DecodedLines, Decoding, HumanLines, JsonLines, Lines, LogLines
 from canbroker.client import Bus
 from canbroker.delivery.tap import (
@@ -76,14 +76,7 @@ def wanted_channel(text: str) -> Wanted:
     type=COUNT,
     help="End after MS milliseconds without a frame.",
 )
-@click.option(
-    "--dbc",
-    "databases",
-    metavar="FILE",
-    multiple=True,
-    type=click.Path(path_type=Path, dir_okay=False),
-    help="Decode signals by this database: DBC, KCD, SYM or ARXML. Repeatable.",
-)
+@databases_option("Decode signals.")
 @click.option("--decode", is_flag=True, help="Decode signals by the channels' own databases.")
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON object for each frame.")
 @opens_channels("-b", "--bitrate")

@@ -13,7 +13,7 @@ import click
 
 from canbroker.bus.brokers import channel_names
 from canbroker.bus.databases import channel_decoder
-from canbroker.cli.common import COUNT, Opener, opens_channels
+from canbroker.cli.common import COUNT, Opener, databases_option, opens_channels
 from canbroker.cli.top_rows import Display, heading, headline, load_line, plain_line
 from canbroker.cli.top_session import Session
 from canbroker.client import Bus
@@ -36,14 +36,7 @@ _PLAIN_WIDTH: Final = 280
 
 @click.command()
 @click.argument("channel", required=False)
-@click.option(
-    "--dbc",
-    "databases",
-    metavar="FILE",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    multiple=True,
-    help="Name and decode messages by DBC, KCD, SYM or ARXML. Default: the channel's. Repeatable.",
-)
+@databases_option("Name and decode messages. Default: by the channel's own databases.")
 @click.option("--plain", is_flag=True, help="Print the table as text once a second, for pipes.")
 @click.option("-n", "count", metavar="N", type=COUNT, help="With --plain: end after N tables.")
 @opens_channels("-b", "--bitrate")

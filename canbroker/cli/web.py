@@ -14,7 +14,7 @@ import click
 from canbroker.actors.web.installed import check_installed
 from canbroker.actors.web.options import WebOptions
 from canbroker.cli import Failure
-from canbroker.cli.common import broker_option
+from canbroker.cli.common import broker_option, databases_option
 from canbroker.errors import CanInitializationError
 from canbroker.keys.authorized import Role
 from canbroker.keys.web_tokens import ROLES, load_or_create, tokens_path
@@ -46,14 +46,7 @@ _ROLES: Final = [str(role) for role in ROLES]
     multiple=True,
     help="Identifiers that may be sent from the page, 100-1FF or x18DA0000. Repeatable.",
 )
-@click.option(
-    "--dbc",
-    "databases",
-    metavar="FILE",
-    type=click.Path(dir_okay=False, exists=True, path_type=Path),
-    multiple=True,
-    help="Decode signals of channels that have no database of their own. Repeatable.",
-)
+@databases_option("Decode signals of channels that have no database of their own.")
 @click.option(
     "--role",
     type=click.Choice(_ROLES),

@@ -113,7 +113,7 @@ def test_status_names_the_databases(broker: Runtime) -> None:
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        (("--dbc", "none.dbc"), "cannot read none.dbc: No such file or directory"),
+        (("--dbc", "none.dbc"), "File 'none.dbc' does not exist"),
         (("--json", "-L"), "--json cannot be combined with -L or -t"),
         (("--json", "-t", "a"), "--json cannot be combined with -L or -t"),
     ],

@@ -74,10 +74,13 @@ class Bench:
         frame = Frame(BASE_NS + len(self._records) * 1_000_000, number, flags, data)
         self._records.append(Record(frame, channel))
 
-    def convert(self, target: str = "lake", disk: int | None = None) -> Result:
+    def convert(self, target: str = "lake", disk: int | None = None, *more: str) -> Result:
+        """``more``: further databases."""
         with open_writer(self.directory / "drive.pcapng") as writer:
             writer.write(self._records)
-        names = ("drive.pcapng", target, "--dbc", "car.dbc")
+        names = ["drive.pcapng", target]
+        for database in ("car.dbc", *more):
+            names += ["--dbc", database]
         paths = [name if name.startswith("-") else str(self.directory / name) for name in names]
         with nullcontext() if disk is None else full_disk(disk):
             return CliRunner().invoke(cli, ["convert", *paths])
@@ -109,6 +112,17 @@ def test_a_file_for_each_message_with_a_column_for_each_signal(bench: Bench) -> 
     names = json.loads(table.schema.field("Gear").metadata[b"values"])
     assert names == {"0": "Park", "4": "Drive"}
     assert table.schema.metadata[b"database"] == b"car.dbc"
+
+
+def test_messages_of_several_databases(bench: Bench) -> None:
+    (bench.directory / "doors.dbc").write_text(
+        'VERSION ""\nBU_: Door\nBO_ 292 Doors: 1 Door\n SG_ Open : 0|4@1+ (1,0) [0|15] "" Door\n'
+    )
+    bench.add(291, 0, bytes(8))
+    bench.add(292, 0, b"\x03")
+    assert "2 rows in 2 files" in bench.convert("lake", None, "doors.dbc").output
+    assert bench.table("can0_Doors")["Open"].to_pylist() == [3]
+    assert bench.table("can0_Motion").schema.metadata[b"database"] == b"car.dbc, doors.dbc"
 
 
 def test_channels_have_files_of_their_own(bench: Bench) -> None:
@@ -214,13 +228,16 @@ def test_a_full_disk_leaves_whole_files_only(bench: Bench) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "said"), [(None, "cannot read"), ("nonsense", "is not a database")]
+    ("text", "code", "said"),
+    [(None, 2, "does not exist"), ("nonsense", 1, "is not a database")],
 )
-def test_a_database_that_is_none_is_refused(bench: Bench, text: str | None, said: str) -> None:
+def test_a_database_that_is_none_is_refused(
+    bench: Bench, text: str | None, code: int, said: str
+) -> None:
     path = bench.directory / "car.dbc"
     path.unlink() if text is None else path.write_text(text)
     result = bench.convert()
-    assert result.exit_code == 1
+    assert result.exit_code == code
     assert said in result.output
     assert "car.dbc" in result.output
     assert not (bench.directory / "lake").exists()
