@@ -130,8 +130,8 @@ class Session:
         if decoded is None:
             return ["no message of the database"]
         lines = [printable(decoded.message)]
-        if decoded.problem:
-            lines.append(f"does not decode: {printable(decoded.problem)}")
+        if decoded.problems:
+            lines.append(f"does not decode: {printable(decoded.problems)}")
         return lines + [
             f"  {printable(signal.name)}: {printable(str(signal))}" for signal in decoded.signals
         ]

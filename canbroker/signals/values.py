@@ -57,6 +57,11 @@ class Decoded(NamedTuple):
     problem: str = ""
     contained: tuple[Decoded, ...] = ()
 
+    @property
+    def problems(self) -> str:
+        """What does not decode: the message, or some of those in it; empty if all is well."""
+        return self.problem or "; ".join(each.problem for each in self.contained if each.problem)
+
     def __str__(self) -> str:
         """As ``cantools decode --single-line`` writes it, without the blank before it."""
         if self.contained:

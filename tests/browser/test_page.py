@@ -192,6 +192,75 @@ def test_signals_are_decoded_and_plotted(browser: Any, tmp_path: Path) -> None:
             length = page.evaluate("app.views.plot.data[0].length")
             page.wait_for_timeout(500)
             assert page.evaluate("app.views.plot.data[0].length") == length
+            _traced_with_signals(page)
+
+
+def _traced_with_signals(page: Any) -> None:
+    """Frames as they come, and those of the past, have their signals, until nobody wants them."""
+    page.keyboard.press("4")
+    lines = page.locator("#trace .lines > div:not(.gap)")
+    decoded = page.locator("#trace .lines .decoded")
+    lines.nth(10).wait_for()
+    page.keyboard.press(" ")
+    wait_until(lambda: lines.count() > 40, "the past is shown")
+    texts = decoded.all_inner_texts()
+    assert len(texts) == lines.count()
+    for line, text in zip(page.evaluate(_LINES), texts, strict=True):
+        raw = bytes.fromhex(line.partition("#")[2])
+        speed = int.from_bytes(raw[:2], "little") / 4
+        assert text == f"Engine: Speed {speed:g} rpm, Temperature 90 degC, Gear Third"
+    page.keyboard.press("s")
+    assert not decoded.first.is_visible()
+    assert lines.first.is_visible()
+
+
+_WIDE: Final = """VERSION ""
+
+BU_: Engine
+
+BO_ 768 Wide: 64 Engine
+ SG_ Serial : 0|64@1+ (1,0) [0|0] "" Vector__XXX
+ SG_ Torque : 64|32@1- (1,0) [0|0] "Nm" Vector__XXX
+
+SIG_VALTYPE_ 768 Torque : 1;
+BA_DEF_ BO_ "VFrameFormat" ENUM "StandardCAN","ExtendedCAN","reserved","J1939PG","StandardCAN_FD";
+BA_DEF_DEF_ "VFrameFormat" "StandardCAN";
+BA_ "VFrameFormat" BO_ 768 4;
+"""
+
+
+def test_what_a_number_of_a_browser_cannot_hold(browser: Any, tmp_path: Path) -> None:
+    pytest.importorskip("cantools", reason="needs the extra signals")
+    (tmp_path / "wide.dbc").write_text(_WIDE)
+    fields = 'bitrate = 500000\nfd = true\ndata_bitrate = 2000000\ndatabase = ["wide.dbc"]'
+    with (
+        private_runtime() as runtime,
+        serving(runtime, _without_page(tmp_path, fields)),
+        Command() as command,
+        opened(browser, command.url) as page,
+        Bus("bench") as bus,
+    ):
+        page.keyboard.press("2")
+        _followed(page, "bench")
+        data = bytearray(64)
+        for changed in ([], list(range(64)), [0, 31, 32, 63]):
+            for at in changed:
+                data[at] ^= 0xFF
+            bus.send(Message(arbitration_id=768, is_extended_id=False, is_fd=True, data=data))
+            _marked(page, changed)
+        data[:12] = bytes.fromhex("0100000000002000 0000C07F")  # 2**53 + 1 and no number
+        bus.send(Message(arbitration_id=768, is_extended_id=False, is_fd=True, data=data))
+        page.locator("#table tr", has_text="Serial 9007199254740993, Torque nan Nm").click()
+        signals = page.locator(".details output")
+        assert signals.all_inner_texts() == ["9007199254740993", "nan Nm"]
+
+
+def _marked(page: Any, changed: list[int]) -> None:
+    wait_until(lambda: page.evaluate(_CHANGED) == changed, f"the bytes {changed} are marked")
+
+
+_CHANGED: Final = """() => [...document.querySelectorAll("#table tbody .bytes span")]
+    .flatMap((span, at) => span.className === "changed" ? [at] : [])"""
 
 
 def _without_page(directory: Path, more: str = "") -> Path:

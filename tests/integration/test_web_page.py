@@ -114,8 +114,8 @@ def test_a_page_is_told_what_is_on_a_channel(runtime: Runtime, tmp_path: Path) -
             news = told(socket_, "channel")
             rows |= {row[1]: row for row in news.get("rows", [])}
             traced += news.get("trace", [])
-        assert rows["321"][4:7] == ["0102", 0, 1]
-        assert [frame[1:] for frame in traced] == [["321", 0, 1, "0102"]]
+        assert rows["321"][4:7] == ["0102", "0", 1]
+        assert [frame[1:] for frame in traced] == [["321", 0, 1, "0102", None]]
         query = "/api/trace?channel=can0&before=9000000000000000000"
         assert [frame[1] for frame in page.ask("GET", query).json()] == ["321", "123"]
         assert json.loads(page.ask("GET", f"{query}&filter=123:7FF").body)[0][1] == "123"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
@@ -17,6 +18,9 @@ if TYPE_CHECKING:
 
 #: Signals of a channel that the page can choose from.
 _LISTED: Final = 10_000
+
+#: Browsers have larger integers only approximately.
+_EXACT: Final = 1 << 53
 
 #: Databases that are kept, in case another page looks at their channel.
 _KEPT: Final = 64
@@ -42,8 +46,16 @@ class Signals(NamedTuple):
         decoded = None if self.decoder is None else self.decoder.decode(frame)
         if decoded is None:
             return None
-        signals = [(each.name, each.value, each.label, each.unit) for each in decoded.signals]
-        return [decoded.message, decoded.problem, signals]
+        signals = [
+            (each.name, _told_value(each.value), each.label, each.unit) for each in decoded.signals
+        ]
+        return [decoded.message, decoded.problems, signals]
+
+
+def _told_value(value: float) -> float | str:
+    """A number; as text if neither JSON nor a browser could keep it."""
+    is_kept = abs(value) <= _EXACT if isinstance(value, int) else math.isfinite(value)
+    return value if is_kept else str(value)
 
 
 NO_SIGNALS: Final = Signals(None)

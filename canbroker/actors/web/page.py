@@ -115,10 +115,14 @@ class Page:
             filters = parse_filters(request.query_params.get("filter", ""))
         except ValueError as error:
             raise _RefusedError(400, str(error)) from error
-        frames = await self._hub.work(
-            frames_before, self._hub.address, channel, filters, Place(before_ns, skip), MAX_FRAMES
-        )
-        return _json(told_frames(frames))
+        signals = await self._hub.signals(channel)
+
+        def past() -> list[list[Any]]:
+            place = Place(before_ns, skip)
+            frames = frames_before(self._hub.address, channel, filters, place, MAX_FRAMES)
+            return told_frames(frames, signals)
+
+        return _json(await self._hub.work(past))
 
     async def _record(self, request: Request) -> Response:
         """``channel``, ``seconds`` and ``format``; a file."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any, Final
 
+from canbroker.actors.web.decoders import NO_SIGNALS, Signals
 from canbroker.model.frame import ERROR, EXTENDED, FD, REMOTE, Frame, identifier_text
 from canbroker.system import clock
 from canbroker.view.table import Row
@@ -22,8 +23,9 @@ def told_data(data: bytes | int) -> str | int:
 
 
 def told_row(row: Row) -> list[Any]:
-    """key, identifier, flags, whether it is sent, data, changed bytes, count, rate, period, jitter
-    (ms), time (ms, wall)."""
+    """key, identifier, flags, whether it is sent, data, changed bytes (hex digits of their bits, as
+    64 bytes have more than a browser's numbers), count, rate, period, jitter (ms), time (ms, wall).
+    """
     last = row.last
     flags = last.flags & _TOLD
     return [
@@ -32,7 +34,7 @@ def told_row(row: Row) -> list[Any]:
         flags,
         int(row.is_sent),
         told_data(last.data),
-        row.changed,
+        f"{row.changed:x}",
         row.count,
         round(row.rate, 1),
         _milliseconds(row.period_ns),
@@ -41,11 +43,9 @@ def told_row(row: Row) -> list[Any]:
     ]
 
 
-def told_frames(frames: Iterable[Frame]) -> list[list[Any]]:
-    """Of each frame: time (text of nanoseconds, wall), identifier, flags, whether it is sent, data.
-
-    The page could not hold such a number exactly.
-    """
+def told_frames(frames: Iterable[Frame], signals: Signals = NO_SIGNALS) -> list[list[Any]]:
+    """Of each frame: time (text of nanoseconds, wall, as a browser's number would not be exact),
+    identifier, flags, whether it is sent, data, and what ``signals`` make of it, if anything."""
     return [
         [
             str(frame.timestamp_ns),
@@ -53,6 +53,7 @@ def told_frames(frames: Iterable[Frame]) -> list[list[Any]]:
             frame.flags & _TOLD,
             int(getattr(frame, "origin", None) is not None),
             told_data(frame.data),
+            signals.decode(frame),
         ]
         for frame in frames
     ]

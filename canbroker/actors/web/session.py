@@ -276,4 +276,4 @@ class Session:
         skipped += len(frames) - len(shown)
         if not shown and not skipped:
             return {}
-        return {"trace": told_frames(shown), "skipped": skipped}
+        return {"trace": told_frames(shown, self._signals), "skipped": skipped}

@@ -1,6 +1,7 @@
 // One row for each identifier and direction: raw data with what has changed, and what it means.
 
 import { ERROR, REMOTE, bytesOf, count, el, setClass, setText } from "./dom.js";
+import { decodedText, valueText } from "./signals.js";
 
 const COLUMNS = [
   { name: "id", title: "id", sort: (row) => [row.told[1].length, row.told[1], row.told[3]] },
@@ -24,11 +25,6 @@ function compare(left, right) {
     if (left[at] > right[at]) return 1;
   }
   return 0;
-}
-
-export function valueText([name, value, label, unit]) {
-  const shown = label ?? (Number.isInteger(value) ? value : Number(value.toPrecision(7)));
-  return unit && label === null ? `${name} ${shown} ${unit}` : `${name} ${shown}`;
 }
 
 class Row {
@@ -76,20 +72,14 @@ class Row {
         this.bytes.append(span);
       }
       setText(span, text);
-      // A byte beyond the 31st does not fit an operator's 32 bits.
-      const isChanged = at < 31 ? changed & (1 << at) : Math.floor(changed / 2 ** at) % 2;
+      const digit = changed.at(-1 - (at >> 2)) ?? "0";
+      const isChanged = (parseInt(digit, 16) >> (at & 3)) & 1;
       setClass(span, isChanged ? "changed" : "");
     });
   }
 
   paintDecoded() {
-    if (!this.decoded) {
-      setText(this.cells.decoded, "");
-      return;
-    }
-    const [message, problem, signals] = this.decoded;
-    const text = problem ? `${message}: ${problem}` : `${message}: ${signals.map(valueText).join(", ")}`;
-    setText(this.cells.decoded, text);
+    setText(this.cells.decoded, this.decoded ? decodedText(this.decoded) : "");
   }
 
   paintAge(now) {
@@ -346,9 +336,9 @@ export class Table {
       );
     }
     setText(this.problem, decoded?.[1] ?? "");
-    signals.forEach(([, value, label, unit], at) => {
-      const shown = Number.isInteger(value) ? value : Number(value?.toPrecision(7));
-      setText(this.outputs[at], label === null ? `${shown} ${unit}` : `${label} (${value})`);
+    signals.forEach((signal, at) => {
+      const [, value, label] = signal;
+      setText(this.outputs[at], label === null ? valueText(signal) : `${label} (${value})`);
     });
   }
 

@@ -2,6 +2,7 @@
 // them, and older ones from the ring that the channel keeps.
 
 import { ERROR, REMOTE, bytesOf, count, el, setText } from "./dom.js";
+import { decodedText } from "./signals.js";
 
 const FOLLOWED = 500;
 const KEPT = 5000;
@@ -13,7 +14,7 @@ function timeText(nanoseconds) {
   return `${two(date.getHours())}:${two(date.getMinutes())}:${two(date.getSeconds())}.${micros}`;
 }
 
-function line([time, id, flags, sent, data]) {
+function line([time, id, flags, sent, data, decoded]) {
   const text = flags & REMOTE ? `remote ${data}` : bytesOf(data).join(" ");
   const length = flags & REMOTE ? "" : `[${data.length / 2}]`;
   return el(
@@ -23,7 +24,8 @@ function line([time, id, flags, sent, data]) {
     el("span", { class: "dim" }, sent ? "Tx" : "Rx"),
     el("span", { class: "id" }, id),
     el("span", { class: "dim narrow-off" }, length.padStart(4)),
-    el("span", { class: flags & ERROR ? "bad" : "" }, flags & ERROR ? `error ${text}` : text),
+    el("span", { class: flags & ERROR ? "data bad" : "data" }, flags & ERROR ? `error ${text}` : text),
+    ...(decoded ? [el("span", { class: "decoded" }, decodedText(decoded))] : []),
   );
 }
 
@@ -39,6 +41,7 @@ export class Trace {
       title: "as candump: ID:MASK, ID~MASK, #ERRORMASK", on: { change: () => this.restart() },
     });
     this.pauseButton = el("button", { "aria-pressed": "false", on: { click: () => this.pause(!this.paused) } }, "Pause");
+    this.signalsButton = el("button", { "aria-pressed": "true", disabled: true, on: { click: () => this.turnSignals() } }, "Signals");
     this.olderButton = el("button", { disabled: true, on: { click: () => this.older() } }, "Older");
     this.note = el("span", { class: "dim", "aria-live": "polite" });
     this.lines = el("div", { class: "lines" });
@@ -47,7 +50,7 @@ export class Trace {
     this.format = el("select", { "aria-label": "format" });
     this.save = el("button", { on: { click: () => this.download() } }, "Save");
     root.append(
-      el("div", { class: "bar" }, this.filter, this.pauseButton, this.olderButton, this.note),
+      el("div", { class: "bar" }, this.filter, this.pauseButton, this.signalsButton, this.olderButton, this.note),
       this.box,
       el("div", { class: "bar" }, "The last", this.seconds, "seconds as", this.format, this.save),
     );
@@ -77,7 +80,13 @@ export class Trace {
     this.app.link.ask({ ask: "trace", on, filters: on ? this.filter.value.trim() : "" });
   }
 
+  turnSignals() {
+    const isRaw = this.lines.classList.toggle("raw");
+    this.signalsButton.setAttribute("aria-pressed", String(!isRaw));
+  }
+
   channel(news) {
+    if (news.signals) this.signalsButton.disabled = !news.signals.length;
     if (news.new && !this.paused) this.lines.replaceChildren();
     if (news.traced !== undefined && !this.paused) setText(this.note, news.traced);
     if (this.paused || (!news.trace && !news.skipped)) return;
@@ -173,6 +182,7 @@ export class Trace {
     if (event.key === "/") this.filter.focus();
     else if (event.key === " ") this.pause(!this.paused);
     else if (event.key === "o") this.older();
+    else if (event.key === "s") this.turnSignals();
     else return false;
     return true;
   }
