@@ -155,11 +155,12 @@ async def connect(
 
     client = SecureClient() if server.encrypts else Client()
     faults: list[BaseException] = []
+    was_connected = False
     told = callbacks.pop("error_cb", None)
 
     async def on_error(error: Exception) -> None:
         faults[:] = [*faults[-7:], error]
-        if told is not None and client.is_connected:
+        if told is not None and was_connected:
             await told(error)
 
     try:
@@ -190,6 +191,7 @@ async def connect(
         raise CanInitializationError(
             f"NATS at {server.shown} is version {version}, older than {oldest}"
         )
+    was_connected = True
     if reconnects:
         client.options |= {
             "allow_reconnect": True,

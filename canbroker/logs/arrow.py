@@ -16,62 +16,17 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from canbroker.errors import CanInitializationError
-from canbroker.logs.arrow_rows import FLAGS, record, texts_of
+from canbroker.logs.arrow_batches import COLUMNS, NAMES, BatchMaker
+from canbroker.logs.arrow_rows import record, texts_of
 from canbroker.logs.files import unreadable
 from canbroker.logs.losses import Holds
 from canbroker.logs.records import AT_ONCE, Record, Skipped
 from canbroker.logs.streams import Reader, SinkWriter
 
-#: Of the columns, in the metadata of each file.
-SCHEMA_VERSION: Final = "1"
-
-_NAMES: Final = pa.dictionary(pa.int32(), pa.string())
-
-_DIRECTIONS: Final = pa.array(["rx", "tx"])
-
-#: name -> type, and what its numbers mean
-_COLUMNS: Final[Mapping[str, tuple[pa.DataType, str]]] = {
-    "timestamp": (pa.timestamp("ns", tz="UTC"), "on the bus, wall clock"),
-    "channel": (_NAMES, ""),
-    "arbitration_id": (pa.uint32(), "of error frames: the kernel's class"),
-    **{name: (pa.bool_(), "") for name in FLAGS},
-    "dlc": (pa.uint8(), "bytes; of remote frames, those asked for"),
-    "data": (pa.binary(), ""),
-    "direction": (_NAMES, "rx or tx"),
-    "origin": (_NAMES, "the broker's client that sent it"),
-    "seq": (pa.uint64(), "the number that the channel gave it"),
-}
-
 #: Without these, a table has no frames.
 _NEEDED: Final = ("timestamp", "arbitration_id", "data")
 
-
-def _schema(metadata: Mapping[str, str]) -> pa.Schema:
-    fields = [
-        pa.field(name, kind, metadata={"unit": unit} if unit else None)
-        for name, (kind, unit) in _COLUMNS.items()
-    ]
-    return pa.schema(fields, metadata={"canbroker.schema": SCHEMA_VERSION, **metadata})
-
-
 # --------------------------------------------------------------------------------------- writing
-
-
-class _Words:
-    """A column of a few texts. Its dictionary only grows, so that files need but the new ones."""
-
-    def __init__(self) -> None:
-        self._indices: dict[str | None, int | None] = {None: None}
-        self._texts: list[str] = []
-
-    def column(self, texts: list[str | None]) -> pa.DictionaryArray:
-        indices = self._indices
-        for text in set(texts):
-            if text is not None and text not in indices:
-                indices[text] = len(self._texts)
-                self._texts.append(text)
-        numbers = pa.array([indices[text] for text in texts], pa.int32())
-        return pa.DictionaryArray.from_arrays(numbers, pa.array(self._texts, pa.string()))
 
 
 class _TableWriter(SinkWriter):
@@ -82,8 +37,8 @@ class _TableWriter(SinkWriter):
     def __init__(self, path: Path, holds: Holds, metadata: Mapping[str, str]) -> None:
         """:raises OSError: the file cannot be created."""
         super().__init__(path, compressed=False, holds=holds, metadata=metadata)
-        self._channels, self._origins = _Words(), _Words()
-        self._schema = _schema(self.metadata)
+        self._maker = BatchMaker(self.metadata)
+        self._schema = self._maker.schema
         self._gathered: list[pa.RecordBatch] = []
         self._rows = 0
         self._closed = False
@@ -97,33 +52,10 @@ class _TableWriter(SinkWriter):
         """Completes the file."""
 
     def _write(self, records: Sequence[Record]) -> None:
-        self._gathered.append(self._batch(records))
+        self._gathered.append(self._maker.batch(records))
         self._rows += len(records)
         if self._rows >= self.together:
             self._hand_over()
-
-    def _batch(self, records: Sequence[Record]) -> pa.RecordBatch:
-        frames = [record.frame for record in records]
-        flags = [frame.flags for frame in frames]
-        contents = [frame.data for frame in frames]
-        columns = [
-            pa.array([frame.timestamp_ns for frame in frames], pa.int64()).cast(
-                _COLUMNS["timestamp"][0]
-            ),
-            self._channels.column([record.channel for record in records]),
-            pa.array([frame.arbitration_id for frame in frames], pa.uint32()),
-            *(pa.array([bool(each & flag) for each in flags]) for flag in FLAGS.values()),
-            pa.array([each if isinstance(each, int) else len(each) for each in contents]).cast(
-                pa.uint8()
-            ),
-            pa.array([b"" if isinstance(each, int) else each for each in contents], pa.binary()),
-            pa.DictionaryArray.from_arrays(
-                pa.array([int(record.sent) for record in records], pa.int32()), _DIRECTIONS
-            ),
-            self._origins.column([record.origin for record in records]),
-            pa.array([record.seq for record in records], pa.uint64()),
-        ]
-        return pa.RecordBatch.from_arrays(columns, schema=self._schema)
 
     def _hand_over(self) -> None:
         if self._gathered:
@@ -175,7 +107,7 @@ class ArrowStreamWriter(_TableWriter):
 
     def _finish(self) -> None:
         if self.metadata != self._begun:
-            empty = self._batch([])
+            empty = self._maker.batch([])
             self._writer.write_batch(empty, custom_metadata=self.metadata)
         self._writer.close()
 
@@ -278,7 +210,7 @@ class _TableReader(Reader):
 
     def _records(self, table: pa.RecordBatch, skipped: Skipped) -> list[Record]:
         """:raises CanInitializationError: a column has another type."""
-        columns = [self._values(table, name) for name in _COLUMNS]
+        columns = [self._values(table, name) for name in COLUMNS]
         records: list[Record] = []
         for number, row in enumerate(zip(*columns, strict=True)):
             try:
@@ -290,9 +222,9 @@ class _TableReader(Reader):
     def _values(self, table: pa.RecordBatch, name: str) -> list[Any]:
         if name not in table.schema.names:
             return [None] * table.num_rows
-        column, kind = table.column(name), _COLUMNS[name][0]
+        column, kind = table.column(name), COLUMNS[name][0]
         try:
-            if kind == _NAMES:
+            if kind == NAMES:
                 return texts_of(column)
             if name == "timestamp":
                 column = column.cast(pa.timestamp("ns", tz=column.type.tz)).cast(pa.int64())

@@ -31,7 +31,7 @@ http: "127.0.0.1:{monitoring}"
 jetstream {{
   store_dir: "{store}"
   max_memory_store: 256MB
-  max_file_store: 4GB
+  max_file_store: 100GB
 }}
 """
 

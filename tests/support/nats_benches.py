@@ -1,0 +1,142 @@
+"""Benches that publish to NATS what a bridge would: the same subjects, headers and bodies.
+
+The frames say which they are: number ``n`` of a channel's epoch has its data, so that a reader's
+ledger finds every loss, duplicate and inversion.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import zlib
+from collections import deque
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Final
+
+from canbroker.jetstream import heads, streams, subjects
+from canbroker.jetstream.heads import Gap, Head
+from canbroker.jetstream.server import Server, connect
+from canbroker.model.frame import Frame
+from canbroker.wire.stream import encode_frames, encode_heartbeat, pack_frame
+
+if TYPE_CHECKING:
+    from nats.aio.client import Client
+
+#: Time of the first frame of each epoch.
+BASE_NS: Final = 1_764_547_200_000_000_000
+
+EPOCH: Final = 1_764_547_100_000_000_001
+
+#: Messages that may be without acknowledgement, and for how long.
+_WINDOW: Final = 64
+_ACK_S: Final = 1.0
+
+
+def epoch_of(bench: str) -> int:
+    """The epoch of all channels of a bench that was not restarted; :data:`EPOCH` of ``bench-7``."""
+    return EPOCH - zlib.crc32(b"bench-7") + zlib.crc32(bench.encode())
+
+
+def frame(number: int) -> Frame:
+    """Number ``number`` of an epoch; of identifiers 0 to 7, and each 16th is an extended one."""
+    flags = 0 if number % 16 else 1
+    return Frame(BASE_NS + number * 125_000, number % 8, flags, number.to_bytes(8, "big"))
+
+
+def number_of(data: bytes | bytearray | int) -> int:
+    """The number that a frame of :func:`frame` has."""
+    assert not isinstance(data, int)
+    return int.from_bytes(data, "big")
+
+
+def message(
+    channel: str, first: int, count: int, epoch: int = EPOCH, gap: Gap | None = None
+) -> tuple[dict[str, str], bytes]:
+    """Headers and body of a bridge's message: frames, or a gap before number ``first``."""
+    head = Head(epoch, channel, first, count, BASE_NS + first * 125_000, gap)
+    if gap is not None:
+        return head.headers(), encode_heartbeat(epoch, head.next_seq, 0)
+    packed = [pack_frame(frame(number)) for number in range(first, first + count)]
+    return head.headers(), encode_frames(epoch, first, 0, packed)
+
+
+class NatsBench:
+    """Channels of one bench; keeps the order of each, and up to 64 messages under way."""
+
+    def __init__(
+        self, client: Client, site: str, bench: str, channels: Sequence[str] = ("body",)
+    ) -> None:
+        self._stream = client.jetstream()
+        self._site, self._bench = site, bench
+        self.channels = channels
+        #: Ids of messages tell benches apart by it: no two have been started in one nanosecond.
+        self.epoch = epoch_of(bench)
+        self.next = dict.fromkeys(channels, 0)
+        self._under_way: deque[asyncio.Future[Any]] = deque()
+
+    def subject(self, channel: str) -> str:
+        return subjects.frames(self._site, self._bench, channel)
+
+    async def publish(self, channel: str, count: int = 64, epoch: int | None = None) -> None:
+        """The next ``count`` frames of a channel."""
+        first = self.next[channel]
+        await self.put(channel, *message(channel, first, count, epoch or self.epoch))
+        self.next[channel] = first + count
+
+    async def gap(self, channel: str, gap: Gap, epoch: int | None = None) -> None:
+        """Says that frames are missing."""
+        first = self.next[channel]
+        await self.put(channel, *message(channel, first, 0, epoch or self.epoch, gap))
+        self.next[channel] += gap.lost or 0
+
+    async def put(self, channel: str, headers: dict[str, str], body: bytes) -> None:
+        """Any message."""
+        sent = await self._stream.publish_async(self.subject(channel), body, headers=headers)
+        self._under_way.append(sent)
+        while len(self._under_way) >= _WINDOW:
+            await asyncio.wait_for(self._under_way.popleft(), _ACK_S)
+
+    async def flush(self) -> None:
+        """Waits for the acknowledgements that are missing."""
+        while self._under_way:
+            await asyncio.wait_for(self._under_way.popleft(), _ACK_S)
+
+
+async def connected(url: str | list[str], name: str = "bench") -> Client:
+    """A connection that comes back by itself."""
+    return await connect(Server(url=url), name, reconnects=True)
+
+
+async def make_streams(client: Client, replicas: int = 1) -> None:
+    """Those that a bridge makes."""
+    for layout in (streams.FRAMES, streams.VALUES):
+        await client.jetstream().add_stream(layout.config(replicas))
+
+
+async def publish_resumed(
+    bench: NatsBench, client: Client, channel: str, until: int, together: int = 64
+) -> None:
+    """Publishes frames up to ``until``, and goes on where the stream is after each trouble: as a
+    bridge does, whose ring is endless."""
+    import nats.errors  # noqa: PLC0415
+
+    while True:
+        try:
+            bench.next[channel] = await _next_in_stream(client, bench.subject(channel))
+            while bench.next[channel] < until:
+                await bench.publish(channel, min(together, until - bench.next[channel]))
+            await bench.flush()
+        except (nats.errors.Error, TimeoutError, OSError):
+            bench._under_way.clear()
+            await asyncio.sleep(0.05)
+        else:
+            return
+
+
+async def _next_in_stream(client: Client, subject: str) -> int:
+    from nats.js.errors import NotFoundError  # noqa: PLC0415
+
+    try:
+        last = await client.jetstream(timeout=_ACK_S).get_last_msg(streams.FRAMES.name, subject)
+    except NotFoundError:
+        return 0
+    return heads.parse(last.headers).next_seq
