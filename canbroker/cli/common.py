@@ -89,6 +89,14 @@ class Opener:
         except ValueError as error:  # an argument of Bus itself, from the environment or a file
             raise CanInitializationError(str(error)) from error
 
+    def open_listed(self, channel: str) -> Bus:
+        """Opens another channel of the broker, by the name that the broker has for it; the other
+        options are not for that one.
+
+        :raises CanError: the broker or the adapter is at fault.
+        """
+        return Opener(None, {"ignore_config": True}, self.broker).open(channel)
+
 
 def opens_channels(*bitrate_names: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Adds the options that open a channel to a command, as one ``opener`` argument.

@@ -160,14 +160,14 @@ def _channels(channels: Sequence[ChannelStatus]) -> Table:
     made = table("channels", "name", "interface", "state", *numbers, right=numbers)
     for channel in channels:
         state = channel.state
-        word, _ = _state(channel)
+        word, _ = condition(channel)
         rates = ("-",) * 3
         if state is not None:
             load = "-" if state.load is None else f"{state.load:.0%}"
             rates = (f"{state.received_rate:,.0f}", f"{state.transmitted_rate:,.0f}", load)
         made.add_row(
             cell(channel.name),
-            cell(_adapter(channel)),
+            cell(adapter(channel)),
             cell(word, _STYLES.get(word, "")),
             bitrate(channel),
             *rates,
@@ -178,7 +178,7 @@ def _channels(channels: Sequence[ChannelStatus]) -> Table:
     return made
 
 
-def _adapter(channel: ChannelStatus) -> str:
+def adapter(channel: ChannelStatus) -> str:
     """The interface, and its channel unless the name says it already."""
     device = str(channel.parameters.get("channel", ""))
     if channel.name == f"{channel.interface}.{device}":
@@ -186,7 +186,7 @@ def _adapter(channel: ChannelStatus) -> str:
     return f"{channel.interface} {device}"
 
 
-def _state(channel: ChannelStatus) -> tuple[str, str]:
+def condition(channel: ChannelStatus) -> tuple[str, str]:
     """What a person has to know, and why: of the bus if the actor runs, else of the actor."""
     if channel.phase == "running" and channel.state is not None:
         return channel.state.state, channel.state.reason
@@ -196,7 +196,7 @@ def _state(channel: ChannelStatus) -> tuple[str, str]:
 def _notes(channel: ChannelStatus) -> list[Text]:
     """What there is to say of a channel beside its line in the table."""
     notes = []
-    word, reason = _state(channel)
+    word, reason = condition(channel)
     if reason:
         notes.append((reason, _STYLES.get(word, "")))
     if channel.state is not None and (holder := channel.state.exclusive) is not None:

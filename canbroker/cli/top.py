@@ -5,26 +5,20 @@ from __future__ import annotations
 import os
 import sys
 import time
-from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import click
 
 from canbroker.bus.brokers import channel_names
-from canbroker.bus.databases import channel_decoder
 from canbroker.cli.common import COUNT, Opener, databases_option, opens_channels
+from canbroker.cli.top_channels import Channels
 from canbroker.cli.top_rows import Display, heading, headline, load_line, plain_line
 from canbroker.cli.top_session import Session
-from canbroker.client import Bus
-from canbroker.errors import CanError, CanInitializationError, CanOperationError
-from canbroker.model.wording import printable
+from canbroker.errors import CanInitializationError, CanOperationError
+from canbroker.signals import load_databases
 from canbroker.system import clock
 from canbroker.system.extras import Needs
-from canbroker.view.follower import Follower
-
-if TYPE_CHECKING:
-    from canbroker.signals.decoder import Decoder
 
 NEEDS: Final = Needs("textual", "top")
 
@@ -50,7 +44,8 @@ def top(
     """Show a channel as a table, one row for each identifier.
 
     With count, rate, period and its jitter, age and data; bytes that have just changed are marked.
-    Above it: the bus load over time, state and losses. Without CHANNEL: the broker's only one.
+    Above it: the bus load over time, state and losses. Without CHANNEL: the broker's only one, or
+    a choice of them.
     Needs an extra, unless with --plain: pip install 'canbroker[top]'
 
     \b
@@ -60,7 +55,7 @@ def top(
       space           pause                 f         freeze a row, or end that
       d Enter         data and signals      v         clients and periodic tasks
       t               send a frame          w         save the last 60 s to a file
-      c               clear the table
+      c               clear the table       o         another channel
 
     \b
     Examples:
@@ -73,24 +68,18 @@ def top(
         NEEDS.check("the screen of top (--plain works without)")
         if not (sys.stdin.isatty() and sys.stdout.isatty()):
             raise click.UsageError("no terminal: use --plain")
-    given = _given_decoder(databases)
-    name = channel or _only_channel(opener)
-    with ExitStack() as stack:
-        bus = opener.open(name)
-        stack.callback(bus.shutdown)
-        follower = stack.enter_context(Follower(name, bus))
-        decoder, problem = (given, "") if given is not None else _own_decoder(bus)
-        session = Session(follower, bus, opener.broker, decoder)
-        session.message = problem
+    given = load_databases(databases) if databases else None
+    with Channels(opener, given) as channels:
         if plain:
-            _print(session, count)
-        else:
-            from canbroker.cli.top_screen import TopApp  # noqa: PLC0415 - of an extra
+            _print(channels.open(channel or _only_channel(opener)), count)
+            return
+        first = channel or _only_channel(opener, may_choose=True)
+        from canbroker.cli.top_app import TopApp  # noqa: PLC0415 - of an extra
 
-            _forget_inherited_size()
-            app = TopApp(session)
-            app.run()
-            click.get_current_context().exit(app.return_code or 0)
+        _forget_inherited_size()
+        app = TopApp(channels, channels.open(first) if first else None)
+        app.run()
+        click.get_current_context().exit(app.return_code or 0)
 
 
 def _forget_inherited_size() -> None:
@@ -100,27 +89,11 @@ def _forget_inherited_size() -> None:
         os.environ.pop(name, None)
 
 
-def _given_decoder(databases: tuple[Path, ...]) -> Decoder | None:
-    if not databases:
-        return None
-    from canbroker.signals import load_databases  # noqa: PLC0415 - only with a database
+def _only_channel(opener: Opener, *, may_choose: bool = False) -> str:
+    """The name of the broker's channel, if it has one; empty if it has more of them and somebody
+    ``may_choose``.
 
-    return load_databases(databases)
-
-
-def _own_decoder(bus: Bus) -> tuple[Decoder | None, str]:
-    """That of the databases that the broker has for the channel, or why there is none: the rest of
-    the display does not need it."""
-    try:
-        return channel_decoder(bus), ""
-    except CanError as error:
-        return None, f"no names and signals: {printable(str(error))}"
-
-
-def _only_channel(opener: Opener) -> str:
-    """The name of the broker's channel, if it has one.
-
-    :raises CanInitializationError: it has another number of channels, or does not run.
+    :raises CanInitializationError: it has none or more of them, or does not run.
     """
     if opener.interface is not None:
         raise click.UsageError("name the interface's channel")
@@ -129,6 +102,8 @@ def _only_channel(opener: Opener) -> str:
         return names[0]
     if not names:
         raise CanInitializationError("the broker has no channels, or does not run")
+    if may_choose:
+        return ""
     raise CanInitializationError(f"name a channel: {', '.join(names)}")
 
 

@@ -1,47 +1,48 @@
-"""The screen of ``canbroker top``, by Textual."""
+"""A channel on the screen of ``canbroker top``, by Textual."""
 
 from __future__ import annotations
 
-import asyncio
-import os
-import signal
 import threading
 from collections.abc import Callable
 from typing import ClassVar, Final
 
 from rich.text import Text
-from textual.app import App, ComposeResult
+from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.events import Resize
+from textual.screen import Screen
 from textual.widgets import Input, Static
 
 from canbroker.cli.top_rows import Display, Wanted, heading, headline, load_line
 from canbroker.cli.top_session import Session
 from canbroker.cli.top_table import FrameTable
 from canbroker.system import clock
-from canbroker.system.service import ending_signals
 
 _PERIOD_S: Final = 0.25
 
 #: Clients and tasks are asked for less often.
 _ASK_EVERY: Final = 4
 
-_KEYS: Final = "q quit  s sort  / filter  ␣ pause  f freeze  d detail  v clients  t send  w save"
-_MORE_KEYS: Final = "  r reverse  c clear  ↑ ↓ PgUp PgDn Home End"
+_KEYS: Final = "q quit  o open  s sort  / filter  ␣ pause  f freeze  d detail  v clients  t send"
+_MORE_KEYS: Final = "  w save  r reverse  c clear  ↑ ↓ PgUp PgDn Home End"
+
+
+def in_thread(job: Callable[[], object]) -> None:
+    """Does something that may wait. ``job`` keeps its result, or what went wrong."""
+    threading.Thread(target=job, name="top", daemon=True).start()
 
 
 class Prompt(Input):
     """A line to type into; Escape leaves it."""
 
-    BINDINGS: ClassVar[list[BindingType]] = [Binding("escape", "app.leave_prompt", show=False)]
+    BINDINGS: ClassVar[list[BindingType]] = [Binding("escape", "screen.leave_prompt", show=False)]
 
 
-class TopApp(App[None]):
+class ChannelScreen(Screen[None]):
     """Rows, the line about the channel above them, details and notes below."""
 
-    ENABLE_COMMAND_PALETTE = False
     CSS = """
-    Screen { layout: vertical; background: ansi_default; }
+    ChannelScreen { layout: vertical; }
     #head, #load, #columns, #note, #keys { height: 1; background: ansi_default; }
     #columns { text-style: bold underline; }
     #detail { height: auto; max-height: 50%; display: none; border-top: solid; }
@@ -50,8 +51,6 @@ class TopApp(App[None]):
     FrameTable { background: ansi_default; }
     """
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("q,ctrl+c", "quit", show=False, priority=False),
-        Binding("ctrl+c", "quit", show=False, priority=True),
         Binding("up,k", "move(-1)", show=False),
         Binding("down,j", "move(1)", show=False),
         Binding("pageup", "page(-1)", show=False),
@@ -71,9 +70,9 @@ class TopApp(App[None]):
     ]
 
     def __init__(self, session: Session) -> None:
-        super().__init__(ansi_color=True)
+        super().__init__()
+        self.session = session
         self.shown = Display(session.name_of)
-        self._session = session
         self._detail = ""  # what the panel shows: "signals", "clients" or nothing
         self._asked = ""  # what the prompt is for
         self._message = ""
@@ -90,22 +89,9 @@ class TopApp(App[None]):
         yield Static(id="keys")
 
     def on_mount(self) -> None:
-        self._end_at_signals()
         self.set_interval(_PERIOD_S, self.step)
         self.table.focus()
         self.step()
-
-    def _end_at_signals(self) -> None:
-        """Leaves the terminal as it was, also when somebody else ends us."""
-        loop = asyncio.get_running_loop()
-
-        def end(number: int, _: object) -> None:
-            if not os.isatty(0):  # the terminal is gone, and Textual would wait for it for ever
-                os._exit(128 + number)
-            loop.call_soon_threadsafe(self.exit, None, 128 + number)
-
-        for number in ending_signals():
-            signal.signal(number, end)
 
     def on_resize(self, _: Resize) -> None:
         self.draw()
@@ -116,13 +102,13 @@ class TopApp(App[None]):
 
     def step(self) -> None:
         """Takes what has happened since the last step, and draws it."""
-        follower = self._session.follower
+        follower = self.session.follower
         with follower.lock:
             now_ns = clock.monotonic_ns()
             follower.view.table.tick(now_ns)
             self.shown.take(follower.view.table.rows.values(), now_ns)
         if self._detail == "clients" and self._steps % _ASK_EVERY == 0:
-            self._in_thread(self._session.ask)
+            in_thread(self.session.ask)
         self._steps += 1
         self.draw()
 
@@ -131,8 +117,8 @@ class TopApp(App[None]):
         if not self.query(FrameTable):
             return  # at the end the widgets go before the timers
         width = self.size.width
-        view, shown = self._session.follower.view, self.shown
-        with self._session.follower.lock:
+        view, shown = self.session.follower.view, self.shown
+        with self.session.follower.lock:
             head, load = headline(view, width), load_line(view.load.samples, width)
             note = view.notes[-1].text if view.notes else ""
         style = "bold red" if view.problem else "bold"
@@ -141,7 +127,7 @@ class TopApp(App[None]):
         names = heading(
             shown.sort,
             is_reversed=shown.is_reversed,
-            has_names=self._session.has_names,
+            has_names=self.session.has_names,
         )
         self._set("columns", Text(names[:width]))
         self.table.show(shown.rows)
@@ -154,23 +140,19 @@ class TopApp(App[None]):
         parts = ["PAUSED"] if shown.is_paused else []
         if shown.wanted.text:
             parts.append(f"[{shown.wanted.text}] {len(shown.rows)} rows")
-        return [*parts, self._message or self._session.message or note]
+        return [*parts, self._message or self.session.message or note]
 
     def _draw_detail(self, width: int) -> None:
         panel = self.query_one("#detail", Static)
         panel.display = bool(self._detail)
         if self._detail == "signals":
-            panel.update(Text("\n".join(self._session.describe(self.table.current, width))))
+            panel.update(Text("\n".join(self.session.describe(self.table.current, width))))
         elif self._detail:
-            panel.update(Text("\n".join(self._session.crowd(width))))
+            panel.update(Text("\n".join(self.session.crowd(width))))
 
     def _set(self, name: str, text: Text) -> None:
         text.no_wrap = True
         self.query_one(f"#{name}", Static).update(text)
-
-    def _in_thread(self, job: Callable[[], object]) -> None:
-        """Does something that may wait. The session keeps its result, or what went wrong."""
-        threading.Thread(target=job, name="top", daemon=True).start()
 
     # ----------------------------------------------------------------------------------- keys
 
@@ -203,11 +185,11 @@ class TopApp(App[None]):
     def action_detail(self, what: str) -> None:
         self._detail = "" if self._detail == what else what
         if self._detail == "clients":
-            self._in_thread(self._session.ask)
+            in_thread(self.session.ask)
         self.draw()
 
     def action_clear(self) -> None:
-        follower = self._session.follower
+        follower = self.session.follower
         with follower.lock:
             follower.view.table.clear()
         self.shown.clear()
@@ -239,9 +221,9 @@ class TopApp(App[None]):
 
     def on_input_submitted(self, event: Input.Submitted) -> None:
         self._message = ""
-        session, text = self._session, event.value.strip()
+        session, text = self.session, event.value.strip()
         if self._asked == "send" and text:
-            self._in_thread(lambda: session.send(text))
+            in_thread(lambda: session.send(text))
         elif self._asked == "save" and text:
-            self._in_thread(lambda: session.save(text))
+            in_thread(lambda: session.save(text))
         self.action_leave_prompt()

@@ -22,6 +22,7 @@ from canbroker.logs.candump import parse_frame
 from canbroker.model.frame import EchoFrame, Frame, identifier_text
 from canbroker.model.wording import printable
 from canbroker.system import clock
+from canbroker.system.closing import Closing
 from canbroker.view.follower import Follower
 from canbroker.view.running import RunningBroker
 from canbroker.view.tasks import running_tasks
@@ -40,7 +41,7 @@ SAVED_S: Final = 60.0
 _MOST_LINES: Final = 200
 
 
-class Session:
+class Session(Closing):
     """One channel. ``message``: what was done last, or why it could not be done."""
 
     def __init__(
@@ -56,6 +57,10 @@ class Session:
         self._broker = broker
         self._decoder = decoder
         self._crowd: tuple[ChannelStatus | None, Sequence[TaskStatus]] = None, ()
+
+    def close(self) -> None:
+        """Closes the follower, and with it the bus. Idempotent."""
+        self.follower.close()
 
     @property
     def has_names(self) -> bool:

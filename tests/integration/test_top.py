@@ -5,24 +5,24 @@ from __future__ import annotations
 import asyncio
 import signal
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import pytest
 
 from canbroker import Bus, Message
-from canbroker.cli.top_session import Session
+from canbroker.cli.common import Opener
+from canbroker.cli.top_channels import Channels
+from canbroker.signals import load_databases
 from canbroker.system.service import ending_signals
 from canbroker.transport.runtime import Runtime
-from canbroker.view.follower import Follower
 from tests.support.commands import run
 from tests.support.ledger import serving
 
 pytestmark = pytest.mark.long
 
 if TYPE_CHECKING:
-    from canbroker.cli.top_screen import TopApp
+    from canbroker.cli.top_app import TopApp
 
 DEADLINE_S: Final = 20.0
 
@@ -79,30 +79,22 @@ def other(runtime: Runtime) -> Iterator[Bus]:
         yield other
 
 
-@contextmanager
-def session(database: str | None = None) -> Iterator[Session]:
-    decoder: Any = None
-    if database is not None:
-        from canbroker.signals import load_databases  # noqa: PLC0415 - an extra
-
-        decoder = load_databases([database])
-    with ExitStack() as stack:
-        bus = Bus("x", "virtual", bitrate=500_000)
-        stack.callback(bus.shutdown)
-        follower = stack.enter_context(Follower("x", bus))
-        yield Session(follower, bus, None, decoder)
-
-
-def drive(steps: Callable[[Screen], Awaitable[None]], database: str | None = None) -> None:
-    """Runs the screen in this process, and ``steps`` on it."""
-    screen: Any = pytest.importorskip(
-        "canbroker.cli.top_screen", reason="needs the extra top", exc_type=ImportError
+def drive(
+    steps: Callable[[Screen], Awaitable[None]],
+    database: str | None = None,
+    channel: str | None = "x",
+) -> None:
+    """Runs the screen in this process, and ``steps`` on it; it shows a channel at first, or a list
+    of them."""
+    screens: Any = pytest.importorskip(
+        "canbroker.cli.top_app", reason="needs the extra top", exc_type=ImportError
     )
+    decoder = None if database is None else load_databases([database])
     handlers = {number: signal.getsignal(number) for number in ending_signals()}
 
     async def main() -> None:
-        with session(database) as made:
-            app = screen.TopApp(made)
+        with Channels(Opener("virtual", {"bitrate": 500_000}, None), decoder) as channels:
+            app = screens.TopApp(channels, channels.open(channel) if channel else None)
             async with app.run_test(size=(80, 24)) as pilot:
                 await steps(Screen(app, pilot))
 
@@ -150,7 +142,8 @@ def test_a_pause_and_a_frozen_row(other: Bus) -> None:
         await screen.press("space")
         await screen.text("PAUSED")
         other.send(message(0x300), timeout=5)
-        follower = screen.app._session.follower
+        shown: Any = screen.app.screen
+        follower = shown.session.follower
         await screen.until(lambda _: len(follower.view.table.rows) == 3)
         assert identifiers(screen.lines()) == ["100", "200"]
         await screen.press("space")
@@ -233,6 +226,58 @@ def test_any_size_will_do(other: Bus) -> None:
         await screen.text("000 tx")
 
     drive(steps)
+
+
+# ---------------------------------------------------------------------------------- channels
+
+
+def test_a_channel_is_chosen_and_another_one_later(other: Bus) -> None:
+    with Bus("y", "virtual", bitrate=250_000) as second:
+
+        async def steps(screen: Screen) -> None:
+            lines = await screen.text("virtual.y")
+            assert lines[1].split() == ["virtual.x", "virtual", "active", "500k", "0%"]
+            await screen.press("down", "enter")
+            await screen.text("virtual.y  active  250k  load ")
+            second.send(message(0x123), timeout=5)
+            await screen.text("123 tx")
+            await screen.press("o")
+            await screen.text("virtual.x")
+            await screen.press("escape")  # stays where it was
+            await screen.text("123 tx")
+            await screen.press("o")
+            await screen.text("virtual.x")
+            await screen.press("enter")
+            lines = await screen.text("virtual.x  active  500k  load ")
+            assert not identifiers(lines)
+            other.send(message(0x321), timeout=5)
+            await screen.text("321 tx")
+            await screen.until(lambda _: _clients("virtual.y") == 1)  # closed: only our own
+
+        drive(steps, channel=None)
+
+
+def _clients(name: str) -> int:
+    (found,) = (each for each in Channels(Opener(None, {}, None)).listed() if each.name == name)
+    return len(found.clients)
+
+
+def test_a_channel_that_cannot_be_opened_is_told(runtime: Runtime, tmp_path: Path) -> None:
+    config = (
+        '[channels.away]\ninterface = "slcan"\nchannel = "/dev/none"\nbitrate = 500000\n'
+        '[channels.here]\ninterface = "virtual"\n'
+    )
+
+    async def steps(screen: Screen) -> None:
+        await screen.text("here")
+        await screen.press("enter")
+        lines = await screen.until(lambda lines: any("/dev/none" in each for each in lines[-3:]))
+        assert any(each.startswith("here ") for each in lines)
+        await screen.press("j", "enter")
+        await screen.text("here  active")
+
+    with serving(runtime, tmp_path, config):
+        drive(steps, channel=None)
 
 
 # ------------------------------------------------------------------------------------- plain

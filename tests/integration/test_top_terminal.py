@@ -102,11 +102,15 @@ def other(runtime: Runtime) -> Iterator[Bus]:
         yield other
 
 
-def start(terminal: Terminal, other: Bus) -> None:
-    """Starts it, and shows it frames."""
-    command = shlex.join(EntryPoint.COMMAND.command("top", "virtual.x"))
+def run(terminal: Terminal, *channel: str) -> None:
+    command = shlex.join(EntryPoint.COMMAND.command("top", *channel))
     terminal.type(f"clear; {command}; echo code $?", "Enter")
     terminal.wait("q quit")
+
+
+def start(terminal: Terminal, other: Bus) -> None:
+    """Starts it, and shows it frames."""
+    run(terminal, "virtual.x")
     for number in range(30):
         message = Message(arbitration_id=0x100 + number, data=bytes(8), is_extended_id=False)
         other.send(message, timeout=5)
@@ -142,6 +146,18 @@ def test_it_fills_the_terminal_and_follows_its_size(terminal: Terminal, other: B
     terminal.wait("count▼")
     terminal.type("q")
     terminal.wait("code 0")
+
+
+def test_one_of_several_channels_is_chosen(terminal: Terminal, other: Bus) -> None:
+    with Bus("y", "virtual", bitrate=250_000):
+        run(terminal)
+        terminal.wait("virtual.y")
+        terminal.type("Down", "Enter")
+        terminal.wait("virtual.y  active  250k  load")
+        terminal.type("o")
+        terminal.wait("Esc back")
+        terminal.type("C-c")
+        terminal.wait("code 0")
 
 
 @pytest.mark.parametrize("way", ["C-c", "q", "SIGINT", "SIGTERM", "SIGHUP"])
