@@ -1,8 +1,9 @@
 """``python -m benchmarks.record``: what recording two full buses costs, beside python-can's logger.
 
-Two programs send as many frames a second as fit on a bus of 1 Mbit/s, each on a virtual channel. A
-recorder and two of python-can's loggers, which take one channel each, record the same traffic at
-the same time. Then their files are read and compared with what the channels have confirmed.
+Two programs send as many frames a second as fit on a bus of 1 Mbit/s, each on a virtual channel
+with this bit rate, so that the frames of the two alternate as those of real buses do. A recorder
+and two of python-can's loggers, which take one channel each, record the same traffic at the same
+time. Then their files are read and compared with what the channels have confirmed.
 """
 
 from __future__ import annotations
@@ -28,8 +29,10 @@ from canbroker.actors.recorder.side_file import read_all
 from canbroker.bus.recording import start_recording, stop_recording
 from canbroker.logs.formats import open_reader
 
+_BITRATE: Final = 1_000_000
+
 #: Frames of 8 bytes with an 11-bit identifier: 111 bits and about 9 stuffed ones.
-FULL_RATE: Final = 1_000_000 // 120
+FULL_RATE: Final = _BITRATE // 120
 
 _CHANNELS: Final = ("a", "b")
 _AT_ONCE: Final = 20
@@ -39,12 +42,14 @@ Pipe: TypeAlias = "Connection[Any, Any]"
 
 
 class Row(NamedTuple):
-    """``cores``: share of a core while the frames were sent; ``mb``: the most memory, of all."""
+    """``cores``: share of a core while the frames were sent; ``us``: processor time for a frame;
+    ``mb``: the most memory, of all."""
 
     system: str
     frames: int
     lost: int
     cores: float
+    us: float
     mb: float
 
 
@@ -61,15 +66,22 @@ def main() -> int:
     for row in rows:
         console.print(
             f"{row.system:24} {row.frames:9,} frames in files, {row.lost:6,} lost, "
-            f"{row.cores:6.1%} of a core, {row.mb:6.1f} MB at most",
+            f"{row.cores:6.1%} of a core, {row.us:5.1f} µs a frame, {row.mb:6.1f} MB at most",
             highlight=False,
+            soft_wrap=True,
         )
     return bool(sent - rows[0].frames)
 
 
 def _measure(directory: Path, frames: int, kind: str) -> tuple[int, list[Row]]:
-    options = {"channels": list(_CHANNELS), "interface": "virtual", "directory": str(directory)}
-    began = start_recording("ours", {**options, "format": kind}, None)
+    options = {
+        "channels": list(_CHANNELS),
+        "interface": "virtual",
+        "parameters": {"bitrate": _BITRATE},
+        "directory": str(directory),
+        "format": kind,
+    }
+    began = start_recording("ours", options, None)
     if began.pid is None:
         raise RuntimeError("the recorder has ended already")
     files = [directory / f"theirs-{channel}.{kind}" for channel in _CHANNELS]
@@ -84,7 +96,7 @@ def _measure(directory: Path, frames: int, kind: str) -> tuple[int, list[Row]]:
     ours = sum(side.frames for side in read_all(directory, "ours"))
     theirs = sum(_count(file) for file in files)
     rows = [
-        Row(name, count, sent - count, cpu[name] / seconds, memory[name])
+        Row(name, count, sent - count, cpu[name] / seconds, cpu[name] / sent * 1e6, memory[name])
         for name, count in zip(of, (ours, theirs), strict=True)
     ]
     if ended.lost != sent - ours:

@@ -167,6 +167,7 @@ class RecorderActor:
     def _write_rest(self, deadline: int) -> None:
         while self._unread() and clock.monotonic_ns() < deadline:
             self._recording.add(self._channels.receive(_LAST_LOOK_S))
+            self._recording.step(clock.monotonic_ns())
         for channel, place in self._unread().items():
             self._note_unread(channel, place)
 

@@ -90,6 +90,7 @@ class Output:
         self.complete = Totals()
         self._sync_due = 0
         self._conversions = Conversions(self._directory)
+        self._gathered: list[Record] = []  # not written yet
 
     @property
     def unfinished(self) -> Totals:
@@ -155,29 +156,25 @@ class Output:
     # ------------------------------------------------------------------------------ writing
 
     def add(self, event: Event) -> None:
-        """Writes the frames of an event, or notes what has happened."""
+        """Gathers the frames of an event for the next :meth:`step`, or notes what has happened.
+
+        Gathers, because frames of two full channels alternate: an event may have a single one.
+        """
         file = self._file
         if file is None:
             raise RuntimeError("a file must be open")
-        match event:
-            case Frames(channel, frames):
-                file.write(_records(channel, frames, self._ends[channel].number))
-            case Missed(channel, loss):
-                file.note_lost(Lost(channel, loss.frames, str(loss)))
-            case Restarted(channel, _):
-                file.note("restarted", channel, text="the channel's process was replaced")
-            case Dropped(channel, number):
-                text = f"{number} frames were lost before they reached the broker"
-                file.note("dropped", channel, frames=number, text=text)
-            case Interrupted(channel, reason):
-                file.note("interrupted", channel, text=reason or "the adapter was away")
-            case Silent(channel, reason):
-                file.note("silent", channel, text=reason)
-            case Resumed(channel):
-                file.note("resumed", channel, text="frames can be received again")
-            case Ended(channel, reason):
-                file.note("ended", channel, text=reason)
+        if isinstance(event, Frames):
+            channel, frames = event
+            self._gathered += _records(channel, frames, self._ends[channel].number)
+        else:
+            self._flush()
+            _note_event(file, event)
         self.pass_by(event)
+
+    def _flush(self) -> None:
+        records, self._gathered = self._gathered, []
+        if records and self._file is not None:
+            self._file.write(records)
 
     def pass_by(self, event: Event) -> None:
         """Goes to the place behind an event."""
@@ -197,7 +194,7 @@ class Output:
         self._ends[channel].number += count
 
     def add_past(self, past: Mapping[str, list[EchoFrame]]) -> None:
-        """Writes frames that came right before the places of their channels, in order of time."""
+        """Gathers frames that came right before the places of their channels, in order of time."""
         records = [
             record
             for channel, frames in past.items()
@@ -205,7 +202,7 @@ class Output:
         ]
         records.sort(key=lambda record: record.frame.timestamp_ns)
         if self._file is not None:
-            self._file.write(records)
+            self._gathered += records
 
     def write_until(self, until_ns: int) -> None:
         """Notes up to which time a triggered recording writes."""
@@ -214,6 +211,7 @@ class Output:
 
     def note(self, what: str, text: str) -> None:
         """Notes something about all channels."""
+        self._flush()
         if self._file is not None:
             self._file.note(what, text=text)
 
@@ -230,7 +228,8 @@ class Output:
             side.out_of_order_ns = max(side.out_of_order_ns, disorder.worst_ns)
 
     def step(self, now_ns: int) -> None:
-        """Makes certain what was written, and begins another file, if that is due."""
+        """Writes what was gathered; makes it certain, and begins another file, if that is due."""
+        self._flush()
         file, options = self._file, self._options
         if now_ns >= self._sync_due:
             self._conversions.step(now_ns)
@@ -252,6 +251,7 @@ class Output:
 
     def complete_file(self, why: str, *, stopped: bool = False) -> None:
         """Completes the file, if one is open; no other follows before :meth:`open`."""
+        self._flush()
         if self._file is not None:
             self._close(self._file, why, stopped=stopped)
         self._wants_file = False  # not before: if that failed, what is not certain needs another
@@ -264,6 +264,7 @@ class Output:
     def give_up(self) -> None:
         """Closes the file as it is."""
         file, self._file = self._file, None
+        self._gathered = []
         if file is not None:
             self._unfinished = file.certain
             file.give_up()
@@ -341,6 +342,25 @@ class Output:
             oldest.path.unlink(missing_ok=True)
             part_of(oldest.path).unlink(missing_ok=True)
             oldest.side.unlink(missing_ok=True)
+
+
+def _note_event(file: OpenFile, event: Event) -> None:
+    match event:
+        case Missed(channel, loss):
+            file.note_lost(Lost(channel, loss.frames, str(loss)))
+        case Restarted(channel, _):
+            file.note("restarted", channel, text="the channel's process was replaced")
+        case Dropped(channel, number):
+            text = f"{number} frames were lost before they reached the broker"
+            file.note("dropped", channel, frames=number, text=text)
+        case Interrupted(channel, reason):
+            file.note("interrupted", channel, text=reason or "the adapter was away")
+        case Silent(channel, reason):
+            file.note("silent", channel, text=reason)
+        case Resumed(channel):
+            file.note("resumed", channel, text="frames can be received again")
+        case Ended(channel, reason):
+            file.note("ended", channel, text=reason)
 
 
 def _records(channel: str, frames: Sequence[EchoFrame], first: int) -> list[Record]:

@@ -98,6 +98,7 @@ class Recording:
         return places
 
     def add(self, events: Iterable[Event]) -> None:
+        """Takes events in; the next :meth:`step` writes their frames."""
         for event in events:
             if self._capture is None:
                 self._of[event.channel].add(event)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
 import pytest
 
+from canbroker.actors.recorder.open_file import OpenFile
 from canbroker.actors.recorder.options import RecordOptions
 from canbroker.actors.recorder.output import SYNC_NS, Output
 from canbroker.actors.recorder.side_file import ChannelEnd, SideFile, read_all
@@ -15,6 +17,7 @@ from canbroker.delivery.merging import Disorder
 from canbroker.delivery.order import Loss, Place
 from canbroker.delivery.tap import Ended, Frames, Missed, Restarted
 from canbroker.logs.formats import open_reader
+from canbroker.logs.records import Record
 from canbroker.model.frame import EchoFrame
 from canbroker.system import clock
 from canbroker.wire.stream import AdapterClock
@@ -68,12 +71,38 @@ def test_a_file_is_a_part_until_it_is_complete(tmp_path: Path) -> None:
     assert numbers(tmp_path) == [0, 1, 2]
 
 
+def test_frames_of_channels_that_alternate_are_written_together(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written: list[int] = []
+    write = OpenFile.write
+
+    def counted(file: OpenFile, records: Sequence[Record]) -> None:
+        written.append(len(records))
+        write(file, records)
+
+    monkeypatch.setattr(OpenFile, "write", counted)
+    made = output(tmp_path, channels=["x", "y"])
+    made.begin("y", Place(1, 0), None)
+    for number in range(10):
+        made.add(frames(number, number + 1))
+        made.add(frames(number, number + 1)._replace(channel="y"))
+    made.step(clock.monotonic_ns())
+    made.add(frames(10, 11))
+    made.add(Missed("y", Loss(1, 10, 5, "gone")))  # is noted behind what came before it
+    made.close("done", stopped=True)
+    assert written == [20, 1]
+    (side,) = sides(tmp_path)
+    assert [(note.what, note.after) for note in side.notes] == [("lost", 21)]
+
+
 def test_what_was_synced_and_no_more_is_kept_of_a_recorder_that_was_killed(tmp_path: Path) -> None:
     killed = output(tmp_path)
     killed.add(frames(0, 3))
     killed.step(clock.monotonic_ns() + SYNC_NS)
     killed.add(frames(3, 5))
-    killed.give_up()  # writes what it has, too, as a process may have
+    killed.step(clock.monotonic_ns())  # writes, but it is not certain yet
+    killed.give_up()
     made = output(tmp_path)
     assert made.places == {"x": Place(1, 3)}
     made.add(frames(3, 6))
