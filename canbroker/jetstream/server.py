@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 #: A server answers at once; a host that is down does not.
 CONNECT_S: Final = 3.0
 
+_CLOSE_S: Final = 0.5
+
 #: The oldest server whose JetStream does what we need.
 OLDEST: Final = (2, 10)
 
@@ -167,6 +169,9 @@ async def connect(
         options = server.login()
         if (context := server.context()) is not None:
             options["tls"] = context
+    except ValueError as error:
+        raise CanInitializationError(_why(server, [error])) from error
+    try:
         await asyncio.wait_for(
             client.connect(
                 [*server.urls],
@@ -205,8 +210,9 @@ async def _give_up(client: Client) -> None:
     from nats.errors import Error  # noqa: PLC0415 - of an extra
 
     try:
-        await client.close()
-    except (Error, OSError) as error:
+        async with asyncio.timeout(_CLOSE_S):  # after a failed handshake of TLS it waits for ever
+            await client.close()
+    except (Error, OSError, TimeoutError) as error:
         del error  # it was not open
 
 

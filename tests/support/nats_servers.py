@@ -28,6 +28,9 @@ _CONFIG: Final = """
 server_name: {name}
 listen: "127.0.0.1:{port}"
 http: "127.0.0.1:{monitoring}"
+"""
+
+_JETSTREAM: Final = """
 jetstream {{
   store_dir: "{store}"
   max_memory_store: 256MB
@@ -63,6 +66,7 @@ class NatsServer:
         self.name = name
         self.port = free_port()
         self.more = more
+        self.has_jetstream = True
         self._monitoring = free_port()
         self._directory = directory
         self._process: subprocess.Popen[bytes] | None = None
@@ -103,11 +107,9 @@ class NatsServer:
         wait_until(self._is_healthy, f"{self.name} is ready", timeout=READY_S)
 
     def config(self) -> str:
-        store = self._directory / f"{self.name}.store"
-        base = _CONFIG.format(
-            name=self.name, port=self.port, monitoring=self._monitoring, store=store
-        )
-        return base + self.more
+        base = _CONFIG.format(name=self.name, port=self.port, monitoring=self._monitoring)
+        streams = _JETSTREAM.format(store=self._directory / f"{self.name}.store")
+        return base + (streams if self.has_jetstream else "") + self.more
 
     def kill(self) -> None:
         """As the kernel does when memory is short."""

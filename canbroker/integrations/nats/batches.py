@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-import operator
 import os
 from collections.abc import AsyncIterator, Coroutine, Iterable, Iterator, Mapping
 from datetime import datetime
@@ -23,6 +22,7 @@ from canbroker.integrations.nats.streams import StreamState, find_stream, state_
 from canbroker.jetstream import subjects
 from canbroker.jetstream.server import Server, Tls
 from canbroker.model.filters import CanFilters, FilterSet, validate
+from canbroker.model.plain_numbers import plain
 from canbroker.system import clock
 
 #: A consumer is made within milliseconds; in a cluster a leader may have to be elected.
@@ -228,14 +228,14 @@ class Batches:
     def _run(self, work: Coroutine[Any, Any, _Result]) -> _Result:
         if self._runner is None:
             self._runner = asyncio.Runner()
-        return self._runner.run(work)
+        try:
+            return self._runner.run(work)
+        finally:
+            if self._link is None:  # it could not be opened
+                self.close()
 
     def __enter__(self) -> Self:
-        try:
-            self._run(self.open())
-        except BaseException:
-            self.close()
-            raise
+        self._run(self.open())
         return self
 
     def __exit__(
@@ -359,7 +359,7 @@ def _start(wish: _Wish, state: StreamState) -> Start | Last:
 def _names(key: str, given: Names) -> list[str | None]:
     if given is None or isinstance(given, str):
         return [given]
-    names = list(dict.fromkeys(given))
+    names = list(dict.fromkeys(given)) if isinstance(given, Iterable) else []
     if not names or not all(isinstance(name, str) for name in names):
         raise ValueError(f"{key} must be a name, several, or None for all, got {given!r}")
     return [*names]
@@ -377,9 +377,10 @@ def _after(given: Position | str | int | None) -> Position | int | None:
         return Position.parse(given)
     if given is None or isinstance(given, Position):
         return given
-    if isinstance(given, bool) or operator.index(given) < 0:
+    number = plain(given)
+    if isinstance(number, bool) or not isinstance(number, int) or number < 0:
         raise ValueError(f"after must be a position or a sequence of the stream, got {given!r}")
-    return operator.index(given)
+    return number
 
 
 def _since(given: datetime | float | None, after: object) -> int | None:
@@ -391,9 +392,10 @@ def _since(given: datetime | float | None, after: object) -> int | None:
         if given.tzinfo is None:
             raise ValueError("since must say its time zone, as datetime.now(UTC) does")
         given = given.timestamp()
-    if not 0 <= given < 1 << 33:
+    seconds = plain(given)
+    if not isinstance(seconds, int | float) or not 0 <= seconds < 1 << 33:
         raise ValueError(f"since must be seconds since 1970, got {given!r}")
-    return int(given * clock.SECOND)
+    return int(seconds * clock.SECOND)
 
 
 def _tls(given: Tls | Mapping[str, str] | None) -> Tls | None:

@@ -85,9 +85,14 @@ class Link:
         return self.client.is_connected
 
     def check(self) -> None:
-        """:raises CanOperationError: the server does not let us in any more."""
+        """
+        :raises CanOperationError: the server does not let us in any more.
+        :raises CanPermissionError: it has refused what was no request.
+        """
         if self._fault:
             raise CanOperationError(f"NATS at {self.server.shown}: {self._fault}")
+        if self._denial:
+            raise self.refusal("to read frames")
 
     async def request(self, method: str, body: Mapping[str, Any], what: str) -> dict[str, Any]:
         """What JetStream answers.
@@ -147,7 +152,7 @@ class Link:
     async def _on_disconnect(self) -> None:
         self.cuts += 1
         self._futile.set()
-        if not self.client.is_closed:
+        if self._client is not None and not self._client.is_closed:
             _logger.warning("connection to NATS at %s lost, connecting again", self.server.shown)
         self.news.set()
 
