@@ -3,49 +3,27 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
 import os
-from collections.abc import AsyncIterator, Coroutine, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterator, Coroutine, Iterator, Mapping
 from datetime import datetime
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Final, NamedTuple, Self, TypeVar
-
-import msgspec
+from typing import Any, Final, Self, TypeVar
 
 from canbroker.errors import CanInitializationError, CanOperationError
 from canbroker.integrations.nats.batch import Assembler, Batch
 from canbroker.integrations.nats.link import Link, NoAnswerError
-from canbroker.integrations.nats.ordered import Last, OrderedReader, Start, StreamMessage
+from canbroker.integrations.nats.ordered import OrderedReader, StreamMessage
 from canbroker.integrations.nats.position import Position
-from canbroker.integrations.nats.streams import StreamState, find_stream, state_of
-from canbroker.jetstream import subjects
+from canbroker.integrations.nats.streams import find_stream, state_of
+from canbroker.integrations.nats.wish import Names, Wish, tls_of
 from canbroker.jetstream.server import Server, Tls
-from canbroker.model.filters import CanFilters, FilterSet, validate
-from canbroker.model.plain_numbers import plain
-from canbroker.system import clock
+from canbroker.model.filters import CanFilters, validate
 
 #: A consumer is made within milliseconds; in a cluster a leader may have to be elected.
 _BEGIN_S: Final = 10.0
 
-#: Filters of one consumer; more are read with wildcards, or by several consumers.
-_MAX_SUBJECTS: Final = 1000
-
 _Result = TypeVar("_Result")
-
-Names = str | Iterable[str] | None
-
-
-class _Wish(NamedTuple):
-    """What a consumer wants to read. Without ``after`` and ``since_ns``: what comes from now on."""
-
-    subjects: tuple[str, ...]
-    widest: str
-    stream: str | None
-    after: Position | int | None
-    since_ns: int | None
-    follow: bool
-    filters: FilterSet
 
 
 class Batches:
@@ -59,7 +37,7 @@ class Batches:
     connections are, it waits, and goes on behind the last frame.
     """
 
-    def __init__(self, server: Server, wish: _Wish) -> None:
+    def __init__(self, server: Server, wish: Wish) -> None:
         self._server = server
         self._wish = wish
         self._link: Link | None = None
@@ -88,9 +66,8 @@ class Batches:
     def position(self) -> Position | None:
         """Behind the last batch that was handed over; ``None`` before the first, if no position was
         given. Store its ``str()`` in the transaction that stores the frames."""
-        given = self._wish.after if isinstance(self._wish.after, Position) else None
         if self._last is None or self._assembler is None or self._reader is None:
-            return given
+            return self._wish.position
         state, last = self._reader.state, self._last.last
         return Position(
             stream=state.name,
@@ -295,14 +272,12 @@ def batches(  # noqa: PLR0913 - what can be asked for
     :raises CanInitializationError: a parameter is wrong; says which.
     """
     try:
-        server = Server(url=url, credentials=str(credentials), tls=_tls(tls))
-        names = [_names("site", site), _names("bench", bench), _names("channel", channel)]
-        wish = _Wish(
-            subjects=_subjects(names),
-            widest=subjects.frames(*(each[0] if len(each) == 1 else None for each in names)),
+        server = Server(url=url, credentials=str(credentials), tls=tls_of(tls))
+        wish = Wish.of(
+            names={"site": site, "bench": bench, "channel": channel},
             stream=stream,
-            after=_after(after),
-            since_ns=_since(since, after),
+            after=after,
+            since=since,
             follow=follow,
             filters=validate(can_filters),
         )
@@ -311,7 +286,7 @@ def batches(  # noqa: PLR0913 - what can be asked for
     return Batches(server, wish)
 
 
-async def _begun(link: Link, wish: _Wish) -> tuple[OrderedReader, Assembler]:
+async def _begun(link: Link, wish: Wish) -> tuple[OrderedReader, Assembler]:
     """A consumer, where it was wished to be.
 
     :raises CanInitializationError: there is no such place.
@@ -321,7 +296,7 @@ async def _begun(link: Link, wish: _Wish) -> tuple[OrderedReader, Assembler]:
         state = await state_of(link, name)
     except NoAnswerError as error:
         raise CanInitializationError(str(error)) from error
-    start = _start(wish, state)
+    start = wish.start(state)
     reader = OrderedReader(link, state, wish.subjects, start, None if wish.follow else state.last)
     try:
         await reader.begin(_BEGIN_S)
@@ -330,76 +305,4 @@ async def _begun(link: Link, wish: _Wish) -> tuple[OrderedReader, Assembler]:
             raise
         raise CanInitializationError(str(error)) from error
     is_late = isinstance(wish.after, int) and state.first > wish.after + 1
-    position = wish.after if isinstance(wish.after, Position) else None
-    return reader, Assembler(wish.filters, position, is_late)
-
-
-def _start(wish: _Wish, state: StreamState) -> Start | Last:
-    """:raises CanInitializationError: the stream is not the one that the position is of."""
-    after = wish.after
-    if after is None:
-        if wish.since_ns is not None:
-            return Start(time_ns=wish.since_ns)
-        return Start(sequence=state.last + 1)
-    if isinstance(after, int):
-        if after > state.last:
-            raise CanInitializationError(
-                f"after={after}: stream {state.name} has only {state.last} messages; was it made "
-                "anew?"
-            )
-        return Start(sequence=after + 1)
-    if (after.stream, after.created) != (state.name, state.created):
-        raise CanInitializationError(
-            f"the position is of stream {after.stream}, made at {after.created}; the server has "
-            f"{state.name}, made at {state.created}: begin there with since="
-        )
-    return Last(after.sequence, after.message_id, after.time_ns)
-
-
-def _names(key: str, given: Names) -> list[str | None]:
-    if given is None or isinstance(given, str):
-        return [given]
-    names = list(dict.fromkeys(given)) if isinstance(given, Iterable) else []
-    if not names or not all(isinstance(name, str) for name in names):
-        raise ValueError(f"{key} must be a name, several, or None for all, got {given!r}")
-    return [*names]
-
-
-def _subjects(names: list[list[str | None]]) -> tuple[str, ...]:
-    wanted = tuple(subjects.frames(*each) for each in itertools.product(*names))
-    if len(wanted) > _MAX_SUBJECTS:
-        raise ValueError(f"{len(wanted)} subjects; a consumer has at most {_MAX_SUBJECTS}")
-    return wanted
-
-
-def _after(given: Position | str | int | None) -> Position | int | None:
-    if isinstance(given, str):
-        return Position.parse(given)
-    if given is None or isinstance(given, Position):
-        return given
-    number = plain(given)
-    if isinstance(number, bool) or not isinstance(number, int) or number < 0:
-        raise ValueError(f"after must be a position or a sequence of the stream, got {given!r}")
-    return number
-
-
-def _since(given: datetime | float | None, after: object) -> int | None:
-    if given is None:
-        return None
-    if after is not None:
-        raise ValueError("after and since are two beginnings; give one of them")
-    if isinstance(given, datetime):
-        if given.tzinfo is None:
-            raise ValueError("since must say its time zone, as datetime.now(UTC) does")
-        given = given.timestamp()
-    seconds = plain(given)
-    if not isinstance(seconds, int | float) or not 0 <= seconds < 1 << 33:
-        raise ValueError(f"since must be seconds since 1970, got {given!r}")
-    return int(seconds * clock.SECOND)
-
-
-def _tls(given: Tls | Mapping[str, str] | None) -> Tls | None:
-    try:
-        return given if given is None else msgspec.convert(given, Tls, from_attributes=True)
-    except msgspec.ValidationError as error:
-        raise ValueError(f"tls: {error}") from error
+    return reader, Assembler(wish.filters, wish.position, is_late)
