@@ -11,11 +11,13 @@ import msgspec
 
 from canbroker.actors.gateway.options import GatewayOptions
 from canbroker.actors.lifelines import Lifelines
+from canbroker.actors.nats.options import NatsOptions
 from canbroker.actors.recorder.options import RecordOptions
 from canbroker.actors.specs import (
     ActorSpec,
     ChannelSpec,
     GatewaySpec,
+    NatsSpec,
     RecorderSpec,
     SchedulerSpec,
     WebSpec,
@@ -109,5 +111,11 @@ KINDS: Final[Mapping[str, Kind]] = {
         WebSpec,
         Demand.CONFIGURED,
         Section("web", WebOptions, is_named=False),
+    ),
+    "nats": Kind(
+        "canbroker.actors.nats.actor:NatsActor",
+        NatsSpec,
+        Demand.CONFIGURED,
+        Section("nats", NatsOptions, is_named=False),
     ),
 }

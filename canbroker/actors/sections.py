@@ -9,9 +9,11 @@ from typing import Any
 import msgspec
 
 from canbroker.actors.kinds import KINDS, Section
+from canbroker.actors.nats.options import NatsOptions
 from canbroker.actors.web.installed import check_installed
 from canbroker.actors.web.options import WebOptions
 from canbroker.configuration.broker_file import MAX_NAME_LENGTH, OWN_SECTIONS, Config, is_name
+from canbroker.jetstream import server as nats_server
 from canbroker.model.wording import validation_fault
 from canbroker.system.toml_file import Source
 
@@ -61,6 +63,26 @@ def web_options(
         key = str(error).partition(":")[0]
         raise config.source.fault(("web", key), str(error).partition(": ")[2]) from error
     return options
+
+
+def nats_options(
+    config: Config | None, sections: Mapping[str, Mapping[str, Any]]
+) -> NatsOptions | None:
+    """The options of the bridge to NATS, with all that was left out, if there is to be one.
+
+    :param sections: what :func:`check` has returned.
+    :raises CanInitializationError: its packages are not installed, a channel is unknown, or a file
+        cannot be used; names file, line and key path.
+    """
+    options: NatsOptions = sections.get("nats", {}).get("nats", NatsOptions())
+    if config is None or options.url is None:
+        return None
+    nats_server.check_installed("[nats]")
+    try:
+        return options.resolved(Path(config.source.path).absolute().parent, [*config.channels])
+    except ValueError as error:
+        key, _, text = str(error).partition(": ")
+        raise config.source.fault(("nats", *key.split(".")), text) from error
 
 
 def _options(source: Source, section: Section, name: str, value: object) -> Any:

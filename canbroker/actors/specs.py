@@ -7,6 +7,7 @@ from typing import Any, Final, NamedTuple
 
 import msgspec
 
+from canbroker.actors.nats.options import NatsOptions
 from canbroker.actors.recorder.options import RecordOptions
 from canbroker.actors.web.options import WebOptions
 from canbroker.wire.replay import Hold
@@ -64,6 +65,13 @@ class WebSpec(ActorSpec, frozen=True, kw_only=True, tag="web"):
     """The web page: its options, and the address of its broker."""
 
     options: WebOptions
+    address: str
+
+
+class NatsSpec(ActorSpec, frozen=True, kw_only=True, tag="nats"):
+    """The bridge to NATS: its options, which name everything, and the address of its broker."""
+
+    options: NatsOptions
     address: str
 
 

@@ -13,7 +13,7 @@ import msgspec
 
 from canbroker.actors.gateway.options import GatewayOptions
 from canbroker.actors.sections import check as check_sections
-from canbroker.actors.sections import web_options
+from canbroker.actors.sections import nats_options, web_options
 from canbroker.backends.configured import check
 from canbroker.broker.callers import Callers
 from canbroker.broker.channel_slot import ChannelSlot
@@ -25,7 +25,7 @@ from canbroker.broker.log_file import LogFile
 from canbroker.broker.premises import Premises
 from canbroker.broker.recordings import Recordings
 from canbroker.broker.register import Register
-from canbroker.broker.slots import GatewaySlot, SchedulerSlot, WebSlot
+from canbroker.broker.slots import GatewaySlot, NatsSlot, SchedulerSlot, WebSlot
 from canbroker.broker.succession import Succession
 from canbroker.broker.supervisor import ActorSlot, Phase
 from canbroker.configuration.broker_file import BrokerConfig, Config
@@ -40,6 +40,7 @@ from canbroker.transport.runtime import Runtime
 from canbroker.transport.sockets import Context
 from canbroker.transport.waiter import Descriptor, Waiter
 from canbroker.wire import control
+from canbroker.wire.replay import Hold
 from canbroker.wire.status import BrokerStatus
 
 #: A broker that a client has started leaves this long after its last client.
@@ -78,6 +79,8 @@ class Broker:
         self._gateway = listen and GatewaySlot(runtime, listen, self._config.log_level)
         web = web_options(config, sections)
         self._web = web and WebSlot(runtime, web, self._config.log_level)
+        nats = nats_options(config, sections)
+        self._nats = nats and NatsSlot(runtime, nats, self._config.log_level)
         self._callers = Callers(self._reply, self._start)
         self._recordings = Recordings(
             runtime,
@@ -89,7 +92,7 @@ class Broker:
             self._start,
         )
         self._directory = Directory(
-            runtime.place, self._config, self._records, self._callers, self._recordings.holds
+            runtime.place, self._config, self._records, self._callers, self._holds
         )
         self._started_ns = clock.monotonic_ns()
         self._busy_ns = self._started_ns
@@ -220,10 +223,14 @@ class Broker:
         return self._directory.slots.values()
 
     def _actors(self) -> list[ActorSlot]:
-        gateway = [self._gateway] if self._gateway else []
-        web = [self._web] if self._web else []
+        configured = [slot for slot in (self._gateway, self._web, self._nats) if slot]
         recorders = self._recordings.slots.values()
-        return [*self._channels(), self._scheduler, *gateway, *web, *recorders]
+        return [*self._channels(), self._scheduler, *configured, *recorders]
+
+    def _holds(self, channel: str) -> list[Hold]:
+        """The routes of a channel that are open from its beginning."""
+        bridge = self._nats.holds(channel) if self._nats else []
+        return [*self._recordings.holds(channel), *bridge]
 
     def _start(self, slot: ActorSlot) -> None:
         slot.begin(clock.monotonic_ns(), self._waiter)
@@ -304,6 +311,7 @@ class Broker:
             gateway=self._gateway.status() if self._gateway and request.channels is None else None,
             recordings=self._recordings.status(request),
             web=self._web.status() if self._web and request.channels is None else None,
+            nats=self._nats.status() if self._nats and request.channels is None else None,
         )
 
     def _get_scheduler(self, caller: Caller, _: control.Params) -> msgspec.Struct | None:

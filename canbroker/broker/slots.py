@@ -1,14 +1,18 @@
-"""The scheduler, the gateway and the web page of a broker, each supervised in its slot."""
+"""Scheduler, gateway, web page and NATS bridge of a broker, each supervised in its slot."""
 
 from __future__ import annotations
 
 from canbroker.actors.kinds import KINDS
-from canbroker.actors.specs import GatewaySpec, SchedulerSpec, WebSpec
+from canbroker.actors.nats.options import HOLD_S, HOLDER, NatsOptions
+from canbroker.actors.specs import GatewaySpec, NatsSpec, SchedulerSpec, WebSpec
 from canbroker.actors.web.options import WebOptions
 from canbroker.broker.supervisor import ActorSlot, Phase
+from canbroker.model.filters import EVERYTHING
 from canbroker.transport.address import TcpAddress
 from canbroker.transport.runtime import Runtime
-from canbroker.wire.status import GatewayStatus, SchedulerStatus, WebStatus
+from canbroker.wire.replay import Hold
+from canbroker.wire.status import GatewayStatus, NatsStatus, SchedulerStatus, WebStatus
+from canbroker.wire.topics import route_topic
 
 
 class SchedulerSlot(ActorSlot):
@@ -80,6 +84,39 @@ class WebSlot(ActorSlot):
 
     def _spec(self) -> WebSpec:
         return WebSpec(
+            options=self._options,
+            address=str(self._runtime.address),
+            log_level=self._log_level,
+        )
+
+
+class NatsSlot(ActorSlot):
+    """The bridge to NATS, if the broker is to have one."""
+
+    def __init__(self, runtime: Runtime, options: NatsOptions, log_level: str) -> None:
+        """``options``: with all that was left out."""
+        super().__init__(KINDS["nats"], "nats", "NATS bridge", configured=True)
+        self._runtime = runtime
+        self._options = options
+        self._log_level = log_level
+
+    def status(self) -> NatsStatus:
+        says = self.report if self.phase is Phase.RUNNING else {}
+        return NatsStatus(
+            **self.condition(),
+            url=self._options.server.shown,
+            **says,
+        )
+
+    def holds(self, channel: str) -> list[Hold]:
+        """The route of a channel that the bridge publishes, open from the channel's beginning."""
+        if channel not in self._options.channels:
+            return []
+        topic = route_topic(channel, EVERYTHING).decode()
+        return [Hold(topic=topic, holder=HOLDER, seconds=HOLD_S)]
+
+    def _spec(self) -> NatsSpec:
+        return NatsSpec(
             options=self._options,
             address=str(self._runtime.address),
             log_level=self._log_level,

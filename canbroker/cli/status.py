@@ -138,6 +138,8 @@ def sample_processes(answer: BrokerStatus) -> list[ProcessUse]:
         names[answer.gateway.pid] = "gateway"
     if answer.web is not None and answer.web.pid:
         names[answer.web.pid] = "web page"
+    if answer.nats is not None and answer.nats.pid:
+        names[answer.nats.pid] = "NATS bridge"
     started = []
     for pid, name in names.items():
         try:

@@ -17,7 +17,14 @@ from rich.text import Text
 
 from canbroker.model.wording import printable
 from canbroker.wire.recordings import RecordingStatus
-from canbroker.wire.status import BrokerStatus, ChannelStatus, GatewayStatus, LeaseStatus, WebStatus
+from canbroker.wire.status import (
+    BrokerStatus,
+    ChannelStatus,
+    GatewayStatus,
+    LeaseStatus,
+    NatsStatus,
+    WebStatus,
+)
 
 #: Nobody wants a pipe's lines broken where a terminal of 80 columns would.
 _PIPE_COLUMNS: Final = 200
@@ -56,6 +63,8 @@ def show(status: BrokerStatus, processes: Sequence[ProcessUse]) -> None:
         console.print(_gateway_line(status.gateway), soft_wrap=True)
     if status.web is not None:
         console.print(_web_line(status.web), soft_wrap=True)
+    if status.nats is not None:
+        console.print(_nats_line(status.nats), soft_wrap=True)
     if not status.channels:
         console.print("no channels: clients open them, or a configuration (canbroker serve -c)")
     else:
@@ -127,6 +136,24 @@ def _web_line(web: WebStatus) -> Text:
         counts = ", ".join(f"{count} {kind}" for kind, count in web.refusals.items())
         line.append(printable(f"; refused: {counts}"), "red")
     for trouble in filter(None, (web.reason, web.fault)):
+        line.append(printable(f"; {trouble}"), "red")
+    return line
+
+
+def _nats_line(nats: NatsStatus) -> Text:
+    """Where the bridge publishes, how far it is, and what is wrong."""
+    line = Text.assemble(("NATS", "bold"), printable(f" {nats.server or nats.url}  "))
+    line.append(nats.phase, _STYLES.get(nats.phase, ""))
+    if nats.phase == "running":
+        line.append(
+            " and connected" if nats.server else ", not connected", "" if nats.server else "red"
+        )
+        line.append(f", {nats.frames} frames acknowledged")
+        if nats.unacknowledged:
+            line.append(f", {nats.unacknowledged} not yet, for {nats.lag_s:.1f} s")
+    if nats.lost or nats.gaps:
+        line.append(f"; {nats.lost} lost, {nats.gaps} gaps of unknown length", "red")
+    for trouble in filter(None, (nats.reason, nats.trouble)):
         line.append(printable(f"; {trouble}"), "red")
     return line
 

@@ -147,6 +147,11 @@ class Feed:
         return None if self.state is None else self.state.clock
 
     @property
+    def dropped(self) -> int:
+        """Frames that were lost before the broker saw them, in this life of the channel."""
+        return self._dropped
+
+    @property
     def sockets(self) -> Sequence[Socket]:
         """The sockets that become readable when there is something to :meth:`read`."""
         return () if self.ended else self._source.sockets

@@ -103,7 +103,7 @@ def parse(headers: Mapping[str, str] | None) -> Head:
         channel = decode_name(parts[1])
     except ValueError as error:
         raise WireError(f"{MESSAGE_ID}: {error}") from error
-    count = _number(given, COUNT)
+    count = number_of(given, COUNT)
     gap = _gap(given)
     if (parts[3] if len(parts) == 4 else None) != (None if gap is None else gap.kind):
         raise WireError(f"{MESSAGE_ID}: {given[MESSAGE_ID][:200]!r} and {GAP} contradict")
@@ -112,7 +112,7 @@ def parse(headers: Mapping[str, str] | None) -> Head:
     offset = given.get(OFFSET, "0")
     if not _OFFSET.fullmatch(offset):
         raise WireError(f"{OFFSET}: {offset[:200]!r} is not a number")
-    time_ns = _number(given, TIME)
+    time_ns = number_of(given, TIME)
     return Head(int(parts[0]), channel, int(parts[2]), count, time_ns, gap, int(offset))
 
 
@@ -122,11 +122,15 @@ def _gap(given: Mapping[str, str]) -> Gap | None:
         return None
     if kind not in _GAPS:
         raise WireError(f"{GAP}: {kind[:200]!r} is none of {', '.join(_GAPS)}")
-    lost = None if given.get(LOST) == _UNKNOWN else _number(given, LOST)
+    lost = None if given.get(LOST) == _UNKNOWN else number_of(given, LOST)
     return Gap(kind, lost, unquote(given.get(REASON, ""))[:_MAX_REASON])
 
 
-def _number(given: Mapping[str, str], name: str) -> int:
+def number_of(given: Mapping[str, str], name: str) -> int:
+    """The number in a header.
+
+    :raises WireError: there is none.
+    """
     text = given.get(name, "")
     if not _is_number(text):
         raise WireError(f"{name}: {text[:200]!r} is not a number")

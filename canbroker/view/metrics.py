@@ -14,7 +14,7 @@ from prometheus_client.registry import Collector
 
 from canbroker.system import clock
 from canbroker.wire.recordings import RecordingStatus
-from canbroker.wire.status import BrokerStatus, ChannelStatus, GatewayStatus
+from canbroker.wire.status import BrokerStatus, ChannelStatus, GatewayStatus, NatsStatus
 from canbroker.wire.stream import StateEvent
 from canbroker.wire.tasks import TaskStatus
 
@@ -76,6 +76,12 @@ FAMILIES: Final[Mapping[str, Family]] = {
     ),
     "canbroker_web_pages": Family("gauge", "Open web pages."),
     "canbroker_web_refusals": Family("counter", "What the web page has refused, by kind."),
+    "canbroker_nats_connected": Family("gauge", "1 if the bridge is connected to NATS."),
+    "canbroker_nats_frames": Family("counter", "Frames that NATS has acknowledged."),
+    "canbroker_nats_unacknowledged": Family("gauge", "Frames that NATS has not acknowledged yet."),
+    "canbroker_nats_lag_seconds": Family("gauge", "For how long the oldest of them waits."),
+    "canbroker_nats_lost": Family("counter", "Frames that are counted as lost in NATS."),
+    "canbroker_nats_gaps": Family("counter", "Gaps in NATS whose length is not known."),
 }
 
 
@@ -130,6 +136,17 @@ def _samples(status: BrokerStatus, tasks: Sequence[TaskStatus] | None) -> Iterat
         yield Sample("canbroker_web_pages", {}, status.web.pages)
         for kind, count in status.web.refusals.items():
             yield Sample("canbroker_web_refusals", {"kind": kind}, count)
+    if status.nats is not None:
+        yield from _of_bridge(status.nats)
+
+
+def _of_bridge(nats: NatsStatus) -> Iterator[Sample]:
+    yield Sample("canbroker_nats_connected", {}, bool(nats.server))
+    yield Sample("canbroker_nats_frames", {}, nats.frames)
+    yield Sample("canbroker_nats_unacknowledged", {}, nats.unacknowledged)
+    yield Sample("canbroker_nats_lag_seconds", {}, nats.lag_s)
+    yield Sample("canbroker_nats_lost", {}, nats.lost)
+    yield Sample("canbroker_nats_gaps", {}, nats.gaps)
 
 
 def _of_channel(channel: ChannelStatus) -> Iterator[Sample]:

@@ -97,6 +97,35 @@ class WebStatus(msgspec.Struct, kw_only=True):
     fault: str = ""
 
 
+class NatsStatus(msgspec.Struct, kw_only=True):
+    """The bridge to NATS, if the broker has one; ``phase`` as of a channel.
+
+    ``url`` is that of the configuration, ``server`` where it is connected (empty: it is not), for
+    the time number ``connections``. ``frames`` in ``messages`` were acknowledged; so many are
+    ``unacknowledged``, the oldest for ``lag_s`` seconds. ``duplicates``: messages that the server
+    had already. ``lost``: frames that were counted as lost in the stream; ``gaps``: how often their
+    number was not known. ``commands`` were sent, ``refused`` not. ``trouble``: what is wrong, now.
+    """
+
+    phase: str
+    reason: str
+    pid: int | None
+    restarts: int
+    url: str
+    server: str = ""
+    connections: int = 0
+    frames: int = 0
+    messages: int = 0
+    unacknowledged: int = 0
+    lag_s: float = 0.0
+    duplicates: int = 0
+    lost: int = 0
+    gaps: int = 0
+    commands: int = 0
+    refused: int = 0
+    trouble: str = ""
+
+
 class LeaseStatus(msgspec.Struct, kw_only=True):
     """A lease, or, without a channel, a request that waits for one; ``since_s`` seconds.
 
@@ -134,3 +163,4 @@ class BrokerStatus(msgspec.Struct, kw_only=True):
     gateway: GatewayStatus | None = None
     recordings: list[RecordingStatus] = []
     web: WebStatus | None = None
+    nats: NatsStatus | None = None

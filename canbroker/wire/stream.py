@@ -162,6 +162,11 @@ def encode_frames(epoch: int, first_seq: int, dropped: int, packed: Sequence[byt
     return head + array_header(len(packed)) + b"".join(packed)
 
 
+def encode_batch(epoch: int, first_seq: int, dropped: int, frames: Sequence[EchoFrame]) -> bytes:
+    """As :func:`encode_frames`, of frames that are not packed."""
+    return _encoder.encode((VERSION, FRAMES, epoch, first_seq, dropped, frames))
+
+
 def array_header(count: int) -> bytes:
     """The head of a MessagePack array of ``count`` elements, at most 65,535."""
     return bytes((0x90 | count,)) if count < 16 else b"\xdc" + count.to_bytes(2, "big")

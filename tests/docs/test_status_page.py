@@ -19,6 +19,7 @@ from canbroker.wire.status import (
     ClientStatus,
     GatewayStatus,
     LeaseStatus,
+    NatsStatus,
     SchedulerStatus,
     WebStatus,
 )
@@ -40,6 +41,7 @@ STRUCTS: Final[dict[str, type[msgspec.Struct]]] = {
     "Leases": LeaseStatus,
     "Gateway": GatewayStatus,
     "Web page": WebStatus,
+    "NATS bridge": NatsStatus,
     "Processes": ProcessUse,
 }
 

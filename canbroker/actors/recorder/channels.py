@@ -7,26 +7,21 @@ numbered, so that the next recorder asks for what it has missed.
 from __future__ import annotations
 
 import logging
-import threading
 import time
 from collections.abc import Mapping
 from typing import Any, Final, NamedTuple
 
+from canbroker.actors.held_channel import HeldChannel
 from canbroker.actors.recorder.options import HOLD_S, RecordOptions, holder_of
 from canbroker.actors.recorder.side_file import ChannelEnd
-from canbroker.bus.tapping import TappedBus
 from canbroker.client import Bus
 from canbroker.delivery.merging import Disorder
 from canbroker.delivery.order import Loss, Place
 from canbroker.delivery.tap import Ended, Event, Tap
-from canbroker.errors import CanError, CanOperationError
+from canbroker.errors import CanError
 from canbroker.model.frame import EchoFrame
 from canbroker.system import clock
-from canbroker.wire.replay import Held
 from canbroker.wire.stream import AdapterClock
-
-#: A channel that could not be opened is tried again after this time.
-_RETRY_NS: Final = clock.SECOND
 
 _POLL_S: Final = 0.02
 
@@ -46,47 +41,35 @@ class Beginning(NamedTuple):
     continues: bool
 
 
-class _Channel:
-    """One channel. ``tapped`` while it is open; ``problem``: why it is not."""
+class _Channel(HeldChannel):
+    """One channel, from where the last recorder has ended."""
 
     def __init__(self, name: str, options: RecordOptions, address: str, holder: str) -> None:
-        self.name = name
-        self.tapped: TappedBus | None = None
-        self.problem = ""
-        self._options = options
-        self._address = address
-        self._holder = holder
+        given: dict[str, Any] = {
+            "can_filters": options.subscribed(),
+            "broker": address,
+            **options.parameters,
+        }
+        super().__init__(
+            name,
+            holder,
+            HOLD_S,
+            lambda: Bus(name, options.interface, ignore_config=True, **given),
+            "recorded",
+        )
         self._before: ChannelEnd | None = None
-        self._opening: threading.Thread | None = None
-        self._result: tuple[TappedBus, Held] | CanError = CanError("")
-        self._retry_at = 0
 
-    def open(self, before: ChannelEnd | None) -> None:
-        """Begins to open it, in a thread, as an adapter may take seconds. ``before``: where the
-        last recorder has ended."""
+    def begin(self, before: ChannelEnd | None) -> None:
+        """Begins to open it. ``before``: where the last recorder has ended."""
         self._before = before
-        self._opening = threading.Thread(target=self._open, name=f"open {self.name}", daemon=True)
-        self._opening.start()
+        self.open(self._epoch)
 
     def poll(self, now_ns: int) -> Beginning | None:
         """How it begins, if it was just opened. If it cannot be opened, it is tried again."""
-        if self._opening is None:
-            if self.tapped is None and now_ns >= self._retry_at:
-                self.open(self._before)
+        held = self.opened(now_ns, self._epoch)
+        if held is None or self.tapped is None:
             return None
-        if self._opening.is_alive():
-            return None
-        self._opening = None
-        result, before = self._result, self._before
-        if isinstance(result, CanError):
-            self._retry_at = now_ns + _RETRY_NS
-            if self.problem != str(result):
-                self.problem = str(result)
-                _logger.warning("channel %r cannot be recorded: %s", self.name, result)
-            return None
-        self.tapped, held = result
-        self.problem = ""
-        self._before = None
+        before, self._before = self._before, None
         place, loss = self.tapped.place, None
         continues = held.continues and before is not None and not before.over
         if before is not None and continues:
@@ -99,36 +82,8 @@ class _Channel:
         return Beginning(self.name, place, loss, continues=continues)
 
     @property
-    def is_tried(self) -> bool:
-        """Whether it is open, or could not be opened."""
-        return self.tapped is not None or bool(self.problem)
-
-    def end(self, now_ns: int) -> None:
-        """Closes it because it has ended; it is opened again."""
-        if self.tapped is not None:
-            self.tapped.close()
-            self.tapped = None
-            self._retry_at = now_ns + _RETRY_NS
-
-    def _open(self) -> None:
-        options = self._options
-        epoch = None if self._before is None else self._before.epoch
-        given: dict[str, Any] = {
-            "can_filters": options.subscribed(),
-            "broker": self._address,
-            **options.parameters,
-        }
-        try:
-            bus = Bus(self.name, options.interface, ignore_config=True, **given)
-        except (CanError, ValueError) as error:
-            self._result = error if isinstance(error, CanError) else CanOperationError(str(error))
-            return
-        tapped = TappedBus(self.name, bus)
-        try:
-            self._result = tapped, tapped.hold(self._holder, HOLD_S, epoch)
-        except CanError as error:
-            tapped.close()
-            self._result = error
+    def _epoch(self) -> int | None:
+        return None if self._before is None else self._before.epoch
 
 
 class Channels:
@@ -176,7 +131,7 @@ class Channels:
         :param before: where the last recorder has ended on each.
         """
         for name, channel in self._channels.items():
-            channel.open(before.get(name))
+            channel.begin(before.get(name))
         deadline = clock.deadline_after(patience_s)
         begun = self.poll({})
         while clock.remaining_ns(deadline) and not self._are_tried():

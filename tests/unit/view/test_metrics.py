@@ -15,6 +15,7 @@ from canbroker.wire.status import (
     ChannelStatus,
     ClientStatus,
     GatewayStatus,
+    NatsStatus,
     SchedulerStatus,
     WebStatus,
 )
@@ -108,6 +109,19 @@ def status(*channels: ChannelStatus) -> BrokerStatus:
             pages=2,
             refusals={"host": 3},
         ),
+        nats=NatsStatus(
+            phase="running",
+            reason="",
+            pid=1,
+            restarts=0,
+            url="nats://site",
+            server="site:4222",
+            frames=1000,
+            unacknowledged=7,
+            lag_s=0.5,
+            lost=3,
+            gaps=1,
+        ),
         recordings=[
             RecordingStatus(
                 name="drive",
@@ -171,6 +185,9 @@ def test_values_are_those_of_the_status() -> None:
     assert value(text, "canbroker_restarts_total", channel="can1") == 9
     assert value(text, "canbroker_clients", channel="can0") == 1
     assert value(text, "canbroker_gateway_refusals_total", kind="send") == 5
+    assert value(text, "canbroker_nats_connected") == 1
+    assert value(text, "canbroker_nats_frames_total") == 1000
+    assert value(text, "canbroker_nats_lag_seconds") == 0.5
     assert value(text, "canbroker_web_pages") == 2
     assert value(text, "canbroker_web_refusals_total", kind="host") == 3
     assert value(text, "canbroker_recording_up", recording="drive") == 0

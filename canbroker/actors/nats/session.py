@@ -1,0 +1,300 @@
+"""One connection to NATS: finds the streams and the place in them, publishes, awaits answers.
+
+Whatever goes wrong ends the session; the next one reads its place from the stream again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from typing import Any, Final, TypeVar
+
+from nats.aio.client import Client
+from nats.aio.msg import Msg
+from nats.errors import Error
+from nats.js import api
+from nats.js.client import JetStreamContext
+from nats.js.errors import APIError, NoStreamResponseError, NotFoundError
+
+from canbroker.actors.nats.line import Last, Line, Message
+from canbroker.jetstream import heads, streams, subjects
+from canbroker.jetstream.streams import Layout
+from canbroker.system import clock
+from canbroker.wire import WireError
+
+#: Frames are gathered for this long; each message costs as much as a hundred frames.
+TICK_S: Final = 0.02
+
+#: The most frames of a message: if many are on their way, and if one is.
+_FRAMES: Final = 256
+_FRAMES_ALONE: Final = 1024
+
+#: A frame of 64 bytes in a batch, and what a message has beside frames.
+_FRAME_BYTES: Final = 112
+_HEAD_BYTES: Final = 512
+
+#: A server that works answers sooner.
+_ANSWER_S: Final = 5.0
+_ANSWER_NS: Final = 5 * clock.SECOND
+
+#: Fewer messages of each subject than this are no history.
+_HISTORY: Final = 64
+
+_EXPECTED_STREAM: Final = "Nats-Expected-Stream"
+_EXPECTED_SEQUENCE: Final = "Nats-Expected-Last-Subject-Sequence"
+_WRONG_SEQUENCE: Final = 10071
+
+_T = TypeVar("_T")
+_logger = logging.getLogger(__name__)
+
+
+class TroubleError(Exception):
+    """Why a session has ended, in one sentence."""
+
+
+class Session:
+    """Publishes the lines until something goes wrong. One event loop.
+
+    ``warning``: what does not work, while frames are published.
+    """
+
+    def __init__(self, client: Client, lines: Sequence[Line], window: int) -> None:
+        self.warning = ""
+        self._client = client
+        self._js: JetStreamContext = client.jetstream(timeout=_ANSWER_S)
+        self._lines = lines
+        self._window = window
+        self._stream = ""
+        self._alone = False
+        self._inbox = client.new_inbox()
+        self._sent: dict[str, tuple[Line, Message]] = {}
+        self._count = 0
+        self._wake = asyncio.Event()
+        self._over = asyncio.Event()
+        self._trouble = ""
+        self._ready: set[Line] = set()  # lines that do not wait for the next tick
+
+    # --------------------------------------------------------------------------- what goes wrong
+
+    def fail(self, text: str) -> None:
+        """Ends the session. The first reason counts."""
+        self._trouble = self._trouble or text
+        self._over.set()
+        self._wake.set()
+
+    async def on_error(self, error: Exception) -> None:
+        """What the server says besides answers: above all, what is not permitted."""
+        text = str(error).removeprefix("nats: ")
+        if "permissions violation" not in text.lower():
+            _logger.info("NATS: %s", text)
+        elif f".{subjects.STATE}" in text or f".{subjects.SIGNAL}." in text:
+            self.warning = f"NATS: {text}"
+        else:
+            self.fail(f"NATS: {text}")
+
+    async def on_closed(self) -> None:
+        """The connection is over."""
+        self.fail("the connection to NATS was lost")
+
+    async def _sure(self, work: Coroutine[Any, Any, _T]) -> _T:
+        """The result of ``work``.
+
+        :raises TroubleError: the session has failed meanwhile.
+        """
+        task, over = asyncio.create_task(work), asyncio.create_task(self._over.wait())
+        try:
+            await asyncio.wait([task, over], return_when=asyncio.FIRST_COMPLETED)
+            self._raise_trouble()
+            return await task
+        finally:
+            task.cancel()
+            over.cancel()
+
+    def _raise_trouble(self) -> None:
+        if self._trouble:
+            raise TroubleError(self._trouble)
+
+    # -------------------------------------------------------------------------------- beginning
+
+    async def begin(self) -> None:
+        """Finds the streams, and in them the place of each line.
+
+        :raises TroubleError: something is not as it should be; says what.
+        """
+        await self._sure(self._client.subscribe(f"{self._inbox}.*", cb=self._answered))
+        info = await self._sure(self._find(streams.FRAMES, self._lines[0].subject))
+        self._check(info)
+        for line in self._lines:
+            line.resume(await self._sure(self._last(line)))
+        try:
+            await self._sure(self._find(streams.VALUES, self._state_subject()))
+        except TroubleError as error:
+            self._raise_trouble()
+            self.warning = str(error)  # frames are published nevertheless
+
+    def _state_subject(self) -> str:
+        return self._lines[0].subject.removesuffix(subjects.FRAMES) + subjects.STATE
+
+    async def _find(self, layout: Layout, subject: str) -> api.StreamInfo:
+        """The stream that has a subject; makes it if there is none."""
+        try:
+            try:
+                name = await self._js.find_stream_name_by_subject(subject)
+            except NotFoundError:
+                _logger.info("NATS has no stream for %s: making %s", subject, layout.name)
+                return await self._js.add_stream(layout.config())
+            return await self._js.stream_info(name)
+        except NoStreamResponseError as error:
+            raise TroubleError("NATS: JetStream is not enabled for this account") from error
+        except APIError as error:
+            raise TroubleError(f"NATS: stream for {subject}: {_text(error)}") from error
+        except (Error, TimeoutError) as error:
+            text = str(error).removeprefix("nats: ") or "no answer"
+            raise TroubleError(f"NATS: JetStream does not answer: {text}") from error
+
+    def _check(self, info: api.StreamInfo) -> None:
+        config = info.config
+        name = self._stream = config.name or ""
+        limit = min(config.max_msg_size or -1, self._client.max_payload)
+        limit = self._client.max_payload if limit <= 0 else limit
+        fitting = (limit - _HEAD_BYTES) // _FRAME_BYTES
+        per_subject = config.max_msgs_per_subject or -1
+        if fitting < 1:
+            raise TroubleError(f"NATS: messages of stream {name} are limited to {limit} bytes")
+        if config.retention not in {None, api.RetentionPolicy.LIMITS}:
+            raise TroubleError(f"NATS: stream {name} has retention {config.retention}, not limits")
+        if config.no_ack:
+            raise TroubleError(f"NATS: stream {name} acknowledges nothing (no_ack)")
+        if config.sealed:
+            raise TroubleError(f"NATS: stream {name} is sealed")
+        if 0 < per_subject < _HISTORY:
+            raise TroubleError(
+                f"NATS: stream {name} keeps only {per_subject} messages of each subject"
+            )
+        # A later message must not be stored if an earlier one is not: in a cluster the leader may
+        # change in between, and in a full stream a smaller one may still fit.
+        is_cluster = info.cluster is not None and bool(info.cluster.name)
+        self._alone = is_cluster or config.discard == api.DiscardPolicy.NEW
+        for line in self._lines:
+            line.most = min(fitting, _FRAMES_ALONE if self._alone else _FRAMES)
+
+    async def _last(self, line: Line) -> Last:
+        try:
+            found = await self._js.get_last_msg(self._stream, line.subject)
+        except NotFoundError:
+            return Last(None, 0)
+        except APIError as error:
+            raise TroubleError(f"NATS: stream {self._stream}: {_text(error)}") from error
+        except (Error, TimeoutError) as error:
+            raise TroubleError(f"NATS: stream {self._stream} does not answer: {error}") from error
+        try:
+            return Last(heads.parse(found.headers), found.seq or 0)
+        except WireError as error:
+            raise TroubleError(
+                f"NATS: the last message of {line.subject} is not a bridge's: {error}"
+            ) from error
+
+    # ------------------------------------------------------------------------------- publishing
+
+    async def run(self, look: Callable[[Line, int], Awaitable[None]]) -> None:
+        """Publishes until something goes wrong.
+
+        :param look: is called for each line when it was read.
+        :raises TroubleError: always, in the end.
+        """
+        loop = asyncio.get_running_loop()
+        due = loop.time()
+        while True:
+            if is_due := loop.time() >= due:
+                due = loop.time() + TICK_S
+            await self.step(look, self._lines if is_due else [*self._ready])
+            self._raise_trouble()
+            try:
+                await asyncio.wait_for(self._wake.wait(), max(0.0, due - loop.time()))
+            except TimeoutError:
+                continue
+
+    async def step(
+        self, look: Callable[[Line, int], Awaitable[None]], lines: Sequence[Line]
+    ) -> None:
+        """Reads and publishes what there is."""
+        self._wake.clear()
+        self._ready.difference_update(lines)
+        now_ns = clock.monotonic_ns()
+        for line in lines:
+            if line.begin():
+                line.read(1 if self._alone else self._window, now_ns)
+            await self._send(line, now_ns)
+            await look(line, now_ns)
+            self._look_for_answers(line, now_ns)
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether nothing is on the way."""
+        return all(not line.queue and not line.is_behind for line in self._lines)
+
+    async def _send(self, line: Line, now_ns: int) -> None:
+        """Publishes what was not yet; one at a time, if that is needed, or to be sure at first that
+        nobody else publishes."""
+        one_by_one = self._alone or not line.is_sure
+        for message in line.queue:
+            if not message.sent_ns:
+                await self._publish(line, message, now_ns, expects=one_by_one)
+            if one_by_one:
+                return
+
+    async def _publish(self, line: Line, message: Message, now_ns: int, *, expects: bool) -> None:
+        self._count += 1
+        token = str(self._count)
+        message.sent_ns = now_ns
+        self._sent[token] = line, message
+        headers = {**message.head.headers(), _EXPECTED_STREAM: self._stream}
+        if expects:
+            headers[_EXPECTED_SEQUENCE] = str(line.sequence)
+        try:
+            await self._client.publish(
+                line.subject, message.body, f"{self._inbox}.{token}", headers
+            )
+        except (Error, OSError) as error:
+            self.fail(f"NATS: {str(error).removeprefix('nats: ')}")
+
+    async def _answered(self, answer: Msg) -> None:
+        found = self._sent.pop(answer.subject.rpartition(".")[2], None)
+        if found is None:
+            return
+        line, message = found
+        if not answer.data:
+            self.fail(f"NATS: no stream has {line.subject} any more")
+            return
+        try:
+            told: dict[str, Any] = json.loads(answer.data)
+            error = told.get("error")
+            if error is not None:
+                self._refused(line, error)
+                return
+            sequence, is_duplicate = int(told["seq"]), bool(told.get("duplicate"))
+        except (ValueError, KeyError, TypeError, AttributeError):
+            self.fail(f"NATS: {line.subject} is answered by something else than a stream")
+            return
+        has_more = line.is_behind or (bool(line.queue) and (self._alone or not line.is_sure))
+        line.stored(message, sequence, duplicate=is_duplicate)
+        if has_more:
+            self._ready.add(line)
+            self._wake.set()
+
+    def _refused(self, line: Line, error: Mapping[str, Any]) -> None:
+        text = str(error.get("description", error))[:300]
+        if error.get("err_code") == _WRONG_SEQUENCE:
+            text = f"somebody else publishes to {line.subject}, or its stream was emptied: {text}"
+        self.fail(f"NATS: stream {self._stream} does not take frames: {text}")
+
+    def _look_for_answers(self, line: Line, now_ns: int) -> None:
+        first = line.queue[0] if line.queue else None
+        if first is not None and first.sent_ns and now_ns - first.sent_ns > _ANSWER_NS:
+            self.fail(f"NATS: stream {self._stream} has not answered for {_ANSWER_S:g} s")
+
+
+def _text(error: APIError) -> str:
+    return (error.description or str(error))[:300]
