@@ -53,7 +53,7 @@ class ObservedBus:
         frames only: they are then those of the last one.
 
         ``None`` if the adapter has not told any, is not there, or the bus is closed: ``virtual``
-        and ``slcan`` have none.
+        and ``slcan`` have none, and of python-can's drivers only PCAN's and gs_usb's tell them.
         """
         state = self._state_now()
         return None if state is None else state.error_counters

@@ -27,15 +27,18 @@ pytestmark = pytest.mark.long
 #: Stands for the broker: starts an actor, and tells whether that has got as far as to serve.
 PARENT = """
 import os, select
-from canbroker.actors.specs import ChannelSpec, SchedulerSpec
-from canbroker.actors.specs import Ready
+from canbroker.actors.specs import ChannelSpec, Ready, SchedulerSpec, WebSpec
+from canbroker.actors.web.options import WebOptions
 from canbroker.broker.child import start
 if arguments["kind"] == "channel":
     ends = {kind: f"ipc://{arguments['directory']}/a.{kind}" for kind in ("rx", "tx", "ctl")}
     spec = ChannelSpec(name="a", interface="virtual", parameters={"channel": "a"},
                        stream=ends["rx"], transmit=ends["tx"], control=ends["ctl"])
-else:
+elif arguments["kind"] == "scheduler":
     spec = SchedulerSpec(address=f"ipc://{arguments['directory']}/broker")
+else:
+    spec = WebSpec(options=WebOptions(listen="127.0.0.1:0"),
+                   address=f"ipc://{arguments['directory']}/broker")
 child = start("a", spec)
 say(child.pid)
 select.select([child], [], [])
@@ -62,7 +65,8 @@ if at and "canbroker.actors.process" in sys.orig_argv:
             return
         if where.co_filename.rpartition("/canbroker/")[2] not in {
             "actors/process.py", "actors/birth.py", "actors/kinds.py", "actors/lifelines.py",
-            "actors/channel/actor.py", "actors/scheduler/actor.py"
+            "actors/channel/actor.py", "actors/scheduler/actor.py", "actors/web/actor.py",
+            "actors/web/service.py"
         }:
             return
         made += 1
@@ -114,11 +118,13 @@ def test_a_report_that_is_not_understood_fails_that_actor_at_once(
             assert other.recv(10) is not None
 
 
-@pytest.mark.parametrize("kind", ["channel", "scheduler"])
-@pytest.mark.timeout(180)
+@pytest.mark.parametrize("kind", ["channel", "scheduler", "web"])
+@pytest.mark.timeout(400)
 def test_a_broker_is_killed_at_each_point_of_an_actors_birth(
     runtime: Runtime, at_start: Path, monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
+    if kind == "web":
+        pytest.importorskip("uvicorn", reason="needs the extra web")
     at_start.write_text(KILLER)
     runtime.prepare()
     points = itertools.count(1)

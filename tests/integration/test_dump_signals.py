@@ -17,6 +17,7 @@ import pytest
 
 from canbroker import Bus, Message
 from canbroker.transport.runtime import Runtime
+from tests.support.arxml import car_arxml
 from tests.support.brokers import private_runtime, status_of, wait_until
 from tests.support.commands import run
 from tests.support.databases import CAR_DBC
@@ -101,6 +102,21 @@ def test_the_channels_own_database_decodes(broker: Runtime) -> None:
     brakes = [row for row in rows if row["message"] == "Brake" and "problem" not in row]
     assert brakes
     assert all(row["signals"].keys() == {"Pressure", "Speed"} for row in brakes)
+
+
+def test_a_description_of_autosar_comes_from_the_broker(tmp_path: Path) -> None:
+    (tmp_path / "car.arxml").write_text(car_arxml())
+    config = f'{_CHANNEL}database = "car.arxml"\n'
+    with (
+        private_runtime() as runtime,
+        serving(runtime, tmp_path, config),
+        dumping(runtime, "--decode", "--json") as process,
+    ):
+        output, _ = process.communicate(timeout=30)
+    rows = [row for row in map(json.loads, output.splitlines()) if row["message"] == "Motion"]
+    assert rows
+    decoded = [row["signals"].keys() for row in rows if "problem" not in row]
+    assert {"Speed", "Gear", "Slope", "Torque"} in decoded
 
 
 def test_status_names_the_databases(broker: Runtime) -> None:

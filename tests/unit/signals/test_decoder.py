@@ -14,6 +14,7 @@ from canbroker.errors import CanInitializationError
 from canbroker.model.frame import ERROR, EXTENDED, FD, REMOTE, Frame
 from canbroker.signals import load_databases
 from canbroker.signals.values import SignalValue
+from tests.support.arxml import car_arxml
 from tests.support.databases import CAR_DBC
 
 cantools: Any = pytest.importorskip("cantools", reason="needs the extra signals; make ecosystem")
@@ -28,6 +29,18 @@ _DATABASE: Final = cantools.database.load_string(CAR_DBC, "dbc")
 
 def frame(identifier: int, data: bytes | int, flags: int = 0) -> Frame:
     return Frame(0, identifier, flags, data)
+
+
+def _bytes_for(message: tuple[int, int]) -> st.SearchStrategy[tuple[int, bytes]]:
+    """Data of any length up to that of a message; often with the headers of contained ones."""
+    identifier, length = message
+    part = st.sampled_from([b"\x00\x00\x10\x01", b"\x00\x00\x20\x02", b"\x01", b"\x00\x07"])
+    data = st.one_of(
+        st.binary(max_size=length),
+        st.binary(min_size=length, max_size=length),
+        st.lists(part, max_size=8).map(b"".join),
+    )
+    return data.map(lambda content: (identifier, content[:length]))
 
 
 def values(decoded: Any) -> dict[str, str]:
@@ -121,6 +134,47 @@ def test_other_formats_say_the_same(form: str, tmp_path: Path) -> None:
     decoder = load_databases([path])
     sent = frame(0x123, struct.pack("<HBb4x", 875, 3, -3))
     assert values(decoder.decode(sent)) == values(_CAR.decode(sent))
+
+
+_AUTOSAR: Final = Decoder.parse(car_arxml().encode(), "car.arxml")
+_THEIR_AUTOSAR: Final = cantools.database.load_string(car_arxml(), "arxml")
+
+
+def test_a_description_of_autosar_decodes() -> None:
+    data = struct.pack("<HBb", 875, 4, -3) + struct.pack(">HH", 2400, 0)
+    decoded = _AUTOSAR.decode(frame(0x123, data))
+    assert str(decoded) == "Motion(Speed: 87.5 km/h, Gear: Drive, Slope: -1.5 %, Torque: 475.0 Nm)"
+    cold = struct.pack("<f", -7.5)
+    assert values(_AUTOSAR.decode(frame(6, cold, EXTENDED))) == {"Outside": "-7.5 degC"}
+    assert _AUTOSAR.decode(frame(6, cold)) is None
+
+
+def test_messages_in_a_container_have_their_signals() -> None:
+    front, rear = b"\x00\x00\x10\x01\x01", b"\x00\x00\x20\x02\x2c\x01"
+    decoded = _AUTOSAR.decode(frame(0x300, front + rear + b"\x00", FD))
+    assert values(decoded) == {"Front.Door": "open", "Rear.Weight": "300 kg"}
+    assert decoded.problems == ""
+    short, unknown = b"\x00\x00\x20\x01\x2c", b"\x00\x00\x30\x01\x07"
+    broken = _AUTOSAR.decode(frame(0x300, front + short + unknown, FD))
+    assert values(broken) == {"Front.Door": "open"}
+    assert broken.problems.startswith("Rear: Undecodable data: 2c; (Unknown contained message: ")
+    assert [each.name for each in _AUTOSAR.signals()][-2:] == ["Front.Door", "Rear.Weight"]
+
+
+@given(st.sampled_from([(0x123, 8), (0x300, 32)]).flatmap(_bytes_for))
+def test_the_text_of_autosar_is_that_of_cantools(sent: tuple[int, bytes]) -> None:
+    identifier, data = sent
+    theirs = format_message(
+        _THEIR_AUTOSAR,
+        identifier,
+        data,
+        True,
+        True,
+        True,
+        allow_truncated=False,
+        allow_excess=False,
+    )
+    assert f" {_AUTOSAR.decode(frame(identifier, data, FD))}" == theirs
 
 
 def test_of_two_databases_the_first_one_counts(tmp_path: Path) -> None:
