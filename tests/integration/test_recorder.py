@@ -165,6 +165,26 @@ def test_a_trigger_records_what_was_before_it_and_after_it(
     assert [note.what for note in found.sides[0].notes] == ["trigger"]
 
 
+def test_a_trigger_that_comes_while_the_recorder_is_killed_is_found(
+    runtime: Runtime, tmp_path: Path
+) -> None:
+    with Bus("x", "virtual") as bus:
+        options: dict[str, Any] = {"before_s": 60, "after_s": 60, "trigger": "002#*"}
+        with recording("virtual.x", tmp_path, name="fault", **options):
+            bus.send_batch([message(number) for number in range(100)], timeout=20)
+            killed = status(runtime).pid
+            assert killed is not None
+            os.kill(killed, signal.SIGSTOP)
+            trigger = Message(arbitration_id=2, data=(100).to_bytes(4, "big"), is_extended_id=False)
+            bus.send(trigger, timeout=10)
+            bus.send_batch([message(number) for number in range(101, 200)], timeout=20)
+            os.kill(killed, signal.SIGKILL)
+            wait_until(lambda: list(tmp_path.glob("*.part")), "the trigger is found", timeout=30)
+        found = recorded(tmp_path, "fault")
+    assert (found.numbers, found.lost) == (list(range(200)), 0)
+    assert [note.what for side in found.sides for note in side.notes] == ["trigger"]
+
+
 def test_a_full_disk_stops_the_recording_and_not_the_channel(
     runtime: Runtime, tmp_path: Path
 ) -> None:

@@ -118,7 +118,7 @@ class RecorderActor:
         return bool(events)
 
     def _begin(self, each: Beginning) -> None:
-        self._recording.begin(each.channel, each.place, each.loss)
+        self._recording.begin(each.channel, each.place, each.loss, each.published)
 
     def _give_up(self, error: OSError) -> None:
         reason = _reason(error)

@@ -32,12 +32,14 @@ _logger = logging.getLogger(__name__)
 
 
 class Beginning(NamedTuple):
-    """A channel was opened: its next frame is that of ``place``, behind a ``loss``. ``continues``:
-    it goes on where the recorder before us has ended."""
+    """A channel was opened: its next frame is that of ``place``, behind a ``loss``, and it has
+    ``published`` frames up to there. ``continues``: it goes on where the recorder before us has
+    ended."""
 
     channel: str
     place: Place
     loss: Loss | None
+    published: Place
     continues: bool
 
 
@@ -79,7 +81,8 @@ class _Channel(HeldChannel):
         if before is not None and not before.over and not continues:
             loss = Loss(before.epoch, before.number, None, "nothing has kept them")
         self.tapped.go_back(place)
-        return Beginning(self.name, place, loss, continues=continues)
+        published = Place(held.epoch, held.next_seq)
+        return Beginning(self.name, place, loss, published, continues=continues)
 
     @property
     def _epoch(self) -> int | None:

@@ -129,9 +129,13 @@ def file_name(recording: str, output: str, number: int, suffix: str) -> str:
 
     Whatever the recording is called, the file stays in its directory.
     """
-    parts = [_UNFIT.sub("_", part)[:64] for part in (recording, output) if part]
     at = datetime.fromtimestamp(clock.wall_ns() // clock.SECOND, UTC).strftime("%Y%m%dT%H%M%SZ")
-    return f"{'-'.join((*parts, at, str(number)))}{suffix}"
+    return f"{stem(recording, output)}-{at}-{number}{suffix}"
+
+
+def stem(recording: str, output: str) -> str:
+    """How the names of an output's files begin."""
+    return "-".join(_UNFIT.sub("_", part)[:64] for part in (recording, output) if part)
 
 
 def _sync_directory(directory: Path) -> None:

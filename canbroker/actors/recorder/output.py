@@ -11,7 +11,7 @@ from typing import Final, NamedTuple
 import msgspec
 
 from canbroker.actors.recorder.conversion import Conversions
-from canbroker.actors.recorder.open_file import Lost, OpenFile, file_name
+from canbroker.actors.recorder.open_file import Lost, OpenFile, file_name, stem
 from canbroker.actors.recorder.options import RecordOptions
 from canbroker.actors.recorder.recovery import complete, files_of
 from canbroker.actors.recorder.side_file import (
@@ -23,6 +23,7 @@ from canbroker.actors.recorder.side_file import (
     side_of,
     utc,
 )
+from canbroker.actors.recorder.waiting import WaitingFile
 from canbroker.actors.specs import Totals
 from canbroker.delivery.merging import Disorder
 from canbroker.delivery.order import Loss, Place
@@ -67,13 +68,14 @@ class Output:
 
     Methods that write may raise :class:`OSError`; then :meth:`give_up`, and :meth:`go_on` when it
     may work again. ``path`` is the file that is being written, or the last one; ``complete``: what
-    is in the files that it has completed.
+    is in the files that it has completed. ``until_ns``: a triggered recording writes up to this
+    time, as far as that is certain; 0 while it waits.
     """
 
     def __init__(self, recording: str, output: str, options: RecordOptions, suffix: str) -> None:
         """``output``: the channel, if the files are for one; ``suffix`` of the format."""
         self.path = Path(options.directory)
-        self.until_ns = 0  # of a triggered recording that goes on
+        self.until_ns = 0
         self._recording = recording
         self._output = output
         self._options = options
@@ -82,7 +84,10 @@ class Output:
         self._ends: dict[str, ChannelEnd] = {}
         self._file: OpenFile | None = None
         self._unfinished: SideFile | None = None  # of a file that was given up
-        self._wants_file = False
+        self._waiting: WaitingFile | None = None  # of a triggered recording
+        if options.trigger:
+            name = f"{stem(recording, output)}.waiting"
+            self._waiting = WaitingFile(self._directory / name, recording, output)
         self._unnoted: list[Lost] = []  # for the next file
         self._left: list[SideFile] = []  # by recorders before us
         self._number = 0
@@ -116,9 +121,9 @@ class Output:
         """
         self._left = files_of(self._directory, self._recording, self._output)
         last = self._left[-1] if self._left else None
-        if last is not None and last.state != OPEN and self._options.trigger:
-            last = None  # it waits for another trigger
-        if last is not None and not last.stopped:
+        if self._waiting is not None and (last is None or last.state != OPEN):
+            self._ends = _latest(self._waiting.read(), {} if last is None else last.channels)
+        elif last is not None and not last.stopped:
             self.until_ns = last.until_ns
             # Of channels that are not there again yet, too: the next side file has to know them.
             self._ends = {channel: copy(end) for channel, end in last.channels.items()}
@@ -144,14 +149,22 @@ class Output:
         certain = self._file.certain if self._file is not None else self._unfinished
         if certain is not None:
             certain.channels[channel] = ChannelEnd(*place)
-        if loss is not None:
+        if loss is not None and self._waiting is not None and not self.until_ns:
+            _logger.warning("a trigger in what is lost of %s is not seen: %s", channel, loss)
+        elif loss is not None:
             self._unnoted.append(Lost(channel, loss.frames, str(loss)))
 
     def open(self) -> None:
         """Opens the first file."""
         self._directory.mkdir(parents=True, exist_ok=True)
-        self._wants_file = True
         self._next_file()
+
+    def wait(self) -> None:
+        """Notes how far it has looked for the trigger, and that it can write there."""
+        if self._waiting is not None:
+            self._directory.mkdir(parents=True, exist_ok=True)
+            self._waiting.write(self._ends)
+            self._sync_due = clock.monotonic_ns() + SYNC_NS
 
     # ------------------------------------------------------------------------------ writing
 
@@ -233,6 +246,8 @@ class Output:
         file, options = self._file, self._options
         if now_ns >= self._sync_due:
             self._conversions.step(now_ns)
+            if file is None:
+                self.wait()
         if file is None:
             return
         while self._unnoted:
@@ -247,6 +262,7 @@ class Output:
             self._next_file()
         elif now_ns >= self._sync_due:
             file.sync(self._ends)
+            self.until_ns = file.side.until_ns
             self._sync_due = now_ns + SYNC_NS
 
     def complete_file(self, why: str, *, stopped: bool = False) -> None:
@@ -254,11 +270,15 @@ class Output:
         self._flush()
         if self._file is not None:
             self._close(self._file, why, stopped=stopped)
-        self._wants_file = False  # not before: if that failed, what is not certain needs another
+        self.until_ns = 0  # not before: if that failed, what is not certain needs another
 
     def close(self, why: str, *, stopped: bool) -> None:
         """Completes the last file. ``stopped``: the recording does not go on here."""
         self.complete_file(why, stopped=stopped)
+        if self._waiting is not None and stopped:
+            self._waiting.remove()
+        else:
+            self.wait()
         self._conversions.wait(_CONVERT_S if stopped else 0)
 
     def give_up(self) -> None:
@@ -269,10 +289,12 @@ class Output:
             self._unfinished = file.certain
             file.give_up()
 
-    def go_on(self, why: str) -> None:
+    def go_on(self, why: str, *, is_writing: bool) -> None:
         """After :meth:`give_up`: completes that file as far as it is certain, and opens another.
 
         Everything behind the :attr:`places` has to be written again. ``why`` the file was given up.
+
+        :param is_writing: rather than waiting for a trigger.
         """
         self._directory.mkdir(parents=True, exist_ok=True)
         side = self._unfinished
@@ -285,7 +307,7 @@ class Output:
                     Lost("", gone, f"{gone} frames were in {side.file}: {side.why}")
                 )
             self._keep(side)
-        if self._wants_file:
+        if is_writing:
             self.open()
 
     # ---------------------------------------------------------------------------- the files
@@ -301,6 +323,7 @@ class Output:
             number=number,
             began=utc(clock.wall_ns()),
             channels=dict(self._ends),
+            until_ns=self.until_ns,
         )
         self._file = OpenFile(self._directory, side)
         self._number = number
@@ -311,6 +334,7 @@ class Output:
     def _close(self, file: OpenFile, why: str, *, stopped: bool = False) -> None:
         file.close(self._ends, why, stopped=stopped)
         self._file = None
+        self.until_ns = file.side.until_ns
         self.path = file.path
         self._keep(file.side)
 
@@ -368,6 +392,16 @@ def _records(channel: str, frames: Sequence[EchoFrame], first: int) -> list[Reco
         Record(frame, channel, frame.origin is not None, frame.origin, number)
         for number, frame in enumerate(frames, first)
     ]
+
+
+def _latest(
+    looked: Mapping[str, ChannelEnd], written: Mapping[str, ChannelEnd]
+) -> dict[str, ChannelEnd]:
+    """How far was looked for a trigger, but not into what was written for the one before."""
+    return {
+        channel: copy(max(end, written.get(channel, end), key=lambda each: each.place))
+        for channel, end in looked.items()
+    }
 
 
 def _totals(side: SideFile) -> Totals:

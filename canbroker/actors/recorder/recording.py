@@ -15,7 +15,7 @@ from canbroker.actors.recorder.trigger import condition
 from canbroker.actors.specs import RecorderAccount, Totals
 from canbroker.delivery.merging import Disorder
 from canbroker.delivery.order import Loss, Place
-from canbroker.delivery.tap import Event, Frames
+from canbroker.delivery.tap import Ended, Event, Frames
 from canbroker.errors import CanOperationError
 from canbroker.logs.formats import format_of, load_writer
 from canbroker.model.frame import EchoFrame, describe
@@ -61,6 +61,8 @@ class Recording:
         self._wanted = options.filter_set() if options.trigger and options.filters else None
         self._trigger = options.trigger
         self._offset_ns = clock.wall_ns() - clock.monotonic_ns()
+        self._behind: dict[str, Place] = {}  # up to where channels have more that was missed
+        self._is_idle = False
 
     def left(self) -> dict[str, ChannelEnd]:
         """How far a recorder before us has come on each channel, if it did not mean to end.
@@ -84,10 +86,17 @@ class Recording:
             capture.until_ns = max(output.until_ns for output in self._outputs)
         if capture is None or capture.until_ns:
             self._open_files()
+            return
+        for output in self._outputs:
+            output.wait()
 
-    def begin(self, channel: str, place: Place, loss: Loss | None = None) -> None:
-        """The channel is open, and its next frame is that of ``place``, behind a ``loss``."""
+    def begin(self, channel: str, place: Place, loss: Loss | None, published: Place) -> None:
+        """The channel is open, and its next frame is that of ``place``, behind a ``loss``.
+
+        :param published: behind the frames that it has published already.
+        """
         self._of[channel].begin(channel, place, loss)
+        self._behind[channel] = published
 
     @property
     def places(self) -> dict[str, Place]:
@@ -99,7 +108,11 @@ class Recording:
 
     def add(self, events: Iterable[Event]) -> None:
         """Takes events in; the next :meth:`step` writes their frames."""
+        self._is_idle = True
         for event in events:
+            self._is_idle = False
+            if isinstance(event, Ended):
+                self._behind.pop(event.channel, None)
             if self._capture is None:
                 self._of[event.channel].add(event)
             elif isinstance(event, Frames):
@@ -120,7 +133,7 @@ class Recording:
     def step(self, now_ns: int) -> None:
         """Does what is due; call it after each :meth:`add`, and every second at least."""
         self._note_step_of_clock()
-        if self._capture is not None and self._capture.is_over(clock.wall_ns()):
+        if self._capture is not None and self._has_all() and self._capture.is_over(clock.wall_ns()):
             self._complete_files()
         for output in self._outputs:
             output.step(now_ns)
@@ -140,8 +153,13 @@ class Recording:
 
         :param why: the files were given up.
         """
+        self._behind |= self.places
+        until_ns = max(output.until_ns for output in self._outputs)
+        if self._capture is not None:
+            # A trigger that is not certain is found again, with what was before it.
+            self._capture.until_ns = until_ns
         for output in self._outputs:
-            output.go_on(why)
+            output.go_on(why, is_writing=self._capture is None or bool(until_ns))
 
     def account(self, trouble: str) -> RecorderAccount:
         """What was done since the recording was made."""
@@ -150,6 +168,15 @@ class Recording:
             complete = complete.plus(output.complete)
             unfinished = unfinished.plus(output.unfinished)
         return RecorderAccount(str(self._outputs[0].path), complete, unfinished, trouble)
+
+    def _has_all(self) -> bool:
+        """Whether no frames are under way that are older than now."""
+        if self._behind:
+            places = self.places
+            self._behind = {
+                channel: place for channel, place in self._behind.items() if places[channel] < place
+            }
+        return self._is_idle and not self._behind
 
     def _add_around_trigger(self, capture: Capture, event: Frames) -> None:
         """Writes the frames that are to be written, with those before the trigger."""

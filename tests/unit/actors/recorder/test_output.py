@@ -198,7 +198,7 @@ def test_a_directory_that_is_removed_is_made_again_and_the_frames_in_it_are_coun
     with pytest.raises(OSError, match="No such file"):
         made.step(clock.monotonic_ns() + 2 * SYNC_NS)
     made.give_up()
-    made.go_on("it was removed")
+    made.go_on("it was removed", is_writing=True)
     assert made.places == {"x": Place(1, 3)}
     made.add(frames(3, 6))
     made.step(clock.monotonic_ns())
@@ -225,6 +225,6 @@ def test_a_channel_that_begins_later_is_not_forgotten_by_a_failure(tmp_path: Pat
     made.begin("y", Place(7, 5), None)
     made.add(Frames("y", frames(0, 2).frames))
     made.give_up()
-    made.go_on("the disk was full")
+    made.go_on("the disk was full", is_writing=True)
     assert made.places == {"x": Place(1, 0), "y": Place(7, 5)}
     made.close("done", stopped=True)
