@@ -33,6 +33,10 @@ COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "convert": ("canbroker.cli.convert:convert", "Convert a log file into another format."),
     "gen": ("canbroker.cli.gen:gen", "Send made-up frames, like cangen."),
     "web": ("canbroker.cli.web:web", "Show a broker's channels in a browser."),
+    "fleet": (
+        "canbroker.cli.fleet:fleet",
+        "Show the benches of a site, by what they publish to NATS.",
+    ),
     "keys": ("canbroker.cli.keys:keys", "Manage access to brokers over the network."),
     "simulate": ("canbroker.cli.simulate:simulate", "Simulate an adapter without hardware."),
     "demo": ("canbroker.cli.demo:demo", "Show one adapter shared by many processes."),

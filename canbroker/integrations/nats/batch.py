@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Final
 
-from canbroker.integrations.nats.ordered import StreamMessage
 from canbroker.integrations.nats.position import Position
 from canbroker.jetstream import heads, subjects
 from canbroker.jetstream.heads import RESTARTED, Gap, Head
+from canbroker.jetstream.ordered import StreamMessage
 from canbroker.jetstream.places import Follower, Step
 from canbroker.jetstream.subjects import Subject
 from canbroker.model.filters import FilterSet

@@ -12,12 +12,12 @@ from typing import Any, Final, Self, TypeVar
 
 from canbroker.errors import CanInitializationError, CanOperationError
 from canbroker.integrations.nats.batch import Assembler, Batch
-from canbroker.integrations.nats.link import Link, NoAnswerError
-from canbroker.integrations.nats.ordered import OrderedReader, StreamMessage
 from canbroker.integrations.nats.position import Position
-from canbroker.integrations.nats.streams import find_stream, state_of
 from canbroker.integrations.nats.wish import Names, Wish, tls_of
+from canbroker.jetstream.link import Link, NoAnswerError
+from canbroker.jetstream.ordered import OrderedReader, StreamMessage
 from canbroker.jetstream.server import Server, Tls
+from canbroker.jetstream.stream_state import find_stream, state_of
 from canbroker.model.filters import CanFilters, validate
 
 #: A consumer is made within milliseconds; in a cluster a leader may have to be elected.

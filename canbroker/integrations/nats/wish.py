@@ -10,11 +10,11 @@ from typing import Final, NamedTuple, Self
 import msgspec
 
 from canbroker.errors import CanInitializationError
-from canbroker.integrations.nats.ordered import Last, Start
 from canbroker.integrations.nats.position import Position
-from canbroker.integrations.nats.streams import StreamState
 from canbroker.jetstream import subjects
+from canbroker.jetstream.ordered import Last, Start
 from canbroker.jetstream.server import Tls
+from canbroker.jetstream.stream_state import StreamState
 from canbroker.model.filters import FilterSet
 from canbroker.model.plain_numbers import plain
 from canbroker.system import clock

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final, NamedTuple
 
 from canbroker.errors import CanInitializationError
-from canbroker.integrations.nats.link import Link, NoAnswerError, RefusalError
+from canbroker.jetstream.link import Link, NoAnswerError, RefusalError
 
 _GONE: Final = 404
 

@@ -18,9 +18,9 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from canbroker.errors import CanInitializationError, CanOperationError
-from canbroker.integrations.nats.link import API, Link, NoAnswerError, RefusalError
-from canbroker.integrations.nats.streams import StreamState, state_of
 from canbroker.jetstream.heads import MESSAGE_ID
+from canbroker.jetstream.link import API, Link, NoAnswerError, RefusalError
+from canbroker.jetstream.stream_state import StreamState, state_of
 from canbroker.system import clock
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ _logger = logging.getLogger(__name__)
 
 class Start(NamedTuple):
     """Where to begin: at the first message with this sequence or a later one, or that the server
-    has stored at this time or later."""
+    has stored at this time or later. Without both: the last message of each subject."""
 
     sequence: int | None = None
     time_ns: int | None = None
@@ -89,7 +89,8 @@ class StreamMessage(NamedTuple):
 class OrderedReader:
     """Messages of some subjects of a stream; belongs to one event loop.
 
-    ``state``: of the stream, when a consumer was last made.
+    ``state``: of the stream, when a consumer was last made; ``server_ns``: what the server's clock
+    showed then.
     """
 
     def __init__(
@@ -104,6 +105,7 @@ class OrderedReader:
         :param end: the sequence of the last message to read; ``None``: there is no end.
         """
         self.state = state
+        self.server_ns = 0
         self._link = link
         self._subjects = subjects
         self._start = start
@@ -214,6 +216,7 @@ class OrderedReader:
             if error.code >= 500:
                 raise NoAnswerError(str(error)) from error
             raise CanOperationError(f"NATS does not let us {what[3:]}: {error}") from error
+        self.server_ns = _moment(made.get("ts"))
         self._consumer = name
         self._arrived.clear()
         self._delivered = self._wanted = 0
@@ -240,6 +243,8 @@ class OrderedReader:
                 "deliver_policy": "by_start_time",
                 "opt_start_time": _utc(start.time_ns),
             }
+        if start.sequence is None:
+            return config | {"deliver_policy": "last_per_subject"}
         return config | {"deliver_policy": "by_start_sequence", "opt_start_seq": start.sequence}
 
     def _still_the_same(self, state: StreamState) -> StreamState:
@@ -361,3 +366,11 @@ def _utc(time_ns: int) -> str:
     """A time as JSON has it for NATS, with its nanoseconds."""
     seconds, rest = divmod(time_ns, clock.SECOND)
     return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%S}.{rest:09d}Z"
+
+
+def _moment(text: object) -> int:
+    """A time of NATS' answers in nanoseconds; that of our clock if there is none."""
+    try:
+        return int(datetime.fromisoformat(str(text)).timestamp() * clock.SECOND)
+    except ValueError:  # older servers say none
+        return clock.wall_ns()
