@@ -161,7 +161,7 @@ class Asker:
             end = answer.first_seq + len(frames)
             is_short = stretch.end is not None and end < stretch.end  # the channel has no more
             complete = answer.complete and (stretch.end == gap.end or is_short)
-            order.found(gap, answer.first_seq, frames, complete=complete)
+            order.found(gap, answer.first_seq, frames, complete=complete, then=answer.then)
             has_changed = True
             if order.gap is not None and self._window.turn_to(order.gap):
                 self._progress(self._now())

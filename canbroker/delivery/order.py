@@ -182,8 +182,13 @@ class Order:
         if self.gap is not None and not self._repairs:
             self.gone(REPLACED if self.gap.end is None or self._is_new else SLOW)
 
-    def found(self, gap: Gap, first: int, frames: list[EchoFrame], *, complete: bool) -> None:
-        """Adds the answer to a request for ``gap``: frames before ``first`` are gone."""
+    def found(
+        self, gap: Gap, first: int, frames: list[EchoFrame], *, complete: bool, then: int = 0
+    ) -> None:
+        """Adds the answer to a request for ``gap``: frames before ``first`` are gone.
+
+        ``then``: the epoch that follows, at the end of one; 0: that of which we have heard.
+        """
         if gap != self.gap:
             return
         count = len(frames)
@@ -201,10 +206,12 @@ class Order:
             losses.append((at + count, Loss(gap.epoch, end, gap.end - end, cause)))
             expected = gap.end
         lost = sum(loss.frames or 0 for _, loss in losses)
-        places = (at + count, len(self.losses) + len(losses), Place(self.epoch, 0))
+        epoch = then if then and over and gap.end is None else self.epoch
+        places = (at + count, len(self.losses) + len(losses), Place(epoch, 0))
         restarted = [Restart(*places)] if over and gap.end is None else []
         # At once.
         self.gap = rest
+        self.epoch = epoch
         self.frames += frames
         self.losses += losses
         self.restarted += restarted

@@ -88,7 +88,8 @@ class Replayer:
         elif segments:
             last = self._last(segments[-1], key_of(topic), filters)
         elif self._ring.shows_that_none(params.epoch, key_of(topic)):
-            return Replayed(params.first_seq, True, encode_frames([]))
+            then = self._then(params, is_complete=True)
+            return Replayed(params.first_seq, True, encode_frames([]), then)
         else:
             return control.ErrorResult("gone", f"nothing is left of epoch {params.epoch}")
         end = last if params.end_seq is None else min(params.end_seq, last)
@@ -100,7 +101,14 @@ class Replayer:
         self.gone += gone
         before = self.served.get(params.client_id, Served())
         self.served[params.client_id] = Served(before.replayed + len(frames), before.gone + gone)
-        return Replayed(begin, complete, encode_frames(frames))
+        then = self._then(params, is_complete=complete)
+        return Replayed(begin, complete, encode_frames(frames), then)
+
+    def _then(self, params: Replay, *, is_complete: bool) -> int:
+        """Which epoch follows, when the end of one is told: several may have passed unnoticed."""
+        if not is_complete or params.end_seq is not None or params.epoch == self._epoch:
+            return 0
+        return self._ring.following(params.epoch, key_of(params.topic.encode()))
 
     def history(self, params: History) -> msgspec.Struct:
         """The frames since a time, or the first of them."""

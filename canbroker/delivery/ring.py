@@ -245,6 +245,14 @@ class Ring:
         """Whether frames of an epoch may still be there."""
         return any(segment.epoch == epoch for segment in self.segments)
 
+    def following(self, epoch: int, key: int) -> int:
+        """The first epoch after another one in which a route has frames; 0 if there is none."""
+        newer = [segment for segment in self.segments if segment.epoch > epoch]
+        last = max((s.number for s in self.segments if s.epoch == epoch), default=None)
+        if last is not None:  # the clock may have been set back
+            newer = [segment for segment in self.segments if segment.number > last]
+        return next((segment.epoch for segment in newer if key in segment.marks), 0)
+
     def shows_that_none(self, epoch: int, key: int) -> bool:
         """Whether a route is known to have had no frames in an epoch."""
         if any(segment.epoch == epoch and key in segment.marks for segment in self.segments):

@@ -42,12 +42,14 @@ class Replay(Params):
 class Replayed(msgspec.Struct):
     """``frames`` are numbered from ``first_seq``; earlier frames of the range are gone.
 
-    ``complete``: the range has no more frames. ``frames``: an array as in a batch.
+    ``complete``: the range has no more frames. ``frames``: an array as in a batch. ``then``: the
+    epoch with the route's next frames, if those to the end of an epoch were asked for; 0: none.
     """
 
     first_seq: int
     complete: bool
     frames: msgspec.Raw
+    then: int = 0
 
 
 class History(Params):

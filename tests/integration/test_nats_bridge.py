@@ -2,42 +2,33 @@
 
 from __future__ import annotations
 
-import os
 import signal
-import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
-from canbroker import Bus, Message
-from canbroker.jetstream import subjects
 from canbroker.transport.runtime import Runtime
-from canbroker.wire.status import NatsStatus
-from tests.support.brokers import status_of, wait_until
-from tests.support.ledger import Sender, serving
+from tests.support.bridges import (
+    CHANNEL,
+    PATIENCE_S,
+    SUBJECT,
+    bridge,
+    bridged,
+    is_sound,
+    kill_bridge,
+    kill_channel,
+    read_all,
+    send,
+    wait_connected,
+    wait_for,
+)
+from tests.support.brokers import wait_until
+from tests.support.ledger import Sender
 from tests.support.nats import NatsServer, needs_server
-from tests.support.nats_stream import Found, read
+from tests.support.nats_stream import read
 
 pytestmark = needs_server
-
-#: With a dot, a blank and a wildcard, all of which NATS does not allow in names.
-BENCH = "bench.7 >"
-SUBJECT = subjects.frames("lab", BENCH, "x")
-
-PATIENCE_S = 30.0
-
-
-CHANNEL = '[channels.x]\ninterface = "virtual"\n'
-
-
-@contextmanager
-def bridged(runtime: Runtime, tmp_path: Path, url: str, more: str = "") -> Iterator[None]:
-    """A broker whose channel ``x`` is published. ``more``: further lines of ``[nats]``."""
-    table = f'[nats]\nurl = "{url}"\nsite = "lab"\nbench = "{BENCH}"\n{more}\n'
-    with serving(runtime, tmp_path, CHANNEL + table):
-        yield
 
 
 @pytest.fixture
@@ -46,31 +37,9 @@ def nats(tmp_path: Path) -> Iterator[NatsServer]:
         yield server
 
 
-def status(runtime: Runtime) -> NatsStatus:
-    found = status_of(runtime).nats
-    assert found is not None
-    return found
-
-
-def message(number: int) -> Message:
-    return Message(arbitration_id=1, data=number.to_bytes(4, "big"), is_extended_id=False)
-
-
-def wait_for(runtime: Runtime, frames: int) -> None:
-    """Waits until all frames are acknowledged or counted."""
-
-    def is_done() -> bool:
-        found = status(runtime)
-        return found.frames + found.lost >= frames and not found.unacknowledged
-
-    wait_until(is_done, f"{frames} frames are in the stream", PATIENCE_S)
-
-
-def send(numbers: range) -> None:
-    with Bus("x") as bus:
-        for begin in range(numbers.start, numbers.stop, 1000):
-            part = range(begin, min(begin + 1000, numbers.stop))
-            bus.send_batch([message(number) for number in part], timeout=20)
+def pause(seconds: float) -> None:
+    """Traffic goes on meanwhile."""
+    signal.sigtimedwait([], seconds)
 
 
 def test_each_frame_is_in_the_stream_once(
@@ -79,50 +48,12 @@ def test_each_frame_is_in_the_stream_once(
     with bridged(runtime, tmp_path, nats.url):
         send(range(10_000))
         wait_for(runtime, 10_000)
-        found = status(runtime)
+        found = bridge(runtime)
         assert (found.lost, found.gaps, found.duplicates, found.trouble) == (0, 0, 0, "")
         assert (found.phase, found.connections) == ("running", 1)
     stored = read(nats.url, SUBJECT)
     assert stored.numbers == list(range(10_000))
     assert (stored.again, stored.missing, stored.lost, stored.gaps) == (0, 0, 0, 0)
-
-
-def kill_bridge(runtime: Runtime) -> None:
-    pid = status(runtime).pid
-    if pid is not None:
-        os.kill(pid, signal.SIGKILL)
-        wait_until(lambda: status(runtime).pid not in {pid, None}, "another bridge", PATIENCE_S)
-
-
-def kill_channel(runtime: Runtime) -> None:
-    (channel,) = status_of(runtime).channels
-    if channel.pid is not None:
-        os.kill(channel.pid, signal.SIGKILL)
-        pid = channel.pid
-        wait_until(
-            lambda: status_of(runtime).channels[0].pid not in {pid, None}, "it is back", PATIENCE_S
-        )
-
-
-def kill_server(nats: NatsServer) -> None:
-    nats.kill()
-    signal.sigtimedwait([], 0.7)
-    nats.start()
-
-
-def read_all(url: str, frames: int) -> Found:
-    """The stream, once all frames are in it or counted; or what there is in the end."""
-    deadline = time.monotonic() + PATIENCE_S
-    while True:
-        stored = read(url, SUBJECT)
-        if len(stored.numbers) + stored.lost >= frames or time.monotonic() > deadline:
-            return stored
-        signal.sigtimedwait([], 0.2)
-
-
-def is_sound(stored: Found) -> bool:
-    ordered = stored.numbers == sorted(set(stored.numbers))
-    return ordered and not stored.again and not stored.missing
 
 
 @pytest.mark.parametrize("who", ["server", "bridge", "both"])
@@ -132,18 +63,114 @@ def test_nothing_is_lost_or_there_twice_by_a_kill(
     with bridged(runtime, tmp_path, nats.url):
         with Sender(("x", "virtual"), 0x100, 4000, each=20) as sender:
             sender.start()
-            wait_until(lambda: status(runtime).frames, "it publishes", PATIENCE_S)
+            wait_until(lambda: bridge(runtime).frames, "it publishes", PATIENCE_S)
             for _ in range(3):
                 if who in {"server", "both"}:
                     nats.kill()
                 if who in {"bridge", "both"}:
                     kill_bridge(runtime)
-                signal.sigtimedwait([], 0.5)
+                pause(0.5)
                 if who in {"server", "both"}:
                     nats.start()
-                wait_until(lambda: status(runtime).server, "it is connected", PATIENCE_S)
+                wait_connected(runtime)
             sent = sender.stop()
         stored = read_all(nats.url, sent.confirmed)
     assert sent.failed == 0
+    assert (len(stored.numbers), stored.lost, stored.gaps) == (sent.confirmed, 0, 0)
+    assert is_sound(stored)
+
+
+def test_a_killed_channel_loses_nothing_that_it_had_taken(
+    runtime: Runtime, tmp_path: Path, nats: NatsServer
+) -> None:
+    with bridged(runtime, tmp_path, nats.url):
+        send(range(1000))
+        wait_for(runtime, 1000)
+        kill_channel(runtime)
+        nats.kill()
+        send(range(1000, 2000))
+        kill_channel(runtime)
+        kill_bridge(runtime)
+        send(range(2000, 3000))
+        nats.start()
+        stored = read_all(nats.url, 3000)
+    assert stored.numbers == list(range(3000))
+    assert (stored.lost, stored.gaps, stored.again, stored.missing) == (0, 0, 0, 0)
+    assert stored.epochs == 3
+
+
+def test_a_server_that_is_stopped_without_a_word_is_left(
+    runtime: Runtime, tmp_path: Path, nats: NatsServer
+) -> None:
+    """It does not close the connection: nobody answers, as after a network has gone."""
+    with bridged(runtime, tmp_path, nats.url):
+        wait_connected(runtime)
+        send(range(1000))
+        assert nats.process is not None
+        nats.process.send_signal(signal.SIGSTOP)
+        try:
+            send(range(1000, 2000))
+            wait_until(lambda: bridge(runtime).trouble, "it notices", PATIENCE_S)
+        finally:
+            nats.process.send_signal(signal.SIGCONT)
+        stored = read_all(nats.url, 2000)
+    assert stored.numbers == list(range(2000))
+    assert is_sound(stored)
+
+
+def test_what_the_ring_has_not_is_counted_to_the_frame(
+    runtime: Runtime, tmp_path: Path, nats: NatsServer
+) -> None:
+    """The server is away for longer than the ring has room."""
+    top = f"[broker]\nring_mb = 1\n{CHANNEL}"
+    with bridged(runtime, tmp_path, nats.url, top=top):
+        send(range(1000))
+        wait_for(runtime, 1000)
+        nats.kill()
+        wait_until(lambda: not bridge(runtime).server, "it notices", PATIENCE_S)
+        send(range(1000, 150_000))
+        kill_bridge(runtime)  # its successor does not have what has arrived before
+        nats.start()
+        wait_connected(runtime)
+        send(range(150_000, 151_000))
+        stored = read_all(nats.url, 151_000)
+    assert stored.lost > 0
+    assert len(stored.numbers) + stored.lost == 151_000
+    assert stored.gaps == 0
+    assert stored.numbers[-1] == 150_999
+    assert is_sound(stored)
+
+
+def test_a_broker_that_stops_has_published_all(
+    runtime: Runtime, tmp_path: Path, nats: NatsServer
+) -> None:
+    with bridged(runtime, tmp_path, nats.url):
+        wait_connected(runtime)
+        send(range(5000))
+    assert read(nats.url, SUBJECT).numbers == list(range(5000))
+    with bridged(runtime, tmp_path, nats.url):
+        wait_connected(runtime)
+        send(range(5000, 6000))
+    stored = read(nats.url, SUBJECT)
+    assert stored.numbers == list(range(6000))
+    assert stored.epochs == 2
+
+
+@pytest.mark.long
+@pytest.mark.timeout(240)
+def test_a_minute_without_a_server_loses_nothing(
+    runtime: Runtime, tmp_path: Path, nats: NatsServer
+) -> None:
+    """At the rate of a full bus of 1 Mbit/s, with the ring that a broker has unless told."""
+    with bridged(runtime, tmp_path, nats.url):
+        with Sender(("x", "virtual"), 0x100, 8000, each=40) as sender:
+            sender.start()
+            wait_until(lambda: bridge(runtime).frames, "it publishes", PATIENCE_S)
+            nats.kill()
+            pause(58)
+            nats.start()
+            wait_connected(runtime)
+            sent = sender.stop()
+        stored = read_all(nats.url, sent.confirmed)
     assert (len(stored.numbers), stored.lost, stored.gaps) == (sent.confirmed, 0, 0)
     assert is_sound(stored)

@@ -352,3 +352,23 @@ def test_a_loss_says_what_is_lost() -> None:
     counted = "3 frames lost (numbers 7 to 9 of epoch 2): gone"
     assert str(Loss(2, 7, 3, "gone")) == counted
     assert str(Loss(2, 7, None, "gone")) == "frames from number 7 of epoch 2 on lost: gone"
+
+
+def test_epochs_that_have_passed_unnoticed_come_in_their_turn() -> None:
+    """The actor was restarted twice while we were away."""
+    first, second, third = Publisher(1, 5), Publisher(2, 5), Publisher(3, 5)
+    order = Order(repairs=True)
+    order.begin(1, 2)
+    order.add(third.part(1, 2))
+    assert order.gap == Gap(1, 2, None)
+    order.found(Gap(1, 2, None), 2, first.frames(1, 2, 3), complete=False, then=0)
+    order.found(Gap(1, 3, None), 3, first.frames(1, 3, 4), complete=True, then=2)
+    assert order.gap == Gap(2, 0, None)
+    order.found(Gap(2, 0, None), 0, second.frames(2, 0, 2), complete=True, then=3)
+    assert order.gap == Gap(3, 0, 1)
+    order.found(Gap(3, 0, 1), 0, third.frames(3, 0, 1), complete=True)
+    names = [name(frame) for frame in order.frames]
+    assert names == [(1, 2), (1, 3), (2, 0), (2, 1), (3, 0), (3, 1)]
+    assert order.restarted == [Restart(2, 0, Place(2, 0)), Restart(4, 0, Place(3, 0))]
+    assert order.losses == []
+    assert order.place == Place(3, 2)

@@ -619,6 +619,25 @@ def test_a_successor_goes_on_behind_it(memory: mmap.mmap) -> None:
     assert numbers(second.history()) == list(range(10))
 
 
+@pytest.mark.parametrize("epochs", [(1, 2, 3, 4), (4, 3, 2, 1)], ids=["", "clock set back"])
+def test_an_epoch_that_is_over_tells_which_one_follows(
+    memory: mmap.mmap, epochs: tuple[int, ...]
+) -> None:
+    def following(actor: Actor, epoch: int, end: int | None = None) -> int:
+        wanted = Replay(topic=topic_of(""), epoch=epoch, first_seq=0, end_seq=end)
+        answer = actor.answer(wanted)
+        assert isinstance(answer, Replayed)
+        return answer.then
+
+    for epoch in epochs:
+        actor = Actor(memory, epoch)
+        actor.open("001:001" if epoch == epochs[1] else "")  # not our route
+        actor.publish(numbered(0, 5))
+    asked = epochs[0], epochs[2], epochs[3]
+    assert [following(actor, epoch) for epoch in asked] == [epochs[2], epochs[3], 0]
+    assert following(actor, epochs[0], 5) == 0
+
+
 def test_a_predecessor_that_had_nothing_has_lost_nothing(memory: mmap.mmap) -> None:
     Actor(memory, 1)
     Actor(memory, 2).open()
