@@ -146,7 +146,7 @@ conformance: $(READY)  ## python-can's own tests against canbroker; CANBROKER_PY
 	$(BIN)/python -m tests.conformance
 
 ecosystem: $(ECOSYSTEM)  ## cantools, can-isotp, udsoncan, canopen and their own tests, python-can's writers
-	$(BIN)/python -m pytest -m "" -n 2 --dist loadfile tests/ecosystem tests/docs/test_snippets.py tests/unit/signals \
+	$(BIN)/python -m pytest -m "" -n 2 --dist loadfile tests/ecosystem tests/docs/test_snippets.py tests/docs/test_metrics_page.py tests/unit/signals \
 		tests/unit/broker/test_databases.py tests/unit/cli/test_lines.py \
 		tests/integration/test_signals.py tests/integration/test_dump_signals.py \
 		tests/unit/integrations tests/integration/test_nats_exactly_once.py

@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +66,41 @@ def test_panels_do_not_overlap_and_have_numbers_of_their_own() -> None:
     ]
     assert len(set(places)) == len(places)
     assert max(x for x, _ in places) == 23
+
+
+def test_the_dashboard_is_one_of_grafanas() -> None:
+    """Grafana's own library reads it, and knows everything in it."""
+    reason = "needs Grafana's library; make ecosystem has it"
+    models: Any = pytest.importorskip("grafana_foundation_sdk.models.dashboard", reason=reason)
+    plugins: Any = pytest.importorskip("grafana_foundation_sdk.cog.plugins")
+    encoder: Any = pytest.importorskip("grafana_foundation_sdk.cog.encoder")
+    plugins.register_default_plugins()
+    read = models.Dashboard.from_json(dashboard())
+    assert {
+        type(target).__module__.rpartition(".")[2]
+        for panel in read.panels
+        for target in panel.targets
+    } == {"prometheus"}
+    written = json.loads(encoder.JSONEncoder().encode(read))
+    assert list(_missing(dashboard(), written)) == []
+    misspelled = dashboard()
+    misspelled["panels"][0]["titel"] = misspelled["panels"][0].pop("title")
+    written = json.loads(encoder.JSONEncoder().encode(models.Dashboard.from_json(misspelled)))
+    assert list(_missing(misspelled, written)) == [".panels.0.titel"]
+
+
+def _missing(wanted: Any, found: Any, place: str = "") -> Iterator[str]:
+    """Where ``found`` lacks something of ``wanted``, or has another value."""
+    if isinstance(wanted, dict) and isinstance(found, dict):
+        parts = [(key, each, found.get(key)) for key, each in wanted.items()]
+    elif isinstance(wanted, list) and isinstance(found, list) and len(wanted) == len(found):
+        parts = [(str(at), *each) for at, each in enumerate(zip(wanted, found, strict=True))]
+    else:
+        parts = []
+        if wanted != found:
+            yield place
+    for key, each, other in parts:
+        yield from _missing(each, other, f"{place}.{key}")
 
 
 def test_promtool_accepts_the_rules(tmp_path: Path) -> None:
