@@ -1,6 +1,7 @@
 """The headers of messages: which frames a message has, or which are missing.
 
-A message of frames says ``Nats-Msg-Id: EPOCH:CHANNEL:FIRST_SEQ``, ``Can-Count`` and ``Can-Time``.
+A message of frames says ``Nats-Msg-Id: EPOCH:SITE.BENCH.CHANNEL:FIRST_SEQ``, ``Can-Count``
+and ``Can-Time``.
 A gap message has no frames; it says in ``Can-Gap`` why others did not come, in ``Can-Lost`` how
 many. The next message of the epoch begins with number ``FIRST_SEQ + Can-Count + Can-Lost``.
 """
@@ -55,7 +56,9 @@ class Head(NamedTuple):
 
     ``first_seq``: number of the first of ``frames`` frames in the channel's ``epoch``, or of the
     first that is lost. ``time_ns``: wall clock of the first frame, or when the gap was noticed.
-    ``offset``: how far numbers are ahead of those of the broker's route.
+    ``offset``: how far numbers are ahead of those of the broker's route. ``bench``: site and bench
+    as in the subject; the server knows ids for all subjects of a stream, and benches that are
+    copies of one another may have the same epochs.
     """
 
     epoch: int
@@ -65,6 +68,7 @@ class Head(NamedTuple):
     time_ns: int
     gap: Gap | None = None
     offset: int = 0
+    bench: tuple[str, str] | None = None
 
     @property
     def next_seq(self) -> int:
@@ -75,7 +79,8 @@ class Head(NamedTuple):
     @property
     def message_id(self) -> str:
         """Two messages with the same frames have the same one."""
-        text = f"{self.epoch}:{encode_name(self.channel)}:{self.first_seq}"
+        names = map(encode_name, (*(self.bench or ()), self.channel))
+        text = f"{self.epoch}:{'.'.join(names)}:{self.first_seq}"
         return text if self.gap is None else f"{text}:{self.gap.kind}"
 
     def headers(self) -> dict[str, str]:
@@ -100,9 +105,11 @@ def parse(headers: Mapping[str, str] | None) -> Head:
     if len(parts) not in {3, 4} or not _is_number(parts[0]) or not _is_number(parts[2]):
         raise WireError(f"{MESSAGE_ID}: {given.get(MESSAGE_ID, '')[:200]!r} is not of ours")
     try:
-        channel = decode_name(parts[1])
+        *bench, channel = map(decode_name, parts[1].split("."))
     except ValueError as error:
         raise WireError(f"{MESSAGE_ID}: {error}") from error
+    if len(bench) not in {0, 2}:
+        raise WireError(f"{MESSAGE_ID}: {given[MESSAGE_ID][:200]!r} is not of ours")
     count = number_of(given, COUNT)
     gap = _gap(given)
     if (parts[3] if len(parts) == 4 else None) != (None if gap is None else gap.kind):
@@ -113,7 +120,10 @@ def parse(headers: Mapping[str, str] | None) -> Head:
     if not _OFFSET.fullmatch(offset):
         raise WireError(f"{OFFSET}: {offset[:200]!r} is not a number")
     time_ns = number_of(given, TIME)
-    return Head(int(parts[0]), channel, int(parts[2]), count, time_ns, gap, int(offset))
+    return Head(
+        *(int(parts[0]), channel, int(parts[2]), count, time_ns, gap, int(offset)),
+        bench=(bench[0], bench[1]) if bench else None,
+    )
 
 
 def _gap(given: Mapping[str, str]) -> Gap | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import ssl
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Self
@@ -236,7 +237,7 @@ def _cause(server: Server, fault: BaseException) -> str:
     if isinstance(fault, TimeoutError) or "timeout" in lower:
         return f"no answer within {CONNECT_S:g} s"
     if isinstance(fault, OSError):
-        return fault.strerror or text
+        return os.strerror(fault.errno) if fault.errno else text
     return "" if "no servers" in lower or "connection closed" in lower else text
 
 

@@ -37,22 +37,22 @@ class NatsServer:
     ``options``: further lines of its configuration, such as accounts or limits.
     """
 
-    def __init__(self, directory: Path, options: str = "", *, jetstream: str = "") -> None:
-        """``jetstream``: lines of that block."""
+    def __init__(self, directory: Path, options: str = "", *, with_jetstream: bool = True) -> None:
         self.port = free_port()
         self.directory = directory
         directory.mkdir(parents=True, exist_ok=True)
         self._configuration = directory / "nats.conf"
         self._log = directory / "nats.log"
-        self.configure(options, jetstream=jetstream)
+        self._with_jetstream = with_jetstream
+        self.configure(options)
         self.process: subprocess.Popen[bytes] | None = None
 
-    def configure(self, options: str, *, jetstream: str = "") -> None:
+    def configure(self, options: str) -> None:
         """Other options, from the next start on."""
-        store = f'store_dir: "{self.directory / "store"}"'
+        store = f'jetstream {{ store_dir: "{self.directory / "store"}" }}\n'
         self._configuration.write_text(
             f'listen: "127.0.0.1:{self.port}"\nserver_name: n{self.port}\n'
-            f"jetstream {{\n{store}\n{jetstream}\n}}\n{options}\n"
+            f"{store if self._with_jetstream else ''}{options}\n"
         )
 
     @property

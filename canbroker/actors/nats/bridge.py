@@ -53,6 +53,7 @@ class Bridge:
         self._session: Session | None = None
         self._server = ""
         self._connections = 0
+        self._recent = ""  # the last trouble, until it was reported
 
     def __repr__(self) -> str:
         return f"<Bridge {self._options.server.shown} {self.trouble or 'publishes'}>"
@@ -114,7 +115,7 @@ class Bridge:
             except (TroubleError, CanError) as error:
                 if str(error) != self.trouble:
                     _logger.warning("%s", error)
-                self.trouble = str(error)
+                self.trouble = self._recent = str(error)
             self._session, self._server = None, ""
             pause_s = _FIRST_S if self._published() > published else min(2 * pause_s, _MOST_S)
             try:
@@ -193,7 +194,8 @@ class Bridge:
         lines, session = self._lines, self._session
         problems = [f"channel {line.name!r}: {line.problem}" for line in lines if line.problem]
         warnings = [self._values.problem, session.warning if session is not None else ""]
-        troubles = filter(None, [self.trouble, *problems, *warnings])
+        troubles = filter(None, [self.trouble or self._recent, *problems, *warnings])
+        self._recent = ""
         return {
             "server": self._server,
             "connections": self._connections,

@@ -82,6 +82,7 @@ class Line:
         """``broker``: its address."""
         self.name = name
         self.subject = subjects.frames(site, bench, name)
+        self._bench = site, bench
         self.queue: deque[Message] = deque()
         self.sequence = 0
         self.silence = ""
@@ -189,7 +190,10 @@ class Line:
                 told = offset if start.epoch == head.epoch else head.offset
                 gap = Gap(LOST_FRAMES, None, "nothing has kept them")
                 time_ns = clock.wall_ns()
-                self._add(Head(head.epoch, self.name, head.next_seq, 0, time_ns, gap, told), 0)
+                self._add(
+                    Head(head.epoch, self.name, head.next_seq, 0, time_ns, gap, told, self._bench),
+                    0,
+                )
         self._place, self._offset = start, offset
         self._dropped = tapped.feed.dropped
         tapped.go_back(start)
@@ -261,7 +265,7 @@ class Line:
         epoch, number = self._place
         first = number + self._offset
         time_ns = frames[0].timestamp_ns
-        head = Head(epoch, self.name, first, count, time_ns, None, self._offset)
+        head = Head(epoch, self.name, first, count, time_ns, None, self._offset, self._bench)
         self._place = Place(epoch, number + count)
         body = encode_batch(epoch, first, self._dropped, frames)
         self._append(head, body)
@@ -283,7 +287,7 @@ class Line:
     def _gap(self, gap: Gap) -> None:
         epoch, number = self._place
         first = number + self._offset
-        head = Head(epoch, self.name, first, 0, clock.wall_ns(), gap, self._offset)
+        head = Head(epoch, self.name, first, 0, clock.wall_ns(), gap, self._offset, self._bench)
         self._add(head, self._dropped)
 
     def _add(self, head: Head, dropped: int) -> None:

@@ -16,7 +16,12 @@ from nats.aio.msg import Msg
 from nats.errors import Error
 from nats.js import api
 from nats.js.client import JetStreamContext
-from nats.js.errors import APIError, NoStreamResponseError, NotFoundError
+from nats.js.errors import (
+    APIError,
+    NoStreamResponseError,
+    NotFoundError,
+    ServiceUnavailableError,
+)
 
 from canbroker.actors.nats.line import Last, Line, Message
 from canbroker.jetstream import heads, streams, subjects
@@ -146,7 +151,7 @@ class Session:
                 _logger.info("NATS has no stream for %s: making %s", subject, layout.name)
                 return await self._js.add_stream(layout.config())
             return await self._js.stream_info(name)
-        except NoStreamResponseError as error:
+        except (NoStreamResponseError, ServiceUnavailableError) as error:
             raise TroubleError("NATS: JetStream is not enabled for this account") from error
         except APIError as error:
             raise TroubleError(f"NATS: stream for {subject}: {_text(error)}") from error

@@ -10,8 +10,10 @@ from canbroker.jetstream import heads
 from canbroker.jetstream.heads import Gap, Head
 from canbroker.wire import WireError
 
-FRAMES = Head(17, "can 0", 40, 3, 1_000)
-LOST = Head(17, "can 0", 43, 0, 2_000, Gap("lost", 5, "the ring: 60 s, größer"))
+FRAMES = Head(17, "can 0", 40, 3, 1_000, bench=("lab", "b.1"))
+LOST = Head(
+    17, "can 0", 43, 0, 2_000, Gap("lost", 5, "the ring: 60 s, größer"), bench=("lab", "b.1")
+)
 
 numbers = st.integers(0, 2**62)
 gaps = st.builds(
@@ -24,12 +26,12 @@ gaps = st.builds(
 
 def test_headers_are_spelled_as_documented() -> None:
     assert FRAMES.headers() == {
-        "Nats-Msg-Id": "17:can%200:40",
+        "Nats-Msg-Id": "17:lab.b%2E1.can%200:40",
         "Can-Count": "3",
         "Can-Time": "1000",
     }
     assert LOST.headers() == {
-        "Nats-Msg-Id": "17:can%200:43:lost",
+        "Nats-Msg-Id": "17:lab.b%2E1.can%200:43:lost",
         "Can-Count": "0",
         "Can-Time": "2000",
         "Can-Gap": "lost",
@@ -45,8 +47,9 @@ def test_numbers_go_on_behind_frames_and_losses() -> None:
 
 @given(numbers, numbers, st.integers(1, 1024), numbers, st.integers(-(2**62), 2**62))
 def test_frames_come_back(epoch: int, first: int, count: int, time: int, offset: int) -> None:
-    head = Head(epoch, "can0", first, count, time, None, offset)
-    assert heads.parse(head.headers()) == head
+    for bench in (None, ("a b", "c.d")):
+        head = Head(epoch, "can0", first, count, time, None, offset, bench)
+        assert heads.parse(head.headers()) == head
 
 
 @given(gaps)
@@ -62,6 +65,8 @@ def test_gaps_come_back(gap: Gap) -> None:
         ("Nats-Msg-Id", "17:can0"),
         ("Nats-Msg-Id", "-1:can0:40"),
         ("Nats-Msg-Id", "17:can.0:40"),
+        ("Nats-Msg-Id", "17:a.b.c.d:40"),
+        ("Nats-Msg-Id", "17:lab..can0:40"),
         ("Nats-Msg-Id", f"{2**63}:can0:40"),
         ("Nats-Msg-Id", "17:can0:40:lost"),
         ("Can-Count", "0"),

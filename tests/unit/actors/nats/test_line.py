@@ -79,7 +79,7 @@ def line(
 
 
 def last(first: int, count: int, epoch: int = EPOCH, offset: int = 0) -> Last:
-    return Last(Head(epoch, "can0", first, count, 0, None, offset), 7)
+    return Last(Head(epoch, "can0", first, count, 0, None, offset, ("lab", "bench")), 7)
 
 
 def frames(*numbers: int) -> Frames:
