@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import importlib.util
 import os
 import random
@@ -10,14 +9,13 @@ import shutil
 import sqlite3
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
 import pytest
 
-from tests.support.nats_benches import NatsBench, connected, make_streams, publish_resumed
+from tests.support.nats_benches import Publishing
 from tests.support.nats_servers import NatsServer, nats_server
 
 EXAMPLES: Final = Path(__file__).parents[2] / "examples"
@@ -130,38 +128,6 @@ def server(tmp_path: Path) -> Iterator[NatsServer]:
         yield server
 
 
-class Publishing(threading.Thread):
-    """Publishes ``count`` frames of each channel in the background, whatever the server does."""
-
-    def __init__(self, server: NatsServer, count: int, pause_s: float = 0.0) -> None:
-        super().__init__(name="publishing")
-        self._server, self._count, self._pause_s = server, count, pause_s
-        self.error: BaseException | None = None
-
-    def run(self) -> None:
-        try:
-            asyncio.run(self._publish())
-        except BaseException as error:  # noqa: BLE001 - for the test
-            self.error = error
-
-    async def _publish(self) -> None:
-        client = await connected(self._server.url)
-        await make_streams(client)
-        bench = NatsBench(client, "lab", "bench-7", CHANNELS)
-        steps = 20
-        for step in range(1, steps + 1):
-            for channel in CHANNELS:
-                await publish_resumed(bench, client, channel, self._count * step // steps)
-            await asyncio.sleep(self._pause_s / steps)
-        await client.close()
-
-    def finish(self) -> None:
-        """Waits until everything is in the stream."""
-        self.join(4 * DEADLINE_S)
-        assert not self.is_alive()
-        assert self.error is None, self.error
-
-
 def consume(way: Any, server: NatsServer, kill_after: float | None) -> None:
     """Runs the consumer until it is killed, or until it has all that the stream has."""
     once = [] if kill_after is not None else ["--once"]
@@ -191,7 +157,7 @@ def test_a_consumer_that_is_killed_twice_lands_each_frame_once(
     way: Any, server: NatsServer
 ) -> None:
     chance = random.Random(23)
-    publishing = Publishing(server, 20_000, pause_s=1.0)
+    publishing = Publishing(server.url, CHANNELS, 20_000, pause_s=1.0)
     publishing.start()
     for _ in range(2):
         consume(way, server, kill_after=chance.uniform(0.6, 1.2))
@@ -206,7 +172,7 @@ def test_ten_kills_of_consumer_and_server_cost_nothing(way: Any, server: NatsSer
     seed = int(os.environ.get("CANBROKER_SEED", random.SystemRandom().randrange(1 << 32)))
     print("seed", seed)  # noqa: T201 - to repeat a failure
     chance = random.Random(seed)
-    publishing = Publishing(server, 200_000, pause_s=6.0)
+    publishing = Publishing(server.url, CHANNELS, 200_000, pause_s=6.0)
     publishing.start()
     for round_number in range(10):
         consume(way, server, kill_after=chance.uniform(0.4, 1.5))
@@ -241,7 +207,7 @@ def node(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 def test_a_consumer_in_javascript_goes_on_where_the_last_one_was(
     server: NatsServer, node: dict[str, str]
 ) -> None:
-    publishing = Publishing(server, 6400)
+    publishing = Publishing(server.url, CHANNELS, 6400)
     publishing.start()
     publishing.finish()
     lines: list[str] = []

@@ -7,6 +7,7 @@ ledger finds every loss, duplicate and inversion.
 from __future__ import annotations
 
 import asyncio
+import threading
 import zlib
 from collections import deque
 from collections.abc import Sequence
@@ -29,6 +30,8 @@ EPOCH: Final = 1_764_547_100_000_000_001
 #: Messages that may be without acknowledgement, and for how long.
 _WINDOW: Final = 64
 _ACK_S: Final = 1.0
+
+_PATIENCE_S: Final = 160.0
 
 
 def epoch_of(bench: str) -> int:
@@ -107,9 +110,19 @@ async def connected(url: str | list[str], name: str = "bench") -> Client:
 
 
 async def make_streams(client: Client, replicas: int = 1) -> None:
-    """Those that a bridge makes."""
+    """Those that a bridge makes. A cluster that has just begun needs some time for it."""
+    import nats.errors  # noqa: PLC0415
+
+    deadline = asyncio.get_running_loop().time() + _PATIENCE_S / 4
     for layout in (streams.FRAMES, streams.VALUES):
-        await client.jetstream().add_stream(layout.config(replicas))
+        while True:
+            try:
+                await client.jetstream(timeout=2).add_stream(layout.config(replicas))
+                break
+            except (nats.errors.Error, TimeoutError):
+                if asyncio.get_running_loop().time() > deadline:
+                    raise
+                await asyncio.sleep(0.2)
 
 
 async def publish_resumed(
@@ -140,3 +153,48 @@ async def _next_in_stream(client: Client, subject: str) -> int:
     except NotFoundError:
         return 0
     return heads.parse(last.headers).next_seq
+
+
+class Publishing(threading.Thread):
+    """Publishes ``count`` frames of each channel of ``bench-7``, whatever the servers do.
+
+    :param pause_s: how much longer it takes than it has to.
+    """
+
+    def __init__(
+        self,
+        url: str | list[str],
+        channels: Sequence[str],
+        count: int,
+        pause_s: float = 0.0,
+        replicas: int = 1,
+    ) -> None:
+        super().__init__(name="publishing")
+        self._url, self._channels, self._count = url, channels, count
+        self._pause_s, self._replicas = pause_s, replicas
+        self._error: BaseException | None = None
+
+    def run(self) -> None:
+        try:
+            asyncio.run(self._publish())
+        except BaseException as error:  # noqa: BLE001 - finish() has it
+            self._error = error
+
+    async def _publish(self) -> None:
+        client = await connected(self._url)
+        try:
+            await make_streams(client, self._replicas)
+            bench = NatsBench(client, "lab", "bench-7", self._channels)
+            steps = 20
+            for step in range(1, steps + 1):
+                for channel in self._channels:
+                    await publish_resumed(bench, client, channel, self._count * step // steps)
+                await asyncio.sleep(self._pause_s / steps)
+        finally:
+            await client.close()
+
+    def finish(self) -> None:
+        """Waits until everything is in the stream."""
+        self.join(_PATIENCE_S)
+        assert not self.is_alive()
+        assert self._error is None, self._error
