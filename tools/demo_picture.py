@@ -16,40 +16,16 @@ from typing import Final
 
 from rich.console import Console
 from rich.text import Text
+from terminal_picture import terminal_svg
 
 _PICTURE: Final = Path(__file__).parents[1] / "docs" / "images" / "demo.svg"
 _COMMAND: Final = "canbroker demo"
 _COLUMNS: Final = 100
 
-#: Rich's own format loads a font from another host, and says nothing to screen readers.
-_FORMAT: Final = """\
-<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" role="img"
-     aria-labelledby="title description">
-<title id="title">canbroker demo at work</title>
-<desc id="description">The output of canbroker demo. A simulated adapter replays a car's traffic;
+_DESCRIPTION: Final = """\
+The output of canbroker demo. A simulated adapter replays a car's traffic;
 five processes with different filters share it. At the end a ledger compares the frames that each
-process should have received with the frames that it did receive: none is lost.</desc>
-<style>
-.{unique_id}-matrix {{ font-family: ui-monospace, Menlo, Consolas, monospace;
-  font-size: {char_height}px; line-height: {line_height}px; }}
-.{unique_id}-title {{ font-family: ui-monospace, Menlo, Consolas, monospace; font-size: 18px; }}
-{styles}
-</style>
-<defs>
-<clipPath id="{unique_id}-clip-terminal">
-<rect x="0" y="0" width="{terminal_width}" height="{terminal_height}"/>
-</clipPath>
-{lines}
-</defs>
-{chrome}
-<g transform="translate({terminal_x}, {terminal_y})" clip-path="url(#{unique_id}-clip-terminal)">
-{backgrounds}
-<g class="{unique_id}-matrix">
-{matrix}
-</g>
-</g>
-</svg>
-"""
+process should have received with the frames that it did receive: none is lost."""
 
 
 def main() -> int:
@@ -76,8 +52,7 @@ def picture(output: str) -> str:
         text = Text(line)
         text.highlight_words(["exact"], style="green")
         console.print(text, soft_wrap=True)
-    drawn = console.export_svg(title=_COMMAND, code_format=_FORMAT, unique_id="demo")
-    return "".join(f"{line.rstrip()}\n" for line in drawn.splitlines() if line.strip())
+    return terminal_svg(console, "demo", _COMMAND, f"{_COMMAND} at work", _DESCRIPTION)
 
 
 if __name__ == "__main__":

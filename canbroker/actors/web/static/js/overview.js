@@ -70,6 +70,7 @@ class Card {
     this.numbers.lost.className = state?.dropped ? "bad" : "";
     const held = state?.exclusive ? [`exclusive to ${state.exclusive.name}`] : [];
     const [sending, receiving] = state?.error_counters ?? [0, 0];
+    if (state?.failed) held.push(`${count(state.failed)} frames not sent`);
     if (sending || receiving) held.push(`error counters: ${sending} sending, ${receiving} receiving`);
     setText(this.note, [state ? state.reason : channel.reason, ...held].filter(Boolean).join("; "));
     if (state) this.add(state.wall_ns / 1e6, state.load);
