@@ -62,8 +62,8 @@ def main() -> None:
     given = parser.parse_args()
     with duckdb.connect(given.file) as database:
         database.execute(TABLES)
-        stored = database.execute("SELECT position FROM position").fetchone()
-        wish = {"site": given.site, "bench": given.bench, "after": stored[0] if stored else 0}
+        stored = database.execute("SELECT position FROM position").fetchall()
+        wish = {"site": given.site, "bench": given.bench, "after": stored[0][0] if stored else 0}
         with batches(given.url, follow=not given.once, **wish) as stream:
             while not stream.is_over:
                 if together := stream.take_many(frames=200_000, seconds=1.0):

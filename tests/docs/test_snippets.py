@@ -9,7 +9,7 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
@@ -30,6 +30,7 @@ _EXTRAS = {
     **{name: name for name in ("cantools", "duckdb", "pandas", "polars")},
     **dict.fromkeys((".signals(", "--dbc", "--decode", "database ="), "cantools"),
     "parquet": "pyarrow",
+    "to_arrow": "pyarrow",
 }
 
 #: Pages without a snippet that works without a package.
@@ -40,6 +41,8 @@ _NAMED_BY_NOBODY = {
     "rules.yml": "Prometheus reads it; tests/docs/test_metrics_page.py has promtool check it",
     "pytest.ini": "pytest finds it by its name; the channels of the test are those that it says",
     "canbroker.service": "systemd-analyze checks it, where there is one; its command is run",
+    "compose.yaml": "tests/docs/test_pipelines_page.py checks it, and runs what it starts",
+    "nats.service": "likewise",
 }
 
 _WITH_SNIPPETS = [page for page in PAGES if page != GOLDEN and blocks(page)]
@@ -58,9 +61,9 @@ def test_the_snippets_of(page: str, runtime: Runtime, tmp_path: Path) -> None:
         pytest.skip(f"the page needs {needed}: make ecosystem")
     missing: set[str] = set()
     left_out: set[str] = set()  # files
-    port = free_port()
+    ports = {"5655": free_port(), "4222": free_port()}  # of a gateway, and of NATS
     with ExitStack() as stack:
-        for block in (on_this_host(block, port) for block in blocks(page)):
+        for block in (on_this_host(block, ports) for block in blocks(page)):
             if absent := {
                 package
                 for name, package in _EXTRAS.items()
@@ -101,9 +104,11 @@ def test_the_blocks_of_the_protocol_are_golden_vectors() -> None:
     assert all(block.title for block in found)
 
 
-def on_this_host(block: Block, port: int) -> Block:
-    """With this host as the bench in the lab, at a port that is free."""
-    text = block.text.replace("tcp://bench1:", "tcp://localhost:").replace(":5655", f":{port}")
+def on_this_host(block: Block, ports: Mapping[str, int]) -> Block:
+    """With this host as the bench in the lab, at ports that are free."""
+    text = block.text.replace("tcp://bench1:", "tcp://localhost:")
+    for port, free in ports.items():
+        text = text.replace(f":{port}", f":{free}")
     return dataclasses.replace(block, text=text)
 
 
@@ -142,7 +147,7 @@ def _in_background(command: str, place: Path) -> Iterator[None]:
         text=True,
     ) as process:
         assert process.stderr is not None
-        assert any("ready at" in line for line in process.stderr)
+        assert any("ready at" in line or "Server is ready" in line for line in process.stderr)
         try:
             yield
         finally:
