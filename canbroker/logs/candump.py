@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from typing import Literal, NamedTuple
 
+from canbroker.logs.records import check_time
 from canbroker.model.filters import Filter, FilterSet
 from canbroker.model.frame import (
     BITRATE_SWITCH,
@@ -66,6 +67,7 @@ def parse_log_line(line: str) -> LogEntry:
         raise ValueError(f"{shown} is not of the form (seconds.fraction) interface frame")
     seconds, fraction, interface, text, direction = match.groups()
     timestamp_ns = int(seconds) * SECOND + int(fraction.ljust(9, "0"))
+    check_time(timestamp_ns)
     frame = parse_frame(text)
     frame.timestamp_ns = timestamp_ns
     return LogEntry(timestamp_ns, interface, frame, direction == "T")

@@ -22,7 +22,7 @@ from canbroker.logs.candump import quoted
 from canbroker.logs.files import Source
 from canbroker.logs.records import Record, Skipped, check_time, error_flags, valid_frame
 from canbroker.logs.streams import RecordReader
-from canbroker.model.frame import ERROR, FD, REMOTE, length_to_dlc
+from canbroker.model.frame import ERROR, FD, FD_LENGTHS, REMOTE, length_to_dlc
 from canbroker.model.message import flags_of
 from canbroker.system import clock
 
@@ -56,7 +56,10 @@ def _record(message: can.Message, timestamp_ns: int, channel: str) -> Record:
         content = b""
     elif flags & REMOTE:
         content = message.dlc
-    elif message.dlc not in {len(data), length_to_dlc(len(data))}:  # TRC has codes in both kinds
+    elif len(data) <= FD_LENGTHS[-1] and message.dlc not in {
+        len(data),
+        length_to_dlc(len(data)),  # TRC has codes in both kinds
+    }:
         raise ValueError(f"{len(data)} bytes of data, but dlc {message.dlc}")
     frame = valid_frame(timestamp_ns, message.arbitration_id, flags, content)
     check_time(timestamp_ns)
@@ -71,12 +74,38 @@ def _channel(message: can.Message, first: int) -> str:
     return str(message.channel + first) if isinstance(message.channel, int) else ""
 
 
+class _BlfReader(can.BLFReader):
+    """python-can's reader, protected from sizes of objects that are damaged.
+
+    It would read an object without a size again and again, and wait for the end of a huge one in
+    all that follows.
+    """
+
+    def _parse_container(self, data: bytes) -> Iterator[can.Message]:
+        data, self._tail = self._tail + data, b""
+        sound = _sound_objects(data)
+        yield from super()._parse_container(data[:sound])
+        if sound < len(data):
+            raise BLFParseError("an object has an impossible size")
+
+
+def _sound_objects(data: bytes) -> int:
+    """How many bytes there are before an object that has an impossible size."""
+    at = data.find(b"LOBJ", 0, _PADDED)
+    while at >= 0 and at + _SIZE_AT + 4 <= len(data):
+        (size,) = struct.unpack_from("<L", data, at + _SIZE_AT)
+        if not 0 < size <= _MAX_OBJECT:
+            return at
+        at = data.find(b"LOBJ", at + size, at + size + _PADDED)
+    return len(data)
+
+
 class BlfReader(RecordReader):
     """Vector's binary log."""
 
     def _records(self, skipped: Skipped) -> Iterator[Record]:
         try:
-            reader = can.BLFReader(_unclosed(self._source))
+            reader = _BlfReader(_unclosed(self._source))
         except _DAMAGE as error:
             raise CanInitializationError(f"{self.name} is not a BLF file: {_why(error)}") from None
         start_ns = round(reader.start_timestamp * 1000) * clock.MILLISECOND
@@ -113,6 +142,13 @@ class BlfReader(RecordReader):
         return None
 
 
+#: Where an object has its size, and how many bytes may be before it.
+_SIZE_AT: Final = 8
+_PADDED: Final = 8
+
+#: A container has 128 KiB, as a rule.
+_MAX_OBJECT: Final = 1 << 24
+
 #: Bytes; all that a writer knows of its file's size when it begins.
 _BLF_HEADER: Final = 144
 
@@ -124,6 +160,8 @@ class _Unclosed(io.BufferedIOBase):
         self._source = source
 
     def read(self, size: int | None = -1, /) -> bytes:
+        if size is None or not 0 <= size <= _MAX_OBJECT:
+            raise ValueError("an object has an impossible size")
         return self._source.read(size)
 
 

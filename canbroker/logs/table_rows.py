@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from canbroker.logs.records import error_flags, valid_frame
+from canbroker.logs.records import check_time, error_flags, valid_frame
 from canbroker.model.frame import EXTENDED, FD, REMOTE, Frame
 
 
@@ -18,7 +18,7 @@ def frame_of(
     """The frame of a row.
 
     :param dlc: the number of bytes; a frame with more than 8 is an FD frame.
-    :raises ValueError: no such frame can exist.
+    :raises ValueError: no such frame can exist, or not at that time.
     """
     flags = (EXTENDED if extended else 0) | (FD if dlc > 8 else 0)
     content: bytes | int = data
@@ -28,4 +28,5 @@ def frame_of(
         flags, content = flags | REMOTE, dlc
     if isinstance(content, bytes) and len(content) != dlc:
         raise ValueError(f"{len(content)} bytes of data, but dlc {dlc}")
+    check_time(timestamp_ns)
     return valid_frame(timestamp_ns, arbitration_id, flags, content)

@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import Final
 
 from canbroker.actors import sections
+from canbroker.actors.recorder.trigger import condition, needed
 from canbroker.backends.configured import check
 from canbroker.configuration import broker_file, bus_settings, sources
 from canbroker.errors import CanError
 from canbroker.logs import candump, reader
 from canbroker.model import filters
 from canbroker.model.filters import Filter, FilterSet
-from canbroker.model.frame import ERROR, EXTENDED, frame_fault
+from canbroker.model.frame import ERROR, EXTENDED, Frame, frame_fault
 
 #: Identifiers and flags that tell most sets of filters apart.
 _PROBES: Final = (
@@ -72,6 +73,7 @@ def log(data: bytes) -> None:
     for entry in entries:
         frame = entry.frame
         assert frame_fault(frame.arbitration_id, frame.flags, frame.data) is None
+        assert 0 <= frame.timestamp_ns < 2**63
     assert parts.skipped.counts == whole.skipped.counts
     lines = data.count(b"\n") + (not data.endswith(b"\n") and bool(data))
     assert len(entries) + whole.skipped.counts.total() == lines
@@ -92,6 +94,25 @@ def dump_filters(data: bytes) -> None:
     except ValueError:
         return
     assert isinstance(found, FilterSet)
+
+
+def trigger(data: bytes) -> None:
+    """A text is refused, or a condition that sees the frames which may fulfil it."""
+    text = data.decode(errors="replace")
+    try:
+        seen = needed(text)
+    except ValueError:
+        return
+    try:
+        fulfils = condition(text, "")
+    except CanError as error:
+        if "signal" not in str(error):
+            raise
+        return
+    for identifier, flags in _PROBES:
+        for content in (b"", bytes(8), b"\x01"):
+            if fulfils(Frame(0, identifier, flags, content)):
+                assert seen.matches(identifier, flags)
 
 
 def toml(data: bytes) -> None:

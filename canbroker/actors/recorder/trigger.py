@@ -50,7 +50,7 @@ def needed(text: str) -> FilterSet:
     :raises ValueError: the text is not a trigger.
     """
     if text == _ERROR:
-        return parse_dump_filters("#1FFFFFFF,0~0")
+        return FilterSet([Filter(0, 0, None, True)])  # also those without a class
     if (match := _PATTERN.fullmatch(text)) is not None:
         identifier, extended = _identifier(match[1])
         mask = MAX_EXTENDED_ID if extended else MAX_STANDARD_ID

@@ -234,6 +234,7 @@ def test_we_read_what_python_can_writes(
         ("(1.0) can0", "seconds.fraction"),
         ("(1.0) can0 123#11 X", "seconds.fraction"),
         ("(99999999999.0) can0 123#11", "seconds.fraction"),
+        ("(9999999999.0) can0 123#11", "a time of 9999999999000000000 ns"),
         ("(1.0) can0 123#1", "bytes of two digits"),
     ],
 )

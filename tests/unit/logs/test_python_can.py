@@ -1,11 +1,14 @@
-"""ASC and TRC of other tools: dates, parts, damage, and what python-can does not read."""
+"""BLF, ASC and TRC of other tools: dates, parts, damage, and what python-can does not read."""
 
 from __future__ import annotations
 
+import re
+import struct
 import time
 from pathlib import Path
 from typing import Final
 
+import can
 import pytest
 
 from canbroker.logs.formats import open_reader
@@ -137,3 +140,38 @@ def test_a_damaged_header_of_a_trc_file_is_said(trc: Path) -> None:
     records, skipped, _ = read(trc, ";$FILEVERSION=1.1\n;$STARTTIME=never\n" + row)
     assert [record.frame.timestamp_ns for record in records] == [1_500_000]
     assert "1 damaged lines (line 2: " in skipped
+
+
+# ------------------------------------------------------------------------------------------- BLF
+
+_OBJECT_SIZE: Final = struct.Struct("<L")
+
+
+def _blf(path: Path, sizes: dict[int, int]) -> tuple[list[int], str | None]:
+    """The identifiers of six frames in a file in which objects have these sizes by number, and why
+    the reading ended."""
+    with can.BLFWriter(str(path), compression_level=0) as writer:
+        for number in range(6):
+            writer.on_message_received(can.Message(arbitration_id=number, timestamp=1.7e9 + number))
+    content = bytearray(path.read_bytes())
+    starts = [match.start() for match in re.finditer(b"LOBJ", content)]
+    for number, size in sizes.items():
+        _OBJECT_SIZE.pack_into(content, starts[number] + 8, size)
+    path.write_bytes(content)
+    with open_reader(path) as reader:
+        return [record.frame.arbitration_id for record in reader], reader.end
+
+
+@pytest.mark.parametrize("size", [0, 1 << 31])
+@pytest.mark.parametrize("number", [0, 1, 4])  # 0 is the container
+def test_an_object_with_an_impossible_size_ends_a_blf_file(
+    tmp_path: Path, number: int, size: int
+) -> None:
+    found, end = _blf(tmp_path / "drive.blf", {number: size})
+    assert found == list(range(max(0, number - 1)))
+    assert end is not None
+    assert "impossible size" in end
+
+
+def test_a_blf_file_without_damage_ends_where_it_ends(tmp_path: Path) -> None:
+    assert _blf(tmp_path / "drive.blf", {}) == (list(range(6)), None)
