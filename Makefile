@@ -27,7 +27,7 @@ unexport PYTHONDONTWRITEBYTECODE
 .DEFAULT_GOAL := help
 .PHONY: test-web bench-web demo test check bench docs help setup format lock clean test-newest test-remote test-socketcan \
 	test-socketcan-hw conformance ecosystem firmwares coverage fuzz soak interruptions \
-	test-long test-portable test-portable-short kills kills-record crowd bench-client bench-periodic bench-record bench-replay bench-socketcan bench-vendor release
+	test-long test-portable test-portable-short kills kills-record kills-nats crowd bench-client bench-periodic bench-record bench-nats bench-replay bench-socketcan bench-vendor release
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -186,6 +186,9 @@ kills: $(READY)  ## COUNT brokers killed at random moments of their first two se
 kills-record: $(ECOSYSTEM)  ## COUNT recorders of each format killed at random moments: every frame is in a file, or counted
 	$(BIN)/python -m tests.recorder_kills --count $(COUNT)
 
+kills-nats: $(READY)  ## DURATION seconds of NATS servers, bridges and channels killed: every frame is in the stream once, or counted
+	$(BIN)/python -m tests.nats_kills --duration $(DURATION)
+
 crowd: $(READY)  ## a thousand clients of one channel, at a soft limit of 1024 open files
 	CANBROKER_CROWD=1 $(BIN)/python -m pytest -m "" tests/integration/test_descriptors.py -k thousand_clients
 
@@ -199,6 +202,9 @@ bench-periodic: $(READY)  ## how regular periodic tasks are, beside python-can's
 
 bench-record: $(READY)  ## what recording two full buses costs, beside python-can's logger on the same traffic
 	$(BIN)/python -m benchmarks.record
+
+bench-nats: $(READY)  ## what the bridge to NATS costs, live and with a backlog, and how much it can publish
+	$(BIN)/python -m benchmarks.nats
 
 bench-replay: $(READY)  ## errors of replayed times, beside python-can's player, and canplayer where there is CAN
 	$(BIN)/python -m benchmarks.replay

@@ -18,12 +18,14 @@ _PATIENCE_S = 20.0
 class Found:
     """Of one subject. ``numbers``: the first four bytes of each frame, in the order of the stream.
 
-    ``again``: frames that a follower has had before; ``missing``: that it never gets; ``lost``: as
-    gap messages say, ``gaps``: how many say nothing of a number.
+    ``begins``: at which of them an epoch begins. ``again``: frames that a follower has had before;
+    ``missing``: that it never gets; ``lost``: as gap messages say, ``gaps``: how many say nothing
+    of a number.
     """
 
     numbers: list[int] = field(default_factory=list)
     heads: list[Head] = field(default_factory=list)
+    begins: list[int] = field(default_factory=list)
     again: int = 0
     missing: int = 0
     lost: int = 0
@@ -64,6 +66,8 @@ def _note(found: Found, follower: Follower, head: Head, body: bytes) -> None:
         head.epoch,
         head.first_seq if head.gap is None else head.next_seq,
     )
+    if not found.heads or found.heads[-1].epoch != head.epoch:
+        found.begins.append(len(found.numbers))
     found.heads.append(head)
     step = follower.follow(head)
     found.again += step.skip
