@@ -2,8 +2,10 @@
 
 A program sends as many frames a second as fit on a bus of 1 Mbit/s, with 300 identifiers, on a
 virtual channel; another one receives all of them, and measures how old they are. In turns, nobody
-looks at the web page, and four pages show the table, one of them with a trace. Pages are sockets
-that read what they are told, and do nothing with it, as a browser would run elsewhere.
+looks at the web page, and four pages show the table, one of them with a trace. With ``--signals``,
+a database describes all messages: the trace and the 40 rows that each page can see are decoded.
+Pages are sockets that read what they are told, and do nothing with it, as a browser would run
+elsewhere.
 """
 
 from __future__ import annotations
@@ -52,10 +54,18 @@ _SETTLE_S: Final = 2.0
 _CONFIG: Final = """
 [channels.can0]
 interface = "virtual"
+{database}
 
 [web]
 listen = "127.0.0.1:0"
 """
+
+#: Of each message: a byte for each signal.
+_SIGNALS: Final = 8
+
+#: Rows of the table that fit a window; the page asks for their signals by these keys: identifier,
+#: and that they were sent by a client.
+_SEEN: Final = [identifier << 4 | 8 for identifier in range(40)]
 
 Pipe: TypeAlias = "Connection[Any, Any]"
 
@@ -79,11 +89,12 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.web", description=__doc__)
     parser.add_argument("--seconds", type=float, default=8.0, help="of each phase")
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--signals", action="store_true", help="decode; needs the extra signals")
     arguments = parser.parse_args()
     console = Console(highlight=False)
     console.print(f"{FULL_RATE:,} frames/s, {IDENTIFIERS} identifiers")
     phases = []
-    with private_broker() as runtime, _serving(runtime):
+    with private_broker() as runtime, _serving(runtime, arguments.signals):
         status = _web(runtime)
         with _traffic() as receiver:
             for _ in range(arguments.rounds):
@@ -134,11 +145,13 @@ def _phase(receiver: Pipe, web: WebStatus, pages: int, seconds: float) -> Phase:
 
 
 @contextmanager
-def _serving(runtime: Runtime) -> Iterator[None]:
+def _serving(runtime: Runtime, has_signals: bool) -> Iterator[None]:
     with tempfile.TemporaryDirectory() as directory:
         os.environ["XDG_CONFIG_HOME"] = directory
         path = Path(directory) / "bench.toml"
-        path.write_text(_CONFIG)
+        (path.parent / "bench.dbc").write_text(_database())
+        database = 'database = "bench.dbc"' if has_signals else ""
+        path.write_text(_CONFIG.format(database=database))
         command = EntryPoint.COMMAND.command("serve", "-c", str(path))
         broker = subprocess.Popen(command, stderr=subprocess.DEVNULL)
         try:
@@ -148,6 +161,17 @@ def _serving(runtime: Runtime) -> Iterator[None]:
         finally:
             broker.terminate()
             broker.wait()
+
+
+def _database() -> str:
+    """A DBC with all messages."""
+    lines = ['VERSION ""', "BU_: Bench"]
+    for number in range(IDENTIFIERS):
+        lines.append(f"BO_ {number} Message{number}: 8 Bench")
+        lines += [
+            f' SG_ Signal{at} : {8 * at}|8@1+ (0.5,-10) [0|0] "V" Bench' for at in range(_SIGNALS)
+        ]
+    return "\n".join(lines) + "\n"
 
 
 def _web(runtime: Runtime) -> WebStatus:
@@ -186,6 +210,7 @@ def _looking(url: str, pages: int) -> Iterator[list[int]]:
                 )
             )
             page.send(json.dumps({"ask": "watch", "channel": "can0"}))
+            page.send(json.dumps({"ask": "show", "keys": _SEEN}))
             if index == 0:
                 page.send(json.dumps({"ask": "trace", "on": True}))
             thread = threading.Thread(target=_read, args=(page, told, index))

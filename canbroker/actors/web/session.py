@@ -214,7 +214,7 @@ class Session:
                 self._traced = None
             changed = table.changed_since(self._tick)
             rows = watched.told(self._tick, lambda: list(map(told_row, changed)))
-            decoded = self._decode(table, changed)
+            decoded = self._decode(watched, table, changed)
             plotted = self._plot(table)
             self._tick = watched.ticked
             traced = self._trace(watched) if self._traces else {}
@@ -229,7 +229,7 @@ class Session:
             told["plot"] = plotted
         return told | traced
 
-    def _decode(self, table: Table, changed: Sequence[Row]) -> dict[int, Any]:
+    def _decode(self, watched: Watched, table: Table, changed: Sequence[Row]) -> dict[int, Any]:
         """What the rows mean that can be seen, and have changed or come into view."""
         if self._signals.decoder is None or not self._shown:
             return {}
@@ -240,7 +240,7 @@ class Session:
         for key in keys:
             row = table.rows.get(key)
             if row is not None:
-                decoded[key] = self._signals.decode(row.last)
+                decoded[key] = watched.decoded(row, self._signals)
         return decoded
 
     def _plot(self, table: Table) -> list[Any]:

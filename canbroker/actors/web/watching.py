@@ -11,6 +11,7 @@ from typing import Any, Final
 
 import msgspec
 
+from canbroker.actors.web.decoders import Signals
 from canbroker.client import Bus
 from canbroker.delivery.tap import Event, Frames
 from canbroker.errors import CanError
@@ -18,6 +19,7 @@ from canbroker.model.frame import EchoFrame
 from canbroker.system import clock
 from canbroker.view.channel import ChannelView
 from canbroker.view.follower import Follower
+from canbroker.view.table import Row
 
 #: Frames of a channel that a live trace can show.
 RECENT: Final = 1000
@@ -72,7 +74,9 @@ class Watched:
         self._retry_at = 0
         self._free_at: int | None = None
         self._working: asyncio.Future[None] | None = None
-        self._told: dict[tuple[int, int], msgspec.Raw] = {}  # what pages are told of this tick
+        # What pages are told of this tick: rows, and their signals.
+        self._told: dict[tuple[int, int], msgspec.Raw] = {}
+        self._decoded: dict[int, msgspec.Raw] = {}
 
     @property
     def problem(self) -> str:
@@ -83,6 +87,7 @@ class Watched:
     def tick(self, now_ns: int) -> None:
         """Ends a tick of its table. Call it every 100 ms."""
         self._told.clear()
+        self._decoded.clear()
         if self.follower is not None:
             with self.follower.lock:
                 self.ticked = self.follower.view.table.tick(now_ns)
@@ -93,6 +98,12 @@ class Watched:
         if key not in self._told:
             self._told[key] = msgspec.Raw(msgspec.json.encode(rows()))
         return self._told[key]
+
+    def decoded(self, row: Row, signals: Signals) -> msgspec.Raw:
+        """What ``signals`` make of a row as JSON, encoded once for all pages."""
+        if row.key not in self._decoded:
+            self._decoded[row.key] = msgspec.Raw(msgspec.json.encode(signals.decode(row.last)))
+        return self._decoded[row.key]
 
     def step(self, now_ns: int, pool: ThreadPoolExecutor) -> bool:
         """Opens what is to be open, closes what has ended; whether it is needed any more."""
