@@ -148,7 +148,7 @@ class ChannelScreen(Screen[None]):
         if self._detail == "signals":
             panel.update(Text("\n".join(self.session.describe(self.table.current, width))))
         elif self._detail:
-            panel.update(Text("\n".join(self.session.crowd(width))))
+            panel.update(Text("\n".join(self.session.clients_and_tasks(width))))
 
     def _set(self, name: str, text: Text) -> None:
         text.no_wrap = True

@@ -56,7 +56,7 @@ class Session(Closing):
         self._bus = bus
         self._broker = broker
         self._decoder = decoder
-        self._crowd: tuple[ChannelStatus | None, Sequence[TaskStatus]] = None, ()
+        self._answer: tuple[ChannelStatus | None, Sequence[TaskStatus]] = None, ()
 
     def close(self) -> None:
         """Closes the follower, and with it the bus. Idempotent."""
@@ -110,7 +110,7 @@ class Session(Closing):
             self.message = printable(str(error))
             return
         channel = next((each for each in status.channels if each.name == name), None)
-        self._crowd = channel, [task for task in tasks if task.channel == name]
+        self._answer = channel, [task for task in tasks if task.channel == name]
 
     # ---------------------------------------------------------------------------------- panels
 
@@ -141,9 +141,9 @@ class Session(Closing):
             f"  {printable(signal.name)}: {printable(str(signal))}" for signal in decoded.signals
         ]
 
-    def crowd(self, width: int) -> list[str]:
+    def clients_and_tasks(self, width: int) -> list[str]:
         """Clients and tasks, a line for each."""
-        channel, tasks = self._crowd
+        channel, tasks = self._answer
         if channel is None:
             return ["clients and tasks: asking the broker"]
         lines = [f"{len(channel.clients)} clients, {len(tasks)} tasks"]

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Self, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from canbroker.bus import discovery, starting
 from canbroker.bus.brokers import remote_broker
 from canbroker.errors import CanInitializationError
+from canbroker.system.closing import Closing
 from canbroker.transport.calls import NoAnswerError
 from canbroker.transport.runtime import Runtime
 from canbroker.transport.sockets import SharedContext
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 _T = TypeVar("_T")
 
 
-class RunningBroker:
+class RunningBroker(Closing):
     """A broker that runs: one of this host, or one behind a gateway. Never starts one.
 
     ``name``: what to call it. ``context``: to reach it, and its actors, as its status names them.
@@ -38,10 +39,8 @@ class RunningBroker:
             raise CanInitializationError(f"no broker at {self.runtime.address}")
         self.name = self.runtime.place.describe_broker()
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
+    def close(self) -> None:
+        """Closes the connections to the broker and its actors. Idempotent."""
         if self._remote is not None:
             self._remote.close()
         self.context.close()

@@ -76,6 +76,7 @@ class Hub:
         self._watching.leave(watched)
 
     def want_tasks(self, number: int) -> None:
+        """As :class:`~canbroker.actors.web.session.Source` has it."""
         self._with_tasks += number
         self._ask_at = 0
 

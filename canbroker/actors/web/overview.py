@@ -49,14 +49,17 @@ class Overview:
         except CanError as error:
             if self.status is not None:
                 _logger.info("no status: %s", error)
-            self._end()
+            self.close()
             self.status, self.problem, self.tasks = None, str(error), []
         self._note_loads()
         self.told = msgspec.Raw(msgspec.json.encode(self._told()))
         self.version += 1
 
     def close(self) -> None:
-        self._end()
+        """Closes the connection to the broker; the next :meth:`ask` opens another one."""
+        if self._running is not None:
+            self._running.close()
+            self._running = None
 
     def _ask(self) -> BrokerStatus:
         if self._running is None:
@@ -70,11 +73,6 @@ class Overview:
         if self._running is None:
             return []
         return running_tasks(status, (), self._running.context)
-
-    def _end(self) -> None:
-        if self._running is not None:
-            self._running.__exit__()
-            self._running = None
 
     def _note_loads(self) -> None:
         channels = self.status.channels if self.status is not None else []

@@ -58,7 +58,7 @@ class _RefusedError(Exception):
 
 
 class Page:
-    """What is answered to those whom the guard lets pass."""
+    """Answers the requests that the guard passes on."""
 
     def __init__(self, hub: Hub, options: WebOptions) -> None:
         self._hub = hub

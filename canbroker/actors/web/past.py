@@ -24,8 +24,8 @@ _MORE: Final = 4
 
 
 class Place(NamedTuple):
-    """A place in a channel's past: behind the frames up to a time (wall clock), but before the last
-    ``skip`` of those that have this very time."""
+    """A place in a channel's past: after the frames up to a time (wall clock), without the last
+    ``skip`` of those that have exactly this time."""
 
     time_ns: int
     skip: int
@@ -44,7 +44,8 @@ def frames_before(
 ) -> list[EchoFrame]:
     """The last ``count`` frames before a place that pass ``filters``, oldest first.
 
-    :param broker: address. ``channel``: the broker's name for it.
+    :param broker: its address.
+    :param channel: the broker's name for it.
     :raises CanOperationError: the channel does not answer.
     """
     before_ns = place.time_ns + 1

@@ -57,8 +57,8 @@ class Source(Protocol):
 
 
 class Session:
-    """A page's socket. What the page has not taken is not sent again and again: a message is made
-    when the one before it was taken, of what has changed since then."""
+    """A page's socket. A message is only made when the page has taken the one before it, and has
+    what changed since then; so a slow page costs one message."""
 
     def __init__(self, socket: WebSocket, source: Source) -> None:
         self._socket = socket

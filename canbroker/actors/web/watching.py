@@ -72,7 +72,7 @@ class Watched:
         self._address = address
         self._fault = ""
         self._retry_at = 0
-        self._free_at: int | None = None
+        self._close_at: int | None = None
         self._working: asyncio.Future[None] | None = None
         # What pages are told of this tick: rows, and their signals.
         self._told: dict[tuple[int, int], msgspec.Raw] = {}
@@ -106,16 +106,16 @@ class Watched:
         return self._decoded[row.key]
 
     def step(self, now_ns: int, pool: ThreadPoolExecutor) -> bool:
-        """Opens what is to be open, closes what has ended; whether it is needed any more."""
+        """Opens or closes it, as needed. Returns whether it is still needed."""
         if self._working is not None:
             if not self._working.done():
                 return True
             self._working = None
         if self.pages:
-            self._free_at = None
-        elif self._free_at is None:
-            self._free_at = now_ns + _LINGER_NS
-        is_free = self._free_at is not None and now_ns >= self._free_at
+            self._close_at = None
+        elif self._close_at is None:
+            self._close_at = now_ns + _LINGER_NS
+        is_free = self._close_at is not None and now_ns >= self._close_at
         if self.follower is not None and (is_free or self.follower.view.ended):
             self._fault = self.follower.view.problem
             self._retry_at = now_ns + _RETRY_NS
