@@ -5,8 +5,8 @@
 //
 //     node nats_subscriber.mjs nats://nats.lab:4222 'can.v1.lab.bench-7.*.rx' 0
 //
-// Prints each frame once, as SEQUENCE EPOCH:NUMBER CHANNEL (TIME) ID#DATA, and how many were lost;
-// ends after COUNT frames. AFTER is the sequence in the stream of the last message that you have
+// Prints each frame once, as SEQUENCE EPOCH:NUMBER SITE/BENCH/CHANNEL (TIME) ID#DATA, and how many
+// were lost; ends after COUNT frames. AFTER is the sequence in the stream of the last message that you have
 // dealt with, 0 for none. A program that stores it together with what it makes of the frames
 // deals with each frame exactly once.
 
@@ -38,7 +38,7 @@ const places = new Map();
 const tally = { received: 0, lost: 0n, duplicates: 0 };
 
 function take(message, count) {
-  const [epoch, token, firstText] = message.headers.get("Nats-Msg-Id").split(":");
+  const [epoch, , firstText] = message.headers.get("Nats-Msg-Id").split(":");
   const first = BigInt(firstText);
   const announced = BigInt(message.headers.get("Can-Count"));
   const told = message.headers.get("Can-Lost");
@@ -58,7 +58,7 @@ function take(message, count) {
     if (number < expected) tally.duplicates += 1;
     else if (tally.received < count) {
       tally.received += 1;
-      const channel = decodeURIComponent(token);
+      const channel = message.subject.split(".").slice(2, 5).map(decodeURIComponent).join("/");
       console.log(`${message.seq} ${epoch}:${number} ${channel} ${textOf(frame)}`);
     }
   });

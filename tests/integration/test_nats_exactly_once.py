@@ -231,4 +231,4 @@ def test_a_consumer_in_javascript_goes_on_where_the_last_one_was(
         number = int(place.partition(":")[2])
         assert int(frame.partition("#")[2], 16) == number
         found.setdefault(channel, []).append(number)
-    assert found == {channel: [*range(6400)] for channel in CHANNELS}
+    assert found == {f"lab/bench-7/{channel}": [*range(6400)] for channel in CHANNELS}

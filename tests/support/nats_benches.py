@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import threading
-import zlib
 from collections import deque
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final
@@ -34,11 +33,6 @@ _ACK_S: Final = 1.0
 _PATIENCE_S: Final = 160.0
 
 
-def epoch_of(bench: str) -> int:
-    """The epoch of all channels of a bench that was not restarted; :data:`EPOCH` of ``bench-7``."""
-    return EPOCH - zlib.crc32(b"bench-7") + zlib.crc32(bench.encode())
-
-
 def frame(number: int) -> Frame:
     """Number ``number`` of an epoch; of identifiers 0 to 7, and each 16th is an extended one."""
     flags = 0 if number % 16 else 1
@@ -52,10 +46,18 @@ def number_of(data: bytes | bytearray | int) -> int:
 
 
 def message(
-    channel: str, first: int, count: int, epoch: int = EPOCH, gap: Gap | None = None
+    channel: str,
+    first: int,
+    count: int,
+    epoch: int = EPOCH,
+    gap: Gap | None = None,
+    bench: tuple[str, str] = ("lab", "bench-7"),
 ) -> tuple[dict[str, str], bytes]:
-    """Headers and body of a bridge's message: frames, or a gap before number ``first``."""
-    head = Head(epoch, channel, first, count, BASE_NS + first * 125_000, gap)
+    """Headers and body of a bridge's message: frames, or a gap before number ``first``.
+
+    :param bench: its site and its name.
+    """
+    head = Head(epoch, channel, first, count, BASE_NS + first * 125_000, gap, 0, bench)
     if gap is not None:
         return head.headers(), encode_heartbeat(epoch, head.next_seq, 0)
     packed = [pack_frame(frame(number)) for number in range(first, first + count)]
@@ -69,26 +71,27 @@ class NatsBench:
         self, client: Client, site: str, bench: str, channels: Sequence[str] = ("body",)
     ) -> None:
         self._stream = client.jetstream()
-        self._site, self._bench = site, bench
+        self._names = site, bench
         self.channels = channels
-        #: Ids of messages tell benches apart by it: no two have been started in one nanosecond.
-        self.epoch = epoch_of(bench)
+        self.epoch = EPOCH
         self.next = dict.fromkeys(channels, 0)
         self._under_way: deque[asyncio.Future[Any]] = deque()
 
     def subject(self, channel: str) -> str:
-        return subjects.frames(self._site, self._bench, channel)
+        return subjects.frames(*self._names, channel)
 
     async def publish(self, channel: str, count: int = 64, epoch: int | None = None) -> None:
         """The next ``count`` frames of a channel."""
         first = self.next[channel]
-        await self.put(channel, *message(channel, first, count, epoch or self.epoch))
+        await self.put(
+            channel, *message(channel, first, count, epoch or self.epoch, None, self._names)
+        )
         self.next[channel] = first + count
 
     async def gap(self, channel: str, gap: Gap, epoch: int | None = None) -> None:
         """Says that frames are missing."""
         first = self.next[channel]
-        await self.put(channel, *message(channel, first, 0, epoch or self.epoch, gap))
+        await self.put(channel, *message(channel, first, 0, epoch or self.epoch, gap, self._names))
         self.next[channel] += gap.lost or 0
 
     async def put(self, channel: str, headers: dict[str, str], body: bytes) -> None:
