@@ -195,6 +195,53 @@ def test_signals_are_decoded_and_plotted(browser: Any, tmp_path: Path) -> None:
             _traced_with_signals(page)
 
 
+def test_a_keyboard_is_enough(browser: Any, tmp_path: Path) -> None:
+    pytest.importorskip("cantools", reason="needs the extra signals")
+    (tmp_path / "car.dbc").write_text(_DBC)
+    more = 'database = ["car.dbc"]\n[channels.other]\ninterface = "virtual"'
+    with (
+        private_runtime() as runtime,
+        serving(runtime, _without_page(tmp_path, more)),
+        Program(_ENGINE) as engine,
+        Command("--transmit", "200-2FF") as command,
+        opened(browser, command.url) as page,
+    ):
+        assert engine.said() == "ready"
+        press = page.keyboard.press
+        page.wait_for_selector("#channel option[value=other]", state="attached")
+        press("c")
+        press("ArrowDown")
+        page.wait_for_selector("#channel[data-followed=other]")
+        press("ArrowUp")
+        page.wait_for_selector("#channel[data-followed=bench]")
+        press("Escape")
+        press("2")
+        page.locator("#table tr", has_text="Engine: Speed").wait_for()
+        press("/")
+        page.keyboard.type("engine")
+        press("Escape")
+        press("ArrowDown")
+        page.locator(".details", has_text="Temperature").wait_for()
+        press("Enter")
+        press(" ")  # the first signal is plotted
+        press("3")
+        page.locator(".legend", has_text="Engine.Speed").wait_for()
+        press("4")
+        press(" ")
+        press("o")
+        page.locator("#trace button[aria-pressed=true]", has_text="Pause").wait_for()
+        press("6")
+        press("/")
+        page.keyboard.type("2A0#01")
+        press("Enter")
+        page.locator("#send li.good").wait_for()
+        press("Escape")
+        press("?")
+        page.locator("dialog[open]").wait_for()
+        press("Escape")
+        page.locator("dialog:not([open])").wait_for(state="attached")
+
+
 def _traced_with_signals(page: Any) -> None:
     """Frames as they come, and those of the past, have their signals, until nobody wants them."""
     page.keyboard.press("4")
