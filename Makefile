@@ -148,10 +148,10 @@ conformance: $(READY)  ## python-can's own tests against canbroker; CANBROKER_PY
 ecosystem: $(ECOSYSTEM)  ## cantools, can-isotp, udsoncan, canopen and their own tests, python-can's writers
 	$(BIN)/python -m pytest -m "" -n 2 --dist loadfile tests/ecosystem tests/docs/test_snippets.py tests/docs/test_metrics_page.py tests/unit/signals \
 		tests/unit/broker/test_databases.py tests/unit/cli/test_lines.py \
-		tests/integration/test_signals.py tests/integration/test_dump_signals.py \
-		tests/unit/integrations tests/integration/test_nats_exactly_once.py
+		tests/integration/test_signals.py tests/integration/test_dump_signals.py
 	$(BIN)/python -m pytest -k "arrow or parquet or mf4 or signal or trigger" tests/unit/logs tests/unit/cli/test_convert.py \
 		tests/unit/actors/recorder
+	$(BIN)/python -m pytest tests/unit/integrations tests/integration/test_nats_exactly_once.py
 
 firmwares: $(READY)  ## contracts, and 5,000 frames out and 20,000 in with actors killed, over each slcan firmware
 	CANBROKER_ALL_FIRMWARES=1 $(BIN)/python -m pytest -m "" -n 2 --dist loadfile --timeout 300 \

@@ -198,6 +198,23 @@ def test_many_are_taken_together(server: NatsServer) -> None:
         assert stream.take() is None
 
 
+def test_a_slow_consumer_leaves_messages_at_the_server(server: NatsServer) -> None:
+    publish(server, fill(1000, together=8))
+
+    async def read() -> tuple[int, list[Batch]]:
+        async with batches(server.url, after=0, follow=False) as stream:
+            first = await stream.receive()
+            await asyncio.sleep(0.5)  # what the server sends on its own comes meanwhile
+            reader: Any = stream._reader
+            waiting = len(reader._arrived)
+            assert first is not None
+            return waiting, [first, *[batch async for batch in stream]]
+
+    waiting, received = asyncio.run(read())
+    assert 0 < waiting < 200
+    assert ledger(received)["bench-7", "body", EPOCH] == [*range(8000)]
+
+
 def test_an_idle_consumer_goes_on_when_something_comes(server: NatsServer) -> None:
     publish(server, fill(1))
     with batches(server.url, after=0) as stream:
