@@ -100,7 +100,7 @@ FORMATS: Final[Mapping[str, Format]] = {
             "ASAM MF4",
             (".mf4",),
             "canbroker.logs.mf4:Mf4Reader",
-            "canbroker.logs.mf4:Mf4Writer",
+            "canbroker.logs.mf4_writing:Mf4Writer",
             Holds(channels=_NUMBERED),
             needs=Needs("asammdf", "mf4"),
             survives=False,

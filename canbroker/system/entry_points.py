@@ -14,6 +14,7 @@ class EntryPoint(enum.StrEnum):
     ACTOR = "canbroker.actors.process"
     COMMAND = "canbroker.cli"
     CONVERSION = "canbroker.actors.recorder.conversion"
+    MF4_READING = "canbroker.logs.mf4_reading"
     DETECTION = "canbroker.backends.python_can.detection"
     DEMO_ADAPTER = "canbroker.demo.adapter"
     DEMO_CLIENT = "canbroker.demo.client"

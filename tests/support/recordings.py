@@ -47,7 +47,7 @@ def frames(draw: st.DrawFn) -> Frame:
 
 
 @st.composite
-def recordings(draw: st.DrawFn) -> list[Record]:
+def recordings(draw: st.DrawFn, least: int = 0, most: int = 20) -> list[Record]:
     """A few records of a few channels, in the order of time."""
     made = [
         Record(
@@ -58,7 +58,7 @@ def recordings(draw: st.DrawFn) -> list[Record]:
             draw(st.none() | st.sampled_from(["c1", "c2"])),
             draw(st.none() | st.integers(0, 2**63)),
         )
-        for frame in draw(st.lists(frames(), max_size=20))
+        for frame in draw(st.lists(frames(), min_size=least, max_size=most))
     ]
     return sorted(made, key=lambda record: record.frame.timestamp_ns)
 

@@ -79,11 +79,25 @@ def folder() -> Iterator[Path]:
         yield Path(name)
 
 
+@pytest.mark.parametrize("kind", [name for name in FORMATS if name != "mf4"])
 @given(records=recordings())
 @settings(
     suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=30
 )
-def test_what_a_format_holds_survives_it(form: Format, folder: Path, records: list[Record]) -> None:
+def test_what_a_format_holds_survives_it(kind: str, folder: Path, records: list[Record]) -> None:
+    _check_that_it_survives(installed(kind), folder, records)
+
+
+@given(records=recordings(30, 100))
+@settings(
+    suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=5
+)
+def test_what_mf4_holds_survives_it(folder: Path, records: list[Record]) -> None:
+    """Fewer examples, and larger ones: each starts a process that imports asammdf."""
+    _check_that_it_survives(installed("mf4"), folder, records)
+
+
+def _check_that_it_survives(form: Format, folder: Path, records: list[Record]) -> None:
     path = folder / f"drive{form.suffixes[0]}"
     if form.name == "mf4":  # three tables: of one moment, data frames come first, remote ones last
         records.sort(key=lambda record: (record.frame.timestamp_ns, _table(record.frame.flags)))
