@@ -6,7 +6,6 @@ import importlib.util
 import os
 import random
 import shutil
-import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -16,58 +15,12 @@ from typing import Any, Final
 import pytest
 
 from tests.support.nats_benches import Publishing
+from tests.support.nats_consumers import SqliteConsumer
 from tests.support.nats_servers import NatsServer, nats_server
 
 EXAMPLES: Final = Path(__file__).parents[2] / "examples"
 CHANNELS: Final = ("body", "drive")
 DEADLINE_S: Final = 40.0
-
-#: A consumer with nothing but Python's library: frames and position in one transaction of SQLite.
-SQLITE: Final = """
-import sqlite3, sys
-from canbroker.integrations.nats import batches
-
-url, path, *once = sys.argv[1:]
-database = sqlite3.connect(path, isolation_level=None)
-database.execute("PRAGMA synchronous=NORMAL")
-database.execute("CREATE TABLE IF NOT EXISTS frames (channel, epoch, seq, data)")
-database.execute("CREATE TABLE IF NOT EXISTS position (position)")
-stored = database.execute("SELECT position FROM position").fetchone()
-with batches(url, after=stored[0] if stored else 0, follow=not once) as stream:
-    while not stream.is_over:
-        together = stream.take_many(frames=2000, seconds=0.2)
-        assert not any(batch.gaps for batch in together)
-        if not together:
-            continue
-        database.execute("BEGIN")
-        for batch in together:
-            database.executemany(
-                "INSERT INTO frames VALUES (?, ?, ?, ?)",
-                [
-                    (batch.channel, str(batch.epoch), seq, bytes(frame.data))
-                    for seq, frame in zip(batch.seqs, batch.frames)
-                ],
-            )
-        database.execute("DELETE FROM position")
-        database.execute("INSERT INTO position VALUES (?)", [str(stream.position)])
-        database.execute("COMMIT")
-"""
-
-
-class Sqlite:
-    """Lands in a file of SQLite."""
-
-    def __init__(self, directory: Path) -> None:
-        self._path = directory / "frames.sqlite"
-        self.program = [sys.executable, "-W", "error", "-c", SQLITE]
-        self.target = str(self._path)
-
-    def landed(self) -> dict[str, list[bytes]]:
-        """The data of frames by channel, in the order in which they were landed."""
-        with sqlite3.connect(self._path) as database:
-            rows = database.execute("SELECT channel, data FROM frames ORDER BY rowid").fetchall()
-        database.close()
-        return by_channel(rows)
 
 
 class DuckDb:
@@ -109,7 +62,7 @@ def by_channel(rows: list[Any]) -> dict[str, list[bytes]]:
     return found
 
 
-WAYS: Final[dict[str, Any]] = {"sqlite": Sqlite, "duckdb": DuckDb, "parquet": Parquet}
+WAYS: Final[dict[str, Any]] = {"sqlite": SqliteConsumer, "duckdb": DuckDb, "parquet": Parquet}
 PACKAGES: Final = {"duckdb": "duckdb", "parquet": "pyarrow"}
 
 
@@ -151,6 +104,8 @@ def expect(way: Any, count: int) -> None:
     assert set(landed) == set(CHANNELS)
     for channel in CHANNELS:
         assert landed[channel] == whole, f"{channel}: {len(landed[channel])} of {count}"
+    if isinstance(way, SqliteConsumer):
+        assert way.gaps() == []
 
 
 def test_a_consumer_that_is_killed_twice_lands_each_frame_once(
