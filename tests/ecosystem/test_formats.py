@@ -83,6 +83,42 @@ def test_python_can_reads_what_we_write(tmp_path: Path, name: str) -> None:
     assert [message.timestamp * 1e9 for message in messages] == pytest.approx(times, abs=2 * _US)
 
 
+@pytest.mark.parametrize("name", [f"{name}.gz" for name in _PYTHON_CAN if FORMATS[name].gzip])
+def test_python_can_and_we_read_what_the_other_has_compressed(tmp_path: Path, name: str) -> None:
+    ours, theirs = tmp_path / f"ours.{name}", tmp_path / f"theirs.{name}"
+    plain = [record for record in known() if not record.frame.flags & (FD | REMOTE)]
+    written(ours, plain)
+    with can.Logger(str(theirs)) as logger:
+        for record in plain:
+            logger(to_python_can(record))
+    expected = [record.frame.arbitration_id for record in plain]
+    with can.LogReader(str(ours)) as reader:
+        assert [message.arbitration_id for message in reader] == expected
+    assert [record.frame.arbitration_id for record in read(theirs)] == expected
+
+
+#: Those that python-can has error frames in, with their data or without.
+_WITH_ERRORS: Final = ("blf", "asc", "mf4", "csv", "sqlite")
+
+
+@pytest.mark.parametrize("name", _WITH_ERRORS)
+def test_python_can_and_we_read_the_others_error_frames(tmp_path: Path, name: str) -> None:
+    suffix = FORMATS[name].suffixes[0]
+    ours, theirs = tmp_path / f"ours{suffix}", tmp_path / f"theirs{suffix}"
+    sent = [record for record in examples() if record.frame.flags & ERROR] * 2
+    written(ours, sent)
+    with can.Logger(str(theirs)) as logger:
+        for record in sent:
+            logger(to_python_can(record))
+    with can.LogReader(str(ours)) as reader:
+        messages = list(reader)
+    assert [message.is_error_frame for message in messages] == [True, True]
+    expected = [row[:3] for row in left(sent, FORMATS[name].holds)]
+    if FORMATS[name].holds.errors == "all":
+        assert [(m.arbitration_id, ERROR, bytes(m.data)) for m in messages] == expected
+    assert [row[:3] for row in contents(read(theirs))] == expected
+
+
 def of_python_can(message: can.Message, first: int) -> tuple[object, ...]:
     flags = (
         (EXTENDED if message.is_extended_id else 0)
@@ -143,6 +179,7 @@ def to_python_can(record: Record) -> can.Message:
         arbitration_id=frame.arbitration_id,
         is_extended_id=bool(frame.flags & EXTENDED),
         is_remote_frame=is_remote,
+        is_error_frame=bool(frame.flags & ERROR),
         is_fd=bool(frame.flags & FD),
         bitrate_switch=bool(frame.flags & BITRATE_SWITCH),
         error_state_indicator=bool(frame.flags & ERROR_STATE_INDICATOR),
@@ -239,6 +276,24 @@ def test_we_read_the_tables_of_polars(tmp_path: Path) -> None:
     frame.write_ipc_stream(tmp_path / "theirs.arrows")
     for suffix in ("parquet", "arrow", "arrows"):
         assert read(tmp_path / f"theirs.{suffix}") == read(ours), suffix
+
+
+def test_we_read_the_tables_of_others(tmp_path: Path) -> None:
+    ours = tmp_path / "ours.parquet"
+    written(ours, examples())
+    table, frame = pq.read_table(ours), pd.read_parquet(ours)
+    pq.write_table(table, tmp_path / "pyarrow.parquet", compression="snappy", version="2.6")
+    with (
+        pa.OSFile(str(tmp_path / "pyarrow.arrow"), "wb") as file,
+        pa.ipc.new_file(file, table.schema) as writer,
+    ):
+        writer.write_table(table, max_chunksize=4)
+    frame.to_parquet(tmp_path / "pandas.parquet")
+    frame.to_feather(tmp_path / "pandas.feather")
+    relation = duckdb.read_parquet(str(ours))
+    relation.write_parquet(str(tmp_path / "duckdb.parquet"))
+    for path in tmp_path.iterdir():
+        assert read(path) == read(ours), path.name
 
 
 # --------------------------------------------------------------------------------------- Wireshark
