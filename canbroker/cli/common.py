@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import logging
 import math
 import tomllib
 from collections.abc import Callable
@@ -175,3 +176,8 @@ def _scalar(text: str) -> str | int | float | bool:
         return text
     value = document["value"]
     return value if len(document) == 1 and isinstance(value, (str, int, float)) else text
+
+
+def count_damage_only() -> None:
+    """Has python-can's readers not warn of each part of a file that they skip: all are counted."""
+    logging.getLogger("can").setLevel(logging.ERROR)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import signal
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -13,7 +12,7 @@ from typing import Any, Final, Literal
 import click
 
 from canbroker.cli import Failure
-from canbroker.cli.common import databases_option
+from canbroker.cli.common import count_damage_only, databases_option
 from canbroker.cli.progress import file_progress
 from canbroker.logs import converting
 from canbroker.logs.files import replacing
@@ -79,7 +78,7 @@ def _formats() -> str:
 @databases_option("Decode signals.")
 def convert(source: Path, target: Path, databases: tuple[Path, ...]) -> None:
     """Converts; see the help above."""
-    logging.getLogger("can").setLevel(logging.ERROR)  # it warns of each line that it skips
+    count_damage_only()
     with open_reader(source) as reader, _interrupt() as interrupt:
         work = _decoded(databases) if databases else _copied
         with file_progress(f"convert {source.name}") as show:

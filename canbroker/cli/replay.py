@@ -12,7 +12,7 @@ from typing import Final
 
 import click
 
-from canbroker.cli.common import NotNegative, Opener, opens_channels
+from canbroker.cli.common import NotNegative, Opener, count_damage_only, opens_channels
 from canbroker.cli.progress import replay_progress
 from canbroker.errors import CanInitializationError
 from canbroker.logs.candump import parse_dump_filters
@@ -174,6 +174,7 @@ def replay(  # noqa: PLR0913 - an option each
       canbroker replay drive.blf --map 1=can0 --from 60 --to 90
       zcat drive.log.gz | canbroker replay - can0
     """
+    count_damage_only()
     timing = timing_of(speed, None if gap_ms is None else gap_ms / 1000, skip_gaps)
     route = Route(target(targets, maps))
     with ExitStack() as stack:

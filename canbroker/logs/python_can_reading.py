@@ -160,8 +160,6 @@ class _Unclosed(io.BufferedIOBase):
         self._source = source
 
     def read(self, size: int | None = -1, /) -> bytes:
-        if size is None or not 0 <= size <= _MAX_OBJECT:
-            raise ValueError("an object has an impossible size")
         return self._source.read(size)
 
 

@@ -170,7 +170,7 @@ def test_an_object_with_an_impossible_size_ends_a_blf_file(
     found, end = _blf(tmp_path / "drive.blf", {number: size})
     assert found == list(range(max(0, number - 1)))
     assert end is not None
-    assert "impossible size" in end
+    assert ("impossible size" if number else "a length of") in end
 
 
 def test_a_blf_file_without_damage_ends_where_it_ends(tmp_path: Path) -> None:
