@@ -19,11 +19,11 @@ from tests.support.brokers import wait_until
 from tests.support.nats_benches import (
     EPOCH,
     NatsBench,
+    ResumingBench,
     connected,
     make_streams,
     message,
     number_of,
-    publish_resumed,
 )
 from tests.support.nats_servers import NatsServer, nats_server
 
@@ -330,18 +330,30 @@ class Traffic:
 
     def __init__(self, server: NatsServer) -> None:
         self._runner = asyncio.Runner()
-        self._client: Any = self._runner.run(connected(server.url))
-        self._runner.run(make_streams(self._client))
-        self._bench = NatsBench(self._client, "lab", "bench-7")
+        self._url = server.url
+        self._bench = ResumingBench(server.url)
+        self.administer(make_streams)
 
-    def publish(self, until: int) -> None:
+    def publish(self, until: int, together: int = 64) -> None:
         """Publishes frames up to this number; waits for the server if it is away."""
-        work = publish_resumed(self._bench, self._client, "body", until)
+        work = self._bench.publish_until("body", until, together)
         self._runner.run(asyncio.wait_for(work, WAIT_S * 2))
+
+    def administer(self, work: Callable[[Any], Awaitable[Any]]) -> None:
+        """Does something with a connection."""
+
+        async def run() -> None:
+            client = await connected(self._url)
+            try:
+                await work(client)
+            finally:
+                await client.close()
+
+        self._runner.run(run())
 
     def close(self) -> None:
         with self._runner:
-            self._runner.run(self._client.close())
+            self._runner.run(self._bench.close())
 
 
 @pytest.fixture
@@ -424,8 +436,7 @@ def test_a_stream_that_has_lost_its_end_is_read_again(
         shutil.rmtree(store)
         shutil.copytree(old, store)
         server.start()
-        work = publish_resumed(traffic._bench, traffic._client, "body", 19_210, together=50)
-        traffic._runner.run(work)
+        traffic.publish(19_210, together=50)
         received += taken(stream, 19_210)
         position = stream.position
     assert ledger(received)["bench-7", "body", EPOCH] == [*range(19_210)]
@@ -449,8 +460,7 @@ def test_a_position_in_an_end_that_was_lost_is_still_good(
     shutil.rmtree(store)
     shutil.copytree(old, store)
     server.start()
-    work = publish_resumed(traffic._bench, traffic._client, "body", 19_210, together=50)
-    traffic._runner.run(work)
+    traffic.publish(19_210, together=50)
     received += everything(server, after=position)
     assert ledger(received)["bench-7", "body", EPOCH] == [*range(19_210)]
 
@@ -461,10 +471,10 @@ def test_a_stream_that_is_deleted_ends_it_with_an_error(
     traffic.publish(64)
     with batches(server.url, after=0) as stream:
         assert stream.take(WAIT_S) is not None
-        traffic._runner.run(traffic._client.jetstream().delete_stream("CAN_FRAMES"))
+        traffic.administer(lambda client: client.jetstream().delete_stream("CAN_FRAMES"))
         with pytest.raises(CanOperationError, match="no stream 'CAN_FRAMES'"):
             stream.take(WAIT_S)
-        traffic._runner.run(make_streams(traffic._client))
+        traffic.administer(make_streams)
         traffic.publish(64)
         with pytest.raises(CanOperationError, match="was made anew at"):
             stream.take(WAIT_S)

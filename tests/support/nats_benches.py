@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final
 
+from canbroker.errors import CanInitializationError
 from canbroker.jetstream import heads, streams, subjects
 from canbroker.jetstream.heads import Gap, Head
 from canbroker.jetstream.server import Server, connect
@@ -65,11 +66,21 @@ def message(
 
 
 class NatsBench:
-    """Channels of one bench; keeps the order of each, and up to 64 messages under way."""
+    """Channels of one bench; keeps the order of each, with ``window`` messages under way.
+
+    More than one can leave a hole in a cluster: if its leader changes, a later message may be
+    stored and an earlier one not.
+    """
 
     def __init__(
-        self, client: Client, site: str, bench: str, channels: Sequence[str] = ("body",)
+        self,
+        client: Client,
+        site: str,
+        bench: str,
+        channels: Sequence[str] = ("body",),
+        window: int = _WINDOW,
     ) -> None:
+        self._window = window
         self._stream = client.jetstream()
         self._names = site, bench
         self.channels = channels
@@ -98,7 +109,7 @@ class NatsBench:
         """Any message."""
         sent = await self._stream.publish_async(self.subject(channel), body, headers=headers)
         self._under_way.append(sent)
-        while len(self._under_way) >= _WINDOW:
+        while len(self._under_way) >= self._window:
             await asyncio.wait_for(self._under_way.popleft(), _ACK_S)
 
     async def flush(self) -> None:
@@ -128,24 +139,49 @@ async def make_streams(client: Client, replicas: int = 1) -> None:
                 await asyncio.sleep(0.2)
 
 
-async def publish_resumed(
-    bench: NatsBench, client: Client, channel: str, until: int, together: int = 64
-) -> None:
-    """Publishes frames up to ``until``, and goes on where the stream is after each trouble: as a
-    bridge does, whose ring is endless."""
-    import nats.errors  # noqa: PLC0415
+class ResumingBench:
+    """A bench that goes on where the stream is after each trouble: as a bridge does whose ring is
+    endless. Each time with a new connection: nats-py sends what the old one had not, too late."""
 
-    while True:
-        try:
-            bench.next[channel] = await _next_in_stream(client, bench.subject(channel))
-            while bench.next[channel] < until:
-                await bench.publish(channel, min(together, until - bench.next[channel]))
-            await bench.flush()
-        except (nats.errors.Error, TimeoutError, OSError):
-            bench._under_way.clear()
-            await asyncio.sleep(0.05)
-        else:
-            return
+    def __init__(
+        self, url: str | list[str], bench: str = "bench-7", channels: Sequence[str] = ("body",)
+    ) -> None:
+        self._url, self._name, self._channels = url, bench, channels
+        self._window = _WINDOW if isinstance(url, str) else 1
+        self._client: Client | None = None
+
+    async def publish_until(self, channel: str, until: int, together: int = 64) -> None:
+        """Publishes frames up to a number; waits for the server."""
+        import nats.errors  # noqa: PLC0415
+
+        while True:
+            try:
+                await self._publish(channel, until, together)
+            except (nats.errors.Error, CanInitializationError, TimeoutError, OSError):
+                await self.close()
+                await asyncio.sleep(0.05)
+            else:
+                return
+
+    async def close(self) -> None:
+        client, self._client = self._client, None
+        if client is not None:
+            await client.close()
+
+    async def _publish(self, channel: str, until: int, together: int) -> None:
+        if self._client is None:
+            self._client = await connect(Server(url=self._url), "bench", error_cb=_ignored)
+        bench = NatsBench(self._client, "lab", self._name, self._channels, self._window)
+        first = await _next_in_stream(self._client, bench.subject(channel))
+        bench.next[channel] = first
+        while bench.next[channel] < until:
+            await bench.publish(channel, min(together, until - bench.next[channel]))
+        await bench.flush()
+
+
+async def _ignored(error: Exception) -> None:
+    """The connection is lost: what waits for it says so, too."""
+    del error
 
 
 async def _next_in_stream(client: Client, subject: str) -> int:
@@ -187,14 +223,15 @@ class Publishing(threading.Thread):
         client = await connected(self._url)
         try:
             await make_streams(client, self._replicas)
-            bench = NatsBench(client, "lab", "bench-7", self._channels)
-            steps = 20
-            for step in range(1, steps + 1):
-                for channel in self._channels:
-                    await publish_resumed(bench, client, channel, self._count * step // steps)
-                await asyncio.sleep(self._pause_s / steps)
         finally:
             await client.close()
+        bench = ResumingBench(self._url, "bench-7", self._channels)
+        steps = 20
+        for step in range(1, steps + 1):
+            for channel in self._channels:
+                await bench.publish_until(channel, self._count * step // steps)
+            await asyncio.sleep(self._pause_s / steps)
+        await bench.close()
 
     def finish(self) -> None:
         """Waits until everything is in the stream."""

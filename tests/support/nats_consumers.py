@@ -15,35 +15,49 @@ from pathlib import Path
 from typing import Any, Final
 
 _PROGRAM: Final = """
-import sqlite3, sys
+import sqlite3, sys, time
+from canbroker import CanInitializationError
 from canbroker.integrations.nats import batches
 
 url, path, *once = sys.argv[1:]
+
+def land(database):
+    stored = database.execute("SELECT position FROM position").fetchone()
+    with batches(url, after=stored[0] if stored else 0, follow=not once) as stream:
+        while not stream.is_over:
+            if together := stream.take_many(frames=2000, seconds=0.2):
+                transaction(database, together, str(stream.position))
+
+def transaction(database, together, position):
+    database.execute("BEGIN")
+    for batch in together:
+        frames = zip(batch.seqs, batch.frames)
+        database.executemany(
+            "INSERT INTO frames VALUES (?, ?, ?, ?)",
+            [(batch.channel, str(batch.epoch), seq, bytes(each.data)) for seq, each in frames],
+        )
+        database.executemany(
+            "INSERT INTO gaps VALUES (?, ?, ?)",
+            [(batch.channel, gap.kind, gap.lost) for gap in batch.gaps],
+        )
+    database.execute("DELETE FROM position")
+    database.execute("INSERT INTO position VALUES (?)", [position])
+    database.execute("COMMIT")
+
 database = sqlite3.connect(path, isolation_level=None)
 database.execute("PRAGMA synchronous=NORMAL")
 database.execute("CREATE TABLE IF NOT EXISTS frames (channel, epoch, seq, data)")
 database.execute("CREATE TABLE IF NOT EXISTS gaps (channel, kind, lost)")
 database.execute("CREATE TABLE IF NOT EXISTS position (position)")
-stored = database.execute("SELECT position FROM position").fetchone()
-with batches(url, after=stored[0] if stored else 0, follow=not once) as stream:
-    while not stream.is_over:
-        together = stream.take_many(frames=2000, seconds=0.2)
-        if not together:
-            continue
-        database.execute("BEGIN")
-        for batch in together:
-            frames = zip(batch.seqs, batch.frames)
-            database.executemany(
-                "INSERT INTO frames VALUES (?, ?, ?, ?)",
-                [(batch.channel, str(batch.epoch), seq, bytes(each.data)) for seq, each in frames],
-            )
-            database.executemany(
-                "INSERT INTO gaps VALUES (?, ?, ?)",
-                [(batch.channel, gap.kind, gap.lost) for gap in batch.gaps],
-            )
-        database.execute("DELETE FROM position")
-        database.execute("INSERT INTO position VALUES (?)", [str(stream.position)])
-        database.execute("COMMIT")
+patience = time.monotonic() + 30
+while True:
+    try:
+        land(database)
+        break
+    except CanInitializationError:  # the server is away just when we begin
+        if time.monotonic() > patience:
+            raise
+        time.sleep(0.1)
 database.close()
 """
 
