@@ -3,6 +3,8 @@
  *     cc -o subscriber subscriber.c -lzmq
  *     ./subscriber ipc:///run/user/1000/canbroker/virtual.x.rx virtual.x '?451:7ff' [COUNT]
  *
+ * On Windows and macOS there is a file at that path, which says where the channel listens.
+ *
  * The third argument is '' for all frames, or a question mark and filters. Prints each frame like
  * candump, and how many frames were lost; ends after COUNT frames. It decodes the part of
  * MessagePack that the protocol uses, and skips elements that it does not know.
@@ -14,7 +16,12 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#ifdef _WIN32
+#include <process.h>
+#define getpid _getpid
+#else
 #include <unistd.h>
+#endif
 #include <zmq.h>
 
 enum { EXTENDED = 1, REMOTE = 2, FD = 8, BITRATE_SWITCH = 16, ERROR_STATE = 32 };
@@ -202,6 +209,49 @@ static void receive(void *socket, zmq_msg_t *part)
         fail(zmq_errno() == EAGAIN ? "the channel is silent" : zmq_strerror(zmq_errno()));
 }
 
+/* -------------------------------------------------------------------------------- connecting */
+
+/* Reads a text of a file that contains one JSON object of texts and numbers; false: no file. */
+static bool read_text(const char *path, const char *name, char *text, size_t size)
+{
+    char content[4096], quoted[64];
+    FILE *file = fopen(path, "rb");
+    if (!file)
+        return false;
+    content[fread(content, 1, sizeof content - 1, file)] = '\0';
+    fclose(file);
+    snprintf(quoted, sizeof quoted, "\"%s\"", name);
+    const char *begin = strstr(content, quoted);
+    begin = begin ? strchr(begin + strlen(quoted), '"') : NULL;
+    const char *end = begin ? strchr(begin + 1, '"') : NULL;
+    if (!end || (size_t)(end - begin) > size)
+        fail("%s does not contain a text %s", path, quoted);
+    memcpy(text, begin + 1, (size_t)(end - begin) - 1);
+    text[end - begin - 1] = '\0';
+    return true;
+}
+
+/* Connects to a Unix socket, or to the port that a file in its place names. */
+static void connect_to(void *socket, const char *endpoint)
+{
+    const char *path = strncmp(endpoint, "ipc://", 6) ? endpoint : endpoint + 6;
+    const char *name = strrchr(path, '/');
+    char port[64], key_path[4096], public[41], secret[41];
+    if (name && read_text(path, "endpoint", port, sizeof port)) { /* fopen() opens no socket */
+        snprintf(key_path, sizeof key_path, "%.*s/fabric.key", (int)(name - path), path);
+        if (!read_text(key_path, "public", public, sizeof public) ||
+            !read_text(key_path, "secret", secret, sizeof secret))
+            fail("there is no key at %s", key_path);
+        if (zmq_setsockopt(socket, ZMQ_CURVE_SERVERKEY, public, sizeof public) ||
+            zmq_setsockopt(socket, ZMQ_CURVE_PUBLICKEY, public, sizeof public) ||
+            zmq_setsockopt(socket, ZMQ_CURVE_SECRETKEY, secret, sizeof secret))
+            fail("%s: %s", key_path, zmq_strerror(zmq_errno()));
+        endpoint = port;
+    }
+    if (zmq_connect(socket, endpoint))
+        fail("cannot connect to %s: %s", endpoint, zmq_strerror(zmq_errno()));
+}
+
 int main(int argc, char **argv)
 {
     if (argc < 4 || argc > 5) {
@@ -213,8 +263,7 @@ int main(int argc, char **argv)
     void *socket = zmq_socket(context, ZMQ_SUB);
     int patience = SILENCE_MS;
     zmq_setsockopt(socket, ZMQ_RCVTIMEO, &patience, sizeof patience);
-    if (zmq_connect(socket, argv[1]))
-        fail("cannot connect to %s: %s", argv[1], zmq_strerror(zmq_errno()));
+    connect_to(socket, argv[1]);
     char me[32];
     snprintf(me, sizeof me, "@c-%ld", (long)getpid());
     subscribe(socket, argv[2], "rx", argv[3]);

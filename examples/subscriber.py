@@ -4,6 +4,8 @@ Usage: subscriber.py ENDPOINT CHANNEL FILTERS [COUNT]
 
     subscriber.py ipc:///run/user/1000/canbroker/virtual.x.rx virtual.x '?451:7ff'
 
+On Windows and macOS there is a file at that path, which says where the channel listens.
+
 FILTERS is '' for all frames, or a question mark and filters. Prints each frame like candump, and
 how many frames were lost; ends after COUNT frames.
 """
@@ -11,8 +13,10 @@ how many frames were lost; ends after COUNT frames.
 
 from __future__ import annotations
 
+import json
 import secrets
 import sys
+from pathlib import Path
 from typing import Any
 
 import msgpack
@@ -37,12 +41,23 @@ def text_of(frame: list[Any]) -> str:
     return f"({timestamp_ns // 10**9}.{timestamp_ns // 1000 % 10**6:06}) {identifier}{rest}"
 
 
+def connect(socket: zmq.Socket[bytes], endpoint: str) -> None:
+    """Connects to a Unix socket, or to the port that a file in its place names."""
+    path = Path(endpoint.removeprefix("ipc://"))
+    if path.is_file():  # which a socket is not
+        key = json.loads(path.with_name("fabric.key").read_bytes())
+        socket.curve_serverkey = socket.curve_publickey = key["public"].encode()
+        socket.curve_secretkey = key["secret"].encode()
+        endpoint = json.loads(path.read_bytes())["endpoint"]
+    socket.connect(endpoint)
+
+
 def main(endpoint: str, channel: str, filters: str, count: float) -> int:
     epoch = expected = received = lost = 0
     with zmq.Context() as context, context.socket(zmq.SUB) as socket:
         socket.setsockopt(zmq.LINGER, 0)
         socket.setsockopt(zmq.RCVTIMEO, SILENCE_MS)
-        socket.connect(endpoint)
+        connect(socket, endpoint)
         socket.subscribe(f"{channel}/rx{filters};")
         # Second, so that its answer confirms that both subscriptions are active.
         socket.subscribe(f"{channel}/@{secrets.token_hex(8)}{filters};")
