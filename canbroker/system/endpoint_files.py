@@ -9,10 +9,9 @@ from __future__ import annotations
 import os
 import re
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
-
-import msgspec
 
 from canbroker.errors import CanInitializationError
 from canbroker.system.processes import Process, start_of
@@ -36,7 +35,8 @@ _TRIES: Final = 50
 _TRY_AGAIN_S: Final = 0.01
 
 
-class EndpointFile(msgspec.Struct, frozen=True):
+@dataclass(frozen=True)
+class EndpointFile:
     """What such a file says: where a process listens, and which.
 
     ``endpoint`` is as ZeroMQ spells it. ``started`` is as :func:`start_of` says.
@@ -61,6 +61,8 @@ def read(path: Path) -> EndpointFile | None:
 
     :raises CanInitializationError: it says something else, or cannot be read.
     """
+    import msgspec  # noqa: PLC0415 - not loaded by suites that only have the pytest plugin
+
     content = content_of(path, _MAX_BYTES)
     if content is None:
         return None
@@ -80,6 +82,8 @@ def publish(path: Path, endpoint: str) -> None:
 
     :raises OSError: it cannot be written.
     """
+    import msgspec  # noqa: PLC0415 - as above
+
     started = start_of(os.getpid()) or 0
     entry = EndpointFile(endpoint, os.getpid(), started)
     write_private(path, msgspec.json.encode(entry))

@@ -16,7 +16,7 @@ __all__ = ["is_endpoint", "listener", "retire"]
 
 if PORTABLE:
     from canbroker.system.endpoint_files import is_endpoint, listener, retire
-else:  # without the packages that the files need: a pytest plugin imports this
+else:
     from canbroker.system.unix_sockets import listener
 
     def retire(path: Path) -> None:
