@@ -253,7 +253,17 @@ def _open(name: str, baudrate: int, rtscts: bool) -> serial.Serial:
         text = f"{type(error).__name__}: {error}"
         raise CanInitializationError(f"cannot open {name}: {text}") from error
     _claim(opened)
+    _hurry(opened)
     return opened
+
+
+def _hurry(line: serial.Serial) -> None:
+    """Has the system send each command of a ``socket://`` line at once; else the second one would
+    wait for the receipt of the first, and several would arrive together."""
+    connection = getattr(line, "_socket", None)
+    if isinstance(connection, socket.socket):
+        with suppress(OSError):  # it is gone; the next write tells
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
 
 def _claim(line: serial.Serial) -> None:
