@@ -13,7 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from canbroker.errors import CanInitializationError
+from canbroker.errors import CanInitializationError, CanOperationError
+from canbroker.system.files import BINARY, is_full
+from canbroker.system.handles import Handle
 from canbroker.system.processes import Process, start_of
 
 #: Only this host reaches it.
@@ -85,8 +87,29 @@ def publish(path: Path, endpoint: str) -> None:
     import msgspec  # noqa: PLC0415 - as above
 
     started = start_of(os.getpid()) or 0
-    entry = EndpointFile(endpoint, os.getpid(), started)
-    write_private(path, msgspec.json.encode(entry))
+    content = msgspec.json.encode(EndpointFile(endpoint, os.getpid(), started))
+    try:
+        write_private(path, content)
+    except OSError as error:
+        if not is_full(error) or not _write_over(path, content):
+            raise
+
+
+def _write_over(path: Path, content: bytes) -> bool:
+    """Writes to the file of the predecessor, which has its place on the disk. Nobody connects by it
+    meanwhile, as it has its former name. Returns whether there is such a file."""
+    former = path.with_name(path.name + FORMER)
+    if path.exists():
+        move(path, former)
+    try:
+        descriptor = os.open(former, os.O_WRONLY | BINARY)
+    except FileNotFoundError:
+        return False
+    with open(descriptor, "wb") as file:  # noqa: PTH123 - a descriptor
+        file.write(content)
+        file.truncate()
+    move(former, path)
+    return True
 
 
 def listener(path: Path) -> int | None:
@@ -126,8 +149,7 @@ def content_of(path: Path, at_most: int) -> bytes | None:
                 raise CanInitializationError(
                     f"{path} belongs to a broker that was started without CANBROKER_PORTABLE=1"
                 )
-            with path.open("rb") as file:
-                return file.read(at_most)
+            return _content_of(path, at_most)
         except FileNotFoundError:
             return None
         except NotADirectoryError:
@@ -139,13 +161,28 @@ def content_of(path: Path, at_most: int) -> bytes | None:
     raise AssertionError("unreachable")
 
 
+def _content_of(path: Path, at_most: int) -> bytes:
+    """The first bytes. A signal handler may raise anywhere: the handle closes the file even so."""
+    try:
+        file = Handle(os.open, os.fspath(path), os.O_RDONLY | BINARY)
+    except CanOperationError as error:
+        raise error.__cause__ or error from None
+    try:
+        content = b""
+        while data := os.read(file.fileno(), at_most - len(content)):
+            content += data
+        return content
+    finally:
+        file.close()
+
+
 def write_private(path: Path, content: bytes) -> None:
     """Replaces a file, which only its owner may read.
 
     :raises OSError: it cannot be written.
     """
     fresh = path.with_name(f"{path.name}.{os.getpid()}.new")
-    descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | BINARY, 0o600)
     try:
         with open(descriptor, "wb") as file:  # noqa: PTH123 - a descriptor
             file.write(content)

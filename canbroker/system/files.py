@@ -18,6 +18,12 @@ from typing import Final
 #: pipes among its files.
 NONBLOCK: Final[int] = getattr(os, "O_NONBLOCK", 0)
 
+#: Numbers of errors that say that the disk, or what this user may have of it, is full.
+_FULL: Final = frozenset({errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC)})
+
+#: A flag for opening a file whose bytes are meant: Windows would change ends of lines.
+BINARY: Final[int] = getattr(os, "O_BINARY", 0)
+
 if sys.platform != "win32":
     import fcntl
 
@@ -57,6 +63,11 @@ else:
         finally:
             os.lseek(descriptor, position, os.SEEK_SET)
         return True
+
+
+def is_full(error: OSError) -> bool:
+    """Whether a file could not be written because the disk is full."""
+    return error.errno in _FULL
 
 
 def close_and_remove(descriptor: int, path: Path) -> None:

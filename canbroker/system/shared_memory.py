@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import logging
 import mmap
 import os
@@ -12,11 +11,10 @@ from pathlib import Path
 from typing import Final
 
 from canbroker.system.descriptors import beyond_standard
+from canbroker.system.files import BINARY, is_full
 from canbroker.system.portable import PORTABLE
 
 _CHUNK: Final = 1 << 20
-_FULL: Final = frozenset({errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC)})
-_BINARY: Final = getattr(os, "O_BINARY", 0)  # of Windows
 
 _logger = logging.getLogger(__name__)
 
@@ -42,7 +40,7 @@ class SharedMemory:
             os.ftruncate(self.descriptor, size)
             return
         path.unlink(missing_ok=True)
-        opened = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | _BINARY, 0o600)
+        opened = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | BINARY, 0o600)
         self.path = path
         weakref.finalize(self, _remove, opened, path)
         # Not truncated to that size: if the disk is full later, writing to the mapped file ends
@@ -62,7 +60,7 @@ def kept(size: int, path: Path) -> SharedMemory | None:
     try:
         return SharedMemory(size, path)
     except OSError as error:
-        if error.errno not in _FULL:
+        if not is_full(error):
             raise
         _logger.warning("no memory that outlives its process, for %s: %s", path.name, error)
         return None

@@ -29,6 +29,7 @@ from canbroker.system import clock
 from canbroker.system.endpoint_files import (
     FORMER,
     KEY_FILE,
+    EndpointFile,
     content_of,
     publish,
     read,
@@ -156,7 +157,7 @@ def bind(socket: QuietSocket, path: Path, key: FabricKey) -> str:
     curve.serve(socket, key.secret)
     _limit_buffers(socket)
     former = path.with_name(path.name + FORMER)
-    for before in (read(path), read(former)):
+    for before in (read(path), _last_read(former)):
         if before is not None and _is_bound(socket, before.endpoint):
             break
     else:
@@ -249,6 +250,14 @@ def connect(socket: QuietSocket, path: Path) -> None:
     _limit_buffers(socket)
     socket.reached = Reached(path)
     socket.reached.look(socket)
+
+
+def _last_read(former: Path) -> EndpointFile | None:
+    """As :func:`read`; ``None`` also if a process was killed while it wrote there."""
+    try:
+        return read(former)
+    except CanInitializationError:
+        return None
 
 
 def _is_bound(socket: QuietSocket, endpoint: str) -> bool:

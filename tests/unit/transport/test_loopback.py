@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import socket as sockets
 import stat
 from collections.abc import Iterator
@@ -121,6 +123,42 @@ def test_a_successor_listens_on_the_same_port(fabric: Fabric) -> None:
     assert same == endpoint
     client.send(b"two")
     assert arrives(successor, b"two")
+
+
+@pytest.fixture
+def full_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No file can be made that has bytes."""
+
+    def full(path: Path, content: bytes) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(endpoint_files, "write_private", full)
+
+
+@pytest.mark.parametrize("left", ["can0.tx", "can0.tx.was"])
+def test_on_a_full_disk_a_successor_takes_the_file_of_its_predecessor(
+    fabric: Fabric, full_disk: None, left: str
+) -> None:
+    long = b'{"endpoint": "tcp://127.0.0.1:1", "pid": 1, "started": 1}' + b" " * 100
+    fabric.path.with_name(left).write_bytes(long)
+    _, endpoint = fabric.listen()
+    found = endpoint_files.read(fabric.path)
+    assert found is not None
+    assert (found.endpoint, found.pid) == (endpoint, os.getpid())
+    assert {path.name for path in fabric.path.parent.iterdir()} == {KEY_FILE, "can0.tx"}
+
+
+def test_on_a_full_disk_nobody_is_the_first_to_listen(fabric: Fabric, full_disk: None) -> None:
+    with pytest.raises(OSError, match="No space left"):
+        fabric.listen()
+
+
+def test_a_former_file_that_was_not_written_to_its_end_is_ignored(fabric: Fabric) -> None:
+    fabric.path.with_name("can0.tx.was").write_bytes(b'{"endpoint": "tcp://127')
+    _, endpoint = fabric.listen()
+    found = endpoint_files.read(fabric.path)
+    assert found is not None
+    assert found.endpoint == endpoint
 
 
 def _is_taken(endpoint: str) -> bool:
