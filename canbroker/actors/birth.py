@@ -10,6 +10,10 @@ from canbroker.actors.lifelines import BrokerLifeline, InheritedLifeline, Standa
 from canbroker.system.descriptors import never_wait
 from canbroker.system.portable import PORTABLE
 
+#: Where reports share the standard output: they come after this. What comes before was printed
+#: while Python started, and is for the log.
+REPORTS_BEGIN: Final = b"\0reports\n"
+
 _CHUNK: Final = 65_536
 
 
@@ -51,6 +55,7 @@ def _by_standard_streams(name: str, broker: int) -> Birth:
     os.dup2(nothing, 0)
     os.dup2(2, 1)  # for drivers that print
     os.close(nothing)
+    os.write(reporting, REPORTS_BEGIN)
     never_wait(reporting)
     specification = b""
     while b"\n" not in specification:

@@ -12,6 +12,7 @@ from typing import Final
 
 import msgspec
 
+from canbroker.actors.birth import REPORTS_BEGIN
 from canbroker.actors.specs import ActorSpec
 from canbroker.broker.process_child import ProcessChild
 from canbroker.system.background import NO_WINDOW
@@ -19,6 +20,7 @@ from canbroker.system.descriptors import pipe
 from canbroker.system.entry_points import EntryPoint
 
 _CHUNK: Final = 65_536
+_STANDARD_ERROR: Final = 2
 
 _logger = logging.getLogger(__name__)
 
@@ -87,9 +89,26 @@ class PortableChild(ProcessChild):
             self._telling.release()
         try:
             with passing:
+                passing.sendall(_first_reports(output))
                 while data := os.read(output, _CHUNK):
                     passing.sendall(data)
         except OSError:
             _logger.debug("nobody hears actor process %d any more", self.pid)
         finally:
             os.close(output)
+
+
+def _first_reports(output: int) -> bytes:
+    """Waits for the first reports; what was printed before them goes to the log."""
+    printed = b""
+    while REPORTS_BEGIN not in printed:
+        data = os.read(output, _CHUNK)
+        if not data:  # it ended before it could report
+            os.write(_STANDARD_ERROR, printed)
+            return b""
+        at = max(0, len(printed) - len(REPORTS_BEGIN))
+        os.write(_STANDARD_ERROR, printed[:at])
+        printed = printed[at:] + data
+    printed, _, reports = printed.partition(REPORTS_BEGIN)
+    os.write(_STANDARD_ERROR, printed)
+    return reports

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 import random
 import sys
 from pathlib import Path
@@ -11,6 +12,7 @@ import psutil
 import pytest
 
 from canbroker import Bus, CanInitializationError, Message
+from canbroker.actors.birth import REPORTS_BEGIN
 from canbroker.broker.slots import SchedulerSlot
 from canbroker.broker.supervisor import Phase
 from canbroker.system import clock
@@ -59,8 +61,8 @@ if at and "canbroker.actors.process" in sys.orig_argv:
             return
         where = caller.f_code
         if where.co_name not in {
-            "main", "born", "_by_inheritance", "_run", "make", "_decoded", "__init__",
-            "_start_threads"
+            "main", "born", "_by_inheritance", "_by_standard_streams", "_run", "make", "_decoded",
+            "__init__", "_start_threads"
         }:
             return
         if where.co_filename.rpartition("/canbroker/")[2] not in {
@@ -80,19 +82,23 @@ if at and "canbroker.actors.process" in sys.orig_argv:
 """
 
 #: Says something before any code of ours runs: on standard output, and where actors report.
-PRINTER = """
+PRINTER = f"""
 import os, sys
 if "canbroker.actors.process" in sys.orig_argv:
     print("vendor driver 1.0", flush=True)
-    if sys.orig_argv[-5] == "virtual.babbles":
-        os.write(int(sys.orig_argv[-1]), b"vendor driver 1.0")
+    at = sys.orig_argv.index("canbroker.actors.process")
+    name, _, *inherited = sys.orig_argv[at + 1:]
+    if name == "virtual.babbles":
+        begin, reporting = (b"", int(inherited[-1])) if inherited else ({REPORTS_BEGIN!r}, 1)
+        os.write(reporting, begin + b"vendor driver 1.0")
 """
 
 
 @pytest.fixture
 def at_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A file that each Python runs first."""
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    others = filter(None, [os.environ.get("PYTHONPATH")])
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), *others]))
     return tmp_path / "sitecustomize.py"
 
 
