@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import select
+import time
 from typing import Final, Protocol
 
 import zmq
@@ -90,7 +91,10 @@ class Waiter:
         # readable only when something changes, so the sockets are polled before select().
         ready = self._ready(0)
         if not ready:
-            select.select(self._descriptors, (), (), timeout_ns / clock.SECOND)
+            if self._descriptors:
+                select.select(self._descriptors, (), (), timeout_ns / clock.SECOND)
+            else:  # which select() of Windows refuses
+                time.sleep(timeout_ns / clock.SECOND)
             ready = self._ready(0)
         return ready
 
