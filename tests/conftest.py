@@ -7,7 +7,6 @@ import os
 import threading
 import time
 from collections.abc import Iterator
-from pathlib import Path
 
 import can.util
 import psutil
@@ -19,6 +18,7 @@ from canbroker.keys.identity import KEY_VARIABLE
 from canbroker.transport.place import ADDRESS_VARIABLE
 from canbroker.transport.runtime import Runtime
 from tests.support.brokers import private_runtime
+from tests.support.systems import open_descriptors
 
 _SETTLE_S = 5.0
 
@@ -37,6 +37,7 @@ def nothing_configured(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Non
     system_file = str(sources.SYSTEM_FILE)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("HOME", str(home))
+        patch.setenv("USERPROFILE", str(home))  # is asked for on Windows
         patch.setattr(sources, "SYSTEM_FILE", home / "system.conf")
         files = [name for name in can.util.CONFIG_FILES if name != system_file]
         patch.setattr(can.util, "CONFIG_FILES", files)
@@ -47,16 +48,6 @@ def nothing_configured(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Non
         for name in [name for name in os.environ if name.startswith(configuring)]:
             patch.delenv(name)
         yield
-
-
-def _descriptors() -> dict[str, str]:
-    found = {}
-    for entry in Path("/proc/self/fd").iterdir():
-        try:
-            found[entry.name] = str(entry.readlink())
-        except FileNotFoundError:  # the one that lists the directory
-            continue
-    return found
 
 
 def _leaks(before: tuple[set[int], set[threading.Thread], dict[str, str]]) -> list[str]:
@@ -70,7 +61,7 @@ def _leaks(before: tuple[set[int], set[threading.Thread], dict[str, str]]) -> li
         *(f"thread {thread.name}" for thread in threading.enumerate() if thread not in threads),
         *(
             f"descriptor {number}: {target}"
-            for number, target in _descriptors().items()
+            for number, target in open_descriptors().items()
             if descriptors.get(number) != target
         ),
     ]
@@ -85,11 +76,11 @@ def _safe_leaks(before: tuple[set[int], set[threading.Thread], dict[str, str]]) 
 
 @pytest.fixture(autouse=True)
 def no_leaks() -> Iterator[None]:
-    """Fails a test that leaves a process, thread or descriptor behind."""
+    """Fails a test that leaves a process, a thread or, but on Windows, a descriptor behind."""
     before = (
         {child.pid for child in psutil.Process().children(recursive=True)},
         set(threading.enumerate()),
-        _descriptors(),
+        open_descriptors(),
     )
     yield
     if not _safe_leaks(before):

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 
-import psutil
 import pytest
 
 from canbroker.backends.base import AdapterGoneError, Backend, Transmit
@@ -35,6 +34,7 @@ from tests.support.benches import (
     transmit,
     wait_until,
 )
+from tests.support.systems import counts_descriptors, open_descriptors
 
 KINDS = {
     "standard": Frame(0, 0x7FF, 0, b"\x01\x02\x03\x04\x05\x06\x07\xff"),
@@ -329,20 +329,21 @@ def test_room_comes_back_when_frames_do(bench: Bench) -> None:
     wait_until(lambda: bench.backend.room("client") == room, "room for as many again")
 
 
+@counts_descriptors
 def test_opening_and_closing_leaks_no_descriptor(bench: Bench) -> None:
     bench.reopen()  # what a library opens once and keeps is open now
     bench.backend.close()
-    closed = psutil.Process().num_fds()
+    closed = len(open_descriptors())
     for _ in range(3):
         bench.reopen()
         bench.backend.close()
-    assert psutil.Process().num_fds() == closed
+    assert len(open_descriptors()) == closed
 
 
 def test_a_failed_open_names_the_trouble_and_leaks_no_descriptor(bench: Bench) -> None:
-    before = psutil.Process().num_fds()
+    before = len(open_descriptors())
     for parameters, words in bench.unusable:
         for _ in range(3):
             with pytest.raises(CanInitializationError, match=words):
                 bench.open(**parameters)
-    assert psutil.Process().num_fds() == before
+    assert len(open_descriptors()) == before

@@ -13,7 +13,6 @@ import threading
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from statistics import median
 from typing import Any
 
@@ -861,10 +860,9 @@ def test_what_fails_of_a_callback_task_is_raised_by_its_stop(runtime: Runtime) -
 
 
 @pytest.fixture
-def refusing(runtime: Runtime, tmp_path: Path) -> Iterator[Bus]:
+def refusing(runtime: Runtime) -> Iterator[Bus]:
     """A bus whose adapter has just been told to only listen."""
-    link = str(tmp_path / "ttyCAN")
-    with Simulated(link=link), Bus(link, "slcan", bitrate=500_000) as bus:
+    with Simulated() as adapter, Bus(adapter.path, "slcan", bitrate=500_000) as bus:
         bus.state = BusState.PASSIVE
         yield bus
         bus.state = BusState.ACTIVE  # and nothing is refused any more

@@ -19,6 +19,7 @@ from canbroker.wire.status import ChannelStatus
 from canbroker.wire.stream import StateEvent, decode_event
 from tests.support.adapters import REMOVABLE, Removable
 from tests.support.brokers import status_of, wait_until
+from tests.support.systems import descriptor_count
 
 pytestmark = pytest.mark.long
 
@@ -74,7 +75,7 @@ def received(bus: Bus, timeout: float) -> list[int]:
 
 def usage(process: psutil.Process) -> tuple[int, int]:
     """Descriptors and threads that it has."""
-    return process.num_fds(), process.num_threads()
+    return descriptor_count(process), process.num_threads()
 
 
 def test_clients_live_through_it(adapter: Removable, runtime: Runtime) -> None:

@@ -14,12 +14,14 @@ from canbroker.actors.recorder.waiting import WaitingFile
 from canbroker.errors import CanInitializationError
 from canbroker.logs.formats import open_reader
 from canbroker.model.frame import frame_fault
+from tests.support.systems import skip_on_windows
 
 
 def reading(kind: str) -> Callable[[bytes], None]:
     """A target: whatever a file is, its frames are valid, or the error names the file."""
 
     def read(data: bytes) -> None:
+        skip_on_windows("files without a name")
         descriptor = os.memfd_create("fuzz")
         try:
             os.write(descriptor, data)

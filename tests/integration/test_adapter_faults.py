@@ -21,15 +21,15 @@ pytestmark = pytest.mark.long
 
 
 @pytest.fixture
-def link(tmp_path: Path) -> str:
-    """The adapter's path, which stays the same when it is plugged in again."""
-    return str(tmp_path / "ttyCAN")
+def adapter(tmp_path: Path) -> Iterator[Simulated]:
+    with Simulated(tmp_path) as simulated:
+        yield simulated
 
 
 @pytest.fixture
-def adapter(link: str) -> Iterator[Simulated]:
-    with Simulated(link=link) as simulated:
-        yield simulated
+def link(adapter: Simulated) -> str:
+    """The adapter's path, which stays the same when it is plugged in again."""
+    return adapter.link
 
 
 def frame(identifier: int, data: bytes = b"") -> Message:

@@ -29,6 +29,7 @@ from canbroker.transport.runtime import Runtime
 from tests.support.brokers import processes_of, status_of, stop_broker, wait_until
 from tests.support.processes import Program
 from tests.support.simulated import Simulated
+from tests.support.systems import is_root
 
 OPENER = """
 say("up")
@@ -238,7 +239,7 @@ def test_a_missing_device(runtime: Runtime) -> None:
         pass
 
 
-@pytest.mark.skipif(PORTABLE, reason="needs a link to a pseudo-terminal")
+@pytest.mark.skipif(PORTABLE, reason="a line over TCP knows no other exclusion")
 def test_a_device_in_use(runtime: Runtime) -> None:
     with (
         Simulated() as adapter,
@@ -296,12 +297,11 @@ def test_nobody_is_bound_to_what_the_last_client_wanted(runtime: Runtime) -> Non
         assert channel.parameters["bitrate"] == 250_000
 
 
-@pytest.mark.skipif(PORTABLE, reason="needs a link to a pseudo-terminal")
 def test_parameters_of_who_has_left_do_not_hold_while_the_adapter_is_away(
     runtime: Runtime, tmp_path: Path
 ) -> None:
-    link = str(tmp_path / "ttyCAN")
-    with Simulated(link=link) as adapter, ExitStack() as stack:
+    with Simulated(tmp_path) as adapter, ExitStack() as stack:
+        link = adapter.link
         opener = stack.enter_context(Bus(link, "slcan", bitrate=500_000))
         other = stack.enter_context(Bus(link, "slcan"))
         adapter.command("unplug")
@@ -394,4 +394,4 @@ def test_actors_come_before_others_where_that_is_permitted(runtime: Runtime) -> 
         (channel,) = status_of(runtime).channels
         niceness = psutil.Process(channel.pid).nice()
     mine = psutil.Process().nice()
-    assert niceness < mine if os.geteuid() == 0 else niceness == mine
+    assert niceness < mine if is_root() else niceness == mine

@@ -54,6 +54,7 @@ from tests.support.ledger import (
 )
 from tests.support.processes import Program
 from tests.support.simulated import Simulated
+from tests.support.systems import is_root
 
 KILLS: Final = int(os.environ.get("CANBROKER_KILLS", "5"))
 
@@ -116,7 +117,7 @@ def adapter(tmp_path: Path) -> Iterator[Simulated]:
     with log.open("w") as file:
         for number in range(RATE * (KILLS * 2 + 30)):
             file.write(f"({number / RATE:.6f}) can0 {FROM_OUTSIDE:03X}#{number:08X}\n")
-    with Simulated(link=str(tmp_path / "ttyCAN"), replay=str(log)) as simulated:
+    with Simulated(tmp_path, replay=str(log)) as simulated:
         yield simulated
 
 
@@ -127,7 +128,7 @@ def traffic(bus: tuple[str, str]) -> Iterator[Traffic]:
 
 
 def slcan(adapter: Simulated) -> tuple[str, str]:
-    return str(adapter.link), "slcan"
+    return adapter.link, "slcan"
 
 
 def actor_of(runtime: Runtime) -> psutil.Process:
@@ -381,7 +382,7 @@ say([full, grown, numbers == list(range(number)), left])
 """
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root may mount a small disk")
+@pytest.mark.skipif(not is_root(), reason="only root may mount a small disk")
 def test_a_full_disk(runtime: Runtime) -> None:
     """That of the runtime directory, with the log of a broker in the background."""
     with Program(ON_A_FULL_DISK) as program:

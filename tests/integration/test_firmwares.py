@@ -51,7 +51,7 @@ def firmware(request: pytest.FixtureRequest) -> str:
 @pytest.fixture
 def adapter(firmware: str, tmp_path: Path) -> Iterator[Simulated]:
     boot = 0.2 if firmware in ("arduino", "esp32") else None
-    with Simulated(firmware=firmware, link=str(tmp_path / "ttyCAN"), boot=boot) as simulated:
+    with Simulated(tmp_path, firmware=firmware, boot=boot) as simulated:
         yield simulated
 
 
@@ -125,7 +125,6 @@ def accepted(adapter: Simulated) -> list[int]:
 def test_every_frame_and_none_that_nobody_sent(
     runtime: Runtime, adapter: Simulated, firmware: str
 ) -> None:
-    assert adapter.link is not None
     inbound = [{"can_id": 0x300, "can_mask": 0x700, "extended": False}]
     with (
         Bus(adapter.link, "slcan", bitrate=BITRATE) as sender,
@@ -165,7 +164,6 @@ def test_nothing_is_made_of_half_a_line(
     runtime: Runtime, adapter: Simulated, firmware: str
 ) -> None:
     """As a program leaves it that is killed while it writes; another one sent a frame before."""
-    assert adapter.link is not None
     with Path(adapter.link).open("wb", buffering=0) as port:
         port.write(b"C\rS4\rO\rt0FF2AABB\rt1232AA")
     with Bus(adapter.link, "slcan", bitrate=BITRATE) as bus:

@@ -93,7 +93,7 @@ def test_of_an_adapter_that_is_gone_and_of_no_change_of_mode(
     runtime: Runtime, tmp_path: Path
 ) -> None:
     with Simulated(link=str(tmp_path / "tty CAN")) as adapter:
-        channel = str(adapter.link)
+        channel = adapter.link
         with Bus(channel, "slcan", bitrate=500_000) as bus, Bus(channel, "slcan"):
             bus.send_batch(numbered(10), 20)
             bus.state = BusState.PASSIVE

@@ -26,7 +26,7 @@ from canbroker.transport.runtime import Runtime
 from canbroker.transport.sockets import Context
 from canbroker.transport.waiter import Waiter
 from tests.support.brokers import status_of, wait_until
-from tests.support.simulated import descriptors
+from tests.support.systems import open_descriptors
 
 pytestmark = [
     pytest.mark.long,
@@ -262,7 +262,7 @@ def test_a_descriptor_that_is_another_process_s_by_now() -> None:
 
 
 def test_a_descriptor_that_is_no_connection_by_now() -> None:
-    before = descriptors()
+    before = open_descriptors()
     read, write = os.pipe()
     with sockets.create_server(("127.0.0.1", 0)) as other:
         for descriptor in (read, other.fileno()):
@@ -271,7 +271,7 @@ def test_a_descriptor_that_is_no_connection_by_now() -> None:
     assert os.read(read, 1) == b"", "nobody else has it"
     os.close(read)
     PeerConnection(read, peer_of(os.getpid())).hang_up()
-    assert descriptors() == before
+    assert open_descriptors() == before
 
 
 def test_who_is_gone_and_has_not_read_what_it_was_sent() -> None:
@@ -318,7 +318,7 @@ def test_no_descriptor_is_left(door: Door, guest: Guest) -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     guest.send(b"here")
     until(door, lambda: door.taken, "it is there")
-    resource.setrlimit(resource.RLIMIT_NOFILE, (len(descriptors()) + 100, hard))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (len(open_descriptors()) + 100, hard))
     try:
         taken = []
         with suppress(OSError):

@@ -19,6 +19,7 @@ from canbroker.bus.starting import is_running
 from canbroker.system.entry_points import EntryPoint
 from canbroker.transport.runtime import Runtime
 from tests.support.brokers import processes_of, status_of, stop_broker, wait_until
+from tests.support.systems import is_root
 
 pytestmark = pytest.mark.long
 
@@ -126,7 +127,7 @@ def test_a_python_that_does_not_know_itself_starts_no_broker(
         wait_until(lambda: not is_running(runtime), "the lock is free")
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can make another user's directory")
+@pytest.mark.skipif(not is_root(), reason="only root can make another user's directory")
 def test_root_does_not_lock_the_user_of_a_session_out(
     runtime: Runtime, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -19,6 +19,7 @@ from tests.support.brokers import status_of, wait_until
 from tests.support.commands import run
 from tests.support.ledger import Sender, serving
 from tests.support.recorded import recorded
+from tests.support.systems import is_root
 
 CONFIG = """
 [channels.x]
@@ -30,7 +31,7 @@ directory = "out"
 
 #: Begins a command that is subject to the modes of files, also if root runs it.
 WITHOUT_OVERRIDE: Final = (
-    ("setpriv", "--bounding-set=-dac_override,-dac_read_search") if os.geteuid() == 0 else ()
+    ("setpriv", "--bounding-set=-dac_override,-dac_read_search") if is_root() else ()
 )
 
 record = partial(run, "record")

@@ -189,8 +189,7 @@ def test_a_killed_channel_actor_interrupts_and_no_more(runtime: Runtime, listene
 
 
 def test_a_channel_that_is_down_pauses_its_tasks(runtime: Runtime, tmp_path: Path) -> None:
-    link = str(tmp_path / "ttyCAN")
-    with Simulated(link=link) as adapter, Bus(link, "slcan", bitrate=500_000) as bus:
+    with Simulated(tmp_path) as adapter, Bus(adapter.link, "slcan", bitrate=500_000) as bus:
         bus.send_periodic(message(0x100), 0.01)
         wait_until(lambda: len(adapter.accepted()) > 3, "it is sent")
         adapter.command("unplug")
@@ -208,8 +207,7 @@ def test_a_channel_that_is_down_pauses_its_tasks(runtime: Runtime, tmp_path: Pat
 
 
 def test_what_the_driver_refuses_is_told(runtime: Runtime, tmp_path: Path) -> None:
-    link = str(tmp_path / "ttyCAN")
-    with Simulated(link=link), Bus(link, "slcan", bitrate=500_000) as bus:
+    with Simulated(tmp_path) as adapter, Bus(adapter.link, "slcan", bitrate=500_000) as bus:
         task = bus.send_periodic(message(0x100), 0.01)
         bus.state = BusState.PASSIVE
         wait_until(lambda: tasks_of(runtime)[0].failed > 3, "it is refused")
@@ -225,14 +223,13 @@ def test_what_is_refused_is_told_by_the_successor_of_a_scheduler(
     runtime: Runtime, tmp_path: Path
 ) -> None:
     """Whose owner has asked it for nothing."""
-    link = str(tmp_path / "ttyCAN")
     troubles: list[Exception] = []
 
     def on_error(error: Exception) -> bool:
         troubles.append(error)
         return True
 
-    with Simulated(link=link), Bus(link, "slcan", bitrate=500_000) as bus:
+    with Simulated(tmp_path) as adapter, Bus(adapter.link, "slcan", bitrate=500_000) as bus:
         bus.send_periodic(message(0x100), 0.05, on_error=on_error)
         scheduler = scheduler_of(runtime)
         scheduler.kill()

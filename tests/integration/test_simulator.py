@@ -22,7 +22,8 @@ from canbroker.errors import CanInitializationError
 from canbroker.model.frame import BITRATE_SWITCH, EXTENDED, FD, HARDWARE_TIMESTAMP, REMOTE, Frame
 from canbroker.simulator.firmware import FIRMWARES
 from tests.support.brokers import wait_until
-from tests.support.simulated import Simulated, collect, descriptors, read_count
+from tests.support.simulated import Simulated, collect, read_count
+from tests.support.systems import open_descriptors
 
 FRAMES = 600
 
@@ -285,7 +286,7 @@ def test_an_adapter_that_acknowledges_nothing(trace: str) -> None:
 
 
 def test_fd_that_the_adapter_does_not_have() -> None:
-    before = descriptors()
+    before = open_descriptors()
     with Simulated() as adapter:
         with (
             pytest.raises(CanInitializationError, match=r"refused 'Y5' \(data bitrate 5000000\)"),
@@ -293,7 +294,7 @@ def test_fd_that_the_adapter_does_not_have() -> None:
         ):
             pass
         assert adapter.stats()["state"] == "closed"
-    assert descriptors() == before
+    assert open_descriptors() == before
 
 
 @pytest.mark.parametrize("firmware", FIRMWARES)

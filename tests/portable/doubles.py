@@ -247,7 +247,7 @@ def _subprocess_doubles() -> dict[str, object]:
 
     def known(options: dict[str, Any]) -> dict[str, Any]:
         for name, value in usual.items():
-            if options.get(name, value) != value:
+            if (options.get(name) or value) != value:  # nothing, of whatever type, is none
                 raise ValueError(f"Windows has no {name} of subprocess.Popen")
         return {name: value for name, value in options.items() if name != "creationflags"}
 
@@ -310,6 +310,7 @@ DOUBLES: Final[dict[str, Callable[[], dict[str, object]]]] = {
         "replace": _replacing(os.replace),
         **{name: _of_files(getattr(os, name)) for name in ("close", "dup", "read", "write")},
     },
+    "platform": lambda: {"system": lambda: "Windows"},
     "psutil": _psutil_doubles,
     "select": _select_doubles,
     "selectors": _selectors_doubles,

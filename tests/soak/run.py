@@ -89,8 +89,8 @@ class Soak:
     def run(self, seconds: float, seed: int, report_s: float = _REPORT_S) -> bool:
         """Whether all was flat and exact."""
         with ExitStack() as stack:
-            adapter = stack.enter_context(Simulated(link=str(self._directory / "ttyCAN")))
-            buses = [("x", "virtual"), (str(adapter.link), "slcan")]
+            adapter = stack.enter_context(Simulated(self._directory))
+            buses = [("x", "virtual"), (adapter.link, "slcan")]
             lanes = [Lane(stack, bus) for bus in buses]
             owner = stack.enter_context(Owner(buses[0], PERIODIC, 5, 0.02))
             clients = [

@@ -22,6 +22,7 @@ from canbroker.model.frame import EXTENDED, REMOTE, Frame, describe
 from canbroker.model.message import to_frame as frame_of
 from tests.support import vcan
 from tests.support.simulated import FIRMWARES, Peer, Simulated
+from tests.support.systems import is_root
 from tests.vendor.bus import vendor_bus
 
 
@@ -122,9 +123,9 @@ class SlcanAdapter(Removable):
 
     def __init__(self) -> None:
         super().__init__()
-        self._link = str(_directory(self.cleanup) / "ttyCAN")
+        directory = _directory(self.cleanup)
         self._adapter = self.cleanup.enter_context(
-            Simulated(link=self._link, firmware=self.firmware, **self.shortened)
+            Simulated(directory, firmware=self.firmware, **self.shortened)
         )
         self._before = 0  # frames that it had accepted when it was unplugged
 
@@ -134,7 +135,7 @@ class SlcanAdapter(Removable):
 
     @property
     def channel(self) -> str:
-        return self._link
+        return self._adapter.link
 
     @property
     def parameters(self) -> dict[str, Any]:
@@ -201,7 +202,7 @@ class SocketcanAdapter(Removable):
         super().__init__()
         if (reason := vcan.missing()) is not None:
             pytest.skip(reason)
-        if os.geteuid() != 0:
+        if not is_root():
             pytest.skip("only root may add interfaces")
         self.cleanup.callback(self._remove)
         self._add()

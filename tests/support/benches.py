@@ -165,7 +165,7 @@ class SlcanBench(Bench):
 
     interface = "slcan"
     unusable: ClassVar = [
-        ({}, "/dev/"),  # it is in use: the bench has it open
+        ({}, "/dev/|socket:"),  # it is in use: the bench has it open
         ({"channel": "/nonexistent/tty"}, "/nonexistent/tty"),
         ({"channel": "/dev/null"}, "/dev/null"),
         ({"bitrate": 123}, "bitrate"),

@@ -8,7 +8,6 @@ import select
 import subprocess
 import sys
 import time
-import tty
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,6 +16,8 @@ from typing import Any, TypeVar
 
 from canbroker.backends import Backend, Transmit, open_backend, parse_options
 from canbroker.model.frame import Frame
+from canbroker.system.portable import PORTABLE
+from tests.support.systems import skip_on_windows
 
 T = TypeVar("T")
 
@@ -44,21 +45,27 @@ class Simulated:
     """A simulated adapter in a process of its own.
 
     ``path`` is what to open; ``link`` what to open again: after a replug the path is another one,
-    or, worse, that of somebody else's adapter.
+    or, worse, that of somebody else's adapter. Only if it was made with one, or where lines are
+    portable, is ``link`` another word for it.
     """
 
-    def __init__(self, **options: Any) -> None:
+    def __init__(self, directory: Path | None = None, **options: Any) -> None:
+        """
+        :param directory: gets a link, where lines have one.
+        """
+        if directory is not None and not PORTABLE:
+            options["link"] = str(directory / "ttyCAN")
         self.process = subprocess.Popen(
             [sys.executable, "-c", _PROGRAM, json.dumps(options)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
         )
-        self.link = options.get("link")
         self._unread = b""
         self._events: list[dict[str, Any]] = []
         try:
             self.path = self._line().decode()
+            self.link: str = options.get("link") or self.path
         except BaseException:
             self.kill()
             raise
@@ -143,6 +150,9 @@ class Peer:
     """The adapter's end of a pty in the hands of a test, for exact bytes at exact moments."""
 
     def __init__(self) -> None:
+        skip_on_windows("pseudo-terminals")
+        import tty  # noqa: PLC0415 - POSIX only
+
         self.master, self._slave = os.openpty()
         tty.setraw(self._slave)
         self.path = os.ttyname(self._slave)
@@ -212,14 +222,3 @@ def read_count(backend: Backend, count: int) -> list[Frame | Transmit]:
     collect(backend, lambda got: len(got) >= count, happened)
     assert len(happened) == count
     return happened
-
-
-def descriptors() -> set[str]:
-    """What this process has open, by name."""
-    names = set()
-    for entry in Path("/proc/self/fd").iterdir():
-        try:
-            names.add(f"{entry.name} {entry.readlink()}")
-        except FileNotFoundError:
-            continue  # the listing's own
-    return names

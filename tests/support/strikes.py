@@ -12,6 +12,8 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import TypeVar
 
+from tests.support.systems import skip_on_windows
+
 _T = TypeVar("_T")
 
 # Another process: a timer of ours would be the one that limits the time of a test.
@@ -60,6 +62,7 @@ def strikes() -> Iterator[Strikes]:
     Without automatic garbage collection, and without a report of a strike that hits a finalizer
     or a callback of a weak reference: Python passes what is raised there to nobody.
     """
+    skip_on_windows("signals from another process")
     made = Strikes()
     with _rarely_unraisable():
         before = signal.signal(signal.SIGUSR1, made.strike)

@@ -15,6 +15,7 @@ import pytest
 from canbroker.backends.socketcan.codec import CANFD_MTU, decode, encode
 from canbroker.model.frame import Frame
 from tests.support.brokers import wait_until
+from tests.support.systems import is_root
 
 #: The interface that tests share; they run one after the other.
 VCAN = "vcan0"
@@ -31,7 +32,7 @@ def missing() -> str | None:
 
 
 needs_can = pytest.mark.skipif(missing() is not None, reason=missing() or "")
-needs_admin = pytest.mark.skipif(os.geteuid() != 0, reason="only root may change interfaces")
+needs_admin = pytest.mark.skipif(not is_root(), reason="only root may change interfaces")
 
 
 def ip(*words: str) -> None:

@@ -10,6 +10,7 @@ import pytest
 from tests.support.brokers import wait_until
 from tests.support.namespaces import Host, booted_earlier, skip_without_time, two_hosts
 from tests.support.processes import Program
+from tests.support.systems import namespaces
 
 LISTEN = """
 import socket
@@ -36,6 +37,7 @@ with socket.create_connection((arguments["host"], arguments["port"]), 20) as con
 
 
 @pytest.mark.parametrize("family", ["ipv4", "ipv6"])
+@namespaces
 def test_two_hosts_reach_each_other_and_nothing_else(family: str) -> None:
     with two_hosts() as (near, far):
         host = getattr(far, family)
@@ -47,6 +49,7 @@ def test_two_hosts_reach_each_other_and_nothing_else(family: str) -> None:
             socket.create_connection((host, port), 1).close()
 
 
+@namespaces
 def test_a_cable_that_is_cut_drops_everything() -> None:
     with two_hosts() as (near, far):
         assert is_reached(near, far)
@@ -62,6 +65,7 @@ def is_reached(near: Host, far: Host) -> bool:
         return bool(program.said())
 
 
+@namespaces
 def test_a_host_that_booted_earlier_has_a_clock_that_is_ahead() -> None:
     skip_without_time()
     before = time.monotonic()

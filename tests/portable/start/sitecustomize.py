@@ -3,7 +3,8 @@
 With this folder and the repository in ``PYTHONPATH``, Python imports this module first of all. If
 ``CANBROKER_AS_WINDOWS`` is 1, import statements in modules of canbroker get other modules than
 those everywhere else: each is a view of the real one, without the names that Windows lacks, and
-with doubles of what Windows does differently. All other packages see Linux.
+with doubles of what Windows does differently. All other packages see Linux. If it is ``tests``, the
+tests see Windows, too: which of them need more than it has?
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from types import ModuleType
 
 
 class View(ModuleType):
-    """A module as Windows has it. What is assigned to it goes to the real one."""
+    """A module as Windows has it. What is assigned to it goes to the real one, but for doubles."""
 
     def __init__(
         self, real: ModuleType, hidden: Iterable[str], doubles: Mapping[str, object]
@@ -26,7 +27,7 @@ class View(ModuleType):
         :param doubles: what to show instead of, or besides, the real module's, by name.
         """
         super().__init__(real.__name__, real.__doc__)
-        self.__dict__.update(doubles, _real=real, _hidden=frozenset(hidden))
+        self.__dict__.update(doubles, _real=real, _hidden=frozenset(hidden), _replaced={})
 
     def __getattr__(self, name: str) -> object:
         real = self.__dict__["_real"]
@@ -35,20 +36,38 @@ class View(ModuleType):
         return getattr(real, name)
 
     def __setattr__(self, name: str, value: object) -> None:
-        setattr(self.__dict__["_real"], name, value)
+        real = self.__dict__["_real"]
+        if name in self.__dict__:
+            self.__dict__[name] = value
+            return
+        if hasattr(real, name):
+            self.__dict__["_replaced"].setdefault(name, getattr(real, name))
+        setattr(real, name, value)
 
     def __delattr__(self, name: str) -> None:
-        delattr(self.__dict__["_real"], name)
+        """What was replaced is as before: pytest deletes what it has not found in ``__dict__``."""
+        real, replaced = self.__dict__["_real"], self.__dict__["_replaced"]
+        if name in replaced:
+            setattr(real, name, replaced.pop(name))
+        else:
+            delattr(real, name)
 
 
 class Importer:
     """Takes the place of ``__import__``, which import statements call."""
 
-    def __init__(self, missing: Iterable[str], hidden: Mapping[str, Sequence[str]]) -> None:
+    def __init__(
+        self,
+        packages: Iterable[str],
+        missing: Iterable[str],
+        hidden: Mapping[str, Sequence[str]],
+    ) -> None:
         """
+        :param packages: whose modules see Windows.
         :param missing: modules that Windows lacks.
         :param hidden: names that it lacks, by module.
         """
+        self._packages = frozenset(packages)
         self._missing = frozenset(missing)
         self._hidden = hidden
         self._views: dict[str, ModuleType] = {}
@@ -63,8 +82,9 @@ class Importer:
         fromlist: Sequence[str] | None = None,
         level: int = 0,
     ) -> ModuleType:
-        package = str((globals or {}).get("__package__")).partition(".")[0]
-        is_ours = package == "canbroker" and not level
+        package = str((globals or {}).get("__package__"))
+        is_ours = package.partition(".")[0] in self._packages and not level
+        is_ours = is_ours and not package.startswith(_OWN)
         if is_ours and name == "msvcrt":
             return MSVCRT
         if is_ours and name.partition(".")[0] in self._missing:
@@ -85,7 +105,10 @@ class Importer:
         return self._views[name]
 
 
-if os.environ.get("CANBROKER_AS_WINDOWS") == "1":
+_PACKAGES = {"1": ["canbroker"], "tests": ["canbroker", "tests"]}
+_OWN = "tests.portable"  # these modules
+
+if (_who := os.environ.get("CANBROKER_AS_WINDOWS")) in _PACKAGES:
     # Here: processes that do not ask for it need not pay for it.
     from pathlib import Path
 
@@ -93,4 +116,4 @@ if os.environ.get("CANBROKER_AS_WINDOWS") == "1":
 
     _names = json.loads(Path(__file__).parents[1].joinpath("names.json").read_bytes())
     change_paths()
-    builtins.__import__ = Importer(_names["missing"], _names["names"])
+    builtins.__import__ = Importer(_PACKAGES[_who], _names["missing"], _names["names"])

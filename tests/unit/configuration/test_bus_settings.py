@@ -44,6 +44,8 @@ TIMING_FD = can.BitTimingFd.from_sample_point(
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A user who has configured nothing, on a system where nobody has."""
     monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))
+    monkeypatch.setattr("platform.system", lambda: "Linux")  # whose files have other names
     monkeypatch.setattr(sources, "SYSTEM_FILE", tmp_path / "system.conf")
     monkeypatch.setattr(canbroker, "rc", {})
     for name in VARIABLES:

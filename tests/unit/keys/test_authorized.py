@@ -12,6 +12,7 @@ from canbroker.errors import CanInitializationError
 from canbroker.keys import authorized
 from canbroker.keys.authorized import AuthorizedFile, Grant, IdentifierRange, Role
 from canbroker.model.key import PublicKey
+from tests.support.systems import modes
 
 ALICE, BOB, BOBS_OTHER = (PublicKey(bytes([number]) * 32) for number in (1, 2, 3))
 SECRET = "cb1-secret:AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8"  # noqa: S105 - of nobody
@@ -224,6 +225,7 @@ def test_a_broken_file_keeps_the_former_grants_and_says_so_once(
     assert file.current.grants["alice"].role is Role.OBSERVE
 
 
+@modes
 def test_a_file_that_others_may_write_from_now_on_keeps_the_former_grants(path: Path) -> None:
     put(path, FILE)
     file = AuthorizedFile(path)

@@ -10,6 +10,7 @@ import pytest
 
 from canbroker.errors import CanInitializationError
 from canbroker.keys import files
+from tests.support.systems import is_root, modes, posix
 
 
 def written(path: Path, mode: int) -> Path:
@@ -57,6 +58,7 @@ def test_a_secret_that_only_its_owner_reads(folder: Path, mode: int) -> None:
         (0o777, "write", "700"),
     ],
 )
+@modes
 def test_a_secret_that_others_may_use_is_refused(
     folder: Path, mode: int, may: str, right: str
 ) -> None:
@@ -74,6 +76,7 @@ def test_what_says_whom_to_trust_may_be_read_by_others(folder: Path, mode: int) 
 
 
 @pytest.mark.parametrize(("mode", "right"), [(0o664, "644"), (0o666, "644"), (0o622, "600")])
+@modes
 def test_what_others_may_write_is_refused(folder: Path, mode: int, right: str) -> None:
     path = written(folder / "x", mode)
     with pytest.raises(CanInitializationError, match=rf"other users may write .*: chmod {right} "):
@@ -81,6 +84,7 @@ def test_what_others_may_write_is_refused(folder: Path, mode: int, right: str) -
 
 
 @pytest.mark.parametrize("read", [files.read_secret, files.read_trusted])
+@modes
 def test_a_directory_that_others_may_write_is_refused(folder: Path, read: object) -> None:
     path = written(folder / "x", 0o600)
     folder.chmod(0o770)
@@ -88,6 +92,7 @@ def test_a_directory_that_others_may_write_is_refused(folder: Path, read: object
         read(path)  # type: ignore[operator]
 
 
+@modes
 def test_the_directory_of_what_a_link_leads_to_counts_too(folder: Path, tmp_path: Path) -> None:
     real = tmp_path / "repository"
     real.mkdir(mode=0o700)
@@ -98,16 +103,18 @@ def test_the_directory_of_what_a_link_leads_to_counts_too(folder: Path, tmp_path
         files.read_secret(folder / "x")
 
 
+@modes
 def test_a_key_may_be_made_in_a_directory_for_all(folder: Path) -> None:
     folder.chmod(0o1777)
     files.create(folder / "x", "content")
-    if os.geteuid() == 0:  # as /tmp, where only the owner of a file may replace it
+    if is_root():  # as /tmp, where only the owner of a file may replace it
         assert files.read_secret(folder / "x") == b"content"
     folder.chmod(0o777)
     with pytest.raises(CanInitializationError, match=f"other users may write {folder} "):
         files.read_secret(folder / "x")
 
 
+@modes
 def test_the_command_that_mends_the_mode_can_be_pasted(folder: Path) -> None:
     path = written(folder / "a key", 0o644)
     with pytest.raises(CanInitializationError) as caught:
@@ -117,6 +124,7 @@ def test_the_command_that_mends_the_mode_can_be_pasted(folder: Path) -> None:
     assert files.read_secret(path) == b"content"
 
 
+@modes
 def test_a_file_of_another_user_is_refused(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = written(folder / "x", 0o600)
     owner = os.geteuid()
@@ -129,7 +137,7 @@ def test_a_file_of_another_user_is_refused(folder: Path, monkeypatch: pytest.Mon
 def test_root_may_say_whom_to_trust_and_has_no_secret_of_ours(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    if os.geteuid() != 0:
+    if not is_root():
         pytest.skip("only root can make a file of root's")
     path = written(folder / "x", 0o644)
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
@@ -139,6 +147,7 @@ def test_root_may_say_whom_to_trust_and_has_no_secret_of_ours(
         files.read_secret(path)
 
 
+@posix("pipes among its files")
 def test_what_is_not_a_file_is_refused_and_waited_for_by_nobody(folder: Path) -> None:
     os.mkfifo(folder / "pipe", 0o600)
     (folder / "directory").mkdir(mode=0o700)
@@ -178,6 +187,7 @@ def test_a_new_file_that_cannot_be_written_is_not_there(
     assert list(folder.iterdir()) == []
 
 
+@modes
 def test_a_new_file_is_for_its_owner_alone(tmp_path: Path) -> None:
     path = tmp_path / "home" / ".config" / "x"
     before = os.umask(0)
@@ -193,6 +203,7 @@ def test_a_new_file_is_for_its_owner_alone(tmp_path: Path) -> None:
     assert path.parent.stat().st_mode & 0o777 == 0o700
 
 
+@modes
 def test_a_file_that_is_replaced_keeps_its_mode_and_its_place(folder: Path) -> None:
     real = written(folder / "real", 0o640)
     link = folder / "link"

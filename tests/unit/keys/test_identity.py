@@ -14,6 +14,7 @@ from canbroker.keys.broker_key import broker_key_path, load_broker_key
 from canbroker.keys.identity import KEY_VARIABLE, find_identity, load_identity
 from canbroker.model.key import SecretKey
 from canbroker.transport import curve
+from tests.support.systems import modes
 
 KEY = SecretKey(bytes(range(32)))  # the same in each process: it names tests
 PUBLIC = curve.public_of(KEY)
@@ -124,6 +125,7 @@ def _shows_nothing(error: BaseException) -> None:
     assert DIGITS[:12] not in "".join(traceback.format_exception(error))
 
 
+@modes
 def test_a_secret_that_others_may_read_is_refused(folder: Path) -> None:
     path = put(identity.identity_path(), f"{KEY.reveal_text()}\n")
     path.chmod(0o640)

@@ -10,6 +10,7 @@ import pytest
 from canbroker import CanInitializationError
 from canbroker.keys.authorized import Role
 from canbroker.keys.web_tokens import NONE, ROLES, TokensFile, cookie_of, load, load_or_create
+from tests.support.systems import modes
 
 
 def test_they_are_made_once_and_for_this_user_alone(tmp_path: Path) -> None:
@@ -50,6 +51,7 @@ def test_a_file_with_a_fault_lets_nobody_in(tmp_path: Path, text: str) -> None:
     assert "a" * 40 not in file.fault
 
 
+@modes
 def test_others_may_not_read_it(tmp_path: Path) -> None:
     path = tmp_path / "keys" / "t.toml"
     load_or_create(path)

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from canbroker.system.lock import BrokerLock
+from tests.support.systems import posix
 
 #: Takes the lock, or adopts an inherited one; says so, and holds it until told to end.
 HOLDER = """
@@ -89,6 +90,7 @@ def test_the_lock_of_a_killed_holder_is_free(tmp_path: Path) -> None:
         lock.release()
 
 
+@posix("files that are removed while they are open")
 def test_a_lock_that_was_removed_meanwhile_does_not_count(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -116,6 +118,7 @@ def test_a_lock_that_was_removed_meanwhile_does_not_count(
     lock.release()
 
 
+@posix("locks that children inherit")
 def test_an_inherited_lock_is_never_free(tmp_path: Path) -> None:
     path = tmp_path / "lock"
     lock = BrokerLock.take(path)

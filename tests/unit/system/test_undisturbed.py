@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import threading
-from pathlib import Path
 
 import pytest
 
@@ -15,10 +14,7 @@ from canbroker.system.undisturbed import in_background, undisturbed
 from canbroker.system.wake import Wake
 from tests.support.brokers import wait_until
 from tests.support.strikes import calls_in, struck
-
-
-def descriptors() -> int:
-    return len(list(Path("/proc/self/fd").iterdir()))
+from tests.support.systems import counts_descriptors, open_descriptors, posix
 
 
 def test_the_job_is_done_wherever_its_caller_is_struck() -> None:
@@ -78,6 +74,7 @@ def test_in_the_background() -> None:
 
 
 @pytest.mark.parametrize("make", [Wake, lambda: Handle(os.dup, 0)], ids=["wake", "handle"])
+@counts_descriptors
 def test_no_descriptor_is_lost(make: type[Wake]) -> None:
     def use() -> None:
         owner = make()
@@ -87,10 +84,10 @@ def test_no_descriptor_is_lost(make: type[Wake]) -> None:
             owner.close()
             owner.close()
 
-    before = descriptors()
+    before = open_descriptors().keys()
     for place in range(calls_in(use)):
         struck(place, use)
-        assert descriptors() == before, f"at {place}"
+        assert open_descriptors().keys() == before, f"at {place}"
 
 
 def test_a_number_that_is_used_again_is_not_closed() -> None:
@@ -107,11 +104,12 @@ def test_a_number_that_is_used_again_is_not_closed() -> None:
         os.close(other)
 
 
+@posix("limit of open files")
 def test_a_limit_is_named() -> None:
     import resource  # noqa: PLC0415 - POSIX only
 
     before = resource.getrlimit(resource.RLIMIT_NOFILE)
-    count = descriptors()
+    count = len(open_descriptors())
     resource.setrlimit(resource.RLIMIT_NOFILE, (max(64, count + 8), before[1]))
     try:
         with pytest.raises(CanOperationError, match=r"a test needs 999 .* \(ulimit -n\)"):
@@ -119,15 +117,16 @@ def test_a_limit_is_named() -> None:
         assert handles.shortage() == ""
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, before)
-    assert descriptors() == count
+    assert len(open_descriptors()) == count
 
 
+@counts_descriptors
 def test_descriptors_that_were_only_tried_are_closed_wherever_it_is_struck() -> None:
     def call() -> None:
         handles.require(24, "a test")
 
     call()
-    before = descriptors()
+    before = open_descriptors().keys()
     for place in range(calls_in(call) + 1):
         struck(place, call)
-        assert descriptors() == before, f"at {place}"
+        assert open_descriptors().keys() == before, f"at {place}"

@@ -17,6 +17,7 @@ from canbroker.transport.address import (
     parse_address,
     parse_ipc,
 )
+from tests.support.systems import natively
 
 
 def test_an_address_is_read_from_its_text() -> None:
@@ -33,6 +34,7 @@ def test_text_that_is_not_an_address_is_named(text: str) -> None:
         parse_address(text)
 
 
+@natively
 def test_a_path_that_is_too_long_for_a_socket_is_named() -> None:
     longest = Path("/" + "d" * (MAX_SOCKET_PATH - len("/") - len("/x"))) / "x"
     assert parse_ipc(f"ipc://{longest}").path == longest

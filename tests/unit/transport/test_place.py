@@ -15,6 +15,7 @@ from canbroker.errors import CanInitializationError
 from canbroker.transport.address import MAX_SOCKET_PATH, TcpAddress
 from canbroker.transport.place import Place, RemotePlace, remote_address
 from canbroker.transport.sockets import Context
+from tests.support.systems import natively, posix
 
 DOCUMENT = (Path(__file__).parents[3] / "docs/protocol.md").read_text()
 
@@ -27,11 +28,12 @@ def short() -> Iterator[Path]:
     shutil.rmtree(directory)
 
 
+@posix("numbers of users")
 def test_the_default_directory_is_this_users(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_RUNTIME_DIR", "/run/user/7")
     assert str(Place.at().broker) == "ipc:///run/user/7/canbroker/broker"
     monkeypatch.delenv("XDG_RUNTIME_DIR", raising=False)
-    expected = Path(tempfile.gettempdir()) / f"canbroker-{os.getuid()}"
+    expected = Path(tempfile.gettempdir()) / f"canbroker-{os.geteuid()}"
     assert Place.at().directory == expected
     monkeypatch.setenv("XDG_RUNTIME_DIR", "")
     assert Place.at().directory == expected
@@ -43,6 +45,7 @@ def test_a_relative_session_directory_is_named(monkeypatch: pytest.MonkeyPatch) 
         Place.at()
 
 
+@posix("numbers of users")
 def test_another_users_session_directory_is_not_used(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -117,6 +120,7 @@ def test_the_document_hashes_a_name_as_we_do() -> None:
     assert str(stream) == f"ipc:///run/cb/{digest}.rx"
 
 
+@natively
 def test_a_directory_that_is_too_long_for_a_socket_is_named(short: Path) -> None:
     longest = f"/{'x' * 32}.ctl"
     fits = short / ("d" * (MAX_SOCKET_PATH - len(str(short)) - 1 - len(longest)))

@@ -11,6 +11,7 @@ import pytest
 
 from canbroker.actors.gateway.audit import KEPT, Audit
 from canbroker.system.clock import MILLISECOND, SECOND
+from tests.support.systems import posix
 
 
 class Desk:
@@ -118,6 +119,7 @@ def test_it_is_rotated_by_size(tmp_path: Path) -> None:
     assert desk.lines()[-1]["number"] == "499"
 
 
+@posix("files that are removed while they are open")
 def test_a_log_that_was_removed_is_made_again(desk: Desk) -> None:
     desk.audit.note("connect", "bob")
     desk.path.unlink()

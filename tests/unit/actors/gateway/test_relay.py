@@ -16,7 +16,10 @@ from canbroker.actors.gateway.relay import Relay
 from canbroker.actors.gateway.users import Users
 from canbroker.keys.authorized import AuthorizedFile
 from canbroker.model.key import PublicKey
+from canbroker.system import endpoint_files
+from canbroker.system.portable import PORTABLE
 from canbroker.transport.front import Arrival, Sent
+from canbroker.transport.loopback import FabricKey
 from canbroker.transport.selector import SocketSelector
 from canbroker.transport.zap import Peer
 from canbroker.wire import control
@@ -63,6 +66,9 @@ class House:
             f'[bob]\nkeys = ["{BOB}"]\nrole = "observe"\n[eve]\nkeys = ["{EVE}"]\nrole = "admin"\n'
         )
         file.chmod(0o600)
+        if PORTABLE:  # else there would be no connection that requests wait for
+            FabricKey.make(directory)
+            endpoint_files.publish(directory / "broker", "tcp://127.0.0.1:1")
         self.front = ScriptedFront()
         self.users = Users(AuthorizedFile(file), Audit(directory / "audit.log"), encrypted=True)
         self.selector = Selector()

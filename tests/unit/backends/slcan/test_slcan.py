@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import select
 import threading
@@ -26,7 +25,8 @@ from canbroker.errors import CanInitializationError
 from canbroker.model.frame import BITRATE_SWITCH, ERROR, EXTENDED, FD, HARDWARE_TIMESTAMP, Frame
 from canbroker.system import terminals
 from canbroker.system.clock import MILLISECOND, SECOND, monotonic_ns, wall_ns
-from tests.support.simulated import Peer, collect, descriptors, opened_slcan, read_count
+from tests.support.simulated import Peer, collect, opened_slcan, read_count
+from tests.support.systems import open_descriptors
 
 #: linux/asm-generic/ioctls.h
 _TIOCGEXCL = 0x80045440
@@ -336,7 +336,7 @@ def test_open_configures_in_order_and_ignores_traffic(peer: Peer) -> None:
 def test_a_configuration_that_is_refused_fails_the_open(
     peer: Peer, parameters: dict[str, Any], command: bytes, meaning: str
 ) -> None:
-    before = descriptors()
+    before = open_descriptors()
     with opening(peer, **parameters) as result:
         greet(peer)
         if command in b"OL":
@@ -349,7 +349,7 @@ def test_a_configuration_that_is_refused_fails_the_open(
     for word in (peer.path, "refused", f"'{command.decode()}'", meaning):
         assert word in str(error)
     peer.hear(b"C\r")
-    assert descriptors() == before
+    assert open_descriptors() == before
 
 
 def test_whether_it_listens_only_has_to_be_known(peer: Peer) -> None:
@@ -432,13 +432,13 @@ def test_an_adapter_that_acknowledges_some_commands(
 
 @pytest.mark.parametrize("answered_before", [True, False])
 def test_no_answer_at_all_of_one_that_is_known_to_answer(peer: Peer, answered_before: bool) -> None:
-    before = descriptors()
+    before = open_descriptors()
     options = parse_options("slcan", {"channel": peer.path, "dialect": "lawicel"})
     if answered_before:
         options = AnsweringOptions(channel=peer.path)
     with pytest.raises(CanInitializationError, match=f"no answer from {peer.path}"):
         open_backend("slcan", options)
-    assert descriptors() == before
+    assert open_descriptors() == before
 
 
 def test_an_adapter_that_has_answered_is_to_answer_when_it_is_opened_again(
@@ -483,10 +483,10 @@ def test_what_cannot_be_opened_says_why(channel: str, words: list[str]) -> None:
 
 
 def test_a_device_in_use_says_so(peer: Peer, backend: Backend) -> None:
-    before = descriptors()
+    before = open_descriptors()
     with pytest.raises(CanInitializationError, match=f"{peer.path}: in use"):
         open_backend("slcan", parse_options("slcan", {"channel": peer.path}))
-    assert descriptors() == before
+    assert open_descriptors() == before
 
 
 @pytest.mark.parametrize("is_pseudo", [True, False])
@@ -498,6 +498,8 @@ def test_other_programs_are_kept_out_by_the_system(
         monkeypatch.setattr(terminals, "_PSEUDO_TERMINALS", range(0))
     port = Port(peer.path, 115_200, rtscts=False)
     flag = array("i", [0])
+    import fcntl  # noqa: PLC0415 - POSIX only
+
     fcntl.ioctl(port.fileno(), _TIOCGEXCL, flag)
     port.close(b"")
     assert flag[0] == (not is_pseudo)

@@ -17,6 +17,7 @@ from canbroker.system import clock
 from canbroker.system.wake import Wake
 from tests.support.brokers import wait_until
 from tests.support.strikes import strikes
+from tests.support.systems import forks, signals
 
 DEADLINE_S = 20.0
 
@@ -234,6 +235,7 @@ def test_a_thread_that_was_kept_from_starting_is_started_by_the_next_job(
     assert over.wait(DEADLINE_S)
 
 
+@signals
 def test_a_signal_handler_may_use_the_timer_that_it_has_interrupted(timer: Timer) -> None:
     handled: list[int] = []
 
@@ -255,6 +257,7 @@ def test_a_signal_handler_may_use_the_timer_that_it_has_interrupted(timer: Timer
 
 
 @pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")  # it has threads
+@forks
 def test_a_forked_child_has_a_timer_of_its_own(timer: Timer) -> None:
     entry = timer.at(after(3_600_000), lambda _: None)
     with timer._lock:  # as another thread may hold it
