@@ -24,6 +24,7 @@ from asammdf.blocks.v4_constants import FLAG_HD_LOCAL_TIME
 from canbroker.logs.mf4_rows import BITS, GROUPS, REMOTES, End, Opened, Refused, Row, Rows, tell
 from canbroker.logs.records import AT_ONCE
 from canbroker.system import clock
+from canbroker.system.memory import limit_memory
 
 #: Rows that are read from a group at once.
 _READ: Final = 1 << 14
@@ -115,17 +116,6 @@ def _columns(signal: Any, name: str, kind: int) -> list[list[Any]]:
     return [channels, numbers("ID").tolist(), flags.tolist(), sent.tolist(), contents]
 
 
-def _limit_memory(path: Path) -> None:
-    if sys.platform == "win32":
-        return
-    import resource  # noqa: PLC0415 - only POSIX has it
-
-    most = _MEMORY + 2 * path.stat().st_size
-    _, hard = resource.getrlimit(resource.RLIMIT_AS)
-    with contextlib.suppress(ValueError, OSError):  # the system allows less, or has no such limit
-        resource.setrlimit(resource.RLIMIT_AS, (most, hard))
-
-
 def main(path: Path) -> None:
     """Tells, until nobody listens.
 
@@ -134,7 +124,7 @@ def main(path: Path) -> None:
     with os.fdopen(os.dup(sys.stdout.fileno()), "wb") as output:
         os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # for what asammdf may print
         try:
-            _limit_memory(path)
+            limit_memory(_MEMORY + 2 * path.stat().st_size)
             file = _File(path)
         except Exception as error:  # noqa: BLE001 - see above
             tell(output, Refused(str(error)))
