@@ -21,6 +21,7 @@ from canbroker.keys.authorized import Role
 from canbroker.transport.runtime import Runtime
 from tests.support.brokers import processes_of, status_of, wait_until
 from tests.support.commands import run
+from tests.support.databases import CAR_DBC
 from tests.support.pages import CONFIG, ask, serving, site, told, url_of
 
 
@@ -119,3 +120,30 @@ def test_a_page_is_told_what_is_on_a_channel(runtime: Runtime, tmp_path: Path) -
         query = "/api/trace?channel=can0&before=9000000000000000000"
         assert [frame[1] for frame in page.ask("GET", query).json()] == ["321", "123"]
         assert json.loads(page.ask("GET", f"{query}&filter=123:7FF").body)[0][1] == "123"
+
+
+def test_pages_that_see_the_same_row_have_its_signals(runtime: Runtime, tmp_path: Path) -> None:
+    """Also a page that asks for a channel at once, as one does that has just reconnected."""
+    pytest.importorskip("cantools", reason="needs the extra signals")
+    (tmp_path / "car.dbc").write_text(CAR_DBC)
+    config = CONFIG.replace("bitrate = 500000", 'bitrate = 500000\ndatabase = "car.dbc"')
+    with (
+        site(runtime, tmp_path, config) as page,
+        Bus("can0") as bus,
+        page.open() as first,
+        page.open() as second,
+    ):
+        key = 0x123 << 4 | 8
+        for each in (first, second):
+            ask(each, "watch", channel="can0")
+            ask(each, "show", keys=[key])
+            while not told(each, "channel").get("signals"):
+                pass
+        for raw, speed in ((b"\x6b\x03", 87.5), (b"\xd6\x06", 175.0)):
+            bus.send(Message(arbitration_id=0x123, data=raw + bytes(6), is_extended_id=False))
+            for each in (first, second):
+                while not (decoded := told(each, "channel").get("decoded")):
+                    pass
+                message, problem, signals = decoded[str(key)]
+                assert (message, problem) == ("Motion", "")
+                assert signals[:2] == [["Speed", speed, None, "km/h"], ["Gear", 0, "Park", ""]]

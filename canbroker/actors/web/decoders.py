@@ -7,7 +7,7 @@ import threading
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from canbroker.bus.databases import fetch_decoder
+from canbroker.bus.databases import Ask, fetch_decoder
 from canbroker.errors import CanError
 from canbroker.model.frame import Frame
 from canbroker.signals import load_databases
@@ -74,25 +74,33 @@ class Databases:
         self._lock = threading.Lock()
         self._known: dict[tuple[str, ...], Signals] = {}
 
-    def of(self, channel: str, digests: Sequence[str]) -> Signals:
-        """The signals of a channel, to which the broker gives databases with these digests. Never
-        raises."""
-        key = tuple(digests) or self._default
+    def of(self, channel: str) -> Signals:
+        """The signals of a channel. Asks the broker which databases it has now. Never raises."""
+        try:
+            with RunningBroker(self._address) as running:
+                return self._of(channel, running)
+        except CanError as error:
+            return Signals(None, str(error))
+
+    def _of(self, channel: str, running: RunningBroker) -> Signals:
+        """:raises CanError: the broker does not answer, or a database cannot be read."""
+        found = [each for each in running.status().channels if each.name == channel]
+        digests = tuple(each.sha256 for channel in found for each in channel.databases)
+        key = digests or self._default
         if not key:
             return NO_SIGNALS
         with self._lock:
             if key not in self._known:
-                try:
-                    decoder = self._fetch(channel) if digests else load_databases(self._default)
-                except CanError as error:
-                    return Signals(None, str(error))
+                decoder = (
+                    fetch_decoder(_asking(running), channel)
+                    if digests
+                    else load_databases(self._default)
+                )
                 if len(self._known) >= _KEPT:
                     self._known.clear()
                 self._known[key] = Signals(decoder)
             return self._known[key]
 
-    def _fetch(self, channel: str) -> Decoder | None:
-        with RunningBroker(self._address) as running:
-            return fetch_decoder(
-                lambda method, params, result: running.ask(method, result, params=params), channel
-            )
+
+def _asking(running: RunningBroker) -> Ask:
+    return lambda method, params, result: running.ask(method, result, params=params)

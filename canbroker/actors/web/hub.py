@@ -10,7 +10,7 @@ from typing import Any, Final, TypeVar
 
 import msgspec
 
-from canbroker.actors.web.decoders import Databases, Signals
+from canbroker.actors.web.decoders import Databases
 from canbroker.actors.web.overview import Overview
 from canbroker.actors.web.watching import Watched, Watching
 from canbroker.system import clock
@@ -52,8 +52,8 @@ class Hub:
         self.note = note
         self.pages = 0
         self.overview = Overview(address)
-        self._databases = Databases(address, databases)
-        self._watching = Watching(address)
+        self.databases = Databases(address, databases)
+        self._watching = Watching(address, self.databases)
         self._with_tasks = 0
         self._ticked = asyncio.Event()
         self._asked: asyncio.Future[None] | None = None
@@ -79,16 +79,6 @@ class Hub:
         """As :class:`~canbroker.actors.web.session.Source` has it."""
         self._with_tasks += number
         self._ask_at = 0
-
-    async def signals(self, channel: str) -> Signals:
-        """The databases of a channel; those of the page if it has none."""
-        status = self.overview.status
-        found = [each for each in status.channels if each.name == channel] if status else []
-        digests = [each.sha256 for each in found[0].databases] if found else []
-        try:
-            return await self.work(self._databases.of, channel, digests)
-        except BusyError as error:
-            return Signals(None, str(error))
 
     async def tick(self) -> None:
         """Returns at the next tick."""

@@ -115,12 +115,11 @@ class Page:
             filters = parse_filters(request.query_params.get("filter", ""))
         except ValueError as error:
             raise _RefusedError(400, str(error)) from error
-        signals = await self._hub.signals(channel)
 
         def past() -> list[list[Any]]:
             place = Place(before_ns, skip)
             frames = frames_before(self._hub.address, channel, filters, place, MAX_FRAMES)
-            return told_frames(frames, signals)
+            return told_frames(frames, self._hub.databases.of(channel))
 
         return _json(await self._hub.work(past))
 

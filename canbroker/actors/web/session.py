@@ -11,7 +11,7 @@ import msgspec
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from canbroker.actors.web import requests
-from canbroker.actors.web.decoders import NO_SIGNALS, Signals
+from canbroker.actors.web.decoders import Signals
 from canbroker.actors.web.guard import POLICY
 from canbroker.actors.web.rows import told_frames, told_row
 from canbroker.actors.web.watching import Watched
@@ -46,9 +46,6 @@ class Source(Protocol):
     def want_tasks(self, number: int) -> None:
         """Adds to the number of pages that show the periodic tasks; a negative number subtracts."""
 
-    async def signals(self, channel: str) -> Signals:
-        """The databases of a channel."""
-
     async def tick(self) -> None:
         """Returns at the next tick."""
 
@@ -64,7 +61,6 @@ class Session:
         self._socket = socket
         self._source = source
         self._watched: Watched | None = None
-        self._signals = NO_SIGNALS
         self._known: tuple[int, int] | None = None  # the table that the page has
         self._tick = 0  # up to which it has it
         self._shown: frozenset[int] = frozenset()
@@ -113,7 +109,7 @@ class Session:
                 await self._refuse(POLICY, f"more than {_PER_SECOND} requests a second")
                 return
             try:
-                await self._serve(requests.parse(text))
+                self._serve(requests.parse(text))
             except ValueError as error:
                 await self._refuse(POLICY, str(error))
                 return
@@ -129,11 +125,11 @@ class Session:
         self._counted_ns = now_ns
         return self._tokens >= 0
 
-    async def _serve(self, request: requests.Request) -> None:
+    def _serve(self, request: requests.Request) -> None:
         """:raises ValueError: it asks for what makes no sense."""
         match request:
             case requests.Watch(channel):
-                await self._watch(channel)
+                self._watch(channel)
             case requests.Show(keys):
                 self._shown = frozenset(keys)
                 self._decoded &= self._shown
@@ -154,19 +150,17 @@ class Session:
         except ValueError as error:
             self._traces, self._trace_fault = False, str(error)
 
-    async def _watch(self, channel: str | None) -> None:
+    def _watch(self, channel: str | None) -> None:
         self._leave()
         if channel is not None:
-            signals = await self._source.signals(channel)
             self._watched = self._source.enter(channel)
             if self._watched is None:
                 raise ValueError("too many channels are looked at")
-            self._signals = signals
 
     def _leave(self) -> None:
         if self._watched is not None:
             self._source.leave(self._watched)
-        self._watched, self._signals = None, NO_SIGNALS
+        self._watched = None
         self._known, self._tick, self._problem, self._missed = None, 0, None, 0
         self._shown = self._decoded = frozenset()
         self._plotted, self._traced = [], None
@@ -209,13 +203,13 @@ class Session:
             if known != self._known:
                 self._known, self._tick, self._decoded = known, 0, frozenset()
                 told["new"] = True
-                told["signals"] = self._signals.told()
-                told["fault"] = self._signals.problem
+                told["signals"] = watched.signals.told()
+                told["fault"] = watched.signals.problem
                 self._traced = None
             changed = table.changed_since(self._tick)
             rows = watched.told(self._tick, lambda: list(map(told_row, changed)))
             decoded = self._decode(watched, table, changed)
-            plotted = self._plot(table)
+            plotted = self._plot(watched.signals, table)
             self._tick = watched.ticked
             traced = self._trace(watched) if self._traces else {}
             missed = follower.view.missed + table.unlisted
@@ -231,7 +225,7 @@ class Session:
 
     def _decode(self, watched: Watched, table: Table, changed: Sequence[Row]) -> dict[int, Any]:
         """What the rows mean that can be seen, and have changed or come into view."""
-        if self._signals.decoder is None or not self._shown:
+        if watched.signals.decoder is None or not self._shown:
             return {}
         keys = {row.key for row in changed if row.key in self._shown}
         keys |= self._shown - self._decoded
@@ -240,22 +234,22 @@ class Session:
         for key in keys:
             row = table.rows.get(key)
             if row is not None:
-                decoded[key] = watched.decoded(row, self._signals)
+                decoded[key] = watched.decoded(row)
         return decoded
 
-    def _plot(self, table: Table) -> list[Any]:
+    def _plot(self, signals: Signals, table: Table) -> list[Any]:
         """The time (ms, wall) and the values now; ``None`` where there is none."""
-        if not self._plotted or self._signals.decoder is None:
+        if not self._plotted or signals.decoder is None:
             return []
         wanted = {message for message, _ in self._plotted}
         values: dict[tuple[str, str], float | None] = {}
         newest: dict[str, int] = {}
         for row in table.rows.values():
-            name = self._signals.decoder.name_of(row.last)
+            name = signals.decoder.name_of(row.last)
             if name not in wanted or row.last.timestamp_ns < newest.get(name, 0):
                 continue
             newest[name] = row.last.timestamp_ns
-            decoded = self._signals.decoder.decode(row.last)
+            decoded = signals.decoder.decode(row.last)
             for each in decoded.signals if decoded is not None else ():
                 values[name, each.name] = each.value
         told = [values.get(each) for each in self._plotted]
@@ -276,4 +270,4 @@ class Session:
         skipped += len(frames) - len(shown)
         if not shown and not skipped:
             return {}
-        return {"trace": told_frames(shown, self._signals), "skipped": skipped}
+        return {"trace": told_frames(shown, watched.signals), "skipped": skipped}

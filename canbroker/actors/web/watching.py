@@ -11,7 +11,7 @@ from typing import Any, Final
 
 import msgspec
 
-from canbroker.actors.web.decoders import Signals
+from canbroker.actors.web.decoders import NO_SIGNALS, Databases
 from canbroker.client import Bus
 from canbroker.delivery.tap import Event, Frames
 from canbroker.errors import CanError
@@ -59,24 +59,26 @@ class Recent:
 
 
 class Watched:
-    """A channel that pages look at. ``opened`` grows each time that it was opened anew: tables and
-    counts begin again then."""
+    """A channel that pages look at. ``opened`` grows each time that it was opened anew, or that its
+    ``signals`` have become known: what pages have of it is out of date then."""
 
-    def __init__(self, name: str, address: str | None) -> None:
+    def __init__(self, name: str, address: str | None, databases: Databases) -> None:
         self.name = name
         self.opened = 0
         self.pages = 0
         self.recent = Recent()
         self.follower: Follower | None = None
         self.ticked = 0  # the last tick of its table
+        self.signals = NO_SIGNALS
         self._address = address
+        self._databases = databases
         self._fault = ""
         self._retry_at = 0
         self._close_at: int | None = None
         self._working: asyncio.Future[None] | None = None
         # What pages are told of this tick: rows, and their signals.
         self._told: dict[tuple[int, int], msgspec.Raw] = {}
-        self._decoded: dict[int, msgspec.Raw] = {}
+        self._decoded: dict[tuple[int, int], msgspec.Raw] = {}
 
     @property
     def problem(self) -> str:
@@ -99,11 +101,13 @@ class Watched:
             self._told[key] = msgspec.Raw(msgspec.json.encode(rows()))
         return self._told[key]
 
-    def decoded(self, row: Row, signals: Signals) -> msgspec.Raw:
-        """What ``signals`` make of a row as JSON, encoded once for all pages."""
-        if row.key not in self._decoded:
-            self._decoded[row.key] = msgspec.Raw(msgspec.json.encode(signals.decode(row.last)))
-        return self._decoded[row.key]
+    def decoded(self, row: Row) -> msgspec.Raw:
+        """The signals of a row as JSON, encoded once for all pages."""
+        key = self.opened, row.key
+        if key not in self._decoded:
+            decoded = self.signals.decode(row.last)
+            self._decoded[key] = msgspec.Raw(msgspec.json.encode(decoded))
+        return self._decoded[key]
 
     def step(self, now_ns: int, pool: ThreadPoolExecutor) -> bool:
         """Opens or closes it, as needed. Returns whether it is still needed."""
@@ -149,6 +153,10 @@ class Watched:
         self.recent, self.follower = recent, follower
         self.ticked = 0
         self.opened += 1
+        signals = self._databases.of(self.name)  # a large one takes seconds
+        if signals != self.signals:
+            self.signals = signals
+            self.opened += 1
 
     def _close(self) -> None:
         follower, self.follower = self.follower, None
@@ -166,10 +174,11 @@ class Watched:
 class Watching:
     """All channels that pages look at, by name. Used in the event loop."""
 
-    def __init__(self, address: str | None) -> None:
+    def __init__(self, address: str | None, databases: Databases) -> None:
         """``address``: of the broker."""
         self.channels: dict[str, Watched] = {}
         self._address = address
+        self._databases = databases
         self._pool = ThreadPoolExecutor(4, thread_name_prefix="open")
 
     def enter(self, name: str) -> Watched | None:
@@ -178,7 +187,7 @@ class Watching:
         if watched is None:
             if len(self.channels) >= MAX_WATCHED:
                 return None
-            watched = self.channels[name] = Watched(name, self._address)
+            watched = self.channels[name] = Watched(name, self._address, self._databases)
         watched.pages += 1
         return watched
 
