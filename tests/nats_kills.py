@@ -13,6 +13,7 @@ import signal
 import sys
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
@@ -35,8 +36,8 @@ from tests.support.nats_stream import Found
 
 _EACH: Final = 40  # frames of a request, which waits until they are taken
 
-#: What is killed, and how often of so many times.
-_KILLS: Final = {"server": 4, "bridge": 4, "both": 2, "channel": 1}
+#: Who is killed; one of these each time.
+_WHO: Final = [*["server"] * 4, *["bridge"] * 4, *["both"] * 2, "channel"]
 
 
 class Verdict(NamedTuple):
@@ -59,34 +60,51 @@ def main() -> int:
     parser.add_argument("--duration", type=float, default=600, help="seconds")
     parser.add_argument("--rate", type=int, default=8000, help="frames a second")
     parser.add_argument("--seed", type=int, default=None)
+    parser.add_argument("--who", nargs="*", default=_WHO, choices=sorted({*_WHO}))
     arguments = parser.parse_args()
     seed = random.randrange(1 << 32) if arguments.seed is None else arguments.seed
     chance = random.Random(seed)
     with tempfile.TemporaryDirectory() as directory, private_runtime() as runtime:
         path = Path(directory)
         with (
+            (path / "log").open("wb") as log_file,
             NatsServer(path / "nats") as nats,
-            bridged(runtime, path, nats.url),
+            bridged(runtime, path, nats.url, log=log_file),
             Sender(("x", "virtual"), 0x100, arguments.rate, each=_EACH, timeout=5.0) as sender,
         ):
             wait_connected(runtime)
             sender.start()
-            kills = _kill(runtime, nats, chance, arguments.duration)
+            log = _kill(runtime, nats, chance, arguments.duration, arguments.who)
             sent = sender.stop()
             wait_connected(runtime)
             stored = read_all(nats.url, len(sent.sent), SUBJECT)
-            duplicates = bridge(runtime).duplicates
+            last = bridge(runtime)
+        written = (path / "log").read_text()
     verdict = judge(sent, stored)
     _tell(
-        f"seed {seed}  kills {kills}",
+        f"seed {seed}  kills {dict(Counter(who for _, who in log))}",
         f"sent {len(sent.sent):,}  unknown {len(sent.unknown):,}  refused {len(sent.refused):,}"
         f"  {sent.rate:,.0f} requests/s",
         f"in the stream {len(stored.numbers):,}  lost {stored.lost:,}  gaps {stored.gaps}"
         f"  epochs {stored.epochs}  again {stored.again}  missing numbers {stored.missing}",
-        f"last bridge: duplicates answered {duplicates}",
+        f"last bridge: {last}",
         f"{verdict}  {'EXACT' if verdict.is_exact else 'WRONG'}",
     )
+    if not verdict.is_exact:
+        _explain(sent, stored, log, arguments.rate)
+        _tell(*written.splitlines())
     return not verdict.is_exact
+
+
+def _explain(sent: Sent, stored: Found, log: list[tuple[float, str]], rate: int) -> None:
+    """What is missing, in which epochs, and who was killed at about that number."""
+    for first, last in _runs(sorted(sent.sent - {*stored.numbers})):
+        _tell(f"missing {first:,} to {last:,} ({last - first + 1:,})")
+    begins = [(stored.numbers[at - 1], "epoch ends") for at in stored.begins if at]
+    begins += [(stored.numbers[0], "epoch begins")]
+    kills = [(int(seconds * rate), who) for seconds, who in log]
+    for number, what in sorted([*begins, *kills]):
+        _tell(f"  {number:12,}  {what}")
 
 
 def _tell(*lines: str) -> None:
@@ -95,16 +113,16 @@ def _tell(*lines: str) -> None:
 
 
 def _kill(
-    runtime: Runtime, nats: NatsServer, chance: random.Random, duration: float
-) -> dict[str, int]:
-    """Kills until the time is over; returns how often whom."""
-    kills = dict.fromkeys(_KILLS, 0)
-    names, weights = [*_KILLS], [*_KILLS.values()]
+    runtime: Runtime, nats: NatsServer, chance: random.Random, duration: float, whom: list[str]
+) -> list[tuple[float, str]]:
+    """Kills until the time is over; returns after how many seconds whom."""
+    kills: list[tuple[float, str]] = []
+    began = time.monotonic()
     end = time.monotonic() + duration
     while time.monotonic() < end:
         signal.sigtimedwait([], chance.uniform(0.2, 3))
-        (who,) = chance.choices(names, weights)
-        kills[who] += 1
+        who = chance.choice(whom)
+        kills.append((time.monotonic() - began, who))
         if who in {"server", "both"}:
             nats.kill()
         if who in {"bridge", "both"}:
@@ -114,6 +132,7 @@ def _kill(
         if who in {"server", "both"}:
             signal.sigtimedwait([], chance.uniform(0, 3))
             nats.start()
+            kills.append((time.monotonic() - began, "server is back"))
     return kills
 
 

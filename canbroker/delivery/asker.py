@@ -20,6 +20,9 @@ from canbroker.wire.replay import History, Past, Replay, Replayed, decode_frames
 _ASK_AGAIN_NS: Final = clock.SECOND // 2
 _GIVE_UP_NS: Final = 10 * clock.SECOND
 
+#: A reader that has not looked for so long cannot say that there was no answer.
+_PAUSE_NS: Final = 2 * clock.SECOND
+
 
 class Asker:
     """One subscriber's requests for frames that it has missed. One thread at a time."""
@@ -46,6 +49,7 @@ class Asker:
         self._window = Window(FAR_AT_ONCE if is_far else 1)
         self._since_ns = 0  # when the gap was first asked for, or became smaller
         self._again_ns = 0
+        self._looked_ns = now()
 
     @property
     def socket(self) -> Socket:
@@ -77,7 +81,9 @@ class Asker:
         if gap is None:
             return False
         now = self._now()
-        if self._window.turn_to(gap):
+        is_back = now - self._looked_ns > _PAUSE_NS
+        self._looked_ns = now
+        if self._window.turn_to(gap) or is_back:
             self._progress(now)
         self._ask(gap, topic)
         while (reply := self._link.reply()) is not None:

@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 from canbroker import Bus, Message
 from canbroker.jetstream import subjects
@@ -29,15 +30,22 @@ CHANNEL = '[channels.x]\ninterface = "virtual"\n'
 
 @contextmanager
 def bridged(
-    runtime: Runtime, directory: Path, url: str, more: str = "", *, top: str = CHANNEL
+    runtime: Runtime,
+    directory: Path,
+    url: str,
+    more: str = "",
+    *,
+    top: str = CHANNEL,
+    log: IO[bytes] | None = None,
 ) -> Iterator[None]:
     """A broker whose channel ``x`` is published.
 
     :param more: further lines of ``[nats]``.
     :param top: what is above it in the configuration.
+    :param log: where the broker writes its log.
     """
     table = f'[nats]\nurl = "{url}"\nsite = "{SITE}"\nbench = "{BENCH}"\n{more}\n'
-    with serving(runtime, directory, top + table):
+    with serving(runtime, directory, top + table, log):
         yield
 
 

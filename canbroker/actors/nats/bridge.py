@@ -7,6 +7,10 @@ import logging
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
+import msgspec
+from nats.aio.client import Client
+from nats.errors import Error
+
 from canbroker.actors.nats.commands import Commands
 from canbroker.actors.nats.line import Line
 from canbroker.actors.nats.options import NatsOptions
@@ -14,7 +18,7 @@ from canbroker.actors.nats.session import Session, TroubleError
 from canbroker.actors.nats.values import Values
 from canbroker.bus import watching
 from canbroker.errors import CanError
-from canbroker.jetstream.server import connect
+from canbroker.jetstream.server import Server, connect
 from canbroker.system import clock
 from canbroker.transport.waiter import Descriptor
 
@@ -30,6 +34,9 @@ _PING_S: Final = 3
 
 #: What is on the way when the broker ends us has this long to arrive; see ``actors.lifelines``.
 _LAST_S: Final = 1.0
+
+#: A server that is there answers sooner that it has got everything.
+_CLOSE_S: Final = 2.0
 
 #: Characters of what the broker is told is wrong.
 _SHOWN: Final = 500
@@ -53,6 +60,7 @@ class Bridge:
         self._session: Session | None = None
         self._server = ""
         self._connections = 0
+        self._turn = 0  # which server of a cluster is tried first
         self._recent = ""  # the last trouble, until it was reported
 
     def __repr__(self) -> str:
@@ -116,7 +124,6 @@ class Bridge:
                 if str(error) != self.trouble:
                     _logger.warning("%s", error)
                 self.trouble = self._recent = str(error)
-            self._session, self._server = None, ""
             pause_s = _FIRST_S if self._published() > published else min(2 * pause_s, _MOST_S)
             try:
                 await asyncio.wait_for(is_over.wait(), pause_s)
@@ -140,12 +147,13 @@ class Bridge:
                 await session.on_closed()
 
         client = await connect(
-            options.server,
+            self._servers(),
             f"canbroker {options.site}/{options.bench}",
             error_cb=on_error,
             closed_cb=on_closed,
             ping_interval=_PING_S,
             max_outstanding_pings=2,
+            dont_randomize=True,
         )
         session = Session(client, self._lines, options.window)
         try:
@@ -160,8 +168,15 @@ class Bridge:
             await self._publish(session, is_over)
         finally:
             session.fail("the session is over")
+            self._session, self._server = None, ""
             await self._commands.end()
-            await client.close()
+            await _close(client)
+
+    def _servers(self) -> Server:
+        """All of them, another one first each time: one may answer, but not for its streams."""
+        urls = self._options.server.urls
+        first, self._turn = self._turn % len(urls), self._turn + 1
+        return msgspec.structs.replace(self._options.server, url=urls[first:] + urls[:first])
 
     async def _publish(self, session: Session, is_over: asyncio.Event) -> None:
         running = asyncio.create_task(session.run(self._values.look))
@@ -210,3 +225,11 @@ class Bridge:
             "refused": self._commands.refused,
             "trouble": "; ".join(troubles)[:_SHOWN],
         }
+
+
+async def _close(client: Client) -> None:
+    """Closes a connection, whatever state it is in: the next one must not wait for it."""
+    try:
+        await asyncio.wait_for(client.close(), _CLOSE_S)
+    except (Error, OSError, TimeoutError) as error:
+        _logger.info("the connection to NATS did not close: %s", error)

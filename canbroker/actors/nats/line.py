@@ -39,14 +39,18 @@ _logger = logging.getLogger(__name__)
 class Message:
     """A message of the queue. ``sent_ns``: when it was published on this connection, or 0."""
 
-    __slots__ = ("body", "head", "id", "sent_ns", "stored")
+    __slots__ = ("body", "head", "sent_ns", "stored")
 
     def __init__(self, head: Head, body: bytes) -> None:
         self.head = head
         self.body = body
-        self.id = head.message_id
         self.sent_ns = 0
         self.stored = False
+
+
+def mark_of(head: Head) -> tuple[str, int]:
+    """Messages with the same one have the same frames; the id does not tell how many."""
+    return head.message_id, head.next_seq
 
 
 class Last(NamedTuple):
@@ -100,7 +104,7 @@ class Line:
         )
         self._held: Held | None = None  # when it was opened
         self._last: Last | None = None  # as the stream has told
-        self._acknowledged = ""  # the id of the last message
+        self._acknowledged: tuple[str, int] | None = None  # the last message, as mark_of()
         self._made: Head | None = None  # of the last message in queue or stream
         self._begun = False
         self._frames: list[EchoFrame] = []  # of no message yet
@@ -157,11 +161,11 @@ class Line:
         is_first, self._last = self._last is None, last
         if is_first:
             self._made = last.head
-        if last.head is None or last.head.message_id == self._acknowledged:
+        if last.head is None or mark_of(last.head) == self._acknowledged:
             return
-        ids = [message.id for message in self.queue]
-        if last.head.message_id in ids:
-            for _ in range(ids.index(last.head.message_id) + 1):
+        marks = [mark_of(message.head) for message in self.queue]
+        if (stored := mark_of(last.head)) in marks:
+            for _ in range(marks.index(stored) + 1):
                 self._count(self.queue.popleft())
             return
         self.queue.clear()
@@ -299,16 +303,15 @@ class Line:
 
     # ---------------------------------------------------------------------------- acknowledging
 
-    def stored(self, message: Message, sequence: int, *, duplicate: bool) -> None:
-        """The server has a message."""
+    def stored(self, message: Message, sequence: int) -> None:
+        """The server has taken a message."""
         message.stored = self.is_sure = True
-        self.totals.duplicates += duplicate
         self.sequence = max(self.sequence, sequence)
         while self.queue and self.queue[0].stored:
             self._count(self.queue.popleft())
 
     def _count(self, message: Message) -> None:
-        self._acknowledged = message.id
+        self._acknowledged = mark_of(message.head)
         self.totals.messages += 1
         self.totals.frames += message.head.frames
         gap = message.head.gap

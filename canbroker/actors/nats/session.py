@@ -42,6 +42,7 @@ _HEAD_BYTES: Final = 512
 
 #: A server that works answers sooner.
 _ANSWER_S: Final = 5.0
+_LOOK_S: Final = 3.0
 _ANSWER_NS: Final = 5 * clock.SECOND
 
 #: Fewer messages of each subject than this are no history.
@@ -68,7 +69,7 @@ class Session:
     def __init__(self, client: Client, lines: Sequence[Line], window: int) -> None:
         self.warning = ""
         self._client = client
-        self._js: JetStreamContext = client.jetstream(timeout=_ANSWER_S)
+        self._js: JetStreamContext = client.jetstream(timeout=_LOOK_S)
         self._lines = lines
         self._window = window
         self._stream = ""
@@ -283,8 +284,13 @@ class Session:
         except (ValueError, KeyError, TypeError, AttributeError):
             self.fail(f"NATS: {line.subject} is answered by something else than a stream")
             return
+        if is_duplicate:
+            # It was still on its way when we looked, and may have had fewer frames than this one.
+            line.totals.duplicates += 1
+            self.fail(f"NATS: stream {self._stream} had more than it said: looking again")
+            return
         has_more = line.is_behind or (bool(line.queue) and (self._alone or not line.is_sure))
-        line.stored(message, sequence, duplicate=is_duplicate)
+        line.stored(message, sequence)
         if has_more:
             self._ready.add(line)
             self._wake.set()

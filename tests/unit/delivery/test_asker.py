@@ -133,6 +133,20 @@ def test_a_late_answer_to_an_earlier_request_changes_nothing(exchange: Exchange)
 
 def test_a_channel_that_never_answers_is_given_up(exchange: Exchange) -> None:
     exchange.mend()
-    assert not exchange.mend(10 * SECOND)
+    for _ in range(10):
+        assert not exchange.mend(SECOND)
     assert exchange.mend(1)
     assert causes(exchange.order) == ["the channel does not say what they were"]
+
+
+def test_a_reader_that_has_not_looked_does_not_give_up(exchange: Exchange) -> None:
+    """It was stopped, or had no room; the answer may have been lost with the channel's process."""
+    exchange.mend()
+    assert not exchange.mend(60 * SECOND)
+    assert exchange.order.gap is not None
+    exchange.asked()
+    assert not exchange.mend(SECOND)
+    exchange.asked()
+    exchange.answer(Replayed(0, True, frames(5)))
+    assert exchange.mend()
+    assert len(exchange.order.frames) == 5

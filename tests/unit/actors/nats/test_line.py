@@ -182,7 +182,7 @@ def test_gaps_are_in_their_places_and_numbers_go_on() -> None:
     dropped = [decode_batch(message.body).dropped_upstream for message in made.queue]
     assert dropped == [0, 0, 0, 3, 3, 0, 0]
     for number, message in enumerate([*made.queue]):
-        made.stored(message, number, duplicate=False)
+        made.stored(message, number)
     assert (made.totals.frames, made.totals.lost, made.totals.gaps) == (4, 7, 1)
 
 
@@ -194,10 +194,10 @@ def test_a_full_window_is_not_read_on() -> None:
     made.read(2, 0)
     assert len(made.queue) == 2
     assert made.is_behind
-    made.stored(made.queue[1], 2, duplicate=False)  # not in order: the first is not there yet
+    made.stored(made.queue[1], 2)  # not in order: the first is not there yet
     assert len(made.queue) == 2
-    made.stored(made.queue[0], 1, duplicate=True)
-    assert (len(made.queue), made.totals.duplicates, made.sequence) == (0, 1, 2)
+    made.stored(made.queue[0], 1)
+    assert (len(made.queue), made.sequence) == (0, 2)
     made.read(2, 0)
     assert parts(made) == [(EPOCH, 8, 1)]
 
@@ -223,17 +223,29 @@ def test_a_stream_that_has_lost_the_end_gets_it_again() -> None:
     tapped.feed.events = [frames(*range(12))]
     made.read(64, 0)
     for message in [*made.queue]:
-        made.stored(message, 1, duplicate=False)
+        made.stored(message, 1)
     made.resume(last(0, 4))
     assert made.begin()
     assert tapped.went[-1] == Place(EPOCH, 4)
+
+
+def test_a_shorter_message_of_the_same_id_is_gone_on_behind() -> None:
+    """One of a bridge that was killed, and which the server had not stored yet when we looked."""
+    made, tapped = line(0, since=0, continues=True)
+    made.resume(Last(None, 0))
+    made.begin()
+    tapped.feed.events = [frames(*range(4))]
+    made.read(64, 0)
+    made.resume(last(0, 3))
+    assert made.begin()
+    assert (tapped.went[-1], parts(made)) == (Place(EPOCH, 3), [])
 
 
 def test_a_stream_that_was_emptied_goes_on() -> None:
     made, tapped = begun()
     tapped.feed.events = [frames(*range(4))]
     made.read(64, 0)
-    made.stored(made.queue[0], 1, duplicate=False)
+    made.stored(made.queue[0], 1)
     made.resume(Last(None, 0))
     assert made.begin()
     tapped.feed.events = [frames(4)]
