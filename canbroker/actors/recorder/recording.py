@@ -108,6 +108,7 @@ class Recording:
 
     def add(self, events: Iterable[Event]) -> None:
         """Takes events in; the next :meth:`step` writes their frames."""
+        self._follow_clock()  # first: the frames may be those after a step
         self._is_idle = True
         for event in events:
             self._is_idle = False
@@ -132,7 +133,7 @@ class Recording:
 
     def step(self, now_ns: int) -> None:
         """Does what is due; call it after each :meth:`add`, and every second at least."""
-        self._note_step_of_clock()
+        self._follow_clock()
         if self._capture is not None and self._has_all() and self._capture.is_over(clock.wall_ns()):
             self._complete_files()
         for output in self._outputs:
@@ -228,7 +229,8 @@ class Recording:
         for output in self._outputs:
             output.complete_file("the time after the trigger is over")
 
-    def _note_step_of_clock(self) -> None:
+    def _follow_clock(self) -> None:
+        """Notes a step of the host's clock, with which the end of a capture moves."""
         offset_ns = clock.wall_ns() - clock.monotonic_ns()
         step_ns, self._offset_ns = offset_ns - self._offset_ns, offset_ns
         if abs(step_ns) >= _STEP_NS:
@@ -236,3 +238,7 @@ class Recording:
             text = f"the clock of this host was set {way} by {abs(step_ns) / clock.SECOND:.3f} s"
             for output in self._outputs:
                 output.note("clock", text)
+            if self._capture is not None and self._capture.until_ns:
+                self._capture.until_ns += step_ns
+                for output in self._outputs:
+                    output.write_until(self._capture.until_ns)

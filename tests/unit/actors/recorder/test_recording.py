@@ -33,12 +33,13 @@ class Bench:
     def __init__(self, directory: Path) -> None:
         self.directory = directory
         self.frames: list[EchoFrame] = []
+        self.step_ns = 0  # of the host's clock
         self._made: list[Recording] = []
 
     def send(self, count: int, identifier: int = 1) -> None:
         for _ in range(count):
             number = len(self.frames)
-            at_ns = T + number * clock.MILLISECOND
+            at_ns = T + self.step_ns + number * clock.MILLISECOND
             self.frames.append(EchoFrame(at_ns, identifier, 0, number.to_bytes(4, "big"), None))
 
     def close(self) -> None:
@@ -83,6 +84,13 @@ class Bench:
     def _before(self, _: str, place: Place, seconds: float) -> list[EchoFrame]:
         since_ns = clock.wall_ns() - int(seconds * clock.SECOND)
         return [each for each in self.frames[: place.number] if each.timestamp_ns >= since_ns]
+
+
+@pytest.fixture
+def host_clock(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A clock that is set when the bench's is."""
+    wall_ns = clock.wall_ns
+    monkeypatch.setattr(clock, "wall_ns", lambda: wall_ns() + bench.step_ns)
 
 
 @pytest.fixture
@@ -187,6 +195,43 @@ def test_a_file_that_was_begun_just_before_a_kill_continues_the_capture(bench: B
     made = bench.recording()
     bench.read(made)
     assert bench.numbers() == [[0, 1, 2], [3, 4, 5]]
+
+
+@pytest.mark.usefixtures("host_clock")
+@pytest.mark.parametrize(
+    ("seconds", "said"),
+    [
+        (3600, "the clock of this host was set forward by 3600.0"),
+        (-5, "the clock of this host was set back by "),
+    ],
+)
+def test_a_step_of_the_clock_is_noted(bench: Bench, seconds: int, said: str) -> None:
+    made = bench.recording(trigger="")
+    bench.send(3)
+    bench.read(made)
+    bench.step_ns = 50 * clock.MILLISECOND  # less than a step: the clock is adjusted
+    bench.read(made)
+    bench.step_ns += seconds * clock.SECOND
+    bench.send(2)
+    bench.read(made)
+    made.close("done", stopped=True)
+    (side,) = bench.sides()
+    assert [(note.what, note.after) for note in side.notes] == [("clock", 3)]
+    assert side.notes[0].text.startswith(said)
+    assert bench.numbers() == [[0, 1, 2, 3, 4]]
+
+
+@pytest.mark.usefixtures("host_clock")
+@pytest.mark.parametrize("seconds", [3600, -3600])
+def test_the_time_after_a_trigger_moves_with_the_clock(bench: Bench, seconds: int) -> None:
+    made = bench.recording(after_s=0.0055)
+    bench.send(1, _TRIGGER)
+    bench.send(2)
+    bench.read(made)
+    bench.step_ns = seconds * clock.SECOND
+    bench.send(10)
+    bench.read(made)
+    assert bench.numbers() == [[0, 1, 2, 3, 4, 5]]
 
 
 def test_what_was_before_a_trigger_is_written_after_a_failure_to_write(
