@@ -16,13 +16,16 @@ import pytest
 
 pytest.importorskip("uvicorn", reason="needs the extra web")
 
+from websockets.sync.client import ClientConnection
+
 from canbroker import Bus, Message
 from canbroker.keys.authorized import Role
+from canbroker.system.entry_points import EntryPoint
 from canbroker.transport.runtime import Runtime
 from tests.support.brokers import processes_of, status_of, wait_until
 from tests.support.commands import run
 from tests.support.databases import CAR_DBC
-from tests.support.pages import CONFIG, ask, serving, site, told, url_of
+from tests.support.pages import CONFIG, Site, ask, serving, site, told, url_of
 
 
 def test_it_serves_until_its_broker_is_killed(runtime: Runtime, tmp_path: Path) -> None:
@@ -147,3 +150,33 @@ def test_pages_that_see_the_same_row_have_its_signals(runtime: Runtime, tmp_path
                 message, problem, signals = decoded[str(key)]
                 assert (message, problem) == ("Motion", "")
                 assert signals[:2] == [["Speed", speed, None, "km/h"], ["Gear", 0, "Park", ""]]
+
+
+def test_a_page_learns_of_another_database(runtime: Runtime, tmp_path: Path) -> None:
+    pytest.importorskip("cantools", reason="needs the extra signals")
+    config = tmp_path / "bench.toml"
+    config.write_text('[channels.can0]\ninterface = "virtual"\ndatabase = "car.dbc"\n')
+    database = tmp_path / "car.dbc"
+    database.write_text(CAR_DBC)
+    command = EntryPoint.COMMAND.command("web", "--listen", "127.0.0.1:0")
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as web:
+        try:
+            assert web.stdout is not None
+            page = Site(runtime, web.stdout.readline().partition("?")[0])
+            with page.open() as socket_:
+                ask(socket_, "watch", channel="can0")
+                with serving(runtime, config):
+                    assert "Motion" in _messages(socket_)
+                database.write_text(CAR_DBC.replace("Motion", "Movement"))
+                with serving(runtime, config):
+                    while "Movement" not in _messages(socket_):
+                        pass
+        finally:
+            web.terminate()
+
+
+def _messages(page: ClientConnection) -> set[str]:
+    """Names of the messages of the channel, as soon as the page is told any."""
+    while not (signals := told(page, "channel").get("signals")):
+        pass
+    return {message for message, _ in signals}
