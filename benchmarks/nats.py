@@ -242,6 +242,7 @@ class _Feed:
     def __init__(self, frames: int) -> None:
         self.state = None
         self.dropped = 0
+        self.is_repairing = False
         self._left = frames
         self._frames = [EchoFrame(1_700_000_000_000_000_000, n, 0, bytes(8)) for n in range(_BATCH)]
 

@@ -157,9 +157,14 @@ class Feed:
         return () if self.ended else self._source.sockets
 
     @property
+    def is_repairing(self) -> bool:
+        """Whether it waits for frames that are missing, which come by answers of the channel."""
+        return self._source.order.gap is not None
+
+    @property
     def look_ns(self) -> int:
         """When to :meth:`read` at the latest, even if no socket is readable: in nanoseconds."""
-        return _LOOK_NS if self._source.order.gap is None else _LOOK_IN_GAP_NS
+        return _LOOK_IN_GAP_NS if self.is_repairing else _LOOK_NS
 
     def read(self) -> list[Event]:
         """The events that have arrived, in order; empty if there are none, or after the end."""

@@ -130,6 +130,12 @@ class Line:
         return None if tapped is None else tapped.feed.state
 
     @property
+    def is_repairing(self) -> bool:
+        """Whether the channel is answering, with more frames in a moment."""
+        tapped = self._channel.tapped
+        return self._begun and tapped is not None and tapped.feed.is_repairing
+
+    @property
     def epoch(self) -> int:
         """The channel's life that was read last."""
         return self._place.epoch

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
 from typing import Any, Final, TypeVar
 
 from nats.aio.client import Client
@@ -31,6 +31,9 @@ from canbroker.wire import WireError
 
 #: Frames are gathered for this long; each message costs as much as a hundred frames.
 TICK_S: Final = 0.02
+
+#: While the channel answers what we have missed, each answer brings 256 frames.
+_REPAIR_S: Final = 0.001
 
 #: The most frames of a message: if many are on their way, and if one is.
 _FRAMES: Final = 256
@@ -215,21 +218,25 @@ class Session:
         while True:
             if is_due := loop.time() >= due:
                 due = loop.time() + TICK_S
-            await self.step(look, self._lines if is_due else [*self._ready])
+            repairing = [line for line in self._lines if line.is_repairing]
+            await self.step(look, self._lines if is_due else {*self._ready, *repairing})
             self._raise_trouble()
+            pause_s = max(0.0, due - loop.time())
+            if repairing:
+                pause_s = min(pause_s, _REPAIR_S)
             try:
-                await asyncio.wait_for(self._wake.wait(), max(0.0, due - loop.time()))
+                await asyncio.wait_for(self._wake.wait(), pause_s)
             except TimeoutError:
                 continue
 
     async def step(
-        self, look: Callable[[Line, int], Awaitable[None]], lines: Sequence[Line]
+        self, look: Callable[[Line, int], Awaitable[None]], lines: Iterable[Line]
     ) -> None:
         """Reads and publishes what there is."""
         self._wake.clear()
-        self._ready.difference_update(lines)
         now_ns = clock.monotonic_ns()
         for line in lines:
+            self._ready.discard(line)
             if line.begin():
                 line.read(1 if self._alone else self._window, now_ns)
             await self._send(line, now_ns)

@@ -25,6 +25,7 @@ class Feed:
         self.events: list[Event] = []
         self.state: StateEvent | None = None
         self.dropped = 0
+        self.is_repairing = False
 
     def read(self) -> list[Event]:
         events, self.events = self.events, []
