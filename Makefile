@@ -65,7 +65,7 @@ test: $(READY)  ## all tests but the long ones, or TESTS, two files at a time: t
 check: $(READY)  ## format, lint, types, layers
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
-	$(BIN)/mypy
+	$(BIN)/mypy --platform linux
 	$(BIN)/mypy --platform darwin canbroker
 	$(BIN)/mypy --platform win32 canbroker
 	$(BIN)/lint-imports

@@ -30,6 +30,7 @@ from canbroker import (
 from canbroker.transport.runtime import Runtime
 from tests.support.brokers import status_of, wait_until
 from tests.support.processes import Program
+from tests.support.systems import forks
 
 np: Any = numpy  # its numbers are no int and no float for a type checker, either
 
@@ -530,6 +531,7 @@ def drained(bus: Bus) -> int:
     return bus.stats.received - 1
 
 
+@forks
 def test_a_forked_child_gets_a_clear_error(open_bus: Open) -> None:
     sender, receiver = open_bus(), open_bus()
     sender.send_batch([frame(1), frame(2)], timeout=10)

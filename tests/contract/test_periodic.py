@@ -36,6 +36,7 @@ from tests.support.brokers import status_of, tasks_of, wait_until
 from tests.support.processes import Program
 from tests.support.simulated import Simulated
 from tests.support.strikes import strikes
+from tests.support.systems import forks, signals
 
 pytestmark = pytest.mark.long
 
@@ -424,6 +425,7 @@ def test_the_end_of_the_interpreter_ends_tasks(ours: Side, runtime: Runtime) -> 
 
 
 @pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")  # it has threads
+@forks
 def test_a_forked_child_touches_no_task(ours: Side) -> None:
     tasks = [ours.sender.send_periodic(ours.message(), PERIOD_S, **kind) for kind in KINDS.values()]
     pid = os.fork()
@@ -634,6 +636,7 @@ def test_whatever_a_signal_handler_interrupts_can_be_stopped(
 
 
 @pytest.mark.plain_locks
+@signals
 def test_a_signal_handler_may_use_tasks(ours: Side, kind: dict[str, Any]) -> None:
     """It gets an error if it has interrupted a call that does, and never waits for itself."""
     task = ours.sender.send_periodic(ours.message(), PERIOD_S, **kind)

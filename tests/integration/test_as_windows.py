@@ -196,6 +196,53 @@ stop_broker(Runtime.at(), 20)
 
 
 @pytest.mark.timeout(120)
+def test_a_broker_has_periodic_tasks_recordings_and_actors_that_are_killed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    code = """
+import os, subprocess, sys
+from canbroker import Bus, CanOperationError, Message
+from canbroker.bus.discovery import stop_broker
+from canbroker.transport.runtime import Runtime
+from tests.support.brokers import status_of, wait_until
+
+def command(*words):
+    program = "from canbroker.cli import main; main()"
+    return subprocess.run([sys.executable, "-c", program, *words], check=True, timeout=60)
+
+def hears(bus):
+    try:
+        message = bus.recv(0.1)
+    except CanOperationError:
+        return False
+    return message is not None and message.arbitration_id == 0x123
+
+with Bus("x", "virtual") as bus, Bus("x", "virtual") as receiver:
+    message = Message(arbitration_id=0x123, data=[1], is_extended_id=False)
+    task = bus.send_periodic(message, 0.01)
+    wait_until(lambda: hears(receiver), "the task runs", timeout=20)
+    command("record", "start", "drive", "-c", "virtual.x", "-f", "log", "-o", "recordings")
+    status = status_of(Runtime.at())
+    os.kill(status.channels[0].pid, 9)
+    wait_until(lambda: hears(receiver) and receiver.stats.restarts, "another actor", timeout=20)
+    wait_until(lambda: hears(receiver), "the task goes on", timeout=20)
+    os.kill(status.scheduler.pid, 9)
+    wait_until(lambda: status_of(Runtime.at()).scheduler.restarts, "another scheduler serves")
+    wait_until(lambda: hears(receiver), "the task goes on", timeout=20)
+    command("record", "stop", "drive")
+    command("status")
+    task.stop()
+stop_broker(Runtime.at(), 20)
+"""
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    _run(code)
+    (recorded,) = (tmp_path / "recordings").glob("*.log")
+    assert len(recorded.read_text().splitlines()) > 10
+    assert " 123#01" in recorded.read_text()
+
+
+@pytest.mark.timeout(120)
 def test_the_demonstration_is_exact() -> None:
     code = "from canbroker.cli import main; main()"
     done = subprocess.run(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 from collections.abc import Iterator
 from contextlib import ExitStack
 from typing import Any
@@ -162,7 +161,7 @@ def test_a_killed_client_disturbs_nobody_and_leaves_nothing(
         first = survivor.recv(10)
         assert first is not None
         wait_until(lambda: routes(runtime) == 2, "the victim's route is open")
-        victim.signal(signal.SIGKILL)
+        victim.process.kill()
         victim.end()
         wait_until(lambda: routes(runtime) == 1, "the victim's route is dropped")
         wait_until(lambda: survivor.recv(0) is None, "the victim's frames end")

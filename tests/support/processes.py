@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-import os
-import select
 import signal
 import subprocess
 import sys
 import textwrap
 from types import TracebackType
 from typing import Any, Self
+
+from tests.support.pipes import lines_of
 
 DEADLINE_S = 30.0
 
@@ -43,7 +43,8 @@ class Program:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
         )
-        self._unread = b""
+        assert self.process.stdout is not None
+        self._said = lines_of(self.process.stdout)
 
     def __enter__(self) -> Self:
         return self
@@ -68,17 +69,10 @@ class Program:
 
     def said(self, timeout: float = DEADLINE_S) -> Any:
         """The next thing that the program says."""
-        assert self.process.stdout is not None
-        descriptor = self.process.stdout.fileno()
-        while b"\n" not in self._unread:
-            if not select.select([descriptor], [], [], timeout)[0]:
-                raise TimeoutError(f"the program says nothing for {timeout} s")
-            data = os.read(descriptor, 1 << 20)
-            if not data:
-                raise EOFError(f"the program ended with {self.process.wait()}")
-            self._unread += data
-        line, _, self._unread = self._unread.partition(b"\n")
-        return json.loads(line)
+        try:
+            return json.loads(self._said.next(timeout))
+        except EOFError:
+            raise EOFError(f"the program ended with {self.process.wait()}") from None
 
     def end(self) -> int:
         """Waits for the program's own end; returns its exit code."""
@@ -91,6 +85,6 @@ class Program:
         if self.process.poll() is None:
             self.process.kill()
         self.process.wait()
-        for stream in (self.process.stdin, self.process.stdout):
-            assert stream is not None
-            stream.close()
+        assert self.process.stdin is not None
+        self.process.stdin.close()
+        self._said.close()

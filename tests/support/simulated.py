@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 from canbroker.backends import Backend, Transmit, open_backend, parse_options
 from canbroker.model.frame import Frame
 from canbroker.system.portable import PORTABLE
+from tests.support.pipes import lines_of
 from tests.support.systems import skip_on_windows
 
 T = TypeVar("T")
@@ -61,7 +62,8 @@ class Simulated:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
         )
-        self._unread = b""
+        assert self.process.stdout is not None
+        self._said = lines_of(self.process.stdout)
         self._events: list[dict[str, Any]] = []
         try:
             self.path = self._line().decode()
@@ -128,22 +130,16 @@ class Simulated:
         if self.process.poll() is None:
             self.process.kill()
         self.process.wait()
-        for stream in (self.process.stdin, self.process.stdout, self.process.stderr):
+        self._said.close()
+        for stream in (self.process.stdin, self.process.stderr):
             assert stream is not None
             stream.close()
 
     def _line(self) -> bytes:
-        assert self.process.stdout is not None
-        descriptor = self.process.stdout.fileno()
-        while b"\n" not in self._unread:
-            if not select.select([descriptor], [], [], DEADLINE_S)[0]:
-                raise TimeoutError("the simulator prints nothing")
-            data = os.read(descriptor, 65_536)
-            if not data:
-                raise EOFError(f"the simulator ended: {self.stderr()}")
-            self._unread += data
-        line, _, self._unread = self._unread.partition(b"\n")
-        return line
+        try:
+            return self._said.next(DEADLINE_S)
+        except EOFError:
+            raise EOFError(f"the simulator ended: {self.stderr()}") from None
 
 
 class Peer:

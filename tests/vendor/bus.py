@@ -11,6 +11,7 @@ import functools
 import os
 import shutil
 import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -81,8 +82,8 @@ class Channel(ctypes.Structure):
 @functools.cache
 def libraries() -> Path:
     """The directory of the built libraries; built once, removed when the process ends."""
-    if shutil.which("gcc") is None:
-        pytest.skip("the doubles of vendors' libraries need gcc")
+    if sys.platform != "linux" or shutil.which("gcc") is None:
+        pytest.skip("the doubles of vendors' libraries need Linux and gcc")
     directory = Path(tempfile.mkdtemp(prefix="cb-vendor-", dir="/tmp"))
     _removed_at_exit(directory)
     hidden = "-fvisibility=hidden"
