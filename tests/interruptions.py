@@ -27,6 +27,7 @@ from typing import Final
 from canbroker import Bus, CanError, Message, Notifier
 from tests.support.brokers import private_runtime
 from tests.support.strikes import StrikeError
+from tests.support.systems import open_descriptors
 
 #: Seconds. What is interrupted ends within milliseconds; a busy machine may take longer.
 PATIENCE_S: Final = 10.0
@@ -142,7 +143,7 @@ OPERATIONS: Final[dict[str, Callable[[], Operation]]] = {
 def resources() -> tuple[int, int, int]:
     """Descriptors, threads of the system, and threads that Python knows."""
     return (
-        len(list(Path("/proc/self/fd").iterdir())),
+        len(open_descriptors()),
         len(list(Path("/proc/self/task").iterdir())),
         len(threading.enumerate()),
     )
@@ -175,7 +176,9 @@ def interrupt(operation: Operation, strike: Callable[[Callable[[], None]], objec
 def assert_as_before(before: tuple[int, int, int], what: str) -> None:
     deadline = time.monotonic() + PATIENCE_S
     while (now := resources()) != before:
-        assert time.monotonic() < deadline, f"{what}: {now} instead of {before}"
+        assert time.monotonic() < deadline, (
+            f"{what}: {now} instead of {before}; open: {open_descriptors()}"
+        )
         gc.collect()
         time.sleep(0.005)
 

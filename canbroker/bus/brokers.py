@@ -92,13 +92,15 @@ class LocalBroker:
     def attach(
         self, request: control.Attach, attaching: Callable[[bool], None]
     ) -> control.Attached:
-        return discovery.attach(
+        attached = discovery.attach(
             self._context,
             self._runtime,
             request,
             autostart=starting.autostart_wanted(),
             attaching=attaching,
         )
+        self._line.reach()
+        return attached
 
     def ask(self, method: str, params: control.Params, result: type[_T], timeout: float) -> _T:
         return discovery.ask(self._context, self._runtime, method, params, result, timeout)

@@ -6,10 +6,13 @@ It is open as long as there are any, because no descriptor may be left when they
 from __future__ import annotations
 
 import functools
+from contextlib import suppress
 from weakref import WeakSet
 
 from canbroker.bus.turns import Turn
+from canbroker.errors import CanError
 from canbroker.system import clock, handles
+from canbroker.system.portable import PORTABLE
 from canbroker.transport.address import Address
 from canbroker.transport.calls import ControlClient, Peer
 from canbroker.transport.sockets import SharedContext
@@ -36,6 +39,13 @@ class Line:
         deadline = clock.deadline_after(timeout)
         ask = functools.partial(self._broker.ask, method, params, control.Nothing, deadline)
         self._turn.run(deadline, ask)
+
+    def reach(self) -> None:
+        """Connects to a broker that has begun to listen just now, where sockets are portable: there
+        ZeroMQ does not know yet where. No descriptor may be left for that when it is needed."""
+        if PORTABLE:
+            with suppress(CanError):  # another thread uses it, so it is connected
+                self._turn.run(clock.deadline_after(0), self._broker.reach)
 
     def leave(self, user: object) -> None:
         """``user`` no longer needs it. Idempotent. The last user closes it."""

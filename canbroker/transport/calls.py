@@ -20,7 +20,7 @@ from canbroker.errors import (
 from canbroker.system import clock
 from canbroker.transport.address import Address
 from canbroker.transport.links import Link
-from canbroker.transport.sockets import Context
+from canbroker.transport.sockets import Context, follow
 from canbroker.transport.waiter import Descriptor
 from canbroker.wire import WireError, control
 
@@ -172,6 +172,10 @@ class ControlClient:
             self._link.forget()
             raise NoAnswerError(f"{self._peer.name} does not answer")
         return answer
+
+    def reach(self) -> None:
+        """Connects where the peer listens now, where sockets are portable."""
+        follow(self._link.socket)
 
     def close(self) -> None:
         self._link.close()
