@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from canbroker.errors import CanInitializationError, CanPermissionError
-from canbroker.integrations.nats import Batch, Position, batches
+from canbroker.integrations.nats import Batch, Position, batches, to_arrow
 from tests.support.nats_benches import NatsBench, connected, make_streams
 from tests.support.nats_servers import NatsServer, certificates, nats_server
 from tests.support.remote import free_port
@@ -97,6 +97,13 @@ def test_a_wrong_parameter_is_named_before_anything_is_asked(
     with pytest.raises(CanInitializationError) as caught:
         batches(**wish)
     assert said in str(caught.value)
+
+
+def test_a_package_that_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda _name: None)
+    assert "pip install 'canbroker[nats]'" in refused("nats://127.0.0.1:4")
+    with pytest.raises(CanInitializationError, match=r"canbroker\[parquet\]"):
+        to_arrow([])
 
 
 # --------------------------------------------------------------------------------------- server
