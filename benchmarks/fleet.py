@@ -31,7 +31,7 @@ from canbroker.jetstream.values import REPEAT_S, BenchState
 from canbroker.model.frame import Frame
 from canbroker.wire.stream import StateEvent, encode_frames, pack_frame
 from tests.support.nats_benches import connected, make_streams
-from tests.support.nats_servers import nats_server
+from tests.support.nats_servers import NatsServer
 
 _TICK_S: Final = 0.02
 _SITE: Final = "fleet"
@@ -120,7 +120,7 @@ def measured(load: Load, consumers: int) -> Row:
     context = multiprocessing.get_context("spawn")
     with (
         tempfile.TemporaryDirectory(prefix="fleet-") as directory,
-        nats_server(Path(directory)) as server,
+        NatsServer(Path(directory)) as server,
     ):
         asyncio.run(_streams(server.url))
         names = [f"bench-{number}" for number in range(load.benches)]

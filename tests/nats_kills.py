@@ -31,7 +31,7 @@ from tests.support.bridges import (
 )
 from tests.support.brokers import private_runtime
 from tests.support.ledger import Sender, Sent
-from tests.support.nats import NatsServer
+from tests.support.nats_servers import NatsServer
 from tests.support.nats_stream import Found
 
 _EACH: Final = 40  # frames of a request, which waits until they are taken

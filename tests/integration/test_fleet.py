@@ -21,13 +21,13 @@ from canbroker.view import fleet as view
 from canbroker.wire.stream import StateEvent
 from tests.support.commands import run
 from tests.support.nats_benches import EPOCH, connected, make_streams
-from tests.support.nats_servers import NatsServer, nats_server
+from tests.support.nats_servers import NatsServer
 from tests.support.remote import free_port
 
 
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[NatsServer]:
-    with nats_server(tmp_path) as server:
+    with NatsServer(tmp_path) as server:
         yield server
 
 
@@ -170,7 +170,7 @@ authorization { users: [
     publish: ["$JS.API.STREAM.NAMES", "$JS.API.STREAM.INFO.CAN_VALUES"], subscribe: "_INBOX.>"}}
 ] }
 """
-    with nats_server(tmp_path, users) as server:
+    with NatsServer(tmp_path, users) as server:
         tell(server.url.replace("//", "//admin:secret@"), {})
         result = asked(server.url.replace("//", "//ann:secret@"), "--site", "lab")
         assert isinstance(result.exception, CanPermissionError)

@@ -25,14 +25,14 @@ from tests.support.nats_benches import (
     message,
     number_of,
 )
-from tests.support.nats_servers import NatsServer, nats_server
+from tests.support.nats_servers import NatsServer
 
 WAIT_S = 20.0
 
 
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[NatsServer]:
-    with nats_server(tmp_path) as server:
+    with NatsServer(tmp_path) as server:
         yield server
 
 
@@ -482,7 +482,7 @@ def test_a_stream_that_is_deleted_ends_it_with_an_error(
 
 def test_a_consumer_whose_login_is_taken_away_is_told(tmp_path: Path) -> None:
     users = 'authorization {{ users: [{{user: "{}", password: "secret"}}] }}\n'
-    with nats_server(tmp_path, users.format("ann")) as server:
+    with NatsServer(tmp_path, users.format("ann")) as server:
         url = server.url.replace("//", "//ann:secret@")
 
         async def make() -> None:

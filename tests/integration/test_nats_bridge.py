@@ -25,7 +25,7 @@ from tests.support.bridges import (
 )
 from tests.support.brokers import wait_until
 from tests.support.ledger import Sender
-from tests.support.nats import NatsServer, needs_server
+from tests.support.nats_servers import NatsServer, needs_server
 from tests.support.nats_stream import read
 
 pytestmark = needs_server
@@ -106,13 +106,12 @@ def test_a_server_that_is_stopped_without_a_word_is_left(
     with bridged(runtime, tmp_path, nats.url):
         wait_connected(runtime)
         send(range(1000))
-        assert nats.process is not None
-        nats.process.send_signal(signal.SIGSTOP)
+        nats.pause()
         try:
             send(range(1000, 2000))
             wait_until(lambda: bridge(runtime).trouble, "it notices", PATIENCE_S)
         finally:
-            nats.process.send_signal(signal.SIGCONT)
+            nats.resume()
         stored = read_all(nats.url, 2000)
     assert stored.numbers == list(range(2000))
     assert is_sound(stored)

@@ -11,7 +11,8 @@ import pytest
 from canbroker.errors import CanInitializationError
 from canbroker.jetstream import server, streams, subjects
 from canbroker.jetstream.server import Server, Tls
-from tests.support.nats import NatsServer, free_port, needs_server
+from tests.support.nats_servers import NatsServer, needs_server
+from tests.support.remote import free_port
 
 pytestmark = needs_server
 

@@ -16,7 +16,7 @@ import pytest
 
 from tests.support.nats_benches import Publishing
 from tests.support.nats_consumers import SqliteConsumer
-from tests.support.nats_servers import NatsServer, nats_server
+from tests.support.nats_servers import NatsServer
 
 EXAMPLES: Final = Path(__file__).parents[2] / "examples"
 CHANNELS: Final = ("body", "drive")
@@ -77,7 +77,7 @@ def way(request: pytest.FixtureRequest, tmp_path: Path) -> Any:
 
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[NatsServer]:
-    with nats_server(tmp_path / "nats") as server:
+    with NatsServer(tmp_path / "nats") as server:
         yield server
 
 

@@ -31,7 +31,7 @@ from tests.support.bridges import (
 )
 from tests.support.certificates import make_certificate
 from tests.support.commands import run
-from tests.support.nats import NatsServer, needs_server
+from tests.support.nats_servers import NatsServer, needs_server
 from tests.support.nats_stream import read
 
 pytestmark = needs_server

@@ -22,8 +22,8 @@ from tests.support.bridges import (
     wait_connected,
 )
 from tests.support.ledger import Sender
-from tests.support.nats import NatsServer
 from tests.support.nats_consumers import SqliteConsumer
+from tests.support.nats_servers import NatsServer
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(900)]
 

@@ -12,7 +12,7 @@ import pytest
 from canbroker.errors import CanInitializationError, CanPermissionError
 from canbroker.integrations.nats import Batch, Position, batches, to_arrow
 from tests.support.nats_benches import NatsBench, connected, make_streams
-from tests.support.nats_servers import NatsServer, certificates, nats_server
+from tests.support.nats_servers import NatsServer, certificates
 from tests.support.remote import free_port
 
 #: What a consumer of one bench needs, as docs/guides/pipelines.md has it.
@@ -117,13 +117,13 @@ def test_nobody_listens() -> None:
 
 
 def test_it_has_no_stream_with_frames(tmp_path: Path) -> None:
-    with nats_server(tmp_path) as server:
+    with NatsServer(tmp_path) as server:
         assert "has no stream with can.v1.lab.*.*.rx" in refused(server.url, site="lab")
         assert "no stream 'OTHER'" in refused(server.url, stream="OTHER")
 
 
 def test_it_has_several_streams_with_frames(tmp_path: Path) -> None:
-    with nats_server(tmp_path) as server:
+    with NatsServer(tmp_path) as server:
         fill(server.url)
 
         async def divide() -> None:
@@ -144,15 +144,15 @@ def test_it_has_several_streams_with_frames(tmp_path: Path) -> None:
 
 
 def test_it_has_no_jetstream(tmp_path: Path) -> None:
-    with nats_server(tmp_path) as server:
+    with NatsServer(tmp_path) as server:
         server.kill()
-        server.has_jetstream = False
+        server.with_jetstream = False
         server.start()
         assert "is JetStream on" in refused(server.url)
 
 
 def test_the_place_is_not_in_its_stream(tmp_path: Path) -> None:
-    with nats_server(tmp_path) as server:
+    with NatsServer(tmp_path) as server:
         fill(server.url)
         assert "has only 1 messages" in refused(server.url, after=5)
         foreign = Position(
@@ -166,7 +166,7 @@ def test_the_place_is_not_in_its_stream(tmp_path: Path) -> None:
 
 @pytest.fixture
 def guarded(tmp_path: Path) -> Iterator[NatsServer]:
-    with nats_server(tmp_path, users(ALLOWED)) as server:
+    with NatsServer(tmp_path, users(ALLOWED)) as server:
         for bench in ("bench-7", "bench-8"):
             fill(url_of(server, "admin"), bench)
         yield server
@@ -196,7 +196,7 @@ def test_a_consumer_reads_only_the_benches_that_it_may(guarded: NatsServer) -> N
 @pytest.mark.parametrize("missing", range(4))
 def test_a_permission_that_is_missing_is_named(tmp_path: Path, missing: int) -> None:
     allowed = [subject for number, subject in enumerate(ALLOWED) if number != missing]
-    with nats_server(tmp_path, users(allowed)) as server:
+    with NatsServer(tmp_path, users(allowed)) as server:
         fill(url_of(server, "admin"))
         with pytest.raises(CanPermissionError) as caught:
             first(url_of(server), site="lab", bench="bench-7", after=0)
@@ -205,7 +205,7 @@ def test_a_permission_that_is_missing_is_named(tmp_path: Path, missing: int) -> 
 
 
 def test_a_consumer_that_may_not_have_answers_is_told(tmp_path: Path) -> None:
-    with nats_server(tmp_path, users(ALLOWED, subscribe="nothing")) as server:
+    with NatsServer(tmp_path, users(ALLOWED, subscribe="nothing")) as server:
         fill(url_of(server, "admin"))
         with pytest.raises(CanPermissionError, match="subscription to"):
             first(url_of(server), site="lab", bench="bench-7", after=0)
@@ -217,11 +217,11 @@ def test_a_consumer_that_may_not_have_answers_is_told(tmp_path: Path) -> None:
 def test_a_mismatch_of_tls_is_said(tmp_path: Path) -> None:
     files = certificates(tmp_path)
     tls = f'tls {{ cert_file: "{files["certificate"]}", key_file: "{files["key"]}" }}\n'
-    with nats_server(tmp_path, tls) as server:
+    with NatsServer(tmp_path, tls) as server:
         url = server.url.replace("nats:", "tls:")
         trusted = {"ca": str(files["ca"])}
         assert "no stream with" in refused(url, tls=trusted)
         assert "certificate is not accepted" in refused(url)
         assert "tls.ca" in refused(url, tls={"ca": str(tmp_path / "none.pem")})
-    with nats_server(tmp_path) as server:
+    with NatsServer(tmp_path) as server:
         assert "TLS" in refused(server.url.replace("nats:", "tls:"))

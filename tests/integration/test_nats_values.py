@@ -33,7 +33,7 @@ from tests.support.bridges import (
     wait_for,
 )
 from tests.support.brokers import status_of, wait_until
-from tests.support.nats import NatsServer, needs_server
+from tests.support.nats_servers import NatsServer, needs_server
 
 pytestmark = needs_server
 

