@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
-import ssl
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Self
 from urllib.parse import urlsplit
@@ -15,6 +13,8 @@ from canbroker.errors import CanInitializationError
 from canbroker.system.extras import Needs
 
 if TYPE_CHECKING:
+    import ssl
+
     from nats.aio.client import Client
 
 #: A server answers at once; a host that is down does not.
@@ -92,6 +92,8 @@ class Server(msgspec.Struct, frozen=True, kw_only=True):
         """
         if not self.encrypts:
             return None
+        import ssl  # noqa: PLC0415 - every actor knows of these options, and few encrypt
+
         tls = self.tls or Tls()
         try:
             context = ssl.create_default_context(cafile=tls.ca or None)
@@ -151,6 +153,8 @@ async def connect(
     :raises CanInitializationError: no server can be used; says why.
     """
     check_installed("NATS")
+    import asyncio  # noqa: PLC0415 - every actor knows of these options, and few connect
+
     from nats.aio.client import Client  # noqa: PLC0415 - of an extra
     from nats.errors import Error  # noqa: PLC0415 - likewise
 
@@ -208,6 +212,8 @@ async def connect(
 
 
 async def _give_up(client: Client) -> None:
+    import asyncio  # noqa: PLC0415 - likewise
+
     from nats.errors import Error  # noqa: PLC0415 - of an extra
 
     try:
@@ -224,6 +230,8 @@ def _why(server: Server, faults: list[BaseException]) -> str:
 
 
 def _cause(server: Server, fault: BaseException) -> str:
+    import ssl  # noqa: PLC0415 - likewise
+
     if isinstance(fault, ssl.SSLCertVerificationError):
         return f"its certificate is not accepted: {fault.verify_message}"
     if isinstance(fault, ssl.SSLError):

@@ -64,3 +64,12 @@ def test_a_client_of_a_running_broker_loads_pyzmq_and_msgspec_alone(runtime: Run
     homes = packages_distributions()
     packages = {package for root in roots for package in homes.get(root, [])}
     assert packages - OPTIONAL - {"canbroker"} == {"msgspec", "pyzmq"}
+
+
+def test_actors_do_not_load_what_few_of_them_need() -> None:
+    """They all know the options of the web page and of the bridge to NATS."""
+    program = "import sys, canbroker.actors.specs; print(*sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=50, check=True
+    )
+    assert {"asyncio", "ssl", "nats", "starlette"}.isdisjoint(done.stdout.split())
