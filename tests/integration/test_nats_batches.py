@@ -215,6 +215,7 @@ def test_a_slow_consumer_leaves_messages_at_the_server(server: NatsServer) -> No
     assert ledger(received)["bench-7", "body", EPOCH] == [*range(8000)]
 
 
+@pytest.mark.long
 def test_an_idle_consumer_goes_on_when_something_comes(server: NatsServer) -> None:
     publish(server, fill(1))
     with batches(server.url, after=0) as stream:
@@ -396,6 +397,7 @@ def test_a_server_that_is_killed_costs_nothing(server: NatsServer, traffic: Traf
     assert not any(batch.gaps for batch in [*taken_so_far, *rest])
 
 
+@pytest.mark.long
 def test_a_server_that_hangs_is_waited_for(server: NatsServer, traffic: Traffic) -> None:
     traffic.publish(640)
     with batches(server.url, after=0) as stream:
@@ -420,22 +422,35 @@ def test_a_consumer_that_the_server_has_forgotten_is_made_again(
     assert ledger(received)["bench-7", "body", EPOCH] == [*range(64_000)]
 
 
+class WeakDisk:
+    """The store of a server as it is now, which can take the place of a later one: as a loss of
+    power leaves it."""
+
+    def __init__(self, server: NatsServer, directory: Path) -> None:
+        self._server = server
+        self._store, self._old = directory / "n1.store", directory / "old"
+        server.stop()
+        shutil.copytree(self._store, self._old)
+        server.start()
+
+    def lose(self) -> None:
+        """Loses what came since."""
+        self._server.kill()
+        shutil.rmtree(self._store)
+        shutil.copytree(self._old, self._store)
+        self._server.start()
+
+
 def test_a_stream_that_has_lost_its_end_is_read_again(
     server: NatsServer, traffic: Traffic, tmp_path: Path
 ) -> None:
-    """As after a loss of power: the bridge publishes the end again, in messages of other sizes."""
-    store, old = tmp_path / "n1.store", tmp_path / "old"
+    """The bridge publishes the end again, in messages of other sizes."""
     traffic.publish(6400)
-    server.stop()
-    shutil.copytree(store, old)
-    server.start()
+    disk = WeakDisk(server, tmp_path)
     traffic.publish(12_800)
     with batches(server.url, after=0) as stream:
         received = taken(stream, 12_800)
-        server.kill()
-        shutil.rmtree(store)
-        shutil.copytree(old, store)
-        server.start()
+        disk.lose()
         traffic.publish(19_210, together=50)
         received += taken(stream, 19_210)
         position = stream.position
@@ -444,22 +459,17 @@ def test_a_stream_that_has_lost_its_end_is_read_again(
     assert everything(server, after=position) == []
 
 
+@pytest.mark.long
 def test_a_position_in_an_end_that_was_lost_is_still_good(
     server: NatsServer, traffic: Traffic, tmp_path: Path
 ) -> None:
-    store, old = tmp_path / "n1.store", tmp_path / "old"
     traffic.publish(6400)
-    server.stop()
-    shutil.copytree(store, old)
-    server.start()
+    disk = WeakDisk(server, tmp_path)
     traffic.publish(12_800)
     with batches(server.url, after=0) as stream:
         received = taken(stream, 9600)
         position = stream.position
-    server.kill()
-    shutil.rmtree(store)
-    shutil.copytree(old, store)
-    server.start()
+    disk.lose()
     traffic.publish(19_210, together=50)
     received += everything(server, after=position)
     assert ledger(received)["bench-7", "body", EPOCH] == [*range(19_210)]

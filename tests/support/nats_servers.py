@@ -14,11 +14,11 @@ import urllib.request
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from types import TracebackType
 from typing import Final, Self
 
 import pytest
 
+from canbroker.system.closing import Closing
 from tests.support.brokers import wait_until
 from tests.support.remote import free_port
 
@@ -64,7 +64,7 @@ def program() -> str:
     return _FOUND
 
 
-class NatsServer:
+class NatsServer(Closing):
     """A server with its files in ``directory``. Its port and its files outlive a kill.
 
     It begins with :meth:`start` or as a context manager, which kills it in the end. ``more`` and
@@ -88,14 +88,6 @@ class NatsServer:
 
     def __enter__(self) -> Self:
         return self.start()
-
-    def __exit__(
-        self,
-        _type: type[BaseException] | None,
-        _error: BaseException | None,
-        _trace: TracebackType | None,
-    ) -> None:
-        self.kill()
 
     @property
     def url(self) -> str:
@@ -144,6 +136,10 @@ class NatsServer:
     def kill(self) -> None:
         """As the kernel does when memory is short."""
         self._end(signal.SIGKILL)
+
+    def close(self) -> None:
+        """As :meth:`kill`."""
+        self.kill()
 
     def stop(self) -> None:
         self._end(signal.SIGTERM)

@@ -19,6 +19,7 @@ from canbroker.jetstream.ordered import OrderedReader, StreamMessage
 from canbroker.jetstream.server import Server, Tls
 from canbroker.jetstream.stream_state import find_stream, state_of
 from canbroker.model.filters import CanFilters, validate
+from canbroker.system.closing import Closing
 
 #: A consumer is made within milliseconds; in a cluster a leader may have to be elected.
 _BEGIN_S: Final = 10.0
@@ -26,7 +27,7 @@ _BEGIN_S: Final = 10.0
 _Result = TypeVar("_Result")
 
 
-class Batches:
+class Batches(Closing):
     """Batches of frames, in the order of the stream; made by :func:`batches`.
 
     With asyncio: ``async with``, ``async for``, :meth:`receive`, :meth:`receive_many`. Without:
@@ -214,14 +215,6 @@ class Batches:
     def __enter__(self) -> Self:
         self._run(self.open())
         return self
-
-    def __exit__(
-        self,
-        _type: type[BaseException] | None,
-        _error: BaseException | None,
-        _trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def __iter__(self) -> Iterator[Batch]:
         was_open = self._runner is not None
