@@ -14,7 +14,7 @@ import msgspec
 from canbroker.bus.brokers import Distance
 from canbroker.bus.channel_clock import ChannelClock
 from canbroker.bus.turns import Turn
-from canbroker.errors import CanError, CanInitializationError
+from canbroker.errors import CanError, CanInitializationError, CanOperationError
 from canbroker.keys.first_use import keys_of
 from canbroker.keys.identity import load_identity
 from canbroker.keys.offer import ask_for_key
@@ -92,6 +92,7 @@ class RemoteBroker:
         self.met: Met | None = None
         self._context = context
         self._is_reached = False
+        self._is_closed = False
         self._turn = Turn("talking to the broker", Rank.BROKER)
         self._keys = deque(keys)
         self._try(gateway)
@@ -190,7 +191,17 @@ class RemoteBroker:
         return None if met is None else Distance(met.round_trip_ns, met.wall_ahead_ns)
 
     def close(self) -> None:
-        self._link.close()
+        """Ends what other threads are waiting for. Idempotent."""
+        self._is_closed = True
+        if self._turn.mine():  # a signal handler has interrupted this thread, and ends the bus
+            self._link.close()
+        else:
+            self._turn.run(None, self._link.close)
+
+    def _check_open(self) -> None:
+        """:raises CanOperationError: it is closed."""
+        if self._is_closed:
+            raise CanOperationError("the connection to the broker is closed")
 
     def _run(self, timeout: float, job: Callable[[], _T]) -> _T:
         return self._turn.run(clock.deadline_after(timeout), job)
@@ -237,6 +248,7 @@ class RemoteBroker:
     def _ask(
         self, method: str, params: control.Params, result: type[_T], deadline: int | None
     ) -> _T:
+        self._check_open()
         number = self._link.request(method, params)
         again_ns = clock.monotonic_ns() + _AGAIN_NS
         while True:
@@ -255,8 +267,10 @@ class RemoteBroker:
         """The reply to a request, if it arrives in time.
 
         :raises CanInitializationError: there is no connection; says why.
+        :raises CanOperationError: it was closed meanwhile.
         """
         while True:
+            self._check_open()
             try:
                 while (reply := self._link.reply()) is not None:
                     if reply.id == number:
@@ -274,6 +288,7 @@ class RemoteBroker:
 
     def _look(self) -> None:
         """Reads answers that have arrived, and asks for the next measurement."""
+        self._check_open()
         while (reply := self._link.reply()) is not None:
             self._note_hello(reply)
         now = clock.monotonic_ns()

@@ -12,9 +12,11 @@ from typing import Final
 
 import pytest
 
-from canbroker import Bus, CanInitializationError
+from canbroker import Bus, CanInitializationError, CanOperationError
+from canbroker.bus.brokers import remote_broker
 from canbroker.keys.identity import KEY_VARIABLE
 from canbroker.transport.curve import new_pair
+from canbroker.transport.sockets import SharedContext
 from tests.support.brokers import private_runtime
 from tests.support.remote import Lab, free_port, lab
 from tests.support.rough_link import RoughLink
@@ -121,3 +123,50 @@ def test_a_name_that_does_not_resolve(bench: Lab) -> None:
 )
 def test_an_address_that_is_none(address: str, named: str) -> None:
     assert named in refusal(address)
+
+
+def test_statistics_of_a_bus_that_another_thread_has_shut_down(bench: Lab) -> None:
+    for _ in range(5):
+        bus = Bus("x", "virtual", broker=bench.address)
+        asks = threading.Event()
+
+        def shut_down(bus: Bus = bus, asks: threading.Event = asks) -> None:
+            asks.wait()
+            bus.shutdown()
+
+        thread = threading.Thread(target=shut_down)
+        thread.start()
+        deadline = time.monotonic() + SECONDS
+        while thread.is_alive() and time.monotonic() < deadline:
+            assert bus.stats.lost == 0
+            asks.set()
+        thread.join()
+        stats = bus.stats
+        assert (stats.lost, stats.sent) == (0, 0)
+        assert stats.round_trip is not None, "the last that was measured"
+
+
+def test_a_thread_that_waits_when_another_one_closes_the_connection(
+    bench: Lab, stack: ExitStack
+) -> None:
+    context = SharedContext()
+    stack.callback(context.close)
+    broker = remote_broker(silent(stack), context)
+    assert broker is not None
+    told: list[str] = []
+    begins = threading.Event()
+
+    def meet() -> None:
+        begins.set()
+        with pytest.raises(CanOperationError) as caught:
+            broker.meet()
+        told.append(str(caught.value))
+
+    thread = threading.Thread(target=meet)
+    thread.start()
+    begins.wait()
+    broker.close()
+    thread.join(SECONDS)
+    assert told == ["the connection to the broker is closed"]
+    broker.close()
+    assert broker.distance() is None
