@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Final
 
 from canbroker.errors import CanInitializationError
-from canbroker.system.files import NONBLOCK, effective_user, lock_now
+from canbroker.system.files import NONBLOCK, effective_user, lock_now, move
 from canbroker.system.toml_file import MAX_FILE_BYTES
 
 #: How long a command waits for another one that changes files, and how often it looks.
@@ -143,7 +143,7 @@ def replace(path: Path, text: str) -> None:
             if target.exists():
                 written.chmod(stat.S_IMODE(target.stat().st_mode))
             os.fsync(file.fileno())
-        written.replace(target)
+        move(written, target)
     except OSError as error:
         raise CanInitializationError(f"cannot write {path}: {error.strerror}") from error
     finally:

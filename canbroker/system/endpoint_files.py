@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Final
 
 from canbroker.errors import CanInitializationError, CanOperationError
-from canbroker.system.files import BINARY, is_full
+from canbroker.system.files import BINARY, TRIES, TRY_AGAIN_S, is_full, move
 from canbroker.system.handles import Handle
 from canbroker.system.processes import Process, start_of
 
@@ -31,10 +31,6 @@ FORMER: Final = ".was"
 
 #: A larger file is something else.
 _MAX_BYTES: Final = 4096
-
-#: Windows does not replace or remove a file while somebody reads it, which takes a moment.
-_TRIES: Final = 50
-_TRY_AGAIN_S: Final = 0.01
 
 
 @dataclass(frozen=True)
@@ -143,7 +139,7 @@ def content_of(path: Path, at_most: int) -> bytes | None:
 
     :raises CanInitializationError: it is not a file, or cannot be read.
     """
-    for left in reversed(range(_TRIES)):
+    for left in reversed(range(TRIES)):
         try:
             if path.is_socket():
                 raise CanInitializationError(
@@ -157,7 +153,7 @@ def content_of(path: Path, at_most: int) -> bytes | None:
         except OSError as error:
             if not left or not isinstance(error, PermissionError):
                 raise CanInitializationError(f"cannot read {path}: {error.strerror}") from error
-            time.sleep(_TRY_AGAIN_S)
+            time.sleep(TRY_AGAIN_S)
     raise AssertionError("unreachable")
 
 
@@ -190,19 +186,3 @@ def write_private(path: Path, content: bytes) -> None:
     except OSError:
         fresh.unlink(missing_ok=True)
         raise
-
-
-def move(path: Path, to: Path) -> None:
-    """Renames a file, also to the name of one that others may just read.
-
-    :raises OSError: it cannot be renamed.
-    """
-    for left in reversed(range(_TRIES)):
-        try:
-            path.replace(to)
-        except PermissionError:
-            if not left:
-                raise
-            time.sleep(_TRY_AGAIN_S)
-        else:
-            return

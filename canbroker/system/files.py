@@ -10,6 +10,7 @@ from __future__ import annotations
 import errno
 import os
 import sys
+import time
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
@@ -23,6 +24,10 @@ _FULL: Final = frozenset({errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", er
 
 #: A flag for opening a file whose bytes are meant: Windows would change ends of lines.
 BINARY: Final[int] = getattr(os, "O_BINARY", 0)
+
+#: Windows does not replace or remove a file while somebody reads it, which takes a moment.
+TRIES: Final = 50
+TRY_AGAIN_S: Final = 0.01
 
 if sys.platform != "win32":
     import fcntl
@@ -97,3 +102,19 @@ def effective_user() -> int | None:
     if sys.platform == "win32":
         return None
     return os.geteuid()
+
+
+def move(path: Path, to: Path) -> None:
+    """Renames a file, also to the name of one that others may just read.
+
+    :raises OSError: it cannot be renamed.
+    """
+    for left in reversed(range(TRIES)):
+        try:
+            path.replace(to)
+        except PermissionError:
+            if not left or sys.platform != "win32":
+                raise
+            time.sleep(TRY_AGAIN_S)
+        else:
+            return
