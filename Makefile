@@ -137,7 +137,8 @@ test-portable: $(READY)  ## the portable sides, on Linux: contracts and what pro
 		$(PORTABLE_SHORT) tests/contract tests/integration/test_failures.py tests/integration/test_leases.py \
 		tests/integration/test_broker_returns.py tests/integration/test_scheduler.py \
 		tests/integration/test_task_owners.py tests/integration/test_pytest_plugin.py \
-		tests/integration/test_forks.py tests/integration/test_births.py)
+		tests/integration/test_forks.py tests/integration/test_births.py \
+		tests/integration/test_other_language.py)
 
 test-portable-short: $(READY)  ## a part of test-portable, for CI
 	CANBROKER_PORTABLE=1 $(BIN)/python -m pytest -m "" -n 2 --dist loadfile --timeout 180 $(PORTABLE_SHORT)
