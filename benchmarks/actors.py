@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from multiprocessing.connection import Connection
 from typing import Any, Final
-
-import zmq
 
 from benchmarks.figures import US, Key
 from benchmarks.peers import Delivery
@@ -17,6 +15,8 @@ from benchmarks.team import PATIENCE_S, Team
 from benchmarks.usage import cpu_s, resident_mb
 from canbroker import Bus, Message
 from canbroker.demo.broker import BrokerView
+from canbroker.transport.address import parse_ipc
+from canbroker.transport.sockets import SharedContext
 from canbroker.wire.status import ChannelStatus
 from canbroker.wire.topics import encode_channel
 
@@ -102,10 +102,12 @@ def full_bus(broker: BrokerView, seconds: float) -> dict[Key, float]:
 @contextmanager
 def _subscriptions(broker: BrokerView, number: int) -> Iterator[None]:
     """So many routes more on the channel, as a subscriber in any language opens them."""
-    with zmq.Context() as context, context.socket(zmq.SUB) as socket:
-        status = status_of(broker, _ROUTES_CHANNEL)
-        prefix = encode_channel(status.name)
-        socket.connect(status.stream)
+    status = status_of(broker, _ROUTES_CHANNEL)
+    prefix = encode_channel(status.name)
+    with (
+        closing(SharedContext()) as context,
+        closing(context.subscriber(parse_ipc(status.stream))) as socket,
+    ):
         for identifier in range(_UNMATCHED + 1, _UNMATCHED + 1 + number):
             topic = f"{prefix}/rx?x{identifier:08x}:1fffffff;"
             socket.subscribe(topic.encode())
