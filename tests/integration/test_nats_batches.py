@@ -441,13 +441,19 @@ class WeakDisk:
         self._server.start()
 
 
-def test_a_stream_that_has_lost_its_end_is_read_again(
-    server: NatsServer, traffic: Traffic, tmp_path: Path
-) -> None:
-    """The bridge publishes the end again, in messages of other sizes."""
+@pytest.fixture
+def disk(server: NatsServer, traffic: Traffic, tmp_path: Path) -> WeakDisk:
+    """The stream has 12,800 frames; it may lose all but 6,400."""
     traffic.publish(6400)
     disk = WeakDisk(server, tmp_path)
     traffic.publish(12_800)
+    return disk
+
+
+def test_a_stream_that_has_lost_its_end_is_read_again(
+    server: NatsServer, traffic: Traffic, disk: WeakDisk
+) -> None:
+    """The bridge publishes the end again, in messages of other sizes."""
     with batches(server.url, after=0) as stream:
         received = taken(stream, 12_800)
         disk.lose()
@@ -461,11 +467,8 @@ def test_a_stream_that_has_lost_its_end_is_read_again(
 
 @pytest.mark.long
 def test_a_position_in_an_end_that_was_lost_is_still_good(
-    server: NatsServer, traffic: Traffic, tmp_path: Path
+    server: NatsServer, traffic: Traffic, disk: WeakDisk
 ) -> None:
-    traffic.publish(6400)
-    disk = WeakDisk(server, tmp_path)
-    traffic.publish(12_800)
     with batches(server.url, after=0) as stream:
         received = taken(stream, 9600)
         position = stream.position
