@@ -142,34 +142,34 @@ def test_a_request_is_answered_as_send_would_be(
         assert bridge(runtime).refused == 1
 
 
-@pytest.mark.parametrize(
-    ("body", "ttl", "error", "found"),
-    [
-        ("200#01", "1000", "permission", "200#01: the configuration permits 100-1FF"),
-        ("123#01 200#01", "1000", "permission", "200#01"),
-        ("00000123#01", "1000", "permission", "x18DA0000"),
-        ("20000004#0000000000000000", "1000", "permission", "permits"),
-        ("123", "1000", "malformed", "is not a CAN frame"),
-        ("", "1000", "malformed", "1 to 64 frames"),
-        ("123#01\n" * 65, "1000", "malformed", "1 to 64 frames, not 65"),
-        ("123#" + "0" * 40_000, "1000", "malformed", "32768 bytes at most"),
-        ("123#01", "0", "malformed", "Can-Ttl-Ms must be 1 to 60000"),
-        ("123#01", "soon", "malformed", "Can-Ttl-Ms"),
-    ],
-)
+#: Body and ``Can-Ttl-Ms`` of a request, and how it is answered.
+REFUSED = [
+    ("200#01", "1000", "permission", "200#01: the configuration permits 100-1FF"),
+    ("123#01 200#01", "1000", "permission", "200#01"),
+    ("00000123#01", "1000", "permission", "x18DA0000"),
+    ("20000004#0000000000000000", "1000", "permission", "permits"),
+    ("123", "1000", "malformed", "is not a CAN frame"),
+    ("", "1000", "malformed", "1 to 64 frames"),
+    ("123#01\n" * 65, "1000", "malformed", "1 to 64 frames, not 65"),
+    ("123#" + "0" * 40_000, "1000", "malformed", "32768 bytes at most"),
+    ("123#01", "0", "malformed", "Can-Ttl-Ms must be 1 to 60000"),
+    ("123#01", "soon", "malformed", "Can-Ttl-Ms"),
+]
+
+
 def test_what_may_not_be_sent_is_refused(
-    serving_requests: str, body: str, ttl: str, error: str, found: str
+    runtime: Runtime, tmp_path: Path, nats: NatsServer
 ) -> None:
-    answer = ask(serving_requests, body, Can_Ttl_Ms=ttl)
-    assert (answer.ok, answer.error) == (False, error)
-    assert found in answer.text
-
-
-@pytest.fixture
-def serving_requests(runtime: Runtime, tmp_path: Path, nats: NatsServer) -> Iterator[str]:
-    with bridged(runtime, tmp_path, nats.url, RANGES):
+    with bridged(runtime, tmp_path, nats.url, RANGES), Bus("x", "virtual") as bus:
         wait_connected(runtime)
-        yield nats.url
+        for body, ttl, error, found in REFUSED:
+            answer = ask(nats.url, body, Can_Ttl_Ms=ttl)
+            assert (answer.ok, answer.error) == (False, error), body[:80]
+            assert found in answer.text
+        assert ask(nats.url, "1FF#00").ok
+        received = bus.recv(10)
+        assert received is not None
+        assert received.arbitration_id == 0x1FF
 
 
 def test_a_request_that_expires_is_not_sent_later(
