@@ -21,7 +21,7 @@ from canbroker.wire import (
     transmit,
 )
 from canbroker.wire.status import BrokerStatus
-from canbroker.wire.topics import PrivateTopic, RouteTopic
+from canbroker.wire.topics import LeftTopic, PrivateTopic, RouteTopic
 
 METHODS: Final[Mapping[str, Mapping[str, type[control.Params]]]] = {
     "broker": control.BROKER_METHODS,
@@ -148,6 +148,8 @@ def topic(data: bytes) -> None:
         again = topics.route_topic("can0", found.filters)
     elif isinstance(found, PrivateTopic):
         again = topics.private_topic("can0", found.client_id, found.filters, found.claim)
+    elif isinstance(found, LeftTopic):
+        again = topics.left_topic("can0", found.client_id)
     else:
         again = topics.state_topic("can0")
     assert topics.parse(again, "can0") == found
