@@ -33,6 +33,9 @@ from canbroker.wire.stream import StateEvent, encode_batch, encode_heartbeat
 #: A channel answers at once, unless it ends.
 _ANSWER_S: Final = 1.0
 
+#: Lives of a channel that are remembered; the stream may have lost the end of one.
+_EPOCHS: Final = 64
+
 _logger = logging.getLogger(__name__)
 
 
@@ -106,6 +109,7 @@ class Line:
         self._last: Last | None = None  # as the stream has told
         self._acknowledged: tuple[str, int] | None = None  # the last message, as mark_of()
         self._made: Head | None = None  # of the last message in queue or stream
+        self._epochs: dict[int, None] = {}  # ours; the latest of them
         self._begun = False
         self._frames: list[EchoFrame] = []  # of no message yet
         self._place = Place(0, 0)  # of the next frame that is read, or of the first of _frames
@@ -167,6 +171,10 @@ class Line:
         is_first, self._last = self._last is None, last
         if is_first:
             self._made = last.head
+        elif last.head is not None and last.head.epoch not in self._epochs:
+            return  # somebody else's, who has our name by mistake: it tells nothing of our place
+        if last.head is not None:
+            self._epochs[last.head.epoch] = None
         if last.head is None or mark_of(last.head) == self._acknowledged:
             return
         marks = [mark_of(message.head) for message in self.queue]
@@ -305,6 +313,10 @@ class Line:
 
     def _append(self, head: Head, body: bytes) -> None:
         self._made = head
+        if head.epoch not in self._epochs:
+            self._epochs[head.epoch] = None
+            if len(self._epochs) > _EPOCHS:
+                del self._epochs[next(iter(self._epochs))]
         self.queue.append(Message(head, body))
 
     # ---------------------------------------------------------------------------- acknowledging

@@ -242,6 +242,15 @@ def test_a_shorter_message_of_the_same_id_is_gone_on_behind() -> None:
     assert (tapped.went[-1], parts(made)) == (Place(EPOCH, 3), [])
 
 
+def test_a_message_of_somebody_else_tells_nothing_of_our_place() -> None:
+    made, tapped = begun()
+    tapped.feed.events = [frames(*range(4))]
+    made.read(64, 0)
+    made.resume(last(70, 5, epoch=3)._replace(sequence=99))
+    assert (parts(made), made.sequence) == ([(EPOCH, 0, 4)], 99)
+    assert tapped.went == [Place(EPOCH, 0)]
+
+
 def test_a_stream_that_was_emptied_goes_on() -> None:
     made, tapped = begun()
     tapped.feed.events = [frames(*range(4))]
