@@ -34,7 +34,7 @@ from tests.support.commands import run
 from tests.support.nats_servers import NatsServer, needs_server
 from tests.support.nats_stream import read
 
-pytestmark = needs_server
+pytestmark = [needs_server, pytest.mark.long]
 
 #: "Within seconds"; on a machine that is busy.
 SECONDS = 15.0
