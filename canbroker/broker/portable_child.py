@@ -7,7 +7,7 @@ import os
 import socket
 import subprocess
 import threading
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from typing import Final
 
 import msgspec
@@ -104,11 +104,17 @@ def _first_reports(output: int) -> bytes:
     while REPORTS_BEGIN not in printed:
         data = os.read(output, _CHUNK)
         if not data:  # it ended before it could report
-            os.write(_STANDARD_ERROR, printed)
+            _log(printed)
             return b""
         at = max(0, len(printed) - len(REPORTS_BEGIN))
-        os.write(_STANDARD_ERROR, printed[:at])
+        _log(printed[:at])
         printed = printed[at:] + data
     printed, _, reports = printed.partition(REPORTS_BEGIN)
-    os.write(_STANDARD_ERROR, printed)
+    _log(printed)
     return reports
+
+
+def _log(printed: bytes) -> None:
+    if printed:
+        with suppress(OSError):  # the disk with the log is full
+            os.write(_STANDARD_ERROR, printed)
