@@ -21,6 +21,7 @@ from canbroker.system.clock import MILLISECOND, SECOND, monotonic_ns
 from canbroker.system.handles import SocketPair
 from canbroker.system.portable import PORTABLE
 from canbroker.system.service import ending_signals
+from canbroker.system.waits import ProcessorWaits
 
 _SPLIT_PAUSE_NS = MILLISECOND // 4
 #: A host that writes without reading is not read beyond this many bytes of answers.
@@ -47,7 +48,8 @@ def run(options: SimulatorOptions, out: TextIO, control: TextIO | None) -> int:
         stream = None if control is None else stack.enter_context(closing(ControlStream(control)))
         out.write(f"{line.path}\n")
         out.flush()
-        runner = _Runner(simulation, line, out, stream, stop)
+        waits = stack.enter_context(ProcessorWaits())
+        runner = _Runner(simulation, line, out, stream, stop, waits)
         while not simulation.quitting:
             runner.step()
     simulation.report("exit")
@@ -58,7 +60,11 @@ def run(options: SimulatorOptions, out: TextIO, control: TextIO | None) -> int:
 
 
 class _Runner:
-    """Moves bytes between the simulation and the world, sleeping while nothing is due."""
+    """Moves bytes between the simulation and the world, sleeping while nothing is due.
+
+    A real adapter always has its processor. What was written while this one waited for it did not
+    come at once.
+    """
 
     def __init__(
         self,
@@ -67,7 +73,9 @@ class _Runner:
         out: TextIO,
         control: ControlStream | None,
         stop: int,
+        waits: ProcessorWaits,
     ) -> None:
+        self._waits = waits
         self._simulation = simulation
         self._line = line
         self._out = out
@@ -77,9 +85,10 @@ class _Runner:
 
     def step(self) -> None:
         was_there = self._simulation.plugged and self._line.has_data()
+        waited_ns = self._waits.total_ns()
         ready = self._wait()
         if not was_there:
-            self._empty_ns = monotonic_ns()
+            self._empty_ns = self._without_waits(monotonic_ns(), waited_ns)
         if self._stop in ready:
             self._simulation.quitting = True
         if self._control is not None and self._control.fileno() in ready:
@@ -94,13 +103,18 @@ class _Runner:
         self.print_reports()
 
     def _receive(self) -> None:
+        waited_ns = self._waits.total_ns()
         data = self._line.read()
         # A program that opened the port and wrote between two lines of this one: the reset comes
         # before the bytes.
         self._reset_if_opened()
         now_ns = monotonic_ns()
         self._simulation.receive(data, now_ns, self._empty_ns)
-        self._empty_ns = now_ns
+        self._empty_ns = self._without_waits(now_ns, waited_ns)
+
+    def _without_waits(self, now_ns: int, before_ns: int) -> int:
+        """When this would be done if there had always been a processor for it."""
+        return now_ns - (self._waits.total_ns() - before_ns)
 
     def _reset_if_opened(self) -> None:
         if self._line.was_opened():

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import os
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from canbroker import Bus, BusState, CanInitializationError, Message
 from canbroker.backends import Backend, Transmit, parse_options
 from canbroker.model.frame import EXTENDED, HARDWARE_TIMESTAMP, REMOTE, Frame
 from canbroker.transport.runtime import Runtime
+from tests.support.benches import send_all
 from tests.support.brokers import status_of, wait_until
+from tests.support.processes import busy
 from tests.support.simulated import Simulated, collect, opened_slcan, read_count
+from tests.support.systems import processors
 
 pytestmark = pytest.mark.long
 
@@ -291,3 +297,27 @@ def test_checkups_disturb_nobody(runtime: Runtime, link: str) -> None:
         assert bus.stats.failed == 0
         assert adapter.stats()["accepted"] == count
         assert adapter.stats()["refused"] == 0
+
+
+# ------------------------------------------------------------------- adapters that say nothing
+
+
+@processors
+def test_a_simulated_adapter_that_gets_no_processor_loses_nothing() -> None:
+    """It has room for 27 frames, and loses others without a word."""
+    processor = min(os.sched_getaffinity(0))
+    frames = [Frame(0, number, 0, bytes(8)) for number in range(300)]
+    with (
+        Simulated(firmware="canable") as adapter,
+        opened_slcan(adapter.path, bitrate=250_000) as backend,
+        busy(processor, 3),
+    ):
+        process = psutil.Process(adapter.process.pid)
+        process.cpu_affinity([processor])
+        process.nice(19)
+        with ThreadPoolExecutor(1) as pool:
+            transmits = [Transmit(frame, "me", None, 0) for frame in frames]
+            sending = pool.submit(send_all, backend, transmits)
+            collect(backend, lambda got: len(got) >= len(frames), [])
+            sending.result()
+        wait_until(lambda: len(adapter.accepted()) == len(frames), "all are on the bus", 30)

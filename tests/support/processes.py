@@ -7,6 +7,8 @@ import signal
 import subprocess
 import sys
 import textwrap
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from types import TracebackType
 from typing import Any, Self
 
@@ -88,3 +90,18 @@ class Program:
         assert self.process.stdin is not None
         self.process.stdin.close()
         self._said.close()
+
+
+@contextmanager
+def busy(processor: int, count: int = 1) -> Iterator[None]:
+    """Other processes want all of a processor. Linux only."""
+    code = f"import os; os.sched_setaffinity(0, {{{processor}}})\nprint(flush=True)\nwhile True: 0"
+    with ExitStack() as stack:
+        for _ in range(count):
+            process = stack.enter_context(
+                subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE)
+            )
+            stack.callback(process.kill)
+            assert process.stdout is not None
+            process.stdout.readline()
+        yield

@@ -26,6 +26,9 @@ counts_descriptors = posix("list of the descriptors of a process")
 #: Tests with hosts and networks of their own.
 namespaces = pytest.mark.skipif(sys.platform != "linux", reason="only Linux has name spaces")
 
+#: Tests of how processes get processors.
+processors = pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells and binds them")
+
 #: Tests of who may do what with files.
 modes = posix("modes of files")
 
