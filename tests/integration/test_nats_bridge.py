@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,9 +25,9 @@ from tests.support.bridges import (
     wait_for,
 )
 from tests.support.brokers import wait_until
-from tests.support.ledger import Sender
+from tests.support.ledger import Sender, Sent
 from tests.support.nats_servers import NatsServer, needs_server
-from tests.support.nats_stream import read
+from tests.support.nats_stream import Found, read
 
 pytestmark = needs_server
 
@@ -155,21 +156,41 @@ def test_a_broker_that_stops_has_published_all(
     assert stored.epochs == 2
 
 
-@pytest.mark.long
-@pytest.mark.timeout(240)
-def test_a_minute_without_a_server_loses_nothing(
-    runtime: Runtime, tmp_path: Path, nats: NatsServer
-) -> None:
-    """At the rate of a full bus of 1 Mbit/s, with the ring that a broker has unless told."""
+def through_an_outage(
+    runtime: Runtime, tmp_path: Path, nats: NatsServer, seconds: float
+) -> tuple[Sent, Found]:
+    """The server is away, at the rate of a full bus of 1 Mbit/s, with the ring that a broker has
+    unless told."""
     with bridged(runtime, tmp_path, nats.url):
         with Sender(("x", "virtual"), 0x100, 8000, each=40) as sender:
             sender.start()
             wait_until(lambda: bridge(runtime).frames, "it publishes", PATIENCE_S)
             nats.kill()
-            pause(58)
+            pause(seconds)
             nats.start()
             wait_connected(runtime)
             sent = sender.stop()
-        stored = read_all(nats.url, sent.confirmed)
+        return sent, read_all(nats.url, sent.confirmed)
+
+
+@pytest.mark.long
+@pytest.mark.timeout(900)
+def test_longer_without_a_server_than_the_ring_reaches_is_counted_to_the_frame(
+    runtime: Runtime, tmp_path: Path, nats: NatsServer
+) -> None:
+    """For ``CANBROKER_OUTAGE_S`` seconds at the rate of a full bus; the ring reaches 60 s back."""
+    outage = float(os.environ.get("CANBROKER_OUTAGE_S", "90"))
+    sent, stored = through_an_outage(runtime, tmp_path, nats, outage)
+    assert stored.lost > 0
+    assert (len(stored.numbers) + stored.lost, stored.gaps) == (sent.confirmed, 0)
+    assert is_sound(stored)
+
+
+@pytest.mark.long
+@pytest.mark.timeout(240)
+def test_a_minute_without_a_server_loses_nothing(
+    runtime: Runtime, tmp_path: Path, nats: NatsServer
+) -> None:
+    sent, stored = through_an_outage(runtime, tmp_path, nats, 58)
     assert (len(stored.numbers), stored.lost, stored.gaps) == (sent.confirmed, 0, 0)
     assert is_sound(stored)

@@ -30,7 +30,7 @@ pytestmark = [pytest.mark.long, pytest.mark.timeout(900)]
 #: What is killed, and how often of so many times.
 _KILLS: Final = {"server": 3, "bridge": 3, "channel": 1, "consumer": 4}
 
-_RATE: Final = 4000
+_RATE: Final = 8000
 _FINISH_S: Final = 200.0
 
 
