@@ -292,6 +292,7 @@ def test_what_the_kernel_cannot_do_stays_with_the_scheduler(runtime: Runtime, no
         bus.send_periodic(message(3), 0.01)
         bus.send_periodic(message(3), 0.01)
         wait_for_frames(node, 30, 1)
+        wait_for_kernel(runtime)
         modes = {task.arbitration_id: task.mode for task in tasks_of(runtime)[:3]}
         assert modes == {1: "scheduler", 2: "scheduler", 3: "kernel"}
         assert tasks_of(runtime)[3].mode == "scheduler", "the same frame"
