@@ -293,9 +293,9 @@ def test_what_the_kernel_cannot_do_stays_with_the_scheduler(runtime: Runtime, no
         bus.send_periodic(message(3), 0.01)
         wait_for_frames(node, 30, 1)
         wait_for_kernel(runtime)
-        modes = {task.arbitration_id: task.mode for task in tasks_of(runtime)[:3]}
-        assert modes == {1: "scheduler", 2: "scheduler", 3: "kernel"}
-        assert tasks_of(runtime)[3].mode == "scheduler", "the same frame"
+        modes = sorted((task.arbitration_id, task.mode) for task in tasks_of(runtime))
+        # Of two tasks with the same frame, the kernel can have one, whichever comes first.
+        assert modes == [(1, "scheduler"), (2, "scheduler"), (3, "kernel"), (3, "scheduler")]
         counters = [f.data[7] for f in node.received if f.arbitration_id == 1]  # type: ignore[index]
         missing = sum((b - a - 1) % 16 for a, b in itertools.pairwise(counters))
         assert missing <= tasks_of(runtime)[0].skipped, "those that have expired in the channel"
