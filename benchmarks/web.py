@@ -4,8 +4,8 @@ A program sends as many frames a second as fit on a bus of 1 Mbit/s, with 300 id
 virtual channel; another one receives all of them, and measures how old they are. In turns, nobody
 looks at the web page, and four pages show the table, one of them with a trace. With ``--signals``,
 a database describes all messages: the trace and the 40 rows that each page can see are decoded.
-Pages are sockets that read what they are told, and do nothing with it, as a browser would run
-elsewhere.
+Pages are sockets that read what they are told, and do nothing with it, at a low priority: a browser
+would run elsewhere.
 """
 
 from __future__ import annotations
@@ -41,6 +41,7 @@ from canbroker.bus import discovery
 from canbroker.keys.authorized import Role
 from canbroker.keys.web_tokens import cookie_of, load_or_create, tokens_path
 from canbroker.system.entry_points import EntryPoint
+from canbroker.system.priority import lower_priority
 from canbroker.transport.runtime import Runtime
 from canbroker.transport.sockets import SharedContext
 from canbroker.wire import control
@@ -192,6 +193,7 @@ def _web(runtime: Runtime) -> WebStatus:
 @contextmanager
 def _looking(url: str, pages: int) -> Iterator[list[int]]:
     """Open pages; counts the bytes that each is told."""
+    lower_priority()  # this thread, and those that it starts
     told = [0] * pages
     host = urlsplit(url).netloc
     cookie = cookie_of(load_or_create(tokens_path()).by_role[Role.OBSERVE])

@@ -14,6 +14,9 @@ from canbroker.system.portable import PORTABLE
 #: The priority of a sound server.
 _NICE: Final = -11
 
+#: The priority of what people look at: a third of what clients get of a processor that both want.
+_WATCHED: Final = 5
+
 #: The priority of work that can wait: flight records, conversions.
 _BACKGROUND: Final = 10
 
@@ -32,9 +35,10 @@ def raise_priority() -> None:
         _set(0, _NICE)
 
 
-def usual_priority() -> None:
-    """Takes back :func:`raise_priority`, for work that no client of a channel waits for."""
-    _set(0, 0)
+def give_way() -> None:
+    """Takes back :func:`raise_priority`, and lets clients of channels go first: for what people
+    look at, who do not notice milliseconds."""
+    _set(0, _WATCHED)
 
 
 def lower_priority(pid: int = 0) -> None:

@@ -8,7 +8,7 @@ from canbroker.actors.kinds import Beat
 from canbroker.actors.lifelines import Lifelines
 from canbroker.actors.specs import WebSpec
 from canbroker.actors.web.installed import check_installed
-from canbroker.system.priority import usual_priority
+from canbroker.system.priority import give_way
 
 
 class WebActor:
@@ -20,7 +20,7 @@ class WebActor:
     def __init__(self, spec: WebSpec) -> None:
         os.environ["CANBROKER_AUTOSTART"] = "0"  # we have a broker
         check_installed()
-        usual_priority()  # a page that is late disturbs nobody; the clients of channels come first
+        give_way()  # a page that is late disturbs nobody
         from canbroker.actors.web.service import WebService  # noqa: PLC0415 - of an extra
 
         self._service = WebService(spec.options, spec.address)

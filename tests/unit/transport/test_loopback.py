@@ -115,7 +115,11 @@ def test_a_successor_listens_on_the_same_port(fabric: Fabric) -> None:
     loopback.connect(client, fabric.path)
     client.send(b"one")
     assert arrives(server, b"one")
+    ended = client.get_monitor_socket(zmq.EVENT_DISCONNECTED)
     server.close()
+    assert ended.poll(_PATIENCE_MS), "what is sent before is lost with the connection"
+    client.disable_monitor()
+    ended.close()
     loopback.withdraw(fabric.path, endpoint)
     assert not fabric.path.exists()
     wait_until(lambda: not _is_taken(endpoint), "libzmq has closed the port")
