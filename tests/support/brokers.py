@@ -99,7 +99,7 @@ def _runtime_in(directory: Path) -> Iterator[Runtime]:
         shutil.rmtree(directory, ignore_errors=True)
 
 
-def wait_until(condition: Callable[[], object], what: str, timeout: float = 10.0) -> None:
+def wait_until(condition: Callable[[], object], what: str, timeout: float = 20.0) -> None:
     """Waits until ``condition()`` is true; fails naming ``what`` if that does not happen."""
     deadline = time.monotonic() + timeout
     while not condition():
