@@ -80,6 +80,10 @@ class IdentifierRange(NamedTuple):
             raise ValueError(f"{text!r} ends before it begins")
         return cls(first, last, extended)
 
+    def has(self, identifier: int, extended: bool) -> bool:
+        """Whether an identifier of that format is one of these."""
+        return self.first <= identifier <= self.last and extended == self.extended
+
     def __str__(self) -> str:
         prefix, digits = ("x", 8) if self.extended else ("", 3)
         first = f"{prefix}{self.first:0{digits}X}"
@@ -105,7 +109,7 @@ class Grant:
         if self.role < Role.TRANSMIT:
             return False
         return self.transmit is None or any(
-            first <= identifier <= last and extended == wide for first, last, wide in self.transmit
+            each.has(identifier, extended) for each in self.transmit
         )
 
 

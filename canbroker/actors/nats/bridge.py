@@ -11,12 +11,12 @@ import msgspec
 from nats.aio.client import Client
 from nats.errors import Error
 
+from canbroker.actors.ending import ended_by
 from canbroker.actors.nats.commands import Commands
 from canbroker.actors.nats.line import Line
 from canbroker.actors.nats.options import NatsOptions
 from canbroker.actors.nats.session import Session, TroubleError
 from canbroker.actors.nats.values import Values
-from canbroker.bus import watching
 from canbroker.errors import CanError
 from canbroker.jetstream.server import Server, connect
 from canbroker.system import clock
@@ -73,10 +73,10 @@ class Bridge:
     async def _run(
         self, ends: Sequence[Descriptor], report: Callable[[dict[str, Any]], None]
     ) -> None:
-        loop = asyncio.get_running_loop()
-        is_over = asyncio.Event()
-        for end in ends:
-            watching.add_reader(loop, end.fileno(), is_over.set)
+        with ended_by(ends) as is_over:
+            await self._work(is_over, report)
+
+    async def _work(self, is_over: asyncio.Event, report: Callable[[dict[str, Any]], None]) -> None:
         tasks = [
             asyncio.create_task(self._look_after_channels(report)),
             asyncio.create_task(self._connect_again(is_over)),
@@ -87,8 +87,6 @@ class Bridge:
             is_over.set()
             await asyncio.wait(tasks[1:])
         finally:
-            for end in ends:
-                watching.remove_reader(loop, end.fileno())
             for task in (*tasks, over):
                 task.cancel()
             results = await asyncio.gather(*tasks, return_exceptions=True)

@@ -10,7 +10,7 @@ import msgspec
 
 from canbroker.jetstream.server import Server, Tls
 from canbroker.jetstream.subjects import encode_name
-from canbroker.keys.authorized import IdentifierRange
+from canbroker.keys.transmit_table import TransmitTable
 
 _MAX_WINDOW: Final = 1024
 _MAX_RATE: Final = 100.0
@@ -23,7 +23,7 @@ HOLDER: Final = "NATS bridge"
 HOLD_S: Final = 3600.0
 
 
-class NatsOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class NatsOptions(TransmitTable, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The ``[nats]`` table.
 
     ``url``: ``nats://HOST:PORT`` or ``tls://HOST:PORT``; of a cluster, a list. Without it, there is
@@ -42,9 +42,8 @@ class NatsOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     tls: Tls | None = None
     site: str = ""
     bench: str = ""
-    channels: list[str] = []
+    channels: list[str] = msgspec.field(default_factory=list)
     window: int = 64
-    transmit: list[str] = []
     signals: bool = False
     signal_rate: float = 1.0
 
@@ -67,27 +66,12 @@ class NatsOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
             raise ValueError(f"window: must be 1 to {_MAX_WINDOW} messages, got {self.window}")
         if not 0 < self.signal_rate <= _MAX_RATE:
             raise ValueError(f"signal_rate: must be at most {_MAX_RATE:g}, got {self.signal_rate}")
-        try:
-            _ = self.ranges
-        except ValueError as error:
-            raise ValueError(f"transmit: {error}") from error
+        _ = self.ranges  # valid, or that is the error
 
     @property
     def server(self) -> Server:
         """How to connect; only with a ``url``."""
         return Server(url=self.url or [], credentials=self.credentials, tls=self.tls)
-
-    @property
-    def ranges(self) -> tuple[IdentifierRange, ...]:
-        """``transmit``, which is valid."""
-        return tuple(map(IdentifierRange.parse, self.transmit))
-
-    def may_transmit(self, identifier: int, extended: bool) -> bool:
-        """Whether a frame with that identifier may be sent by requests."""
-        return any(
-            each.first <= identifier <= each.last and each.extended == extended
-            for each in self.ranges
-        )
 
     def resolved(self, directory: Path, channels: list[str]) -> Self:
         """With all that was left out: ``channels`` are those of the broker, paths are absolute.

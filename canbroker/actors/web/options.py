@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple, Self
 
 import msgspec
 
-from canbroker.keys.authorized import IdentifierRange
+from canbroker.keys.transmit_table import TransmitTable
 from canbroker.transport.address import is_loopback
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ class WebAddress(NamedTuple):
         return f"{host}:{self.port}"
 
 
-class WebOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class WebOptions(TransmitTable, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The ``[web]`` table.
 
     ``listen``: where browsers connect, ``HOST:PORT``; ``None``: nowhere. If that is not on the
@@ -55,8 +55,7 @@ class WebOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     listen: str | None = None
     tls_cert: str = ""
     tls_key: str = ""
-    names: list[str] = []
-    transmit: list[str] = []
+    names: list[str] = msgspec.field(default_factory=list)
 
     def __post_init__(self) -> None:
         try:
@@ -74,27 +73,12 @@ class WebOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
         for name in self.names:
             if not _NAME.fullmatch(name):
                 raise ValueError(f"names: {name!r} is not the name of a host, in small letters")
-        try:
-            _ = self.ranges
-        except ValueError as error:
-            raise ValueError(f"transmit: {error}") from error
+        _ = self.ranges  # valid, or that is the error
 
     @property
     def address(self) -> WebAddress | None:
         """``listen``, which is valid."""
         return None if self.listen is None else WebAddress.parse(self.listen)
-
-    @property
-    def ranges(self) -> tuple[IdentifierRange, ...]:
-        """``transmit``, which is valid."""
-        return tuple(map(IdentifierRange.parse, self.transmit))
-
-    def may_transmit(self, identifier: int, extended: bool) -> bool:
-        """Whether a frame with that identifier may be sent from the page."""
-        return any(
-            each.first <= identifier <= each.last and each.extended == extended
-            for each in self.ranges
-        )
 
     def resolved(self, directory: Path) -> Self:
         """With paths that are relative to ``directory`` made absolute."""

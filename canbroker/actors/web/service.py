@@ -8,13 +8,13 @@ import socket
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
+from canbroker.actors.ending import ended_by
 from canbroker.actors.web.guard import Guard
 from canbroker.actors.web.hosts import Hosts
 from canbroker.actors.web.hub import Hub
 from canbroker.actors.web.options import WebAddress, WebOptions
 from canbroker.actors.web.page import Page
 from canbroker.actors.web.server import PageServer, listen
-from canbroker.bus import watching
 from canbroker.errors import CanInitializationError
 from canbroker.keys.web_tokens import TokensFile, tokens_path
 from canbroker.transport.waiter import Descriptor
@@ -78,10 +78,12 @@ class WebService:
     async def _run(
         self, ends: Sequence[Descriptor], report: Callable[[dict[str, Any]], None]
     ) -> None:
-        loop = asyncio.get_running_loop()
-        is_over = asyncio.Event()
-        for end in ends:
-            watching.add_reader(loop, end.fileno(), is_over.set)
+        with ended_by(ends) as is_over:
+            await self._serve(is_over, report)
+
+    async def _serve(
+        self, is_over: asyncio.Event, report: Callable[[dict[str, Any]], None]
+    ) -> None:
         secure = self._tls is not None
         hosts = Hosts(self.address, self._options.names, secure=secure)
         hub = Hub(self._broker, self._databases, self._note)
@@ -103,8 +105,6 @@ class WebService:
             for task in done:
                 task.result()  # raises what has ended it
         finally:
-            for end in ends:
-                watching.remove_reader(loop, end.fileno())
             server.should_exit = True
             await asyncio.wait(tasks[:1])
             for task in tasks[1:]:
