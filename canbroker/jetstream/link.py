@@ -42,7 +42,7 @@ class Link:
     """Connected, or connecting again; belongs to one event loop.
 
     ``cuts`` counts how often the connection was lost. ``news`` is set when that happens, when it
-    is there again, and when it is over. Who waits for it clears it.
+    is there again, and when it is over. The waiting task clears it.
     """
 
     def __init__(self, server: Server) -> None:

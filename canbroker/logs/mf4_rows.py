@@ -31,7 +31,7 @@ Row: TypeAlias = tuple[int, int, int, str, int, int, bool, bytes | int]
 
 
 class Opened(msgspec.Struct, tag=True, array_like=True):
-    """The file is open; it has so many rows."""
+    """The file is open and has this number of rows."""
 
     rows: int
 

@@ -7,7 +7,7 @@ import sys
 
 
 def limit_memory(at_most: int) -> None:
-    """Has this process get no more than so many bytes of addresses. Windows has no such limits."""
+    """Limits the address space of this process, in bytes. Windows has no such limit."""
     if sys.platform == "win32":
         return
     import resource  # noqa: PLC0415 - POSIX only

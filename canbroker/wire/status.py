@@ -100,11 +100,12 @@ class WebStatus(msgspec.Struct, kw_only=True):
 class NatsStatus(msgspec.Struct, kw_only=True):
     """The bridge to NATS, if the broker has one; ``phase`` as of a channel.
 
-    ``url`` is that of the configuration, ``server`` where it is connected (empty: it is not), for
-    the time number ``connections``. ``frames`` in ``messages`` were acknowledged; so many are
-    ``unacknowledged``, the oldest for ``lag_s`` seconds. ``duplicates``: messages that the server
-    had already. ``lost``: frames that were counted as lost in the stream; ``gaps``: how often their
-    number was not known. ``commands`` were sent, ``refused`` not. ``trouble``: what is wrong, now.
+    ``url`` is the configured one, ``server`` the one it is connected to (empty: none), and
+    ``connections`` how often it has connected. ``frames`` and ``messages`` count what the server
+    has acknowledged; ``unacknowledged`` frames are still under way, the oldest for ``lag_s``
+    seconds. ``duplicates``: messages that the server had already. ``lost``: frames that the stream
+    records as lost; ``gaps``: losses of unknown size. ``commands``: requests that were sent;
+    ``refused``: those that were not. ``trouble``: what is wrong at present.
     """
 
     phase: str

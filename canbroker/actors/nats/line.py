@@ -172,7 +172,7 @@ class Line:
         if is_first:
             self._made = last.head
         elif last.head is not None and last.head.epoch not in self._epochs:
-            return  # somebody else's, who has our name by mistake: it tells nothing of our place
+            return  # published by another bench with the same name; not our position
         if last.head is not None:
             self._epochs[last.head.epoch] = None
         if last.head is None or mark_of(last.head) == self._acknowledged:

@@ -48,7 +48,7 @@ _ANSWER_S: Final = 5.0
 _LOOK_S: Final = 3.0
 _ANSWER_NS: Final = 5 * clock.SECOND
 
-#: Fewer messages of each subject than this are no history.
+#: A stream must keep at least this many messages of each subject.
 _HISTORY: Final = 64
 
 _EXPECTED_STREAM: Final = "Nats-Expected-Stream"

@@ -27,7 +27,7 @@ MISSING: Final = "missing"
 _EXPIRED: Final = "the stream does not have them any more"
 _UNSEEN: Final = "the channel's process was replaced"
 
-#: Frames of one identifier all pass a filter or none does; so many are remembered.
+#: A filter accepts all frames of an identifier or none, so results are cached: at most this many.
 _REMEMBERED: Final = 1 << 16
 
 _logger = logging.getLogger(__name__)
