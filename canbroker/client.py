@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import canbroker
 from canbroker.bus import awaiting, lifetime, opening
@@ -17,16 +17,18 @@ from canbroker.bus.ending import EndingBus
 from canbroker.bus.lease import Lease, lease
 from canbroker.bus.life import Life
 from canbroker.bus.observed import ObservedBus
-from canbroker.bus.periodic.registry import Periodic
-from canbroker.bus.periodic.task import OnError, PeriodicTask, TaskPlan
+from canbroker.bus.tasks import Tasks
 from canbroker.bus.values import BusState, BusStats, CanProtocol
 from canbroker.configuration import bus_settings
 from canbroker.errors import CanOperationError
 from canbroker.model.error_counters import ErrorCounters
 from canbroker.model.filters import CanFilters
 from canbroker.model.message import Message, to_frame, to_stamped_frame
-from canbroker.model.protection import Checksum, Counter
 from canbroker.system import clock
+
+if TYPE_CHECKING:
+    from canbroker.bus.periodic.task import OnError, PeriodicTask
+    from canbroker.model.protection import Checksum, Counter
 
 _logger = logging.getLogger("canbroker.bus")
 
@@ -120,7 +122,7 @@ class Bus(ObservedBus, EndingBus):
             self._connection = opening.open_connection(self._life, wanted, found)
             self._reception = self._connection.reception
             self._sending = self._connection.sending
-            self._periodic = Periodic(self._connection)
+            self._periodic = Tasks(self._connection)
             self._to_frame = to_stamped_frame if found.get("preserve_timestamps") else to_frame
             self._place = wanted.broker
             name, about = self._connection.attached.name, self._connection.opening
@@ -309,10 +311,11 @@ class Bus(ObservedBus, EndingBus):
             closed, or the scheduler does not answer.
         """
         self._connection.check_open()
-        plan = TaskPlan(
+        return self._periodic.add(
             msgs,
             period,
             duration,
+            autostart=autostart,
             store=store_task,
             modifier=modifier_callback,
             phase=phase,
@@ -320,7 +323,6 @@ class Bus(ObservedBus, EndingBus):
             checksum=checksum,
             on_error=on_error,
         )
-        return self._periodic.add(plan, autostart=autostart)
 
     def stop_all_periodic_tasks(self, remove_tasks: bool = True) -> None:
         """Stops the stored tasks of :meth:`send_periodic`.

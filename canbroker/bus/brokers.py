@@ -10,14 +10,13 @@ from canbroker.bus import discovery, starting
 from canbroker.bus.channel_clock import ChannelClock
 from canbroker.bus.life import Life
 from canbroker.bus.line import leave_line, line_to
-from canbroker.system import clock
+from canbroker.system import clock, handles
 from canbroker.transport.address import Address, parse_address
 from canbroker.transport.calls import NoAnswerError
 from canbroker.transport.place import remote_address
 from canbroker.transport.runtime import Runtime
 from canbroker.transport.sockets import Context, SharedContext
 from canbroker.wire import control, ids
-from canbroker.wire.status import BrokerStatus
 
 if TYPE_CHECKING:
     from canbroker.bus.remote import RemoteBroker
@@ -27,6 +26,9 @@ _ANSWER_S: Final = 15.0
 
 #: A broker that ends may have closed its socket, so this soon it is checked whether it still runs.
 _LOOK_AGAIN_S: Final = 0.5
+
+#: For ZeroMQ and one socket.
+_DESCRIPTORS: Final = 8
 
 _T = TypeVar("_T")
 
@@ -152,6 +154,9 @@ def channel_names(address: str | None) -> list[str]:
     :param address: ``None`` is this user's own. It is not started.
     :raises CanError: it runs, and does not answer or answers with an error.
     """
+    handles.require(_DESCRIPTORS, "asking a broker")  # and the file of a module
+    from canbroker.wire.status import BrokerStatus  # noqa: PLC0415 - few programs ask for it
+
     context = SharedContext()
     nothing = control.Params()
     try:

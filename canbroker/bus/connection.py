@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Mapping
-from typing import Any, Final, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+import msgspec
 
 from canbroker.bus import discovery
 from canbroker.bus.attachment import Attachment
 from canbroker.bus.brokers import Broker, broker_of
 from canbroker.bus.channel_watch import ChannelWatch
 from canbroker.bus.life import Life
-from canbroker.bus.periodic.scheduler_link import TaskLink
 from canbroker.bus.receiving import Reception
 from canbroker.bus.sending import Sending
 from canbroker.bus.transmitter import Transmitter
@@ -30,8 +31,11 @@ from canbroker.transport.calls import Peer, ask
 from canbroker.transport.links import open_transmit
 from canbroker.wire import control
 from canbroker.wire.stream import Holder, StateEvent, locked_by
-from canbroker.wire.tasks import TaskTrouble
 from canbroker.wire.transmit import MAX_REPLY_BYTES
+
+if TYPE_CHECKING:
+    from canbroker.bus.periodic.scheduler_link import TaskLink
+    from canbroker.wire.tasks import TaskTrouble
 
 #: The channel answers at once; it may take this long on a busy machine.
 ANSWER_S: Final = 5.0
@@ -47,7 +51,7 @@ _DESCRIPTORS: Final = 24
 _T = TypeVar("_T")
 
 
-class Wanted(NamedTuple):
+class Wanted(msgspec.Struct, frozen=True):
     """What to open.
 
     ``label`` is the user's name for the channel. ``exclusive``: nobody else may transmit.
@@ -179,6 +183,10 @@ class Connection:
 
     def task_link(self, on_trouble: Callable[[TaskTrouble], None]) -> TaskLink:
         """A link to the scheduler, which connects when it is first used."""
+        from canbroker.bus.periodic.scheduler_link import (  # noqa: PLC0415 - with the first task
+            TaskLink,
+        )
+
         link = TaskLink(self._life, self._broker, self.client_id, on_trouble, self.watch.clock)
         return self._life.keep(link)
 

@@ -8,7 +8,7 @@ from typing import Any, Self
 from canbroker.bus import lifetime
 from canbroker.bus.life import Life
 from canbroker.bus.ownership import Uncopyable, end_block
-from canbroker.bus.periodic.registry import Periodic
+from canbroker.bus.tasks import Tasks
 from canbroker.errors import CanError
 
 
@@ -18,7 +18,7 @@ class EndingBus(Uncopyable):
     _forgotten = False  # its finalizer runs
     _channel: Any
     _life: Life
-    _periodic: Periodic
+    _periodic: Tasks
 
     def shutdown(self) -> None:
         """As documented in ``Bus``; users may override it."""

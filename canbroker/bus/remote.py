@@ -6,7 +6,6 @@ import functools
 import logging
 from collections import deque
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Final, NamedTuple, TypeVar
 
 import msgspec
@@ -208,7 +207,7 @@ class RemoteBroker:
 
     def _try(self, gateway: TcpAddress) -> None:
         """Connects with the next key."""
-        self.place = RemotePlace(replace(gateway, key=self._keys.popleft()))
+        self.place = RemotePlace(msgspec.structs.replace(gateway, key=self._keys.popleft()))
         self._link = RemoteControlLink(self._context, self.place.broker)
 
     def _reach(self) -> None:

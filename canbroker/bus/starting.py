@@ -10,7 +10,6 @@ from typing import Final
 from canbroker.errors import CanInitializationError
 from canbroker.system import handles
 from canbroker.system.descriptors import pipe
-from canbroker.system.entry_points import EntryPoint
 from canbroker.system.files import close_and_remove, lock_now
 from canbroker.system.lock import BrokerLock
 from canbroker.system.portable import PORTABLE
@@ -166,6 +165,8 @@ def _command(runtime: Runtime, options: Sequence[str]) -> list[str]:
 
     :raises FileNotFoundError: there is no program to run it.
     """
+    from canbroker.system.entry_points import EntryPoint  # noqa: PLC0415 - as in _start_broker
+
     if not sys.executable:
         raise FileNotFoundError(
             "this Python does not know its own program (sys.executable is empty); "

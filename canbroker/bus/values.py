@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 import msgspec
 
@@ -32,8 +31,7 @@ class CanProtocol(enum.Enum):
     CAN_FD = "CAN FD"
 
 
-@dataclass(frozen=True)
-class Receiving:
+class Receiving(msgspec.Struct, frozen=True):
     """How a bus receives.
 
     ``own``: whether it receives its own frames. ``on_loss``: ``count`` lost frames, or ``raise``
@@ -59,7 +57,7 @@ class Receiving:
             raise ValueError(f"history must be 0 to {MAX_HISTORY_S} seconds, got {self.history!r}")
 
 
-class Membership(NamedTuple):
+class Membership(msgspec.Struct, frozen=True):
     """A bus on its channel: what its parts need to take part there.
 
     ``attached`` has the endpoints. ``label`` is the user's name for the channel, which messages

@@ -9,8 +9,9 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Final, TypeAlias
+
+import msgspec
 
 from canbroker.configuration import sources
 from canbroker.configuration.sources import OF_THE_BUS, OWN, Precedence, Value
@@ -35,8 +36,7 @@ Channels: TypeAlias = Callable[[str | None], Sequence[str]]
 _logger = logging.getLogger("canbroker.bus")
 
 
-@dataclass(frozen=True)
-class Settings:
+class Settings(msgspec.Struct, frozen=True):
     """Values by key, ``interface`` and ``channel`` among them, and the sources that were read."""
 
     values: Mapping[str, Value]

@@ -13,7 +13,6 @@ import os
 import platform
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
@@ -75,8 +74,7 @@ class Precedence(enum.IntEnum):
     DEFAULT_SECTION = enum.auto()
 
 
-@dataclass(frozen=True)
-class Value:
+class Value(msgspec.Struct, frozen=True):
     """A value, its precedence, and where it was given, in words."""
 
     value: Any
@@ -87,8 +85,7 @@ class Value:
 Values: TypeAlias = dict[str, Value]
 
 
-@dataclass(frozen=True)
-class _File:
+class _File(msgspec.Struct, frozen=True):
     path: Path
     text: str
 

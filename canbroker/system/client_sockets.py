@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import _socket
 import os
-import socket
 import stat
 import sys
 from collections.abc import Iterator
@@ -30,7 +30,7 @@ def client_sockets() -> Iterator[ClientSocket]:
     """The sockets that have connected, or may be about to."""
     if sys.platform == "win32":  # nothing forks there
         return
-    family = socket.AF_INET if PORTABLE else socket.AF_UNIX
+    family = _socket.AF_INET if PORTABLE else _socket.AF_UNIX
     try:
         names = os.listdir(_TABLE)  # noqa: PTH208 - there may be thousands
     except OSError:  # no descriptor is left to list them with
@@ -41,9 +41,9 @@ def client_sockets() -> Iterator[ClientSocket]:
             status = os.fstat(number)
             if not stat.S_ISSOCK(status.st_mode):
                 continue
-            found = socket.socket(fileno=number)
+            found = _socket.socket(fileno=number)
             try:
-                if found.family != family or found.type != socket.SOCK_STREAM:
+                if found.family != family or found.type != _socket.SOCK_STREAM:
                     continue
                 peer: str | None = None
                 with suppress(OSError):

@@ -5,10 +5,12 @@ from __future__ import annotations
 import itertools
 import os
 import select
-import socket
 import sys
 from collections.abc import Iterable
-from typing import IO, Final
+from typing import IO, TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    import socket
 
 #: Standard input, output and error.
 _STANDARD: Final = 3
@@ -68,6 +70,8 @@ def duplicated_socket(descriptor: int) -> socket.socket | None:
 
     ``None`` if it is not a socket any more, or no descriptors are left. It may be another socket.
     """
+    import socket  # noqa: PLC0415 - a client needs nothing of it, and it loads much
+
     if sys.platform == "win32":  # os.dup() there is for files alone
         try:
             return socket.fromfd(descriptor, _FOUND_OUT, _FOUND_OUT)

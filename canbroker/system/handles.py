@@ -14,11 +14,10 @@ import _socket
 import errno
 import itertools
 import os
-import socket
 import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 from weakref import WeakSet
 
 from canbroker.errors import CanOperationError
@@ -27,6 +26,8 @@ from canbroker.system.locks import Rank
 
 if sys.platform != "win32":
     import resource  # now: later there may be no descriptor left to load it from its file
+if TYPE_CHECKING or sys.platform == "win32":
+    import socket  # it loads much, of which others need nothing
 
 #: Keeps other threads from forking. Hold it for moments only. Reentrant: a signal handler or a
 #: finalizer may interrupt the thread that holds it.
@@ -131,8 +132,10 @@ class SocketPair:
                 self.ends.extend(itertools.chain.from_iterable(itertools.starmap(_pair, [()])))
                 for end in self.ends:
                     end.setblocking(False)
-                    if end.family == socket.AF_INET:  # a byte would wait for the last one's receipt
-                        end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                    if (
+                        end.family == _socket.AF_INET
+                    ):  # a byte would wait for the last one's receipt
+                        end.setsockopt(_socket.IPPROTO_TCP, _socket.TCP_NODELAY, 1)
             except OSError as error:
                 self.close()
                 raise CanOperationError(f"no descriptor: {explained(error)}") from error
@@ -195,8 +198,8 @@ def _close_all(numbers: list[int]) -> None:
     _exhaust(map(os.close, map(numbers.pop, itertools.repeat(-1, len(numbers)))))
 
 
-_pair: Final[Callable[[], Iterable[_socket.socket]]] = getattr(
-    _socket, "socketpair", socket.socketpair
+_pair: Final[Callable[[], Iterable[_socket.socket]]] = (
+    getattr(_socket, "socketpair", None) or socket.socketpair
 )
 _exhaust: Final[Callable[[Iterator[object]], None]] = deque[object](maxlen=0).extend
 _handles: WeakSet[Descriptor] = WeakSet()

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import socket
+import _socket
 import struct
 import sys
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Final
 
@@ -19,7 +19,7 @@ TELLS_PEERS: Final = sys.platform == "linux" and not PORTABLE
 _CHUNK: Final = 1 << 16
 
 
-def credentials(connection: socket.socket) -> tuple[int, int, int]:
+def credentials(connection: _socket.socket) -> tuple[int, int, int]:
     """Process, user and group of the other end of a connection; zeros where the system does not
     tell (any but Linux).
 
@@ -27,12 +27,12 @@ def credentials(connection: socket.socket) -> tuple[int, int, int]:
     """
     if sys.platform != "linux":
         return 0, 0, 0
-    raw = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEER.size)
+    raw = connection.getsockopt(_socket.SOL_SOCKET, _socket.SO_PEERCRED, _PEER.size)
     process, user, group = _PEER.unpack(raw)
     return process, user, group
 
 
-def peer_of(connection: socket.socket) -> int:
+def peer_of(connection: _socket.socket) -> int:
     """The process id of the other end of a connection; 0 where the system does not tell (any but
     Linux), or if the process is in another container.
 
@@ -41,21 +41,21 @@ def peer_of(connection: socket.socket) -> int:
     return credentials(connection)[0]
 
 
-def hang_up(connection: socket.socket, process: int, user: int, group: int) -> None:
+def hang_up(connection: _socket.socket, process: int, user: int, group: int) -> None:
     """Ends a connection, if that process still has its other end.
 
     :raises OSError: it is not a connection any more.
     """
-    if sys.platform != "linux" or connection.family != socket.AF_UNIX:
+    if sys.platform != "linux" or connection.family != _socket.AF_UNIX:
         return
     if credentials(connection) != (process, user, group):
         return
     # Errors: nothing is left to read, or the other end is gone before it has read all.
     with suppress(OSError):
-        connection.shutdown(socket.SHUT_RDWR)
+        connection.shutdown(_socket.SHUT_RDWR)
     with suppress(OSError):
         # libzmq would read what is under way before it sees the end: thousands of messages.
-        while connection.recv(_CHUNK, socket.MSG_DONTWAIT):
+        while connection.recv(_CHUNK, _socket.MSG_DONTWAIT):
             pass
 
 
@@ -64,7 +64,7 @@ def listener(path: Path) -> int | None:
     :func:`peer_of` says."""
     if sys.platform == "win32":
         return None
-    with socket.socket(socket.AF_UNIX) as asking:
+    with closing(_socket.socket(_socket.AF_UNIX)) as asking:
         asking.setblocking(False)
         try:
             asking.connect(str(path))

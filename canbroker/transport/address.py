@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, TypeAlias
+
+import msgspec
 
 from canbroker.errors import CanInitializationError
 from canbroker.system.portable import PORTABLE
@@ -35,8 +36,7 @@ _MAX_PORT: Final = 65_535
 _Fault: TypeAlias = Callable[[str], CanInitializationError]
 
 
-@dataclass(frozen=True)
-class IpcAddress:
+class IpcAddress(msgspec.Struct, frozen=True):
     """A Unix socket at an absolute path; as text ``ipc://<path>``.
 
     Where sockets are portable it is the path of a file that says on which port of this host
@@ -58,8 +58,7 @@ class IpcAddress:
         return f"{_IPC}{self.path.as_posix()}"
 
 
-@dataclass(frozen=True)
-class TcpAddress:
+class TcpAddress(msgspec.Struct, frozen=True):
     """A gateway, or one socket of the broker behind it.
 
     As text ``tcp://<host>:<port>``, with ``?key=<key>`` and ``#<socket>`` if they are given. An

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 import re
-from dataclasses import replace
 from pathlib import Path
 from typing import Final, NamedTuple
+
+import msgspec
 
 from canbroker.errors import CanInitializationError
 from canbroker.system.endpoints import listener
@@ -153,7 +154,7 @@ class RemotePlace:
         return f"the broker at {self.gateway.endpoint}"
 
     def _address(self, socket: str) -> TcpAddress:
-        return replace(self.gateway, socket=socket)
+        return msgspec.structs.replace(self.gateway, socket=socket)
 
 
 def remote_address(address: str | None) -> TcpAddress | None:

@@ -11,7 +11,7 @@ import zmq
 
 from canbroker.system.throttle import Throttle
 from canbroker.transport.address import IpcAddress
-from canbroker.transport.links import Router
+from canbroker.transport.routers import Router
 from canbroker.transport.sockets import REQUEST_HIGH_WATER, Context
 from canbroker.transport.waiter import Waiter
 from canbroker.wire import WireError, control

@@ -11,7 +11,6 @@ from canbroker.system import clock, handles
 from canbroker.system.descriptors import share
 from canbroker.system.portable import PORTABLE
 from canbroker.transport.address import Address, IpcAddress, TcpAddress
-from canbroker.transport.gate import Gate
 from canbroker.transport.shared import QuietSocket, shared
 from canbroker.wire import MAX_MESSAGE_BYTES
 from canbroker.wire.topics import MAX_TOPIC_BYTES
@@ -108,6 +107,8 @@ class Context:
         self._context: zmq.Context[Socket] = zmq.Context(io_threads=1)
         if sockets is not None:
             self._context.set(zmq.MAX_SOCKETS, sockets)
+        from canbroker.transport.gate import Gate  # noqa: PLC0415 - clients do not listen
+
         self.gate = Gate(self._context)
         if PORTABLE:
             from canbroker.transport.loopback import Admission  # noqa: PLC0415 - not loaded natively

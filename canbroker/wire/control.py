@@ -7,6 +7,7 @@ methods and fields are rejected by name before anything is done.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cache
 from typing import Annotated, Any, Final, TypeVar
 
 import msgspec
@@ -241,7 +242,6 @@ class Reply(msgspec.Struct, array_like=True):
 
 
 _encoder = msgspec.msgpack.Encoder()
-_request_decoder = msgspec.msgpack.Decoder(Request)
 _reply_decoder = msgspec.msgpack.Decoder(Reply)
 
 
@@ -257,9 +257,14 @@ def encode_reply(request_id: int, result: msgspec.Struct) -> bytes:
 NOTHING: Final = encode_reply(2**63 - 1, Nothing())
 
 
+@cache  # clients need none
+def _request_decoder() -> msgspec.msgpack.Decoder[Request]:
+    return msgspec.msgpack.Decoder(Request)
+
+
 def decode_request(body: bytes) -> Request:
     """:raises WireError: it has another version, or is not a request. Parameters stay raw."""
-    return decode("control request", _request_decoder, body)
+    return decode("control request", _request_decoder(), body)
 
 
 def decode_params(request: Request, methods: Mapping[str, type[Params]]) -> Params:

@@ -7,7 +7,6 @@ however it was learnt.
 
 from __future__ import annotations
 
-import base64
 import os
 from typing import Final
 
@@ -19,16 +18,22 @@ _RANDOM_BYTES: Final = 6
 
 def owner_of_key(raw: bytes) -> str:
     """What the ids of a user with this public key begin with; ``raw``: its 32 bytes."""
-    return base64.urlsafe_b64encode(raw).decode()[:OWNER_CHARACTERS]
+    return _text(raw)[:OWNER_CHARACTERS]
 
 
 def new_id(owner: str = "") -> str:
     """A fresh id. ``owner``: as of :func:`owner_of_key`; empty for a local client."""
     if not owner:
         return os.urandom(_RANDOM_BYTES).hex()
-    return owner + base64.urlsafe_b64encode(os.urandom(_RANDOM_BYTES)).decode()
+    return owner + _text(os.urandom(_RANDOM_BYTES))
 
 
 def is_owned(name: str, owner: str) -> bool:
     """Whether an id is one of that owner's."""
     return len(owner) == OWNER_CHARACTERS < len(name) and name.startswith(owner)
+
+
+def _text(raw: bytes) -> str:
+    import base64  # noqa: PLC0415 - local clients need none
+
+    return base64.urlsafe_b64encode(raw).decode()

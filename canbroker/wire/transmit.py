@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Sequence
+from functools import cache
 from typing import Annotated, Final
 
 import msgspec
@@ -97,7 +98,6 @@ class Reply(msgspec.Struct, array_like=True):
 
 
 _encoder = msgspec.msgpack.Encoder()
-_request_decoder = msgspec.msgpack.Decoder(Request)
 _reply_decoder = msgspec.msgpack.Decoder(Reply)
 
 
@@ -132,9 +132,14 @@ def encode_refused(request: Request, refusal: Refusal) -> bytes:
     return _encoder.encode(msgspec.structs.replace(request, refusal=refusal))
 
 
+@cache  # clients need none
+def _request_decoder() -> msgspec.msgpack.Decoder[Request]:
+    return msgspec.msgpack.Decoder(Request)
+
+
 def decode_request(body: bytes) -> Request:
     """:raises WireError: it has another version, or is not a request."""
-    request = decode("transmit request", _request_decoder, body)
+    request = decode("transmit request", _request_decoder(), body)
     if not is_client_id(request.client_id):
         raise WireError(
             f"transmit request: {request.client_id[:80]!r} is not a client id - at `$[1]`"

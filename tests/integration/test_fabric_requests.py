@@ -20,8 +20,9 @@ from canbroker.system.throttle import Throttle
 from canbroker.system.wake import Wake
 from canbroker.transport.address import parse_ipc
 from canbroker.transport.calls import ControlError, call
-from canbroker.transport.links import Intake, KeepingLink, Link
+from canbroker.transport.links import KeepingLink, Link
 from canbroker.transport.replier import Caller, Replier
+from canbroker.transport.routers import Intake
 from canbroker.transport.sockets import Context
 from canbroker.transport.waiter import Waiter
 from canbroker.wire import MAX_MESSAGE_BYTES, WireError, control

@@ -21,7 +21,7 @@ from canbroker.system.throttle import Throttle
 from canbroker.transport import gate, guard
 from canbroker.transport.address import parse_ipc
 from canbroker.transport.guard import Guard, PeerConnection
-from canbroker.transport.links import MAX_REFUSED
+from canbroker.transport.routers import MAX_REFUSED
 from canbroker.transport.runtime import Runtime
 from canbroker.transport.sockets import Context
 from canbroker.transport.waiter import Waiter

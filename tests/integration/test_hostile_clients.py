@@ -20,7 +20,7 @@ from canbroker.delivery.publisher import MAX_CLIENTS, MAX_ROUTES
 from canbroker.errors import CanInitializationError, CanOperationError
 from canbroker.model.filters import EVERYTHING
 from canbroker.transport.address import parse_ipc
-from canbroker.transport.links import MAX_REFUSED
+from canbroker.transport.routers import MAX_REFUSED
 from canbroker.transport.runtime import Runtime
 from canbroker.transport.sockets import Context
 from canbroker.transport.xpub import MAX_REFUSED as MAX_SUBSCRIPTIONS_REFUSED

@@ -11,8 +11,8 @@ import msgspec
 from canbroker.system import clock
 from canbroker.system.throttle import Throttle
 from canbroker.transport.address import IpcAddress
-from canbroker.transport.links import Intake
 from canbroker.transport.replier import Caller, Handler, Replier
+from canbroker.transport.routers import Intake
 from canbroker.transport.sockets import Context, readable
 from canbroker.transport.waiter import Waiter
 from canbroker.wire import WireError, control

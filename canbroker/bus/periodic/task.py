@@ -5,8 +5,9 @@ from __future__ import annotations
 import logging
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Protocol, TypeAlias
+
+import msgspec
 
 from canbroker.bus.ownership import Uncopyable
 from canbroker.bus.periodic.cyclic import (
@@ -28,8 +29,7 @@ Modifier: TypeAlias = Callable[[Message], object]
 OnError: TypeAlias = Callable[[Exception], bool | None]
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Options:
+class _Options(msgspec.Struct, frozen=True, kw_only=True):
     store: bool = True
     modifier: Modifier | None = None
     phase: float | None = None
@@ -38,8 +38,7 @@ class _Options:
     on_error: OnError | None = None
 
 
-@dataclass(frozen=True)
-class TaskPlan(_Options):
+class TaskPlan(_Options, frozen=True):
     """What ``Bus.send_periodic`` was asked for, unchecked; the meaning is described there.
 
     ``store``: whether the bus keeps the task, and so stops it with all others.

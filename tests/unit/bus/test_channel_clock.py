@@ -15,7 +15,8 @@ from canbroker.system import clock
 from canbroker.system.clock import MILLISECOND, SECOND
 from canbroker.system.throttle import Throttle
 from canbroker.transport.address import IpcAddress
-from canbroker.transport.links import Intake, KeepingLink
+from canbroker.transport.links import KeepingLink
+from canbroker.transport.routers import Intake
 from canbroker.transport.sockets import Context
 from canbroker.transport.waiter import Waiter
 from canbroker.wire import topics
