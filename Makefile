@@ -27,7 +27,7 @@ unexport PYTHONDONTWRITEBYTECODE
 .DEFAULT_GOAL := help
 .PHONY: test-web bench-web demo test check bench docs help setup format lock clean test-newest test-remote test-socketcan \
 	test-socketcan-hw conformance ecosystem firmwares coverage fuzz soak interruptions \
-	test-long test-portable test-portable-short kills kills-record kills-nats crowd bench-client bench-fleet bench-periodic bench-record bench-nats bench-replay bench-socketcan bench-vendor release
+	test-long test-portable test-portable-short kills kills-record kills-nats crowd bench-client bench-fleet bench-periodic bench-record bench-nats bench-replay bench-socketcan bench-stopped bench-vendor release
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -218,6 +218,9 @@ bench-web: $(READY)  ## a full bus with 300 identifiers and four open pages: oth
 
 bench-fleet: $(READY)  ## what fifty benches cost one NATS server and a consumer
 	$(BIN)/python -m benchmarks.fleet
+
+bench-stopped: $(READY)  ## what others notice while a client that was stopped catches up
+	$(BIN)/python -m benchmarks.stopped
 
 bench-vendor: $(READY)  ## python-can's PCAN bus beside canbroker on one double of an adapter; needs gcc
 	$(BIN)/python -m benchmarks.vendor
