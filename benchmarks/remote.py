@@ -53,8 +53,8 @@ class Gateway(NamedTuple):
 
 @contextmanager
 def serving(place: Path) -> Iterator[Gateway]:
-    """A broker of the default runtime directory; its clients have an admin's key, in ``place``."""
-    os.environ["XDG_CONFIG_HOME"] = str(place)
+    """A broker of the default runtime directory, with keys of its own below ``place``."""
+    os.environ["XDG_CONFIG_HOME"] = tempfile.mkdtemp(prefix="keys-", dir=place)
     _run("keys", "new")
     _run("keys", "authorize", "bench", _run("keys", "show", "--user").strip(), "--role", "admin")
     endpoint = f"tcp://127.0.0.1:{free_port()}"
