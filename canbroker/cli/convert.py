@@ -15,8 +15,8 @@ from canbroker.cli import Failure
 from canbroker.cli.common import count_damage_only, databases_option
 from canbroker.cli.progress import file_progress
 from canbroker.logs import converting
-from canbroker.logs.files import replacing
-from canbroker.logs.formats import FORMATS, format_of, open_reader, open_writer
+from canbroker.logs.files import replaced
+from canbroker.logs.formats import FORMATS, format_of, kind_of, open_reader, open_writer
 from canbroker.logs.streams import Reader
 from canbroker.signals import load_databases
 
@@ -112,14 +112,11 @@ def _copied(reader: Reader, target: Path, advance: Callable[[int], bool]) -> lis
     """
     if target.exists() and target.samefile(reader.name):
         raise click.UsageError(f"{target} is the file to read")
-    form, compressed = format_of(target)
-    part = target.with_name(f"{target.name}.part")
-    kind = f"{form.name}.gz" if compressed else form.name
-    with replacing(target, part), open_writer(part, kind) as writer:
+    with replaced(target) as part, open_writer(part, kind_of(target)) as writer:
         count = converting.convert(reader, writer, advance)
     lines = [f"{count:,} frames in {target}"]
     if writer.losses:
-        lines.append(f"{form.title} cannot hold: {writer.losses}")
+        lines.append(f"{format_of(target)[0].title} cannot hold: {writer.losses}")
     return lines
 
 

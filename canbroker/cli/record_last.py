@@ -13,7 +13,8 @@ from canbroker.cli.common import NotNegative, broker_option
 from canbroker.cli.lines import LogLines
 from canbroker.cli.progress import progress
 from canbroker.delivery.tap import Frames
-from canbroker.logs.formats import FORMATS, Format, format_of, open_writer
+from canbroker.logs.files import replaced
+from canbroker.logs.formats import FORMATS, kind_of, open_writer
 from canbroker.logs.recent import write_frames
 from canbroker.system import clock
 
@@ -81,22 +82,25 @@ def save_recent(
     :raises Failure: the file cannot be written.
     :raises CanInitializationError: the format needs a package that is missing.
     """
-    format_ = _known_format(output)
+    kind = _kind_of(output)
     account: list[str] = []
     try:
-        if format_ is None or output.suffix == ".log":
-            output.write_text(LogLines().text(recent), encoding="utf-8")
-        else:
-            with open_writer(output) as writer:
-                write_frames(writer, recent.channel, recent.frames, advance)
-            if writer.losses:
-                account.append(f"not in {output}, as its format cannot: {writer.losses}")
+        with replaced(output) as part:
+            if kind is None:
+                part.write_text(LogLines().text(recent), encoding="utf-8")
+            else:
+                with open_writer(part, kind) as writer:
+                    write_frames(writer, recent.channel, recent.frames, advance)
+                if writer.losses:
+                    account.append(f"not in {output}, as its format cannot: {writer.losses}")
     except OSError as error:
         raise Failure(f"cannot write {output}: {error.strerror or error}") from error
     return [*account, f"{len(recent.frames)} frames in {output}"]
 
 
-def _known_format(output: Path) -> Format | None:
+def _kind_of(output: Path) -> str | None:
+    """The name of the format; of lines as on the terminal, and without a known suffix: none."""
     suffixes = {suffix for each in FORMATS.values() for suffix in each.suffixes}
-    known = suffixes.intersection(suffix.lower() for suffix in output.suffixes[-2:])
-    return format_of(output)[0] if known else None
+    if output.suffix == ".log" or suffixes.isdisjoint(map(str.lower, output.suffixes[-2:])):
+        return None
+    return kind_of(output)

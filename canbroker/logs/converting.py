@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-from canbroker.logs.files import replacing
+from canbroker.logs.files import replaced
 from canbroker.logs.formats import open_reader, open_writer
 from canbroker.logs.streams import Reader, Writer
 
@@ -47,8 +47,7 @@ def recover(path: Path, kind: str) -> Recovered:
     :raises CanInitializationError: it has no frame that can be read; it stays as it is.
     :raises OSError: the new file cannot be written; likewise.
     """
-    whole = path.with_name(f"{path.name}.whole")
-    with replacing(path, whole):
+    with replaced(path, ".whole") as whole:
         with open_reader(path, kind) as reader, open_writer(whole, kind) as writer:
             frames = convert(reader, writer)
             writer.sync()

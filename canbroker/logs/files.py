@@ -111,13 +111,19 @@ class Source(io.BufferedIOBase):
 
 
 @contextmanager
-def replacing(path: Path, part: Path) -> Iterator[None]:
-    """Names the file ``part``, which the block writes, ``path`` at the end of the block.
+def replaced(path: Path, suffix: str = ".part") -> Iterator[Path]:
+    """Where to write what ``path`` is to hold: a file beside it, which gets its name at the end.
 
-    If anything fails, ``part`` is removed, and ``path`` stays as it is.
+    If anything fails, nothing is left of that file, and ``path`` stays as it is. A link stays a
+    link. A pipe or a device cannot be replaced: it is written to as it is.
     """
+    if path.exists() and not path.is_file():
+        yield path
+        return
+    path = path.resolve()
+    part = path.with_name(path.name + suffix)
     try:
-        yield
+        yield part
         part.replace(path)
     finally:
         part.unlink(missing_ok=True)

@@ -189,6 +189,15 @@ def format_of(path: Path, kind: str | None = None) -> tuple[Format, bool]:
     return found, compressed
 
 
+def kind_of(path: Path) -> str:
+    """The format that the suffix says, as :func:`open_writer` takes it for another file.
+
+    :raises CanInitializationError: the suffix is unknown; lists those that are known.
+    """
+    found, compressed = format_of(path)
+    return f"{found.name}.gz" if compressed else found.name
+
+
 def open_reader(path: Path | str, kind: str | None = None) -> Reader:
     """Opens a file to read records from.
 

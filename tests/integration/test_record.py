@@ -10,11 +10,15 @@ from pathlib import Path
 import pytest
 
 from canbroker import Bus, Message
+from canbroker.bus.history import recent_frames
+from canbroker.cli import Failure
+from canbroker.cli.record_last import save_recent
 from canbroker.logs.candump import parse_log_line
 from canbroker.logs.formats import open_reader
 from canbroker.transport.runtime import Runtime
 from tests.support.brokers import status_of, wait_until
 from tests.support.commands import run
+from tests.support.full_disk import full_disk
 
 record = partial(run, "record")
 
@@ -49,6 +53,20 @@ def test_a_files_suffix_says_its_format(runtime: Runtime, tmp_path: Path, suffix
     assert f"3000 frames in {file}" in done.stderr
     with open_reader(file) as reader:
         assert [record.frame.arbitration_id for record in reader] == list(range(3000))
+
+
+@pytest.mark.parametrize("name", ["fault.log", "fault.blf"])
+def test_a_full_disk_leaves_the_older_file(runtime: Runtime, tmp_path: Path, name: str) -> None:
+    file = tmp_path / name
+    file.write_text("older")
+    with Bus("x", "virtual") as bus:
+        bus.send_batch([Message(arbitration_id=n, data=b"\1\2") for n in range(3000)], timeout=20)
+        recent = recent_frames(None, "virtual.x", 60)
+    assert len(recent.frames) == 3000
+    with full_disk(1000), pytest.raises(Failure, match=f"cannot write {file}: File too large"):
+        save_recent(recent, file)
+    assert file.read_text() == "older"
+    assert list(tmp_path.iterdir()) == [file]
 
 
 def test_what_a_format_cannot_hold_is_said(runtime: Runtime, tmp_path: Path) -> None:
