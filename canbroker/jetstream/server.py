@@ -194,13 +194,9 @@ async def connect(
     except (Error, OSError, ValueError, TimeoutError) as error:
         await _give_up(client)
         raise CanInitializationError(_why(server, [*faults, error])) from error
-    version = client.connected_server_version
-    if (version.major, version.minor) < OLDEST:
+    if problem := _version_problem(client):
         await client.close()
-        oldest = ".".join(map(str, OLDEST))
-        raise CanInitializationError(
-            f"NATS at {server.shown} is version {version}, older than {oldest}"
-        )
+        raise CanInitializationError(f"NATS at {server.shown} {problem}")
     was_connected = True
     if reconnects:
         client.options |= {
@@ -209,6 +205,19 @@ async def connect(
             "reconnect_time_wait": 0.2,
         }
     return client
+
+
+def _version_problem(client: Client) -> str:
+    """What is wrong with the version of the server, if anything."""
+    try:
+        version = client.connected_server_version
+        parts = version.major, version.minor, version.patch
+    except (KeyError, TypeError, ValueError):
+        return "does not say which version it is"
+    if parts[:2] >= OLDEST:
+        return ""
+    given, oldest = (".".join(map(str, numbers)) for numbers in (parts, OLDEST))
+    return f"is version {given}, older than {oldest}"
 
 
 async def _give_up(client: Client) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import ssl
 from pathlib import Path
 
@@ -83,6 +84,46 @@ def test_a_server_that_does_not_encrypt_is_refused_if_we_do(tmp_path: Path) -> N
         told = fault(Server(url=f"tls://bench:geheim@127.0.0.1:{nats.port}"))
         assert "does not encrypt" in told
         assert "geheim" not in told
+
+
+class OldServer:
+    """Greets as a server of an old version does, and answers PING: all that connecting takes."""
+
+    def __init__(self, version: str) -> None:
+        info = {"server_id": "X", "version": version, "proto": 1, "headers": True}
+        self._greeting = f"INFO {json.dumps(info | {'max_payload': 1 << 20})}\r\n".encode()
+
+    async def __call__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(self._greeting)
+        while line := await reader.readline():
+            if line == b"PING\r\n":
+                writer.write(b"PONG\r\n")
+        writer.close()
+
+
+async def _connects_to(double: OldServer) -> str:
+    async with await asyncio.start_server(double, "127.0.0.1", 0) as listening:
+        port = listening.sockets[0].getsockname()[1]
+        return await _connects(Server(url=f"nats://127.0.0.1:{port}"))
+
+
+@pytest.mark.parametrize(
+    ("version", "said"),
+    [
+        ("2.9.25", "is version 2.9.25, older than 2.10"),
+        ("1.4.1-beta", "is version 1.4.1, older than 2.10"),
+        ("new", "does not say which version it is"),
+    ],
+)
+def test_a_server_that_is_too_old_is_refused(version: str, said: str) -> None:
+    with pytest.raises(CanInitializationError) as caught:
+        asyncio.run(_connects_to(OldServer(version)))
+    assert str(caught.value).endswith(said)
+
+
+@pytest.mark.parametrize("version", ["2.10.0", "2.10.0-RC.1", "3.0.0"])
+def test_a_server_that_is_new_enough_is_not(version: str) -> None:
+    assert asyncio.run(_connects_to(OldServer(version)))
 
 
 @pytest.mark.parametrize(
