@@ -112,6 +112,19 @@ def parse(subject: str) -> Subject:
         raise ValueError(f"subject {subject[:300]!r}: {error}") from error
 
 
+def covers(pattern: str, subject: str) -> bool:
+    """Whether a subject is one of those that a pattern stands for, as NATS understands it."""
+    wanted, given = pattern.split("."), subject.split(".")
+    if wanted[-1] == ">":
+        wanted.pop()
+        if len(given) <= len(wanted):
+            return False
+        del given[len(wanted) :]
+    return len(wanted) == len(given) and all(
+        one in {"*", other} for one, other in zip(wanted, given, strict=True)
+    )
+
+
 _FORM: Final = f"{PREFIX}.SITE.BENCH.CHANNEL with rx, tx, state or signal.MESSAGE.SIGNAL"
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any, Final
 
 import msgspec
@@ -25,7 +26,7 @@ from canbroker.transport.waiter import Descriptor
 _LOOK_S: Final = 0.1
 _REPORT_NS: Final = clock.SECOND
 
-#: How long to wait before the next connection: longer each time, until one has worked.
+#: The least time between the beginnings of two connections: longer each time, until one has worked.
 _FIRST_S: Final = 0.1
 _MOST_S: Final = 2.0
 
@@ -59,6 +60,8 @@ class Bridge:
         self._commands = Commands(options, broker)
         self._session: Session | None = None
         self._server = ""
+        self._stream = ""  # which has our frames, if we have found it
+        self._has_values = False  # there is a stream of states and signals
         self._connections = 0
         self._turn = 0  # which server of a cluster is tried first
         self._recent = ""  # the last trouble, until it was reported
@@ -114,8 +117,9 @@ class Bridge:
 
     async def _connect_again(self, is_over: asyncio.Event) -> None:
         pause_s = _FIRST_S
+        loop = asyncio.get_running_loop()
         while not is_over.is_set():
-            published = self._published()
+            published, began = self._published(), loop.time()
             try:
                 await self._connect(is_over)
             except (TroubleError, CanError) as error:
@@ -124,7 +128,7 @@ class Bridge:
                 self.trouble = self._recent = str(error)
             pause_s = _FIRST_S if self._published() > published else min(2 * pause_s, _MOST_S)
             try:
-                await asyncio.wait_for(is_over.wait(), pause_s)
+                await asyncio.wait_for(is_over.wait(), max(0.0, began + pause_s - loop.time()))
             except TimeoutError:
                 continue
 
@@ -153,17 +157,17 @@ class Bridge:
             max_outstanding_pings=2,
             dont_randomize=True,
         )
-        session = Session(client, self._lines, options.window)
+        session = Session(client, self._lines, options.window, self._stream)
         try:
             await session.begin()
+            self._stream = session.stream
             await self._commands.begin(client, session.fail)
-            self._values.begin(client)
             self._session = session
             self._server = client.connected_url.netloc if client.connected_url else ""
             self._connections += 1
             self.trouble = ""
             _logger.info("published at NATS %s", self._server)
-            await self._publish(session, is_over)
+            await self._publish(session, client, is_over)
         finally:
             session.fail("the session is over")
             self._session, self._server = None, ""
@@ -176,8 +180,9 @@ class Bridge:
         first, self._turn = self._turn % len(urls), self._turn + 1
         return msgspec.structs.replace(self._options.server, url=urls[first:] + urls[:first])
 
-    async def _publish(self, session: Session, is_over: asyncio.Event) -> None:
+    async def _publish(self, session: Session, client: Client, is_over: asyncio.Event) -> None:
         running = asyncio.create_task(session.run(self._values.look))
+        values = asyncio.create_task(self._begin_values(session, client))
         over = asyncio.create_task(is_over.wait())
         try:
             await asyncio.wait([running, over], return_when=asyncio.FIRST_COMPLETED)
@@ -187,8 +192,21 @@ class Bridge:
             await asyncio.wait([running])
             await self._finish(session)
         finally:
-            running.cancel()
-            over.cancel()
+            for task in (running, values, over):
+                task.cancel()
+            await asyncio.gather(running, values, over, return_exceptions=True)
+
+    async def _begin_values(self, session: Session, client: Client) -> None:
+        """States and signals begin when their stream is found, or was on an earlier connection;
+        frames do not wait for it."""
+        with suppress(TroubleError):
+            if self._has_values:
+                self._values.begin(client)
+            problem = await session.find_values()
+            if not self._has_values:
+                self._values.begin(client)
+                session.warning = session.warning or problem
+                self._has_values = not problem
 
     async def _finish(self, session: Session) -> None:
         """Publishes what has arrived until now, and that we end."""

@@ -8,7 +8,8 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from typing import Any, Final, TypeVar
 
 from nats.aio.client import Client
@@ -48,12 +49,19 @@ _ANSWER_S: Final = 5.0
 _LOOK_S: Final = 3.0
 _ANSWER_NS: Final = 5 * clock.SECOND
 
+#: After how long a question is put again, and then after twice that time, since a cluster that
+#: elects a leader forgets it.
+_AGAIN_S: Final = 0.5
+
 #: A stream must keep at least this many messages of each subject.
 _HISTORY: Final = 64
 
 _EXPECTED_STREAM: Final = "Nats-Expected-Stream"
 _EXPECTED_SEQUENCE: Final = "Nats-Expected-Last-Subject-Sequence"
 _WRONG_SEQUENCE: Final = 10071
+
+#: An error of JetStream: a leader is being elected.
+_UNAVAILABLE: Final = 10008
 
 _T = TypeVar("_T")
 _logger = logging.getLogger(__name__)
@@ -66,16 +74,20 @@ class TroubleError(Exception):
 class Session:
     """Publishes the lines until something goes wrong. One event loop.
 
-    ``warning``: what does not work, while frames are published.
+    ``warning``: what does not work, while frames are published. ``stream``: the name of the stream
+    with frames, once it was found.
     """
 
-    def __init__(self, client: Client, lines: Sequence[Line], window: int) -> None:
+    def __init__(
+        self, client: Client, lines: Sequence[Line], window: int, stream: str = ""
+    ) -> None:
+        """``stream``: its name on an earlier connection."""
         self.warning = ""
+        self.stream = stream
         self._client = client
         self._js: JetStreamContext = client.jetstream(timeout=_LOOK_S)
         self._lines = lines
         self._window = window
-        self._stream = ""
         self._alone = False
         self._inbox = client.new_inbox()
         self._sent: dict[str, tuple[Line, Message]] = {}
@@ -128,44 +140,53 @@ class Session:
     # -------------------------------------------------------------------------------- beginning
 
     async def begin(self) -> None:
-        """Finds the streams, and in them the place of each line.
+        """Finds the stream of frames, and in it the place of each line.
 
         :raises TroubleError: something is not as it should be; says what.
         """
         await self._sure(self._client.subscribe(f"{self._inbox}.*", cb=self._answered))
-        info = await self._sure(self._find(streams.FRAMES, self._lines[0].subject))
-        self._check(info)
+        self._check(await self._sure(self._find_frames()))
         for line in self._lines:
             line.resume(await self._sure(self._last(line)))
+
+    async def find_values(self) -> str:
+        """Finds the stream of states and signals; returns why not. Frames do not need it.
+
+        :raises TroubleError: the session has failed meanwhile.
+        """
+        subject = self._lines[0].subject.removesuffix(subjects.FRAMES) + subjects.STATE
         try:
-            await self._sure(self._find(streams.VALUES, self._state_subject()))
+            await self._sure(self._find(streams.VALUES, subject))
         except TroubleError as error:
             self._raise_trouble()
-            self.warning = str(error)  # frames are published nevertheless
+            return str(error)
+        return ""
 
-    def _state_subject(self) -> str:
-        return self._lines[0].subject.removesuffix(subjects.FRAMES) + subjects.STATE
+    async def _find_frames(self) -> api.StreamInfo:
+        """The stream that we know, if it still has our subject: only its leader is asked. Which
+        stream has a subject is a question to the leader of the cluster, which may be away longer.
+        """
+        subject = self._lines[0].subject
+        if self.stream:
+            with _said(self.stream), suppress(NotFoundError):
+                info = await _told(lambda: self._js.stream_info(self.stream))
+                if any(subjects.covers(each, subject) for each in info.config.subjects or ()):
+                    return info
+        return await self._find(streams.FRAMES, subject)
 
     async def _find(self, layout: Layout, subject: str) -> api.StreamInfo:
         """The stream that has a subject; makes it if there is none."""
-        try:
+        with _said(subject):
             try:
-                name = await self._js.find_stream_name_by_subject(subject)
+                name = await _told(lambda: self._js.find_stream_name_by_subject(subject))
             except NotFoundError:
                 _logger.info("NATS has no stream for %s: making %s", subject, layout.name)
                 return await self._js.add_stream(layout.config())
-            return await self._js.stream_info(name)
-        except (NoStreamResponseError, ServiceUnavailableError) as error:
-            raise TroubleError("NATS: JetStream is not enabled for this account") from error
-        except APIError as error:
-            raise TroubleError(f"NATS: stream for {subject}: {_text(error)}") from error
-        except (Error, TimeoutError) as error:
-            text = str(error).removeprefix("nats: ") or "no answer"
-            raise TroubleError(f"NATS: JetStream does not answer: {text}") from error
+            return await _told(lambda: self._js.stream_info(name))
 
     def _check(self, info: api.StreamInfo) -> None:
         config = info.config
-        name = self._stream = config.name or ""
+        name = self.stream = config.name or ""
         limit = min(config.max_msg_size or -1, self._client.max_payload)
         limit = self._client.max_payload if limit <= 0 else limit
         fitting = (limit - _HEAD_BYTES) // _FRAME_BYTES
@@ -190,14 +211,11 @@ class Session:
             line.most = min(fitting, _FRAMES_ALONE if self._alone else _FRAMES)
 
     async def _last(self, line: Line) -> Last:
-        try:
-            found = await self._js.get_last_msg(self._stream, line.subject)
-        except NotFoundError:
-            return Last(None, 0)
-        except APIError as error:
-            raise TroubleError(f"NATS: stream {self._stream}: {_text(error)}") from error
-        except (Error, TimeoutError) as error:
-            raise TroubleError(f"NATS: stream {self._stream} does not answer: {error}") from error
+        with _said(line.subject):
+            try:
+                found = await _told(lambda: self._js.get_last_msg(self.stream, line.subject))
+            except NotFoundError:
+                return Last(None, 0)
         try:
             return Last(heads.parse(found.headers), found.seq or 0)
         except WireError as error:
@@ -263,7 +281,7 @@ class Session:
         token = str(self._count)
         message.sent_ns = now_ns
         self._sent[token] = line, message
-        headers = {**message.head.headers(), _EXPECTED_STREAM: self._stream}
+        headers = {**message.head.headers(), _EXPECTED_STREAM: self.stream}
         if expects:
             headers[_EXPECTED_SEQUENCE] = str(line.sequence)
         try:
@@ -294,7 +312,7 @@ class Session:
         if is_duplicate:
             # It was still on its way when we looked, and may have had fewer frames than this one.
             line.totals.duplicates += 1
-            self.fail(f"NATS: stream {self._stream} had more than it said: looking again")
+            self.fail(f"NATS: stream {self.stream} had more than it said: looking again")
             return
         has_more = line.is_behind or (bool(line.queue) and (self._alone or not line.is_sure))
         line.stored(message, sequence)
@@ -306,13 +324,48 @@ class Session:
         text = str(error.get("description", error))[:300]
         if error.get("err_code") == _WRONG_SEQUENCE:
             text = f"somebody else publishes to {line.subject}, or its stream was emptied: {text}"
-        self.fail(f"NATS: stream {self._stream} does not take frames: {text}")
+        self.fail(f"NATS: stream {self.stream} does not take frames: {text}")
 
     def _look_for_answers(self, line: Line, now_ns: int) -> None:
         first = line.queue[0] if line.queue else None
         if first is not None and first.sent_ns and now_ns - first.sent_ns > _ANSWER_NS:
-            self.fail(f"NATS: stream {self._stream} has not answered for {_ANSWER_S:g} s")
+            self.fail(f"NATS: stream {self.stream} has not answered for {_ANSWER_S:g} s")
 
 
-def _text(error: APIError) -> str:
-    return (error.description or str(error))[:300]
+async def _told(ask: Callable[[], Coroutine[Any, Any, _T]]) -> _T:
+    """What JetStream answers to a question, which is put again while no answer comes."""
+    asked: set[asyncio.Task[_T]] = set()
+    again_s = _AGAIN_S
+    try:
+        while True:
+            asked.add(asyncio.create_task(ask()))
+            answers, _ = await asyncio.wait(
+                asked, timeout=again_s, return_when=asyncio.FIRST_COMPLETED
+            )
+            if answers:
+                return await answers.pop()
+            again_s *= 2
+    finally:
+        for task in asked:
+            task.cancel()
+        await asyncio.gather(*asked, return_exceptions=True)
+
+
+@contextmanager
+def _said(subject: str) -> Iterator[None]:
+    """Says in one sentence what JetStream does not do.
+
+    :raises TroubleError: it says no, or nothing.
+    """
+    try:
+        yield
+    except (NoStreamResponseError, ServiceUnavailableError) as error:
+        if isinstance(error, ServiceUnavailableError) and error.err_code == _UNAVAILABLE:
+            raise TroubleError("NATS: JetStream has no leader at the moment") from error
+        raise TroubleError("NATS: JetStream is not enabled for this account") from error
+    except APIError as error:
+        text = (error.description or str(error))[:300]
+        raise TroubleError(f"NATS: stream for {subject}: {text}") from error
+    except (Error, TimeoutError) as error:
+        text = str(error).removeprefix("nats: ") or "no answer"
+        raise TroubleError(f"NATS: JetStream does not answer: {text}") from error

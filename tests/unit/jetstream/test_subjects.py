@@ -67,3 +67,21 @@ def test_what_is_not_ours_is_refused(subject: str) -> None:
 def test_a_name_that_is_none_is_refused(name: str) -> None:
     with pytest.raises(ValueError, match="printable characters"):
         subjects.frames(name)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "is_covered"),
+    [
+        ("can.v1.lab.b.c.rx", True),
+        ("can.v1.*.*.*.rx", True),
+        ("can.v1.lab.>", True),
+        (">", True),
+        ("can.v1.lab.b.c", False),
+        ("can.v1.lab.b.c.rx.>", False),
+        ("can.v1.lab.*.c.state", False),
+        ("can.v1.*.rx", False),
+        ("can.v1.la*.b.c.rx", False),
+    ],
+)
+def test_patterns_are_those_of_nats(pattern: str, is_covered: bool) -> None:
+    assert subjects.covers(pattern, "can.v1.lab.b.c.rx") is is_covered
