@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import time
@@ -32,7 +33,7 @@ CHANNEL = '[channels.x]\ninterface = "virtual"\n'
 def bridged(
     runtime: Runtime,
     directory: Path,
-    url: str,
+    url: str | list[str],
     more: str = "",
     *,
     top: str = CHANNEL,
@@ -44,7 +45,7 @@ def bridged(
     :param top: what is above it in the configuration.
     :param log: where the broker writes its log.
     """
-    table = f'[nats]\nurl = "{url}"\nsite = "{SITE}"\nbench = "{BENCH}"\n{more}\n'
+    table = f'[nats]\nurl = {json.dumps(url)}\nsite = "{SITE}"\nbench = "{BENCH}"\n{more}\n'
     with serving(runtime, directory, top + table, log):
         yield
 
@@ -95,7 +96,7 @@ def wait_for_trouble(runtime: Runtime, text: str, seconds: float = PATIENCE_S) -
     return bridge(runtime).trouble
 
 
-def read_all(url: str, frames: int, subject: str = SUBJECT) -> Found:
+def read_all(url: str | list[str], frames: int, subject: str = SUBJECT) -> Found:
     """The stream, once all frames are in it or counted; or what there is in the end."""
     deadline = time.monotonic() + PATIENCE_S
     while True:

@@ -18,6 +18,7 @@ from canbroker.jetstream.heads import Gap, Head
 from canbroker.jetstream.server import Server, connect
 from canbroker.model.frame import Frame
 from canbroker.wire.stream import encode_frames, encode_heartbeat, pack_frame
+from tests.support.nats_servers import NatsCluster
 
 if TYPE_CHECKING:
     from nats.aio.client import Client
@@ -137,6 +138,18 @@ async def make_streams(client: Client, replicas: int = 1) -> None:
                 if asyncio.get_running_loop().time() > deadline:
                     raise
                 await asyncio.sleep(0.2)
+
+
+def make_streams_of(cluster: NatsCluster) -> None:
+    """Those that a bridge makes, on all servers; waits until any one of them may go."""
+
+    async def make() -> None:
+        client = await connected(cluster.urls)
+        await make_streams(client, len(cluster.servers))
+        await client.close()
+
+    asyncio.run(make())
+    cluster.wait()
 
 
 class ResumingBench:

@@ -19,11 +19,11 @@ import sqlite3, sys, time
 from canbroker import CanInitializationError
 from canbroker.integrations.nats import batches
 
-url, path, *once = sys.argv[1:]
+urls, path, *once = sys.argv[1:]
 
 def land(database):
     stored = database.execute("SELECT position FROM position").fetchone()
-    with batches(url, after=stored[0] if stored else 0, follow=not once) as stream:
+    with batches(urls.split(), after=stored[0] if stored else 0, follow=not once) as stream:
         while not stream.is_over:
             if together := stream.take_many(frames=2000, seconds=0.2):
                 transaction(database, together, str(stream.position))
@@ -70,9 +70,9 @@ class SqliteConsumer:
         self.target = str(directory / "frames.sqlite")
         self._process: subprocess.Popen[bytes] | None = None
 
-    def start(self, url: str) -> None:
+    def start(self, *urls: str) -> None:
         """Starts it, behind what it has landed."""
-        self._process = subprocess.Popen([*self.program, url, self.target])
+        self._process = subprocess.Popen([*self.program, " ".join(urls), self.target])
 
     def kill(self) -> None:
         """Kills it, wherever it is. It must not have ended by itself."""
@@ -82,9 +82,9 @@ class SqliteConsumer:
             process.kill()
             process.wait()
 
-    def finish(self, url: str, timeout: float) -> None:
+    def finish(self, *urls: str, timeout: float) -> None:
         """Lands what the stream still has."""
-        command = [*self.program, url, self.target, "--once"]
+        command = [*self.program, " ".join(urls), self.target, "--once"]
         subprocess.run(command, check=True, timeout=timeout)
 
     def landed(self) -> dict[str, list[bytes]]:

