@@ -148,7 +148,7 @@ class Publisher:
         else:
             holders.pop(request.holder, None)
         has_it = is_held if request.epoch == self.epoch else self._ring.has(request.epoch)
-        return Held(self.epoch, route.next_seq, since, has_it)
+        return Held(self.epoch, route.next_seq, since, has_it, self._ring.oldest(route.key))
 
     def begin_hold(self, request: Hold) -> None:
         """Opens and holds a route whose holder is not there yet. Call it before any frame.

@@ -245,6 +245,11 @@ class Ring:
         """Whether frames of an epoch may still be there."""
         return any(segment.epoch == epoch for segment in self.segments)
 
+    def oldest(self, key: int) -> int:
+        """The first earlier epoch of which a route has frames; 0 if there is none."""
+        earlier = (segment for segment in self.segments if segment.epoch != self._epoch)
+        return next((s.epoch for s in earlier if key in s.marks and not self._is_old(s)), 0)
+
     def following(self, epoch: int, key: int) -> int:
         """The first epoch after another one in which a route has frames; 0 if there is none."""
         newer = [segment for segment in self.segments if segment.epoch > epoch]

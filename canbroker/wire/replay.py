@@ -92,18 +92,20 @@ class Hold(Params):
     epoch: _U63 | None = None
 
 
-class Held(msgspec.Struct):
+class Held(msgspec.Struct, omit_defaults=True):
     """``next_seq``: the number of the route's next frame, in ``epoch``.
 
     ``since``: the number from which on the holder has held it. ``continues``: what followed the
     holder's last frame can be asked for by its numbers: it has held the route ever since, or that
-    epoch is over and in the ring.
+    epoch is over and in the ring. ``oldest``: the first epoch of which the ring has frames of the
+    route, if it is an earlier one than ``epoch``; else 0.
     """
 
     epoch: int
     next_seq: int
     since: int
     continues: bool
+    oldest: int = 0
 
 
 REPLAY_METHODS: Final[Mapping[str, type[Params]]] = {

@@ -100,6 +100,29 @@ def test_a_killed_channel_loses_nothing_that_it_had_taken(
     assert stored.epochs == 3
 
 
+def test_frames_from_before_the_first_answer_outlive_bridge_and_channel(
+    runtime: Runtime, tmp_path: Path
+) -> None:
+    """The server comes after both were killed: the stream knows nothing of their first lives."""
+    nats = NatsServer(tmp_path / "nats")
+    with bridged(runtime, tmp_path, nats.url):
+        for first in (0, 1000):
+            send(range(first, first + 1000))
+            kill_channel(runtime)
+            kill_bridge(runtime)
+        send(range(2000, 3000))
+        with nats:
+            stored = read_when_connected(runtime, nats, 3000)
+    assert stored.numbers == list(range(3000))
+    assert (stored.lost, stored.gaps, stored.again, stored.missing) == (0, 0, 0, 0)
+    assert stored.epochs == 3
+
+
+def read_when_connected(runtime: Runtime, nats: NatsServer, frames: int) -> Found:
+    wait_connected(runtime)
+    return read_all(nats.url, frames)
+
+
 def test_a_server_that_is_stopped_without_a_word_is_left(
     runtime: Runtime, tmp_path: Path, nats: NatsServer
 ) -> None:

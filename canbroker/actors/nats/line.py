@@ -198,6 +198,8 @@ class Line:
         start, offset, head = tapped.place, 0, self._made
         if start.epoch == held.epoch:
             start = min(start, Place(held.epoch, held.since))
+        if head is None and held.oldest:  # of lives that no bridge has published anything of
+            start = Place(held.oldest, 0)
         if head is not None:
             place = Place(head.epoch, head.next_seq - head.offset)
             if self._is_held(tapped, place, held):

@@ -638,6 +638,20 @@ def test_an_epoch_that_is_over_tells_which_one_follows(
     assert following(actor, epochs[0], 5) == 0
 
 
+@pytest.mark.parametrize("epochs", [(1, 2, 3), (3, 2, 1)], ids=["", "clock set back"])
+def test_the_oldest_epoch_is_the_first_with_frames_of_the_route(
+    memory: mmap.mmap, epochs: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key = key_of(topic_of("").encode())
+    for epoch in epochs:
+        actor = Actor(memory, epoch)
+        assert actor.ring.oldest(key) == (epochs[1] if epoch == epochs[2] else 0)
+        actor.open("001:001" if epoch == epochs[0] else "")  # not our route
+        actor.publish(numbered(0, 5))
+    monkeypatch.setattr(clock, "monotonic_ns", lambda: 1 << 62)
+    assert actor.ring.oldest(key) == 0  # too old
+
+
 def test_a_predecessor_that_had_nothing_has_lost_nothing(memory: mmap.mmap) -> None:
     Actor(memory, 1)
     Actor(memory, 2).open()

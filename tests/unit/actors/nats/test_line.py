@@ -67,12 +67,17 @@ class Channel:
 
 
 def line(
-    number: int = 50, *, since: int = 50, continues: bool = False, kept: Sequence[int] = ()
+    number: int = 50,
+    *,
+    since: int = 50,
+    continues: bool = False,
+    kept: Sequence[int] = (),
+    oldest: int = 0,
 ) -> tuple[Line, Tapped]:
     """A line of a channel that is at frame ``number``, and held since frame ``since``."""
     made = Line("lab", "bench", "can0", "ipc:///nowhere")
     tapped = Tapped(Place(EPOCH, number), kept)
-    stand_in: Any = Channel(tapped, Held(EPOCH, number, since, continues))
+    stand_in: Any = Channel(tapped, Held(EPOCH, number, since, continues, oldest))
     made._channel = stand_in
     made.most = 4
     made.poll(0)
@@ -97,6 +102,18 @@ def test_the_first_bridge_begins_where_it_holds_the_channel_from() -> None:
     made.resume(Last(None, 0))
     assert made.begin()
     assert tapped.went == [Place(EPOCH, 30)]
+
+
+def test_the_first_message_is_of_the_oldest_life_that_was_kept() -> None:
+    """Bridge and channel were killed before the stream had taken anything."""
+    made, tapped = line(50, since=30, oldest=900)
+    made.resume(Last(None, 0))
+    assert made.begin()
+    assert tapped.went == [Place(900, 0)]
+    made, tapped = line(50, since=0, continues=True, oldest=900)
+    made.resume(last(30, 5))
+    assert made.begin()
+    assert tapped.went == [Place(EPOCH, 35)]
 
 
 def test_a_successor_goes_on_behind_the_last_message() -> None:
