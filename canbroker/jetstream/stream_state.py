@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final, NamedTuple
 
-from canbroker.errors import CanInitializationError
+from canbroker.errors import CanInitializationError, CanPermissionError
 from canbroker.jetstream.link import Link, NoAnswerError, RefusalError
 
 _GONE: Final = 404
@@ -20,9 +20,11 @@ class StreamState(NamedTuple):
     last: int
 
 
-async def find_stream(link: Link, subject: str) -> str:
+async def find_stream(link: Link, subject: str, usual: str) -> str:
     """The name of the only stream that keeps messages of a subject, which may have wildcards.
 
+    :param usual: what a stream is called that has them from other streams: the server does not know
+        its subjects.
     :raises CanInitializationError: there is none, or several; or the server has no JetStream.
     :raises CanPermissionError: we may not ask.
     """
@@ -36,6 +38,8 @@ async def find_stream(link: Link, subject: str) -> str:
     except RefusalError as error:
         raise CanInitializationError(f"NATS at {shown}: {error}") from error
     names = [str(name) for name in answer.get("streams") or ()]
+    if not names and await _is_copy(link, usual):
+        return usual
     if not names:
         raise CanInitializationError(
             f"NATS at {shown} has no stream with {subject}: no bridge has been there yet, or the "
@@ -47,6 +51,15 @@ async def find_stream(link: Link, subject: str) -> str:
             "them with stream="
         )
     return names[0]
+
+
+async def _is_copy(link: Link, name: str) -> bool:
+    """Whether there is a stream that has its messages from others, as at the hub of leaf nodes."""
+    try:
+        answer = await link.request(f"STREAM.INFO.{name}", {}, f"to look at stream {name!r}")
+    except (NoAnswerError, RefusalError, CanPermissionError):
+        return False
+    return not answer["config"].get("subjects")
 
 
 async def state_of(link: Link, name: str) -> StreamState:

@@ -12,6 +12,7 @@ from canbroker.jetstream.link import Link, NoAnswerError
 from canbroker.jetstream.ordered import OrderedReader, Start, StreamMessage
 from canbroker.jetstream.server import Server
 from canbroker.jetstream.stream_state import find_stream, state_of
+from canbroker.jetstream.streams import VALUES
 from canbroker.jetstream.values import REPEAT_S, BenchState, parse_state
 from canbroker.system import clock
 from canbroker.wire import WireError
@@ -92,7 +93,7 @@ async def _fleet(server: Server, subject: str) -> Fleet:
 
 
 async def _read(link: Link, subject: str) -> Fleet:
-    state = await state_of(link, await find_stream(link, subject))
+    state = await state_of(link, await find_stream(link, subject, VALUES.name))
     reader = OrderedReader(link, state, [subject], Start(), end=state.last)
     await reader.begin(_BEGIN_S)
     channels: list[FleetChannel] = []

@@ -7,7 +7,9 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -16,7 +18,7 @@ import yaml
 
 from canbroker import Bus, Message
 from canbroker.errors import CanPermissionError
-from canbroker.integrations.nats import batches
+from canbroker.integrations.nats import Batches, batches
 from canbroker.jetstream.server import Server, Tls
 from canbroker.transport.runtime import Runtime
 from canbroker.view.fleet import fleet
@@ -25,6 +27,7 @@ from tests.support.brokers import status_of, wait_until
 from tests.support.ledger import serving
 from tests.support.nats_benches import connected, make_streams
 from tests.support.nats_servers import NatsServer, certificates, program
+from tests.support.remote import free_port
 
 PAGE: Final = "guides/pipelines.md"
 PATIENCE_S: Final = 30.0
@@ -161,6 +164,81 @@ async def _refusal(url: str, subject: str) -> str:
     finally:
         await client.close()
     return said
+
+
+# ------------------------------------------------------------------------------------- leaf nodes
+
+
+class LeafServer(NatsServer):
+    """A server of the page with this file; ``port`` of the hub's leaf nodes."""
+
+    def __init__(self, directory: Path, title: str, port: int) -> None:
+        super().__init__(directory)
+        self._title = title
+        self._leaves = port
+
+    def config(self) -> str:
+        text = file_of(self._title).replace("/var/lib/nats", str(self._path("store")))
+        text = text.replace("hub.example.com:7422", f"127.0.0.1:{self._leaves}")
+        text = text.replace("0.0.0.0:7422", f"127.0.0.1:{self._leaves}")
+        text = re.sub(r'"[\d.]+:4222"', f'"127.0.0.1:{self.port}"', text)
+        return f'http: "127.0.0.1:{self._monitoring}"\n{text}'
+
+
+@pytest.mark.long
+@pytest.mark.timeout(240)  # the hub copies on some 40 s after it is back
+def test_a_hub_has_what_a_leaf_node_has_taken(runtime: Runtime, tmp_path: Path) -> None:
+    port = free_port()
+    hub = LeafServer(tmp_path / "hub", "hub.conf", port)
+    leaf = LeafServer(tmp_path / "leaf", "leaf.conf", port)
+    table = f'[nats]\nurl = "{leaf.url}"\nsite = "lab"\nbench = "bench-7"\ntransmit = ["100-1FF"]\n'
+    config = '[channels.body]\ninterface = "virtual"\n' + table
+    with hub, leaf, serving(runtime, tmp_path, config), Bus("body") as bus:
+        wait_until(lambda: _trouble(runtime) == "", "it publishes", timeout=PATIENCE_S)
+        program = file_of("hub_streams.py").replace("127.0.0.1:4222", f"127.0.0.1:{hub.port}")
+        subprocess.run([sys.executable, "-c", program], check=True)
+        with batches(hub.url, site="lab", after=0) as stream:
+            _send(bus, range(1000))
+            assert _numbers(stream, 1000) == [*range(1000)]
+            assert asyncio.run(_transmitted(hub.url))
+            states = partial(fleet, Server(url=hub.url), "lab")
+            wait_until(
+                lambda: [each.word for each in states().channels] == ["active"],
+                "its state",
+                timeout=PATIENCE_S,
+            )
+            hub.kill()
+            _send(bus, range(1000, 2000))
+            wait_until(lambda: _stored(runtime) == 2001, "the leaf has it", timeout=PATIENCE_S)
+            wait_until(lambda: _trouble(runtime) == "", "all is well", timeout=PATIENCE_S)
+            hub.start()
+            assert _numbers(stream, 1001) == [*range(1000, 2000)]
+    assert not hub.is_running
+
+
+def _send(bus: Bus, numbers: range) -> None:
+    data = [number.to_bytes(4, "big") for number in numbers]
+    bus.send_batch([Message(arbitration_id=1, data=each, is_extended_id=False) for each in data])
+    bus.flush()
+
+
+def _stored(runtime: Runtime) -> int:
+    found = status_of(runtime).nats
+    return 0 if found is None else found.frames
+
+
+def _numbers(stream: Batches, count: int) -> list[int]:
+    """Those that the next ``count`` frames with identifier 1 have as data."""
+    found: list[int] = []
+    seen = 0
+    while seen < count:
+        batch = stream.take(3 * PATIENCE_S)
+        assert batch is not None
+        assert not batch.gaps
+        seen += len(batch)
+        own = [each for each in batch.messages if each.arbitration_id == 1]
+        found += [int.from_bytes(each.data, "big") for each in own]
+    return found
 
 
 # ------------------------------------------------------------------------------ compose, systemd

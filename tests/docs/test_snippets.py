@@ -43,6 +43,7 @@ _NAMED_BY_NOBODY = {
     "canbroker.service": "systemd-analyze checks it, where there is one; its command is run",
     "compose.yaml": "tests/docs/test_pipelines_page.py checks it, and runs what it starts",
     "nats.service": "likewise",
+    **dict.fromkeys(("hub.conf", "leaf.conf", "hub_streams.py"), "likewise"),
 }
 
 _WITH_SNIPPETS = [page for page in PAGES if page != GOLDEN and blocks(page)]

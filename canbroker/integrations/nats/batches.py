@@ -18,6 +18,7 @@ from canbroker.jetstream.link import Link, NoAnswerError
 from canbroker.jetstream.ordered import OrderedReader, StreamMessage
 from canbroker.jetstream.server import Server, Tls
 from canbroker.jetstream.stream_state import find_stream, state_of
+from canbroker.jetstream.streams import FRAMES
 from canbroker.model.filters import CanFilters, validate
 from canbroker.system.closing import Closing
 
@@ -285,7 +286,7 @@ async def _begun(link: Link, wish: Wish) -> tuple[OrderedReader, Assembler]:
     :raises CanInitializationError: there is no such place.
     """
     try:
-        name = wish.stream or await find_stream(link, wish.widest)
+        name = wish.stream or await find_stream(link, wish.widest, FRAMES.name)
         state = await state_of(link, name)
     except NoAnswerError as error:
         raise CanInitializationError(str(error)) from error
