@@ -17,6 +17,7 @@ import pytest
 
 from canbroker.integrations.nats import Batches, batches
 from canbroker.jetstream.server import Server
+from canbroker.jetstream.streams import FRAMES
 from canbroker.transport.runtime import Runtime
 from canbroker.view.fleet import fleet
 from tests.support.bridges import BENCH, SITE, bridge, bridged
@@ -162,3 +163,33 @@ def test_servers_that_are_killed_too_soon_cost_what_is_counted(
     numbers = account.numbers("x")
     assert len(numbers) + account.lost == given
     assert numbers == sorted({*numbers})
+
+
+def test_a_leader_that_hangs_is_left(
+    cluster: NatsCluster, runtime: Runtime, tmp_path: Path
+) -> None:
+    """It holds its connections and answers nothing; the others elect another one."""
+    make_streams_of(cluster)
+    with bridged(runtime, tmp_path, cluster.urls), batches(cluster.urls, after=0) as stream:
+        account = Account(stream)
+        with Sender(("x", "virtual"), 0x100, 4000, each=40) as sender:
+            sender.start()
+            for _ in range(2):
+                account.receive(1.0)
+                leader = cluster.leader(FRAMES.name)
+                leader.pause()
+                try:
+                    wait_for_more(runtime, 8000)
+                finally:
+                    leader.resume()
+                cluster.wait()
+            sent = sender.stop()
+        account.receive_rest(sent.confirmed)
+        assert bridge(runtime).lost == account.lost == 0
+    assert account.numbers("x") == [*range(sent.confirmed)]
+
+
+def wait_for_more(runtime: Runtime, frames: int) -> None:
+    before = bridge(runtime).frames
+    what = f"{frames} more are in the stream"
+    wait_until(lambda: bridge(runtime).frames > before + frames, what, timeout=PATIENCE_S)

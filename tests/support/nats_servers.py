@@ -237,6 +237,11 @@ class NatsCluster:
                 return False
         return True
 
+    def leader(self, stream: str) -> NatsServer:
+        """That of a stream; there must be one."""
+        known = (self.servers[0].leaderships() or {})[stream].leader
+        return next(server for server in self.servers if server.name == known)
+
     def wait(self) -> None:
         """Waits until any one server may go."""
 
