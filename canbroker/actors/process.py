@@ -24,7 +24,7 @@ from canbroker.actors.kinds import KINDS, Actor, Kind
 from canbroker.actors.lifelines import Lifelines
 from canbroker.actors.specs import MAX_TEXT, ActorSpec, Alive, Ready
 from canbroker.errors import CanError
-from canbroker.system.descriptors import open_standard, raise_limit
+from canbroker.system.descriptors import is_closed_pipe, open_standard, raise_limit
 from canbroker.system.priority import raise_priority
 from canbroker.system.service import Exit, Terminated, ignore_terminal, set_up_logging
 from canbroker.wire import control
@@ -54,7 +54,9 @@ class Reports:
             os.write(self._descriptor, msgspec.json.encode(report) + b"\n")
         except BlockingIOError:
             _logger.warning("the broker does not read what its actors report")
-        except BrokenPipeError:
+        except OSError as error:
+            if not is_closed_pipe(error):
+                raise
             _logger.warning("the broker is gone")
 
 

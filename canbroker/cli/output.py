@@ -8,10 +8,10 @@ import os
 import sys
 from typing import Final
 
+from canbroker.system.descriptors import is_closed_pipe
+
 #: What writing raises where nothing can be written, or nothing more.
-_UNWRITABLE: Final = frozenset(
-    {errno.EBADF, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.ENOSPC, errno.EPIPE}
-)
+_UNWRITABLE: Final = frozenset({errno.EBADF, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.ENOSPC})
 
 
 def escape_unencodable() -> None:
@@ -34,11 +34,12 @@ def problem(error: OSError) -> str | None:
 
     :raises OSError: ``error``, if it is another one.
     """
-    if error.errno not in _UNWRITABLE or error.filename is not None:
+    is_closed = is_closed_pipe(error)
+    if not (is_closed or error.errno in _UNWRITABLE) or error.filename is not None:
         raise error
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, 1)
     os.close(nowhere)
-    if error.errno == errno.EPIPE:
+    if is_closed:
         return None
     return f"cannot write to standard output: {error.strerror}"

@@ -12,6 +12,7 @@ from types import TracebackType
 from typing import IO, Final, Self, cast
 
 from canbroker.errors import CanOperationError
+from canbroker.system.descriptors import is_closed_pipe
 from canbroker.system.processes import apart
 
 _LEAVE_S: Final = 5.0
@@ -52,7 +53,9 @@ class Child:
         try:
             self._input.write(line.encode() + b"\n")
             self._input.flush()
-        except BrokenPipeError as error:
+        except OSError as error:
+            if not is_closed_pipe(error):
+                raise
             raise CanOperationError(f"{self.name} has ended: {self.complaint()}") from error
 
     def end(self) -> None:
@@ -81,8 +84,10 @@ class Child:
         """Ends it, by force if necessary, and waits for that."""
         try:
             self._input.close()
-        except BrokenPipeError:
-            self._unread = b""  # it ended before it had read everything
+        except OSError as error:  # it ended before it had read everything
+            if not is_closed_pipe(error):
+                raise
+            self._unread = b""
         self._process.terminate()
         try:
             self._process.wait(_LEAVE_S)

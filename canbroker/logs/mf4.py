@@ -27,8 +27,9 @@ from canbroker.logs.mf4_rows import (
 from canbroker.logs.records import Record, Skipped, check_time, error_flags, valid_frame
 from canbroker.logs.streams import Reader
 from canbroker.model.frame import EXTENDED, MAX_EXTENDED_ID, REMOTE
-from canbroker.system.background import NO_WINDOW
+from canbroker.system.descriptors import is_closed_pipe
 from canbroker.system.entry_points import EntryPoint
+from canbroker.system.processes import apart
 
 #: asammdf needs seconds to be imported, and to open a large file.
 _SILENT_S: Final = 60.0
@@ -48,8 +49,7 @@ class _Child:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
-            start_new_session=True,  # Ctrl-C is for us
-            creationflags=NO_WINDOW,
+            **apart(),
         )
         self._input = cast(IO[bytes], self._process.stdin)
         self._output = cast(IO[bytes], self._process.stdout)
@@ -59,8 +59,9 @@ class _Child:
         try:
             self._input.write(b"\n")
             self._input.flush()
-        except BrokenPipeError:
-            return  # what it has said before it ended is still to be read
+        except OSError as error:  # what it has said before it ended is still to be read
+            if not is_closed_pipe(error):
+                raise
 
     def told(self) -> Opened | Refused | Rows | End:
         """:raises _CrashedError: it has crashed, or hangs; the message is the end of a sentence."""
@@ -82,8 +83,9 @@ class _Child:
         self._output.close()
         try:
             self._input.close()
-        except BrokenPipeError:
-            return
+        except OSError as error:
+            if not is_closed_pipe(error):
+                raise
 
     def _kill(self) -> None:
         """[the watchdog's thread]"""

@@ -7,7 +7,6 @@ each line that it gets.
 
 from __future__ import annotations
 
-import contextlib
 import heapq
 import os
 import sys
@@ -24,6 +23,7 @@ from asammdf.blocks.v4_constants import FLAG_HD_LOCAL_TIME
 from canbroker.logs.mf4_rows import BITS, GROUPS, REMOTES, End, Opened, Refused, Row, Rows, tell
 from canbroker.logs.records import AT_ONCE
 from canbroker.system import clock
+from canbroker.system.descriptors import is_closed_pipe
 from canbroker.system.memory import limit_memory
 
 #: Rows that are read from a group at once.
@@ -119,7 +119,7 @@ def _columns(signal: Any, name: str, kind: int) -> list[list[Any]]:
 def main(path: Path) -> None:
     """Tells, until nobody listens.
 
-    :raises BrokenPipeError: in the middle of it.
+    :raises OSError: in the middle of it; see :func:`is_closed_pipe`.
     """
     with os.fdopen(os.dup(sys.stdout.fileno()), "wb") as output:
         os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # for what asammdf may print
@@ -138,5 +138,8 @@ def main(path: Path) -> None:
 
 
 if __name__ == "__main__":
-    with contextlib.suppress(BrokenPipeError):
+    try:
         main(Path(sys.argv[1]))
+    except OSError as error:
+        if not is_closed_pipe(error):
+            raise

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import itertools
 import os
 import select
@@ -104,6 +105,14 @@ def pipe() -> tuple[int, int]:
     except OSError:
         os.close(reading)
         raise
+
+
+def is_closed_pipe(error: OSError) -> bool:
+    """Whether writing to a pipe failed because nobody reads it any more. The C library of Windows
+    calls that an invalid argument; errors of its sockets have a number of Windows', too."""
+    if sys.platform == "win32" and error.errno == errno.EINVAL:
+        return not getattr(error, "winerror", None)
+    return error.errno == errno.EPIPE
 
 
 def never_wait(descriptor: int) -> None:

@@ -86,6 +86,20 @@ def close_and_remove(descriptor: int, path: Path) -> None:
         os.close(descriptor)
 
 
+def sync_directory(directory: Path) -> None:
+    """Makes new names in a directory certain. Windows does that itself, and opens no directory.
+
+    :raises OSError: it cannot be opened, or the disk has failed.
+    """
+    if sys.platform == "win32":
+        return
+    descriptor = os.open(directory, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
 def open_private(path: str, flags: int) -> int:
     """As :func:`os.open`; the file, old or new, is for its owner alone.
 

@@ -39,11 +39,11 @@ def same_start(one: int | None, other: int | None) -> bool:
 
 def apart() -> dict[str, Any]:
     """Arguments of :class:`subprocess.Popen` for a child that Ctrl-C in our terminal does not
-    reach."""
+    reach, and that opens no window."""
     if sys.platform == "win32":
         import subprocess  # noqa: PLC0415 - most clients start nothing
 
-        return {"creationflags": subprocess.CREATE_NEW_PROCESS_GROUP}
+        return {"creationflags": subprocess.CREATE_NEW_PROCESS_GROUP | subprocess.CREATE_NO_WINDOW}
     return {"start_new_session": True}
 
 

@@ -300,7 +300,13 @@ with Popen(command, creationflags=portable_child.subprocess.CREATE_NO_WINDOW) as
 tell(handles.os.kill, os.getpid(), 0)
 one, other = handles.socket.socketpair()
 tell(handles.os.read, one.fileno(), 1)
-with open("one", "w"):
+tell(handles.os.open, ".", os.O_RDONLY)
+reading, writing = os.pipe()
+os.close(reading)
+tell(handles.os.write, writing, b"x")
+with open("one", "w") as file, open("one") as read:
+    tell(handles.os.fsync, file.fileno())
+    tell(handles.os.fsync, read.fileno())
     tell(Path("one").unlink)
     tell(handles.os.remove, "one")
     tell(Path("one").replace, "other")
@@ -316,6 +322,10 @@ tell(Path("one").unlink)
         "0",
         "OSError [Errno 22] signal 0 is Ctrl-C on Windows, and asks nothing",
         "OSError [Errno 9] the descriptor is a socket's, and no file's",
+        "PermissionError [Errno 13] Windows opens no directory: '.'",
+        "OSError [Errno 22] Invalid argument",
+        "done",
+        "OSError [Errno 9] the file cannot be written",
         "PermissionError [Errno 13] this process has the file open: 'one'",
         "PermissionError [Errno 13] this process has the file open: 'one'",
         "PermissionError [Errno 13] this process has the file open: 'one'",

@@ -63,6 +63,27 @@ def _of_files(call: _Call) -> _Call:
     return checked  # type: ignore[return-value]
 
 
+def _open(path: Any, flags: int, *arguments: Any, **options: Any) -> int:
+    if os.path.isdir(path):  # noqa: PTH112 - a path of whatever type
+        raise PermissionError(errno.EACCES, "Windows opens no directory", os.fspath(path))
+    return os.open(path, flags, *arguments, **options)
+
+
+def _write(descriptor: int, data: Any) -> int:
+    try:
+        return _of_files(os.write)(descriptor, data)
+    except BrokenPipeError:
+        raise OSError(errno.EINVAL, os.strerror(errno.EINVAL)) from None
+
+
+def _fsync(descriptor: int) -> None:
+    import fcntl  # noqa: PLC0415
+
+    if fcntl.fcntl(descriptor, fcntl.F_GETFL) & os.O_ACCMODE == os.O_RDONLY:
+        raise OSError(errno.EBADF, "the file cannot be written")
+    os.fsync(descriptor)
+
+
 def _socket_doubles() -> dict[str, object]:
     import socket  # noqa: PLC0415 - here and below: only when a module of canbroker imports it
 
@@ -302,13 +323,16 @@ def change_event_loops() -> bool:
 #: What to show instead of, or besides, the names of the real module.
 DOUBLES: Final[dict[str, Callable[[], dict[str, object]]]] = {
     "os": lambda: {
+        "fsync": _fsync,
         "kill": _kill,
         "name": "nt",
+        "open": _open,
         "remove": _removing(os.remove),
         "unlink": _removing(os.unlink),
         "rename": _renaming(os.rename),
         "replace": _replacing(os.replace),
-        **{name: _of_files(getattr(os, name)) for name in ("close", "dup", "read", "write")},
+        "write": _write,
+        **{name: _of_files(getattr(os, name)) for name in ("close", "dup", "read")},
     },
     "platform": lambda: {"system": lambda: "Windows"},
     "psutil": _psutil_doubles,

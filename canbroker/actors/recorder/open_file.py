@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import re
 from collections.abc import Mapping, Sequence
 from copy import copy
@@ -26,6 +25,7 @@ from canbroker.actors.recorder.side_file import (
 from canbroker.logs.formats import format_of, open_writer
 from canbroker.logs.records import Record
 from canbroker.system import clock
+from canbroker.system.files import sync_directory
 
 _UNFIT: Final = re.compile(r"[^A-Za-z0-9_-]+")
 
@@ -106,7 +106,7 @@ class OpenFile:
         write(side, self._directory)
         if side.state == COMPLETE:
             self._part.rename(self.path)
-        _sync_directory(self._directory)
+        sync_directory(self._directory)
 
     def give_up(self) -> None:
         """Closes what is open. What the side file says stays true."""
@@ -136,12 +136,3 @@ def file_name(recording: str, output: str, number: int, suffix: str) -> str:
 def stem(recording: str, output: str) -> str:
     """How the names of an output's files begin."""
     return "-".join(_UNFIT.sub("_", part)[:64] for part in (recording, output) if part)
-
-
-def _sync_directory(directory: Path) -> None:
-    """Makes new names certain."""
-    descriptor = os.open(directory, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -18,6 +18,7 @@ import msgspec
 
 from canbroker.delivery.order import Place
 from canbroker.system import clock
+from canbroker.system.files import move
 from canbroker.wire import DECODE_ERRORS
 from canbroker.wire.stream import AdapterClock
 
@@ -134,7 +135,7 @@ def write(side: SideFile, directory: Path) -> None:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
-        fresh.replace(path)
+        move(fresh, path)
     except OSError:
         with contextlib.suppress(OSError):
             fresh.unlink(missing_ok=True)
