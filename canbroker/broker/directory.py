@@ -53,10 +53,16 @@ class Directory:
         """Adds a channel that does not exist yet.
 
         :param configured: the configuration file has it.
-        :raises CanInitializationError: there are too many channels, or the runtime directory is too
-            long for its sockets.
+        :raises CanInitializationError: there are too many channels, another one would have the same
+            files, or the runtime directory is too long for its sockets.
         """
         self._callers.check_room(len(self.slots))
+        for other in self.slots:
+            if self._place.shares_files(name, other):
+                raise CanInitializationError(
+                    f"channel {name!r} cannot be open beside {other!r}: this system does not tell"
+                    " capital letters from small ones in names of files"
+                )
         slot = self.slots[name] = ChannelSlot(
             self._place,
             name,

@@ -13,6 +13,7 @@ from canbroker.errors import CanInitializationError
 from canbroker.system.endpoints import listener
 from canbroker.system.files import effective_user
 from canbroker.system.lock import BROKER_SOCKET
+from canbroker.system.portable import PORTABLE
 from canbroker.transport.address import (
     IpcAddress,
     TcpAddress,
@@ -33,6 +34,10 @@ RING_SUFFIX: Final = ".ring"
 
 #: The directory has files with these names, or with names that begin like this.
 _RESERVED: Final = frozenset({BROKER_SOCKET, "lock", "processes", "scheduler", "starting", "tasks"})
+#: What Windows takes for a device, whatever follows behind a dot.
+_DEVICES: Final = frozenset(
+    {"aux", "con", "nul", "prn", *(f"{name}{n}" for name in ("com", "lpt") for n in range(10))}
+)
 _PLAIN_NAME: Final = re.compile(r"[A-Za-z0-9_.-]{1,32}")
 
 
@@ -101,6 +106,11 @@ class Place:
     def ring(self, name: str) -> Path:
         """The file with a channel's ring, where that has a name."""
         return self.directory / f"{stem_of(name)}{RING_SUFFIX}"
+
+    def shares_files(self, one: str, other: str) -> bool:
+        """Whether two channels would have the same files: those of Windows and macOS do not tell
+        capital letters from small ones."""
+        return PORTABLE and stem_of(one).lower() == stem_of(other).lower()
 
     def has_channel(self, name: str) -> bool:
         """Whether the channel's socket exists. Its process may have been killed.
@@ -180,7 +190,8 @@ def stem_of(channel: str) -> str:
     Plain names can be guessed by subscribers in any language; others are hashed, because a device
     path is often longer than a socket's path may be.
     """
-    if _PLAIN_NAME.fullmatch(channel) and channel not in _RESERVED:
+    is_device = channel.partition(".")[0].lower() in _DEVICES
+    if _PLAIN_NAME.fullmatch(channel) and channel not in _RESERVED and not is_device:
         return channel
     import hashlib  # noqa: PLC0415 - imports much, and most names are plain
 

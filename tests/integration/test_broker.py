@@ -290,6 +290,15 @@ def test_a_second_opener_with_other_parameters(runtime: Runtime) -> None:
             Bus("x", "virtual", bitrate=250_000)
 
 
+def test_channels_that_differ_in_capital_letters_alone(runtime: Runtime) -> None:
+    with Bus("motor", "virtual"):
+        if PORTABLE:  # they would have the same files
+            with pytest.raises(CanInitializationError, match=r"'virtual\.Motor'.*'virtual\.motor'"):
+                Bus("Motor", "virtual")
+        else:
+            Bus("Motor", "virtual").shutdown()
+
+
 def test_nobody_is_bound_to_what_the_last_client_wanted(runtime: Runtime) -> None:
     Bus("x", "virtual", bitrate=500_000).shutdown()
     with Bus("x", "virtual", bitrate=250_000):

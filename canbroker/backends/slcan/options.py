@@ -90,8 +90,9 @@ class SlcanOptions(Options, kw_only=True, frozen=True, forbid_unknown_fields=Tru
     @property
     def identity(self) -> str:
         """The device itself, even if ``channel`` is a link to it."""
-        is_path = os.sep in self.port and "://" not in self.port
-        return os.path.realpath(self.port) if is_path else self.port
+        if "://" in self.port:
+            return self.port
+        return os.path.realpath(self.port) if os.sep in self.port else os.path.normcase(self.port)
 
 
 class AnsweringOptions(SlcanOptions, kw_only=True, frozen=True, forbid_unknown_fields=True):

@@ -97,14 +97,18 @@ def test_an_address_that_is_none_is_named(address: str) -> None:
 
 def test_plain_channel_names_are_file_names() -> None:
     place = Place(Path("/run/cb"))
-    for name in ("can0", "body", "virtual.x", "A-b_C.9", "x" * 32):
+    for name in ("can0", "body", "virtual.x", "A-b_C.9", "x" * 32, "console", "com10", "x.con"):
         for address, kind in zip(place.channel(name), ("rx", "tx", "ctl"), strict=True):
             assert str(address) == f"ipc:///run/cb/{name}.{kind}"
 
 
 @pytest.mark.parametrize(
     "name",
-    ["", "x" * 33, "a b", "a/b", "../up", "ü", "can0\n", "%2F", "broker", "lock", "processes"],
+    [
+        *("", "x" * 33, "a b", "a/b", "../up", "ü", "can0\n", "%2F"),
+        *("broker", "lock", "processes", "scheduler", "starting", "tasks"),
+        *("con", "AUX", "nul.x", "prn", "Com1", "lpt9.a.b"),  # devices of Windows
+    ],
 )
 def test_other_channel_names_are_hashed(name: str) -> None:
     place = Place(Path("/run/cb"))
@@ -112,6 +116,18 @@ def test_other_channel_names_are_hashed(name: str) -> None:
     assert re.fullmatch(r"ipc:///run/cb/[0-9a-f]{16}\.rx", str(addresses.stream))
     assert place.channel(name) == addresses
     assert place.channel(name + "x").stream != addresses.stream
+
+
+def test_capital_letters_are_no_difference_between_files_elsewhere(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    place = Place(Path("/run/cb"))
+    monkeypatch.setattr("canbroker.transport.place.PORTABLE", False)
+    assert not place.shares_files("CAN0", "can0")
+    monkeypatch.setattr("canbroker.transport.place.PORTABLE", True)
+    assert place.shares_files("CAN0", "can0")
+    assert not place.shares_files("a/CAN0", "a/can0")  # digests differ
+    assert not place.shares_files("can1", "can0")
 
 
 def test_the_document_hashes_a_name_as_we_do() -> None:
