@@ -25,6 +25,10 @@ from canbroker.system.wake import Wake
 _CHUNK = 65_536
 _WRITE_TIMEOUT_S = 1.0
 _POLL_S = 0.05
+#: Waits in vain until one of them has begun after the question; and those without a question after
+#: which the next one is the first again.
+_WHOLE = 2
+_FORGOTTEN = 4
 #: Bytes that a pump buffers before it leaves the rest to the driver.
 _PUMP_LIMIT = 1 << 20
 
@@ -59,9 +63,11 @@ class Port:
     def start(self, pumped: bool) -> None:
         """Makes reads non-blocking from now on; ``pumped``: a thread of the port reads ahead.
 
-        The thread provides a descriptor that :meth:`wake` can set, also for lines without one.
+        The thread provides a descriptor that :meth:`wake` can set, also for lines without one, and
+        for those that cannot be waited for together with sockets.
         """
-        if pumped or self._descriptor is None:
+        is_device = type(self._serial) is serial.Serial
+        if pumped or self._descriptor is None or (is_device and not terminals.WAITED_FOR):
             self._pump = _Pump(self)
 
     def fileno(self) -> int:
@@ -106,9 +112,10 @@ class Port:
 
     @property
     def drained(self) -> bool:
-        """Whether everything that has arrived was read."""
+        """Whether everything that has arrived was read. A pumped port knows that after a while:
+        ask it again until it does."""
         if self._pump is not None:
-            return self._pump.empty
+            return self._pump.drained
         with self._mapped("read"):
             return not self._serial.in_waiting
 
@@ -191,13 +198,24 @@ class _Pump:
         self._changed = threading.Condition()
         self._buffer = bytearray()
         self._error: AdapterGoneError | None = None
+        self._vain = 0  # waits of the line in which nothing came
+        self._asked = self._asked_first = -_FORGOTTEN  # of them, when somebody asked
         self._stop = False
         self._thread = threading.Thread(target=self._run, name=f"slcan {port.name}", daemon=True)
         self._thread.start()
 
     @property
-    def empty(self) -> bool:
-        return not self._buffer
+    def drained(self) -> bool:
+        """[reader] Whether the line has nothing either. It may have something although this thread
+        has not got it yet: after the process was stopped for a while, say. So a whole wait in vain
+        has to follow the first question.
+        """
+        with self._changed:
+            if self._vain - self._asked >= _FORGOTTEN:
+                self._asked_first = self._vain
+            self._asked = self._vain
+            waited = self._error is not None or self._vain - self._asked_first >= _WHOLE
+            return waited and not self._buffer
 
     def take(self) -> bytes:
         """[reader] The buffer's content; the error only after everything before it."""
@@ -232,7 +250,10 @@ class _Pump:
         with self._changed:
             self._buffer += data
             if data:
+                self._asked = self._vain - _FORGOTTEN
                 self.wake.set()
+            else:
+                self._vain += 1
             self._changed.wait_for(lambda: self._stop or len(self._buffer) < _PUMP_LIMIT)
             return not self._stop
 

@@ -25,6 +25,7 @@ from canbroker.errors import CanInitializationError
 from canbroker.model.frame import BITRATE_SWITCH, ERROR, EXTENDED, FD, HARDWARE_TIMESTAMP, Frame
 from canbroker.system import terminals
 from canbroker.system.clock import MILLISECOND, SECOND, monotonic_ns, wall_ns
+from tests.support.brokers import wait_until
 from tests.support.simulated import Peer, collect, opened_slcan, read_count
 from tests.support.systems import open_descriptors
 
@@ -515,7 +516,7 @@ def test_a_line_without_a_descriptor_gets_one_from_a_thread_of_its_own() -> None
     while data != b"t1230\r":
         assert select.select([port.fileno()], [], [], 20)[0]
         data += port.read()
-    assert port.drained
+    wait_until(lambda: port.drained, "nothing more comes", timeout=20)
     assert not select.select([port.fileno()], [], [], 0)[0]
     port.wake()
     assert select.select([port.fileno()], [], [], 0)[0]
