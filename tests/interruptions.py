@@ -26,7 +26,7 @@ from typing import Final
 
 from canbroker import Bus, CanError, Message, Notifier
 from tests.support.brokers import private_runtime
-from tests.support.strikes import StrikeError
+from tests.support.strikes import StrikeError, unreported
 from tests.support.systems import open_descriptors
 
 #: Seconds. What is interrupted ends within milliseconds; a busy machine may take longer.
@@ -246,7 +246,7 @@ def main() -> int:
     parser.add_argument("--count", type=int, default=200)
     count = parser.parse_args().count
     warnings.simplefilter("ignore", ResourceWarning)
-    with private_runtime(), Bus("x", "virtual"):
+    with private_runtime(), Bus("x", "virtual"), unreported():
         for name, make in OPERATIONS.items():
             with _signals() as signals:
                 faulthandler.dump_traceback_later(3 * PATIENCE_S, exit=True)  # has a thread

@@ -77,23 +77,29 @@ def strikes() -> Iterator[Strikes]:
 
 
 @contextmanager
-def _rarely_unraisable() -> Iterator[None]:
-    """Without automatic garbage collection; a strike that Python cannot pass on is not reported.
-
-    All else that Python cannot pass on is reported as ever.
-    """
+def unreported() -> Iterator[None]:
+    """A strike that Python cannot pass on, as in a finalizer, is not reported; all else is."""
     report = sys.unraisablehook
 
     def hear(told: sys.UnraisableHookArgs) -> None:
         if not isinstance(told.exc_value, StrikeError):
             report(told)
 
-    gc.disable()
     sys.unraisablehook = hear
     try:
         yield
     finally:
         sys.unraisablehook = report
+
+
+@contextmanager
+def _rarely_unraisable() -> Iterator[None]:
+    """As :func:`unreported`, without automatic garbage collection."""
+    gc.disable()
+    try:
+        with unreported():
+            yield
+    finally:
         gc.enable()
 
 

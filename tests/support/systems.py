@@ -26,6 +26,9 @@ counts_descriptors = posix("list of the descriptors of a process")
 #: Tests with hosts and networks of their own.
 namespaces = pytest.mark.skipif(sys.platform != "linux", reason="only Linux has name spaces")
 
+#: Tests that ask the kernel about CAN interfaces.
+socketcan = pytest.mark.skipif(sys.platform != "linux", reason="only Linux has SocketCAN")
+
 #: Tests of how processes get processors.
 processors = pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells and binds them")
 

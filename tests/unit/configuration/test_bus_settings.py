@@ -45,7 +45,8 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A user who has configured nothing, on a system where nobody has."""
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("USERPROFILE", str(tmp_path))
-    monkeypatch.setattr("platform.system", lambda: "Linux")  # whose files have other names
+    # Windows' files have other names.
+    monkeypatch.setattr("canbroker.configuration.sources.platform.system", lambda: "Linux")
     monkeypatch.setattr(sources, "SYSTEM_FILE", tmp_path / "system.conf")
     monkeypatch.setattr(canbroker, "rc", {})
     for name in VARIABLES:
@@ -619,7 +620,7 @@ def test_without_a_home_only_the_systems_file_is_looked_at(monkeypatch: pytest.M
 
 
 def test_windows_has_files_of_its_own(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("platform.system", lambda: "Windows")
+    monkeypatch.setattr("canbroker.configuration.sources.platform.system", lambda: "Windows")
     monkeypatch.setenv("APPDATA", "data")
     expected = [home / "can.conf", Path("can.ini"), Path("data", "can.ini")]
     assert sources.config_files() == expected

@@ -263,8 +263,8 @@ def test_a_full_disk_is_an_error_and_the_file_is_closed(form: Format, tmp_path: 
         Record(Frame(BASE_NS + n * 1000, 0x123, 0, chance.randbytes(8)), "can0")
         for n in range(5000)
     ]
-    writer = open_writer(path)
     with full_disk(20_000):
+        writer = open_writer(path)
         with pytest.raises(OSError, match=r"File too large|disk"):
             write_and_close(writer, records)
         with suppress(OSError):

@@ -18,6 +18,7 @@ from canbroker.logs.records import AT_ONCE, Record
 from canbroker.model.frame import Frame, frame_fault
 from canbroker.system.entry_points import EntryPoint
 from tests.support.recordings import BASE_NS, examples, installed
+from tests.support.systems import signals
 
 _COUNT = 40 * AT_ONCE  # more than a pipe holds
 
@@ -41,24 +42,25 @@ def opened(path: Path) -> mf4.Mf4Reader:
     return reader
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])
+@signals
+@pytest.mark.parametrize("name", ["SIGKILL", "SIGSTOP"])
 def test_a_crash_or_a_hang_ends_the_file_and_is_said(
-    path: Path, number: int, monkeypatch: pytest.MonkeyPatch
+    path: Path, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_many(path)
     with opened(path) as reader:
         batches = reader.batches()
         count = len(next(batches))
-        if number == signal.SIGSTOP:
+        if name == "SIGSTOP":
             monkeypatch.setattr(mf4, "_SILENT_S", 0.5)
-        os.kill(reader._child._process.pid, number)
+        os.kill(reader._child._process.pid, signal.Signals[name])
         count += sum(map(len, batches))
         assert reader.progress == (count, _COUNT)
         how = {
-            signal.SIGKILL: "asammdf has crashed (SIGKILL)",
-            signal.SIGSTOP: "asammdf has made no progress for 0.5 s",
+            "SIGKILL": "asammdf has crashed (SIGKILL)",
+            "SIGSTOP": "asammdf has made no progress for 0.5 s",
         }
-        assert reader.end == f"damaged after row {count}: {how[signal.Signals(number)]}"
+        assert reader.end == f"damaged after row {count}: {how[name]}"
         monkeypatch.undo()
         assert len(list(reader)) == _COUNT, "it can be read again"
 
@@ -74,7 +76,11 @@ def test_a_reading_that_was_left_begins_again(path: Path) -> None:
 @pytest.mark.parametrize(
     ("program", "expected"),
     [
-        ("import os; os.abort()", "is damaged: asammdf has crashed (SIGABRT)"),
+        pytest.param(
+            "import os; os.abort()",
+            "is damaged: asammdf has crashed (SIGABRT)",
+            marks=signals,
+        ),
         ("raise SystemExit(3)", "is damaged: asammdf has crashed (exit code 3)"),
         ("print('\\1\\0\\0\\0x')", "is damaged: asammdf gives rows that are none"),
     ],

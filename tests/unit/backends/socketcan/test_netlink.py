@@ -19,6 +19,7 @@ from canbroker.backends.socketcan.netlink import (
 from canbroker.backends.socketcan.options import SocketcanOptions
 from canbroker.errors import CanInitializationError
 from canbroker.model.error_counters import ErrorCounters
+from tests.support.systems import socketcan
 
 
 def attribute(kind: int, value: bytes) -> bytes:
@@ -174,6 +175,7 @@ def test_bad_options_are_named(parameters: dict[str, object], words: str) -> Non
         parse_options("socketcan", parameters)
 
 
+@socketcan
 def test_the_kernel_of_this_machine_answers() -> None:
     """Any Linux has the loopback interface, which is no CAN interface."""
     assert find_link("lo") is None
@@ -182,6 +184,7 @@ def test_the_kernel_of_this_machine_answers() -> None:
     assert all(link.name and link.index for link in list_links())
 
 
+@socketcan
 def test_an_interface_that_is_not_there_is_named() -> None:
     options = parse_options("socketcan", {"channel": "nosuch0"})
     with pytest.raises(CanInitializationError, match="no CAN interface 'nosuch0'"):
