@@ -83,7 +83,8 @@ class Reception:
         message = None if self._latest else self._take()
         if message is None:
             message = self._wait_for_one(clock.deadline_after(timeout))
-        if self._readiness is not None:
+        # While messages are left, the descriptor stays readable.
+        if self._readiness is not None and not (self._queue and self.wake.is_set):
             self._update_readiness()
         return message
 

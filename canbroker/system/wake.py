@@ -36,6 +36,10 @@ class PairWake:
         comes by it is not cleared."""
         return self._pair.ends[1].fileno()
 
+    @property
+    def is_set(self) -> bool:
+        return self._set
+
     def set(self) -> None:
         with self._lock:
             if not self._set and self._pair.fileno() >= 0:
@@ -66,6 +70,10 @@ if sys.platform == "linux":
 
         def fileno(self) -> int:
             return self._event.fileno()
+
+        @property
+        def is_set(self) -> bool:
+            return self._set
 
         def set(self) -> None:
             with self._lock:

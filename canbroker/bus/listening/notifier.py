@@ -220,7 +220,7 @@ class Notifier(Uncopyable):
                 except Exception as error:  # noqa: BLE001 - reported, whatever it is
                     self._report(error)
                 else:
-                    if isinstance(result, Coroutine):
+                    if result is not None and isinstance(result, Coroutine):
                         self._run(result)
 
     def _run(self, coroutine: Coroutine[Any, Any, object]) -> None:

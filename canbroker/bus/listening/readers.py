@@ -80,11 +80,12 @@ class Reader(ABC):
 
     def receive(self, timeout: float | None) -> bool:
         """Passes on messages, waiting ``timeout`` s for each; whether the bus works."""
+        recv, deliver = self.bus.recv, self._deliver  # are called thousands of times a second
         try:
             for _ in range(_AT_ONCE):
-                if self._stopping or (message := self.bus.recv(timeout)) is None:
+                if self._stopping or (message := recv(timeout)) is None:
                     break
-                self._deliver(message)
+                deliver(message)
         except Exception as error:  # noqa: BLE001 - passed on, whatever a driver raises
             self._fail(error)
             return False

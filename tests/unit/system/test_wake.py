@@ -30,11 +30,14 @@ def readable(wake: PairWake, timeout: float = 0.0) -> bool:
 
 def test_it_is_readable_from_set_until_clear(wake: PairWake) -> None:
     assert not readable(wake)
+    assert not wake.is_set
     wake.set()
     assert readable(wake)
     assert readable(wake)  # looking does not take it
+    assert wake.is_set
     wake.clear()
     assert not readable(wake)
+    assert not wake.is_set
 
 
 def test_setting_and_clearing_twice_is_once(wake: PairWake) -> None:
