@@ -13,10 +13,12 @@ from typing import Any, ClassVar, NamedTuple
 
 import msgspec
 
+from canbroker.backends.coalescing import MAX_COALESCE_US, Coalescing
 from canbroker.errors import CanOperationError
 from canbroker.model.error_counters import ErrorCounters
 from canbroker.model.filters import FilterSet
 from canbroker.model.frame import ERROR, FD, HARDWARE_TIMESTAMP, Frame, frame_fault
+from canbroker.system import clock
 
 LISTEN_ONLY = "the channel is listen-only"
 
@@ -43,8 +45,23 @@ class Options(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=T
     renamed: ClassVar[dict[str, str]] = {}
     #: Parameters of python-can's driver that are rejected -> what to do instead.
     instead: ClassVar[dict[str, str]] = {}
+    #: ``coalesce_us`` if it is not given.
+    usual_coalesce_us: ClassVar[int] = 500
 
     channel: str
+    #: Frames in quick succession may wait this long, to be read together; ``None``: as is usual for
+    #: the interface, 0: not at all.
+    coalesce_us: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.coalesce_us is not None and not 0 <= self.coalesce_us <= MAX_COALESCE_US:
+            raise ValueError(f"coalesce_us must be 0 to {MAX_COALESCE_US}, got {self.coalesce_us}")
+
+    @property
+    def coalesce_ns(self) -> int:
+        """``coalesce_us`` as it applies, in nanoseconds."""
+        asked = self.coalesce_us
+        return (self.usual_coalesce_us if asked is None else asked) * clock.MICROSECOND
 
     def written(self) -> dict[str, Any]:
         """The parameters as a user writes them: each one that has a value, by its name."""
@@ -155,6 +172,10 @@ class Backend(ABC):
     info: str = ""
     #: Whether the driver can :meth:`repeat` frames by itself.
     repeats: bool = False
+
+    #: When the actor reads it again after a read. By default at once: what the driver collects
+    #: itself, or must be read at once, is left to it.
+    coalescing: Coalescing = Coalescing(0)
 
     #: The options for opening a lost adapter again, if they differ from the original ones.
     reopening: Options | None = None

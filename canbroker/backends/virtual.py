@@ -11,6 +11,7 @@ import threading
 from abc import abstractmethod
 from collections import deque
 from collections.abc import Sequence
+from typing import ClassVar, Final
 
 from canbroker.backends.base import AdapterGoneError, Backend, Options, Transmit
 from canbroker.model.bus_time import arbitration_key, bus_time_ns
@@ -21,10 +22,10 @@ from canbroker.system.wake import Wake
 #: Transmits that a bus without a bitrate holds until they are read.
 CAPACITY = 8192
 #: Transmits of one client that wait for a bus with a bitrate: the mailboxes of a controller.
-QUEUE_DEPTH = 16
+QUEUE_DEPTH = 32
 
-#: How long a frame that is followed by others may wait before it is reported.
-_TELL_NS = clock.MILLISECOND
+#: How long a frame may wait that its client may have sent for an answer, at most.
+_AWAITED_NS: Final = 500 * clock.MICROSECOND
 
 MIN_BITRATE = 1_000
 MAX_BITRATE = 1_000_000
@@ -38,11 +39,14 @@ class VirtualOptions(Options, kw_only=True, frozen=True):
     ``data_bitrate``, a frame with bitrate switch is sent at ``bitrate`` throughout.
     """
 
+    usual_coalesce_us: ClassVar[int] = 2_000
+
     bitrate: int | None = None
     data_bitrate: int | None = None
     fd: bool = True
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if not self.channel:
             raise ValueError("channel must not be empty")
         if self.bitrate is not None and not MIN_BITRATE <= self.bitrate <= MAX_BITRATE:
@@ -167,15 +171,20 @@ class TimedBus(VirtualBus):
         if options.data_bitrate is not None:
             self.info += f", data {options.data_bitrate} bit/s"
         self._timeline = Timeline(bitrate, options.data_bitrate)
+        self._coalesce_ns = options.coalesce_ns
         self._told_ns = 0  # monotonic, of the last read
         self._wall_offset_ns = clock.wall_ns() - clock.monotonic_ns()
 
     def due_ns(self) -> int | None:
         with self._lock:
-            due_ns = self._timeline.due_ns()
-            if due_ns is None or not self._timeline.is_busy:
+            timeline = self._timeline
+            due_ns = timeline.due_ns()
+            if due_ns is None or not timeline.is_busy:
                 return due_ns
-            return max(due_ns, self._told_ns + _TELL_NS)
+            wait_ns = self._coalesce_ns
+            if not timeline.is_streaming:
+                wait_ns = min(wait_ns, _AWAITED_NS)
+            return max(due_ns, self._told_ns + wait_ns)
 
     def room(self, sender: str) -> int:
         with self._lock:
@@ -237,6 +246,11 @@ class Timeline:
         """Whether another frame follows the one on the wire."""
         return self._on_wire is not None and bool(self._queues)
 
+    @property
+    def is_streaming(self) -> bool:
+        """Whether the client of the frame on the wire has queued others behind it."""
+        return self._on_wire is not None and self._on_wire.sender in self._queues
+
     def put(self, transmit: Transmit) -> None:
         """Queues a frame, which takes part in arbitration from its ``queued_ns`` on."""
         self._queues.setdefault(transmit.sender, deque()).append(transmit)
@@ -247,7 +261,7 @@ class Timeline:
             return self._free_ns
         if not self._queues:
             return None
-        return max(self._free_ns, min(queue[0].queued_ns for queue in self._queues.values()))
+        return max(self._free_ns, min([queue[0].queued_ns for queue in self._queues.values()]))
 
     def step(self, now_ns: int) -> list[tuple[int, Transmit]]:
         """Advances to ``now_ns``; returns the transmits that ended since, with their end times."""
@@ -281,18 +295,21 @@ class Timeline:
 
         Expired heads come first, so that frames of higher priority cannot delay their failure.
         """
-
-        def rank(queue: deque[Transmit]) -> tuple[bool, int, int]:
-            head = queue[0]
-            key = arbitration_key(head.frame.arbitration_id, head.frame.flags)
-            return not _is_expired(head, now_ns), key, head.queued_ns
-
         waiting = [queue for queue in self._queues.values() if queue[0].queued_ns <= now_ns]
-        winner = min(waiting, key=rank)
+        winner = waiting[0] if len(waiting) == 1 else _winner(waiting, now_ns)
         transmit = winner.popleft()
         if not winner:
             del self._queues[transmit.sender]
         return transmit
+
+
+def _winner(queues: list[deque[Transmit]], now_ns: int) -> deque[Transmit]:
+    def rank(queue: deque[Transmit]) -> tuple[bool, int, int]:
+        head = queue[0]
+        key = arbitration_key(head.frame.arbitration_id, head.frame.flags)
+        return not _is_expired(head, now_ns), key, head.queued_ns
+
+    return min(queues, key=rank)
 
 
 def _timestamp_ns(transmit: Transmit, wall_ns: int) -> int:

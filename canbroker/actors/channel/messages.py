@@ -92,6 +92,11 @@ class CatchUp:
 
 
 @dataclass(frozen=True)
+class Expect:
+    """To the recv thread: a client may wait for an answer, so the adapter's pause ends."""
+
+
+@dataclass(frozen=True)
 class Ask:
     """To the recv thread: a control request for frames of the past."""
 
@@ -134,5 +139,5 @@ class Crashed:
 
 
 SenderMessage = Up | Down | Finished | Gone | Exclusive | Answer | Stop
-ReceiverMessage = Up | Down | CatchUp | Ask | HoldRoute | Stop
+ReceiverMessage = Up | Down | CatchUp | Expect | Ask | HoldRoute | Stop
 KeeperMessage = Lost | LetGo | Opened | ChangeState | Crashed | Stop

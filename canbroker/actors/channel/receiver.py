@@ -13,6 +13,7 @@ from canbroker.actors.channel.messages import (
     CatchUp,
     Down,
     Exclusive,
+    Expect,
     Finished,
     Gone,
     HoldRoute,
@@ -30,6 +31,7 @@ from canbroker.delivery.publisher import HEARTBEAT_NS, Publisher
 from canbroker.delivery.replayer import Replayer
 from canbroker.model.frame import ERROR, Frame
 from canbroker.system import clock
+from canbroker.system.naps import ARE_EXACT
 from canbroker.transport.waiter import Waiter
 from canbroker.wire import control
 from canbroker.wire.replay import Replay
@@ -85,6 +87,8 @@ class Receiver:
         self._state_due = 0
         self._state_told = 0
         self._heartbeat_due: int | None = None  # None: there are no routes
+        #: While the adapter pauses, it is not watched, and read then; None: it does not pause.
+        self._pause_ends: int | None = None
 
     def due_ns(self) -> int:
         """As of :class:`Worker`."""
@@ -93,6 +97,8 @@ class Receiver:
         due = self._state_due if self._heartbeat_due is None else self._heartbeat_due
         if self._asked:
             due = min(due, self._replay_due)
+        if self._pause_ends is not None:
+            due = min(due, self._pause_ends)
         backend_due = self._backend.due_ns() if self._backend is not None else None
         return due if backend_due is None else min(due, backend_due)
 
@@ -106,7 +112,7 @@ class Receiver:
         if self._publisher.socket in ready:
             self._take_presence(now_ns)
         backend = self._backend
-        if backend is not None and (backend in ready or _is_overdue(backend, now_ns)):
+        if backend is not None and (backend in ready or self._is_due(backend, now_ns)):
             self._read(backend, now_ns)
         if now_ns >= self._state_due:
             self._publish_state(now_ns)
@@ -137,6 +143,8 @@ class Receiver:
                 if self._backend is not None:
                     self._read(self._backend, now_ns)
                 self._wiring.sender.put(Answer(caller, control.Nothing()))
+            case Expect():
+                self._watch_again()
             case HoldRoute(caller, params):
                 self._wiring.sender.put(Answer(caller, self._publisher.hold(params)))
             case Ask():
@@ -150,7 +158,9 @@ class Receiver:
     def _drop_backend(self, reason: str, now_ns: int, *, ends: bool = False) -> None:
         self._reason = reason
         if self._backend is not None:
-            self.waiter.remove(self._backend)
+            if self._pause_ends is None:
+                self.waiter.remove(self._backend)
+            self._pause_ends = None
             self._totals.dropped_before += self._backend.dropped
             self._totals.interruptions += not ends
             self._backend = None
@@ -188,6 +198,35 @@ class Receiver:
         if finished:
             # After the echo: a client with an answer can rely on the frame having been published.
             self._wiring.sender.put(Finished(finished))
+        self._pause(backend, len(items), finished, now_ns)
+
+    def _is_due(self, backend: Backend, now_ns: int) -> bool:
+        if self._pause_ends is not None and now_ns >= self._pause_ends:
+            return True
+        due_ns = backend.due_ns()
+        return due_ns is not None and due_ns <= now_ns
+
+    def _pause(
+        self, backend: Backend, count: int, finished: Sequence[Transmit], now_ns: int
+    ) -> None:
+        """Leaves the adapter unread for a while, if it has so much to say that this is cheaper."""
+        coalescing = backend.coalescing
+        frames_wait = self._sender_counts()[0] > 0
+        if not frames_wait and any(transmit.sender == transmit.origin for transmit in finished):
+            coalescing.expect(now_ns)
+        pause_ns = coalescing.pause_ns(count, now_ns, urgent=frames_wait or not ARE_EXACT)
+        if not pause_ns:
+            self._watch_again()
+            return
+        if self._pause_ends is None:
+            self.waiter.remove(backend)
+        self._pause_ends = now_ns + pause_ns
+
+    def _watch_again(self) -> None:
+        """Ends a pause: the adapter is read as soon as it has something."""
+        if self._pause_ends is not None and self._backend is not None:
+            self.waiter.add(self._backend)
+        self._pause_ends = None
 
     # ------------------------------------------------------------------- frames of the past
 
@@ -306,8 +345,3 @@ class Receiver:
 def _clock_of(backend: Backend | None) -> AdapterClock | None:
     stamps = None if backend is None else backend.stamp_clock()
     return None if stamps is None else AdapterClock(*stamps)
-
-
-def _is_overdue(backend: Backend, now_ns: int) -> bool:
-    due_ns = backend.due_ns()
-    return due_ns is not None and due_ns <= now_ns

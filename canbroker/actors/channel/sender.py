@@ -12,6 +12,7 @@ from canbroker.actors.channel.messages import (
     ChangeState,
     Down,
     Exclusive,
+    Expect,
     Finished,
     Gone,
     HoldRoute,
@@ -141,7 +142,9 @@ class Sender:
 
     def _hand_over(self, now_ns: int) -> None:
         try:
-            self._queue.hand_over(now_ns)
+            is_awaited = self._queue.hand_over(now_ns)
+            if is_awaited and self._backend and self._backend.coalescing.expect(now_ns):
+                self._wiring.receiver.put(Expect())
         except AdapterGoneError as error:
             backend, self._backend = self._backend, None
             self._repeats.use(None)

@@ -203,8 +203,9 @@ class TransmitQueue:
             return None
         return min(account.scheduled[0][0] for account in self.scheduled)
 
-    def hand_over(self, now_ns: int) -> None:
-        """Hands the adapter as many of the due frames as it has room for.
+    def hand_over(self, now_ns: int) -> bool:
+        """Hands the adapter as many of the due frames as it has room for. Returns whether there are
+        some that a client has sent itself, and none that wait: it may expect an answer.
 
         :raises AdapterGoneError: the adapter is lost, and is not used any more.
         """
@@ -214,7 +215,8 @@ class TransmitQueue:
                 self._release(account, now_ns)
         backend = self._backend
         if backend is None or not self.queued:
-            return
+            return False
+        is_own = False
         waiting = [account for account in self.accounts.values() if account.waiting]
         while waiting:
             turn = _TURN if len(waiting) > 1 else CREDIT
@@ -225,9 +227,10 @@ class TransmitQueue:
                     continue
                 # A client that got room goes to the end of the line, also for the next call.
                 self.accounts[account.client_id] = self.accounts.pop(account.client_id)
-                self._send(backend, account, room, now_ns)
+                is_own |= self._send(backend, account, room, now_ns)
                 if not account.waiting:
                     waiting.remove(account)
+        return is_own and not self.queued
 
     def _release(self, account: Account, now_ns: int | None) -> None:
         """Queues a client's scheduled frames that are due; ``None``: all of them."""
@@ -239,8 +242,9 @@ class TransmitQueue:
         if not scheduled:
             self.scheduled.pop(account, None)
 
-    def _send(self, backend: Backend, account: Account, count: int, now_ns: int) -> None:
-        """Hands over the next ``count`` frames of a client."""
+    def _send(self, backend: Backend, account: Account, count: int, now_ns: int) -> bool:
+        """Hands over the next ``count`` frames of a client; whether the client has sent them
+        itself, not the scheduler for it."""
         batch: list[Transmit] = []
         while account.waiting and len(batch) < count:
             transmit = account.waiting.popleft()
@@ -258,6 +262,7 @@ class TransmitQueue:
             # The batch comes back from abandon(), when the keeper closes the backend.
             self._lose(Status.DEVICE_GONE, str(error))
             raise
+        return bool(batch) and batch[-1].origin == batch[-1].sender
 
     def _hindrance(self, transmit: Transmit, now_ns: int) -> tuple[Status, str] | None:
         """Why a frame whose turn it is cannot be sent, if so."""

@@ -10,8 +10,10 @@ from typing import Final
 import can
 
 from canbroker.backends.base import Backend, StampClock, Transmit
+from canbroker.backends.coalescing import Coalescing
 from canbroker.backends.python_can.driver import FD_PROTOCOLS, close_driver, open_driver
 from canbroker.backends.python_can.exchange import Exchange
+from canbroker.backends.python_can.known import driver
 from canbroker.backends.python_can.options import PythonCanOptions
 from canbroker.backends.python_can.receiving import DriverReader
 from canbroker.backends.python_can.sending import DriverWriter
@@ -50,7 +52,12 @@ class PythonCanBackend(Backend):
         self._bus = bus
         self._interface = options.interface
         self._exchange = Exchange(self._name)
-        self._reception = DriverReader(bus, self._exchange, options.interface)
+        coalescing = Coalescing(options.coalesce_ns)
+        if driver(options.interface).drains:
+            self._reception = DriverReader(bus, self._exchange, options.interface, coalescing)
+        else:  # it gives a frame at a time, but the actor can read several
+            self._reception = DriverReader(bus, self._exchange, options.interface, self.coalescing)
+            self.coalescing = coalescing
         self._closing = threading.Lock()
         self._closed = False
         sending = DriverWriter(bus, self._exchange, self._reception, options.interface)

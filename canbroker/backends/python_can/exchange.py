@@ -110,6 +110,11 @@ class Exchange:
             self._sending = self._queue.popleft()
             return self._sending
 
+    @property
+    def has_more(self) -> bool:
+        """Whether other transmits wait for the driver."""
+        return bool(self._queue)
+
     def finished(self, transmit: Transmit, failure: str | None) -> None:
         """The driver has accepted the transmit, or failed (``failure``)."""
         with self._changed:

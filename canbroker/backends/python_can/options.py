@@ -12,6 +12,7 @@ from canbroker.backends.base import Options
 from canbroker.backends.python_can.known import DRIVERS, Driver, driver
 from canbroker.configuration.bus_settings import PLUGIN
 from canbroker.errors import CanInitializationError
+from canbroker.model.wording import validation_fault
 
 Scalar: TypeAlias = str | int | float | bool
 
@@ -45,6 +46,9 @@ class PythonCanOptions(Options, kw_only=True, frozen=True, forbid_unknown_fields
         *(one.identifying for one in (Driver(), *DRIVERS.values()))
     )
 
+    #: These drivers have threads of their own between the adapter and the channel.
+    usual_coalesce_us: ClassVar[int] = 800
+
     interface: str
     parameters: dict[str, Scalar]
 
@@ -57,7 +61,8 @@ class PythonCanOptions(Options, kw_only=True, frozen=True, forbid_unknown_fields
         return ",".join([self.channel, *(f"{key}={self.parameters[key]}" for key in which)])
 
     def written(self) -> dict[str, Any]:
-        return {"channel": self.channel, **self.parameters}
+        own = {} if self.coalesce_us is None else {"coalesce_us": self.coalesce_us}
+        return {"channel": self.channel, **own, **self.parameters}
 
 
 def is_installed() -> bool:
@@ -88,6 +93,7 @@ def parse(interface: str, given: Mapping[str, Any]) -> PythonCanOptions:
                 f"interface {interface!r} takes no {key}: {_NOT_TAKEN[key]}"
             )
     channel = written.pop("channel", None)
+    coalesce_us = written.pop("coalesce_us", None)
     if channel is None:
         raise CanInitializationError(f"interface {interface!r} needs a channel")
     if isinstance(channel, bool) or not isinstance(channel, (str, int)):
@@ -100,8 +106,17 @@ def parse(interface: str, given: Mapping[str, Any]) -> PythonCanOptions:
                 f"interface {interface!r}: {key} must be a text, a number or a bool, got {value!r}"
             )
     _check_rates(interface, written)
-    fields = {"channel": str(channel), "interface": interface, "parameters": written}
-    return msgspec.convert(fields, PythonCanOptions)
+    fields = {
+        "channel": str(channel),
+        "interface": interface,
+        "coalesce_us": coalesce_us,
+        "parameters": written,
+    }
+    try:
+        return msgspec.convert(fields, PythonCanOptions)
+    except msgspec.ValidationError as error:
+        fault = validation_fault(error, fields)
+        raise CanInitializationError(f"interface {interface!r}: {fault}") from error
 
 
 def _check_rates(interface: str, written: Mapping[str, Any]) -> None:

@@ -12,6 +12,7 @@ from typing import Any, Final
 import can
 
 from canbroker.backends.base import BusCondition, StampClock
+from canbroker.backends.coalescing import Coalescing
 from canbroker.backends.python_can.adapter_clock import AdapterClock
 from canbroker.backends.python_can.driver import filters_itself
 from canbroker.backends.python_can.exchange import Exchange
@@ -23,6 +24,7 @@ from canbroker.model.error_counters import ErrorCounters, counters_in
 from canbroker.model.filters import EVERYTHING, Filter, FilterSet, union
 from canbroker.model.frame import ERROR, MAX_STANDARD_ID, Frame
 from canbroker.system import clock
+from canbroker.system.naps import Nap
 from canbroker.system.throttle import Throttle
 
 _log = logging.getLogger("canbroker.python_can")
@@ -46,11 +48,6 @@ _FAILING_NS: Final = clock.SECOND // 2
 #: The most messages to read in one go.
 _BATCH: Final = 256
 
-#: Above this rate, frames are collected for a while and passed on together, as USB adapters do:
-#: waking three threads for one frame costs several times as much as reading it.
-_DENSE_PER_S: Final = 2_000
-_GATHER_S: Final = 0.0008
-
 #: No driver has more filters than this; python-can would check them all for each message.
 _MAX_FILTERS: Final = 32
 
@@ -62,7 +59,10 @@ _RETURNED_NS: Final = clock.SECOND
 class DriverReader:
     """Reads a driver into an exchange: :meth:`run` is its thread, the rest is any thread's."""
 
-    def __init__(self, bus: can.BusABC, exchange: Exchange, interface: str) -> None:
+    def __init__(
+        self, bus: can.BusABC, exchange: Exchange, interface: str, coalescing: Coalescing
+    ) -> None:
+        """``coalescing``: of the driver itself, if all that it has can be read together."""
         self.throttle = Throttle(_log)
         self.error_counters: ErrorCounters | None = None  # as last reported
         self._bus = bus
@@ -74,7 +74,8 @@ class DriverReader:
         self._own = _OwnFrames() if interface in _RETURN_OWN else None
         self._pause_s = _PAUSE_FIRST_S
         self._failing_since: int | None = None
-        self._told_ns = 0  # when frames were last passed on
+        self._coalescing = coalescing
+        self._nap = Nap()
         self._changed = threading.Condition()
         self._filtering = filters_itself(bus)  # False for good once that has failed
         self._wanted = EVERYTHING
@@ -97,6 +98,11 @@ class DriverReader:
     def suspect(self) -> None:
         """Something failed: the controller is queried soon."""
         self._watch.suspect()
+
+    def expect(self) -> None:
+        """A client has sent a frame, and may wait for an answer."""
+        if self._coalescing.expect(clock.monotonic_ns()):
+            self._nap.end()
 
     @property
     def can_ask(self) -> bool:
@@ -176,10 +182,9 @@ class DriverReader:
         if not frames:
             return
         self._exchange.received(frames)
-        now_ns = clock.monotonic_ns()
-        since_ns, self._told_ns = now_ns - self._told_ns, now_ns
-        if self._driver.drains and len(frames) * clock.SECOND > _DENSE_PER_S * since_ns:
-            time.sleep(_GATHER_S)
+        pause_ns = self._coalescing.pause_ns(len(frames), clock.monotonic_ns(), urgent=False)
+        if pause_ns:
+            self._nap.take(pause_ns / clock.SECOND)
 
     def _nothing(self, waited_ns: int) -> None:
         if waited_ns >= _EARLY_NS:

@@ -48,6 +48,8 @@ class DriverWriter:
                 if meaning is Meaning.FULL:
                     continue  # the exchange ended meanwhile, and returns it with those behind it
                 transmit.unknown = meaning is Meaning.LATE
+            if transmit.sender == transmit.origin and not self._exchange.has_more:
+                self._reception.expect()
             self._exchange.finished(transmit, None if failure is None else str(failure))
 
     def _send(self, transmit: Transmit) -> DriverError | str | None:

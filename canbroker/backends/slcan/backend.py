@@ -16,6 +16,7 @@ from canbroker.backends.base import (
     StampClock,
     Transmit,
 )
+from canbroker.backends.coalescing import Coalescing
 from canbroker.backends.slcan.backlog import Backlog
 from canbroker.backends.slcan.checkup import NEVER_NS, Checkup
 from canbroker.backends.slcan.codec import BEL, CR, LF, LineError
@@ -26,7 +27,8 @@ from canbroker.backends.slcan.port import Port
 from canbroker.backends.slcan.timestamps import Stamps
 from canbroker.backends.slcan.window import ACKNOWLEDGE_NS, TransmitWindow
 from canbroker.errors import CanInitializationError
-from canbroker.model.frame import REMOTE, Frame, describe
+from canbroker.model.bus_time import nominal_time_ns
+from canbroker.model.frame import BITRATE_SWITCH, REMOTE, Frame, describe
 from canbroker.system import clock
 from canbroker.system.throttle import Throttle
 
@@ -78,6 +80,7 @@ class SlcanBackend(Backend):
         self.listen_only = options.listen_only
         if adapter.answers:
             self.reopening = AnsweringOptions(**msgspec.structs.asdict(options))
+        self.coalescing = Coalescing(options.coalesce_ns)
         self._port = port
         self._adapter = adapter
         self._acknowledges = adapter.acknowledges
@@ -96,6 +99,7 @@ class SlcanBackend(Backend):
         self._throttle = Throttle(_log)
         self._checkup = Checkup(adapter, clock.monotonic_ns())
         self._held_until_ns: int | None = None
+        self._heard_ns = 0  # wall clock, when something was read last
         self._gone: AdapterGoneError | None = None
         self._warn()
         self._describe()
@@ -121,6 +125,9 @@ class SlcanBackend(Backend):
             self._release_held(bool(data), now_ns, wall_ns, happened)
         if happened:
             self._checkup.heard(now_ns)
+            if left_ns := self.coalescing.left_ns(now_ns):
+                self._date_back(happened, wall_ns, left_ns)
+            self._heard_ns = wall_ns
         while self._written and not self._backlog.deep(now_ns):
             happened.append(self._written.popleft())
         happened.extend(self._window.give_up(now_ns))
@@ -223,6 +230,22 @@ class SlcanBackend(Backend):
             self._taken(line, wall_ns, happened)
         else:
             self._throttle.note("malformed", f"{self._port.name}: {line[:40]!r}")
+
+    def _date_back(self, happened: list[Frame | Transmit], wall_ns: int, left_ns: int) -> None:
+        """Stamps what was read together at ``wall_ns`` with the latest time at which it can have
+        happened: the bus had to be free for the frames behind it. For ``left_ns`` nobody has read:
+        all of it came meanwhile."""
+        if not self.bitrate:
+            return
+        floor_ns = wall_ns - left_ns
+        if self._heard_ns <= wall_ns:  # else the clock was set back
+            floor_ns = max(floor_ns, self._heard_ns)
+        latest_ns = wall_ns
+        for item in reversed(happened):
+            if item.timestamp_ns == wall_ns:  # else an adapter's clock has stamped it
+                item.timestamp_ns = latest_ns = max(floor_ns, latest_ns)
+            if isinstance(item, Frame) and (self.data_bitrate or not item.flags & BITRATE_SWITCH):
+                latest_ns -= nominal_time_ns(item, self.bitrate, self.data_bitrate)
 
     def _release_held(
         self, is_news: bool, now_ns: int, wall_ns: int, happened: list[Frame | Transmit]

@@ -50,6 +50,7 @@ class SlcanOptions(Options, kw_only=True, frozen=True, forbid_unknown_fields=Tru
     sleep_after_open: float = 0.0
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if not self.port:
             raise ValueError("channel must name a serial device or a pyserial URL")
         if self.bitrate is not None and self.bitrate not in BITRATES:

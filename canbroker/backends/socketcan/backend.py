@@ -22,6 +22,7 @@ from canbroker.backends.base import (
     StampClock,
     Transmit,
 )
+from canbroker.backends.coalescing import Coalescing
 from canbroker.backends.socketcan import interface
 from canbroker.backends.socketcan.bcm import Repeater
 from canbroker.backends.socketcan.codec import CANFD_MTU, can_id_of, decode
@@ -97,6 +98,7 @@ class SocketcanBackend(Backend):
         self.fd = options.fd
         self.listen_only = options.listen_only or link.listen_only
         self.condition = self._controller = interface.condition_of(link)
+        self.coalescing = Coalescing(options.coalesce_ns)
         self._link = link
         self._errors: ErrorCounters | None = None  # as last reported by an error frame
         self._name = link.name

@@ -34,6 +34,7 @@ class SocketcanOptions(Options, kw_only=True, frozen=True, forbid_unknown_fields
     configure: bool = False
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if not _NAME.fullmatch(self.channel) or len(self.channel.encode()) > 127:
             raise ValueError(
                 f"channel must name a network interface such as can0, got {self.channel!r}"

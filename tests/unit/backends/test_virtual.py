@@ -357,3 +357,75 @@ def test_repr_and_errors_name_the_bus() -> None:
     assert repr(bus).endswith(" closed>")
     with pytest.raises(AdapterGoneError, match="virtual bus bench"):
         bus.read()
+
+
+# ------------------------------------------------------------------------------- told together
+
+MILLIS = clock.MILLISECOND
+
+
+class Timed:
+    """A bus with a bitrate, and a time that only the test moves."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, **parameters: object) -> None:
+        self.now = 1_000 * clock.SECOND
+        monkeypatch.setattr(clock, "monotonic_ns", lambda: self.now)
+        options = parse_options("virtual", {"channel": "x", "bitrate": BITRATE} | parameters)
+        self.bus = open_backend("virtual", options)
+
+    def send(self, *origins: str) -> None:
+        self.bus.send([transmit(0x123, origin, self.now) for origin in origins])
+        self.bus.read()
+
+    def reads(self, frames: int) -> list[int]:
+        """Frames of each read, when one is due."""
+        counts: list[int] = []
+        while sum(counts) < frames:
+            due_ns = self.bus.due_ns()
+            assert due_ns is not None
+            assert due_ns > self.now
+            self.now = due_ns
+            counts.append(len(self.bus.read()))
+        return counts
+
+    @property
+    def wait_ns(self) -> int:
+        due_ns = self.bus.due_ns()
+        assert due_ns is not None
+        return due_ns - self.now
+
+
+FRAME_NS = bus_time_ns(transmit().frame, BITRATE)
+
+
+def test_frames_in_quick_succession_are_told_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    timed = Timed(monkeypatch, coalesce_us=1_000)
+    timed.send(*["a"] * 20)
+    counts = timed.reads(20)
+    assert max(counts) == MILLIS // FRAME_NS
+    assert len(counts) <= 20 * FRAME_NS // MILLIS + 1
+    timed.bus.close()
+
+
+def test_a_frame_without_another_one_is_told_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    timed = Timed(monkeypatch)
+    timed.send("a")
+    assert timed.wait_ns == FRAME_NS
+    timed.bus.close()
+
+
+def test_a_frame_that_may_be_awaited_is_told_soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its client has sent no other one: it may wait for an answer."""
+    timed = Timed(monkeypatch)
+    timed.send("a", "b", "b", "b")
+    assert timed.wait_ns == clock.MILLISECOND // 2
+    timed.reads(1)
+    assert timed.wait_ns == 2 * MILLIS, "that client has more to send"
+    timed.bus.close()
+
+
+def test_0_tells_each_frame_when_it_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    timed = Timed(monkeypatch, coalesce_us=0)
+    timed.send(*["a"] * 10)
+    assert timed.reads(10) == [1] * 10
+    timed.bus.close()

@@ -14,6 +14,7 @@ from canbroker.actors.channel.messages import (
     CatchUp,
     Down,
     Exclusive,
+    Expect,
     Finished,
     Gone,
     LetGo,
@@ -25,12 +26,13 @@ from canbroker.actors.channel.messages import (
 from canbroker.actors.channel.receiver import STATE_INTERVAL_NS, Receiver
 from canbroker.actors.channel.wiring import Wiring
 from canbroker.backends import BusCondition, Transmit
+from canbroker.backends.coalescing import Coalescing
 from canbroker.delivery.publisher import HEARTBEAT_NS, Leaving, Presence
 from canbroker.delivery.replayer import Served
 from canbroker.model import filters
 from canbroker.model.error_counters import ErrorCounters
 from canbroker.model.frame import ERROR, EchoFrame, Frame
-from canbroker.system.clock import MILLISECOND, SECOND
+from canbroker.system.clock import MICROSECOND, MILLISECOND, SECOND
 from canbroker.transport.replier import Caller
 from canbroker.transport.waiter import Waiter
 from canbroker.wire import control
@@ -57,6 +59,7 @@ class Bench:
         self.publisher = RecordingPublisher()
         self.replayer = ScriptedReplayer()
         self.backend = ScriptedBackend()
+        self.queued = 0
         self.waiter = Waiter()
         self.receiver = Receiver(
             self.wiring,
@@ -64,7 +67,7 @@ class Bench:
             self.publisher,
             self.replayer,
             ErrorStorms(2),
-            lambda: (3, 4),
+            lambda: (self.queued, 4),
         )
 
     def close(self) -> None:
@@ -181,6 +184,117 @@ def test_the_state_has_the_controllers_error_counters(bench: Bench) -> None:
     assert bench.state.error_counters is None
 
 
+# ---------------------------------------------------------------------------- frames close together
+
+WAIT_NS = 500 * MICROSECOND
+
+
+@pytest.fixture
+def full(bench: Bench) -> Bench:
+    """The bus is full, and the adapter pauses."""
+    bench.backend.coalescing = Coalescing(WAIT_NS)
+    for _ in range(100):
+        bench.backend.will_read(FRAME)
+        bench.step(after_ns=100 * MICROSECOND)
+        if bench.backend.coalescing.pauses:
+            break
+    assert bench.receiver.due_ns() == bench.now + WAIT_NS
+    bench.publisher.events.clear()
+    return bench
+
+
+def own(bench: Bench, origin: str | None = None) -> Transmit:
+    """A frame of a client that the adapter has."""
+    transmit = Transmit(Frame(0, 5, 0, b""), "a", None, 0, origin=origin)
+    bench.backend.send([transmit])
+    return transmit
+
+
+def test_a_full_bus_is_read_after_a_pause(full: Bench) -> None:
+    full.backend.will_read(*[FRAME] * 5)
+    assert full.backend not in full.waiter.wait(0), "it wakes nobody"
+    full.step(after_ns=WAIT_NS - 1)
+    assert full.publisher.frames == []
+    full.step(after_ns=1)
+    assert full.publisher.frames == [FRAME] * 5
+    assert full.receiver.due_ns() == full.now + WAIT_NS, "and the next pause begins"
+
+
+def test_silence_ends_the_pauses(full: Bench) -> None:
+    full.step(after_ns=WAIT_NS)
+    assert full.receiver.due_ns() > full.now + WAIT_NS
+    full.backend.will_read(FRAME)
+    full.step(after_ns=1)
+    assert full.publisher.frames == [FRAME], "its descriptor is watched again"
+
+
+def test_an_answer_that_is_expected_ends_the_pause(full: Bench) -> None:
+    assert full.backend.coalescing.expect(full.now)
+    full.step(Expect())
+    full.backend.will_read(FRAME)
+    full.step(after_ns=1)
+    assert full.publisher.frames == [FRAME]
+    assert full.receiver.due_ns() > full.now + WAIT_NS, "for some time"
+
+
+def test_what_is_due_does_not_wait_for_the_end_of_a_pause(full: Bench) -> None:
+    full.backend.due = full.now + 5
+    assert full.receiver.due_ns() == full.now + 5
+    full.backend.will_read(FRAME)
+    full.step(after_ns=5)
+    assert full.publisher.frames == [FRAME]
+
+
+def test_a_caller_does_not_wait_for_the_end_of_a_pause(full: Bench) -> None:
+    full.backend.will_read(FRAME)
+    full.step(CatchUp(CALLER))
+    assert full.publisher.frames == [FRAME]
+
+
+def test_after_a_clients_frame_an_answer_may_come(full: Bench) -> None:
+    full.backend.will_read(FRAME, own(full))
+    full.step(after_ns=WAIT_NS)
+    full.backend.will_read(FRAME)
+    full.step(after_ns=1)
+    assert full.publisher.frames == [FRAME, EchoFrame(0, 5, 0, b"", "a"), FRAME]
+
+
+def test_nobody_answers_to_a_task(full: Bench) -> None:
+    """Its frames are sent by the scheduler."""
+    full.backend.will_read(FRAME, own(full, origin="b"))
+    full.step(after_ns=WAIT_NS)
+    assert full.receiver.due_ns() == full.now + WAIT_NS
+
+
+def test_frames_that_wait_for_room_are_not_held_up(full: Bench) -> None:
+    full.queued = 1
+    full.backend.will_read(FRAME, own(full, origin="b"))
+    full.step(after_ns=WAIT_NS)
+    assert full.receiver.due_ns() > full.now + WAIT_NS
+
+
+def test_the_adapter_goes_while_it_pauses(full: Bench) -> None:
+    full.step(Down("unplugged"))
+    assert full.backend not in full.waiter.wait(0)
+    full.step(Up(full.backend))
+    full.backend.will_read(FRAME)
+    full.step(after_ns=1)
+    assert full.publisher.frames == [FRAME]
+
+
+def test_the_adapter_is_lost_after_a_pause(full: Bench) -> None:
+    full.backend.will_be_lost("unplugged")
+    full.step(after_ns=WAIT_NS)
+    assert full.wiring.keeper.take() == [Lost(full.backend, "unplugged")]
+    full.step(Down("unplugged"))
+
+
+def test_the_end_comes_while_it_pauses(full: Bench) -> None:
+    full.step(Down("the end", Status.SHUTTING_DOWN))
+    assert full.wiring.keeper.take() == [LetGo("recv")]
+    assert not full.step(Stop("the end"))
+
+
 def test_error_frames_of_a_storm_are_counted(bench: Bench) -> None:
     errors = [Frame(0, 0x200, ERROR, bytes(8))] * 5
     bench.backend.will_read(*errors, FRAME)
@@ -212,6 +326,7 @@ def test_a_condition_that_changes_is_published_at_once(bench: Bench) -> None:
 def test_the_state_tells_all_there_is(bench: Bench) -> None:
     bench.backend.listen_only = True
     bench.backend.bitrate = 500_000
+    bench.queued = 3
     bench.step(after_ns=SECOND)
     assert bench.state.state == "passive"
     assert bench.state.info == "scripted adapter"

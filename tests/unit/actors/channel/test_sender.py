@@ -15,6 +15,7 @@ from canbroker.actors.channel.messages import (
     ChangeState,
     Down,
     Exclusive,
+    Expect,
     Finished,
     Gone,
     LetGo,
@@ -27,6 +28,7 @@ from canbroker.actors.channel.repeats import LEASE_NS
 from canbroker.actors.channel.sender import Sender
 from canbroker.actors.channel.wiring import Wiring
 from canbroker.backends import BusCondition, Transmit
+from canbroker.backends.coalescing import Coalescing
 from canbroker.model.frame import Frame
 from canbroker.system.clock import MILLISECOND, SECOND
 from canbroker.transport.replier import Caller
@@ -590,6 +592,47 @@ def test_a_state_that_does_not_exist_is_refused(bench: Bench) -> None:
     [(_, answer)] = bench.ports.answers
     assert isinstance(answer, control.ErrorResult)
     assert "'asleep'" in answer.message
+
+
+# --------------------------------------------------------------------------------------- answers
+
+
+def pausing(bench: Bench) -> None:
+    """The recv thread leaves the adapter unread for a while."""
+    bench.backend.coalescing = Coalescing(MILLISECOND)
+    pauses = [bench.backend.coalescing.pause_ns(8, bench.now, urgent=False) for _ in range(50)]
+    assert pauses[-1]
+
+
+def test_an_answer_to_a_clients_frame_is_not_held_up(bench: Bench) -> None:
+    pausing(bench)
+    bench.request("a", 1, [1])
+    bench.step()
+    assert bench.wiring.receiver.take() == [Expect()]
+
+
+def test_nobody_is_woken_where_there_is_no_pause(bench: Bench) -> None:
+    bench.request("a", 1, [1])
+    bench.step()
+    assert bench.wiring.receiver.take() == []
+
+
+def test_nobody_waits_for_an_answer_to_a_task(bench: Bench) -> None:
+    pausing(bench)
+    bench.request("scheduler", 1, [1], origins=["a"])
+    bench.step()
+    assert bench.wiring.receiver.take() == []
+
+
+def test_nobody_waits_for_an_answer_before_the_last_frame(small: Bench) -> None:
+    pausing(small)
+    small.request("a", 1, range(20))
+    small.step()
+    assert small.wiring.receiver.take() == []
+    small.finish(8)
+    assert small.wiring.receiver.take() == []
+    small.finish(8)
+    assert small.wiring.receiver.take() == [Expect()]
 
 
 # ----------------------------------------------------------------------------------- repetitions

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from canbroker.backends import AdapterGoneError, Backend, Transmit, open_backend, parse_options
+from canbroker.backends.coalescing import Coalescing
 from canbroker.backends.slcan.codec import encode
 from canbroker.backends.slcan.commands import closing
 from canbroker.backends.slcan.dialects import BITRATES, DIALECTS, UNKNOWN, Dialect
@@ -578,6 +579,47 @@ def test_adapter_timestamps(peer: Peer, backend: Backend) -> None:
     assert first.flags == second.flags == HARDWARE_TIMESTAMP
     assert second.timestamp_ns - first.timestamp_ns in range(5 * MILLISECOND)
     assert abs(second.timestamp_ns - wall_ns()) < 10 * SECOND
+
+
+def left_unread(backend: Backend, ns: int = 0) -> None:
+    """Makes the backend believe that its bus is full, and that it was last read ``ns`` ago."""
+    backend.bitrate = 500_000
+    now = monotonic_ns() - ns
+    backend.coalescing = Coalescing(MILLISECOND)
+    pauses = [backend.coalescing.pause_ns(20, now, urgent=False) for _ in range(50)]
+    assert pauses[-1]
+
+
+def test_frames_that_were_left_unread_have_the_latest_time_they_can_have(
+    peer: Peer, backend: Backend
+) -> None:
+    """The bus was free for each of them, one after the other."""
+    left_unread(backend, MILLISECOND)
+    peer.say(b"t1230\rt12381122334455667788\rt1230\r")
+    frames = [item for item in read_count(backend, 3) if isinstance(item, Frame)]
+    first, second, last = (frame.timestamp_ns for frame in frames)
+    assert last - second == 47 * 2_000
+    assert second - first == (47 + 64) * 2_000
+    assert last <= wall_ns()
+
+
+def test_no_frame_was_there_before_the_adapter_was_left_unread(
+    peer: Peer, backend: Backend
+) -> None:
+    before = wall_ns()
+    left_unread(backend)
+    peer.say(b"t1230\r" * 500)  # at least 47 ms of a bus
+    stamps = [item.timestamp_ns for item in read_count(backend, 500)]
+    assert stamps == sorted(stamps)
+    assert before <= stamps[0]
+
+
+def test_frames_that_were_not_left_unread_have_the_time_of_their_arrival(
+    peer: Peer, backend: Backend
+) -> None:
+    peer.say(b"t1230\rt1230\r")
+    first, second = read_count(backend, 2)
+    assert first.timestamp_ns == second.timestamp_ns
 
 
 # ------------------------------------------------------------------------------------ transmitting
