@@ -20,7 +20,11 @@ from canbroker.transport.xpub import Subscription, Xpub
 from canbroker.wire import WireError, control, stream, topics
 from canbroker.wire.replay import Held, Hold
 
+#: A route that is silent is told its next number this often: at first soon, as its last frames may
+#: be missing; then less often, as each time wakes several threads.
 HEARTBEAT_NS: Final = 200 * clock.MILLISECOND
+IDLE_HEARTBEAT_NS: Final = 500 * clock.MILLISECOND
+_SOON: Final = 5  # times
 MAX_ROUTES: Final = MAX_MARKS
 
 #: The most private topics at a time; the state names all of them and has to fit into a message.
@@ -258,16 +262,15 @@ class Publisher:
         due: int | None = None
         told = 0
         for route in self._table.routes():
-            if now_ns - route.sent_ns >= HEARTBEAT_NS:
+            due_ns = _beat_due_ns(route)
+            # Half an interval early, but for the first: so idle routes come to beat together.
+            if now_ns >= due_ns or (route.beats and 2 * now_ns >= due_ns + route.sent_ns):
                 if told == _AT_ONCE:
                     return now_ns
                 told += 1
                 self._beat(route, now_ns)
-            due = (
-                route.sent_ns + HEARTBEAT_NS
-                if due is None
-                else min(due, route.sent_ns + HEARTBEAT_NS)
-            )
+                due_ns = _beat_due_ns(route)
+            due = due_ns if due is None else min(due, due_ns)
         return due
 
     def close(self, reason: str) -> None:
@@ -281,12 +284,14 @@ class Publisher:
         body = stream.encode_heartbeat(self.epoch, route.next_seq, self.dropped_upstream)
         self._send(route.topic, body)
         route.sent_ns = now_ns
+        route.beats += 1
 
     def _flush(self, route: Route, now_ns: int) -> None:
         packed, route.pending = route.pending, []
         body = stream.encode_frames(self.epoch, route.next_seq, self.dropped_upstream, packed)
         route.next_seq += len(packed)
         route.sent_ns = now_ns
+        route.beats = 0
         self._send(route.topic, body)
 
     def _subscription(self, subscription: Subscription) -> Presence | Leaving | None:
@@ -347,3 +352,7 @@ class Publisher:
 
     def _no_room(self) -> str:
         return f"channel {self._channel!r} has {MAX_ROUTES} routes, the limit"
+
+
+def _beat_due_ns(route: Route) -> int:
+    return route.sent_ns + (HEARTBEAT_NS if route.beats < _SOON else IDLE_HEARTBEAT_NS)

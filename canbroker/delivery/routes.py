@@ -31,13 +31,14 @@ def passes(filters: FilterSet, kind: int) -> bool:
 class Route:
     """One filter set of one channel, and the numbering of its frames."""
 
-    __slots__ = ("filters", "key", "next_seq", "pending", "segment", "sent_ns", "topic")
+    __slots__ = ("beats", "filters", "key", "next_seq", "pending", "segment", "sent_ns", "topic")
 
     def __init__(self, topic: bytes, filters: FilterSet) -> None:
         self.topic = topic
         self.filters = filters
         self.next_seq = 0
         self.sent_ns = 0  # monotonic
+        self.beats = 0  # heartbeats since the last frames
         self.key = key_of(topic)
         self.segment = 0  # number of the ring's last segment with frames of this route
         self.pending: list[bytes] = []  # packed frames that wait for the end of this round

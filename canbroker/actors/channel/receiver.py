@@ -45,6 +45,10 @@ STATE_INTERVAL_NS: Final = clock.SECOND // 2
 #: names all of them to each of them. 40 µs for ten; 0.4 s for a thousand, whose states have 100 MB.
 _PACE_NS_PER_PAIR: Final = 400
 
+#: Heartbeats may be early by this much, which is the precision of longer waits: the thread need not
+#: wake up once more for the rest.
+_EARLY_NS: Final = clock.MILLISECOND
+
 #: Requests for frames of the past that wait for their turn; each costs about a millisecond.
 _MAX_ASKED: Final = 1024
 
@@ -114,9 +118,10 @@ class Receiver:
         backend = self._backend
         if backend is not None and (backend in ready or self._is_due(backend, now_ns)):
             self._read(backend, now_ns)
-        if now_ns >= self._state_due:
+        beats = self._heartbeat_due is not None and now_ns >= self._heartbeat_due - _EARLY_NS
+        if now_ns >= self._state_due - (_EARLY_NS if beats else 0):
             self._publish_state(now_ns)
-        if self._heartbeat_due is not None and now_ns >= self._heartbeat_due:
+        if beats:
             self._heartbeat_due = self._publisher.heartbeat(now_ns)
         if self._asked and now_ns >= self._replay_due:
             self._replay(self._asked.pop(next(iter(self._asked))), now_ns)

@@ -432,9 +432,9 @@ def test_heartbeats_begin_with_the_first_route_and_end_with_the_last(bench: Benc
     bench.join("a")
     first_ns = bench.now + HEARTBEAT_NS
     assert bench.receiver.due_ns() == first_ns
-    bench.step(after_ns=HEARTBEAT_NS - 1)
+    bench.step(after_ns=HEARTBEAT_NS - 2 * MILLISECOND)
     assert bench.publisher.of("heartbeat") == []
-    bench.step(after_ns=1)
+    bench.step(after_ns=2 * MILLISECOND)
     assert bench.publisher.of("heartbeat") == [first_ns]
     assert bench.receiver.due_ns() == bench.publisher.next_heartbeat, "the state goes with it"
     bench.publisher.next_heartbeat = None
