@@ -1,8 +1,10 @@
-"""Which process is at the other end of a Unix socket."""
+"""Unix sockets: connections that do not wait, and which process is at the other end."""
 
 from __future__ import annotations
 
 import _socket
+import errno
+import select
 import struct
 import sys
 from contextlib import closing, suppress
@@ -39,6 +41,33 @@ def peer_of(connection: _socket.socket) -> int:
     :raises OSError: it is not a connection any more.
     """
     return credentials(connection)[0]
+
+
+def connected(path: str, first: bytes) -> _socket.socket:
+    """A connection to the socket at ``path`` that never waits, and has sent its ``first`` bytes.
+
+    :raises OSError: there is none.
+    """
+    if sys.platform == "win32":
+        raise OSError(errno.EAFNOSUPPORT, "no Unix sockets")
+    connection = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM)
+    try:
+        connection.setblocking(False)
+        connection.connect(path)
+        connection.send(first)
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def has_ended(connection: _socket.socket) -> bool:
+    """Whether the other end has closed a connection, whatever is left to read."""
+    if sys.platform == "win32":
+        return False
+    poll = select.poll()
+    poll.register(connection, 0)
+    return bool(poll.poll(0))
 
 
 def hang_up(connection: _socket.socket, process: int, user: int, group: int) -> None:

@@ -21,22 +21,39 @@ class SocketSelector(Generic[_T]):
 
     The descriptor of a ZeroMQ socket tells only that something has changed, and using the socket
     takes that away. So each socket is looked at again until nothing is left; call :meth:`used`
-    after sending by one.
+    after sending by one. Other descriptors are reported as long as they are readable.
     """
 
     def __init__(self) -> None:
         self._selector = selectors.DefaultSelector()
-        self._plain: dict[int, _T] = {}
+        self._plain: dict[int, tuple[int, _T]] = {}  # what is awaited of each, and its owner
+        self._again: dict[_T, None] = {}
         self._sockets: dict[int, tuple[Socket, _T]] = {}
         self._changed: dict[int, None] = {}  # sockets that may have something, in order
         self._paused: set[int] = set()
         self._follow_ns = 0
 
-    def watch(self, descriptor: Descriptor, owner: _T) -> None:
-        """Watches something that is readable as long as there is something to read."""
+    def watch(self, descriptor: Descriptor, owner: _T, *, writable: bool = False) -> None:
+        """Watches something that is readable as long as there is something to read; ``writable``:
+        also reports when it can be written. May be called again, to change that."""
         number = descriptor.fileno()
-        self._plain[number] = owner
-        self._selector.register(number, selectors.EVENT_READ)
+        events = selectors.EVENT_READ | (selectors.EVENT_WRITE if writable else 0)
+        before = self._plain.get(number)
+        self._plain[number] = events, owner
+        if before is None:
+            self._selector.register(number, events)
+        elif before[0] != events:
+            self._selector.modify(number, events)
+
+    def unwatch(self, descriptor: Descriptor) -> None:
+        """Forgets what was given to :meth:`watch`, if it was, before it is closed."""
+        number = descriptor.fileno()
+        if self._plain.pop(number, None) is not None:
+            self._selector.unregister(number)
+
+    def again(self, owner: _T) -> None:
+        """Reports this owner next time, whatever is readable."""
+        self._again[owner] = None
 
     def add(self, socket: Socket, owner: _T) -> None:
         """Watches a socket until :meth:`remove`."""
@@ -76,11 +93,14 @@ class SocketSelector(Generic[_T]):
                     follow(socket)
             timeout_ns = min(timeout_ns, self._follow_ns - now)
         ready = self._readable()
+        if self._again:
+            ready += self._again
+            self._again.clear()
         found: list[_T] = []
         for key, _ in self._selector.select(0.0 if ready else max(0, timeout_ns) / clock.SECOND):
             number = key.fd
             if number in self._plain:
-                found.append(self._plain[number])
+                found.append(self._plain[number][1])
             elif number not in self._changed:
                 self._changed[number] = None
                 ready += self._readable([number])

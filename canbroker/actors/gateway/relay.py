@@ -20,11 +20,11 @@ from canbroker.system.descriptors import share
 from canbroker.system.throttle import Throttle
 from canbroker.transport.address import IpcAddress
 from canbroker.transport.front import Arrival, Front
+from canbroker.transport.lines import Lines
 from canbroker.transport.selector import SocketSelector
-from canbroker.transport.sockets import Context
 from canbroker.transport.zap import Peer
 
-#: The most sessions; each has two descriptors.
+#: The most sessions; each has a descriptor, and two where sockets are portable.
 MAX_SESSIONS: Final = 4_096
 
 #: The name of a socket in the runtime directory, and the secret of the client's socket.
@@ -60,7 +60,7 @@ class Relay:
         self._directory = directory
         self._users = users
         self._selector = selector
-        self._context = Context(sockets=MAX_SESSIONS)
+        self._lines = Lines(selector, MAX_SESSIONS)
         self._stalled: dict[bytes, Session] = {}
         self._ended: set[int] = set()  # connections
         self._anew: dict[bytes, bytes] = {}  # sockets whose users have lost rights
@@ -78,7 +78,9 @@ class Relay:
         if now_ns >= self._look_ns:
             self._look_ns = now_ns + _LOOK_NS
             self._look(now_ns)
-        return min(self._look_ns, now_ns + RETRY_NS) if self._stalled else self._look_ns
+        due = self._lines.step(now_ns)
+        due = self._look_ns if due is None else min(due, self._look_ns)
+        return min(due, now_ns + RETRY_NS) if self._stalled else due
 
     def ended(self, connections: list[int]) -> None:
         """These connections have ended: their sessions are looked at."""
@@ -95,9 +97,13 @@ class Relay:
 
     def relay(self, session: Session, now_ns: int) -> None:
         """Passes on messages that have arrived for a client's socket."""
-        if session.secret not in self.sessions or session.stalled:
+        if session.stalled or self.sessions.get(session.secret) is not session:
             return
-        session.relay(self._front.send, now_ns)
+        try:
+            session.relay(self._front.send, now_ns)
+        except RefusedError as error:
+            self._refuse(session, str(error))
+            return
         self._settle(session, now_ns)
         self._selector.used(self._front.socket)
 
@@ -119,7 +125,7 @@ class Relay:
     def close(self) -> None:
         for session in list(self.sessions.values()):
             self._close(session)
-        self._context.close()
+        self._lines.close()
 
     # ------------------------------------------------------------------------------ from clients
 
@@ -164,8 +170,6 @@ class Relay:
             session.upstream.forward(body)
         except RefusedError as error:
             self._refuse(session, str(error))
-            return
-        self._selector.used(session.upstream.socket)
 
     def _open(self, arrival: Arrival) -> Session | None:
         """The session of a socket that has not sent anything before; ``None`` if it is refused."""
@@ -184,13 +188,13 @@ class Relay:
             return None
         try:
             known_as = arrival.peer + self._anew.get(arrival.peer, b"")
-            upstream = open_upstream(self._context, socket.serves, self._at(socket), known_as)
+            upstream = open_upstream(self._lines, socket.serves, self._at(socket), known_as)
         except CanInitializationError as error:
             self._turn_away(arrival, str(error))
             return None
         session = Session(arrival.peer, socket, arrival.user, user, upstream)
         self.sessions[arrival.peer] = session
-        self._selector.add(upstream.socket, session)
+        upstream.line.report_to(session)
         key, address = str(peer.key or ""), peer.address
         kind = str(socket.serves.value)
         self._users.note("connect", peer.name, kind, socket=str(socket), key=key, address=address)
@@ -223,14 +227,13 @@ class Relay:
         # Requests under way are lost. Over a new connection, the channel reports them itself;
         # otherwise its OK for a later request would confirm the lost ones.
         try:
-            upstream = TransmitUpstream(self._context, self._at(session.socket))
+            upstream = TransmitUpstream(self._lines, self._at(session.socket))
         except CanInitializationError as error:
             self._refuse(session, str(error))
             return False
-        self._selector.remove(session.upstream.socket)
         self._stalled.pop(session.secret, None)
         session.replace(upstream)
-        self._selector.add(upstream.socket, session)
+        upstream.line.report_to(session)
         return True
 
     def _at(self, socket: RemoteSocket) -> IpcAddress:
@@ -257,9 +260,9 @@ class Relay:
             self._close(session)
         elif session.stalled and session.secret not in self._stalled:
             self._stalled[session.secret] = session
-            self._selector.pause(session.upstream.socket)
+            session.upstream.line.pause()
         elif not session.stalled and self._stalled.pop(session.secret, None) is not None:
-            self._selector.resume(session.upstream.socket)
+            session.upstream.line.resume()
 
     def _look(self, now_ns: int) -> None:
         for session in list(self.sessions.values()):
@@ -276,7 +279,6 @@ class Relay:
     def _close(self, session: Session) -> None:
         if self.sessions.pop(session.secret, None) is not None:
             self._stalled.pop(session.secret, None)
-            self._selector.remove(session.upstream.socket)
             session.close()
             kind = str(session.socket.serves.value)
             self._users.note("disconnect", session.name, kind, socket=str(session.socket))

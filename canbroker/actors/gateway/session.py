@@ -79,6 +79,7 @@ class Session:
             parts = self.upstream.receive()
             if parts is None or not self._send(parts, send, now_ns):
                 return
+        self.upstream.line.again()
 
     def is_flooding(self, now_ns: int) -> bool:
         """Counts a refused message; whether there were too many of late."""
@@ -113,12 +114,12 @@ class Session:
 
     def replace(self, upstream: Upstream) -> None:
         """Goes on with another socket upstream."""
-        self.upstream.close()
+        self.upstream.line.close()
         self.upstream = upstream
         self._waiting = None
 
     def close(self) -> None:
-        self.upstream.close()
+        self.upstream.line.close()
 
     def _send(self, parts: Parts, send: Callable[[bytes, Parts], Sent], now_ns: int) -> bool:
         sent = send(self.secret, parts)

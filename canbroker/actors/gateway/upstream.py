@@ -10,9 +10,7 @@ from typing import Final, Protocol, TypeAlias
 from canbroker.actors.gateway.methods import Serves
 from canbroker.system import clock
 from canbroker.transport.address import IpcAddress
-from canbroker.transport.links import Link
-from canbroker.transport.sockets import Context, Socket
-from canbroker.transport.stream_link import StreamLink
+from canbroker.transport.lines import Line, Lines
 from canbroker.wire import DECODE_ERRORS, WireError, control
 from canbroker.wire.transmit import Status, encode_reply
 
@@ -36,13 +34,13 @@ class RefusedError(Exception):
 
 
 class Upstream(Protocol):
-    """One socket of the broker's side."""
+    """One socket of the broker's side, by its ``line``."""
 
     #: Sent to find out whether the client's socket is connected; clients ignore it.
     probe: Parts
 
     @property
-    def socket(self) -> Socket: ...
+    def line(self) -> Line: ...
 
     def forward(self, body: bytes) -> None:
         """Passes on what the client has sent.
@@ -54,9 +52,10 @@ class Upstream(Protocol):
         """The next message for the client, if one has arrived."""
 
     def step(self, now_ns: int) -> None:
-        """Called every second or more often."""
+        """Called several times a second.
 
-    def close(self) -> None: ...
+        :raises RefusedError: as of :meth:`forward`.
+        """
 
 
 class StreamUpstream:
@@ -64,14 +63,10 @@ class StreamUpstream:
 
     probe: Parts = (b"", b"")
 
-    def __init__(self, context: Context, endpoint: IpcAddress) -> None:
+    def __init__(self, lines: Lines, endpoint: IpcAddress) -> None:
         """:raises CanInitializationError: no descriptors are left."""
-        self._link = StreamLink(context, endpoint)
+        self.line = lines.subscriber(endpoint)
         self._topics: set[bytes] = set()
-
-    @property
-    def socket(self) -> Socket:
-        return self._link.socket
 
     def forward(self, body: bytes) -> None:
         """Subscribes and unsubscribes. The client repeats its topics when it hears nothing, so
@@ -82,21 +77,18 @@ class StreamUpstream:
         if body[0] != _SUBSCRIBE:
             if topic in self._topics:
                 self._topics.discard(topic)
-                self._link.unsubscribe(topic)
+                _check(self.line.unsubscribe(topic))
         elif topic not in self._topics:
             if len(self._topics) >= MAX_TOPICS:
                 raise RefusedError(f"more than {MAX_TOPICS} topics")
             self._topics.add(topic)
-            self._link.subscribe(topic)
+            _check(self.line.subscribe(topic))
 
     def receive(self) -> Parts | None:
-        return self._link.receive()
+        return self.line.receive()
 
-    def step(self, now_ns: int) -> None:
-        """Nothing is due."""
-
-    def close(self) -> None:
-        self._link.close()
+    def step(self, now_ns: int) -> None:  # noqa: ARG002 - as the protocol
+        self.line.step()
 
 
 class TransmitUpstream:
@@ -104,27 +96,18 @@ class TransmitUpstream:
 
     probe: Parts = (encode_reply(0, Status.OK, 0, 0),)
 
-    def __init__(self, context: Context, endpoint: IpcAddress) -> None:
+    def __init__(self, lines: Lines, endpoint: IpcAddress) -> None:
         """:raises CanInitializationError: no descriptors are left."""
-        self._link = Link(context, endpoint)
-
-    @property
-    def socket(self) -> Socket:
-        return self._link.socket
+        self.line = lines.requester(endpoint)
 
     def forward(self, body: bytes) -> None:
-        if not self._link.send(body):
-            raise RefusedError("too many requests are not read")
+        _check(self.line.send(body))
 
     def receive(self) -> Parts | None:
-        body = self._link.receive()
-        return None if body is None else (body,)
+        return self.line.receive()
 
-    def step(self, now_ns: int) -> None:
-        """Nothing is due."""
-
-    def close(self) -> None:
-        self._link.close()
+    def step(self, now_ns: int) -> None:  # noqa: ARG002 - as the protocol
+        self.line.step()
 
 
 class ControlUpstream:
@@ -136,25 +119,21 @@ class ControlUpstream:
 
     probe: Parts = (control.NOTHING,)
 
-    def __init__(self, context: Context, endpoint: IpcAddress, peer: bytes) -> None:
+    def __init__(self, lines: Lines, endpoint: IpcAddress, peer: bytes) -> None:
         """:raises CanInitializationError: no descriptors are left."""
-        self._link = Link(context, endpoint, hashlib.sha256(peer).hexdigest()[:32])
+        self.line = lines.requester(endpoint, hashlib.sha256(peer).hexdigest()[:32])
         self._queued: deque[tuple[int, bytes]] = deque()
         self._asked: int | None = None  # number of the request for the past that is under way
         self._until_ns = 0
-
-    @property
-    def socket(self) -> Socket:
-        return self._link.socket
 
     def forward(self, body: bytes) -> None:
         try:
             request = control.decode_request(body)
         except WireError:  # the process that it is for says what is wrong
-            self._send(body)
+            _check(self.line.send(body))
             return
         if request.method not in _PAST:
-            self._send(body)
+            _check(self.line.send(body))
         elif len(self._queued) >= MAX_QUEUED:
             raise RefusedError("too many requests for frames of the past at a time")
         else:
@@ -163,46 +142,41 @@ class ControlUpstream:
                 self._ask(clock.monotonic_ns())
 
     def receive(self) -> Parts | None:
-        while (body := self._link.receive()) is not None:
+        while (parts := self.line.receive()) is not None:
+            body = parts[-1]
             if body == control.NOTHING:  # the process looks whether we are there
                 continue
             if self._asked is not None and _number(body) == self._asked:
                 self._ask(clock.monotonic_ns())
-            return (body,)
+            return parts
         return None
 
     def step(self, now_ns: int) -> None:
         """Passes on the next request if the last one is not answered: the process was replaced."""
+        self.line.step()
         if self._asked is not None and now_ns >= self._until_ns:
             self._ask(now_ns)
-
-    def close(self) -> None:
-        self._link.close()
 
     def _ask(self, now_ns: int) -> None:
         self._asked = None
         if self._queued:
             self._asked, body = self._queued.popleft()
             self._until_ns = now_ns + _ANSWER_NS
-            self._send(body)
-
-    def _send(self, body: bytes) -> None:
-        if not self._link.send(body):
-            raise RefusedError("too many requests are not read")
+            _check(self.line.send(body))
 
 
-def open_upstream(context: Context, serves: Serves, endpoint: IpcAddress, peer: bytes) -> Upstream:
+def open_upstream(lines: Lines, serves: Serves, endpoint: IpcAddress, peer: bytes) -> Upstream:
     """The socket at ``endpoint``, which serves this; ``peer`` identifies the client's socket.
 
     :raises CanInitializationError: no descriptors are left.
     """
     match serves:
         case Serves.STREAM:
-            return StreamUpstream(context, endpoint)
+            return StreamUpstream(lines, endpoint)
         case Serves.TRANSMIT:
-            return TransmitUpstream(context, endpoint)
+            return TransmitUpstream(lines, endpoint)
         case _:
-            return ControlUpstream(context, endpoint, peer)
+            return ControlUpstream(lines, endpoint, peer)
 
 
 def _number(body: bytes) -> int | None:
@@ -210,3 +184,9 @@ def _number(body: bytes) -> int | None:
         return control.decode_reply(body).id
     except (WireError, *DECODE_ERRORS):
         return None
+
+
+def _check(is_sent: bool) -> None:
+    """:raises RefusedError: it is not."""
+    if not is_sent:
+        raise RefusedError("too many requests are not read")

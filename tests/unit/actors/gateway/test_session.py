@@ -12,15 +12,28 @@ from canbroker.transport.front import Sent
 SECRET = b"can0.rx/" + b"0" * 32
 
 
+class ScriptedLine:
+    """Of it, sessions use these methods."""
+
+    def __init__(self) -> None:
+        self.closed = False
+        self.has_more = False
+
+    def again(self) -> None:
+        self.has_more = True
+
+    def close(self) -> None:
+        self.closed = True
+
+
 class ScriptedUpstream:
     """Messages for the client; the probe is one that it ignores."""
 
     probe: Parts = (b"", b"")
-    socket: Any = None
 
     def __init__(self, *messages: bytes) -> None:
         self.messages = deque(messages)
-        self.closed = False
+        self.line: Any = ScriptedLine()
 
     def forward(self, body: bytes) -> None:
         raise NotImplementedError
@@ -30,9 +43,6 @@ class ScriptedUpstream:
 
     def step(self, now_ns: int) -> None:
         raise NotImplementedError
-
-    def close(self) -> None:
-        self.closed = True
 
 
 class Client:
@@ -60,6 +70,18 @@ def test_messages_are_passed_on_in_order() -> None:
     made.relay(client.send, 0)
     assert client.got == [b"1", b"2", b"3"]
     assert not made.stalled
+
+
+def test_a_session_gives_way_to_others_and_goes_on() -> None:
+    upstream = ScriptedUpstream(*[b"%d" % number for number in range(100)])
+    client, made = Client(), session(upstream)
+    made.relay(client.send, 0)
+    assert len(client.got) < 100
+    assert upstream.line.has_more
+    upstream.line.has_more = False
+    made.relay(client.send, 0)
+    assert client.got == [b"%d" % number for number in range(100)]
+    assert not upstream.line.has_more
 
 
 def test_a_full_client_keeps_one_message_and_the_rest_stays_upstream() -> None:
@@ -124,7 +146,7 @@ def test_another_socket_upstream_takes_over() -> None:
     client.outcome = Sent.FULL
     made.relay(client.send, 0)
     made.replace(after)
-    assert before.closed
+    assert before.line.closed
     client.outcome = Sent.QUEUED
     made.relay(client.send, 0)
     assert client.got == [b"fresh"]

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import defaultdict, deque
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import cast
 
 import pytest
 import zmq
@@ -15,17 +17,71 @@ from canbroker.actors.gateway.upstream import (
     RefusedError,
     StreamUpstream,
     TransmitUpstream,
+    Upstream,
 )
 from canbroker.system import clock
 from canbroker.system.clock import SECOND
 from canbroker.transport.address import IpcAddress
-from canbroker.transport.sockets import Context
-from canbroker.transport.waiter import Waiter
+from canbroker.transport.lines import Lines
+from canbroker.transport.selector import SocketSelector
+from canbroker.transport.sockets import Context, readable
 from canbroker.wire import control
 from canbroker.wire.replay import Replay
 
 PATIENCE_NS = 20 * SECOND
 PEER = b"can0.ctl/" + b"0" * 32
+
+
+class Gateway:
+    """Receives by upstream sockets as a gateway does."""
+
+    def __init__(self) -> None:
+        self.selector = SocketSelector[object]()
+        self.lines = Lines(self.selector, 64)
+        self._received: defaultdict[object, deque[list[bytes]]] = defaultdict(deque)
+
+    def follow(self, upstream: Upstream) -> None:
+        upstream.line.report_to(upstream)
+
+    def turn(self) -> None:
+        """Receives for a moment."""
+        self.lines.step(clock.monotonic_ns())
+        for upstream in cast("list[Upstream]", self.selector.wait(SECOND // 100)):
+            while (parts := upstream.receive()) is not None:
+                self._received[upstream].append(list(parts))
+
+    def next(self, upstream: Upstream) -> list[bytes]:
+        """The next message for the client."""
+        self.until(lambda: bool(self._received[upstream]))
+        return self._received[upstream].popleft()
+
+    def until(self, condition: Callable[[], bool]) -> None:
+        until = clock.monotonic_ns() + PATIENCE_NS
+        while not condition():
+            assert clock.monotonic_ns() < until
+            self.turn()
+
+    def close(self) -> None:
+        self.lines.close()
+        self.selector.close()
+
+
+class Channel:
+    """A socket of the broker's side."""
+
+    def __init__(self, gateway: Gateway, socket: zmq.Socket[bytes]) -> None:
+        self.socket = socket
+        self._gateway = gateway
+
+    def next(self) -> list[bytes]:
+        self._gateway.until(lambda: readable(self.socket))
+        return self.socket.recv_multipart()
+
+    def is_silent(self) -> bool:
+        until = clock.monotonic_ns() + SECOND // 10
+        while clock.monotonic_ns() < until:
+            self._gateway.turn()
+        return not readable(self.socket)
 
 
 @pytest.fixture
@@ -35,40 +91,26 @@ def context() -> Iterator[Context]:
     made.close()
 
 
-class Channel:
-    """A socket of the broker's side."""
-
-    def __init__(self, socket: zmq.Socket[bytes]) -> None:
-        self.socket = socket
-        self._waiter = Waiter()
-        self._waiter.add(socket)
-
-    def next(self) -> list[bytes]:
-        assert self._waiter.wait(PATIENCE_NS)
-        return self.socket.recv_multipart()
-
-    def is_silent(self) -> bool:
-        return not self._waiter.wait(SECOND // 10)
-
-
-def wait_for(upstream: ControlUpstream | StreamUpstream) -> list[bytes]:
-    """The next message for the client."""
-    waiter = Waiter()
-    waiter.add(upstream.socket)
-    while (parts := upstream.receive()) is None:
-        assert waiter.wait(PATIENCE_NS)
-    return list(parts)
+@pytest.fixture
+def gateway() -> Iterator[Gateway]:
+    made = Gateway()
+    yield made
+    made.close()
 
 
 # --------------------------------------------------------------------------------------- streams
 
 
 @pytest.fixture
-def stream(context: Context, tmp_path: Path) -> Iterator[tuple[StreamUpstream, Channel]]:
+def stream(
+    context: Context, gateway: Gateway, tmp_path: Path
+) -> Iterator[tuple[StreamUpstream, Channel]]:
     address = IpcAddress(tmp_path / "rx")
-    channel, upstream = Channel(context.publisher(address)), StreamUpstream(context, address)
+    channel = Channel(gateway, context.publisher(address))
+    upstream = StreamUpstream(gateway.lines, address)
+    gateway.follow(upstream)
     yield upstream, channel
-    upstream.close()
+    upstream.line.close()
     channel.socket.close()
 
 
@@ -76,23 +118,22 @@ def test_a_repeated_topic_is_passed_on_once(stream: tuple[StreamUpstream, Channe
     upstream, channel = stream
     for _ in range(3):
         upstream.forward(b"\x01can0/rx;")
+    assert channel.next() == [b"\x01can0/rx;"]
     upstream.forward(b"\x00can0/rx;")
     upstream.forward(b"\x00can0/rx;")
     upstream.forward(b"\x01can0/state;")
-    assert [channel.next() for _ in range(3)] == [
-        [b"\x01can0/rx;"],
-        [b"\x00can0/rx;"],
-        [b"\x01can0/state;"],
-    ]
+    assert [channel.next() for _ in range(2)] == [[b"\x00can0/rx;"], [b"\x01can0/state;"]]
     assert channel.is_silent()
 
 
-def test_topic_and_body_are_passed_to_the_client(stream: tuple[StreamUpstream, Channel]) -> None:
+def test_topic_and_body_are_passed_to_the_client(
+    stream: tuple[StreamUpstream, Channel], gateway: Gateway
+) -> None:
     upstream, channel = stream
     upstream.forward(b"\x01can0/rx;")
     channel.next()
     channel.socket.send_multipart([b"can0/rx;", b"body"])
-    assert wait_for(upstream) == [b"can0/rx;", b"body"]
+    assert gateway.next(upstream) == [b"can0/rx;", b"body"]
 
 
 @pytest.mark.parametrize("message", [b"", b"\x02topic", b"topic"])
@@ -114,11 +155,15 @@ def test_topics_are_bounded(stream: tuple[StreamUpstream, Channel]) -> None:
 
 
 @pytest.fixture
-def called(context: Context, tmp_path: Path) -> Iterator[tuple[ControlUpstream, Channel]]:
+def called(
+    context: Context, gateway: Gateway, tmp_path: Path
+) -> Iterator[tuple[ControlUpstream, Channel]]:
     address = IpcAddress(tmp_path / "ctl")
-    channel, upstream = Channel(context.replier(address)), ControlUpstream(context, address, PEER)
+    channel = Channel(gateway, context.replier(address))
+    upstream = ControlUpstream(gateway.lines, address, PEER)
+    gateway.follow(upstream)
     yield upstream, channel
-    upstream.close()
+    upstream.line.close()
     channel.socket.close()
 
 
@@ -132,7 +177,7 @@ def number_of(message: list[bytes]) -> int:
 
 
 def test_requests_for_the_past_are_passed_on_one_by_one(
-    called: tuple[ControlUpstream, Channel],
+    called: tuple[ControlUpstream, Channel], gateway: Gateway
 ) -> None:
     upstream, channel = called
     for number in (1, 2, 3):
@@ -143,7 +188,7 @@ def test_requests_for_the_past_are_passed_on_one_by_one(
         assert channel.is_silent()
         reply = control.encode_reply(number, control.Nothing())
         channel.socket.send_multipart([asked[0], reply])
-        assert wait_for(upstream) == [reply]
+        assert gateway.next(upstream) == [reply]
 
 
 def test_other_requests_do_not_wait_for_the_past(called: tuple[ControlUpstream, Channel]) -> None:
@@ -175,7 +220,7 @@ def test_queued_requests_are_bounded(called: tuple[ControlUpstream, Channel]) ->
 
 
 def test_a_look_whether_the_client_is_there_ends_here(
-    called: tuple[ControlUpstream, Channel],
+    called: tuple[ControlUpstream, Channel], gateway: Gateway
 ) -> None:
     upstream, channel = called
     upstream.forward(control.encode_request(1, "hello", control.Params()))
@@ -183,36 +228,38 @@ def test_a_look_whether_the_client_is_there_ends_here(
     reply = control.encode_reply(1, control.Nothing())
     for body in (control.NOTHING, reply):
         channel.socket.send_multipart([identity, body])
-    assert wait_for(upstream) == [reply]
+    assert gateway.next(upstream) == [reply]
 
 
 def test_a_client_has_the_same_identity_after_the_gateway_was_restarted(
-    called: tuple[ControlUpstream, Channel], context: Context, tmp_path: Path
+    called: tuple[ControlUpstream, Channel], gateway: Gateway, tmp_path: Path
 ) -> None:
     upstream, channel = called
     upstream.forward(control.encode_request(1, "hello", control.Params()))
     before = channel.next()[0]
-    upstream.close()
-    successor = ControlUpstream(context, IpcAddress(tmp_path / "ctl"), PEER)
+    upstream.line.close()
+    successor = ControlUpstream(gateway.lines, IpcAddress(tmp_path / "ctl"), PEER)
+    gateway.follow(successor)
     successor.forward(control.encode_request(1, "hello", control.Params()))
     assert channel.next()[0] == before
     assert PEER.partition(b"/")[2] not in before, "it is no way to find out the secret"
-    successor.close()
+    successor.line.close()
 
 
 # -------------------------------------------------------------------------------------- transmit
 
 
 def test_each_connection_to_transmit_is_another_one_for_the_channel(
-    context: Context, tmp_path: Path
+    context: Context, gateway: Gateway, tmp_path: Path
 ) -> None:
     address = IpcAddress(tmp_path / "tx")
-    channel = Channel(context.replier(address))
-    upstreams = [TransmitUpstream(context, address) for _ in range(2)]
+    channel = Channel(gateway, context.replier(address))
+    upstreams = [TransmitUpstream(gateway.lines, address) for _ in range(2)]
     for upstream in upstreams:
+        gateway.follow(upstream)
         upstream.forward(b"request")
     senders = {channel.next()[0] for _ in upstreams}
     assert len(senders) == 2
     for upstream in upstreams:
-        upstream.close()
+        upstream.line.close()
     channel.socket.close()
