@@ -28,6 +28,10 @@ class Mailbox(Generic[_T]):
         self._messages.append(message)
         self._wake.set()
 
+    def wake(self) -> None:
+        """Wakes its thread without a message."""
+        self._wake.set()
+
     def take(self) -> list[_T]:
         """All messages that wait; the descriptor becomes readable again with the next one."""
         self._wake.clear()  # first: a message that comes from here on sets it again

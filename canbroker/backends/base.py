@@ -1,8 +1,8 @@
 """The boundary between a channel actor and an adapter family.
 
 A backend *is* an open adapter: opening returns one, or raises and leaves nothing behind. The
-actor's two threads use it at the same time. The send thread hands frames over; the recv thread
-reads what happened: received frames and finished transmits, in the one order of the bus.
+actor's two threads use it. The send thread hands frames over; the recv thread reads what happened:
+received frames and finished transmits, in the one order of the bus.
 """
 
 from __future__ import annotations
@@ -161,7 +161,9 @@ class StampClock(NamedTuple):
 class Backend(ABC):
     """An open adapter.
 
-    Thread of each method: *send* and *recv* are the actor's two threads; *any* is any thread.
+    Thread of each method: *send* and *recv* are the actor's two threads, of which one at a time
+    works, each also for the other one; while a backend that :attr:`blocks` sends, the recv thread
+    goes on. *any* is any thread.
     """
 
     supports_error_frames: ClassVar[bool] = False
@@ -176,6 +178,11 @@ class Backend(ABC):
     #: When the actor reads it again after a read. By default at once: what the driver collects
     #: itself, or must be read at once, is left to it.
     coalescing: Coalescing = Coalescing(0)
+    #: Whether frames have ended when :meth:`send` returns. It does not make the descriptor readable
+    #: then: who sends reads, too.
+    immediate: bool = False
+    #: Whether :meth:`send` may wait for the adapter.
+    blocks: ClassVar[bool] = False
 
     #: The options for opening a lost adapter again, if they differ from the original ones.
     reopening: Options | None = None
@@ -193,7 +200,8 @@ class Backend(ABC):
 
     @abstractmethod
     def fileno(self) -> int:
-        """[any] A descriptor that is readable while :meth:`read` has something to return."""
+        """[any] A descriptor that is readable while :meth:`read` has something to return, other
+        than what an :attr:`immediate` backend was sent."""
 
     @abstractmethod
     def read(self) -> Sequence[Frame | Transmit]:

@@ -132,6 +132,8 @@ class VirtualBus(Backend):
 class InstantBus(VirtualBus):
     """A bus without a bitrate: a frame has been sent as soon as it is handed over."""
 
+    immediate = True
+
     def __init__(self, options: VirtualOptions) -> None:
         super().__init__(options)
         self._unread: list[Transmit] = []
@@ -151,7 +153,7 @@ class InstantBus(VirtualBus):
             else:
                 transmit.timestamp_ns = _timestamp_ns(transmit, wall_ns)
         self._unread += transmits
-        return True
+        return False
 
     def _ended(self) -> list[Transmit]:
         ended, self._unread = self._unread, []

@@ -212,6 +212,8 @@ class Reception:
                 return True, message
             if self.subscriber.receive():
                 self._enqueue()
+                if not self._latest and (message := self._take()) is not None:
+                    return True, message
                 continue
             left = clock.remaining_ns(deadline)
             if left == 0:

@@ -8,8 +8,9 @@ from typing import Final, TypeAlias, TypeVar
 
 from canbroker.bus.life import Life
 from canbroker.bus.receiving import Reception
-from canbroker.bus.transmitter import Failed, Transmitter, Unanswered
+from canbroker.bus.transmitter import Transmitter
 from canbroker.bus.turns import Turn
+from canbroker.bus.unanswered import Failed, Unanswered
 from canbroker.errors import CanTimeoutError
 from canbroker.model.frame import Frame
 from canbroker.system import clock

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Final, Protocol, TypeAlias
 
 from canbroker.bus.channel_clock import ChannelClock
 from canbroker.bus.failure import Failure, summary
+from canbroker.bus.unanswered import Failed, Unanswered
 from canbroker.errors import CanOperationError, CanTimeoutError
 from canbroker.model.frame import Frame, describe
 from canbroker.system import clock
@@ -20,6 +22,7 @@ from canbroker.wire.transmit import (
     Status,
     decode_reply,
     encode_request,
+    encode_unhurried,
 )
 
 #: How often a wait for the actor checks that it still lives.
@@ -38,9 +41,9 @@ _GRACE_NS: Final = 50 * clock.MILLISECOND
 #: Answers come at least this often while a bus takes frames.
 _DOUBT_NS: Final = 2 * clock.SECOND
 
+#: A request that expires then has expired long ago.
+_LONG_AGO: Final = 1
 
-#: Called for each frame that was not sent: why, and whether it has just expired.
-Failed: TypeAlias = Callable[[Failure, bool], None]
 
 #: Called when the driver has taken all frames up to a token's: the token, and when it took the last
 #: one, by the wall clock of the channel's host.
@@ -78,27 +81,6 @@ class WatchedChannel(Protocol):
     def silent(self) -> bool: ...
 
 
-class Unanswered:
-    """A request without an answer, until it is ``answered``.
-
-    ``failures`` are for the caller that waits for it (``awaited``); ``failed`` is called with them.
-    """
-
-    __slots__ = (
-        *("answered", "awaited", "count", "expired", "failed", "failures", "frames", "token"),
-    )
-
-    def __init__(self, token: int, frames: Sequence[Frame], failed: Failed | None) -> None:
-        self.failed = failed
-        self.token = token
-        self.frames = frames
-        self.count = len(frames)
-        self.answered = False
-        self.awaited = False
-        self.expired = False
-        self.failures: list[Failure] = []
-
-
 class Transmitter:
     """Sends frames to a channel actor and accounts for each of them.
 
@@ -131,6 +113,8 @@ class Transmitter:
         self._look_ns = 0
         self._locked = False
         self._requests: deque[Unanswered] = deque()
+        self._asking = 0  # requests that only ask for answers
+        self._unhurried = 0  # the token of the last request that may be answered later
         self._failures: list[Failure] = []
         self._link = link
         self._interruptions = 0
@@ -160,7 +144,7 @@ class Transmitter:
             self._look_ns = now + _LOOK_AGAIN_NS
             self.collect()
         self.raise_failures()
-        while self.unanswered + len(frames) > CREDIT:
+        while self.unanswered + self._asking + len(frames) > CREDIT:
             self._wait(deadline, "the transmit queue is full")
             self.raise_failures()
         if looks:
@@ -169,9 +153,12 @@ class Transmitter:
         if not (taken and deadline) and self._locked:
             # The channel refuses it at once, and this call should raise that.
             taken, deadline = True, self._now() + _ANSWER_NS
-        request = self._request(frames, deadline if deadline and taken else 0, None, due_ns)
         if taken and deadline:
-            self._await(request, deadline)
+            self._await(self._request(frames, deadline, None, due_ns), deadline)
+        elif due_ns or self.on_taken is not None:
+            self._request(frames, 0, None, due_ns)
+        else:
+            self._request_unhurried(frames)
 
     def offer(self, frames: Sequence[Frame], expires_ns: int, failed: Failed) -> Unanswered | None:
         """Sends frames if there is room. Never waits, and raises no failure of other requests.
@@ -181,7 +168,7 @@ class Transmitter:
         :raises CanOperationError: the channel is down.
         """
         self.collect()
-        if self.unanswered + len(frames) > CREDIT:
+        if self.unanswered + self._asking + len(frames) > CREDIT:
             return None
         self._look(frames)
         self._follow_epoch()
@@ -206,7 +193,8 @@ class Transmitter:
         :raises CanOperationError: one of them has failed.
         """
         self.collect()
-        while self._requests:
+        self._ask()
+        while self.unanswered:
             self._wait(deadline, f"{self.unanswered} frames are not acknowledged", closing=closing)
         self.raise_failures()
 
@@ -255,25 +243,45 @@ class Transmitter:
         self._locked = self._is_locked()
 
     def _request(
-        self,
-        frames: Sequence[Frame],
-        expires_ns: int,
-        failed: Failed | None,
-        due_ns: int = 0,
+        self, frames: Sequence[Frame], expires_ns: int, failed: Failed | None, due_ns: int = 0
     ) -> Unanswered:
+        """Sends a request that is answered as soon as it can be."""
         self.token += 1
         expires_ns = self._watch.clock.deadline(expires_ns)
         origins = None
         if due_ns:
             due_ns, origins = self._watch.clock.deadline(due_ns), ()  # all are ours
-        if not self._link.send(
-            encode_request(
-                self._client_id, self.token, expires_ns, frames, self._epoch, origins, due_ns
-            )
-        ):
-            raise CanTimeoutError(f"cannot send {describe(frames[0])}: the socket's queue is full")
-        request = Unanswered(self.token, frames, failed)
-        self.unanswered += request.count  # at once: credit that is not given back is gone
+        body = encode_request(
+            self._client_id, self.token, expires_ns, frames, self._epoch, origins, due_ns
+        )
+        return self._post(body, Unanswered(self.token, frames, failed))
+
+    def _request_unhurried(self, frames: Sequence[Frame]) -> None:
+        """Sends a request whose answer may come later, with others."""
+        self.token += 1
+        body = encode_unhurried(self._client_id, self.token, frames, self._epoch)
+        self._post(body, Unanswered(self.token, frames, None))
+        self._unhurried = self.token
+
+    def _ask(self) -> None:
+        """Asks for the answers that may come later: the channel answers a request that has expired
+        at once, after those before it."""
+        if not self._requests or self._unhurried != self.token or self.unanswered >= CREDIT:
+            return
+        self.token += 1
+        frames = self._requests[-1].frames[:1]
+        body = encode_request(self._client_id, self.token, _LONG_AGO, frames, self._epoch)
+        with suppress(CanTimeoutError):  # the socket's queue is full: they come by themselves
+            self._post(body, Unanswered(self.token, frames, None, asks=True))
+
+    def _post(self, body: bytes, request: Unanswered) -> Unanswered:
+        """:raises CanTimeoutError: the socket's queue is full."""
+        if not self._link.send(body):
+            frame = describe(request.frames[0])
+            raise CanTimeoutError(f"cannot send {frame}: the socket's queue is full")
+        # At once: credit that is not given back is gone.
+        self.unanswered += request.count
+        self._asking += request.asks
         self._requests.append(request)
         return request
 
@@ -369,9 +377,13 @@ class Transmitter:
     def _fail(self, index: int, sent: int, failed: Sequence[int], told: Failure) -> None:
         """Books a request as answered, some of whose frames were not sent; ``told``: why."""
         request = self._requests[index]
-        failures = [
-            told._replace(text=f"{describe(request.frames[at])} {told.text}") for at in failed
-        ]
+        failures = (
+            []
+            if request.asks
+            else [
+                told._replace(text=f"{describe(request.frames[at])} {told.text}") for at in failed
+            ]
+        )
         self._pop(index, sent, failures)
         if request.failed is not None:
             for failure in failures:
@@ -384,6 +396,7 @@ class Transmitter:
         request = self._requests[index]
         del self._requests[index]
         self.unanswered -= request.count
+        self._asking -= request.asks
         request.answered = True
         self.sent += sent
         self.failed = failed

@@ -16,6 +16,7 @@ from canbroker.system import clock
 from canbroker.system.throttle import Throttle
 from canbroker.transport.address import IpcAddress
 from canbroker.transport.sockets import Context
+from canbroker.transport.waiter import SharedWaiter
 from canbroker.transport.xpub import Subscription, Xpub
 from canbroker.wire import WireError, control, stream, topics
 from canbroker.wire.replay import Held, Hold
@@ -69,7 +70,7 @@ class Holder(NamedTuple):
 
 
 class Publisher:
-    """Owns the channel's XPUB socket and its routes. Made, used and closed by one thread.
+    """Owns the channel's XPUB socket and its routes. One thread at a time.
 
     If its ring contains frames of a predecessor, it keeps all frames until
     :meth:`stop_keeping_all`, and a route that is opened before that has numbers from the beginning.
@@ -222,6 +223,9 @@ class Publisher:
 
     def publish(self, frames: Sequence[Frame]) -> None:
         """Sends each frame to the routes that it belongs to, one batch a route."""
+        if len(frames) <= stream.MAX_BATCH:
+            self._publish(frames)
+            return
         for start in range(0, len(frames), stream.MAX_BATCH):
             self._publish(frames[start : start + stream.MAX_BATCH])
 
@@ -272,6 +276,11 @@ class Publisher:
                 due_ns = _beat_due_ns(route)
             due = due_ns if due is None else min(due, due_ns)
         return due
+
+    def look(self, waiter: SharedWaiter) -> bool:
+        """Ends the use of the socket; whether there are :meth:`subscriptions`, which the waiter
+        reports."""
+        return waiter.look(self.socket)
 
     def close(self, reason: str) -> None:
         """Ends every route, with the reason, and closes the socket."""

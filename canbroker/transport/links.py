@@ -8,7 +8,7 @@ import zmq
 
 from canbroker.transport.address import Address, TcpAddress
 from canbroker.transport.shared import endpoint_of
-from canbroker.transport.sockets import Context, Socket, readable
+from canbroker.transport.sockets import Context, Socket, readable, send_at_once
 from canbroker.transport.waiter import Descriptor, Waiter
 
 
@@ -33,11 +33,7 @@ class Link:
         if self._has_disconnected:
             self._context.connected(self.socket, self._endpoint)
             self._has_disconnected = False
-        try:
-            self.socket.send(request, zmq.NOBLOCK)
-        except zmq.Again:
-            return False
-        return True
+        return send_at_once(self.socket, request)
 
     def receive(self) -> bytes | None:
         """A reply, if one has arrived."""

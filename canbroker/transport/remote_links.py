@@ -96,6 +96,7 @@ class RemoteStreamLink(StreamLink):
             self._say(b"\x01" + topic)
 
     def _say(self, message: bytes) -> None:
+        self._messages.is_empty = False
         try:
             self.socket.send(message, zmq.NOBLOCK)
         except zmq.Again:  # the connection is away; topics are repeated

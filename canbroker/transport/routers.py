@@ -11,7 +11,7 @@ from canbroker.system.throttle import Throttle
 from canbroker.transport.address import IpcAddress
 from canbroker.transport.guard import Guard
 from canbroker.transport.listening import listening
-from canbroker.transport.sockets import REQUEST_HIGH_WATER, Context, Socket
+from canbroker.transport.sockets import REQUEST_HIGH_WATER, Context, Socket, send_two
 from canbroker.transport.waiter import Waiter
 
 #: How long a socket is not read after a malformed request. Each costs an exception, its text and a
@@ -47,7 +47,7 @@ class Router:
 
 
 class Intake(Router):
-    """The ROUTER that receives transmit requests. Made, used and closed by one thread."""
+    """The ROUTER that receives transmit requests. One thread at a time."""
 
     def __init__(self, context: Context, endpoint: IpcAddress, refused: Throttle) -> None:
         """``refused``: counts and logs rejected messages."""
@@ -86,4 +86,4 @@ class Intake(Router):
 
     def reply(self, identity: bytes, reply: bytes) -> None:
         """Answers a request. The answer is lost if its connection is gone."""
-        self.socket.send_multipart([identity, reply])
+        send_two(self.socket, identity, reply)

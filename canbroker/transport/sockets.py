@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final, TypeAlias, cast
 
 import zmq
+import zmq.backend
 
 from canbroker.errors import CanError, CanInitializationError, CanOperationError
 from canbroker.system import clock, handles
@@ -36,6 +37,14 @@ MAX_SUBSCRIPTION_BYTES: Final = MAX_TOPIC_BYTES + 64
 #: A plain integer, as arithmetic with enumerations costs a microsecond.
 _POLLIN: Final = int(zmq.POLLIN)
 
+_SNDMORE: Final = int(zmq.SNDMORE)
+_NOBLOCK: Final = int(zmq.NOBLOCK)
+
+_NOT_ASCII: Final = b"\x80"
+
+#: What :meth:`zmq.Socket.send` calls, after it has looked at what other kinds of sockets need.
+_send: Final = zmq.backend.Socket.send
+
 #: Connections that wait to be accepted by libzmq.
 _BACKLOG: Final = 100
 
@@ -60,36 +69,65 @@ def readable(socket: Socket) -> bool:
     """Whether a message waits in ``socket``; cheaper than an exception when none does."""
     if PORTABLE:  # not every socket is waited for
         follow(socket)
+    return has_message(socket)
+
+
+def has_message(socket: Socket) -> bool:
+    """As :func:`readable`, of a socket that is waited for."""
     return bool(cast(int, socket.getsockopt(zmq.EVENTS)) & _POLLIN)
+
+
+def send_two(socket: Socket, head: bytes, body: bytes) -> None:
+    """Sends a message of two parts; a fifth of the time of :meth:`zmq.Socket.send_multipart`."""
+    _send(socket, head, _SNDMORE)
+    _send(socket, body)
+
+
+def send_at_once(socket: Socket, body: bytes) -> bool:
+    """Sends a message of one part, if there is room for it; whether there was."""
+    try:
+        _send(socket, body, _NOBLOCK)
+    except zmq.Again:
+        return False
+    return True
 
 
 class Messages:
     """Reads messages of a topic and a body, and stays in step when it is interrupted.
 
-    A signal handler may raise (Ctrl-C, a test's time limit) between the two parts. A part that
-    another one follows is a topic; the last part is a body.
+    A signal handler may raise (Ctrl-C, a test's time limit) between the two parts. Topics are
+    ASCII, and bodies are arrays of MessagePack, which do not begin with ASCII. Where that leaves
+    open what a part is, the socket is asked: the last part of a message is a body.
     """
 
     def __init__(self, socket: Socket) -> None:
         self._socket = socket
         self._topic: bytes | None = None
         self.expected = False  # a Waiter has reported a message, which saves looking for it
+        self.is_empty = False  # there was none, and the socket was not used since
 
     def next(self) -> tuple[bytes, bytes] | None:
         """The next message that has arrived, if there is one."""
+        self.is_empty = False
         while self.expected or self._topic is not None or readable(self._socket):
             self.expected = False
             try:
-                part = self._socket.recv(zmq.NOBLOCK)
-            except zmq.Again:  # the exception that interrupted us has lost the body
+                part = self._socket.recv(_NOBLOCK)
+            except zmq.Again:  # nothing was there, or the exception that interrupted us has lost it
                 self._topic = None
-                return None
-            if self._socket.getsockopt(zmq.RCVMORE):
+                break
+            if self._is_topic(part):
                 self._topic = part
             elif self._topic is not None:
                 topic, self._topic = self._topic, None
                 return topic, part
+        self.is_empty = True
         return None
+
+    def _is_topic(self, part: bytes) -> bool:
+        if part[:1] >= _NOT_ASCII:
+            return False
+        return self._topic is None or bool(self._socket.getsockopt(zmq.RCVMORE))
 
 
 class Context:

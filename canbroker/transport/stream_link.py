@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import operator
 
+import zmq
+
 from canbroker.transport.address import Address, IpcAddress, TcpAddress
 from canbroker.transport.sockets import STREAM_HIGH_WATER, Context, Messages, Socket, readable
 from canbroker.transport.waiter import Descriptor, Waiter
@@ -13,6 +15,7 @@ class StreamLink:
     """A SUB socket. One thread at a time. Nothing here blocks except :meth:`wait`."""
 
     _waits: tuple[tuple[Descriptor, ...], Waiter] | None = None  # for these others
+    _is_only_socket = False  # of those that are waited for
 
     def __init__(
         self, context: Context, endpoint: IpcAddress, unread: int = STREAM_HIGH_WATER
@@ -21,9 +24,11 @@ class StreamLink:
         self._use(context.subscriber(endpoint, unread))
 
     def subscribe(self, topic: bytes) -> None:
+        self._messages.is_empty = False
         self.socket.subscribe(topic)
 
     def unsubscribe(self, topic: bytes) -> None:
+        self._messages.is_empty = False
         self.socket.unsubscribe(topic)
 
     def receive(self) -> tuple[bytes, bytes] | None:
@@ -32,6 +37,7 @@ class StreamLink:
 
     def readable(self) -> bool:
         """Whether a message has arrived."""
+        self._messages.is_empty = False
         return readable(self.socket)
 
     def wait(self, timeout_ns: int | None, *others: Descriptor) -> bool:
@@ -44,7 +50,9 @@ class StreamLink:
             for source in (self.socket, *others):
                 waiter.add(source)
             self._waits = others, waiter
-        ready = self._waits[1].wait(timeout_ns)
+            self._is_only_socket = not any(isinstance(other, zmq.Socket) for other in others)
+        is_seen = self._messages.is_empty and self._is_only_socket
+        ready = self._waits[1].wait(timeout_ns, is_seen=is_seen)
         self._messages.expected = self.socket in ready
         return bool(ready)
 

@@ -10,7 +10,7 @@ from canbroker.system.throttle import Throttle
 from canbroker.transport.address import IpcAddress
 from canbroker.transport.guard import Guard
 from canbroker.transport.listening import listening
-from canbroker.transport.sockets import Context, Socket, readable
+from canbroker.transport.sockets import Context, Socket, readable, send_two
 
 #: Subscriptions of a connection that may be refused within a second.
 MAX_REFUSED: Final = 128
@@ -27,7 +27,7 @@ class Subscription(NamedTuple):
 
 
 class Xpub:
-    """An XPUB that disconnects peers that keep sending rejected messages. One thread."""
+    """An XPUB that disconnects peers that keep sending rejected messages. One thread at a time."""
 
     def __init__(self, context: Context, endpoint: IpcAddress, refused: Throttle) -> None:
         """``refused``: the account of what is rejected.
@@ -70,8 +70,7 @@ class Xpub:
 
     def send(self, topic: bytes, body: bytes) -> None:
         """Publishes. Never blocks: beyond a subscriber's high-water mark XPUB drops."""
-        self.socket.send(topic, zmq.SNDMORE)
-        self.socket.send(body)
+        send_two(self.socket, topic, body)
 
     def close(self) -> None:
         self.listening.close()

@@ -23,6 +23,9 @@ MAX_REPLY_BYTES: Final = 1 << 15  # its reason has 4,096 characters at most
 #: The most unanswered frames of a client; requests beyond that are refused, not queued.
 CREDIT: Final = 2048
 
+#: A flag of a request: its sender does not wait for the answer.
+UNHURRIED: Final = 1
+
 _U64 = Annotated[int, msgspec.Meta(ge=0)]
 
 
@@ -61,9 +64,9 @@ class Request(msgspec.Struct, array_like=True):
 
     The frames are not handed to the driver after ``expires_ns`` (monotonic clock of the channel's
     host); 0 is never. ``epoch``: the life of the actor that the request is meant for; 0 is any.
-    ``flags`` is reserved and 0. ``origins``: for each frame the client that it belongs to; if
-    empty, all belong to the sender. The frames are kept until ``due_ns`` of the same clock; 0 is at
-    once. With a ``refusal`` none of them is sent.
+    ``flags``: :data:`UNHURRIED`, or 0. ``origins``: for each frame the client that it belongs to;
+    if empty, all belong to the sender. The frames are kept until ``due_ns`` of the same clock; 0 is
+    at once. With a ``refusal`` none of them is sent.
     """
 
     version: int
@@ -112,6 +115,11 @@ def encode_request(
 ) -> bytes:
     request = (VERSION, client_id, token, 0, expires_ns, frames, epoch)
     return _encoder.encode(request if origins is None else (*request, origins, due_ns))
+
+
+def encode_unhurried(client_id: str, token: int, frames: Sequence[Frame], epoch: int) -> bytes:
+    """A request that may be answered later, and never expires."""
+    return _encoder.encode((VERSION, client_id, token, UNHURRIED, 0, frames, epoch))
 
 
 def encode_reply(

@@ -6,7 +6,7 @@ from __future__ import annotations
 import logging
 import math
 from collections import deque
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from typing import Any, cast
 
 import msgspec
@@ -21,7 +21,7 @@ from canbroker.system.throttle import Throttle
 from canbroker.transport.listening import Listening
 from canbroker.transport.replier import Caller, Handler
 from canbroker.transport.sockets import Socket
-from canbroker.transport.waiter import Waiter
+from canbroker.transport.waiter import SharedWaiter
 from canbroker.wire import control
 from canbroker.wire.replay import Held, History, Hold, Replay
 from canbroker.wire.stream import StateEvent
@@ -35,7 +35,7 @@ class ScriptedPorts(Ports):
 
     def __init__(self) -> None:
         self.refused = Throttle(_logger)
-        self.waiter = Waiter()
+        self.waiter = SharedWaiter()
         self.transmit, self.control = object(), object()
         self.requests: deque[tuple[bytes, Request, int]] = deque()
         self.controls: deque[tuple[Caller, str, control.Params]] = deque()
@@ -76,7 +76,10 @@ class ScriptedPorts(Ports):
     def answer(self, caller: Caller, result: msgspec.Struct) -> None:
         self.answers.append((caller, result))
 
-    def attend(self, ready: Container[object]) -> None:
+    def look(self) -> bool:
+        return bool(self.requests or self.controls)
+
+    def attend(self, ready: Set[object], now_ns: int) -> None:
         """Nothing listens."""
 
     def close(self) -> None:
@@ -98,7 +101,7 @@ class RecordingRealTime(RealTime):
 
 
 class _NoListening:
-    def attend(self, ready: Container[object]) -> None:
+    def attend(self, ready: Set[object]) -> None:
         """Nothing listens."""
 
     def peers(self) -> list[int]:
@@ -177,6 +180,9 @@ class RecordingPublisher(Publisher):
     def heartbeat(self, now_ns: int) -> int | None:
         self.events.append(("heartbeat", now_ns))
         return self.next_heartbeat
+
+    def look(self, waiter: SharedWaiter) -> bool:  # noqa: ARG002 - there is no socket
+        return bool(self.changes)
 
     def close(self, reason: str) -> None:
         self.events.append(("close", reason))

@@ -4,10 +4,19 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Sequence
+from typing import Final
 
 from canbroker.backends import Transmit
+from canbroker.system import clock
 from canbroker.wire.forbidden import Forbidden
 from canbroker.wire.transmit import Status
+
+#: An answer that its client does not wait for comes this long after the one before, with those that
+#: have become due meanwhile: when a frame ends then, or at the latest when twice that is over.
+_APART_NS: Final = 5 * clock.MILLISECOND
+
+#: With so many frames it comes at once.
+_FRAMES: Final = 64
 
 
 class Pending:
@@ -15,11 +24,19 @@ class Pending:
 
     __slots__ = (
         *("accepted", "failed", "forbidden", "reason", "remaining", "status", "timestamp_ns"),
-        "token",
+        *("token", "unhurried"),
     )
 
-    def __init__(self, token: int, frames: int, forbidden: Forbidden | None = None) -> None:
+    def __init__(
+        self,
+        token: int,
+        frames: int,
+        forbidden: Forbidden | None = None,
+        *,
+        unhurried: bool = False,
+    ) -> None:
         self.token = token
+        self.unhurried = unhurried  # its client does not wait for the answer
         self.forbidden = forbidden
         self.remaining = frames
         self.accepted = 0
@@ -45,6 +62,27 @@ class Account:
         self.unanswered: deque[Pending] = deque()
         self.outstanding = 0  # frames
         self.token = 0  # of the last request
+        self.answered_ns = 0
+
+    @property
+    def answer_ns(self) -> int:
+        """When an answer that may wait is due at the latest."""
+        return self.answered_ns + 2 * _APART_NS
+
+    def may_wait(self, now_ns: int) -> bool:
+        """Whether there are answers, and none of them has to be given now."""
+        if now_ns - self.answered_ns >= _APART_NS:
+            return False
+        frames = 0
+        for pending in self.unanswered:
+            if pending.remaining:
+                break
+            if not pending.unhurried or pending.failed:
+                return False
+            frames += pending.accepted
+            if frames >= _FRAMES:
+                return False
+        return frames > 0
 
     def fail(self, pending: Pending, indexes: Sequence[int], status: Status, reason: str) -> None:
         """Marks frames of a request as not sent."""

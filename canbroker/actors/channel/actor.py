@@ -52,7 +52,7 @@ from canbroker.system.priority import RealTime
 from canbroker.system.shared_memory import mapped
 from canbroker.transport.address import parse_ipc
 from canbroker.transport.sockets import Context
-from canbroker.transport.waiter import Waiter
+from canbroker.transport.waiter import SharedWaiter, Waiter
 from canbroker.wire import control
 from canbroker.wire.stream import CHANGING
 from canbroker.wire.transmit import Status
@@ -145,7 +145,7 @@ class ChannelActor:
         self._bring_up()
 
     def _start(self, name: str, make: Callable[[], _W], inbox: Mailbox[Any]) -> _W:
-        thread, worker = start(name, make, inbox, self._crashed)
+        thread, worker = start(name, make, inbox, self._wiring.turn, self._crashed)
         self._threads.append(thread)
         return worker
 
@@ -160,12 +160,14 @@ class ChannelActor:
         publisher = Publisher(self._context, stream, spec.name, epoch, ring, spec.awaited)
         for hold in spec.holds:
             publisher.begin_hold(hold)
-        waiter = Waiter()
+        waiter = SharedWaiter()
         waiter.add(publisher.socket)
         waiter.add(publisher.listening.monitor)
         replayer = Replayer(ring, spec.name, epoch, publisher.route)
         storms = ErrorStorms(spec.error_rate)
-        return Receiver(self._wiring, waiter, publisher, replayer, storms, sender.counts)
+        receiver = Receiver(self._wiring, waiter, publisher, replayer, storms, sender)
+        sender.read = receiver.read_at_once
+        return receiver
 
     def _crashed(self, thread: str, error: Exception) -> None:
         """[the worker's thread]"""

@@ -27,6 +27,11 @@ class Discards:
         self._coming: deque[tuple[Caller, control.Discard]] = deque(maxlen=_MAX_WAITING)
         self._leaving: deque[tuple[Caller, Account, int]] = deque(maxlen=_MAX_WAITING)
 
+    @property
+    def waiting(self) -> int:
+        """Requests that could not be served yet."""
+        return len(self._coming) + len(self._leaving)
+
     def ask(self, caller: Caller, params: control.Discard) -> None:
         """Queues a request for :meth:`serve`."""
         self._coming.append((caller, params))

@@ -10,7 +10,6 @@ import msgspec
 from canbroker.backends import Backend, Transmit
 from canbroker.transport.replier import Caller
 from canbroker.wire.replay import History, Hold, Replay
-from canbroker.wire.stream import Holder
 from canbroker.wire.transmit import Status
 
 
@@ -57,7 +56,7 @@ class Opened:
 
 @dataclass(frozen=True)
 class Finished:
-    """To the send thread: these transmits have ended, and their echoes have been published."""
+    """To the send thread: these transmits have ended, without the recv thread."""
 
     transmits: Sequence[Transmit]
 
@@ -67,13 +66,6 @@ class Gone:
     """To the send thread: these clients have left."""
 
     client_ids: Sequence[str]
-
-
-@dataclass(frozen=True)
-class Exclusive:
-    """To the send thread: only this client may transmit from now on; ``None``: everyone."""
-
-    holder: Holder | None
 
 
 @dataclass(frozen=True)
@@ -138,6 +130,6 @@ class Crashed:
     thread: str
 
 
-SenderMessage = Up | Down | Finished | Gone | Exclusive | Answer | Stop
+SenderMessage = Up | Down | Finished | Gone | Answer | Stop
 ReceiverMessage = Up | Down | CatchUp | Expect | Ask | HoldRoute | Stop
 KeeperMessage = Lost | LetGo | Opened | ChangeState | Crashed | Stop

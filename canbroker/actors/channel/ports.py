@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Container, Mapping
+from collections.abc import Callable, Mapping, Set
 from typing import Final, TypeAlias
 
 import msgspec
@@ -11,10 +11,11 @@ import msgspec
 from canbroker.system import clock
 from canbroker.system.throttle import Throttle
 from canbroker.transport.address import IpcAddress
+from canbroker.transport.listening import LOOK_NS
 from canbroker.transport.replier import Caller, Handler, Replier
 from canbroker.transport.routers import Intake
-from canbroker.transport.sockets import Context, readable
-from canbroker.transport.waiter import Waiter
+from canbroker.transport.sockets import Context, Socket, readable
+from canbroker.transport.waiter import SharedWaiter
 from canbroker.wire import WireError, control
 from canbroker.wire.replay import REPLAY_METHODS
 from canbroker.wire.tasks import REPEAT_METHODS
@@ -39,7 +40,7 @@ _logger = logging.getLogger(__name__)
 
 
 class Ports:
-    """The ROUTERs for transmit requests and for control requests. One thread."""
+    """The ROUTERs for transmit requests and for control requests. One thread at a time."""
 
     def __init__(
         self,
@@ -53,7 +54,8 @@ class Ports:
         :raises CanInitializationError: an address cannot be bound.
         """
         self.refused = Throttle(_logger)
-        self.waiter = Waiter()
+        self.waiter = SharedWaiter()
+        self._used: set[Socket] = set()  # sockets that may have messages, unseen
         self._intake = Intake(context, transmit, self.refused)
         try:
             self._control = Replier(context, controls, _METHODS, handlers, self.refused, _UNREAD)
@@ -61,6 +63,8 @@ class Ports:
             self._intake.close()
             raise
         self._listening = (self._intake.listening, self._control.listening)
+        self._monitors: set[object] = {listening.monitor for listening in self._listening}
+        self._attend_ns = 0
         #: What the waiter reports when there are requests to :meth:`receive`.
         self.transmit: object = self._intake.socket
         #: What the waiter reports when there are control requests to :meth:`serve`.
@@ -71,6 +75,7 @@ class Ports:
 
     def serve(self) -> None:
         """Handles the control requests that have arrived."""
+        self._used.add(self._control.socket)
         self._control.serve(self.waiter)
 
     def receive(self, accept: Accept, until_ns: int | None = None) -> bool:
@@ -95,12 +100,13 @@ class Ports:
                 self._refuse(identity, error)
                 garbage += 1
                 if garbage == _GARBAGE:
-                    return False
+                    break
                 continue
             now_ns = clock.monotonic_ns()
             accept(identity, request, now_ns)
             if until_ns is not None and now_ns >= until_ns:
-                return False
+                break
+        self._used.add(self._intake.socket)
         return False
 
     def receive_all(self, accept: Accept) -> None:
@@ -112,16 +118,29 @@ class Ports:
 
     def reply(self, identity: bytes, reply: bytes) -> None:
         """Answers a transmit request."""
+        self._used.add(self._intake.socket)
         self._intake.reply(identity, reply)
 
     def answer(self, caller: Caller, result: msgspec.Struct) -> None:
         """Answers a control request."""
+        self._used.add(self._control.socket)
         self._control.reply(caller, result)
 
-    def attend(self, ready: Container[object]) -> None:
+    def look(self) -> bool:
+        """Ends the use of the sockets; whether there are requests, which the waiter reports."""
+        if not self._used:
+            return False
+        used, self._used = self._used, set()
+        return self.waiter.look(*used)
+
+    def attend(self, ready: Set[object], now_ns: int) -> None:
         """Looks after the listening sockets."""
+        if now_ns < self._attend_ns and self._monitors.isdisjoint(ready):
+            return
+        self._attend_ns = now_ns + LOOK_NS
         for listening in self._listening:
             listening.attend(ready)
+        self._used |= {self._intake.socket, self._control.socket}
 
     def close(self) -> None:
         self._intake.close()

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Container, Sequence
-from typing import Final
+from collections.abc import Sequence, Set
+from typing import Final, Protocol
 
 from canbroker.actors.channel.error_storms import ErrorStorms
 from canbroker.actors.channel.messages import (
@@ -12,9 +12,7 @@ from canbroker.actors.channel.messages import (
     Ask,
     CatchUp,
     Down,
-    Exclusive,
     Expect,
-    Finished,
     Gone,
     HoldRoute,
     LetGo,
@@ -32,7 +30,7 @@ from canbroker.delivery.replayer import Replayer
 from canbroker.model.frame import ERROR, Frame
 from canbroker.system import clock
 from canbroker.system.naps import ARE_EXACT
-from canbroker.transport.waiter import Waiter
+from canbroker.transport.waiter import SharedWaiter
 from canbroker.wire import control
 from canbroker.wire.replay import Replay
 from canbroker.wire.stream import AdapterClock, Holder, StateEvent, echo, encode_state
@@ -58,27 +56,42 @@ _PRESENT_SHARE: Final = 3
 _logger = logging.getLogger(__name__)
 
 
+class TransmitSide(Protocol):
+    """What a receiver needs of :class:`Sender`, which works in other turns."""
+
+    def counts(self) -> tuple[int, int]: ...
+
+    def finished(self, transmits: Sequence[Transmit], now_ns: int) -> None: ...
+
+    def lock(self, holder: Holder | None) -> None: ...
+
+    def answer_ns(self) -> int | None: ...
+
+    def refill(self, now_ns: int) -> None: ...
+
+
 class Receiver:
     """The work of the recv thread; see :class:`Worker` for how it is stepped."""
 
     def __init__(
         self,
         wiring: Wiring,
-        waiter: Waiter,
+        waiter: SharedWaiter,
         publisher: Publisher,
         replayer: Replayer,
         storms: ErrorStorms,
-        sender_counts: Callable[[], tuple[int, int]],
+        sender: TransmitSide,
     ) -> None:
         """``waiter`` watches the publisher, and the adapter while there is one; the receiver closes
-        the ``publisher``. ``sender_counts`` returns the send thread's (queued frames, refused
-        requests)."""
+        the ``publisher``."""
         self.waiter = waiter
         self._wiring = wiring
         self._publisher = publisher
         self._replayer = replayer
         self._storms = storms
-        self._sender_counts = sender_counts
+        self._sender = sender
+        self._is_closed = False
+        self._has_finished = False  # transmits have ended, and left room
         self._clients = Clients(replayer.served)
         self._totals = Totals()
         self._backend: Backend | None = None
@@ -103,12 +116,13 @@ class Receiver:
             due = min(due, self._replay_due)
         if self._pause_ends is not None:
             due = min(due, self._pause_ends)
-        backend_due = self._backend.due_ns() if self._backend is not None else None
-        return due if backend_due is None else min(due, backend_due)
+        backend = self._backend
+        if backend is None:
+            return due
+        answer_ns = None if backend.immediate else self._sender.answer_ns()
+        return min(each for each in (due, backend.due_ns(), answer_ns) if each is not None)
 
-    def step(
-        self, now_ns: int, messages: Sequence[ReceiverMessage], ready: Container[object]
-    ) -> bool:
+    def step(self, now_ns: int, messages: Sequence[ReceiverMessage], ready: Set[object]) -> bool:
         """As of :class:`Worker`."""
         for message in messages:
             if not self._handle(message, now_ns):
@@ -126,10 +140,25 @@ class Receiver:
         if self._asked and now_ns >= self._replay_due:
             self._replay(self._asked.pop(next(iter(self._asked))), now_ns)
         self._publisher.listening.attend(ready)
+        answer_ns = self._sender.answer_ns()
+        if self._has_finished or (answer_ns is not None and now_ns >= answer_ns):
+            self._has_finished = False
+            self._sender.refill(now_ns)
+        self._publisher.look(self.waiter)
         return True
 
     def close(self) -> None:
+        self._is_closed = True
         self._publisher.close(self._reason)
+
+    def read_at_once(self, now_ns: int) -> None:
+        """[send thread, in its turn] Reads what an immediate backend has just been sent."""
+        if self._backend is None or self._is_closed:
+            return
+        self._read(self._backend, now_ns)
+        self._has_finished = False
+        if self._publisher.look(self.waiter) or not self._state_due:
+            self._wiring.receiver.wake()
 
     # ------------------------------------------------------------------------------ messages
 
@@ -141,6 +170,8 @@ class Receiver:
                 self.waiter.add(backend)
                 backend.filter(self._publisher.wanted())
                 self._state_due = 0
+                if backend.immediate:  # the send thread may have used it before
+                    self._read(backend, now_ns)
             case Down(reason, status):
                 self._drop_backend(reason, now_ns, ends=status is Status.SHUTTING_DOWN)
                 self._wiring.keeper.put(LetGo("recv"))
@@ -202,8 +233,10 @@ class Receiver:
         self._totals.count(backend, frames, finished)
         if finished:
             # After the echo: a client with an answer can rely on the frame having been published.
-            self._wiring.sender.put(Finished(finished))
-        self._pause(backend, len(items), finished, now_ns)
+            self._sender.finished(finished, now_ns)
+            self._has_finished = True
+        if not backend.immediate:
+            self._pause(backend, len(items), finished, now_ns)
 
     def _is_due(self, backend: Backend, now_ns: int) -> bool:
         if self._pause_ends is not None and now_ns >= self._pause_ends:
@@ -216,7 +249,7 @@ class Receiver:
     ) -> None:
         """Leaves the adapter unread for a while, if it has so much to say that this is cheaper."""
         coalescing = backend.coalescing
-        frames_wait = self._sender_counts()[0] > 0
+        frames_wait = self._sender.counts()[0] > 0
         if not frames_wait and any(transmit.sender == transmit.origin for transmit in finished):
             coalescing.expect(now_ns)
         pause_ns = coalescing.pause_ns(count, now_ns, urgent=frames_wait or not ARE_EXACT)
@@ -277,7 +310,7 @@ class Receiver:
         come, gone = self._clients.note(changes)
         if self._clients.holder != self._holder:  # also before "ready"
             self._holder = self._clients.holder
-            self._wiring.sender.put(Exclusive(self._holder))
+            self._sender.lock(self._holder)
         if gone:
             self._wiring.sender.put(Gone(gone))
         for client_id in self._clients.left():
@@ -311,7 +344,7 @@ class Receiver:
 
     def _state(self) -> StateEvent:
         backend, totals = self._backend, self._totals
-        queued, refused = self._sender_counts()
+        queued, refused = self._sender.counts()
         condition = backend.condition if backend else BusCondition(off=True, reason=self._reason)
         state = "passive" if backend and backend.listen_only else "active"
         return StateEvent(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 
 from canbroker.actors.channel.discards import Discards
 from canbroker.actors.channel.messages import (
@@ -11,7 +11,6 @@ from canbroker.actors.channel.messages import (
     CatchUp,
     ChangeState,
     Down,
-    Exclusive,
     Expect,
     Finished,
     Gone,
@@ -26,11 +25,12 @@ from canbroker.actors.channel.ports import Ports
 from canbroker.actors.channel.repeats import Repeats
 from canbroker.actors.channel.transmit_queue import TransmitQueue
 from canbroker.actors.channel.wiring import Wiring
-from canbroker.backends import AdapterGoneError, Backend
+from canbroker.backends import AdapterGoneError, Backend, Transmit
 from canbroker.system.priority import RealTime
 from canbroker.transport.replier import Caller, Handler
 from canbroker.wire import control
 from canbroker.wire.replay import History, Hold, Replay
+from canbroker.wire.stream import Holder
 
 
 class Sender:
@@ -62,8 +62,14 @@ class Sender:
                 **self._repeats.handlers,
             }
         )
-        self._queue = TransmitQueue(wiring.channel, wiring.epoch, self._ports.reply)
+        self._queue = TransmitQueue(
+            wiring.channel, wiring.epoch, self._ports.reply, self._hand_to_driver
+        )
         self.waiter = self._ports.waiter
+        self._is_closed = False
+        #: Reads an immediate backend, publishes what it has read, and reports it as
+        #: :meth:`finished`. To be set before there is a backend.
+        self.read: Callable[[int], None] = _nothing_to_read
 
     def counts(self) -> tuple[int, int]:
         """[any thread] Frames that wait for the adapter, and requests refused so far."""
@@ -71,14 +77,13 @@ class Sender:
 
     def due_ns(self) -> int | None:
         """As of :class:`Worker`."""
-        lease_ns, due_ns = self._repeats.lease_ns, self._queue.due_ns()
-        if lease_ns is None or due_ns is None:
-            return lease_ns if due_ns is None else due_ns
-        return min(due_ns, lease_ns)
+        answer_ns = None
+        if self._backend is not None and self._backend.immediate:  # else the recv thread does it
+            answer_ns = self._queue.answer_ns()
+        due = (self._repeats.lease_ns, self._queue.due_ns(), answer_ns)
+        return min((due_ns for due_ns in due if due_ns is not None), default=None)
 
-    def step(
-        self, now_ns: int, messages: Sequence[SenderMessage], ready: Container[object]
-    ) -> bool:
+    def step(self, now_ns: int, messages: Sequence[SenderMessage], ready: Set[object]) -> bool:
         """As of :class:`Worker`."""
         for message in messages:
             if not self._handle(message, now_ns):
@@ -92,16 +97,50 @@ class Sender:
             self._serve_discards()
         if queue.queued or queue.scheduled:
             self._hand_over(now_ns)
+        if queue.late:
+            queue.answer_late(now_ns)
         self._repeats.step(now_ns)
-        ports.attend(ready)
+        ports.attend(ready, now_ns)
         if queue.scheduled:
             self._real_time.want()
         else:
             self._real_time.update()
+        ports.look()
         return True
 
     def close(self) -> None:
+        self._is_closed = True
         self._ports.close()
+
+    # ------------------------------------------------- what the recv thread does here in its turn
+
+    def finished(self, transmits: Sequence[Transmit], now_ns: int) -> None:
+        """Books and answers transmits that have ended, and whose echoes have been published."""
+        if not self._is_closed:
+            self._queue.finish(transmits, now_ns)
+            self._serve_discards()
+
+    def lock(self, holder: Holder | None) -> None:
+        """Only this client may transmit from now on; ``None``: everyone."""
+        self._queue.lock(holder)
+        self._repeats.lock(holder)
+
+    def answer_ns(self) -> int | None:
+        """When :meth:`refill` is to be called, because an answer has waited long enough."""
+        return self._queue.answer_ns()
+
+    def refill(self, now_ns: int) -> None:
+        """Uses the room that transmits have left which were :meth:`finished`. Call it last."""
+        if self._is_closed:
+            return
+        self._queue.answer_late(now_ns)
+        wakes = False
+        if self._queue.queued and self._backend is not None:
+            wakes = self._backend.blocks
+            if not wakes:
+                self._hand_over(now_ns)
+        if self._ports.look() or wakes:
+            self._wiring.sender.wake()
 
     # ------------------------------------------------------------------------------ messages
 
@@ -112,9 +151,6 @@ class Sender:
                 self._serve_discards()
             case Gone(client_ids):
                 self._forget(client_ids)
-            case Exclusive(holder):
-                self._queue.lock(holder)
-                self._repeats.lock(holder)
             case Answer(caller, result):
                 self._ports.answer(caller, result)
             case Up(backend):
@@ -141,8 +177,16 @@ class Sender:
         self._queue.forget(client_ids)
 
     def _hand_over(self, now_ns: int) -> None:
+        queue = self._queue
         try:
-            is_awaited = self._queue.hand_over(now_ns)
+            is_awaited = queue.hand_over(now_ns)
+            while self._backend is not None and self._backend.immediate:
+                self.read(now_ns)
+                left = queue.queued
+                if left:
+                    queue.hand_over(now_ns)
+                if left == queue.queued:  # nothing waits, or the recv thread has let go of it
+                    break
             if is_awaited and self._backend and self._backend.coalescing.expect(now_ns):
                 self._wiring.receiver.put(Expect())
         except AdapterGoneError as error:
@@ -150,6 +194,16 @@ class Sender:
             self._repeats.use(None)
             if backend is not None:
                 self._wiring.keeper.put(Lost(backend, str(error)))
+
+    def _hand_to_driver(self, backend: Backend, transmits: Sequence[Transmit]) -> None:
+        if not backend.blocks:
+            backend.send(transmits)
+            return
+        self._wiring.turn.end()  # the recv thread goes on meanwhile
+        try:
+            backend.send(transmits)
+        finally:
+            self._wiring.turn.begin()
 
     # ------------------------------------------------------------------------------- control
 
@@ -170,4 +224,9 @@ class Sender:
         self._serve_discards()
 
     def _serve_discards(self) -> None:
-        self._discards.serve(self._queue.accounts, self._queue.discard, self._ports.answer)
+        if self._discards.waiting:
+            self._discards.serve(self._queue.accounts, self._queue.discard, self._ports.answer)
+
+
+def _nothing_to_read(now_ns: int) -> None:
+    """Reads nothing: there is no recv thread yet."""

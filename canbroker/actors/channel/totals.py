@@ -24,10 +24,15 @@ class Totals:
         self._since = (0, 0, 0)  # (ns, received, transmitted)
 
     def count(self, backend: Backend, frames: list[Frame], finished: list[Transmit]) -> None:
-        echoed = sum(isinstance(frame, EchoFrame) for frame in frames)
+        echoed = 0  # in loops, as this is done for each frame
+        for frame in frames:
+            if isinstance(frame, EchoFrame):
+                echoed += 1
         self.received += len(frames) - echoed
         self.transmitted += echoed
-        self.failed += sum(transmit.failure is not None for transmit in finished)
+        for transmit in finished:
+            if transmit.failure is not None:
+                self.failed += 1
         bitrate = backend.bitrate
         if bitrate:
             self._busy_ns += sum(

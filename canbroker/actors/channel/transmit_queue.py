@@ -1,4 +1,4 @@
-"""Frames that clients asked to transmit, on their way to the driver. Send thread."""
+"""Frames that clients asked to transmit, on their way to the driver. One thread at a time."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ import bisect
 import itertools
 import operator
 from collections.abc import Callable, Iterable, Sequence
-from typing import Final
+from typing import Final, TypeAlias
 
 from canbroker.actors.channel.accounts import Account, Pending
 from canbroker.backends import LISTEN_ONLY, AdapterGoneError, Backend, Transmit
 from canbroker.wire.stream import Holder, locked_by
-from canbroker.wire.transmit import CREDIT, Request, Status, encode_reply
+from canbroker.wire.transmit import CREDIT, UNHURRIED, Request, Status, encode_reply
 
 #: Frames that one client hands over before it is the next one's turn.
 _TURN: Final = 8
@@ -19,6 +19,9 @@ _TURN: Final = 8
 _MAX_ACCOUNTS: Final = 1024
 
 _LOST: Final = "the connection was lost"
+
+#: As :meth:`Backend.send` of the first argument.
+Send: TypeAlias = Callable[[Backend, Sequence[Transmit]], None]
 
 _due_ns: Final = operator.itemgetter(0)  # of scheduled frames
 
@@ -31,14 +34,18 @@ class TransmitQueue:
     monotonic ns.
     """
 
-    def __init__(self, channel: str, epoch: int, reply: Callable[[bytes, bytes], None]) -> None:
-        """``reply`` sends an encoded reply to a connection."""
+    def __init__(
+        self, channel: str, epoch: int, reply: Callable[[bytes, bytes], None], send: Send
+    ) -> None:
+        """``reply`` sends an encoded reply to a connection; ``send`` hands frames to a backend."""
         self.queued = 0  # frames that wait for the adapter, without scheduled ones
         self.accounts: dict[str, Account] = {}  # by client, the next one's turn first
         self.scheduled: dict[Account, None] = {}  # accounts with frames that are not due yet
+        self.late: dict[Account, None] = {}  # accounts with answers that wait for others
         self._channel = channel
         self._epoch = epoch
         self._reply = reply
+        self._hand = send
         self._backend: Backend | None = None
         self._down: tuple[Status, str] = (Status.DEVICE_GONE, "the adapter is not open")
         self._holder: Holder | None = None
@@ -55,6 +62,8 @@ class TransmitQueue:
         self._lose(status, reason)
         for account in self.accounts.values():
             self._drop(account, status, reason)
+        for account in list(self.late):
+            self._answer(account, self._latest_ns)
 
     def lock(self, holder: Holder | None) -> None:
         """Refuses the frames of all other clients; ``None``: everyone may transmit."""
@@ -74,7 +83,21 @@ class TransmitQueue:
             account.outstanding -= 1
             touched[account.client_id] = account
         for account in touched.values():
-            self._answer(account)
+            if account.may_wait(now_ns):
+                self.late[account] = None
+            else:
+                self._answer(account, now_ns)
+
+    def answer_ns(self) -> int | None:
+        """When :meth:`answer_late` is to be called."""
+        if not self.late:
+            return None
+        return min((account.answer_ns for account in self.late), default=None)
+
+    def answer_late(self, now_ns: int) -> None:
+        """Gives the answers that have waited long enough for others."""
+        for account in [account for account in self.late if account.answer_ns <= now_ns]:
+            self._answer(account, now_ns)
 
     def _lose(self, status: Status, reason: str) -> None:
         self._backend = None
@@ -106,13 +129,15 @@ class TransmitQueue:
             )
             return
         verdict = request.refusal
-        pending = Pending(request.token, count, None if verdict is None else verdict.forbidden)
+        forbidden = None if verdict is None else verdict.forbidden
+        unhurried = bool(request.flags & UNHURRIED)
+        pending = Pending(request.token, count, forbidden, unhurried=unhurried)
         account.unanswered.append(pending)
         account.outstanding += count
         refusal = self._refusal(request)
         if refusal is not None:
             account.fail(pending, range(count), *refusal)
-            self._answer(account)
+            self._answer(account, now_ns)
             return
         client_id, expires_ns = account.client_id, request.expires_ns
         origins = request.origins or itertools.repeat(client_id)
@@ -166,8 +191,10 @@ class TransmitQueue:
                 return Status.INVALID_FRAME, fault
         return None
 
-    def _answer(self, account: Account) -> None:
+    def _answer(self, account: Account, now_ns: int) -> None:
         """Replies to the requests at the head that are complete; one reply for a run of OK ones."""
+        self.late.pop(account, None)
+        account.answered_ns = now_ns
         done: Pending | None = None
         while account.unanswered and account.unanswered[0].remaining == 0:
             pending = account.unanswered.popleft()
@@ -246,6 +273,7 @@ class TransmitQueue:
         """Hands over the next ``count`` frames of a client; whether the client has sent them
         itself, not the scheduler for it."""
         batch: list[Transmit] = []
+        hindered = False
         while account.waiting and len(batch) < count:
             transmit = account.waiting.popleft()
             self.queued -= 1
@@ -255,9 +283,11 @@ class TransmitQueue:
             else:
                 _, pending, index = transmit.request
                 account.fail(pending, (index,), *refusal)
-        self._answer(account)
+                hindered = True
+        if hindered:
+            self._answer(account, now_ns)
         try:
-            backend.send(batch)
+            self._hand(backend, batch)
         except AdapterGoneError as error:
             # The batch comes back from abandon(), when the keeper closes the backend.
             self._lose(Status.DEVICE_GONE, str(error))
@@ -292,5 +322,5 @@ class TransmitQueue:
             _, pending, index = account.waiting.popleft().request
             account.fail(pending, (index,), status, reason)
         self.queued -= dropped
-        self._answer(account)
+        self._answer(account, self._latest_ns)
         return dropped

@@ -73,6 +73,8 @@ class SlcanBackend(Backend):
     loses frames when its queue is full gets only as many as fit, computed from their bus time.
     """
 
+    blocks = True
+
     def __init__(self, port: Port, adapter: Adapter, options: SlcanOptions) -> None:
         self.bitrate = options.rate
         self.data_bitrate = options.data_bitrate

@@ -9,7 +9,7 @@ from canbroker.bus.failure import Failure
 from canbroker.bus.periodic.cyclic import period_ns_of
 from canbroker.bus.periodic.task import Modifier, PeriodicTask, TaskKeeper, TaskPlan
 from canbroker.bus.periodic.timer import TimerEntry, shared
-from canbroker.bus.transmitter import Unanswered
+from canbroker.bus.unanswered import Unanswered
 from canbroker.errors import CanOperationError
 from canbroker.model.frame import Frame
 from canbroker.model.message import Message, to_frame

@@ -14,7 +14,7 @@ from canbroker.bus.periodic.scheduled import ScheduledTask
 from canbroker.bus.periodic.scheduler_link import TaskLink
 from canbroker.bus.periodic.task import PeriodicTask, TaskPlan
 from canbroker.bus.periodic.timer import shared
-from canbroker.bus.transmitter import Failed, Unanswered
+from canbroker.bus.unanswered import Failed, Unanswered
 from canbroker.errors import CanOperationError
 from canbroker.model.frame import Frame, describe
 from canbroker.system import clock, locks

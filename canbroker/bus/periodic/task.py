@@ -17,7 +17,7 @@ from canbroker.bus.periodic.cyclic import (
 )
 from canbroker.bus.periodic.scheduler_link import TaskLink
 from canbroker.bus.periodic.timer import TimerEntry
-from canbroker.bus.transmitter import Failed, Unanswered
+from canbroker.bus.unanswered import Failed, Unanswered
 from canbroker.errors import CanOperationError
 from canbroker.model.frame import Frame, describe
 from canbroker.model.message import Message, to_frame

@@ -8,7 +8,8 @@ import pytest
 
 from canbroker.bus.channel_clock import ChannelClock
 from canbroker.bus.failure import Failure
-from canbroker.bus.transmitter import Transmitter, Unanswered
+from canbroker.bus.transmitter import Transmitter
+from canbroker.bus.unanswered import Unanswered
 from canbroker.errors import CanOperationError, CanPermissionError, CanTimeoutError
 from canbroker.model.frame import Frame
 from canbroker.system.clock import MILLISECOND, SECOND
@@ -18,6 +19,7 @@ from canbroker.wire.stream import Holder, StateEvent
 from canbroker.wire.transmit import (
     CREDIT,
     MAX_FRAMES,
+    UNHURRIED,
     Request,
     Status,
     decode_request,
@@ -307,7 +309,7 @@ def test_a_request_after_the_cut_is_not_in_doubt(side: Side) -> None:
     side.answer(1, at_ns=MILLISECOND)
     side.transmitter.flush(SECOND)
     side.transmitter.send([FRAME], None, taken=False)
-    side.answer(2, at_ns=9 * SECOND)
+    side.answer(side.transmitter.token, at_ns=9 * SECOND)
     side.transmitter.flush(20 * SECOND)
     assert side.transmitter.sent == 2
 
@@ -337,3 +339,58 @@ def test_it_tells_up_to_which_request_the_driver_has_taken_frames(side: Side) ->
     side.answer(3, Status.REFUSED, failed=[0], reason="no")
     assert side.transmitter.pending() == 0
     assert told == [(2, 0)], "not of what was refused"
+
+
+# ----------------------------------------------------------------------- answers that come later
+
+
+def test_only_what_nobody_waits_for_may_be_answered_later(side: Side) -> None:
+    side.transmitter.send([FRAME], None, taken=False)
+    side.transmitter.send([FRAME], None, taken=False, due_ns=SECOND)
+    side.answer(3)
+    side.transmitter.send([FRAME], SECOND, taken=True)
+    side.transmitter.offer([FRAME], SECOND, lambda *_: None)
+    side.transmitter.on_taken = lambda *_: None
+    side.transmitter.send([FRAME], None, taken=False)
+    assert [request.flags for request in side.requests()] == [UNHURRIED, 0, 0, 0, 0]
+
+
+def test_a_flush_asks_for_answers_with_a_frame_that_has_expired(side: Side) -> None:
+    side.transmitter.send([FRAME], None, taken=False)
+    side.answer(1, at_ns=MILLISECOND)
+    side.answer(2, Status.EXPIRED, at_ns=MILLISECOND, failed=[0])
+    side.transmitter.flush(SECOND)
+    _, ask = side.requests()
+    assert (ask.flags, ask.expires_ns) == (0, 1)
+    assert side.transmitter.pending() == 0
+    assert (side.transmitter.sent, side.transmitter.failed) == (1, 0)
+    side.transmitter.raise_failures()
+
+
+def test_a_flush_does_not_ask_twice_nor_without_reason(side: Side) -> None:
+    side.transmitter.flush(SECOND)
+    side.transmitter.send([FRAME], SECOND // 2, taken=False)
+    for _ in range(2):
+        with pytest.raises(CanTimeoutError):
+            side.transmitter.flush(side.link.time_ns + MILLISECOND)
+    assert len(side.link.sent) == 2
+
+
+def test_who_asks_uses_credit_but_has_sent_nothing(side: Side) -> None:
+    for _ in range(2):
+        side.transmitter.send([FRAME] * (MAX_FRAMES // 2), None, taken=False)
+    with pytest.raises(CanTimeoutError):
+        side.transmitter.flush(MILLISECOND)
+    assert side.transmitter.unanswered == MAX_FRAMES
+    with pytest.raises(CanTimeoutError, match="the transmit queue is full"):
+        side.transmitter.send([FRAME] * MAX_FRAMES, 2 * MILLISECOND, taken=False)
+    side.transmitter.send([FRAME] * (MAX_FRAMES - 1), 2 * MILLISECOND, taken=False)
+
+
+def test_what_was_asked_of_an_actor_that_is_gone_is_no_failure(side: Side) -> None:
+    side.transmitter.send([FRAME], None, taken=False)
+    with pytest.raises(CanTimeoutError):
+        side.transmitter.flush(MILLISECOND)
+    side.channel.epoch = 8
+    assert side.transmitter.pending() == 0
+    assert side.transmitter.failed == 1

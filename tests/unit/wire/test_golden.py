@@ -130,6 +130,7 @@ ENCODED: dict[str, bytes] = {
     "state": stream.encode_event(EPOCH, STATE),
     "left": stream.encode_event(EPOCH, stream.LeftEvent("c1")),
     "transmit-request": transmit.encode_request("c1", 5, 90_000_000_000, SENT, EPOCH),
+    "transmit-unhurried": transmit.encode_unhurried("c1", 8, SENT[:1], EPOCH),
     "transmit-ok": transmit.encode_reply(5, transmit.Status.OK, 2, T),
     "transmit-failed": transmit.encode_reply(
         6, transmit.Status.REFUSED, 2, T, "the adapter refused it", [1]
@@ -221,6 +222,10 @@ DECODED: dict[str, tuple[Callable[[bytes], object], object]] = {
     "transmit-request": (
         transmit.decode_request,
         transmit.Request(1, "c1", 5, 0, 90_000_000_000, SENT, EPOCH),
+    ),
+    "transmit-unhurried": (
+        transmit.decode_request,
+        transmit.Request(1, "c1", 8, transmit.UNHURRIED, 0, SENT[:1], EPOCH),
     ),
     "transmit-ok": (transmit.decode_reply, transmit.Reply(1, 5, 0, 2, T, "", [])),
     "transmit-failed": (

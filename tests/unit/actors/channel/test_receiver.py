@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import msgspec
 import pytest
@@ -13,9 +13,7 @@ from canbroker.actors.channel.messages import (
     Ask,
     CatchUp,
     Down,
-    Exclusive,
     Expect,
-    Finished,
     Gone,
     LetGo,
     Lost,
@@ -34,7 +32,7 @@ from canbroker.model.error_counters import ErrorCounters
 from canbroker.model.frame import ERROR, EchoFrame, Frame
 from canbroker.system.clock import MICROSECOND, MILLISECOND, SECOND
 from canbroker.transport.replier import Caller
-from canbroker.transport.waiter import Waiter
+from canbroker.transport.waiter import SharedWaiter
 from canbroker.wire import control
 from canbroker.wire.replay import History, Past, Replay, Replayed
 from canbroker.wire.stream import Holder, StateEvent
@@ -50,6 +48,30 @@ NO_FRAMES = msgspec.Raw(msgspec.msgpack.encode([]))
 PAST = Past(epoch=1, next_seq=0, after=(0, 0), until=(0, 0), frames=NO_FRAMES)
 
 
+class RecordingSender:
+    """Notes what the receiver does there, in order."""
+
+    def __init__(self) -> None:
+        self.queued = 0
+        self.did: list[tuple[str, object]] = []
+        self.answer_due_ns: int | None = None
+
+    def counts(self) -> tuple[int, int]:
+        return self.queued, 4
+
+    def finished(self, transmits: Sequence[Transmit], now_ns: int) -> None:  # noqa: ARG002
+        self.did.append(("finished", list(transmits)))
+
+    def lock(self, holder: Holder | None) -> None:
+        self.did.append(("lock", holder))
+
+    def answer_ns(self) -> int | None:
+        return self.answer_due_ns
+
+    def refill(self, now_ns: int) -> None:  # noqa: ARG002
+        self.did.append(("refill", None))
+
+
 class Bench:
     """A receiver, its edges, and a time that only the test moves."""
 
@@ -59,15 +81,15 @@ class Bench:
         self.publisher = RecordingPublisher()
         self.replayer = ScriptedReplayer()
         self.backend = ScriptedBackend()
-        self.queued = 0
-        self.waiter = Waiter()
+        self.waiter = SharedWaiter()
+        self.sender = RecordingSender()
         self.receiver = Receiver(
             self.wiring,
             self.waiter,
             self.publisher,
             self.replayer,
             ErrorStorms(2),
-            lambda: (self.queued, 4),
+            self.sender,
         )
 
     def close(self) -> None:
@@ -139,10 +161,58 @@ def test_a_transmit_is_published_before_its_sender_is_answered(bench: Bench) -> 
     bench.backend.send([transmit])
     transmit.timestamp_ns = 99
     bench.backend.will_read(FRAME, transmit)
-    assert bench.wiring.sender.take() == []
+    published: list[Frame] = []
+    bench.sender.finished = lambda *_: published.extend(bench.publisher.frames)  # type: ignore[method-assign]
     bench.step()
-    assert bench.publisher.frames == [FRAME, EchoFrame(99, 5, 0, b"\3", "b")]
-    assert bench.wiring.sender.take() == [Finished([transmit])]
+    assert published == [FRAME, EchoFrame(99, 5, 0, b"\3", "b")]
+
+
+def test_what_an_immediate_adapter_was_sent_is_read_at_once(bench: Bench) -> None:
+    """By the thread that has sent it, which then goes on by itself."""
+    transmit = Transmit(FRAME, "a", None, 0)
+    bench.backend.send([transmit])
+    bench.backend.will_read(transmit)
+    bench.receiver.read_at_once(bench.now)
+    assert [frame.arbitration_id for frame in bench.publisher.frames] == [FRAME.arbitration_id]
+    assert bench.sender.did == [("finished", [transmit])]
+    bench.step()
+    assert bench.sender.did == [("finished", [transmit])]
+
+
+def test_who_reads_for_the_recv_thread_wakes_it_for_the_rest(bench: Bench) -> None:
+    inbox = bench.wiring.receiver
+    bench.waiter.add(inbox)
+    bench.step()
+    bench.receiver.read_at_once(bench.now)
+    assert inbox not in bench.waiter.wait(0)
+    bench.backend.condition = BusCondition(off=True, reason="bus off")
+    bench.receiver.read_at_once(bench.now)
+    assert inbox in bench.waiter.wait(0), "the state is due"
+    bench.step(*inbox.take())
+    bench.publisher.changes.append(Leaving("b"))
+    bench.receiver.read_at_once(bench.now)
+    assert inbox in bench.waiter.wait(0), "a subscription has arrived"
+
+
+def test_what_was_sent_before_the_recv_thread_knew_the_adapter_is_read(idle: Bench) -> None:
+    transmit = Transmit(FRAME, "a", None, 0)
+    idle.backend.immediate = True
+    idle.backend.send([transmit])
+    idle.receiver.read_at_once(idle.now)
+    assert idle.sender.did == []
+    idle.backend.will_read(transmit)
+    idle.step(Up(idle.backend))
+    assert idle.sender.did == [("finished", [transmit]), ("refill", None)]
+
+
+def test_an_answer_that_waits_for_others_is_given_in_time(bench: Bench) -> None:
+    bench.step()
+    bench.sender.answer_due_ns = bench.now + MILLISECOND
+    assert bench.receiver.due_ns() == bench.now + MILLISECOND
+    bench.step()
+    assert bench.sender.did == []
+    bench.step(after_ns=MILLISECOND)
+    assert bench.sender.did == [("refill", None)]
 
 
 def test_a_transmit_that_failed_is_published_to_nobody(bench: Bench) -> None:
@@ -152,7 +222,7 @@ def test_a_transmit_that_failed_is_published_to_nobody(bench: Bench) -> None:
     bench.backend.will_read(transmit)
     bench.step()
     assert bench.publisher.frames == []
-    assert bench.wiring.sender.take() == [Finished([transmit])]
+    assert bench.sender.did == [("finished", [transmit]), ("refill", None)]
     bench.step(after_ns=SECOND)
     assert bench.state.failed == 1
 
@@ -162,15 +232,15 @@ def test_an_adapter_is_read_when_that_is_due(bench: Bench) -> None:
     bench.backend.due = bench.now + 5
     assert bench.receiver.due_ns() == bench.now + 5
     bench.backend.will_read(FRAME)
-    bench.receiver.step(bench.now + 4, (), ())
+    bench.receiver.step(bench.now + 4, (), set())
     assert bench.publisher.frames == []
-    bench.receiver.step(bench.now + 5, (), ())
+    bench.receiver.step(bench.now + 5, (), set())
     assert bench.publisher.frames == [FRAME]
 
 
 def test_a_caller_waits_until_what_was_read_is_published(bench: Bench) -> None:
     bench.backend.will_read(FRAME)
-    bench.receiver.step(bench.now, [CatchUp(CALLER)], ())
+    bench.receiver.step(bench.now, [CatchUp(CALLER)], set())
     assert bench.publisher.frames == [FRAME]
     assert bench.wiring.sender.take() == [Answer(CALLER, control.Nothing())]
 
@@ -267,7 +337,7 @@ def test_nobody_answers_to_a_task(full: Bench) -> None:
 
 
 def test_frames_that_wait_for_room_are_not_held_up(full: Bench) -> None:
-    full.queued = 1
+    full.sender.queued = 1
     full.backend.will_read(FRAME, own(full, origin="b"))
     full.step(after_ns=WAIT_NS)
     assert full.receiver.due_ns() > full.now + WAIT_NS
@@ -326,7 +396,7 @@ def test_a_condition_that_changes_is_published_at_once(bench: Bench) -> None:
 def test_the_state_tells_all_there_is(bench: Bench) -> None:
     bench.backend.listen_only = True
     bench.backend.bitrate = 500_000
-    bench.queued = 3
+    bench.sender.queued = 3
     bench.step(after_ns=SECOND)
     assert bench.state.state == "passive"
     assert bench.state.info == "scripted adapter"
@@ -494,15 +564,16 @@ def test_the_sender_learns_who_has_left(bench: Bench) -> None:
 
 def test_the_sender_learns_of_a_holder_before_that_is_ready(bench: Bench) -> None:
     told: list[object] = []
-    bench.publisher.ready = lambda *_: told.extend(bench.wiring.sender.take())  # type: ignore[method-assign]
+    bench.publisher.ready = lambda *_: told.extend(bench.sender.did)  # type: ignore[method-assign]
     bench.join("a", claim="bench")
-    assert told == [Exclusive(Holder("a", "bench"))]
+    assert told == [("lock", Holder("a", "bench"))]
     bench.join("b", claim="rig")
     bench.step(after_ns=SECOND)
     assert bench.state.exclusive == Holder("a", "bench")
-    told.clear()
+    bench.sender.did.clear()
     bench.leave("a")
-    assert bench.wiring.sender.take() == [Exclusive(Holder("b", "rig")), Gone(["a"])]
+    assert bench.sender.did == [("lock", Holder("b", "rig"))]
+    assert bench.wiring.sender.take() == [Gone(["a"])]
 
 
 # ----------------------------------------------------------------------------- frames of the past

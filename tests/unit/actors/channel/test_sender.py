@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import select
 from collections.abc import Iterator, Sequence
 
 import pytest
@@ -14,7 +15,6 @@ from canbroker.actors.channel.messages import (
     CatchUp,
     ChangeState,
     Down,
-    Exclusive,
     Expect,
     Finished,
     Gone,
@@ -37,7 +37,7 @@ from canbroker.wire.forbidden import Forbidden
 from canbroker.wire.replay import History
 from canbroker.wire.stream import Holder
 from canbroker.wire.tasks import Repeat, TaskKey
-from canbroker.wire.transmit import CREDIT, Refusal, Reply, Request, Status
+from canbroker.wire.transmit import CREDIT, UNHURRIED, Refusal, Reply, Request, Status
 from tests.support.channel_edges import RecordingRealTime, ScriptedPorts
 from tests.support.scripted_backend import ScriptedBackend
 
@@ -78,13 +78,21 @@ class Bench:
         epoch: int = EPOCH,
         origins: Sequence[str] = (),
         refusal: Refusal | None = None,
+        flags: int = 0,
     ) -> None:
         """A request arrives, one frame for each of the identifiers."""
         frames = [Frame(0, number, 0, b"") for number in ids]
         request = Request(
-            *(1, client, token, 0, expires_ns, frames, epoch, list(origins), due_ns, refusal)
+            *(1, client, token, flags, expires_ns, frames, epoch, list(origins), due_ns, refusal)
         )
         self.ports.requests.append((identity or client.encode(), request, self.now))
+
+    def wakes(self) -> bool:
+        """Whether the send thread was woken since the last call."""
+        inbox = self.wiring.sender
+        is_awake = bool(select.select([inbox], [], [], 0)[0])
+        inbox.take()
+        return is_awake
 
     def call(self, method: str, params: control.Params) -> None:
         self.ports.controls.append((CALLER, method, params))
@@ -313,20 +321,23 @@ def test_only_the_exclusive_holder_may_transmit(small: Bench) -> None:
     small.request("b", 1, range(8))
     small.request("b", 2, [100])  # has to wait
     small.step()
-    small.step(Exclusive(Holder("a", "bench")))
+    small.sender.lock(Holder("a", "bench"))
+    small.step()
     small.request("a", 1, [200])
     small.finish()
     assert small.backend.sent_ids == [*range(8), 200], "what is in the driver's hands stays there"
     assert ("b", 2, Status.LOCKED) in small.replies
     assert "exclusive to client a (bench)" in small.last.reason
-    small.step(Exclusive(None))
+    small.sender.lock(None)
+    small.step()
     small.request("b", 3, [101])
     small.step()
     assert small.backend.sent_ids[-1] == 101
 
 
 def test_the_scheduler_sends_for_the_holder_alone(bench: Bench) -> None:
-    bench.step(Exclusive(Holder("a", "bench")))
+    bench.sender.lock(Holder("a", "bench"))
+    bench.step()
     bench.request("scheduler", 1, [1, 2, 3], origins=["a", "b", "a"])
     bench.step()
     assert bench.backend.sent_ids == [1, 3]
@@ -670,7 +681,8 @@ def test_repetitions_end_with_their_client(bench: Bench) -> None:
 def test_repetitions_of_others_end_for_the_holder(bench: Bench) -> None:
     bench.call("repeat", repeat("a"))
     bench.call("repeat", repeat("b"))
-    bench.step(Exclusive(Holder("b", "bench")))
+    bench.sender.lock(Holder("b", "bench"))
+    bench.step()
     assert list(bench.backend.repetitions) == [("b", 1)]
 
 
@@ -679,3 +691,165 @@ def test_whoever_ends_a_repetition_is_answered_by_the_recv_thread(bench: Bench) 
     bench.call("repeat_stop", TaskKey(client_id="a", task=1))
     assert bench.backend.repetitions == {}
     assert bench.wiring.receiver.take() == [CatchUp(CALLER)]
+
+
+# ------------------------------------------------------------------ for and by the recv thread
+
+
+def test_the_recv_thread_answers_and_refills(small: Bench) -> None:
+    small.request("a", 1, range(8))
+    small.request("a", 2, [8])
+    small.step()
+    ended = small.backend.end()
+    small.sender.finished(ended, small.now)
+    assert small.replies == [("a", 1, Status.OK)]
+    assert small.backend.sent_ids == [*range(8)]
+    small.sender.refill(small.now)
+    assert small.backend.sent_ids == [*range(9)]
+    assert not small.wakes()
+
+
+def test_requests_that_the_recv_thread_finds_are_left_to_the_send_thread(small: Bench) -> None:
+    small.request("a", 1, [1])
+    small.step()
+    small.request("a", 2, [2])
+    small.sender.finished(small.backend.end(), small.now)
+    small.sender.refill(small.now)
+    assert small.backend.sent_ids == [1]
+    assert small.wakes()
+
+
+def test_the_send_thread_waits_for_adapters_not_the_recv_thread(small: Bench) -> None:
+    class Waits(ScriptedBackend):
+        blocks = True
+
+        def send(self, transmits: Sequence[Transmit]) -> None:
+            with turn:  # the other thread gets it meanwhile
+                super().send(transmits)
+
+    turn, adapter = small.wiring.turn, Waits(1)
+    small.step(Up(adapter))
+    with turn:
+        small.request("a", 1, [1, 2])
+        small.step()
+        small.sender.finished(adapter.end(), small.now)
+        small.sender.refill(small.now)
+        assert adapter.sent_ids == [1]
+        assert small.wakes()
+        small.step()
+        assert adapter.sent_ids == [1, 2]
+    adapter.close()
+
+
+def test_an_immediate_adapter_is_read_until_nothing_waits(small: Bench) -> None:
+    reads: list[int] = []
+
+    def read(now_ns: int) -> None:
+        ended = small.backend.end()
+        reads.append(len(ended))
+        small.sender.finished(ended, now_ns)
+
+    small.backend.immediate, small.sender.read = True, read
+    small.request("a", 1, range(20))
+    small.step()
+    assert reads == [8, 8, 4]
+    assert small.replies == [("a", 1, Status.OK)]
+
+
+def test_an_immediate_adapter_that_nobody_reads_is_left(small: Bench) -> None:
+    """The recv thread has let go of it, and the send thread will be told."""
+    small.backend.immediate = True
+    small.request("a", 1, range(20))
+    small.step()
+    assert len(small.backend.sent) == 8
+    small.step(Down("unplugged"))
+    small.step(Finished(small.backend.end(failure="unplugged")))
+    assert small.replies == [("a", 1, Status.DEVICE_GONE)]
+
+
+def test_nothing_is_answered_by_closed_sockets(small: Bench) -> None:
+    small.request("a", 1, [1])
+    small.step()
+    small.sender.close()
+    small.sender.finished(small.backend.end(), small.now)
+    small.sender.refill(small.now)
+    assert small.replies == []
+
+
+# ------------------------------------------------------------------- answers that nobody waits for
+
+
+def test_an_answer_that_nobody_waits_for_comes_with_others(bench: Bench) -> None:
+    bench.request("a", 1, [1], flags=UNHURRIED)
+    bench.step()
+    bench.finish()
+    assert bench.replies == [("a", 1, Status.OK)], "the first one comes at once"
+    for token in (2, 3):
+        bench.request("a", token, [token], flags=UNHURRIED)
+        bench.step(after_ns=MILLISECOND)
+        bench.finish()
+    assert len(bench.replies) == 1
+    bench.request("a", 4, [4], flags=UNHURRIED)
+    bench.step(after_ns=3 * MILLISECOND)
+    bench.finish()
+    assert bench.replies[1:] == [("a", 4, Status.OK)], "it is for all three"
+
+
+def test_it_comes_by_itself_if_no_others_come(bench: Bench) -> None:
+    for token in (1, 2):
+        bench.request("a", token, [token], flags=UNHURRIED)
+        bench.step(after_ns=MILLISECOND)
+        bench.finish()
+    assert bench.sender.answer_ns() == bench.now + 9 * MILLISECOND
+    assert bench.sender.due_ns() is None, "the recv thread looks after that"
+    bench.backend.immediate = True
+    assert bench.sender.due_ns() == bench.sender.answer_ns()
+    bench.step(after_ns=9 * MILLISECOND - 1)
+    assert len(bench.replies) == 1
+    bench.step(after_ns=1)
+    assert bench.replies[1:] == [("a", 2, Status.OK)]
+    assert bench.sender.due_ns() is None
+
+
+@pytest.mark.parametrize("failure", [None, "nobody acknowledges"])
+def test_who_waits_is_answered_at_once_with_all_before(bench: Bench, failure: str | None) -> None:
+    for token in (1, 2):
+        bench.request("a", token, [token], flags=UNHURRIED)
+        bench.step()
+        bench.finish()
+    bench.request("a", 3, [3], flags=UNHURRIED if failure else 0)
+    bench.step()
+    bench.finish(failure=failure)
+    last = ("a", 3, Status.REFUSED) if failure else ("a", 3, Status.OK)
+    assert bench.replies[1:] == ([("a", 2, Status.OK), last] if failure else [last])
+
+
+def test_a_frame_that_has_expired_asks_for_answers(bench: Bench) -> None:
+    for token in (1, 2):
+        bench.request("a", token, [token], flags=UNHURRIED)
+        bench.step()
+        bench.finish()
+    bench.request("a", 3, [2], expires_ns=1)
+    bench.step()
+    assert bench.backend.sent_ids == [1, 2]
+    assert bench.replies[1:] == [("a", 2, Status.OK), ("a", 3, Status.EXPIRED)]
+
+
+def test_many_frames_are_answered_at_once(bench: Bench) -> None:
+    for token in range(1, 67):
+        bench.request("a", token, [token], flags=UNHURRIED)
+        bench.step()
+        bench.finish()
+    assert bench.replies == [("a", 1, Status.OK), ("a", 65, Status.OK)]
+
+
+def test_clients_that_leave_and_adapters_that_are_lost_leave_no_late_answer(bench: Bench) -> None:
+    for client in ("a", "b"):
+        for token in (1, 2):
+            bench.request(client, token, [token], flags=UNHURRIED)
+            bench.step()
+            bench.finish()
+    bench.step(Gone(["a"]))
+    bench.step(Down("unplugged"))
+    assert bench.replies[2:] == [("a", 2, Status.OK), ("b", 2, Status.OK)]
+    assert bench.sender.due_ns() is None
