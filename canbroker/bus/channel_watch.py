@@ -178,10 +178,18 @@ class ChannelWatch:
     def _follow(self) -> None:
         """Reads the channel's events. After a long time without a look the first ones are old,
         so the channel is asked for its present state."""
-        if self._read() and clock.monotonic_ns() - self._said_ns > SILENCE_NS:
-            self._feed.refresh()
-            self._waiter.wait(CATCH_UP_NS + self._far_ns)
-            self._read()
+        if not self._read() or not self._is_old():
+            return
+        self._feed.refresh()
+        deadline = clock.monotonic_ns() + CATCH_UP_NS + self._far_ns
+        # What comes next may be old, too: it was in the kernel, or at the channel.
+        while (left := clock.remaining_ns(deadline)) and self._waiter.wait(left):
+            if not self._read() or not self._is_old():
+                return
+
+    def _is_old(self) -> bool:
+        """Whether the last state has been true for some time, and may not be any more."""
+        return clock.monotonic_ns() - self._said_ns > SILENCE_NS
 
     def _read(self) -> bool:
         """Reads the events that have arrived; whether there were any."""

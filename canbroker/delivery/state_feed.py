@@ -8,8 +8,8 @@ from canbroker.transport.address import Address
 from canbroker.transport.sockets import Context, Socket
 from canbroker.transport.stream_link import open_stream
 
-#: State events that are kept for a slow reader: about two minutes' worth.
-_UNREAD_STATES: Final = 128
+#: State events that are kept for a slow reader: about a quarter of a minute's worth.
+_UNREAD_STATES: Final = 32
 
 
 class StateFeed:

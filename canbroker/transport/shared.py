@@ -24,6 +24,10 @@ if TYPE_CHECKING:
 #: libzmq's default is 1,023 for a context: 340 buses.
 MAX_SOCKETS: Final = 16_384
 
+#: ``ZMQ_ZERO_COPY_RECV``, of which PyZMQ does not tell. By default a message that waits keeps all
+#: 8 KiB alive that libzmq has read with it.
+_ZERO_COPY_RECV: Final = 10
+
 #: Descriptors of a context: its two threads poll, and each of the three mailboxes is one.
 _DESCRIPTORS: Final = 5
 
@@ -93,6 +97,8 @@ class Shared:
                 handles.require(_DESCRIPTORS + 1, "ZeroMQ")
                 context = self._context = _QuietContext(io_threads=1)
                 context.set(zmq.MAX_SOCKETS, MAX_SOCKETS)
+                with suppress(zmq.ZMQError):  # a libzmq without this option
+                    context.set(_ZERO_COPY_RECV, 0)
             socket = context.socket(kind, socket_class=QuietSocket)
             socket.user = user
             return socket

@@ -163,7 +163,7 @@ class Context:
 
     def subscriber(self, endpoint: IpcAddress, unread: int = STREAM_HIGH_WATER) -> Socket:
         """``unread``: the most messages that are queued. A message longer than 33 bytes keeps
-        8 KiB: libzmq reads that much at a time, and does not copy."""
+        8 KiB in this context: libzmq reads that much at a time, and does not copy."""
         socket = self._socket(zmq.SUB, unread)
         # Only subscriptions can be unsent. Lingering for them delayed the end of every broker by
         # 200 ms, as its channels are gone by then.

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from pathlib import Path
 
+import psutil
 import pytest
 import zmq
 
@@ -12,9 +14,9 @@ from canbroker.delivery.state_feed import StateFeed
 from canbroker.errors import CanInitializationError, CanOperationError
 from canbroker.model import filters
 from canbroker.model.filters import MAX_FILTERS
-from canbroker.model.frame import Frame
+from canbroker.model.frame import FD, Frame
 from canbroker.transport.address import parse_ipc
-from canbroker.transport.sockets import Context
+from canbroker.transport.sockets import Context, SharedContext
 from canbroker.wire import stream, topics
 from tests.support.brokers import wait_until
 from tests.support.stations import (
@@ -28,6 +30,9 @@ from tests.support.stations import (
     subscriber,
     take,
 )
+
+#: Fewer than a subscriber may have.
+_WAITING = 1_500
 
 
 @pytest.mark.parametrize(
@@ -127,6 +132,32 @@ def test_the_state_is_published_while_someone_listens(context: Context, endpoint
             assert other.recv_multipart()[0] == b"can0/state?;"
         wait_until(heard, "the state still arrives")
         feed.close()
+
+
+def test_what_waits_for_a_client_takes_little_more_than_itself(
+    context: Context, endpoint: str
+) -> None:
+    """By default it would keep the 8 KiB alive that libzmq has read with it."""
+    with (
+        closing(SharedContext()) as ours,
+        Station(endpoint) as station,
+        subscriber(context, endpoint) as other,
+    ):
+        ready(other)
+        route = topics.route_topic(CHANNEL, filters.EVERYTHING)
+        with plain(ours, endpoint, route, b"can0/@idle;") as socket:
+            while socket.recv_multipart()[0] == route:
+                pass  # heartbeats; then the answer: it is subscribed
+            before = psutil.Process().memory_info().rss
+            for _ in range(_WAITING):
+                station.publish([Frame(1, 0, FD, bytes(64))])
+                take(other, 1)  # so that each is read alone
+            grown = psutil.Process().memory_info().rss - before
+            assert grown < _WAITING * 8192 / 2
+            waiting = 0
+            while waiting < _WAITING:
+                frames = stream.decode_batch(socket.recv_multipart()[1]).payload
+                waiting += isinstance(frames, list) and len(frames)
 
 
 def test_a_directory_that_is_not_there_is_named(context: Context, tmp_path: Path) -> None:
