@@ -24,7 +24,6 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, Final, TypeAlias
 
-from nats.js.errors import NotFoundError
 from rich.console import Console
 
 from benchmarks.pace import paced
@@ -36,7 +35,7 @@ from canbroker.actors.nats.line import Line
 from canbroker.actors.nats.session import Session, TroubleError
 from canbroker.delivery.order import Place
 from canbroker.delivery.tap import Event, Frames
-from canbroker.jetstream import heads, streams, subjects
+from canbroker.jetstream import heads, streams
 from canbroker.jetstream.server import Server, connect
 from canbroker.model.frame import EchoFrame
 from canbroker.system.entry_points import EntryPoint
@@ -211,23 +210,21 @@ def _backlog(console: Console, directory: Path, frames: int) -> None:
 
 
 async def _watch(url: str, frames: int) -> tuple[float, int]:
-    """How long the stream took from its first frames to its last, and how many came meanwhile."""
+    """How long the server took from its first message to its last, and how many frames came
+    meanwhile."""
     client = await connect(Server(url=url), "benchmark")
-    js = client.jetstream()
-    subject = subjects.frames("bench", "one", "c0")
-    began, first = 0.0, 0
-    while True:
-        try:
-            last = await js.get_last_msg(streams.FRAMES.name, subject)
-        except NotFoundError:
-            continue
-        number, now = heads.parse(last.headers).next_seq, time.monotonic()
-        if not first:
-            began, first = now, number
-        if number >= frames:
-            await client.close()
-            return now - began, number - first
-        await asyncio.sleep(0.005)
+    js, name = client.jetstream(), streams.FRAMES.name
+    deadline = time.monotonic() + _PATIENCE_S
+    while time.monotonic() < deadline:
+        state = (await js.stream_info(name)).state
+        if state.messages:
+            first, last = [await js.get_msg(name, n) for n in (state.first_seq, state.last_seq)]
+            before, end = heads.parse(first.headers).frames, heads.parse(last.headers).next_seq
+            if end >= frames and first.time is not None and last.time is not None:
+                await client.close()
+                return (last.time - first.time).total_seconds(), end - before
+        await asyncio.sleep(0.1)
+    raise SystemExit(f"the stream has not got {frames} frames in time")
 
 
 def _pid(status: NatsStatus) -> int:
