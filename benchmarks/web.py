@@ -50,7 +50,10 @@ from canbroker.wire.status import BrokerStatus, WebStatus
 PAGES: Final = 4
 IDENTIFIERS: Final = 300
 _AT_ONCE: Final = 20
-_SETTLE_S: Final = 2.0
+
+#: Before a phase: pages are told everything first, and a channel that no page looks at any more is
+#: followed for five seconds.
+_SETTLE_S: Final = {0: 6.0, PAGES: 2.0}
 
 _CONFIG: Final = """
 [channels.can0]
@@ -128,7 +131,7 @@ def _phase(receiver: Pipe, web: WebStatus, pages: int, seconds: float) -> Phase:
     if web.pid is None:
         raise RuntimeError("the page has ended already")
     with _looking(web.url, pages) as told:
-        time.sleep(_SETTLE_S)
+        time.sleep(_SETTLE_S[pages])
         receiver.send("begin")
         used, read, began = cpu_s(web.pid), sum(told), time.monotonic()
         time.sleep(seconds)

@@ -10,6 +10,7 @@ from typing import Final
 
 from canbroker.system import clock
 from canbroker.system.portable import PORTABLE
+from canbroker.system.slices import use_long_slices
 
 #: The priority of a sound server.
 _NICE: Final = -11
@@ -38,7 +39,8 @@ def raise_priority() -> None:
 def give_way() -> None:
     """Takes back :func:`raise_priority`, and lets clients of channels go first: for what people
     look at, who do not notice milliseconds."""
-    _set(0, _WATCHED)
+    if PORTABLE or not use_long_slices(_WATCHED):
+        _set(0, _WATCHED)
 
 
 def lower_priority(pid: int = 0) -> None:

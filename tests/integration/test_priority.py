@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from canbroker import Bus, Message
+from canbroker.system.portable import PORTABLE
 from canbroker.transport.runtime import Runtime
 from tests.support.brokers import status_of
 
@@ -47,6 +48,31 @@ def test_a_channel_runs_in_real_time_while_its_frames_have_a_time(runtime: Runti
         assert eventually(pid, {os.SCHED_RR}, bus)
         task.stop()
         assert eventually(pid, {os.SCHED_OTHER}, bus)
+
+
+@linux
+@pytest.mark.parametrize("has_rights", [True, False])
+def test_what_people_look_at_gives_way(has_rights: bool) -> None:
+    if os.getuid() != 0 and has_rights:
+        pytest.skip("has no rights")
+    program = f"""
+        import ctypes, os, threading
+        from canbroker.system.priority import give_way, raise_priority
+        if os.getuid() == 0 and not {has_rights}:
+            os.setgroups([])
+            os.setuid(65534)
+        raise_priority()
+        give_way()
+        look = lambda: print(os.getpriority(os.PRIO_PROCESS, 0), os.sched_getscheduler(0))
+        look()
+        thread = threading.Thread(target=look)
+        thread.start()
+        thread.join()
+    """
+    command = [sys.executable, "-c", textwrap.dedent(program)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=True)
+    policy = os.SCHED_OTHER if PORTABLE else os.SCHED_BATCH
+    assert done.stdout.split() == ["5", str(int(policy))] * 2
 
 
 @linux
