@@ -6,6 +6,8 @@ OLDEST_PYTHON ?= python3.11
 VENV := .venv
 NEWEST := .venv-newest
 LOCK := .venv-lock
+RIVALS := .venv-rivals
+RIVALS_PYTHON ?= python3.12
 INSTALLED := .venv-release
 SCRIPTS := $(if $(filter Windows_NT,$(OS)),Scripts,bin)
 BIN := $(VENV)/$(SCRIPTS)
@@ -27,7 +29,7 @@ unexport PYTHONDONTWRITEBYTECODE
 .DEFAULT_GOAL := help
 .PHONY: test-web bench-web demo test check bench docs help setup format lock clean test-newest test-remote test-socketcan \
 	test-socketcan-hw conformance ecosystem firmwares coverage fuzz soak interruptions \
-	test-long test-portable test-portable-short kills kills-record kills-nats crowd bench-client bench-fleet bench-periodic bench-record bench-nats bench-replay bench-socketcan bench-stopped bench-vendor release
+	test-long test-portable test-portable-short kills kills-record kills-nats crowd bench-client bench-rivals bench-scale bench-small bench-fleet bench-periodic bench-record bench-nats bench-replay bench-socketcan bench-stopped bench-vendor release
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -101,7 +103,7 @@ lock:  ## the newest dependencies, into constraints.txt
 	rm -r $(LOCK)
 
 clean:  ## remove environments, caches and what was built
-	rm -rf $(VENV) $(NEWEST) $(LOCK) $(INSTALLED) build dist site .coverage* \
+	rm -rf $(VENV) $(NEWEST) $(LOCK) $(RIVALS) $(INSTALLED) build dist site .coverage* \
 		.mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
 
 ##@ More tests
@@ -198,6 +200,12 @@ crowd: $(READY)  ## a thousand clients of one channel, at a soft limit of 1024 o
 bench-client: $(READY)  ## what a client loads: modules, memory, milliseconds
 	$(BIN)/python -m benchmarks.client
 
+# All in one Python, as a newer one is faster.
+bench-rivals:  ## as bench, and sockcan, which needs Python 3.12: in an environment of its own
+	$(RIVALS_PYTHON) -m venv $(RIVALS)
+	$(LOCKED) $(RIVALS)/bin/python $(PIP_INSTALL) --editable '.[bench,bench-rivals]'
+	$(RIVALS)/bin/python -m benchmarks $(BENCH_OPTIONS)
+
 bench-periodic: $(READY)  ## how regular periodic tasks are, beside python-can's; draws a picture
 	$(BIN)/python -m benchmarks.periodic
 
@@ -215,6 +223,12 @@ bench-socketcan: $(READY)  ## python-can's SocketCAN beside canbroker; without C
 
 bench-web: $(READY)  ## a full bus with 300 identifiers and four open pages: others' latency, processor time
 	$(BIN)/python -m benchmarks.web
+
+bench-scale: $(BENCH)  ## what 1 to 64 channels cost, and 1 to 256 clients of one; draws a picture
+	$(BIN)/python -m benchmarks.scale
+
+bench-small: $(READY)  ## four adapters on a part of one processor: latency, and nothing may be lost
+	$(BIN)/python -m benchmarks.small
 
 bench-fleet: $(READY)  ## what fifty benches cost one NATS server and a consumer
 	$(BIN)/python -m benchmarks.fleet

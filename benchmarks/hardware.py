@@ -37,7 +37,7 @@ def latency(load: str, count: int, rate: float) -> dict[Key, float]:
     """From the adapter's line to ``recv`` of a client, and to ``read`` of the driver alone."""
     found: dict[Key, float] = {}
     for who, receive in ((READ, _read), (US, _recv)):
-        with Team() as team, _adapter() as (path, inject):
+        with Team() as team, adapter() as (path, inject):
             team.start(receive, path, count)
             team.hear()
             for _ in paced(count, rate):
@@ -52,7 +52,7 @@ def full_bus(broker: BrokerView, seconds: float) -> dict[Key, float]:
     """Processor time of the channel actor of an adapter on a full bus, with one client."""
     load = "full bus of 1 Mbit/s, slcan"
     count = int(FULL_RATE * seconds)
-    with Team() as team, _adapter() as (path, inject):
+    with Team() as team, adapter() as (path, inject):
         team.start(_recv, path, count)
         team.hear()
         pid = actor_of(broker, path)
@@ -70,7 +70,7 @@ def full_bus(broker: BrokerView, seconds: float) -> dict[Key, float]:
 
 
 @contextmanager
-def _adapter() -> Iterator[tuple[str, Inject]]:
+def adapter() -> Iterator[tuple[str, Inject]]:
     """A Lawicel adapter that answers commands; its path, and what puts frames on its bus."""
     master, slave = os.openpty()
     tty.setraw(slave)

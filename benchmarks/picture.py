@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -23,11 +23,13 @@ _COLOURS: Final = {
     "python-can virtual": "#e3a587",
     "udp_multicast": "#c1440e",
     "python-can-remote": "#d9a400",
+    "sockcan": "#8e5ea2",
     "bare pyzmq, 128 a time": "#444444",
     "bare pyzmq, singly": "#8a8a8a",
     "bare pyzmq, round trip": "#c4c4c4",
 }
 _OTHER: Final = "#7aa974"
+_GROWTH_COLOURS: Final = ("#1f6f8b", "#c1440e")
 
 #: What is later than so many of a thousand is where the difference is: a logarithmic axis.
 _SHARES: Final = [0.5, *(1 - 10 ** (-n / 20) for n in range(7, 81))]
@@ -87,6 +89,30 @@ def draw_routes(figures: Figures, loads: Sequence[str], counts: Sequence[int], p
     panel.set_xlabel("routes, none of which the frame matches")
     panel.set_ylabel("actor's processor time [µs/frame]")
     panel.grid(visible=True, which="major", alpha=0.3)
+    _save(figure, path)
+
+
+def draw_growth(
+    rows: Sequence[tuple[str, Sequence[int], Mapping[str, Mapping[str, Sequence[float]]]]],
+    path: Path,
+) -> None:
+    """Draws a row of panels for each thing that grows: its name, its numbers, and lines of each
+    panel by their names. The panels of a column have one scale."""
+    columns = len(rows[0][2])
+    figure, axes = plt.subplots(
+        len(rows), columns, figsize=(3.4 * columns, 2.9 * len(rows)), sharey="col", squeeze=False
+    )
+    for panels, (growing, numbers, quantities) in zip(axes, rows, strict=True):
+        for panel, (quantity, lines) in zip(panels, quantities.items(), strict=True):
+            for (name, values), colour in zip(lines.items(), _GROWTH_COLOURS, strict=False):
+                panel.plot(numbers, values, marker="o", markersize=4, color=colour, label=name)
+            panel.set_xscale("log", base=2)
+            panel.set_yscale("log")
+            panel.set_xticks(numbers, [str(number) for number in numbers])
+            panel.set_xlabel(growing)
+            panel.set_ylabel(quantity)
+            panel.grid(visible=True, which="major", alpha=0.3)
+            panel.legend(fontsize=8)
     _save(figure, path)
 
 

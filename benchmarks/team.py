@@ -51,9 +51,9 @@ class Team:
         theirs.close()
         self._members.append((process, ours))
 
-    def hear(self) -> list[Any]:
+    def hear(self, patience_s: float = PATIENCE_S) -> list[Any]:
         """The next thing that each of them sends, in the order in which they were started."""
-        return [_next(pipe) for _, pipe in self._members]
+        return [_next(pipe, patience_s) for _, pipe in self._members]
 
     def tell(self, value: Any) -> None:
         """Sends something to each of them."""
@@ -61,7 +61,7 @@ class Team:
             pipe.send(value)
 
 
-def _next(pipe: Connection[Any, Any]) -> Any:
-    if not pipe.poll(PATIENCE_S):
-        raise TimeoutError(f"a process of the benchmark says nothing for {PATIENCE_S:g} s")
+def _next(pipe: Connection[Any, Any], patience_s: float) -> Any:
+    if not pipe.poll(patience_s):
+        raise TimeoutError(f"a process of the benchmark says nothing for {patience_s:g} s")
     return pipe.recv()
