@@ -11,6 +11,9 @@ from typing import Any, Final, NamedTuple
 from rich import box
 from rich.table import Table
 
+#: Where benchmarks write, unless they are told another directory.
+RESULTS: Final = Path(__file__).with_name("results")
+
 #: Ratios are between it and the others.
 US: Final = "canbroker"
 

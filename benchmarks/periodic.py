@@ -28,7 +28,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.run import RESULTS
+from benchmarks.figures import RESULTS
 from benchmarks.team import PATIENCE_S, Team
 from canbroker import Bus, Message
 from canbroker.demo.broker import BrokerView

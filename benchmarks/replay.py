@@ -29,9 +29,8 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks import vcan
-from benchmarks.figures import US
+from benchmarks.figures import RESULTS, US
 from benchmarks.periodic import private_broker
-from benchmarks.run import RESULTS
 from benchmarks.team import Team
 from canbroker import Bus
 from canbroker.demo.broker import BrokerView

@@ -22,14 +22,24 @@ import psutil
 import zmq
 from rich.console import Console
 
-from benchmarks import actors, decoding, floor, hardware, paced, standing, streams, targets
-from benchmarks.figures import Figures, Found, target_table
+from benchmarks import (
+    actors,
+    decoding,
+    floor,
+    hardware,
+    paced,
+    receiving,
+    standing,
+    stopped,
+    streams,
+    targets,
+)
+from benchmarks.figures import RESULTS, Figures, Found, target_table
 from benchmarks.peers import CLASSIC_BYTES, Peer
+from benchmarks.peers.rivals import SOCKCAN, has_sockcan
 from benchmarks.peers.running import Peers, has_remote, running
 
 T = TypeVar("T")
-
-RESULTS: Final = Path(__file__).with_name("results")
 
 #: Streams: name, receivers, bytes a frame, and the share of frames that take half a second or so.
 STREAMS: Final = [
@@ -48,6 +58,9 @@ _SINGLY: Final = 15_000
 _BARE: Final = 256_000
 _ROUTED: Final = 100_000
 
+#: A client is stopped for this time.
+_STOPPED_S: Final = 10.0
+
 
 class Bench:
     """What one round does. ``scale`` makes every measurement shorter or longer."""
@@ -61,9 +74,12 @@ class Bench:
     def round(self, *, backwards: bool) -> Iterable[Found]:
         """Measures one thing after the other; ``backwards`` turns round who is first."""
         yield standing.imports()
+        yield standing.buses(self._peers.ours.address)
         yield decoding.decoding(self._count(200_000))
+        for way in _turned(receiving.WAYS, backwards):
+            yield receiving.costs(way, self._count(30_000))
         for load, receivers, size, share in STREAMS:
-            for peer, count in _turned(self._streaming(receivers), backwards):
+            for peer, count in _turned(self._streaming(receivers, size), backwards):
                 frames = self._count(share * count)
                 yield streams.stream(load, peer, frames, receivers, size)
         for rate in RATES:
@@ -80,14 +96,17 @@ class Bench:
         yield actors.full_bus(broker, 3 * self._scale)
         yield hardware.full_bus(broker, 3 * self._scale)
 
-    def _streaming(self, receivers: int) -> list[tuple[Peer, int]]:
+    def _streaming(self, receivers: int, size: int) -> list[tuple[Peer, int]]:
         peers = self._peers
         ours = [(peers.ours, _OURS), (peers.remote, _OURS), (peers.batch, _OURS)]
         singly = [(peer, _SINGLY) for peer in (peers.single, *peers.theirs)]
         bare = [(peers.bare, _BARE), (peers.bare_single, _SINGLY)]
         if receivers > 1:
             ours, singly, bare = ours[:2], singly[1:], bare[:1]
-        return [*ours, *singly, *bare]
+        all_ = [*ours, *singly, *bare]
+        return [
+            (peer, count) for peer, count in all_ if size <= CLASSIC_BYTES or not peer.classic_only
+        ]
 
     def _paced(self, rate: int, backwards: bool) -> Iterable[Found]:
         load, count = f"{rate:,} frames/s", self._count(min(rate, 4_000))
@@ -109,6 +128,7 @@ def measure(
     for number in range(rounds):
         began = time.monotonic()
         figures.add(standing.cold_start())
+        figures.add(stopped.figures(stopped.measure(_STOPPED_S * scale)))
         with running(place) as peers:
             for peer in (peers.ours, peers.remote, *peers.theirs):
                 figures.add(standing.warm_start(peer))
@@ -127,6 +147,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     began = time.monotonic()
     if not has_remote():
         console.print("without python-can-remote: pip install 'canbroker[bench]'")
+    if not has_sockcan():
+        console.print("without sockcan, which needs Python 3.12: make bench-rivals")
     if options.trace is None:
         console.print("without a recorded trace: --trace FILE names a log of candump -L")
     busy = psutil.cpu_percent(1.0)
@@ -161,7 +183,8 @@ def _parser() -> argparse.ArgumentParser:
 
 def _about() -> dict[str, Any]:
     """The machine, and what runs on it."""
-    names = ["pyzmq", "msgspec", "python-can"] + ["python-can-remote"] * has_remote()
+    names = ["pyzmq", "msgspec", "python-can"]
+    names += ["python-can-remote"] * has_remote() + [SOCKCAN] * has_sockcan()
     return {
         "python": platform.python_version(),
         **{name: version(name) for name in names},

@@ -17,9 +17,9 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.figures import RESULTS
 from benchmarks.load import Load, Outcome, clients, measure
 from benchmarks.periodic import private_broker
-from benchmarks.run import RESULTS
 from canbroker.demo.broker import BrokerView
 
 _RATE: Final = 1_000

@@ -17,6 +17,8 @@ from canbroker.transport.runtime import Runtime
 
 STARTING: Final = "starting"
 IDLE: Final = "idle"
+FURTHER: Final = "each further Bus"
+BOTH: Final = "import and Bus(), warm"
 _IDLE_CHANNELS: Final = 4
 
 _IMPORTS: Final = {
@@ -30,6 +32,37 @@ began = time.perf_counter()
 import {modules}
 print((time.perf_counter() - began) * 1000)
 """
+
+#: What 20 more buses of a process add to the first one: each a part of that.
+_OPEN_BUSES: Final = """
+import os, resource, sys, time
+began = time.perf_counter()
+from canbroker import Bus
+buses = [Bus({channel!r}, "virtual")]
+taken = time.perf_counter() - began
+
+def used():
+    pages = int(open("/proc/self/statm").read().split()[1])
+    tasks, descriptors = (len(os.listdir("/proc/self/" + name)) for name in ("task", "fd"))
+    return descriptors, tasks, pages * resource.getpagesize() / 2**20
+
+before = used()
+buses += [Bus({channel!r}, "virtual") for _ in range(20)]
+print(1000 * taken, *((after - first) / 20 for first, after in zip(before, used())))
+"""
+
+
+def buses(channel: str) -> dict[Key, float]:
+    """What buses on an open channel cost in a new process: the first one, and each further one."""
+    command = [sys.executable, "-P", "-c", _OPEN_BUSES.format(channel=channel)]
+    done = subprocess.run(command, stdout=subprocess.PIPE, check=True)
+    milliseconds, descriptors, threads, mebibytes = map(float, done.stdout.split())
+    return {
+        Key(STARTING, US, BOTH, "ms"): milliseconds,
+        Key(FURTHER, US, "descriptors", ""): descriptors,
+        Key(FURTHER, US, "threads", ""): threads,
+        Key(FURTHER, US, "resident", "MiB"): mebibytes,
+    }
 
 
 def imports() -> dict[Key, float]:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
-from benchmarks import decoding, floor, hardware, standing
+from benchmarks import decoding, floor, hardware, receiving, standing, stopped
 from benchmarks.figures import LOST, US, Figures, Verdict
+from benchmarks.peers.rivals import SOCKCAN
 
 #: Names of the loads that targets are about.
 ONE: Final = "1 receiver, 8 bytes"
@@ -14,12 +15,18 @@ FOUR: Final = "4 receivers, 8 bytes"
 SIXTEEN: Final = "16 receivers, 8 bytes"
 PACED: Final = "2,000 frames/s"
 SERIAL: Final = "slcan adapter, 2,000 frames/s"
+FULL: Final = "full bus of 1 Mbit/s"
+FULL_SERIAL: Final = "full bus of 1 Mbit/s, slcan"
+
+#: Who sends frame by frame.
+SINGLY: Final = f"{US}, send"
 
 #: Whose figures are of clients behind the gateway.
 REMOTE: Final = f"{US}, remote"
 
 _UDP: Final = "udp_multicast"
 _MIDDLE: Final = "CPU in the middle"
+_OVER_THEIRS: Final = "receiver's CPU a frame / python-can's own"
 
 Take = Callable[[Figures], list[float]]
 
@@ -61,6 +68,11 @@ def _routes(number: int) -> Take:
     return _figure(f"{number:,} routes, none matching", _MIDDLE)
 
 
+def _receiving(way: str) -> Take:
+    ours, theirs = (_figure(way, receiving.WHAT, who) for who in (US, receiving.THEIRS))
+    return _ratio(ours, theirs)
+
+
 def _round_trip(percentile: str) -> Take:
     return _figure(PACED, percentile, floor.ROUND_TRIP)
 
@@ -92,7 +104,15 @@ _TARGETS: Final[list[tuple[str, str, str, float, bool, Take]]] = [
         "frames/s",
         100e3,
         True,
-        _figure(ONE, "rate", f"{US}, send"),
+        _figure(ONE, "rate", SINGLY),
+    ),
+    (
+        "",
+        f"rate / {SOCKCAN}",
+        "x",
+        1,
+        True,
+        _ratio(_figure(ONE, "rate", SINGLY), _figure(ONE, "rate", SOCKCAN)),
     ),
     (
         "decode and construct on the client",
@@ -102,6 +122,9 @@ _TARGETS: Final[list[tuple[str, str, str, float, bool, Take]]] = [
         False,
         _figure(decoding.LOAD, "both"),
     ),
+    ("receiving: for m in bus", _OVER_THEIRS, "x", 1, False, _receiving(receiving.ITERATING)),
+    ("Notifier, 10 listeners", _OVER_THEIRS, "x", 1, False, _receiving(receiving.NOTIFYING)),
+    ("async for", _OVER_THEIRS, "x", 1, False, _receiving(receiving.AWAITING)),
     (
         "latency client → client at 2,000 frames/s",
         "p50 / round trip of bare pyzmq",
@@ -118,6 +141,15 @@ _TARGETS: Final[list[tuple[str, str, str, float, bool, Take]]] = [
         False,
         _ratio(_figure(PACED, "p99"), _round_trip("p50")),
     ),
+    (
+        "",
+        f"p50 / {SOCKCAN}",
+        "x",
+        2.5,
+        False,
+        _ratio(_figure(PACED, "p50"), _figure(PACED, "p50", SOCKCAN)),
+    ),
+    ("", "actor's CPU", "µs/frame", 110, False, _figure(PACED, _MIDDLE)),
     (
         "both clients remote, encrypted",
         "p50 / local",
@@ -139,7 +171,7 @@ _TARGETS: Final[list[tuple[str, str, str, float, bool, Take]]] = [
         "hardware (pty) → client",
         "p50 / (bare pyzmq's hop + driver alone)",
         "x",
-        1.5,
+        1.24,
         False,
         _ratio(
             _figure(SERIAL, "p50"),
@@ -159,10 +191,19 @@ _TARGETS: Final[list[tuple[str, str, str, float, bool, Take]]] = [
         "16 clients with one filter set",
         "actor's CPU a frame / with 1",
         "x",
-        1.5,
+        1.4,
         False,
         _ratio(_figure(SIXTEEN, _MIDDLE), _figure(ONE, _MIDDLE)),
     ),
+    (
+        "others while a stopped client catches up",
+        "p99 / before",
+        "x",
+        2,
+        False,
+        _figure(stopped.LOAD, "p99 of others / before"),
+    ),
+    ("", "not accounted for", "frames", 0, False, _figure(stopped.LOAD, "not accounted for")),
     (
         "idle channel actor",
         "resident",
@@ -175,11 +216,30 @@ _TARGETS: Final[list[tuple[str, str, str, float, bool, Take]]] = [
     ("Bus(), cold", "time", "ms", 1000, False, _figure(standing.STARTING, "Bus(), cold")),
     ("Bus(), warm", "time", "ms", 50, False, _figure(standing.STARTING, "Bus(), warm")),
     (
+        "import canbroker, Bus(), warm",
+        "time",
+        "ms",
+        60,
+        False,
+        _figure(standing.STARTING, standing.BOTH),
+    ),
+    ("each further Bus", "descriptors", "", 8, False, _figure(standing.FURTHER, "descriptors")),
+    ("", "threads", "", 0, False, _figure(standing.FURTHER, "threads")),
+    ("", "resident", "MiB", 0.4, False, _figure(standing.FURTHER, "resident")),
+    (
         "full bus of 1 Mbit/s, one client",
         "actor's CPU",
         "% core",
         12,
         False,
-        _figure("full bus of 1 Mbit/s", _MIDDLE),
+        _figure(FULL, _MIDDLE),
+    ),
+    (
+        "the same, slcan adapter, frame by frame",
+        "actor's CPU",
+        "% core",
+        25,
+        False,
+        _figure(FULL_SERIAL, _MIDDLE),
     ),
 ]

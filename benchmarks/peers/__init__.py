@@ -23,6 +23,9 @@ LAST_ID: Final = 0x7FF
 #: Bytes from which on a frame is a CAN FD one.
 CLASSIC_BYTES: Final = 8
 
+#: A server is started within this time.
+_START_S: Final = 20.0
+
 
 class Delivery(NamedTuple):
     """What one receiver got of a stream; the monotonic time at which it had the last of it, and
@@ -96,7 +99,8 @@ class Peer:
     """One way to share a bus; other processes get a copy of it.
 
     ``middle`` is the process between the clients, if there is one. ``alone``: clients are in one
-    process and one thread. ``sender`` and ``receiver`` make ports from ``address``.
+    process and one thread. ``classic_only``: no frames of CAN FD. ``sender`` and ``receiver`` make
+    ports from ``address``.
     """
 
     name: str
@@ -105,6 +109,7 @@ class Peer:
     receiver: Callable[[str], Receiver]
     middle: int | None = None
     alone: bool = False
+    classic_only: bool = False
 
     def open_sender(self) -> Sender:
         return self.sender(self.address)
@@ -122,3 +127,20 @@ def free_port() -> int:
     with socket.create_server(("127.0.0.1", 0)) as listening:
         number: int = listening.getsockname()[1]
     return number
+
+
+def await_port(port: int) -> None:
+    """Returns when somebody listens at that port of this host.
+
+    :raises ConnectionRefusedError: nobody does for 20 s.
+    """
+    deadline = time.monotonic() + _START_S
+    while True:
+        try:
+            socket.create_connection(("127.0.0.1", port)).close()
+        except ConnectionRefusedError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.02)
+        else:
+            return

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import importlib.util
-import socket
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -14,17 +12,16 @@ from typing import Final, NamedTuple
 
 from benchmarks import remote
 from benchmarks.figures import US
-from benchmarks.peers import Peer, bare, free_port, ours, theirs
+from benchmarks.peers import Peer, await_port, bare, free_port, ours, rivals, theirs
 from canbroker import Bus
 from canbroker.demo.broker import BrokerView
 
 CHANNEL: Final = "bench"
 _HOST: Final = "127.0.0.1"
-_START_S: Final = 20.0
 
 
 class Peers(NamedTuple):
-    """All there are: canbroker and how else to use it, buses of python-can, ZeroMQ alone."""
+    """All there are: canbroker and how else to use it, other ways to share a bus, ZeroMQ alone."""
 
     broker: BrokerView
     ours: Peer  # send_batch -> for message in bus
@@ -49,6 +46,8 @@ def running(place: Path) -> Iterator[Peers]:
         ]
         if has_remote():
             theirs_.append(stack.enter_context(_remote()))
+        if rivals.has_sockcan():
+            theirs_.append(stack.enter_context(rivals.sockcan()))
         stream, single = (f"ipc://{place}/{name}" for name in ("stream", "single"))
         port, subscriber = ours.BrokerPort, bare.Subscriber
         yield Peers(
@@ -76,22 +75,9 @@ def _remote() -> Iterator[Peer]:
     command += ["-H", _HOST, "-p", str(port), "-v", "-v"]  # says errors and warnings
     server = subprocess.Popen(command, stderr=subprocess.DEVNULL)
     try:
-        _await(port)
+        await_port(port)
         url = f"ws://{_HOST}:{port}/"
         yield Peer("python-can-remote", url, theirs.remote, theirs.remote, server.pid)
     finally:
         server.kill()
         server.wait()
-
-
-def _await(port: int) -> None:
-    deadline = time.monotonic() + _START_S
-    while True:
-        try:
-            socket.create_connection((_HOST, port)).close()
-        except ConnectionRefusedError:
-            if time.monotonic() > deadline:
-                raise
-            time.sleep(0.02)
-        else:
-            return
