@@ -80,8 +80,8 @@ class Reader(ABC):
 
     def receive(self, timeout: float | None) -> bool:
         """Passes on messages, waiting ``timeout`` s for each; whether the bus works."""
-        recv, deliver = self.bus.recv, self._deliver  # are called thousands of times a second
         try:
+            recv, deliver = self.bus.recv, self._deliver  # are called thousands of times a second
             for _ in range(_AT_ONCE):
                 if self._stopping or (message := recv(timeout)) is None:
                     break
