@@ -46,7 +46,7 @@ class Options(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=T
     #: Parameters of python-can's driver that are rejected -> what to do instead.
     instead: ClassVar[dict[str, str]] = {}
     #: ``coalesce_us`` if it is not given.
-    usual_coalesce_us: ClassVar[int] = 500
+    usual_coalesce_us: ClassVar[int] = 800
 
     channel: str
     #: Frames in quick succession may wait this long, to be read together; ``None``: as is usual for

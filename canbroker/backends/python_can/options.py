@@ -46,9 +46,6 @@ class PythonCanOptions(Options, kw_only=True, frozen=True, forbid_unknown_fields
         *(one.identifying for one in (Driver(), *DRIVERS.values()))
     )
 
-    #: These drivers have threads of their own between the adapter and the channel.
-    usual_coalesce_us: ClassVar[int] = 800
-
     interface: str
     parameters: dict[str, Scalar]
 
