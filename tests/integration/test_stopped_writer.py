@@ -14,7 +14,7 @@ from tests.support.simulated import Peer
 WRITER = """
 from canbroker.backends.slcan.port import Port
 port = Port(arguments["path"], 115200, False)
-port.start(pumped=False)
+port.start(wakes=False)
 say("writes")
 port.write(b"x" * arguments["size"])
 say("written")

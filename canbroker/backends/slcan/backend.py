@@ -51,7 +51,7 @@ def open_adapter(options: SlcanOptions) -> SlcanBackend:
     port = Port(options.port, options.baudrate, options.rtscts)
     try:
         adapter = handshake(port, options)
-        port.start(pumped=not adapter.acknowledges)
+        port.start(wakes=not adapter.acknowledges)
     except AdapterGoneError as error:
         _close(port)
         raise CanInitializationError(str(error)) from error

@@ -18,8 +18,10 @@ from typing import Final
 import serial
 
 from canbroker.backends.base import AdapterGoneError
-from canbroker.errors import CanInitializationError
+from canbroker.errors import CanInitializationError, CanOperationError
 from canbroker.system import terminals
+from canbroker.system.poll_set import poll_set
+from canbroker.system.portable import PORTABLE
 from canbroker.system.wake import Wake
 
 _CHUNK = 65_536
@@ -53,6 +55,7 @@ class Port:
         self._closed = False
         self._is_torn = False
         self._pump: _Pump | None = None
+        self._bell: _Bell | None = None
         self._serial: serial.Serial = _open(name, baudrate, rtscts)
         try:
             self._descriptor: int | None = self._serial.fileno()
@@ -60,26 +63,35 @@ class Port:
             self._descriptor = None
             self._serial.timeout = _POLL_S  # reads do the waiting
 
-    def start(self, pumped: bool) -> None:
-        """Makes reads non-blocking from now on; ``pumped``: a thread of the port reads ahead.
+    def start(self, wakes: bool) -> None:
+        """Makes reads non-blocking from now on; ``wakes``: :meth:`wake` is needed.
 
-        The thread provides a descriptor that :meth:`wake` can set, also for lines without one, and
-        for those that cannot be waited for together with sockets.
+        A thread of the port reads ahead, and provides a descriptor, if the line has none, if it
+        cannot be waited for together with sockets, or if the system has no sets of descriptors.
+
+        :raises CanOperationError: no descriptors are left.
         """
         is_device = type(self._serial) is serial.Serial
-        if pumped or self._descriptor is None or (is_device and not terminals.WAITED_FOR):
+        is_read_ahead = (is_device and not terminals.WAITED_FOR) or (wakes and PORTABLE)
+        if self._descriptor is None or is_read_ahead:
             self._pump = _Pump(self)
+        elif wakes:
+            self._bell = _Bell(self._descriptor)
 
     def fileno(self) -> int:
         """Readable while :meth:`read` has something to return, or after :meth:`wake`."""
         if self._pump is not None:
             return self._pump.wake.fileno()
+        if self._bell is not None:
+            return self._bell.fileno()
         return -1 if self._descriptor is None else self._descriptor
 
     def wake(self) -> None:
-        """Makes the descriptor of a pumped port readable until the next :meth:`read`."""
+        """Makes the descriptor readable until the next :meth:`read`, if it was started for that."""
         if self._pump is not None:
             self._pump.wake.set()
+        elif self._bell is not None:
+            self._bell.wake.set()
 
     def read(self) -> bytes:
         """The bytes that have arrived, possibly none; never waits.
@@ -90,6 +102,8 @@ class Port:
             raise AdapterGoneError(f"adapter {self.name} is closed")
         if self._pump is not None:
             return self._pump.take()
+        if self._bell is not None:
+            self._bell.wake.clear()
         with self._mapped("read"):
             return self._serial.read(_CHUNK)
 
@@ -112,7 +126,7 @@ class Port:
 
     @property
     def drained(self) -> bool:
-        """Whether everything that has arrived was read. A pumped port knows that after a while:
+        """Whether everything that has arrived was read. A port that reads ahead knows that after a while:
         ask it again until it does."""
         if self._pump is not None:
             return self._pump.drained
@@ -151,6 +165,8 @@ class Port:
             self._discard_output()
         if self._pump is not None:
             self._pump.stop()
+        if self._bell is not None:
+            self._bell.close()
         if type(self._serial) is serial.Serial:
             with suppress(*_FOREIGN):  # programs that had it open before may keep it
                 terminals.share(self._serial.fileno())
@@ -187,6 +203,26 @@ class Port:
         except _FOREIGN as error:
             what = "closed" if self._closed else f"gone: {doing} failed, {_cause(error)}"
             raise AdapterGoneError(f"adapter {self.name} is {what}") from error
+
+
+class _Bell:
+    """A descriptor that is readable while a line is, and after its ``wake`` was set."""
+
+    def __init__(self, descriptor: int) -> None:
+        """:raises CanOperationError: no descriptors are left."""
+        self.wake = Wake()
+        try:
+            self._both = poll_set()
+        except CanOperationError:
+            self.wake.close()
+            raise
+        self._both.add(descriptor)
+        self._both.add(self.wake.fileno())
+        self.fileno = self._both.fileno
+
+    def close(self) -> None:
+        self._both.close()
+        self.wake.close()
 
 
 class _Pump:

@@ -510,7 +510,7 @@ def test_other_programs_are_kept_out_by_the_system(
 def test_a_line_without_a_descriptor_gets_one_from_a_thread_of_its_own() -> None:
     threads = threading.active_count()
     port = Port("loop://", 115_200, rtscts=False)
-    port.start(pumped=False)
+    port.start(wakes=False)
     assert not select.select([port.fileno()], [], [], 0)[0]
     port.write(b"t1230\r")
     data = b""
