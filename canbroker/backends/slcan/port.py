@@ -126,8 +126,8 @@ class Port:
 
     @property
     def drained(self) -> bool:
-        """Whether everything that has arrived was read. A port that reads ahead knows that after a while:
-        ask it again until it does."""
+        """Whether everything that has arrived was read. A port that reads ahead knows that after a
+        while: ask it again until it does."""
         if self._pump is not None:
             return self._pump.drained
         with self._mapped("read"):

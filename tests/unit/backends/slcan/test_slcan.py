@@ -26,6 +26,7 @@ from canbroker.errors import CanInitializationError
 from canbroker.model.frame import BITRATE_SWITCH, ERROR, EXTENDED, FD, HARDWARE_TIMESTAMP, Frame
 from canbroker.system import terminals
 from canbroker.system.clock import MILLISECOND, SECOND, monotonic_ns, wall_ns
+from canbroker.system.portable import PORTABLE
 from tests.support.brokers import wait_until
 from tests.support.simulated import Peer, collect, opened_slcan, read_count
 from tests.support.systems import open_descriptors
@@ -527,6 +528,30 @@ def test_a_line_without_a_descriptor_gets_one_from_a_thread_of_its_own() -> None
 
 
 # --------------------------------------------------------------------------------------- receiving
+
+
+def test_a_line_that_can_be_woken(peer: Peer) -> None:
+    """As it is with an adapter that acknowledges nothing: its frames end when they are written."""
+
+    def is_readable(seconds: float = 0) -> bool:
+        return bool(select.select([port.fileno()], [], [], seconds)[0])
+
+    port = Port(peer.path, 115_200, rtscts=False)
+    try:
+        port.start(wakes=True)
+        assert not is_readable()
+        port.wake()
+        assert is_readable()
+        assert port.read() == b""
+        assert not is_readable()
+        peer.say(b"t1230")
+        assert is_readable(20)
+        assert port.read() == b"t1230"
+        assert not is_readable()
+        threads = [thread.name for thread in threading.enumerate()]
+        assert (f"slcan {peer.path}" in threads) == PORTABLE
+    finally:
+        port.close(b"")
 
 
 def test_frames_right_behind_the_last_answer_are_not_lost(peer: Peer) -> None:
