@@ -25,6 +25,9 @@ _EVENTS: Final = zmq.EVENT_ACCEPTED | zmq.EVENT_DISCONNECTED
 #: How often the socket's file is checked.
 LOOK_NS: Final = clock.SECOND
 
+#: How libzmq takes a port. On Windows, the option of POSIX would take that of another program.
+_AS_LIBZMQ: Final[int] = getattr(sockets, "SO_EXCLUSIVEADDRUSE", sockets.SO_REUSEADDR)
+
 _logger = logging.getLogger(__name__)
 
 
@@ -171,7 +174,7 @@ def check_free(address: TcpAddress) -> None:
         )
         for family, kind, protocol, _, where in found[:1]:
             with sockets.socket(family, kind, protocol) as probe:
-                probe.setsockopt(sockets.SOL_SOCKET, sockets.SO_REUSEADDR, 1)  # as libzmq does
+                probe.setsockopt(sockets.SOL_SOCKET, _AS_LIBZMQ, 1)
                 probe.bind(where)
                 probe.listen()
     except OSError as error:
