@@ -7,8 +7,8 @@ import itertools
 import os
 import select
 import sys
-from collections.abc import Iterable
-from typing import IO, TYPE_CHECKING, Final
+from collections.abc import Callable, Iterable
+from typing import IO, TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
     import socket
@@ -29,6 +29,9 @@ _SELECTED_AT_ONCE: Final = 512
 
 #: Has :class:`socket.socket` ask the system for the family and the type of a descriptor.
 _FOUND_OUT: Final = -1
+
+#: Makes what waits for any descriptors, of however many; ``None`` on Windows.
+POLL: Final[Callable[[], Any] | None] = getattr(select, "poll", None)
 
 #: With fewer nothing works.
 _FEWEST: Final = 8

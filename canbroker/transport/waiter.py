@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import errno
 import select
-import sys
 import time
 from typing import Any, Final, Protocol, cast
 
@@ -18,12 +17,15 @@ import zmq
 from zmq.backend import zmq_poll
 
 from canbroker.system import clock
-from canbroker.system.descriptors import selectable
+from canbroker.system.descriptors import POLL, selectable
 from canbroker.system.portable import PORTABLE
 from canbroker.transport.sockets import FOLLOW_NS, Socket, follow, has_message
 
 #: Shorter waits always end exactly in time, to the microsecond.
 _EXACT_NS: Final = 10 * clock.MILLISECOND
+
+#: Waits for descriptors; both have the methods that are used here.
+_POLLER: Final[Any] = POLL or zmq.Poller
 
 
 class Descriptor(Protocol):
@@ -32,18 +34,11 @@ class Descriptor(Protocol):
     def fileno(self) -> int: ...
 
 
-def _poller() -> Any:
-    """Waits for descriptors; both kinds have the methods that are used here."""
-    if sys.platform == "win32":
-        return zmq.Poller()
-    return select.poll()
-
-
 class Waiter:
     """Waits until one of several sockets or descriptors is readable. One thread."""
 
     def __init__(self) -> None:
-        self._poller = _poller()
+        self._poller = _POLLER()
         self._numbers: dict[object, int] = {}  # descriptors of the items
         self._watched: dict[int, object] = {}  # the same the other way round, but for resting ones
         self._sockets: dict[int, Socket] = {}  # those of them that are sockets

@@ -28,6 +28,7 @@ from canbroker.transport.waiter import Waiter
 from canbroker.wire import topics
 from canbroker.wire.control import Reply
 from canbroker.wire.stream import StateEvent, encode_event
+from tests.support.systems import natively
 
 PATIENCE_NS = 20 * clock.SECOND
 
@@ -85,6 +86,7 @@ def test_the_control_socket(runtime: Runtime, tmp_path: Path, answer: bytes) -> 
         bus.state = BusState.ACTIVE
 
 
+@natively  # by names of Unix sockets
 @pytest.mark.parametrize("answer", GARBLED[:3])
 def test_the_transmit_socket(runtime: Runtime, answer: bytes) -> None:
     endpoint = f"ipc://{runtime.directory}/x.bad"

@@ -22,6 +22,7 @@ from tests.support.brokers import status_of, wait_until
 from tests.support.processes import Program
 from tests.support.simulated import Simulated
 from tests.support.strikes import strikes
+from tests.support.systems import natively
 
 
 def frame(identifier: int = 0x100, data: bytes = bytes(8)) -> Message:
@@ -56,6 +57,7 @@ def sends_and_flushes(bus: Bus) -> None:
     bus.flush(10)
 
 
+@natively  # by names of Unix sockets, and of links to pseudo-terminals
 def test_what_an_actor_forgot_while_its_client_was_stopped_is_reported(runtime: Runtime) -> None:
     """As after a time-out of the connection, which takes longer than a test may."""
     with Bus("x", "virtual", bitrate=1000) as bus:
@@ -252,6 +254,7 @@ def test_failed_channels_do_not_pile_up(runtime: Runtime) -> None:
         wait_until(lambda: len(status_of(runtime).channels) == 1, "they are forgotten")
 
 
+@natively  # by names of Unix sockets, and of links to pseudo-terminals
 def test_a_configured_channel_is_opened_when_its_adapter_comes(
     runtime: Runtime, tmp_path: Path
 ) -> None:
