@@ -80,7 +80,8 @@ class Bench:
             yield receiving.costs(way, self._count(30_000))
         for load, receivers, size, share in STREAMS:
             for peer, count in _turned(self._streaming(receivers, size), backwards):
-                frames = self._count(share * count)
+                # What we cost is compared with fewer receivers, so of as many frames.
+                frames = self._count(count if peer is self._peers.ours else share * count)
                 yield streams.stream(load, peer, frames, receivers, size)
         for rate in RATES:
             yield from self._paced(rate, backwards)
