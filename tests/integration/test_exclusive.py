@@ -124,6 +124,7 @@ def test_shutdown_waits_a_while_for_a_channel_that_has_not_seen_it(runtime: Runt
         actor = actor_of(runtime)
         assert bus.state is BusState.ACTIVE  # it has just heard of it; else it would not wait
         actor.suspend()
+        wait_until(lambda: actor.status() == psutil.STATUS_STOPPED, "it does nothing any more")
         began = time.monotonic()
         bus.shutdown()
         assert time.monotonic() - began >= 0.4
