@@ -18,9 +18,13 @@ from canbroker.system.descriptors import limit, share
 from canbroker.system.processes import start_of
 from canbroker.transport.replier import Caller
 from canbroker.wire import control
+from canbroker.wire.ids import OWNER_CHARACTERS, is_owned
 
 #: Requests that wait for a channel or the scheduler; each one costs some hundred bytes.
 MAX_WAITING: Final = 4_096
+
+#: Clients of a channel that come through a gateway with one key.
+MAX_OF_KEY: Final = 256
 
 #: Channels of one broker, each with a process.
 MAX_CHANNELS: Final = 256
@@ -75,6 +79,10 @@ class Callers:
                 f"channel {slot.name!r} has {clients} clients, which is the most"
                 + (f" for a limit of {limit()} open files" if most < MAX_CLIENTS else ""),
             )
+        if self._is_full_of(request, slot, min(MAX_OF_KEY, max(1, most // 2))):
+            return self._turn_away(
+                "client", f"channel {slot.name!r} has as many clients with your key as it may have"
+            )
         if len(self) >= MAX_WAITING:
             return self._turn_away("request", f"{len(self)} requests wait already")
         started = start_of(request.pid)
@@ -121,6 +129,19 @@ class Callers:
         self._attaching.clear()
         self._awaited.clear()
         self._scheduling.clear()
+
+    def _is_full_of(self, request: control.Attach, slot: ChannelSlot, most: int) -> bool:
+        """Whether a channel has too many clients of the remote user who wants to attach another
+        one. A gateway tells no process, and their ids begin with the user's key."""
+        if request.pid or request.client_id in slot.clients:
+            return False
+        awaited = {name: each.client for name, each in self._attaching.items() if each.slot is slot}
+        owner = request.client_id[:OWNER_CHARACTERS]
+        theirs = sum(
+            is_owned(name, owner) and not client.pid
+            for name, client in (slot.clients | awaited).items()
+        )
+        return theirs >= most
 
     def _turn_away(self, what: str, reason: str) -> control.ErrorResult:
         self.turned_away[what] += 1

@@ -108,7 +108,9 @@ class IpcLine:
     def receive(self) -> Parts | None:
         """The parts of the next message that has arrived. After ``None``, the selector reports when
         to look again."""
-        return self._received.popleft() if self._received else self._next()
+        if self._received:
+            return self._received.popleft()
+        return self._next()
 
     def again(self) -> None:
         """Has the owner reported once more, as it has not received everything."""

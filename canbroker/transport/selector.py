@@ -29,6 +29,7 @@ class SocketSelector(Generic[_T]):
         self._plain: dict[int, tuple[int, _T]] = {}  # what is awaited of each, and its owner
         self._again: dict[_T, None] = {}
         self._sockets: dict[int, tuple[Socket, _T]] = {}
+        self._numbers: dict[int, int] = {}  # descriptors of sockets, by id()
         self._changed: dict[int, None] = {}  # sockets that may have something, in order
         self._paused: set[int] = set()
         self._follow_ns = 0
@@ -57,14 +58,14 @@ class SocketSelector(Generic[_T]):
 
     def add(self, socket: Socket, owner: _T) -> None:
         """Watches a socket until :meth:`remove`."""
-        number = _descriptor(socket)
+        number = self._numbers[id(socket)] = _descriptor(socket)
         self._sockets[number] = socket, owner
         self._selector.register(number, selectors.EVENT_READ)
         self._changed[number] = None
 
     def used(self, socket: Socket) -> None:
         """The socket has sent something."""
-        self._changed[_descriptor(socket)] = None
+        self._changed[self._numbers[id(socket)]] = None
 
     def pause(self, socket: Socket) -> None:
         """Does not report the socket until :meth:`resume`."""
@@ -80,6 +81,7 @@ class SocketSelector(Generic[_T]):
         number = _descriptor(socket)
         if self._sockets.pop(number, None) is not None:
             self._selector.unregister(number)
+            del self._numbers[id(socket)]
             self._changed.pop(number, None)
             self._paused.discard(number)
 

@@ -91,7 +91,12 @@ class Incoming:
             self._at = at = end
             if flags & _COMMAND:
                 self._command(data[begin:end])
-            elif self._add(data[begin:end], more=bool(flags & _MORE)):
+                continue
+            self._parts.append(data[begin:end])
+            is_last = not flags & _MORE
+            if not self.ready or len(self._parts) + (not is_last) > _MAX_PARTS:
+                raise ZmtpError("a message before READY, or one of too many parts")
+            if is_last:
                 parts, self._parts = self._parts, []
                 return parts
         return None
@@ -112,13 +117,6 @@ class Incoming:
             self.ready = True
         elif command.startswith(_ERROR):
             raise ZmtpError(f"the connection is refused: {command[len(_ERROR) + 1 :]!r}")
-
-    def _add(self, part: bytes, *, more: bool) -> bool:
-        """Adds a part of a message; whether that is complete."""
-        self._parts.append(part)
-        if not self.ready or (more and len(self._parts) == _MAX_PARTS):
-            raise ZmtpError("a message before READY, or one of too many parts")
-        return not more
 
 
 def _property(name: str, value: str) -> bytes:

@@ -7,6 +7,7 @@ import re
 import time
 import tomllib
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Final
 
@@ -17,6 +18,8 @@ import pytest
 import canbroker
 from canbroker import Bus, BusState, CanPermissionError, Message
 from canbroker.actors.gateway.methods import METHODS, Serves
+from canbroker.actors.gateway.shares import MOST
+from canbroker.actors.gateway.upstream import MAX_TOPICS
 from canbroker.keys.authorized import Role
 from canbroker.model.filters import EVERYTHING
 from canbroker.model.frame import Frame
@@ -492,3 +495,43 @@ def test_a_stranger_is_written_down(bench: Bench) -> None:
             ),
             "it is written down",
         )
+
+
+# ----------------------------------------------------------------------------------------- shares
+
+
+def test_a_user_has_a_share_of_the_clients_of_a_channel(bench: Bench) -> None:
+    user = bench.newcomer("greedy")
+    ids = [user.new_id() for _ in range(MOST + 1)]
+    with user.socket("broker") as broker:
+        errors = [
+            broker.error(
+                "attach", control.Attach(client_id=each, pid=1, program="x", channel="can0")
+            )
+            for each in ids
+        ]
+    assert errors[:-1] == [None] * MOST
+    assert errors[-1] is not None
+    assert errors[-1].code == "limit"
+    with ExitStack() as stack:
+        for start in range(0, MOST, MAX_TOPICS):
+            socket = stack.enter_context(user.socket("can0.rx"))
+            for each in ids[start : start + MAX_TOPICS]:
+                socket.send(b"\x01" + topics.private_topic("can0", each, EVERYTHING))
+            for _ in range(MAX_TOPICS):
+                assert socket.receive() is not None, "ready"
+        one_more = stack.enter_context(user.socket("can0.rx"))
+        topic = topics.private_topic("can0", ids[-1], EVERYTHING)
+        one_more.send(b"\x01" + topic)
+        answer = one_more.receive()
+        assert answer is not None
+        assert answer[0] == topic
+        assert "has 256 clients of the channel" in str(stream.decode_batch(answer[1]).payload)
+        with bench.eve.acting() as address, Bus("can0", broker=address) as bus:
+            bus.send(message(0x123), timeout=5)
+    wait_until(lambda: _refused(bench, "greedy").get("limit") == 1, "it is counted")
+
+
+def _refused(bench: Bench, name: str) -> dict[str, int]:
+    gateway = status_of(bench.lab.runtime).gateway
+    return {} if gateway is None else gateway.refusals.get(name, {})

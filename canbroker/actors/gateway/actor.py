@@ -75,18 +75,18 @@ class GatewayActor:
         """Serves until one of ``lifelines`` becomes readable; calls ``beat`` every second."""
         for lifeline in lifelines.descriptors:
             self._selector.watch(lifeline, lifeline)
+        now = clock.monotonic_ns()
         try:
             while True:
-                now = clock.monotonic_ns()
                 due = self.step(now)
                 if now >= self._beat_ns:
                     self._users.step(now)
                     beat(self.report())
                     self._beat_ns = now + clock.SECOND
-                ready = self._selector.wait(due - clock.monotonic_ns())
-                if any(item in lifelines.descriptors for item in ready):
+                ready = self._selector.wait(due - now)
+                now = clock.monotonic_ns()
+                if not self._serve(ready, now):
                     return
-                self._serve(ready, clock.monotonic_ns())
         finally:
             self._end()
 
@@ -123,7 +123,8 @@ class GatewayActor:
             _logger.warning("%s", error)
             return None
 
-    def _serve(self, ready: list[object], now_ns: int) -> None:
+    def _serve(self, ready: list[object], now_ns: int) -> bool:
+        """Passes on what has arrived; ``False`` if a lifeline has ended."""
         for item in ready:
             if isinstance(item, Session):
                 self._relay.relay(item, now_ns)
@@ -131,6 +132,9 @@ class GatewayActor:
                 self._relay.receive()
             elif item is self._front.monitor:
                 self._relay.ended(self._front.follow(now_ns))
+            else:
+                return False
+        return True
 
     def _end(self) -> None:
         self._relay.close()

@@ -149,6 +149,11 @@ def _judge_subscription(user: User, stem: str, body: bytes) -> Verdict:
     return Answer((topic, stream.encode_error(0, refused.sentence, forbidden)), refused)
 
 
+def no_room(body: bytes, sentence: str) -> Verdict:
+    """The verdict on a subscription that the user has no room for; ``sentence`` says so."""
+    return Answer((body[1:], stream.encode_error(0, sentence)), Refused("limit", sentence))
+
+
 def _check_topic(user: User, stem: str, text: bytes) -> None:
     """:raises DeniedError, WireError: the user may not subscribe to it; it is not a topic."""
     channel, topic = topic_of(text, stem)

@@ -10,8 +10,19 @@ from pathlib import Path
 from typing import Final
 
 from canbroker.actors.gateway.methods import Serves, User
-from canbroker.actors.gateway.policy import Answer, Close, Pass, Refused, RemoteSocket, judge, loses
+from canbroker.actors.gateway.policy import (
+    Answer,
+    Close,
+    Pass,
+    Refused,
+    RemoteSocket,
+    Verdict,
+    judge,
+    loses,
+    no_room,
+)
 from canbroker.actors.gateway.session import RETRY_NS, UNKNOWN, Session
+from canbroker.actors.gateway.shares import NoRoomError, Shares
 from canbroker.actors.gateway.upstream import RefusedError, TransmitUpstream, open_upstream
 from canbroker.actors.gateway.users import Users
 from canbroker.errors import CanInitializationError
@@ -60,6 +71,7 @@ class Relay:
         self._directory = directory
         self._users = users
         self._selector = selector
+        self._shares = Shares()
         self._lines = Lines(selector, MAX_SESSIONS)
         self._stalled: dict[bytes, Session] = {}
         self._ended: set[int] = set()  # connections
@@ -100,11 +112,11 @@ class Relay:
         if session.stalled or self.sessions.get(session.secret) is not session:
             return
         try:
-            session.relay(self._front.send, now_ns)
+            if not session.relay(self._front.send, now_ns):
+                self._settle(session, now_ns)
         except RefusedError as error:
             self._refuse(session, str(error))
             return
-        self._settle(session, now_ns)
         self._selector.used(self._front.socket)
 
     def follow_rights(self) -> None:
@@ -145,7 +157,9 @@ class Relay:
 
     def _judge(self, session: Session, body: bytes) -> None:
         """Passes a message on, or answers it, or ends the session."""
-        verdict = judge(session.user, session.socket, body)
+        self._judged(session, judge(session.user, session.socket, body))
+
+    def _judged(self, session: Session, verdict: Verdict) -> None:
         if verdict.refused is not None:
             self._users.refuse(session.name, verdict.refused, str(session.socket))
             if session.is_flooding(clock.monotonic_ns()):
@@ -170,6 +184,8 @@ class Relay:
             session.upstream.forward(body)
         except RefusedError as error:
             self._refuse(session, str(error))
+        except NoRoomError as error:
+            self._judged(session, no_room(body, str(error)))
 
     def _open(self, arrival: Arrival) -> Session | None:
         """The session of a socket that has not sent anything before; ``None`` if it is refused."""
@@ -188,7 +204,9 @@ class Relay:
             return None
         try:
             known_as = arrival.peer + self._anew.get(arrival.peer, b"")
-            upstream = open_upstream(self._lines, socket.serves, self._at(socket), known_as)
+            share = self._shares.of(user.grant.name, socket.stem)
+            where = self._at(socket)
+            upstream = open_upstream(self._lines, socket.serves, where, known_as, share)
         except CanInitializationError as error:
             self._turn_away(arrival, str(error))
             return None

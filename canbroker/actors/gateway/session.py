@@ -73,13 +73,21 @@ class Session:
     def stalled(self) -> bool:
         return self._waiting is not None
 
-    def relay(self, send: Callable[[bytes, Parts], Sent], now_ns: int) -> None:
-        """Sends messages that have arrived from upstream. ``send``: as of :class:`Front`."""
+    def relay(self, send: Callable[[bytes, Parts], Sent], now_ns: int) -> bool:
+        """Sends messages that have arrived from upstream, until it is stalled.
+
+        :param send: as of :class:`Front`.
+        :returns: whether it is not.
+        """
+        receive = self.upstream.receive
         for _ in range(_AT_ONCE):
-            parts = self.upstream.receive()
-            if parts is None or not self._send(parts, send, now_ns):
-                return
+            parts = receive()
+            if parts is None:
+                return True
+            if not self._send(parts, send, now_ns):
+                return False
         self.upstream.line.again()
+        return True
 
     def is_flooding(self, now_ns: int) -> bool:
         """Counts a refused message; whether there were too many of late."""
@@ -114,12 +122,12 @@ class Session:
 
     def replace(self, upstream: Upstream) -> None:
         """Goes on with another socket upstream."""
-        self.upstream.line.close()
+        self.upstream.close()
         self.upstream = upstream
         self._waiting = None
 
     def close(self) -> None:
-        self.upstream.line.close()
+        self.upstream.close()
 
     def _send(self, parts: Parts, send: Callable[[bytes, Parts], Sent], now_ns: int) -> bool:
         sent = send(self.secret, parts)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import hashlib
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final, Protocol, TypeAlias
 
 from canbroker.actors.gateway.methods import Serves
+from canbroker.actors.gateway.shares import Share
 from canbroker.system import clock
 from canbroker.transport.address import IpcAddress
 from canbroker.transport.lines import Line, Lines
@@ -16,6 +17,8 @@ from canbroker.wire.transmit import Status, encode_reply
 
 #: What a client's socket is sent: one part, or topic and body of a stream.
 Parts: TypeAlias = Sequence[bytes]
+
+Receive: TypeAlias = Callable[[], Parts | None]
 
 #: Topics of one client's socket: those of its filters, its presence and the state, old and new.
 MAX_TOPICS: Final = 64
@@ -48,8 +51,9 @@ class Upstream(Protocol):
         :raises RefusedError: it cannot be.
         """
 
-    def receive(self) -> Parts | None:
-        """The next message for the client, if one has arrived."""
+    @property
+    def receive(self) -> Receive:
+        """Returns the next message for the client, if one has arrived."""
 
     def step(self, now_ns: int) -> None:
         """Called several times a second.
@@ -57,38 +61,48 @@ class Upstream(Protocol):
         :raises RefusedError: as of :meth:`forward`.
         """
 
+    def close(self) -> None: ...
+
 
 class StreamUpstream:
     """The stream of a channel, with the subscriptions of one client's socket."""
 
     probe: Parts = (b"", b"")
 
-    def __init__(self, lines: Lines, endpoint: IpcAddress) -> None:
-        """:raises CanInitializationError: no descriptors are left."""
+    def __init__(self, lines: Lines, endpoint: IpcAddress, share: Share) -> None:
+        """
+        :param share: of the channel's room, for the topics.
+        :raises CanInitializationError: no descriptors are left.
+        """
         self.line = lines.subscriber(endpoint)
-        self._topics: set[bytes] = set()
+        self.receive: Receive = self.line.receive
+        self._topics = share
 
     def forward(self, body: bytes) -> None:
         """Subscribes and unsubscribes. The client repeats its topics when it hears nothing, so
-        that a gateway that was restarted knows them, too; they are passed on once."""
+        that a gateway that was restarted knows them, too; they are passed on once.
+
+        :raises NoRoomError: the user has too many topics of that kind.
+        """
         if not body or body[0] > _SUBSCRIBE:
             raise RefusedError("a subscriber may only subscribe")
         topic = body[1:]
         if body[0] != _SUBSCRIBE:
             if topic in self._topics:
-                self._topics.discard(topic)
+                self._topics.give_back(topic)
                 _check(self.line.unsubscribe(topic))
         elif topic not in self._topics:
             if len(self._topics) >= MAX_TOPICS:
                 raise RefusedError(f"more than {MAX_TOPICS} topics")
-            self._topics.add(topic)
+            self._topics.take(topic)
             _check(self.line.subscribe(topic))
-
-    def receive(self) -> Parts | None:
-        return self.line.receive()
 
     def step(self, now_ns: int) -> None:  # noqa: ARG002 - as the protocol
         self.line.step()
+
+    def close(self) -> None:
+        self._topics.close()
+        self.line.close()
 
 
 class TransmitUpstream:
@@ -99,15 +113,16 @@ class TransmitUpstream:
     def __init__(self, lines: Lines, endpoint: IpcAddress) -> None:
         """:raises CanInitializationError: no descriptors are left."""
         self.line = lines.requester(endpoint)
+        self.receive: Receive = self.line.receive
 
     def forward(self, body: bytes) -> None:
         _check(self.line.send(body))
 
-    def receive(self) -> Parts | None:
-        return self.line.receive()
-
     def step(self, now_ns: int) -> None:  # noqa: ARG002 - as the protocol
         self.line.step()
+
+    def close(self) -> None:
+        self.line.close()
 
 
 class ControlUpstream:
@@ -157,6 +172,9 @@ class ControlUpstream:
         if self._asked is not None and now_ns >= self._until_ns:
             self._ask(now_ns)
 
+    def close(self) -> None:
+        self.line.close()
+
     def _ask(self, now_ns: int) -> None:
         self._asked = None
         if self._queued:
@@ -165,14 +183,18 @@ class ControlUpstream:
             _check(self.line.send(body))
 
 
-def open_upstream(lines: Lines, serves: Serves, endpoint: IpcAddress, peer: bytes) -> Upstream:
-    """The socket at ``endpoint``, which serves this; ``peer`` identifies the client's socket.
+def open_upstream(
+    lines: Lines, serves: Serves, endpoint: IpcAddress, peer: bytes, share: Share
+) -> Upstream:
+    """The socket at ``endpoint``, which serves this.
 
+    :param peer: identifies the client's socket.
+    :param share: its user's, of the channel's room.
     :raises CanInitializationError: no descriptors are left.
     """
     match serves:
         case Serves.STREAM:
-            return StreamUpstream(lines, endpoint)
+            return StreamUpstream(lines, endpoint, share)
         case Serves.TRANSMIT:
             return TransmitUpstream(lines, endpoint)
         case _:

@@ -10,7 +10,7 @@ import pytest
 
 from canbroker.actors.gateway import relay as module
 from canbroker.actors.gateway import session as session_module
-from canbroker.actors.gateway import upstream
+from canbroker.actors.gateway import shares, upstream
 from canbroker.actors.gateway.audit import Audit
 from canbroker.actors.gateway.relay import Relay
 from canbroker.actors.gateway.users import Users
@@ -140,6 +140,21 @@ def test_who_reads_no_answers_gets_no_more(house: House) -> None:
     house.arrive(1, GARBAGE)
     house.arrive(1, GARBAGE)
     assert (len(house.relay.sessions), house.front.hung_up) == (0, [1])
+
+
+def test_a_user_has_a_share_of_a_channel(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shares, "MOST", 2)
+    for number in range(4):
+        house.arrive(number, b"\x01can0/rx?%x:7ff;" % number, socket="can0.rx")
+    assert len(house.relay.sessions) == 4, "nobody is disconnected for that"
+    assert [parts[0] for _, parts in house.front.sent] == [b"can0/rx?2:7ff;", b"can0/rx?3:7ff;"]
+    assert all(b"2 routes of the channel" in parts[1] for _, parts in house.front.sent)
+    assert house.users.refused["bob"]["limit"] == 2
+    house.arrive(9, b"\x01can0/rx?2:7ff;", EVES, socket="can0.rx")
+    assert len(house.front.sent) == 2
+    house.arrive(0, None, socket="can0.rx")  # which ends that session
+    house.arrive(3, b"\x01can0/rx?3:7ff;", socket="can0.rx")
+    assert len(house.front.sent) == 2
 
 
 @pytest.mark.parametrize("peer", [Peer("bob", 4, PublicKey(b"\x09" * 32), ""), EVES])

@@ -16,14 +16,10 @@ class ScriptedLine:
     """Of it, sessions use these methods."""
 
     def __init__(self) -> None:
-        self.closed = False
         self.has_more = False
 
     def again(self) -> None:
         self.has_more = True
-
-    def close(self) -> None:
-        self.closed = True
 
 
 class ScriptedUpstream:
@@ -34,6 +30,7 @@ class ScriptedUpstream:
     def __init__(self, *messages: bytes) -> None:
         self.messages = deque(messages)
         self.line: Any = ScriptedLine()
+        self.closed = False
 
     def forward(self, body: bytes) -> None:
         raise NotImplementedError
@@ -43,6 +40,9 @@ class ScriptedUpstream:
 
     def step(self, now_ns: int) -> None:
         raise NotImplementedError
+
+    def close(self) -> None:
+        self.closed = True
 
 
 class Client:
@@ -146,7 +146,7 @@ def test_another_socket_upstream_takes_over() -> None:
     client.outcome = Sent.FULL
     made.relay(client.send, 0)
     made.replace(after)
-    assert before.line.closed
+    assert before.closed
     client.outcome = Sent.QUEUED
     made.relay(client.send, 0)
     assert client.got == [b"fresh"]

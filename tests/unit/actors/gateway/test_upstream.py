@@ -10,6 +10,7 @@ from typing import cast
 import pytest
 import zmq
 
+from canbroker.actors.gateway.shares import Shares
 from canbroker.actors.gateway.upstream import (
     MAX_QUEUED,
     MAX_TOPICS,
@@ -107,10 +108,10 @@ def stream(
 ) -> Iterator[tuple[StreamUpstream, Channel]]:
     address = IpcAddress(tmp_path / "rx")
     channel = Channel(gateway, context.publisher(address))
-    upstream = StreamUpstream(gateway.lines, address)
+    upstream = StreamUpstream(gateway.lines, address, Shares().of("bob", "can0"))
     gateway.follow(upstream)
     yield upstream, channel
-    upstream.line.close()
+    upstream.close()
     channel.socket.close()
 
 
@@ -163,7 +164,7 @@ def called(
     upstream = ControlUpstream(gateway.lines, address, PEER)
     gateway.follow(upstream)
     yield upstream, channel
-    upstream.line.close()
+    upstream.close()
     channel.socket.close()
 
 
@@ -237,13 +238,13 @@ def test_a_client_has_the_same_identity_after_the_gateway_was_restarted(
     upstream, channel = called
     upstream.forward(control.encode_request(1, "hello", control.Params()))
     before = channel.next()[0]
-    upstream.line.close()
+    upstream.close()
     successor = ControlUpstream(gateway.lines, IpcAddress(tmp_path / "ctl"), PEER)
     gateway.follow(successor)
     successor.forward(control.encode_request(1, "hello", control.Params()))
     assert channel.next()[0] == before
     assert PEER.partition(b"/")[2] not in before, "it is no way to find out the secret"
-    successor.line.close()
+    successor.close()
 
 
 # -------------------------------------------------------------------------------------- transmit
@@ -261,5 +262,5 @@ def test_each_connection_to_transmit_is_another_one_for_the_channel(
     senders = {channel.next()[0] for _ in upstreams}
     assert len(senders) == 2
     for upstream in upstreams:
-        upstream.line.close()
+        upstream.close()
     channel.socket.close()
