@@ -18,7 +18,7 @@ from canbroker.transport import curve
 from canbroker.transport.address import TcpAddress
 from canbroker.transport.monitor import close_monitor, events_of, open_monitor
 from canbroker.transport.shared import endpoint_of
-from canbroker.transport.sockets import Socket
+from canbroker.transport.sockets import Socket, readable
 from canbroker.transport.zap import Admit, Authenticator
 from canbroker.wire import MAX_MESSAGE_BYTES
 
@@ -110,10 +110,9 @@ class Front:
 
     def receive(self) -> Arrival | None:
         """The next message that has arrived, if there is one."""
-        try:
-            peer = self.socket.recv(_NOW)
-        except zmq.Again:
+        if not readable(self.socket):
             return None
+        peer = self.socket.recv(_NOW)
         part = self.socket.recv(_NOW, copy=False)
         body = None if part.more else part.bytes
         while part.more:

@@ -25,7 +25,7 @@ from canbroker.transport.sockets import REQUEST_HIGH_WATER
 _CHUNK: Final = 65_536
 
 #: The most bytes that wait for the other end. Clients wait for answers long before.
-_MAX_WAITING: Final = 1 << 23
+_MAX_WAITING: Final = 1 << 21
 
 #: When to try again to connect, as libzmq does: soon, then at growing intervals.
 _AGAIN_NS: Final = 10 * clock.MILLISECOND

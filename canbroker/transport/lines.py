@@ -16,11 +16,9 @@ from canbroker.transport.zmtp import opening
 
 
 class Line(Protocol):
-    """As :class:`canbroker.transport.ipc_line.IpcLine`."""
+    """What both kinds of lines have."""
 
     def report_to(self, owner: object) -> None: ...
-
-    def send(self, body: bytes) -> bool: ...
 
     def receive(self) -> Sequence[bytes] | None: ...
 
@@ -33,6 +31,12 @@ class Line(Protocol):
     def step(self) -> None: ...
 
     def close(self) -> None: ...
+
+
+class Requester(Line, Protocol):
+    """As :class:`canbroker.transport.ipc_line.IpcLine`."""
+
+    def send(self, body: bytes) -> bool: ...
 
 
 class Stream(Line, Protocol):
@@ -55,7 +59,7 @@ class IpcLines:
         self._selector = selector
         self._away: dict[IpcLine, int] = {}  # until when, monotonic ns
 
-    def requester(self, endpoint: IpcAddress, name: str = "") -> Line:
+    def requester(self, endpoint: IpcAddress, name: str = "") -> Requester:
         """A line to a ROUTER; ``name``: as of :meth:`Context.requester`.
 
         :raises CanInitializationError: no descriptors are left.
@@ -98,8 +102,8 @@ class PortableLines:
         self._selector = selector
         self._context = Context(sockets=sockets)
 
-    def requester(self, endpoint: IpcAddress, name: str = "") -> Line:
-        return _PortableLine(self._selector, Link(self._context, endpoint, name))
+    def requester(self, endpoint: IpcAddress, name: str = "") -> Requester:
+        return _PortableRequester(self._selector, Link(self._context, endpoint, name))
 
     def subscriber(self, endpoint: IpcAddress) -> Stream:
         return _PortableStream(self._selector, StreamLink(self._context, endpoint))
@@ -141,7 +145,7 @@ class _Watched:
             self._close()
 
 
-class _PortableLine(_Watched):
+class _PortableRequester(_Watched):
     def __init__(self, selector: SocketSelector[object], link: Link) -> None:
         super().__init__(selector, link)
         self._link = link
@@ -170,9 +174,6 @@ class _PortableStream(_Watched):
         self._link.unsubscribe(topic)
         self._selector.used(self._socket)
         return True
-
-    def send(self, body: bytes) -> bool:
-        raise NotImplementedError("a subscriber only subscribes")
 
     def receive(self) -> Sequence[bytes] | None:
         return self._link.receive()

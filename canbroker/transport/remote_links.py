@@ -15,8 +15,8 @@ from canbroker.transport.sockets import STREAM_HIGH_WATER, Context, Socket
 from canbroker.transport.stream_link import StreamLink
 from canbroker.transport.waiter import Descriptor
 
-#: A route is heard of every 0.2 s, so after this time a gateway may have lost our topics.
-_REPEAT_NS: Final = 2 * clock.SECOND // 5
+#: A route is heard of every 0.5 s, so after this time a gateway may have lost our topics.
+_REPEAT_NS: Final = 3 * clock.SECOND // 4
 
 
 class RemoteStreamLink(StreamLink):
