@@ -20,8 +20,6 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 import pytest
 
 from canbroker.system import clock
-from canbroker.transport.place import ADDRESS_VARIABLE, remote_address
-from canbroker.transport.runtime import Runtime
 
 if TYPE_CHECKING:
     from canbroker.client import Bus
@@ -109,11 +107,14 @@ def canbroker_broker(pytestconfig: pytest.Config) -> Iterator[str]:
     ``canbroker_config`` names its configuration file, relative to pytest's own. If the variable
     ``CANBROKER_ADDRESS`` names a broker on another host, the session uses that one.
     """
+    from canbroker.integrations import private_broker  # noqa: PLC0415 - imports ZeroMQ
+    from canbroker.transport.place import ADDRESS_VARIABLE, remote_address  # noqa: PLC0415 - msgspec
+    from canbroker.transport.runtime import Runtime  # noqa: PLC0415 - msgspec
+
     gateway = remote_address(None)
     if gateway is not None:
         yield str(gateway)
         return
-    from canbroker.integrations import private_broker  # noqa: PLC0415 - imports ZeroMQ
 
     place = pytestconfig.stash[_PLACE]
     runtime = Runtime(Path(place.directory))
@@ -179,10 +180,11 @@ def pytest_unconfigure(config: pytest.Config) -> None:
     place = config.stash.get(_PLACE, None)
     if place is None or place.owner != os.getpid():
         return
-    runtime = Runtime(Path(place.directory))
-    if runtime.directory.exists():
+    if Path(place.directory).exists():
         from canbroker.integrations import private_broker  # noqa: PLC0415 - imports ZeroMQ
+        from canbroker.transport.runtime import Runtime  # noqa: PLC0415 - imports msgspec
 
+        runtime = Runtime(Path(place.directory))
         private_broker.stop(runtime)
         private_broker.remove(runtime)
 
