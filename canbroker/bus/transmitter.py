@@ -120,6 +120,7 @@ class Transmitter:
         self._interruptions = 0
         self._doubtful = 0  # requests up to this token may have been lost with a connection
         self._doubted_ns = 0  # since when no answer has come
+        self._stale_ns = 0  # when the last answer came, if it was for an actor that was replaced
 
     def send(
         self,
@@ -196,6 +197,8 @@ class Transmitter:
         self._ask()
         while self.unanswered:
             self._wait(deadline, f"{self.unanswered} frames are not acknowledged", closing=closing)
+        if self._stale_ns and not closing:
+            self._meet_successor(deadline)
         self.raise_failures()
 
     def follow(self) -> None:
@@ -298,6 +301,15 @@ class Transmitter:
         if request.failures:
             raise request.failures[0].error(summary(request.failures))
 
+    def _meet_successor(self, deadline: int | None) -> None:
+        """Waits until the state of the actor that has answered for its predecessor is known, so
+        that what is sent next is for that one."""
+        until = self._stale_ns + _DOUBT_NS
+        with suppress(CanTimeoutError):
+            while self._stale_ns:
+                self._wait(until if deadline is None else min(until, deadline), "")
+        self._stale_ns = 0
+
     def _is_locked(self) -> bool:
         holder = self._watch.state.exclusive  # which was just looked at
         return holder is not None and holder.client_id != self._client_id
@@ -343,6 +355,7 @@ class Transmitter:
         if self._watch.epoch != self._epoch:
             self._give_up("the channel actor was restarted")
             self._epoch = self._watch.epoch
+            self._stale_ns = 0
 
     def _give_up(self, reason: str, until: int | None = None) -> None:
         """Fails the requests that will not be answered: all, or those up to a token.
@@ -356,12 +369,15 @@ class Transmitter:
     def _book(self, reply: Reply) -> None:
         """Accounts for an answer, by the rules of ``docs/protocol.md``. Idempotent: the link hands
         out the same answer again if an exception has struck in here."""
+        is_stale = reply.status == Status.STALE
+        has_failed = bool(self._requests) and self._requests[0].token <= reply.token
+        self._stale_ns = self._now() if is_stale and has_failed else 0
         if reply.status == Status.OK:
             while self._requests and self._requests[0].token <= reply.token:
                 self._pop(0, self._requests[0].count)
             if self.on_taken is not None:
                 self.on_taken(reply.token, reply.timestamp_ns)
-        elif reply.status == Status.STALE:
+        elif is_stale:
             self._give_up(reply.reason, reply.token)
         else:
             for index, request in enumerate(self._requests):

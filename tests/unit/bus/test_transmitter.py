@@ -394,3 +394,39 @@ def test_what_was_asked_of_an_actor_that_is_gone_is_no_failure(side: Side) -> No
     side.channel.epoch = 8
     assert side.transmitter.pending() == 0
     assert side.transmitter.failed == 1
+
+
+@pytest.mark.parametrize("met_ns", [300 * MILLISECOND, 5 * SECOND])
+def test_a_flush_that_a_new_actor_answers_waits_for_its_state(side: Side, met_ns: int) -> None:
+    """Or else the frame that is sent next would be for the old one, and refused."""
+
+    class Replaced(Watched):
+        @property
+        def epoch(self) -> int:
+            return 8 if side.link.time_ns >= met_ns else 7
+
+        @epoch.setter
+        def epoch(self, _: int) -> None: ...
+
+    transmitter = Transmitter(side.link, "c1", Replaced(), no_wake, side.link.now)
+    transmitter.send([FRAME], None, taken=False)
+    for token in (1, 2):  # the second one asked for answers
+        side.answer(token, Status.STALE, at_ns=10 * MILLISECOND, reason="it was restarted")
+    with pytest.raises(CanOperationError, match="not known to be sent: it was restarted"):
+        transmitter.flush(None)
+    assert transmitter.failed == 1
+    if met_ns < 2 * SECOND:
+        assert met_ns <= side.link.time_ns < SECOND
+    else:
+        assert side.link.time_ns == 2 * SECOND + 10 * MILLISECOND
+    transmitter.send([FRAME], None, taken=False)
+    assert side.requests()[-1].epoch == (8 if met_ns < 2 * SECOND else 7)
+
+
+def test_a_flush_whose_connection_alone_was_lost_does_not_wait(side: Side) -> None:
+    side.transmitter.send([FRAME], None, taken=False)
+    side.answer(1, Status.STALE, at_ns=10 * MILLISECOND, reason="the connection was lost")
+    side.answer(2, Status.EXPIRED, at_ns=10 * MILLISECOND, failed=[0])
+    with pytest.raises(CanOperationError, match="the connection was lost"):
+        side.transmitter.flush(None)
+    assert side.link.time_ns == 10 * MILLISECOND
