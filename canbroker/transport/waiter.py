@@ -24,6 +24,9 @@ from canbroker.transport.sockets import FOLLOW_NS, Socket, follow, has_message
 #: Shorter waits always end exactly in time, to the microsecond.
 _EXACT_NS: Final = 10 * clock.MILLISECOND
 
+#: The longest wait that poll() takes: 24 days.
+_MAX_MS: Final = (1 << 31) - 1
+
 #: Waits for descriptors; both have the methods that are used here.
 _POLLER: Final[Any] = POLL or zmq.Poller
 
@@ -119,11 +122,14 @@ class Waiter:
         # is a wake-up more.
         is_all = len(self._selectable) == len(self._watched)
         if not is_all and timeout_ns > _EXACT_NS:
-            return self._polled(timeout_ns // clock.MILLISECOND)
+            return self._polled(min(timeout_ns // clock.MILLISECOND, _MAX_MS))
         if not self._selectable:  # which select() of Windows refuses
             time.sleep(timeout_ns / clock.SECOND)
             return self._polled(0)
-        found, _, _ = select.select(self._selectable, (), (), timeout_ns / clock.SECOND)
+        try:
+            found, _, _ = select.select(self._selectable, (), (), timeout_ns / clock.SECOND)
+        except OSError:  # one was closed: poll() tells which, where it can
+            return self._polled(0)
         return found if is_all else self._polled(0)
 
     def _polled(self, milliseconds: int) -> list[int]:

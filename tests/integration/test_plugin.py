@@ -29,6 +29,7 @@ from canbroker import detect_available_configs
 from canbroker.backends import parse_options
 from canbroker.integrations.python_can import CanbrokerBus
 from canbroker.transport.runtime import Runtime
+from canbroker.transport.waiter import Waiter
 from tests.support.brokers import status_of, wait_until
 from tests.support.processes import Program
 
@@ -186,9 +187,9 @@ def test_between_two_recvs_of_a_thread_too(runtime: Runtime) -> None:
 
 
 def _is_waiting(thread: threading.Thread) -> bool:
-    """Whether a thread polls: all that it calls is on its stack."""
+    """Whether a thread waits for messages: all that it calls is on its stack."""
     frame = sys._current_frames().get(thread.ident or 0)
-    while frame is not None and frame.f_code.co_name != "poll":
+    while frame is not None and frame.f_code is not Waiter.wait.__code__:
         frame = frame.f_back
     return frame is not None
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 
 import pytest
 import zmq
 
 from canbroker.system import clock
+from canbroker.system.descriptors import POLL
 from canbroker.system.wake import Wake
 from canbroker.transport.sockets import Socket
 from canbroker.transport.waiter import SharedWaiter, Waiter
@@ -117,3 +119,27 @@ def test_a_shared_socket_is_reported_when_another_thread_has_used_it(
     assert one.recv() == b"1"
     assert not waiter.look(one)
     assert waiter.wait(0) == set()
+
+
+@pytest.mark.skipif(POLL is None, reason="only poll() tells which descriptor was closed")
+def test_a_descriptor_that_was_closed_is_reported(wake: Wake) -> None:
+    """Its owner finds out when it looks."""
+    waiter, gone = Waiter(), os.pipe()
+    waiter.add(wake)
+    waiter.add(gone[0])
+    os.close(gone[0])
+    try:
+        for timeout_ns in (0, 5 * clock.MILLISECOND, 50 * clock.MILLISECOND):
+            assert waiter.wait(timeout_ns) == {gone[0]}
+    finally:
+        os.close(gone[1])
+
+
+def test_a_wait_may_be_longer_than_the_system_takes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Which counts milliseconds in 32 bits, if a descriptor has a large number."""
+    monkeypatch.setattr("canbroker.transport.waiter.selectable", lambda _: [])
+    waiter, wake = Waiter(), Wake()
+    waiter.add(wake)
+    wake.set()
+    assert waiter.wait(100 * 86_400 * clock.SECOND) == {wake}
+    wake.close()
