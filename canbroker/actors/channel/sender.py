@@ -31,6 +31,7 @@ from canbroker.transport.replier import Caller, Handler
 from canbroker.wire import control
 from canbroker.wire.replay import History, Hold, Replay
 from canbroker.wire.stream import Holder
+from canbroker.wire.transmit import Request
 
 
 class Sender:
@@ -93,7 +94,7 @@ class Sender:
             ports.serve()
         if ports.transmit in ready:
             # Many requests may arrive at once: what is due meanwhile does not wait for them.
-            ports.receive(queue.accept, queue.due_ns())
+            ports.receive(self._accept, queue.due_ns())
             self._serve_discards()
         if queue.queued or queue.scheduled:
             self._hand_over(now_ns)
@@ -139,7 +140,8 @@ class Sender:
             wakes = self._backend.blocks
             if not wakes:
                 self._hand_over(now_ns)
-        if self._ports.look() or wakes:
+        is_late = bool(self._queue.late) and self._backend is not None and self._backend.immediate
+        if self._ports.look() or wakes or is_late:
             self._wiring.sender.wake()
 
     # ------------------------------------------------------------------------------ messages
@@ -171,10 +173,15 @@ class Sender:
     def _forget(self, client_ids: Sequence[str]) -> None:
         # What they sent before they left is dropped, too. If it were received later, it would be
         # sent as if by a new client.
-        self._ports.receive_all(self._queue.accept)
+        self._ports.receive_all(self._accept)
         for client_id in client_ids:
             self._repeats.forget(client_id)
         self._queue.forget(client_ids)
+
+    def _accept(self, identity: bytes, request: Request, now_ns: int) -> None:
+        self._queue.accept(identity, request, now_ns)
+        # Hundreds of requests may have arrived; the adapter's frames do not wait for all of them.
+        self._wiring.turn.give_way()
 
     def _hand_over(self, now_ns: int) -> None:
         queue = self._queue

@@ -165,7 +165,7 @@ class TransmitQueue:
             self._drop(account, Status.STALE, _LOST)
         elif len(self.accounts) >= _MAX_ACCOUNTS:
             # Peers that transmit without subscribing are not reported when they leave.
-            self.accounts = {k: v for k, v in self.accounts.items() if v.outstanding}
+            self.accounts = {k: v for k, v in self.accounts.items() if v.unanswered}
         if request.token > 1:
             # It has sent before, on a connection that is gone: those requests need an answer.
             lost = encode_reply(request.token - 1, Status.STALE, 0, 0, _LOST)
@@ -194,9 +194,9 @@ class TransmitQueue:
     def _answer(self, account: Account, now_ns: int) -> None:
         """Replies to the requests at the head that are complete; one reply for a run of OK ones."""
         self.late.pop(account, None)
-        account.answered_ns = now_ns
         done: Pending | None = None
         while account.unanswered and account.unanswered[0].remaining == 0:
+            account.answered_ns = now_ns
             pending = account.unanswered.popleft()
             if pending.status is not Status.OK:
                 if done is not None:  # a reply that is not OK does not cover those before it

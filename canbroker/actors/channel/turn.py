@@ -28,6 +28,12 @@ class Turn:
     def end(self) -> None:
         self._working.release()
 
+    def give_way(self) -> None:
+        """Between two pieces of work: lets the other thread work first, if it waits for that."""
+        if self.is_wanted:
+            self.end()
+            self.begin()
+
     def __enter__(self) -> None:
         with self._next:
             self._working.acquire()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import select
+import threading
+import time
 from collections.abc import Iterator, Sequence
 
 import pytest
@@ -741,6 +743,26 @@ def test_the_send_thread_waits_for_adapters_not_the_recv_thread(small: Bench) ->
     adapter.close()
 
 
+def test_requests_that_arrive_at_once_give_way_to_the_recv_thread(bench: Bench) -> None:
+    turn, seen = bench.wiring.turn, list[int]()
+
+    def receive() -> None:
+        with turn:
+            seen.append(bench.sender.counts()[0])
+
+    for number in range(1, 101):
+        bench.request(f"c{number}", 1, [number])
+    receiver = threading.Thread(target=receive)
+    with turn:
+        receiver.start()
+        while not turn.is_wanted:
+            time.sleep(0.001)
+        bench.step()
+    receiver.join(10)
+    assert seen == [1], "after the first of a hundred"
+    assert len(bench.backend.sent_ids) == 100
+
+
 def test_an_immediate_adapter_is_read_until_nothing_waits(small: Bench) -> None:
     reads: list[int] = []
 
@@ -809,6 +831,46 @@ def test_it_comes_by_itself_if_no_others_come(bench: Bench) -> None:
     bench.step(after_ns=1)
     assert bench.replies[1:] == [("a", 2, Status.OK)]
     assert bench.sender.due_ns() is None
+
+
+def test_an_answer_waits_for_others_only_if_one_was_given(bench: Bench) -> None:
+    """The first frame of a request that ends alone is no answer."""
+    bench.request("a", 1, [1, 2], flags=UNHURRIED)
+    bench.step()
+    bench.finish(1)
+    assert bench.replies == []
+    bench.finish(1)
+    assert bench.replies == [("a", 1, Status.OK)]
+
+
+def test_a_client_whose_answer_is_to_come_is_not_forgotten(bench: Bench) -> None:
+    """Peers that transmit without subscribing are, when there are too many."""
+    for token in (1, 2):
+        bench.request("a", token, [token], flags=UNHURRIED)
+        bench.step()
+        bench.finish()
+    for number in range(1024):
+        bench.request(f"c{number}", 1, [1])
+        bench.step()
+        bench.finish()
+    bench.request("a", 3, [3])
+    bench.step()
+    bench.finish()
+    assert [reply for reply in bench.replies if reply[0] == "a"] == [
+        ("a", 1, Status.OK),
+        ("a", 3, Status.OK),
+    ]
+
+
+def test_the_send_thread_times_an_answer_that_the_recv_thread_has_booked(bench: Bench) -> None:
+    bench.backend.immediate = True
+    for token in (1, 2):
+        bench.request("a", token, [token], flags=UNHURRIED)
+        bench.step()
+        bench.sender.finished(bench.backend.end(), bench.now)
+    bench.wakes()
+    bench.sender.refill(bench.now)
+    assert bench.wakes()
 
 
 @pytest.mark.parametrize("failure", [None, "nobody acknowledges"])

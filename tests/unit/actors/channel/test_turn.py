@@ -31,3 +31,22 @@ def test_one_at_a_time_and_alternately() -> None:
     other.join(10)
     assert len(worked) == 60
     assert worked[:2] == ["greedy", "other"]
+
+
+def test_between_two_pieces_of_work_the_other_one_works_if_it_wants_to() -> None:
+    turn, worked = Turn(), threading.Event()
+
+    def work() -> None:
+        with turn:
+            worked.set()
+
+    with turn:
+        turn.give_way()  # nobody wants it
+        other = threading.Thread(target=work)
+        other.start()
+        while not turn.is_wanted:
+            worked.wait(0.001)
+        assert not worked.is_set()
+        turn.give_way()
+        assert worked.is_set()
+    other.join(10)
