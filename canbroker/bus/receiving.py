@@ -174,11 +174,12 @@ class Reception:
         self.wake.close()
 
     def forked(self) -> None:
-        """[forked child] Drops queued messages, and a lock that a thread may have held."""
+        """[forked child] Drops queued messages, and a lock that a thread may have held.
+
+        So may other locks be held: the readiness stays as it is. Its descriptors were closed.
+        """
         self._queue_lock = locks.make(Rank.QUEUE)
         self._queue.clear()
-        if self._readiness is not None:
-            self._readiness.close()
 
     def _take(self) -> Message | None:
         with self._queue_lock:

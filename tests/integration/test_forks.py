@@ -184,6 +184,60 @@ def test_a_child_may_drop_and_use_what_it_has_inherited(runtime: Runtime) -> Non
         assert program.end() == 0
 
 
+def test_a_child_needs_no_lock_that_a_thread_of_the_parent_held(runtime: Runtime) -> None:
+    """Of the flags that wake threads: whatever is set at the moment of the fork."""
+    source = """
+    import gc, os, signal, threading, warnings
+    from canbroker.system.wake import Wake
+    warnings.simplefilter("error")
+    bus, other = Bus("x", "virtual"), Bus("x", "virtual")
+    bus.fileno()
+    task = bus.send_periodic(Message(arbitration_id=1), 10.0)
+    notifier = canbroker.Notifier(other, [])
+    held, forked = threading.Event(), threading.Event()
+
+    def hold():
+        locks = [each._lock for each in gc.get_objects() if isinstance(each, Wake)]
+        for lock in locks:
+            lock.acquire()
+        held.set()
+        forked.wait()
+        for lock in locks:
+            lock.release()
+
+    thread = threading.Thread(target=hold)
+    thread.start()
+    held.wait()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        pid = os.fork()
+    if pid == 0:
+        signal.alarm(20)
+        code = 1
+        try:
+            try:
+                bus.recv()
+            except canbroker.CanOperationError as error:
+                assert "forked" in str(error), error
+            del bus, other, task, notifier
+            gc.collect()
+            with Bus("x", "virtual") as own:
+                own.send(Message(arbitration_id=2), timeout=10)
+            code = 0
+        finally:
+            os._exit(code)
+    forked.set()
+    thread.join()
+    say(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+    notifier.stop()
+    bus.shutdown()
+    other.shutdown()
+    """
+    with Program(source) as program:
+        assert program.said(30) == 0
+        assert program.end() == 0
+
+
 def test_forks_while_others_open_and_close(runtime: Runtime) -> None:
     """Whatever the other threads are at: when all is closed, the children keep nothing."""
     stop = threading.Event()
