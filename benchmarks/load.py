@@ -49,7 +49,7 @@ class Load(NamedTuple):
 
 
 #: What sends, in another process: by a pipe it says the channels, as arguments of ``Bus``. When it
-#: is told something, it sends for so many seconds, then it says how many frames it has sent.
+#: is told something, it sends for that many seconds, then it reports how many frames it has sent.
 Source: TypeAlias = "Callable[[Connection[Any, Any], Load, float, set[int]], None]"
 
 

@@ -22,7 +22,7 @@ from benchmarks.figures import US, Key
 from benchmarks.peers import LAST_ID
 from benchmarks.team import PATIENCE_S, Team
 
-#: Who is compared with: python-can's own interface within a process.
+#: The participant to compare with: python-can's own interface within a process.
 THEIRS: Final = "python-can virtual"
 WHAT: Final = "CPU of a receiver"
 

@@ -18,7 +18,7 @@ SERIAL: Final = "slcan adapter, 2,000 frames/s"
 FULL: Final = "full bus of 1 Mbit/s"
 FULL_SERIAL: Final = "full bus of 1 Mbit/s, slcan"
 
-#: Who sends frame by frame.
+#: The participant that sends frame by frame.
 SINGLY: Final = f"{US}, send"
 
 #: Whose figures are of clients behind the gateway.

@@ -179,7 +179,7 @@ class Backend(ABC):
     #: itself, or must be read at once, is left to it.
     coalescing: Coalescing = Coalescing(0)
     #: Whether frames have ended when :meth:`send` returns. It does not make the descriptor readable
-    #: then: who sends reads, too.
+    #: then, so the thread that sends also reads.
     immediate: bool = False
     #: Whether :meth:`send` may wait for the adapter.
     blocks: ClassVar[bool] = False

@@ -15,7 +15,7 @@ _DENSE_NS: Final = 250 * clock.MICROSECOND
 #: A longer pause counts as this much. It ends the coalescing, whatever was before.
 _PAUSE_NS: Final = 8 * _DENSE_NS
 
-#: The weight of a read in the average is one in so many.
+#: Each read has a weight of one in this many in the average.
 _READS: Final = 8
 
 #: How soon an answer may follow a frame that a client has sent.
@@ -42,7 +42,7 @@ class Coalescing:
         self._pauses = False  # since the last read
 
     def pause_ns(self, frames: int, now_ns: int, *, urgent: bool) -> int:
-        """How long to leave the adapter unread after a read at ``now_ns`` of so many ``frames``.
+        """How long to leave the adapter unread after a read of ``frames`` frames at ``now_ns``.
         ``urgent``: what comes next must not wait, as frames of clients wait for it."""
         if not self._wait_ns or not frames:
             self._pauses = False

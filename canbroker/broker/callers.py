@@ -131,8 +131,8 @@ class Callers:
         self._scheduling.clear()
 
     def _is_full_of(self, request: control.Attach, slot: ChannelSlot, most: int) -> bool:
-        """Whether a channel has too many clients of the remote user who wants to attach another
-        one. A gateway tells no process, and their ids begin with the user's key."""
+        """Whether the remote user who wants to attach a client has as many on the channel as
+        one user may have. A gateway tells no process, and their ids begin with the user's key."""
         if request.pid or request.client_id in slot.clients:
             return False
         awaited = {name: each.client for name, each in self._attaching.items() if each.slot is slot}

@@ -62,7 +62,7 @@ class Account:
             self._numbers.setdefault(batch.channel, array("Q")).extend(found)
 
     def receive_rest(self, given: int) -> None:
-        """Until so many frames have come or are counted, and a little longer."""
+        """Until this many frames have come or are counted, and a little longer."""
         deadline = time.monotonic() + PATIENCE_S
         while len(self) + self.lost < given and time.monotonic() < deadline:
             self.receive(0.5)

@@ -15,7 +15,7 @@ from canbroker.wire.transmit import Status
 #: have become due meanwhile: when a frame ends then, or at the latest when twice that is over.
 _APART_NS: Final = 5 * clock.MILLISECOND
 
-#: With so many frames it comes at once.
+#: An answer for this many frames is given at once.
 _FRAMES: Final = 64
 
 

@@ -90,8 +90,6 @@ class TransmitQueue:
 
     def answer_ns(self) -> int | None:
         """When :meth:`answer_late` is to be called."""
-        if not self.late:
-            return None
         return min((account.answer_ns for account in self.late), default=None)
 
     def answer_late(self, now_ns: int) -> None:

@@ -35,8 +35,7 @@ class Turn:
             self.begin()
 
     def __enter__(self) -> None:
-        with self._next:
-            self._working.acquire()
+        self.begin()
 
     def __exit__(
         self,
@@ -44,4 +43,4 @@ class Turn:
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self._working.release()
+        self.end()

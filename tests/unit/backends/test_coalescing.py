@@ -36,7 +36,7 @@ class Line:
         self.late_ns: list[int] = []  # of the first frame of each
 
     def run(self, frames: int, *, urgent: bool = False) -> None:
-        """So many frames come, one every ``period_ns``, and are read."""
+        """``frames`` frames arrive, one every ``period_ns``, and are read."""
         begin, read = self.now, 0
         while read < frames:
             first = begin + (read + 1) * self.period_ns

@@ -834,7 +834,7 @@ def test_it_comes_by_itself_if_no_others_come(bench: Bench) -> None:
 
 
 def test_an_answer_waits_for_others_only_if_one_was_given(bench: Bench) -> None:
-    """The first frame of a request that ends alone is no answer."""
+    """The end of a request's first frame alone is not an answer."""
     bench.request("a", 1, [1, 2], flags=UNHURRIED)
     bench.step()
     bench.finish(1)
