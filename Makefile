@@ -29,7 +29,7 @@ unexport PYTHONDONTWRITEBYTECODE
 .DEFAULT_GOAL := help
 .PHONY: test-web bench-web demo test check bench docs help setup format lock clean test-newest test-remote test-socketcan \
 	test-socketcan-hw conformance ecosystem firmwares coverage fuzz soak interruptions \
-	test-long test-portable test-portable-short kills kills-record kills-nats crowd bench-client bench-rivals bench-scale bench-small bench-fleet bench-periodic bench-record bench-nats bench-replay bench-socketcan bench-stopped bench-vendor release
+	test-long test-portable test-portable-short test-as-windows kills kills-record kills-nats crowd bench-client bench-rivals bench-scale bench-small bench-fleet bench-periodic bench-record bench-nats bench-replay bench-socketcan bench-stopped bench-vendor release
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -144,6 +144,11 @@ test-portable: $(READY)  ## the portable sides, on Linux: contracts and what pro
 
 test-portable-short: $(READY)  ## a part of test-portable, for CI
 	CANBROKER_PORTABLE=1 $(BIN)/python -m pytest -m "" -n 2 --dist loadfile --timeout 180 $(PORTABLE_SHORT)
+
+# Of what Windows and macOS lack, Windows lacks more.
+test-as-windows: $(READY)  ## the unit tests, on Linux, without the names that Windows lacks
+	CANBROKER_AS_WINDOWS=tests PYTHONPATH=$(CURDIR)/tests/portable/start:$(CURDIR) $(BIN)/python -m pytest -n 2 --dist loadfile \
+		$(or $(TESTS),tests/unit)
 
 conformance: $(READY)  ## python-can's own tests against canbroker; CANBROKER_PYTHON_CAN names a checkout of it
 	$(BIN)/python -m tests.conformance

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Final, NoReturn, TypeVar
+from typing import Any, Final, TypeVar
 
 #: Windows' number of "an operation was attempted on something that is not a socket".
 _NO_SOCKET: Final = 10038
@@ -300,8 +300,7 @@ def _psutil_doubles() -> dict[str, object]:
 
 
 def change_event_loops() -> bool:
-    """For all packages: the event loop of Windows watches no descriptors for anybody else. The
-    transports of asyncio do not use these functions.
+    """For all packages but asyncio: the event loop of Windows watches no descriptors for others.
 
     :returns: whether it is done; ``False`` while asyncio is yet to be imported as a whole.
     """
@@ -310,11 +309,16 @@ def change_event_loops() -> bool:
     if loops is None:
         return False
 
-    def refuse(*_: object) -> NoReturn:
-        raise NotImplementedError
+    def within_asyncio(method: Callable[..., object]) -> Callable[..., object]:
+        def call(*arguments: object) -> object:
+            if not sys._getframe(1).f_globals["__name__"].startswith("asyncio."):
+                raise NotImplementedError
+            return method(*arguments)
+
+        return call
 
     for name in ("add_reader", "remove_reader", "add_writer", "remove_writer"):
-        setattr(loops, name, refuse)
+        setattr(loops, name, within_asyncio(getattr(loops, name)))
     return True
 
 

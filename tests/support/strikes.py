@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from sys import setprofile
 from types import FrameType
 from typing import TypeVar
 
@@ -120,12 +121,12 @@ def struck(strike: int | None, job: Callable[[], object]) -> bool:
     with _rarely_unraisable():
         try:
             if strike is not None:
-                sys.setprofile(profile)
+                setprofile(profile)
             job()
         except StrikeError:
             return True
         finally:
-            sys.setprofile(None)
+            setprofile(None)
     return False
 
 
@@ -137,9 +138,9 @@ def calls_in(job: Callable[[], object]) -> int:
         nonlocal count
         count += event in {"call", "c_return"}
 
-    sys.setprofile(profile)
+    setprofile(profile)
     try:
         job()
     finally:
-        sys.setprofile(None)
+        setprofile(None)
     return count

@@ -13,6 +13,7 @@ from canbroker.errors import CanOperationError, CanTimeoutError
 from canbroker.system import clock
 from canbroker.system.wake import Wake
 from tests.support.strikes import strikes
+from tests.support.systems import signals
 
 DEADLINE_S = 20.0
 
@@ -181,6 +182,7 @@ def test_no_exception_of_a_signal_handler_keeps_a_turn(wake: Wake) -> None:
     assert free(turns)
 
 
+@signals
 def test_an_exception_while_waiting_for_a_turn_takes_none() -> None:
     turn = Turn("sending")
     entered, leave = threading.Event(), threading.Event()

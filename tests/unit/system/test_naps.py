@@ -5,8 +5,11 @@ from __future__ import annotations
 import threading
 
 from canbroker.system.naps import Nap
+from tests.support.systems import posix
 
 LONG_S = 60.0
+
+pytestmark = posix("waits that end within 15 ms: no thread ends a sleep there")
 
 
 def test_another_thread_ends_it() -> None:
