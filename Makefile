@@ -29,7 +29,7 @@ unexport PYTHONDONTWRITEBYTECODE
 .DEFAULT_GOAL := help
 .PHONY: test-web bench-web demo test check bench docs help setup format lock clean test-newest test-remote test-socketcan \
 	test-socketcan-hw conformance ecosystem firmwares coverage fuzz soak interruptions \
-	test-long test-portable test-portable-short test-as-windows kills kills-record kills-nats crowd bench-client bench-rivals bench-scale bench-small bench-fleet bench-periodic bench-record bench-nats bench-replay bench-socketcan bench-stopped bench-vendor release
+	test-long test-portable test-portable-short test-as-windows kills kills-record kills-nats crowd bench-client bench-portable bench-rivals bench-scale bench-small bench-fleet bench-periodic bench-record bench-nats bench-replay bench-socketcan bench-stopped bench-vendor release
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -204,6 +204,9 @@ crowd: $(READY)  ## a thousand clients of one channel, at a soft limit of 1024 o
 
 bench-client: $(READY)  ## what a client loads: modules, memory, milliseconds
 	$(BIN)/python -m benchmarks.client
+
+bench-portable: $(BENCH)  ## canbroker natively and in portable mode, in turns: rates, latencies, costs
+	$(BIN)/python -m benchmarks --portable $(BENCH_OPTIONS)
 
 # All in one Python, as a newer one is faster.
 bench-rivals:  ## as bench, and sockcan, which needs Python 3.12: in an environment of its own

@@ -115,7 +115,7 @@ class Figures:
 
     def write(self, directory: Path, about: Mapping[str, Any], verdicts: Sequence[Verdict]) -> None:
         """Writes ``latest.json`` (all values) and ``latest.md``; ``about`` is the machine."""
-        directory.mkdir(exist_ok=True)
+        directory.mkdir(parents=True, exist_ok=True)
         figures = [{**key._asdict(), "values": values} for key, values in self._values.items()]
         targets = [verdict._asdict() for verdict in verdicts]
         content = {"about": about, "targets": targets, "figures": figures}

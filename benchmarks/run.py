@@ -27,6 +27,7 @@ from benchmarks import (
     decoding,
     floor,
     hardware,
+    modes,
     paced,
     receiving,
     standing,
@@ -46,7 +47,7 @@ STREAMS: Final = [
     (targets.ONE, 1, CLASSIC_BYTES, 1.0),
     (targets.FOUR, 4, CLASSIC_BYTES, 0.5),
     (targets.SIXTEEN, 16, CLASSIC_BYTES, 0.25),
-    ("1 receiver, 64 bytes", 1, 64, 1.0),
+    (targets.FD, 1, 64, 1.0),
 ]
 RATES: Final = (500, 2_000, 8_000)
 ROUTES: Final = (1, 10, 100, 1_000)
@@ -146,20 +147,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     console = Console(width=160)
     began = time.monotonic()
-    if not has_remote():
-        console.print("without python-can-remote: pip install 'canbroker[bench]'")
-    if not has_sockcan():
-        console.print("without sockcan, which needs Python 3.12: make bench-rivals")
-    if options.trace is None:
-        console.print("without a recorded trace: --trace FILE names a log of candump -L")
+    if not options.portable:
+        _print_what_is_missing(options.trace, console)
     busy = psutil.cpu_percent(1.0)
     place = Path(tempfile.mkdtemp(prefix="cb-bench-"))
     os.environ["XDG_RUNTIME_DIR"] = str(place)
     try:
-        figures = measure(options.rounds, place, options.scale, options.trace, console)
+        if options.portable:
+            figures = modes.measure(options.rounds, place, options.scale, console)
+            verdicts = modes.verdicts(figures)
+        else:
+            figures = measure(options.rounds, place, options.scale, options.trace, console)
+            verdicts = targets.verdicts(figures)
     finally:
         shutil.rmtree(place)
-    verdicts = targets.verdicts(figures)
     console.print(figures.table())
     console.print(target_table(verdicts))
     about = _about() | {
@@ -167,9 +168,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "scale": options.scale,
         "busy before": f"{busy:.0f} %",
     }
-    figures.write(options.results, about, verdicts)
-    _draw(figures, options.results, console)
-    console.print(f"{time.monotonic() - began:.0f} s; written to {options.results}")
+    directory = options.results / "portable" if options.portable else options.results
+    figures.write(directory, about, verdicts)
+    if not options.portable:
+        _draw(figures, directory, console)
+    console.print(f"{time.monotonic() - began:.0f} s; written to {directory}")
     return 0
 
 
@@ -178,8 +181,20 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--rounds", type=int, default=3, help="(default: 3)")
     parser.add_argument("--scale", type=float, default=1.0, help="of the length of a round")
     parser.add_argument("--trace", type=Path, help="a log of candump -L to replay, too")
+    parser.add_argument(
+        "--portable", action="store_true", help="canbroker alone, natively and in portable mode"
+    )
     parser.add_argument("--results", type=Path, default=RESULTS, help="directory to write to")
     return parser
+
+
+def _print_what_is_missing(trace: Path | None, console: Console) -> None:
+    if not has_remote():
+        console.print("without python-can-remote: pip install 'canbroker[bench]'")
+    if not has_sockcan():
+        console.print("without sockcan, which needs Python 3.12: make bench-rivals")
+    if trace is None:
+        console.print("without a recorded trace: --trace FILE names a log of candump -L")
 
 
 def _about() -> dict[str, Any]:

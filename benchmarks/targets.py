@@ -13,6 +13,7 @@ from benchmarks.peers.rivals import SOCKCAN
 ONE: Final = "1 receiver, 8 bytes"
 FOUR: Final = "4 receivers, 8 bytes"
 SIXTEEN: Final = "16 receivers, 8 bytes"
+FD: Final = "1 receiver, 64 bytes"
 PACED: Final = "2,000 frames/s"
 SERIAL: Final = "slcan adapter, 2,000 frames/s"
 FULL: Final = "full bus of 1 Mbit/s"

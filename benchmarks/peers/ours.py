@@ -6,7 +6,8 @@ import time
 from collections.abc import Sequence
 from typing import Final
 
-from benchmarks.peers import CLASSIC_BYTES, LAST_ID, SILENCE_S, Receiver, Sender
+from benchmarks.figures import US
+from benchmarks.peers import CLASSIC_BYTES, LAST_ID, SILENCE_S, Peer, Receiver, Sender
 from canbroker import Bus, Message
 
 _BATCH: Final = 1000
@@ -69,3 +70,12 @@ class BatchPort(BrokerPort):
             last = time.monotonic_ns()
             received += len(messages)
         return received, last
+
+
+def peers(channel: str, actor: int | None) -> tuple[Peer, Peer, Peer]:
+    """Clients of a channel: ``send_batch`` and iteration, then ``send``, then ``recv_batch``."""
+    return (
+        Peer(US, channel, BrokerPort, BrokerPort, actor),
+        Peer(f"{US}, send", channel, SinglePort, BrokerPort, actor),
+        Peer(f"{US}, recv_batch", channel, BrokerPort, BatchPort, actor),
+    )

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from benchmarks import remote
-from benchmarks.figures import US
 from benchmarks.peers import Peer, await_port, bare, free_port, ours, rivals, theirs
 from canbroker import Bus
 from canbroker.demo.broker import BrokerView
@@ -39,7 +38,7 @@ def running(place: Path) -> Iterator[Peers]:
     with ExitStack() as stack:
         gateway = stack.enter_context(remote.serving(place))
         stack.enter_context(Bus(CHANNEL, "virtual"))
-        actor = gateway.broker.channel().pid
+        iterating, single, batch = ours.peers(CHANNEL, gateway.broker.channel().pid)
         theirs_ = [
             Peer("python-can virtual", CHANNEL, theirs.virtual, theirs.virtual, alone=True),
             Peer("udp_multicast", str(free_port()), theirs.udp_multicast, theirs.udp_multicast),
@@ -48,17 +47,16 @@ def running(place: Path) -> Iterator[Peers]:
             theirs_.append(stack.enter_context(_remote()))
         if rivals.has_sockcan():
             theirs_.append(stack.enter_context(rivals.sockcan()))
-        stream, single = (f"ipc://{place}/{name}" for name in ("stream", "single"))
-        port, subscriber = ours.BrokerPort, bare.Subscriber
+        streams, singly = (f"ipc://{place}/{name}" for name in ("stream", "single"))
         yield Peers(
             gateway.broker,
-            ours=Peer(US, CHANNEL, port, port, actor),
-            single=Peer(f"{US}, send", CHANNEL, ours.SinglePort, port, actor),
-            batch=Peer(f"{US}, recv_batch", CHANNEL, port, ours.BatchPort, actor),
+            ours=iterating,
+            single=single,
+            batch=batch,
             remote=remote.peer(gateway, CHANNEL),
             theirs=theirs_,
-            bare=Peer("bare pyzmq, 128 a time", stream, bare.Publisher, subscriber),
-            bare_single=Peer("bare pyzmq, singly", single, bare.SinglePublisher, subscriber),
+            bare=Peer("bare pyzmq, 128 a time", streams, bare.Publisher, bare.Subscriber),
+            bare_single=Peer("bare pyzmq, singly", singly, bare.SinglePublisher, bare.Subscriber),
         )
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import targets
+from benchmarks import modes, targets
 from benchmarks.figures import LOST, US, Figures, Key, Verdict, target_rows
 from benchmarks.paced import Due, recorded, uniform
 from benchmarks.usage import cpu_s
@@ -98,6 +98,26 @@ def test_remote_clients_are_compared_with_local_ones_within_each_round() -> None
 
 def test_what_was_not_measured_is_no_target_that_was_met() -> None:
     assert {verdict.outcome for verdict in targets.verdicts(Figures())} == {"not measured"}
+
+
+def test_portable_mode_is_compared_with_native_mode_within_each_round() -> None:
+    figures = Figures()
+    for rate, p50, lost in ((10, 4, 0), (20, 5, 0.5), (30, 6, 0)):
+        figures.add({key("rate"): 20.0, key("rate", f"{US}{modes.PORTABLE}"): float(rate)})
+        figures.add({key("p50", load="paced"): 2.0, key("rate", load="paced"): 1.0})
+        portable = f"{US}, send{modes.PORTABLE}"
+        figures.add({key("p50", f"{US}, send", "paced"): 2.0})
+        figures.add({key("p50", portable, "paced"): float(p50)})
+        figures.add({key("rate", portable, "paced"): 1.0, key(LOST, portable, "paced"): lost})
+    found = [
+        (each.target, each.what, each.values, each.outcome) for each in modes.verdicts(figures)
+    ]
+    assert found == [
+        (f"{targets.ONE}: {US}, portable", "rate / native", [0.5, 1, 1.5], "met"),
+        # At a pace, the rate is that of the load.
+        (f"paced: {US}, send, portable", "p50 / native", [2, 2.5, 3], "missed"),
+        (f"paced: {US}, send, portable", LOST, [0.5], "missed"),
+    ]
 
 
 def test_the_report_has_every_value(tmp_path: Path) -> None:
