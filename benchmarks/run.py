@@ -8,6 +8,7 @@ to ``benchmarks/results``.
 from __future__ import annotations
 
 import argparse
+import compileall
 import os
 import platform
 import shutil
@@ -22,6 +23,7 @@ import psutil
 import zmq
 from rich.console import Console
 
+import canbroker
 from benchmarks import (
     actors,
     decoding,
@@ -149,6 +151,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     began = time.monotonic()
     if not options.portable:
         _print_what_is_missing(options.trace, console)
+    # As installing does. Without it, each process may compile what has changed.
+    compileall.compile_dir(Path(canbroker.__file__).parent, quiet=1)
     busy = psutil.cpu_percent(1.0)
     place = Path(tempfile.mkdtemp(prefix="cb-bench-"))
     os.environ["XDG_RUNTIME_DIR"] = str(place)

@@ -52,6 +52,7 @@ if TYPE_CHECKING:
     )
 
     # isort: on
+    from canbroker.bus.lease import Lease, lease
     from canbroker.bus.listening.listeners import (
         AsyncBufferedReader,
         BufferedReader,
@@ -77,9 +78,7 @@ if TYPE_CHECKING:
         BusStats,
         CanProtocol,
         ErrorCounters,
-        Lease,
         ThreadSafeBus,
-        lease,
     )
     from canbroker.configuration.detection import detect_available_configs
     from canbroker.errors import (
@@ -151,9 +150,7 @@ _HOMES: Final = {
         "BusStats",
         "CanProtocol",
         "ErrorCounters",
-        "Lease",
         "ThreadSafeBus",
-        "lease",
     ),
     "canbroker.configuration.detection": ("detect_available_configs",),
     "canbroker.errors": (
@@ -173,6 +170,7 @@ _HOMES: Final = {
         "RedirectReader",
     ),
     "canbroker.model.message": ("Message",),
+    "canbroker.bus.lease": ("Lease", "lease"),
     "canbroker.bus.listening.notifier": ("Notifier",),
     "canbroker.bus.periodic.cyclic": (
         "CyclicSendTaskABC",

@@ -11,10 +11,9 @@ from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequenc
 from typing import TYPE_CHECKING, Any
 
 import canbroker
-from canbroker.bus import awaiting, lifetime, opening
+from canbroker.bus import lifetime, opening
 from canbroker.bus.brokers import channel_names
 from canbroker.bus.ending import EndingBus
-from canbroker.bus.lease import Lease, lease
 from canbroker.bus.life import Life
 from canbroker.bus.observed import ObservedBus
 from canbroker.bus.tasks import Tasks
@@ -39,9 +38,7 @@ __all__ = [
     "BusStats",
     "CanProtocol",
     "ErrorCounters",
-    "Lease",
     "ThreadSafeBus",
-    "lease",
 ]
 
 
@@ -198,10 +195,14 @@ class Bus(ObservedBus, EndingBus):
         If the task is cancelled, it has not taken a message. Other tasks run first, even if a
         message is already there. Any number of tasks and event loops may wait at a time.
         """
+        from canbroker.bus import awaiting  # noqa: PLC0415 - most programs have no event loop
+
         return await awaiting.receive(self, timeout)
 
     def __aiter__(self) -> AsyncIterator[Message]:
         """Messages for as long as the bus is open. Ours."""
+        from canbroker.bus import awaiting  # noqa: PLC0415 - as above
+
         return awaiting.messages(self)
 
     def fileno(self) -> int:
@@ -255,6 +256,8 @@ class Bus(ObservedBus, EndingBus):
         waits for the driver; if the task is cancelled during that time, the frame may still be
         sent until ``timeout`` is over.
         """
+        from canbroker.bus import awaiting  # noqa: PLC0415 - as above
+
         await awaiting.send(self, msg, timeout)
 
     def flush(self, timeout: float | None = None) -> None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Final, NamedTuple, Protocol, TypeVar
+from typing import TYPE_CHECKING, Final, Protocol, TypeVar
+
+import msgspec
 
 from canbroker.bus import discovery, starting
 from canbroker.bus.channel_clock import ChannelClock
@@ -33,7 +35,7 @@ _DESCRIPTORS: Final = 8
 _T = TypeVar("_T")
 
 
-class Distance(NamedTuple):
+class Distance(msgspec.Struct, frozen=True):
     """How far away a broker is: the round trip, and what its wall clock shows more than ours."""
 
     round_trip_ns: int

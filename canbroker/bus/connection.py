@@ -150,8 +150,8 @@ class Connection:
             held_errors=self.watch.held_errors,
             receive_queue=len(self.reception),
             transmit_queue=transmitter.unanswered,
-            round_trip=distance and distance.round_trip_ns / clock.SECOND,
-            clock_offset=distance and distance.clock_offset_ns / clock.SECOND,
+            round_trip=None if distance is None else distance.round_trip_ns / clock.SECOND,
+            clock_offset=None if distance is None else distance.clock_offset_ns / clock.SECOND,
         )
 
     def ask_broker(self, method: str, params: control.Params, result: type[_T]) -> _T:

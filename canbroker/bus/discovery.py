@@ -18,7 +18,13 @@ from canbroker.errors import CanError, CanInitializationError, CanTimeoutError
 from canbroker.system import clock
 from canbroker.system.undisturbed import undisturbed
 from canbroker.transport import calls
-from canbroker.transport.calls import ControlError, NoAnswerError, Peer, ShuttingDownError
+from canbroker.transport.calls import (
+    ControlClient,
+    ControlError,
+    NoAnswerError,
+    Peer,
+    ShuttingDownError,
+)
 from canbroker.transport.runtime import Runtime
 from canbroker.transport.sockets import Context, SharedContext
 from canbroker.wire import WireError, control
@@ -50,6 +56,17 @@ def find_broker(
     :param options: further arguments of ``python -m canbroker.broker``.
     :raises CanInitializationError: there is no broker, or it does not answer.
     """
+    broker = _client(context, runtime)
+    try:
+        return _find(broker, runtime, autostart, options)
+    finally:
+        broker.close()
+
+
+def _find(
+    broker: ControlClient, runtime: Runtime, autostart: bool, options: Sequence[str] = ()
+) -> control.HelloResult:
+    """As :func:`find_broker`, over this connection, which is made while the lock is looked at."""
     deadline = clock.deadline_after(_START_S)
     if not autostart and not runtime.directory.exists():
         raise no_broker(runtime)
@@ -57,7 +74,7 @@ def find_broker(
     start = functools.partial(start_if_alone, runtime, autostart, options)
     while clock.remaining_ns(deadline):
         undisturbed(start, _START_S)  # a lock lost by an exception keeps all others out
-        hello = _hello(context, runtime)
+        hello = _hello(broker, runtime)
         if hello is not None:
             return hello
     raise CanInitializationError(
@@ -83,15 +100,20 @@ def attach(
     """
     deadline = clock.deadline_after(_OPEN_S)
     while clock.remaining_ns(deadline):
-        find_broker(context, runtime, autostart=autostart)
-        attaching(True)
+        broker = _client(context, runtime)
         try:
-            return ask(context, runtime, "attach", request, control.Attached, _ASK_AGAIN_S)
-        except (NoAnswerError, ShuttingDownError):
-            continue
-        except CanError:
-            attaching(False)
-            raise
+            _find(broker, runtime, autostart)
+            attaching(True)
+            again = clock.deadline_after(_ASK_AGAIN_S)
+            try:
+                return broker.ask("attach", request, control.Attached, again)
+            except (NoAnswerError, ShuttingDownError):
+                continue
+            except CanError:
+                attaching(False)
+                raise
+        finally:
+            broker.close()
     raise CanInitializationError(
         f"the broker at {runtime.address} did not open channel {request.channel!r} in time"
     )
@@ -110,8 +132,7 @@ def ask(
     :raises NoAnswerError: there is none within ``timeout`` seconds.
     :raises CanError: the answer is an error.
     """
-    broker = Peer(runtime.address, f"the broker at {runtime.address}")
-    return calls.ask(context, broker, method, params, result, timeout)
+    return calls.ask(context, _peer(runtime), method, params, result, timeout)
 
 
 def stop_broker(runtime: Runtime, timeout: float) -> None:
@@ -139,11 +160,18 @@ def stop_broker(runtime: Runtime, timeout: float) -> None:
         context.close()
 
 
-def _hello(context: Context, runtime: Runtime) -> control.HelloResult | None:
+def _peer(runtime: Runtime) -> Peer:
+    return Peer(runtime.address, f"the broker at {runtime.address}")
+
+
+def _client(context: Context, runtime: Runtime) -> ControlClient:
+    return ControlClient(context, _peer(runtime))
+
+
+def _hello(broker: ControlClient, runtime: Runtime) -> control.HelloResult | None:
     deadline = clock.monotonic_ns() + _ASK_NS
-    nothing = control.Params()
     try:
-        return calls.call(context, runtime.address, "hello", nothing, control.HelloResult, deadline)
+        return broker.call("hello", control.Params(), control.HelloResult, deadline)
     except (ControlError, WireError) as error:
         raise CanInitializationError(
             f"{runtime.place.describe_broker()} is not of this version: {error}"

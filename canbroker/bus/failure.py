@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+
+import msgspec
 
 from canbroker.errors import CanOperationError
 from canbroker.wire.forbidden import Forbidden
 
 
-class Failure(NamedTuple):
+class Failure(msgspec.Struct, frozen=True):
     """Why a frame was not sent; ``forbidden``: our key does not have the right."""
 
     text: str

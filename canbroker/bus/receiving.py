@@ -6,21 +6,19 @@ import functools
 import logging
 from collections import deque
 from collections.abc import Iterable
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 from canbroker.bus.channel_watch import ChannelWatch
 from canbroker.bus.life import Life
 from canbroker.bus.turns import Turns
 from canbroker.bus.values import Membership, Receiving
-from canbroker.bus.watching import watch
-from canbroker.delivery.asker import Asker
 from canbroker.delivery.order import SLOW, Loss
 from canbroker.delivery.subscriber import Identity, Subscriber
 from canbroker.errors import CanLossError, CanOperationError, CanTimeoutError
 from canbroker.model.filters import EVERYTHING, FilterSet
 from canbroker.model.frame import ERROR, EXTENDED, EchoFrame
 from canbroker.model.message import Message
-from canbroker.system import clock, locks
+from canbroker.system import clock, handles, locks
 from canbroker.system.locks import Rank
 from canbroker.system.throttle import Throttle
 from canbroker.system.wake import Wake
@@ -28,6 +26,10 @@ from canbroker.transport.address import TcpAddress, parse_address
 from canbroker.transport.readiness import Readiness
 from canbroker.transport.stream_link import open_stream
 from canbroker.wire.stream import ReadyEvent
+
+if TYPE_CHECKING:
+    from canbroker.bus.periodic.timer import Timer
+    from canbroker.delivery.asker import Asker
 
 #: A message to return, or an error to raise.
 Item: TypeAlias = "Message | CanLossError"
@@ -297,7 +299,7 @@ class Reception:
     def _descriptor(self) -> int:
         self._check_open()
         if self._readiness is None:
-            self._readiness = Readiness(self.wake, watch())
+            self._readiness = Readiness(self.wake, _watching_thread)
         self._readiness.watch(self.subscriber.sockets)
         return self._readiness.fileno()
 
@@ -335,8 +337,22 @@ class Reception:
 
 
 def _open_archive(membership: Membership) -> Asker:
+    """:raises CanError: no descriptors are left."""
+    try:
+        from canbroker.delivery.asker import Asker  # noqa: PLC0415 - most clients miss no frames
+    except OSError as error:
+        raise CanOperationError(f"cannot ask: {handles.explained(error)}") from error
     control = parse_address(membership.attached.control)
     return Asker(membership.context, control, membership.client_id)
+
+
+def _watching_thread() -> Timer:
+    """:raises CanOperationError: no descriptors are left."""
+    try:
+        from canbroker.bus.watching import watch  # noqa: PLC0415 - Linux needs no thread
+    except OSError as error:
+        raise CanOperationError(f"cannot watch: {handles.explained(error)}") from error
+    return watch()
 
 
 def _passes(wanted: FilterSet, item: Item) -> bool:

@@ -393,13 +393,10 @@ class Transmitter:
     def _fail(self, index: int, sent: int, failed: Sequence[int], told: Failure) -> None:
         """Books a request as answered, some of whose frames were not sent; ``told``: why."""
         request = self._requests[index]
-        failures = (
-            []
-            if request.asks
-            else [
-                told._replace(text=f"{describe(request.frames[at])} {told.text}") for at in failed
-            ]
-        )
+        failures = []
+        if not request.asks:
+            texts = [f"{describe(request.frames[at])} {told.text}" for at in failed]
+            failures = [Failure(text, told.forbidden) for text in texts]
         self._pop(index, sent, failures)
         if request.failed is not None:
             for failure in failures:

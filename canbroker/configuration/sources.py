@@ -36,9 +36,10 @@ _VARIABLES: Final = {
 }
 
 # A number in its usual spelling; 18 digits fit into the 64 bits of a parameter. One with leading
-# zeros stays a text: registers and serial numbers would lose them.
-_WHOLE: Final = re.compile(r"[-+]?(?:0|[1-9][0-9]{0,17})", re.ASCII)
-_DECIMAL: Final = re.compile(r"[-+]?[0-9]*\.[0-9]+(?:e[-+]?[0-9]+)?", re.ASCII)
+# zeros stays a text: registers and serial numbers would lose them. They are compiled with the first
+# text that is looked at, as most programs give none.
+_WHOLE: Final = r"[-+]?(?:0|[1-9][0-9]{0,17})"
+_DECIMAL: Final = r"[-+]?[0-9]*\.[0-9]+(?:e[-+]?[0-9]+)?"
 
 #: Arguments that are about the bus object; all others are about its adapter.
 OF_THE_BUS: Final = frozenset(
@@ -112,9 +113,9 @@ def cast(value: Any) -> Any:
     """A text as the whole number, decimal number or truth value that it spells; else unchanged."""
     if not isinstance(value, str):
         return value
-    if _WHOLE.fullmatch(value):
+    if re.fullmatch(_WHOLE, value, re.ASCII):
         return int(value)
-    if _DECIMAL.fullmatch(value):
+    if re.fullmatch(_DECIMAL, value, re.ASCII):
         return float(value)
     return {"true": True, "false": False}.get(value.lower(), value)
 

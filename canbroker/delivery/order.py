@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final, NamedTuple, TypeAlias
 
+import msgspec
+
 from canbroker.model.frame import EchoFrame
 
 #: Frames kept behind a gap. Frames beyond this limit are dropped and requested afterwards.
@@ -20,7 +22,7 @@ SLOW: Final = "this program was slow"
 REPLACED: Final = "the channel actor was replaced"
 
 
-class Gap(NamedTuple):
+class Gap(msgspec.Struct, frozen=True):
     """Missing frames: numbers ``first`` up to, but not including, ``end``.
 
     ``end`` is ``None`` for the rest of an epoch that is over.
@@ -31,7 +33,7 @@ class Gap(NamedTuple):
     end: int | None
 
 
-class Loss(NamedTuple):
+class Loss(msgspec.Struct, frozen=True):
     """Frames that will never arrive; ``frames`` is ``None`` if their number is unknown."""
 
     epoch: int
@@ -54,7 +56,7 @@ class Place(NamedTuple):
     number: int
 
 
-class Restart(NamedTuple):
+class Restart(msgspec.Struct, frozen=True):
     """The route began again at ``place``, after this many ``frames`` and ``losses``."""
 
     frames: int
@@ -66,7 +68,7 @@ class Restart(NamedTuple):
 Taken: TypeAlias = tuple[list[EchoFrame], list[tuple[int, Loss]], list[Restart]]
 
 
-class Part(NamedTuple):
+class Part(msgspec.Struct, frozen=True):
     """A batch, or a heartbeat without frames: the frames, and the number of the first one."""
 
     epoch: int
@@ -194,7 +196,7 @@ class Order:
         count = len(frames)
         end = first + count
         over = complete or (gap.end is not None and end >= gap.end)
-        rest = None if over else gap._replace(first=end)
+        rest = None if over else msgspec.structs.replace(gap, first=end)
         at = len(self.frames)
         losses: list[tuple[int, Loss]] = []
         if first > gap.first:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
+
+import msgspec
 
 from canbroker.delivery.order import Order, Part, Place
 from canbroker.delivery.sources import Archive, Stream
@@ -29,7 +31,7 @@ _ASK_AGAIN_NS: Final = SECOND // 2
 _CHANGE_NS: Final = SECOND
 
 
-class Identity(NamedTuple):
+class Identity(msgspec.Struct, frozen=True):
     """A client of a channel. ``claim``: it wants the sole right to transmit; the text says for
     people who it is."""
 
@@ -64,7 +66,9 @@ class Subscriber:
         self.dropped_upstream = 0
         self.filters: FilterSet | None = None
         self._link = link
-        self._channel, self._client_id, self._claim = identity
+        self._channel = identity.channel
+        self._client_id = identity.client_id
+        self._claim = identity.claim
         self._now = now
         self._route = b""
         self._private = b""

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections import deque
-from typing import Final, NamedTuple
+from typing import Final
+
+import msgspec
 
 from canbroker.delivery.order import Gap
 from canbroker.wire.replay import MAX_REPLAYED, Replayed
@@ -13,7 +15,7 @@ from canbroker.wire.replay import MAX_REPLAYED, Replayed
 FAR_AT_ONCE: Final = 16
 
 
-class Stretch(NamedTuple):
+class Stretch(msgspec.Struct, frozen=True):
     """Numbers ``first`` up to ``end`` of a gap; ``end`` as of a :class:`Gap`."""
 
     first: int
@@ -41,8 +43,8 @@ class Window:
         """
         if gap == self._gap:
             return False
-        is_rest = self._gap is not None and gap == self._gap._replace(first=gap.first)
-        self._gap = gap
+        known, self._gap = self._gap, gap
+        is_rest = known is not None and (gap.epoch, gap.end) == (known.epoch, known.end)
         if not is_rest or not self._starts_at(gap):
             self.restart()
         return True

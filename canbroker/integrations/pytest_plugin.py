@@ -93,7 +93,7 @@ class Channels:
         return f"virtual.{channel}"
 
     def _lease(self, pool: str, timeout: float) -> str:
-        from canbroker.client import lease  # noqa: PLC0415 - imports ZeroMQ
+        from canbroker.bus.lease import lease  # noqa: PLC0415 - imports ZeroMQ
 
         leased = lease(pool, timeout, broker=self.broker)
         return self._held.enter_context(leased).channel

@@ -35,7 +35,7 @@ CanFilters: TypeAlias = "Iterable[Mapping[str, Any]] | FilterSet | None"
 
 NOTHING_TEXT: Final = "-"
 
-_ENTRY = re.compile(r"([sx]?)(?:([0-9a-f]{1,8}):([0-9a-f]{1,8}))?([!^]?)")
+_ENTRY: Final = r"([sx]?)(?:([0-9a-f]{1,8}):([0-9a-f]{1,8}))?([!^]?)"
 _FORMATS: dict[str, bool | None] = {"": None, "s": False, "x": True}
 _KINDS: dict[str, bool | None] = {"": None, "^": False, "!": True}
 
@@ -278,7 +278,7 @@ def _inverted(can_id: int, can_mask: int, extended: bool | None) -> list[Filter]
 
 
 def _parse_entry(text: str) -> Filter:
-    match = _ENTRY.fullmatch(text)
+    match = re.fullmatch(_ENTRY, text)
     if match is None or not text:
         raise ValueError(f"filter {text!r} is not [s|x][id:mask][!|^] in lower-case hexadecimal")
     frame_format, can_id, can_mask, kind = match.groups()

@@ -8,14 +8,16 @@ import stat
 import sys
 from collections.abc import Iterator
 from contextlib import suppress
-from typing import Final, NamedTuple
+from typing import Final
+
+import msgspec
 
 from canbroker.system.portable import PORTABLE
 
 _TABLE: Final = "/proc/self/fd" if os.path.isdir("/proc/self/fd") else "/dev/fd"  # noqa: PTH112
 
 
-class ClientSocket(NamedTuple):
+class ClientSocket(msgspec.Struct, frozen=True):
     """A socket of this process: its descriptor, its inode, and where the peer listens.
 
     ``peer`` is a path, or ``<host>:<port>`` where sockets are portable; ``None``: not connected.

@@ -26,10 +26,10 @@ _TCP: Final = "tcp://"
 UNENCRYPTED: Final = "none"
 
 #: Names of hosts (RFC 1123), with the underscores that some networks have; ``*`` is for listeners.
-_HOST: Final = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_.-]{0,251}[A-Za-z0-9_.])?|\*")
+_HOST: Final = r"[A-Za-z0-9_]([A-Za-z0-9_.-]{0,251}[A-Za-z0-9_.])?|\*"
 
 #: The names of sockets in a runtime directory.
-_SOCKET: Final = re.compile(r"[A-Za-z0-9_.-]{1,64}")
+_SOCKET: Final = r"[A-Za-z0-9_.-]{1,64}"
 
 _MAX_PORT: Final = 65_535
 
@@ -155,7 +155,7 @@ def parse_tcp(text: str) -> TcpAddress:
 
     rest, _, socket = text.removeprefix(_TCP).partition("#")
     where, question, query = rest.partition("?")
-    if "#" in text and not _SOCKET.fullmatch(socket):
+    if "#" in text and not re.fullmatch(_SOCKET, socket):
         raise fault("after # comes the name of a socket, like can0.rx")
     host, port = _split(where, fault)
     key, encrypted = None, True
@@ -205,7 +205,7 @@ def _split(where: str, fault: _Fault) -> tuple[str, int]:
             raise fault(f"{host!r} in brackets is not an IPv6 address") from None
     elif ":" in host:
         raise fault(f"an IPv6 address is written in brackets: tcp://[{where}]:<port>")
-    elif not _HOST.fullmatch(host):
+    elif not re.fullmatch(_HOST, host):
         raise fault(f"{host!r} is not the name or number of a host")
     if not (port.isascii() and port.isdigit()) or not 0 <= int(port[:6]) <= _MAX_PORT:
         raise fault(f"{port!r} is not a port, a number from 1 to {_MAX_PORT:,}")

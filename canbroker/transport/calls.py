@@ -8,7 +8,9 @@ know, which :mod:`canbroker.errors` documents.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Final, NamedTuple, TypeVar
+from typing import Final, TypeVar
+
+import msgspec
 
 from canbroker.errors import (
     CanError,
@@ -65,7 +67,7 @@ def documented(error: ControlError | WireError, name: str) -> CanError:
     return error if known is None else known(str(error))
 
 
-class Peer(NamedTuple):
+class Peer(msgspec.Struct, frozen=True):
     """A process that serves control methods: where it listens, and its name for messages."""
 
     endpoint: Address
@@ -172,6 +174,12 @@ class ControlClient:
             self._link.forget()
             raise NoAnswerError(f"{self._peer.name} does not answer")
         return answer
+
+    def call(
+        self, method: str, params: control.Params, result: type[_T], deadline: int | None
+    ) -> _T | None:
+        """As :meth:`ControlLink.call`."""
+        return self._link.call(method, params, result, deadline)
 
     def reach(self) -> None:
         """Connects where the peer listens now, where sockets are portable."""

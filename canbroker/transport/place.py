@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Final
 
 import msgspec
 
@@ -38,10 +38,10 @@ _RESERVED: Final = frozenset({BROKER_SOCKET, "lock", "processes", "scheduler", "
 _DEVICES: Final = frozenset(
     {"aux", "con", "nul", "prn", *(f"{name}{n}" for name in ("com", "lpt") for n in range(10))}
 )
-_PLAIN_NAME: Final = re.compile(r"[A-Za-z0-9_.-]{1,32}")
+_PLAIN_NAME: Final = r"[A-Za-z0-9_.-]{1,32}"
 
 
-class ChannelAddresses(NamedTuple):
+class ChannelAddresses(msgspec.Struct, frozen=True):
     """The three sockets of a channel."""
 
     stream: IpcAddress
@@ -191,7 +191,7 @@ def stem_of(channel: str) -> str:
     path is often longer than a socket's path may be.
     """
     is_device = channel.partition(".")[0].lower() in _DEVICES
-    if _PLAIN_NAME.fullmatch(channel) and channel not in _RESERVED and not is_device:
+    if re.fullmatch(_PLAIN_NAME, channel) and channel not in _RESERVED and not is_device:
         return channel
     import hashlib  # noqa: PLC0415 - imports much, and most names are plain
 

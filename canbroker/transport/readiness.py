@@ -35,14 +35,14 @@ class WatchedReadiness:
     has looked and found nothing.
     """
 
-    def __init__(self, more: Wake, watch: Watch) -> None:
+    def __init__(self, more: Wake, watch: Callable[[], Watch]) -> None:
         """
         :param more: also makes it readable, and may be set for other reasons.
-        :param watch: watches the descriptors.
+        :param watch: finds what watches the descriptors.
         :raises CanOperationError: no descriptor is left.
         """
         self._more = more
-        self._watch = watch
+        self._watch = watch()
         self._watched: dict[Socket, int] = {}
         self._happened = Wake()
         self._noted = self._happened.set
@@ -83,7 +83,7 @@ class WatchedReadiness:
 class PolledReadiness:
     """As :class:`WatchedReadiness`, where the system can poll a set as one, without a thread."""
 
-    def __init__(self, more: Wake, watch: Watch) -> None:
+    def __init__(self, more: Wake, watch: Callable[[], Watch]) -> None:
         """:raises CanOperationError: no descriptor is left."""
         del watch  # not needed here
         self._more = more

@@ -149,7 +149,7 @@ def _note_unconnected() -> None:
     """[before a fork] libzmq's thread may be connecting a socket at the same time."""
     _unconnected.clear()
     if shared.endpoints:
-        _unconnected.update(inode for _, inode, peer in client_sockets() if peer is None)
+        _unconnected.update(each.inode for each in client_sockets() if each.peer is None)
 
 
 def _forget() -> None:
@@ -162,9 +162,9 @@ def _forget() -> None:
     # A socket that is not connected and did not exist just before the fork was made by a thread
     # that exists only in the parent.
     numbers = [
-        number
-        for number, inode, peer in (client_sockets() if shared.endpoints else ())
-        if peer in shared.endpoints or (peer is None and inode not in _unconnected)
+        each.descriptor
+        for each in (client_sockets() if shared.endpoints else ())
+        if each.peer in shared.endpoints or (each.peer is None and each.inode not in _unconnected)
     ]
     numbers += [
         int(socket.getsockopt(zmq.FD))

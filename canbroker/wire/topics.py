@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Final, NamedTuple
+from typing import Final
 from urllib.parse import quote, unquote
+
+import msgspec
 
 from canbroker.model import filters
 from canbroker.model.filters import FilterSet
@@ -16,17 +18,17 @@ MAX_TOPIC_BYTES: Final = 32_768
 MAX_CLAIM: Final = 256
 
 
-class RouteTopic(NamedTuple):
+class RouteTopic(msgspec.Struct, frozen=True):
     """Frames that pass ``filters``."""
 
     filters: FilterSet
 
 
-class StateTopic(NamedTuple):
+class StateTopic(msgspec.Struct, frozen=True):
     """States of the channel: bus state, counters, clients."""
 
 
-class PrivateTopic(NamedTuple):
+class PrivateTopic(msgspec.Struct, frozen=True):
     """Events for one client. A client is present while it subscribes to this topic.
 
     ``filters``: of the route that the client has subscribed to before. ``claim``: a description of
@@ -38,7 +40,7 @@ class PrivateTopic(NamedTuple):
     claim: str | None = None
 
 
-class LeftTopic(NamedTuple):
+class LeftTopic(msgspec.Struct, frozen=True):
     """One event, when a client is not present any more."""
 
     client_id: str

@@ -26,6 +26,21 @@ REMOTE = {
     "tomlkit",
 }
 
+#: What few clients use is loaded with its first use.
+LATER = {
+    "asyncio",
+    "canbroker.bus.awaiting",
+    "canbroker.bus.lease",
+    "canbroker.bus.periodic.timer",
+    "canbroker.bus.signals",
+    "canbroker.bus.watching",
+    "canbroker.delivery.asker",
+    "canbroker.model.protection",
+    "heapq",
+    "socket",
+    "subprocess",
+}
+
 PROGRAM = """
 import sys
 before = set(sys.modules)
@@ -64,6 +79,24 @@ def test_a_client_of_a_running_broker_loads_pyzmq_and_msgspec_alone(runtime: Run
     homes = packages_distributions()
     packages = {package for root in roots for package in homes.get(root, [])}
     assert packages - OPTIONAL - {"canbroker"} == {"msgspec", "pyzmq"}
+
+
+def test_a_client_loads_what_few_need_with_its_first_use(runtime: Runtime) -> None:
+    program = """
+import sys
+from canbroker import Bus, Message
+with Bus("shared", "virtual") as bus:
+    bus.send(Message(arbitration_id=1), 5)
+    bus.recv(0)
+print(*sys.modules)
+"""
+    with Bus("shared", "virtual"):
+        done = subprocess.run(
+            [sys.executable, "-c", program], capture_output=True, text=True, timeout=50, check=True
+        )
+    loaded = set(done.stdout.split())
+    assert "canbroker.client" in loaded
+    assert not loaded & LATER
 
 
 def test_actors_do_not_load_what_few_of_them_need() -> None:

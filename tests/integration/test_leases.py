@@ -23,6 +23,7 @@ from canbroker import (
     Message,
     lease,
 )
+from canbroker.bus import lease as home
 from canbroker.system.entry_points import EntryPoint
 from canbroker.system.lock import BrokerLock
 from canbroker.transport.runtime import Runtime
@@ -300,4 +301,4 @@ def test_status_shows_who_has_what_and_who_waits(runtime: Runtime) -> None:
 
 
 def test_both_names_are_one() -> None:
-    assert canbroker.lease is canbroker.client.lease is lease
+    assert canbroker.lease is home.lease is lease

@@ -82,6 +82,7 @@ for use in (
     lambda: buses[0].send_periodic(Message(arbitration_id=1), 1.0),
     lambda: setattr(buses[0], "state", canbroker.BusState.ACTIVE),
     buses[1].fileno,
+    buses[1]._reception.subscriber._opened_archive,
 ):
     try:
         use()
@@ -102,7 +103,7 @@ hear()
         assert program.said() == "they go on"
         wait_until(lambda: len(clients(runtime)) == count + 1, "the broker knows them all")
         program.tell("on")
-        for _ in range(5):
+        for _ in range(6):
             assert "300 (ulimit -n)" in program.said()
         assert program.said() == "closed"
         assert len(clients(runtime)) == 1

@@ -300,7 +300,7 @@ AFTERWARDS = """
     from contextlib import ExitStack
     from pathlib import Path
     import pytest
-    from canbroker.client import lease
+    from canbroker.bus.lease import lease
 
     def pytest_sessionfinish(session):
         if hasattr(session.config, "workerinput"):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+import msgspec
+
 from canbroker.delivery.order import Gap
 from canbroker.delivery.window import FAR_AT_ONCE, Stretch, Window
 from canbroker.wire.replay import MAX_REPLAYED, Replayed, encode_frames
@@ -77,7 +79,7 @@ def test_an_answer_makes_room_for_the_next_request() -> None:
     ask(window)
     answer(window, [1])
     assert taken(window) == [0]
-    assert window.turn_to(gap._replace(first=MAX_REPLAYED))
+    assert window.turn_to(msgspec.structs.replace(gap, first=MAX_REPLAYED))
     assert ask(window, 3) == [Stretch(2 * MAX_REPLAYED, 3 * MAX_REPLAYED)]
     assert window.is_awaited(2), "what is under way is still expected"
 
@@ -89,7 +91,7 @@ def test_after_half_an_answer_everything_is_asked_for_anew() -> None:
     ask(window)
     answer(window, [1])
     taken(window)
-    assert window.turn_to(gap._replace(first=100))
+    assert window.turn_to(msgspec.structs.replace(gap, first=100))
     assert not window.is_awaited(2)
     assert ask(window, 3)[0] == Stretch(100, 100 + MAX_REPLAYED)
 

@@ -98,8 +98,11 @@ def test_an_address_that_is_none_is_named(address: str) -> None:
 def test_plain_channel_names_are_file_names() -> None:
     place = Place(Path("/run/cb"))
     for name in ("can0", "body", "virtual.x", "A-b_C.9", "x" * 32, "console", "com10", "x.con"):
-        for address, kind in zip(place.channel(name), ("rx", "tx", "ctl"), strict=True):
-            assert str(address) == f"ipc:///run/cb/{name}.{kind}"
+        addresses = place.channel(name)
+        begin = f"ipc:///run/cb/{name}."
+        assert str(addresses.stream) == f"{begin}rx"
+        assert str(addresses.transmit) == f"{begin}tx"
+        assert str(addresses.control) == f"{begin}ctl"
 
 
 @pytest.mark.parametrize(
