@@ -10,7 +10,7 @@ from typing import Final
 
 from canbroker.system import clock
 from canbroker.system.portable import PORTABLE
-from canbroker.system.slices import use_long_slices
+from canbroker.system.slices import use_long_slices, use_short_slices
 
 #: The priority of a sound server.
 _NICE: Final = -11
@@ -31,9 +31,13 @@ def raise_priority() -> None:
     An actor that waits for the processor behind busy test processes is late for everybody. It
     sleeps nearly all of the time, so others lose little. Not on a single processor: there it would
     interrupt its clients for every single frame.
+
+    Nor does it wait for the end of a client's slice, which needs no rights.
     """
     if os.cpu_count() != 1:
         _set(0, _NICE)
+        if not PORTABLE:
+            use_short_slices()
 
 
 def give_way() -> None:
@@ -45,7 +49,8 @@ def give_way() -> None:
 
 def lower_priority(pid: int = 0) -> None:
     """Makes a process less urgent than all that handle frames; 0 is this one."""
-    _set(pid, _BACKGROUND)
+    if pid or PORTABLE or not use_long_slices(_BACKGROUND):
+        _set(pid, _BACKGROUND)
 
 
 def _set(pid: int, niceness: int) -> None:

@@ -50,6 +50,36 @@ def test_a_channel_runs_in_real_time_while_its_frames_have_a_time(runtime: Runti
         assert eventually(pid, {os.SCHED_OTHER}, bus)
 
 
+def slices(pid: int) -> list[float]:
+    """Those of a process's threads, in ms, the shortest one first."""
+    lines = [
+        line
+        for task in Path(f"/proc/{pid}/task").iterdir()
+        for line in (task / "sched").read_text().splitlines()
+    ]
+    return sorted(int(line.split()[-1]) / 1e6 for line in lines if line.startswith("se.slice"))
+
+
+@linux
+@pytest.mark.skipif(PORTABLE, reason="the usual slices")
+def test_a_channel_has_short_slices_also_after_real_time(runtime: Runtime) -> None:
+    if not slices(os.getpid()) or os.cpu_count() == 1:
+        pytest.skip("slices are not told here, or are not changed")
+    usual, *_ = slices(os.getpid())
+    with Bus("x", "virtual") as bus:
+        pid = status_of(runtime).channels[0].pid
+        assert pid is not None
+        short, *_ = slices(pid)
+        assert short < usual
+        if not may_take_real_time():
+            return
+        task = bus.send_periodic(Message(arbitration_id=2), 0.02)
+        assert eventually(pid, {os.SCHED_RR}, bus)
+        task.stop()
+        assert eventually(pid, {os.SCHED_OTHER}, bus)
+        assert slices(pid)[0] == short
+
+
 @linux
 @pytest.mark.parametrize("has_rights", [True, False])
 def test_what_people_look_at_gives_way(has_rights: bool) -> None:
@@ -96,3 +126,21 @@ def test_who_may_not_come_before_others_goes_on_without() -> None:
     assert done.stdout.split() == ["True", "0"], done.stderr
     assert done.stderr.count("the priority stays as it is") == 1
     assert done.stderr.count("no real time") == 1
+
+
+@linux
+@pytest.mark.skipif(PORTABLE, reason="the usual slices")
+def test_work_that_can_wait_has_not_the_short_slices_of_its_actor() -> None:
+    if not slices(os.getpid()):
+        pytest.skip("slices are not told here")
+    program = """
+        from pathlib import Path
+        from canbroker.system.priority import lower_priority, raise_priority
+        raise_priority()
+        lower_priority()
+        print(Path("/proc/thread-self/sched").read_text())
+    """
+    command = [sys.executable, "-c", textwrap.dedent(program)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=True)
+    (line,) = [line for line in done.stdout.splitlines() if line.startswith("se.slice")]
+    assert int(line.split()[-1]) / 1e6 >= slices(os.getpid())[0]
