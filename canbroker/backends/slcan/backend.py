@@ -132,10 +132,11 @@ class SlcanBackend(Backend):
             self._heard_ns = wall_ns
         while self._written and not self._backlog.deep(now_ns):
             happened.append(self._written.popleft())
-        happened.extend(self._window.give_up(now_ns))
         try:
-            self._retry(now_ns)
-            self._check_deadline(now_ns, happened)
+            if not self._window.is_empty:
+                happened.extend(self._window.give_up(now_ns))
+                self._retry(now_ns)
+                self._check_deadline(now_ns, happened)
             if now_ns >= self._checkup.next_ns or self._checkup.problem:
                 self._check_up(now_ns)
         except AdapterGoneError as error:

@@ -74,6 +74,11 @@ class TransmitWindow:
         self._retrying = False  # the one outstanding is being sent again
         self._asking = False
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing is under way: no time limit runs, and there is nothing to retry."""
+        return not (self._outstanding or self._waiting)
+
     def ask(self) -> bool:
         """Holds transmits back until :meth:`answered`, so that the next answer is to a question.
 
@@ -186,6 +191,8 @@ class TransmitWindow:
 
     def due_ns(self) -> int | None:
         """When the next of these deadlines is."""
+        if self.is_empty:
+            return None
         with self._lock:
             times = [until for entry in self._waiting if (until := entry.gives_up_ns()) is not None]
             if self._outstanding:
