@@ -19,6 +19,10 @@ from canbroker.model.frame import EXTENDED
 #: Bytes of a time stamp. Frames of this length carry when they were sent.
 _STAMP: Final = 8
 
+#: How long a pace is kept, and how many frames it has at most.
+_SECONDS: Final = 2.0
+_FRAMES: Final = 4_000
+
 
 class Due(NamedTuple):
     """A frame of a schedule, seconds after its beginning."""
@@ -40,6 +44,11 @@ class Arrivals(NamedTuple):
 def uniform(rate: int, seconds: float) -> list[Due]:
     """``rate`` frames a second."""
     return [Due(number / rate, 0x123, _STAMP) for number in range(int(rate * seconds))]
+
+
+def steady(rate: int, scale: float = 1.0) -> list[Due]:
+    """``rate`` frames a second for two seconds, or 4,000 of them if those are fewer."""
+    return uniform(rate, scale * min(_SECONDS, _FRAMES / rate))
 
 
 def recorded(path: Path, speed: float) -> list[Due]:

@@ -34,10 +34,9 @@ from canbroker.transport.runtime import Runtime
 _CHANNEL: Final = "bench"
 _START_S: Final = 20.0
 
-#: Frames of a stream to one receiver; and for how long a pace is kept.
+#: Frames of a stream to one receiver; and of a pace, a second.
 _FRAMES: Final = 60_000
 _PACE: Final = 2_000
-_PACED_S: Final = 2.0
 
 #: Receivers, and the load's name.
 _STREAMS: Final = {1: targets.ONE, 4: targets.FOUR, 8: "8 receivers, 8 bytes"}
@@ -104,7 +103,7 @@ def _round(figures: Figures, gateway: Gateway, scale: float, *, backwards: bool)
     actor = gateway.broker.channel().pid
     local = Peer(US, _CHANNEL, ours.BrokerPort, ours.BrokerPort, actor)
     peers = [local, peer(gateway, _CHANNEL)]
-    schedule = paced.uniform(_PACE, _PACED_S * scale)
+    schedule = paced.steady(_PACE, scale)
     for who in reversed(peers) if backwards else peers:
         figures.add(standing.warm_start(who))
         for receivers, load in _STREAMS.items():

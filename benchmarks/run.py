@@ -113,13 +113,12 @@ class Bench:
         ]
 
     def _paced(self, rate: int, backwards: bool) -> Iterable[Found]:
-        load, count = f"{rate:,} frames/s", self._count(min(rate, 4_000))
-        schedule = paced.uniform(rate, count / rate)
+        load, schedule = f"{rate:,} frames/s", paced.steady(rate, self._scale)
         peers = [self._peers.ours, self._peers.remote, *self._peers.theirs]
         for peer in _turned([*peers, self._peers.bare_single], backwards):
             yield paced.latency(load, peer, schedule)
             if peer is self._peers.ours:
-                yield floor.ping_pong(self._place, load, count, rate)
+                yield floor.ping_pong(self._place, load, len(schedule), rate)
 
     def _count(self, count: float) -> int:
         return int(count * self._scale)

@@ -11,7 +11,7 @@ import pytest
 
 from benchmarks import modes, targets
 from benchmarks.figures import LOST, US, Figures, Key, Verdict, target_rows
-from benchmarks.paced import Due, recorded, uniform
+from benchmarks.paced import Due, recorded, steady, uniform
 from benchmarks.usage import cpu_s
 
 LOG = """\
@@ -133,6 +133,12 @@ def test_a_recorded_trace_keeps_times_identifiers_and_lengths(tmp_path: Path) ->
     log.write_text(LOG)
     # Without the remote frame, and the CAN FD one.
     assert recorded(log, 10) == [Due(0.0, 0x123, 8, False), Due(0.05, 0x18FEF100, 1, True)]
+
+
+@pytest.mark.parametrize(("rate", "frames"), [(500, 1_000), (2_000, 4_000), (8_000, 4_000)])
+def test_a_pace_is_kept_for_two_seconds_or_4000_frames(rate: int, frames: int) -> None:
+    assert len(steady(rate)) == frames
+    assert len(steady(rate, 0.5)) == frames // 2
 
 
 def test_a_uniform_schedule_has_the_rate() -> None:
