@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 from canbroker.system.portable import PORTABLE
 from canbroker.transport.address import IpcAddress
@@ -73,10 +73,13 @@ class IpcLines:
         """
         return IpcStream(self._selector, self, endpoint, opening("SUB"))
 
+    @property
+    def waits(self) -> bool:
+        """Whether a line is to be connected again."""
+        return bool(self._away)
+
     def step(self, now_ns: int) -> int | None:
         """Connects what is to be connected again; returns when to call it again, if ever."""
-        if not self._away:
-            return None
         for line, until_ns in list(self._away.items()):
             if until_ns <= now_ns:
                 del self._away[line]
@@ -108,8 +111,10 @@ class PortableLines:
     def subscriber(self, endpoint: IpcAddress) -> Stream:
         return _PortableStream(self._selector, StreamLink(self._context, endpoint))
 
+    #: libzmq connects again by itself.
+    waits: Final = False
+
     def step(self, _now_ns: int) -> int | None:
-        """libzmq connects again by itself."""
         return None
 
     def close(self) -> None:

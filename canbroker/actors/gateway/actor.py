@@ -75,14 +75,15 @@ class GatewayActor:
         """Serves until one of ``lifelines`` becomes readable; calls ``beat`` every second."""
         for lifeline in lifelines.descriptors:
             self._selector.watch(lifeline, lifeline)
-        now = clock.monotonic_ns()
+        now = due = clock.monotonic_ns()
         try:
             while True:
-                due = self.step(now)
-                if now >= self._beat_ns:
-                    self._users.step(now)
-                    beat(self.report())
-                    self._beat_ns = now + clock.SECOND
+                if now >= due or self._relay.waits:  # not for every message
+                    due = self.step(now)
+                    if now >= self._beat_ns:
+                        self._users.step(now)
+                        beat(self.report())
+                        self._beat_ns = now + clock.SECOND
                 ready = self._selector.wait(due - now)
                 now = clock.monotonic_ns()
                 if not self._serve(ready, now):

@@ -38,6 +38,11 @@ from canbroker.wire.transmit import (
 _SUBSCRIBE: Final = 1
 _UNSUBSCRIBE: Final = 0
 
+#: Python takes long to look up members of enumerations.
+_STREAM: Final = Serves.STREAM
+_TRANSMIT: Final = Serves.TRANSMIT
+_MAY_TRANSMIT: Final = Role.TRANSMIT
+
 _CHANNEL_SOCKET: Final = re.compile(r"([A-Za-z0-9_.-]{1,32})(\.rx|\.tx|\.ctl)")
 
 
@@ -107,10 +112,11 @@ def judge(user: User, socket: RemoteSocket, body: bytes) -> Verdict:
 
     :param body: all parts of the message, joined.
     """
-    if socket.serves is Serves.STREAM:
-        return _judge_subscription(user, socket.stem, body)
-    if socket.serves is Serves.TRANSMIT:
+    serves = socket.serves
+    if serves is _TRANSMIT:
         return _judge_transmit(user, socket.stem, body)
+    if serves is _STREAM:
+        return _judge_subscription(user, socket.stem, body)
     return _judge_call(user, socket, body)
 
 
@@ -201,7 +207,7 @@ _identified_decoder = msgspec.msgpack.Decoder(_Identified)
 
 def _judge_transmit(user: User, stem: str, body: bytes) -> Verdict:
     grant = user.grant
-    permits_all = grant.role >= Role.TRANSMIT and grant.transmit is None
+    permits_all = grant.role >= _MAY_TRANSMIT and grant.transmit is None
     try:
         if permits_all:
             _check_sender(user, stem, decode("transmit request", _head_decoder, body))
@@ -221,8 +227,9 @@ def _check_sender(user: User, stem: str, request: _Head) -> None:
     if not _may_use(user, stem):
         raise _not_here(user, stem)
     check_client(user, request.client_id)
-    for client_id in set(request.origins):
-        check_client(user, client_id)
+    if request.origins:
+        for client_id in set(request.origins):
+            check_client(user, client_id)
 
 
 def _denied_transmit(user: User, body: bytes, error: DeniedError) -> Verdict:

@@ -82,6 +82,11 @@ class Relay:
     def __repr__(self) -> str:
         return f"<Relay sessions={len(self.sessions)} stalled={len(self._stalled)}>"
 
+    @property
+    def waits(self) -> bool:
+        """Whether :meth:`step` may have something to do sooner than it has returned."""
+        return bool(self._stalled) or self._lines.waits
+
     def step(self, now_ns: int) -> int:
         """Does what is due at ``now_ns``; returns when to call it again (monotonic ns)."""
         for session in list(self._stalled.values()):
@@ -103,7 +108,8 @@ class Relay:
         for _ in range(_AT_ONCE):
             arrival = self._front.receive()
             if arrival is None:
-                break
+                self._selector.seen(self._front.socket)
+                return
             self._arrived(arrival)
         self._selector.used(self._front.socket)
 
@@ -157,7 +163,11 @@ class Relay:
 
     def _judge(self, session: Session, body: bytes) -> None:
         """Passes a message on, or answers it, or ends the session."""
-        self._judged(session, judge(session.user, session.socket, body))
+        verdict = judge(session.user, session.socket, body)
+        if type(verdict) is Pass and not (verdict.refused or verdict.noted):  # most of them
+            self._forward(session, verdict.body)
+        else:
+            self._judged(session, verdict)
 
     def _judged(self, session: Session, verdict: Verdict) -> None:
         if verdict.refused is not None:

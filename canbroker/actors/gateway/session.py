@@ -28,6 +28,8 @@ UNKNOWN: Final = -1
 #: Messages that one session may send before the others have their turn.
 _AT_ONCE: Final = 64
 
+_QUEUED: Final = Sent.QUEUED
+
 
 class Session:
     """Relays to one client's socket, and waits for it while it is full or away. One thread.
@@ -131,7 +133,7 @@ class Session:
 
     def _send(self, parts: Parts, send: Callable[[bytes, Parts], Sent], now_ns: int) -> bool:
         sent = send(self.secret, parts)
-        if sent is Sent.QUEUED:
+        if sent is _QUEUED:
             self._gone_ns = None
             return True
         self._waiting = parts

@@ -75,6 +75,21 @@ def test_a_message_that_sending_has_uncovered_is_reported(
     assert selector.wait(LONG_NS) == ["far"]
 
 
+def test_a_socket_that_was_seen_empty_is_reported_by_its_next_message(
+    pair: Pair, selector: SocketSelector[str]
+) -> None:
+    selector.add(pair.far, "far")
+    pair.near.send(b"1")
+    assert selector.wait(LONG_NS) == ["far"]
+    pair.far.recv()
+    with pytest.raises(zmq.Again):
+        pair.far.recv(zmq.NOBLOCK)
+    selector.seen(pair.far)
+    assert selector.wait(0) == []
+    pair.near.send(b"2")
+    assert selector.wait(LONG_NS) == ["far"]
+
+
 def test_a_paused_socket_is_reported_when_it_is_resumed(
     pair: Pair, selector: SocketSelector[str]
 ) -> None:

@@ -56,6 +56,9 @@ class Selector(SocketSelector[object]):
         if not isinstance(socket, ScriptedFront):
             super().used(socket)  # type: ignore[arg-type] # a real one
 
+    def seen(self, socket: object) -> None:
+        """A scripted one is not watched."""
+
 
 class House:
     """A relay, its users bob and eve, and what it does."""
