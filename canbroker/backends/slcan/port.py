@@ -18,6 +18,7 @@ from typing import Final
 import serial
 
 from canbroker.backends.base import AdapterGoneError
+from canbroker.backends.slcan.lookout import Lookout
 from canbroker.errors import CanInitializationError, CanOperationError
 from canbroker.system import terminals
 from canbroker.system.poll_set import poll_set
@@ -56,6 +57,7 @@ class Port:
         self._is_torn = False
         self._pump: _Pump | None = None
         self._bell: _Bell | None = None
+        self._lookout: Lookout | None = None
         self._serial: serial.Serial = _open(name, baudrate, rtscts)
         try:
             self._descriptor: int | None = self._serial.fileno()
@@ -67,15 +69,16 @@ class Port:
     def start(self, wakes: bool) -> None:
         """Makes reads non-blocking from now on; ``wakes``: :meth:`wake` is needed.
 
-        A thread of the port reads ahead, and provides a descriptor, if the line has none, if it
-        cannot be waited for together with sockets, or if the system has no sets of descriptors.
+        A thread of the port provides a descriptor, if the line cannot be waited for together with
+        sockets, or if the system has no sets of descriptors. It reads ahead if the line has none.
 
         :raises CanOperationError: no descriptors are left.
         """
         is_device = type(self._serial) is serial.Serial
-        is_read_ahead = (is_device and not terminals.WAITED_FOR) or (wakes and PORTABLE)
-        if self._descriptor is None or is_read_ahead:
+        if self._descriptor is None:
             self._pump = _Pump(self)
+        elif (is_device and not terminals.WAITED_FOR) or (wakes and PORTABLE):
+            self._lookout = Lookout(self._descriptor, f"slcan {self.name}")
         elif wakes:
             self._bell = _Bell(self._descriptor)
 
@@ -83,6 +86,8 @@ class Port:
         """Readable while :meth:`read` has something to return, or after :meth:`wake`."""
         if self._pump is not None:
             return self._pump.wake.fileno()
+        if self._lookout is not None:
+            return self._lookout.wake.fileno()
         if self._bell is not None:
             return self._bell.fileno()
         return -1 if self._descriptor is None else self._descriptor
@@ -91,6 +96,8 @@ class Port:
         """Makes the descriptor readable until the next :meth:`read`, if it was started for that."""
         if self._pump is not None:
             self._pump.wake.set()
+        elif self._lookout is not None:
+            self._lookout.wake.set()
         elif self._bell is not None:
             self._bell.wake.set()
 
@@ -105,6 +112,15 @@ class Port:
             return self._pump.take()
         if self._bell is not None:
             self._bell.wake.clear()
+        if self._lookout is not None:
+            self._lookout.wake.clear()
+        data = self._arrived()
+        if self._lookout is not None:
+            with self._mapped("read"):
+                self._lookout.go_on(has_read=bool(data))
+        return data
+
+    def _arrived(self) -> bytes:
         if self._is_device:
             # pyserial takes four times as long. If this reads nothing, it tells why.
             with suppress(OSError):
@@ -171,6 +187,8 @@ class Port:
             self._discard_output()
         if self._pump is not None:
             self._pump.stop()
+        if self._lookout is not None:
+            self._lookout.stop()
         if self._bell is not None:
             self._bell.close()
         if type(self._serial) is serial.Serial:
