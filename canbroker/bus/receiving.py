@@ -6,10 +6,11 @@ import functools
 import logging
 from collections import deque
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 from canbroker.bus.channel_watch import ChannelWatch
 from canbroker.bus.life import Life
+from canbroker.bus.pieces import Pieces
 from canbroker.bus.turns import Turns
 from canbroker.bus.values import Membership, Receiving
 from canbroker.delivery.order import SLOW, Loss
@@ -33,6 +34,10 @@ if TYPE_CHECKING:
 
 #: A message to return, or an error to raise.
 Item: TypeAlias = "Message | CanLossError"
+
+#: Frames that a client that was away makes messages of at a time: those that were held back behind
+#: missing ones come all at once.
+_PORTION: Final = 256
 
 _logger = logging.getLogger("canbroker.bus")
 
@@ -67,6 +72,7 @@ class Reception:
         self._queue_lock = locks.make(Rank.QUEUE)
         self._readiness: Readiness | None = None
         self._losses = Throttle(_logger)
+        self._pieces = Pieces()
 
     @property
     def filters(self) -> FilterSet:
@@ -213,6 +219,8 @@ class Reception:
             message = self._take() if is_known else None
             if message is not None:
                 return True, message
+            if self.subscriber.behind and clock.remaining_ns(deadline) != 0:
+                self._pieces.pause()
             if self.subscriber.receive():
                 self._enqueue()
                 if not self._latest and (message := self._take()) is not None:
@@ -225,6 +233,7 @@ class Reception:
                 return True, self._take()
             self._glance()  # before the wait, not after it: a message is then returned at once
             self.subscriber.wait(self.wake, left)
+            self._pieces.begin()
         return False, None
 
     def _glance(self) -> None:
@@ -240,7 +249,10 @@ class Reception:
     def _enqueue(self) -> None:
         """Queues what the subscriber has received."""
         order = self.subscriber.order
-        items = self._items()
+        count = None
+        if self.subscriber.behind and not self._latest:
+            count = order.portion(_PORTION)
+        items = self._items(count)
         with self._queue_lock:
             if self._latest:
                 waiting, skipped = _newest(self._queue, items)
@@ -249,7 +261,7 @@ class Reception:
                 self._queue = waiting
                 self.skipped += skipped
             else:
-                _, losses, _ = order.take()
+                _, losses, _ = order.take(count)
                 self._queue += items  # as above
         self._report(losses)
 
@@ -269,11 +281,14 @@ class Reception:
         self.subscriber.remember(self._receiving.history, deadline)
         self._enqueue()
 
-    def _items(self) -> list[Item]:
-        """The frames received, as messages, with the losses between them that are to be raised."""
+    def _items(self, count: int | None = None) -> list[Item]:
+        """The frames received, as messages, with the losses between them that are to be raised.
+
+        ``count``: as of :meth:`Order.take`.
+        """
         order = self.subscriber.order
         if not order.losses or self._receiving.on_loss == "count":
-            return list(self._messages(order.frames))
+            return list(self._messages(order.frames if count is None else order.frames[:count]))
         items: list[Item] = []
         begin = 0
         for at, loss in order.losses:

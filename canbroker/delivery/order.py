@@ -116,15 +116,24 @@ class Order:
         """Behind the last frame, loss or restart that was handed over or can be."""
         return Place(self.epoch, self._expected)
 
-    def take(self) -> Taken:
+    def portion(self, at_most: int) -> int:
+        """How many of the frames may be taken alone: all, if there are losses or restarts, too."""
+        count = len(self.frames)
+        return count if self.losses or self.restarted else min(count, at_most)
+
+    def take(self, count: int | None = None) -> Taken:
         """Hands over the frames, losses and restarts so far, and starts with empty lists.
+
+        ``count``: a :meth:`portion`, to hand over no more of the frames.
 
         An exception strikes before it changes anything, or not at all. The caller should prepare
         everything first, call this, and store the result without a call in between.
         """
-        taken = self.frames, self.losses, self.restarted
+        rest: list[EchoFrame] = [] if count is None else self.frames[count:]
+        frames = self.frames[:count] if rest else self.frames
+        taken = frames, self.losses, self.restarted
         # At once.
-        self.frames = []
+        self.frames = rest
         self.losses = []
         self.restarted = []
         return taken

@@ -27,6 +27,9 @@ CATCH_UP_NS: Final = SECOND // 10
 #: An actor answers a change of filters at once; it is asked again after this time.
 _ASK_AGAIN_NS: Final = SECOND // 2
 
+#: A route has a heartbeat every half second, so who has heard nothing for so long was away.
+_AWAY_NS: Final = SECOND
+
 #: Frames that are missing when the filters are changed have this long to arrive.
 _CHANGE_NS: Final = SECOND
 
@@ -44,7 +47,8 @@ class Subscriber:
     """Receives one client's route of one channel. Used by one thread at a time.
 
     ``order`` has the frames that have arrived, the account, and what is missing.
-    ``dropped_upstream`` is the channel's own count. A signal handler may raise anywhere in here:
+    ``dropped_upstream`` is the channel's own count. ``behind``: the client was away, and has not
+    yet read all that has come meanwhile. A signal handler may raise anywhere in here:
     a frame is then either in ``order.frames`` and the account, or will be found missing.
     """
 
@@ -64,6 +68,7 @@ class Subscriber:
         self._silence_ns = SILENCE_NS + far_ns
         self.order = Order(repairs=repairs and open_archive is not None)
         self.dropped_upstream = 0
+        self.behind = False
         self.filters: FilterSet | None = None
         self._link = link
         self._channel = identity.channel
@@ -173,6 +178,7 @@ class Subscriber:
         :raises CanOperationError: the channel has been silent for too long.
         """
         now = self._now()
+        self.behind = self.behind and self.order.gap is not None
         patience = max(self._heard_ns + self._silence_ns - now, CATCH_UP_NS)
         others = [wake]
         if self._archive is not None and self.order.gap is not None:
@@ -336,7 +342,10 @@ class Subscriber:
             if topic == self._state_topic:
                 self.states.append((body, self.order.gap is not None))
             return  # else a route that we have left, or that is not confirmed yet
-        self._heard_ns = self._now()
+        now = self._now()
+        if now - self._heard_ns > _AWAY_NS:
+            self.behind = True
+        self._heard_ns = now
         self._suspected_ns = None
         try:
             if topic == self._route:

@@ -203,13 +203,13 @@ class Deliveries(RuleBasedStateMachine):
     def give_up(self, strike: int | None) -> None:
         self.do(strike, lambda: self.order.gone("nobody answers"))
 
-    @rule(strike=st.none() | st.integers(0, 2))
-    def take(self, strike: int | None) -> None:
+    @rule(at_most=st.none() | st.integers(1, 5), strike=st.none() | st.integers(0, 4))
+    def take(self, at_most: int | None, strike: int | None) -> None:
         taken: Taken | None = None
 
         def job() -> None:
             nonlocal taken
-            taken = self.order.take()
+            taken = self.order.take(None if at_most is None else self.order.portion(at_most))
 
         before = self.items()
         struck(strike, job)
@@ -372,3 +372,22 @@ def test_epochs_that_have_passed_unnoticed_come_in_their_turn() -> None:
     assert order.restarted == [Restart(2, 0, Place(2, 0)), Restart(4, 0, Place(3, 0))]
     assert order.losses == []
     assert order.place == Place(3, 2)
+
+
+def test_a_portion_is_taken_and_the_rest_stays() -> None:
+    order = Order(repairs=True)
+    order.begin(1, 0)
+    order.add(Publisher(1, 0).publish(5))
+    assert order.portion(9) == 5
+    frames, _, _ = order.take(order.portion(3))
+    assert [name(frame)[1] for frame in frames] == [0, 1, 2]
+    assert [name(frame)[1] for frame in order.frames] == [3, 4]
+
+
+def test_losses_and_restarts_are_taken_with_all_frames() -> None:
+    """They are known by the number of frames before them."""
+    order = Order(repairs=False)
+    order.begin(1, 0)
+    order.add(Part(1, 2, [frame(1, 2), frame(1, 3)]))
+    assert order.losses
+    assert order.portion(1) == 2

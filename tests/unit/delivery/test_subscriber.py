@@ -272,6 +272,31 @@ def test_a_process_that_was_stopped_gets_to_see_its_backlog() -> None:
     side.subscriber.check_alive()
 
 
+def test_who_was_away_is_behind_until_all_is_read_and_mended() -> None:
+    side = Side().subscribed()
+    now = side.link.time_ns + 10 * SECOND
+    side.link.time_ns = now
+    for first in (10, 12, 20):  # 14 to 19 are missing
+        side.batch(now, first, 2)
+    assert not side.subscriber.behind
+    assert side.received() == [10, 11, 12, 13]
+    assert side.subscriber.behind
+    side.subscriber.wait(None, MILLISECOND)
+    assert side.subscriber.behind, "frames are missing"
+    assert side.received() == [14, 15, 16, 17, 18, 19, 20, 21]
+    side.subscriber.wait(None, MILLISECOND)
+    assert not side.subscriber.behind
+
+
+def test_who_hears_heartbeats_is_not_behind() -> None:
+    side = Side().subscribed()
+    for _ in range(4):
+        side.link.time_ns += SECOND // 2
+        side.link.at(side.link.time_ns, (ROUTE, stream.encode_heartbeat(EPOCH, 10, 0)))
+        assert side.received() == []
+    assert not side.subscriber.behind
+
+
 def test_an_error_of_the_channel_is_raised() -> None:
     side = Side().subscribed()
     side.link.at(side.link.time_ns, (ROUTE, stream.encode_end(EPOCH, 10, 0, "the channel ends")))
