@@ -74,9 +74,10 @@ class Waiter:
         :param is_seen: no socket had a message when it was looked at last, and none was used since.
         :raises OSError: Windows: an item's descriptor was closed without :meth:`remove`.
         """
-        return self._wait_and_follow(timeout_ns) if PORTABLE else self._wait(timeout_ns, is_seen)
+        wait = self._wait_and_follow if PORTABLE else self._wait
+        return wait(timeout_ns, is_seen)
 
-    def _wait_and_follow(self, timeout_ns: int | None) -> set[object]:
+    def _wait_and_follow(self, timeout_ns: int | None, is_seen: bool) -> set[object]:
         """As :meth:`wait`. Looks meanwhile whether sockets have to be connected anew."""
         deadline = None if timeout_ns is None else clock.monotonic_ns() + timeout_ns
         while True:
@@ -85,15 +86,16 @@ class Waiter:
                 self._follow_ns = now + FOLLOW_NS
                 for socket in self._sockets.values():
                     follow(socket)
+                is_seen = False  # a socket that was connected anew was used
             left = None if deadline is None else max(0, deadline - now)
             patience = self._follow_ns - now
             if left is not None and left <= patience:
-                return self._wait(left)
-            ready = self._wait(patience)
+                return self._wait(left, is_seen)
+            ready = self._wait(patience, is_seen)
             if ready:
                 return ready
 
-    def _wait(self, timeout_ns: int | None, is_seen: bool = False) -> set[object]:
+    def _wait(self, timeout_ns: int | None, is_seen: bool) -> set[object]:
         if self._resting:
             timeout_ns = self._until_rested(timeout_ns)
         ready: set[object] = set()

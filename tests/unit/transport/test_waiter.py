@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 import zmq
+from zmq.backend import zmq_poll
 
 from canbroker.system import clock
 from canbroker.system.descriptors import POLL
 from canbroker.system.wake import Wake
+from canbroker.transport import waiter as waiter_module
 from canbroker.transport.sockets import Socket
 from canbroker.transport.waiter import SharedWaiter, Waiter
 
@@ -46,6 +49,32 @@ def test_a_socket_is_reported_until_it_is_empty(pair: tuple[Socket, Socket], wak
     assert waiter.wait(_SOON_NS) == {one, wake}
     assert one.recv() == b"2"
     assert waiter.wait(0) == {wake}
+
+
+@pytest.mark.parametrize("portable", [False, True])
+def test_sockets_that_were_seen_to_be_empty_are_not_looked_at_again(
+    portable: bool, pair: tuple[Socket, Socket], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, two = pair
+    waiter = Waiter()
+    waiter.add(one)
+    monkeypatch.setattr(waiter_module, "PORTABLE", portable)
+    waiter.wait(0)
+    looks = 0
+
+    def poll(items: Any, timeout: int) -> Any:
+        nonlocal looks
+        looks += 1
+        return zmq_poll(items, timeout)
+
+    monkeypatch.setattr(waiter_module, "zmq_poll", poll)
+    assert waiter.wait(0, is_seen=True) == set()
+    assert not looks
+    two.send(b"1")
+    assert waiter.wait(_SOON_NS, is_seen=True) == {one}
+    assert not looks
+    waiter.wait(0)
+    assert looks
 
 
 def test_a_message_whose_sign_was_taken_away_is_reported(pair: tuple[Socket, Socket]) -> None:
