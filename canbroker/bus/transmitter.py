@@ -1,14 +1,14 @@
-"""Sending frames to a channel: credit, answers, and failures that must be reported."""
+"""Sending frames to a channel: credit, waiting for answers, and which of them may never come."""
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from typing import Final, Protocol, TypeAlias
+from typing import Final, Protocol
 
+from canbroker.bus.account import Account
 from canbroker.bus.channel_clock import ChannelClock
-from canbroker.bus.failure import Failure, summary
+from canbroker.bus.failure import summary
 from canbroker.bus.unanswered import Failed, Unanswered
 from canbroker.errors import CanOperationError, CanTimeoutError
 from canbroker.model.frame import Frame, describe
@@ -45,11 +45,6 @@ _DOUBT_NS: Final = 2 * clock.SECOND
 _LONG_AGO: Final = 1
 
 
-#: Called when the driver has taken all frames up to a token's: the token, and when it took the last
-#: one, by the wall clock of the channel's host.
-Taken: TypeAlias = Callable[[int, int], None]
-
-
 class TransmitLink(Protocol):
     """What a transmitter needs of :class:`canbroker.transport.links.KeepingLink`."""
 
@@ -81,12 +76,10 @@ class WatchedChannel(Protocol):
     def silent(self) -> bool: ...
 
 
-class Transmitter:
-    """Sends frames to a channel actor and accounts for each of them.
+class Transmitter(Account):
+    """Sends frames to a channel actor, and knows which of them may never be answered.
 
-    One thread at a time, except :attr:`unanswered`. ``sent`` counts the frames that the driver
-    took, ``failed`` the others; ``token`` is that of the last request. ``on_taken`` may be called
-    again for the same answer.
+    One thread at a time, as of :class:`Account`. ``token`` is that of the last request.
     """
 
     def __init__(
@@ -99,11 +92,8 @@ class Transmitter:
     ) -> None:
         """``wake()`` ends every wait when :attr:`closing` is set. If it is ``None``, waits look
         at that now and then. ``now``: the time, in ns."""
-        self.sent = 0
-        self.failed = 0
-        self.unanswered = 0  # frames
+        super().__init__()
         self.closing = False
-        self.on_taken: Taken | None = None
         self._client_id = client_id
         self._watch = watch
         self._wake = wake
@@ -112,10 +102,7 @@ class Transmitter:
         self._epoch = watch.epoch
         self._look_ns = 0
         self._locked = False
-        self._requests: deque[Unanswered] = deque()
-        self._asking = 0  # requests that only ask for answers
         self._unhurried = 0  # the token of the last request that may be answered later
-        self._failures: list[Failure] = []
         self._link = link
         self._interruptions = 0
         self._doubtful = 0  # requests up to this token may have been lost with a connection
@@ -222,20 +209,19 @@ class Transmitter:
             except WireError as error:
                 self._link.done()
                 raise CanOperationError(f"the channel: {error}") from error
+            is_stale = reply.status == Status.STALE and self._is_awaited(reply)
+            self._stale_ns = self._now() if is_stale else 0
             self._book(reply)
             self._link.done()
             if self._doubtful:
                 self._doubted_ns = self._now()
 
-    def raise_failures(self) -> None:
-        """Raises the failures since the last call."""
-        if self._failures:
-            error = self._failures[0].error(summary(self._failures))
-            self._failures = []
-            raise error
-
     def close(self) -> None:
         self._link.close()
+
+    def _is_awaited(self, reply: Reply) -> bool:
+        """Whether requests are under way that an answer may be to."""
+        return bool(self._requests) and self._requests[0].token <= reply.token
 
     def _look(self, frames: Sequence[Frame]) -> None:
         """:raises CanOperationError: nothing can be sent now."""
@@ -356,63 +342,3 @@ class Transmitter:
             self._give_up("the channel actor was restarted")
             self._epoch = self._watch.epoch
             self._stale_ns = 0
-
-    def _give_up(self, reason: str, until: int | None = None) -> None:
-        """Fails the requests that will not be answered: all, or those up to a token.
-
-        The actor that had them may have sent some of their frames.
-        """
-        while self._requests and (until is None or self._requests[0].token <= until):
-            frames = range(len(self._requests[0].frames))
-            self._fail(0, 0, frames, Failure(f"is not known to be sent: {reason}"))
-
-    def _book(self, reply: Reply) -> None:
-        """Accounts for an answer, by the rules of ``docs/protocol.md``. Idempotent: the link hands
-        out the same answer again if an exception has struck in here."""
-        is_stale = reply.status == Status.STALE
-        has_failed = bool(self._requests) and self._requests[0].token <= reply.token
-        self._stale_ns = self._now() if is_stale and has_failed else 0
-        if reply.status == Status.OK:
-            while self._requests and self._requests[0].token <= reply.token:
-                self._pop(0, self._requests[0].count)
-            if self.on_taken is not None:
-                self.on_taken(reply.token, reply.timestamp_ns)
-        elif is_stale:
-            self._give_up(reply.reason, reply.token)
-        else:
-            for index, request in enumerate(self._requests):
-                if request.token == reply.token:
-                    request.expired = reply.status == Status.EXPIRED
-                    failed = [] if reply.status == Status.DISCARDED else reply.failed
-                    is_unknown = reply.status == Status.UNKNOWN
-                    what = "is not known to be sent" if is_unknown else "was not sent"
-                    told = Failure(f"{what}: {reply.reason}", reply.forbidden)
-                    self._fail(index, reply.accepted, failed, told)
-                    return
-
-    def _fail(self, index: int, sent: int, failed: Sequence[int], told: Failure) -> None:
-        """Books a request as answered, some of whose frames were not sent; ``told``: why."""
-        request = self._requests[index]
-        failures = []
-        if not request.asks:
-            texts = [f"{describe(request.frames[at])} {told.text}" for at in failed]
-            failures = [Failure(text, told.forbidden) for text in texts]
-        self._pop(index, sent, failures)
-        if request.failed is not None:
-            for failure in failures:
-                request.failed(failure, request.expired)
-
-    def _pop(self, index: int, sent: int, failures: Sequence[Failure] = ()) -> None:
-        """Books a request as answered."""
-        failed = self.failed + len(failures)
-        # At once.
-        request = self._requests[index]
-        del self._requests[index]
-        self.unanswered -= request.count
-        self._asking -= request.asks
-        request.answered = True
-        self.sent += sent
-        self.failed = failed
-        if request.failed is None:
-            told = request.failures if request.awaited else self._failures
-            told += failures
