@@ -13,6 +13,7 @@ from canbroker.bus.life import Life
 from canbroker.bus.pieces import Pieces
 from canbroker.bus.turns import Turns
 from canbroker.bus.values import Membership, Receiving
+from canbroker.delivery.asker import Asker
 from canbroker.delivery.order import SLOW, Loss
 from canbroker.delivery.subscriber import Identity, Subscriber
 from canbroker.errors import CanLossError, CanOperationError, CanTimeoutError
@@ -30,7 +31,6 @@ from canbroker.wire.stream import ReadyEvent
 
 if TYPE_CHECKING:
     from canbroker.bus.periodic.timer import Timer
-    from canbroker.delivery.asker import Asker
 
 #: A message to return, or an error to raise.
 Item: TypeAlias = "Message | CanLossError"
@@ -352,11 +352,6 @@ class Reception:
 
 
 def _open_archive(membership: Membership) -> Asker:
-    """:raises CanError: no descriptors are left."""
-    try:
-        from canbroker.delivery.asker import Asker  # noqa: PLC0415 - most clients miss no frames
-    except OSError as error:
-        raise CanOperationError(f"cannot ask: {handles.explained(error)}") from error
     control = parse_address(membership.attached.control)
     return Asker(membership.context, control, membership.client_id)
 

@@ -34,7 +34,6 @@ LATER = {
     "canbroker.bus.periodic.timer",
     "canbroker.bus.signals",
     "canbroker.bus.watching",
-    "canbroker.delivery.asker",
     "canbroker.model.protection",
     "heapq",
     "socket",
