@@ -39,6 +39,10 @@ Item: TypeAlias = "Message | CanLossError"
 #: missing ones come all at once.
 _PORTION: Final = 256
 
+#: How often a remote bus that only sends looks whether its topics have to be said again. With each
+#: frame, that took as long as sending it.
+_LOOK_NS: Final = 100 * clock.MILLISECOND
+
 _logger = logging.getLogger("canbroker.bus")
 
 
@@ -51,6 +55,7 @@ class Reception:
         """``receiving``: what the user wants. ``watch`` is kept up to date by waiting threads."""
         stream = parse_address(membership.attached.stream)
         self._is_remote = isinstance(stream, TcpAddress)
+        self._look_ns = 0
         self.subscriber = Subscriber(
             open_stream(membership.context, stream),
             Identity(membership.attached.name, membership.client_id, membership.claim),
@@ -137,6 +142,16 @@ class Reception:
             _logger.debug("%r ends after %d more messages: %s", self._label, count, error)
         return messages
 
+    def _is_to_look(self) -> bool:
+        """Whether a link to a gateway has not been looked at for a while."""
+        if not self._is_remote:
+            return False
+        now = clock.monotonic_ns()
+        if now < self._look_ns:
+            return False
+        self._look_ns = now + _LOOK_NS
+        return True
+
     def _take_ready(self, at_most: int) -> list[Message]:
         """Decoded messages, all at a time, up to the next loss that is to be raised."""
         messages: list[Message] = []
@@ -161,7 +176,7 @@ class Reception:
     def follow(self) -> None:
         """Uses the socket after a reconnect, which makes libzmq subscribe again, and a link to a
         gateway say its topics: a bus that only sends is present, too."""
-        if self._is_remote or self._watch.epoch != self.subscriber.order.epoch:
+        if self._watch.epoch != self.subscriber.order.epoch or self._is_to_look():
             self.turns.if_free(self.subscriber.readable)
 
     def mine(self) -> bool:
