@@ -107,21 +107,17 @@ class SocketSelector(Generic[_T]):
             plain = self._plain.get(number)
             if plain is not None:
                 ready.append(plain[1])
-            elif number not in self._changed:
-                self._happened(number, ready)
+            elif number not in self._changed:  # most likely, a message has arrived
+                self._changed[number] = None
+                socket, owner = self._sockets[number]
+                if number in self._paused:
+                    readable(socket)  # else its descriptor stays ready
+                else:
+                    ready.append(owner)
         return ready
 
     def close(self) -> None:
         self._poller.close()
-
-    def _happened(self, number: int, ready: list[_T]) -> None:
-        """Something has happened to a socket; most likely a message has arrived."""
-        self._changed[number] = None
-        socket, owner = self._sockets[number]
-        if number in self._paused:
-            readable(socket)  # else its descriptor stays ready
-        else:
-            ready.append(owner)
 
     def _readable(self) -> list[_T]:
         """The owners of sockets that have something to read, of those that may have."""

@@ -127,10 +127,10 @@ class GatewayActor:
     def _serve(self, ready: list[object], now_ns: int) -> bool:
         """Passes on what has arrived; ``False`` if a lifeline has ended."""
         for item in ready:
-            if isinstance(item, Session):
-                self._relay.relay(item, now_ns)
-            elif item is self._front:
+            if item is self._front:
                 self._relay.receive()
+            elif isinstance(item, Session):
+                self._relay.relay(item, now_ns)
             elif item is self._front.monitor:
                 self._relay.ended(self._front.follow(now_ns))
             else:

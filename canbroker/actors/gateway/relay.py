@@ -104,13 +104,15 @@ class Relay:
         self._ended.update(connections)
 
     def receive(self) -> None:
-        """Passes on what clients have sent."""
+        """Passes on what clients have sent. Call it when the front's socket is reported."""
+        is_reported = True
         for _ in range(_AT_ONCE):
-            arrival = self._front.receive()
+            arrival = self._front.receive(is_reported=is_reported)
             if arrival is None:
                 self._selector.seen(self._front.socket)
                 return
             self._arrived(arrival)
+            is_reported = False
         self._selector.used(self._front.socket)
 
     def relay(self, session: Session, now_ns: int) -> None:

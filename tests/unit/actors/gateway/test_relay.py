@@ -39,7 +39,8 @@ class ScriptedFront:
         self.outcome = Sent.QUEUED
         self.socket = self
 
-    def receive(self) -> Arrival | None:
+    def receive(self, *, is_reported: bool = False) -> Arrival | None:
+        del is_reported
         return self.arrivals.pop(0) if self.arrivals else None
 
     def send(self, peer: bytes, parts: Sequence[bytes]) -> Sent:
