@@ -157,7 +157,8 @@ class Ring:
             segment.steps.append((segment.count, segment.used))
         segment.used += len(blob)
         segment.count += len(packed)
-        segment.kinds.update(kinds)
+        if kinds:  # an update with nothing costs a third of all this
+            segment.kinds.update(kinds)
         self._write_header(segment)
 
     def forget(self, route: Route) -> None:

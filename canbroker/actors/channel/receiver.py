@@ -59,7 +59,11 @@ _logger = logging.getLogger(__name__)
 class TransmitSide(Protocol):
     """What a receiver needs of :class:`Sender`, which works in other turns."""
 
-    def counts(self) -> tuple[int, int]: ...
+    @property
+    def queued(self) -> int: ...
+
+    @property
+    def refused(self) -> int: ...
 
     def finished(self, transmits: Sequence[Transmit], now_ns: int) -> None: ...
 
@@ -249,7 +253,7 @@ class Receiver:
     ) -> None:
         """Leaves the adapter unread for a while, if it has so much to say that this is cheaper."""
         coalescing = backend.coalescing
-        frames_wait = self._sender.counts()[0] > 0
+        frames_wait = self._sender.queued > 0
         if not frames_wait and any(transmit.sender == transmit.origin for transmit in finished):
             coalescing.expect(now_ns)
         pause_ns = coalescing.pause_ns(count, now_ns, urgent=frames_wait or not ARE_EXACT)
@@ -344,7 +348,6 @@ class Receiver:
 
     def _state(self) -> StateEvent:
         backend, totals = self._backend, self._totals
-        queued, refused = self._sender.counts()
         condition = backend.condition if backend else BusCondition(off=True, reason=self._reason)
         state = "passive" if backend and backend.listen_only else "active"
         return StateEvent(
@@ -364,11 +367,11 @@ class Receiver:
             received_rate=totals.received_rate,
             transmitted_rate=totals.transmitted_rate,
             load=totals.load if backend and backend.bitrate else None,
-            queued=queued,
+            queued=self._sender.queued,
             routes=len(self._publisher),
             interruptions=totals.interruptions,
             gone=self._replayer.gone,
-            refused=refused + self._publisher.refused.counts.total(),
+            refused=self._sender.refused + self._publisher.refused.counts.total(),
             clients=self._clients.infos(),
             counters=backend.counters() if backend else {},
             held_errors=dict(self._storms.held),

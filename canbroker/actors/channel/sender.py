@@ -72,9 +72,15 @@ class Sender:
         #: :meth:`finished`. To be set before there is a backend.
         self.read: Callable[[int], None] = _nothing_to_read
 
-    def counts(self) -> tuple[int, int]:
-        """[any thread] Frames that wait for the adapter, and requests refused so far."""
-        return self._queue.queued, self._ports.refused.counts.total()
+    @property
+    def queued(self) -> int:
+        """[any thread] Frames that wait for the adapter."""
+        return self._queue.queued
+
+    @property
+    def refused(self) -> int:
+        """[any thread] Requests refused so far."""
+        return self._ports.refused.counts.total()
 
     def due_ns(self) -> int | None:
         """As of :class:`Worker`."""

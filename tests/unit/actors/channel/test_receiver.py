@@ -54,11 +54,9 @@ class RecordingSender:
 
     def __init__(self) -> None:
         self.queued = 0
+        self.refused = 4
         self.did: list[tuple[str, object]] = []
         self.answer_due_ns: int | None = None
-
-    def counts(self) -> tuple[int, int]:
-        return self.queued, 4
 
     def finished(self, transmits: Sequence[Transmit], now_ns: int) -> None:  # noqa: ARG002
         self.did.append(("finished", list(transmits)))
