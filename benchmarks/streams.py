@@ -32,6 +32,7 @@ def stream(
         cpu = time.process_time_ns() - cpu
         deliveries = team.hear()
         middle = peer.middle_cpu_s() - middle
+        team.tell(None)
     found = rate(load, peer.name, count, began, deliveries)
     found |= cpu_per_frame(load, peer.name, cpu / count, deliveries)
     if peer.middle is not None:
@@ -88,3 +89,4 @@ def _receive(pipe: Connection[Any, Any], peer: Peer, count: int) -> None:
     with peer.open_receiver() as port:
         pipe.send(None)
         pipe.send(port.drain(count))
+        pipe.recv()  # all have received everything: leaving costs the middle something, too
