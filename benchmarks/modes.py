@@ -19,7 +19,7 @@ from typing import Any, Final, TypeAlias
 from rich.console import Console
 
 from benchmarks import actors, hardware, paced, standing, streams, targets
-from benchmarks.figures import LOST, Figures, Found, Verdict
+from benchmarks.figures import LOST, US, Figures, Found, Verdict
 from benchmarks.peers import CLASSIC_BYTES, Peer, ours
 from benchmarks.team import PATIENCE_S, Team
 from canbroker import Bus
@@ -61,7 +61,7 @@ def verdicts(figures: Figures) -> list[Verdict]:
     """Rates and p50 against native mode, within each round; and the losses of all rounds."""
     found = []
     for load, who, what, unit in figures:
-        if not who.endswith(PORTABLE):
+        if not (who.startswith(US) and who.endswith(PORTABLE)):
             continue
         values = figures.values(load, who, what)
         target = f"{load}: {who}"

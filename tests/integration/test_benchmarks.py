@@ -81,6 +81,6 @@ def test_both_modes_measure_everything_and_lose_nothing(tmp_path: Path) -> None:
         if who.endswith(modes.PORTABLE)
     ]
     assert portable == [key for key in keys if not key[1].endswith(modes.PORTABLE)]
-    assert len(report["targets"]) == 25
+    assert len(report["targets"]) == 23
     assert all(each["values"] for each in report["targets"])
-    assert [each["values"] for each in report["targets"] if each["what"] == "lost"] == 12 * [[0]]
+    assert [each["values"] for each in report["targets"] if each["what"] == "lost"] == 11 * [[0]]
