@@ -31,7 +31,11 @@ _HOST: Final = r"[A-Za-z0-9_]([A-Za-z0-9_.-]{0,251}[A-Za-z0-9_.])?|\*"
 #: The names of sockets in a runtime directory.
 _SOCKET: Final = r"[A-Za-z0-9_.-]{1,64}"
 
+_PORT: Final = r"[0-9]{1,5}"
 _MAX_PORT: Final = 65_535
+
+#: The interface that an IPv6 address of a link belongs to.
+_ZONE: Final = r"[A-Za-z0-9_.-]{1,32}"
 
 _Fault: TypeAlias = Callable[[str], CanInitializationError]
 
@@ -199,14 +203,17 @@ def _split(where: str, fault: _Fault) -> tuple[str, int]:
         raise fault("it has no port; write tcp://<host>:<port>")
     if host.startswith("[") and host.endswith("]"):
         host = host[1:-1]
+        number, has_zone, zone = host.partition("%")
         try:
-            ipaddress.IPv6Address(host)
+            ipaddress.IPv6Address(number)
         except ValueError:
             raise fault(f"{host!r} in brackets is not an IPv6 address") from None
+        if has_zone and not re.fullmatch(_ZONE, zone):
+            raise fault(f"{zone!r} is not the name of a network interface")
     elif ":" in host:
         raise fault(f"an IPv6 address is written in brackets: tcp://[{where}]:<port>")
     elif not re.fullmatch(_HOST, host):
         raise fault(f"{host!r} is not the name or number of a host")
-    if not (port.isascii() and port.isdigit()) or not 0 <= int(port[:6]) <= _MAX_PORT:
+    if not re.fullmatch(_PORT, port) or int(port) > _MAX_PORT:
         raise fault(f"{port!r} is not a port, a number from 1 to {_MAX_PORT:,}")
     return host, int(port)

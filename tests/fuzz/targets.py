@@ -33,6 +33,7 @@ TARGETS: Final[Mapping[str, Target]] = {
     **{kind: files.reading(kind) for kind in ("blf", "asc", "trc", "csv", "sqlite", "pcapng")},
     "log-line": texts.log_line,
     "frame-text": texts.frame_text,
+    "address": texts.address,
     "dump-filters": texts.dump_filters,
     "trigger": texts.trigger,
     "side-file": files.side_file,

@@ -12,11 +12,12 @@ from canbroker.actors import sections
 from canbroker.actors.recorder.trigger import condition, needed
 from canbroker.backends.configured import check
 from canbroker.configuration import broker_file, bus_settings, sources
-from canbroker.errors import CanError
+from canbroker.errors import CanError, CanInitializationError
 from canbroker.logs import candump, reader
 from canbroker.model import filters
 from canbroker.model.filters import Filter, FilterSet
 from canbroker.model.frame import ERROR, EXTENDED, Frame, frame_fault
+from canbroker.transport.address import TcpAddress, parse_address, parse_listen
 
 #: Identifiers and flags that tell most sets of filters apart.
 _PROBES: Final = (
@@ -39,6 +40,21 @@ def filter_set(data: bytes) -> None:
     for identifier, flags in _PROBES:
         passes = everything or any(item.matches(identifier, flags) for item in single)
         assert found.matches(identifier, flags) == passes
+
+
+def address(data: bytes) -> None:
+    """An address is the same again after it was text."""
+    text = data.decode(errors="replace")
+    for parse in (parse_address, parse_listen):
+        try:
+            found = parse(text)
+        except CanInitializationError:
+            continue
+        assert str(found).isprintable()
+        assert parse(str(found)) == found
+        if isinstance(found, TcpAddress):
+            assert 0 <= found.port < 1 << 16
+            assert found.encrypted or found.is_loopback
 
 
 def log_line(data: bytes) -> None:
