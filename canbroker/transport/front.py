@@ -30,6 +30,10 @@ _HIGH_WATER: Final = 1_000
 #: The most messages of one socket of a client that are queued; a message may have a MiB.
 _UNREAD: Final = 128
 
+#: At the end, the time for messages to clients that libzmq has not written yet: one of them is the
+#: answer to whoever has stopped the broker.
+_LINGER_MS: Final = 200
+
 #: Connections that wait to be accepted by libzmq.
 _BACKLOG: Final = 100
 
@@ -218,7 +222,7 @@ class Front:
             socket.setsockopt(zmq.RCVHWM, _UNREAD)
             socket.setsockopt(zmq.MAXMSGSIZE, MAX_MESSAGE_BYTES)
             socket.setsockopt(zmq.BACKLOG, _BACKLOG)
-            socket.setsockopt(zmq.LINGER, 0)
+            socket.setsockopt(zmq.LINGER, _LINGER_MS)
             monitor = open_monitor(socket, _EVENTS)
             on_error.callback(monitor.close, linger=0)
             socket.bind(address.endpoint)

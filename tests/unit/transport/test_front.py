@@ -12,7 +12,7 @@ from canbroker.system import clock
 from canbroker.transport import front as module
 from canbroker.transport.address import TcpAddress
 from canbroker.transport.curve import new_pair
-from canbroker.transport.front import Arrival, Front
+from canbroker.transport.front import Arrival, Front, Sent
 from canbroker.transport.sockets import Context
 from tests.support.brokers import wait_until
 
@@ -108,6 +108,31 @@ def test_a_client_gets_in_while_others_hold_every_handshake(front: Front) -> Non
             front.follow(clock.monotonic_ns())
             attacker.join(0.01)
         context.close()
+
+
+def test_what_was_sent_last_arrives(front: Front) -> None:
+    context = Context()
+    _, context.identity = new_pair()
+    endpoint = TcpAddress("127.0.0.1", front.address.port, front.address.key, "broker")
+    client = context.connected(context.remote_requester(endpoint), endpoint)
+    client.send(b"shutdown")
+    arrivals: list[Arrival] = []
+
+    def arrived() -> bool:
+        arrival = front.receive()
+        arrivals.extend([] if arrival is None else [arrival])
+        return bool(arrivals)
+
+    wait_until(arrived, "the request arrives")
+    count = 500
+    for _ in range(count):
+        assert front.send(arrivals[0].peer, [bytes(1_000)]) is Sent.QUEUED
+    front.close()
+    for _ in range(count):
+        assert client.poll(20_000)
+        client.recv()
+    client.close()
+    context.close()
 
 
 def test_connections_that_have_had_their_time_are_not_in_their_handshake(front: Front) -> None:
