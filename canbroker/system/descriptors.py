@@ -133,6 +133,16 @@ def wait_readable(descriptor: int) -> None:
         ended.poll()
 
 
+def wait_writable(descriptors: Iterable[int], patience_ms: float) -> bool:
+    """Waits until one of these has room to write; whether one has. Not on Windows."""
+    if sys.platform == "win32":
+        return False
+    room = select.poll()
+    for descriptor in descriptors:
+        room.register(descriptor, select.POLLOUT)
+    return bool(room.poll(patience_ms))
+
+
 def selectable(descriptors: Iterable[int]) -> list[int]:
     """Those that select() can watch: POSIX limits their numbers, Windows how many they are."""
     if sys.platform == "win32":

@@ -8,12 +8,23 @@ from typing import Protocol
 
 from canbroker.errors import CanOperationError
 from canbroker.system import handles
+from canbroker.system.pollers import READ, WRITE
 
 
 class PollSet(Protocol):
     """Readable while one of its descriptors is. Those that are closed leave it."""
 
-    def add(self, descriptor: int) -> None: ...
+    def add(self, descriptor: int) -> None:
+        """Of interest is when it can be read."""
+
+    def change(self, descriptor: int, *, writable: bool) -> None:
+        """``writable``: it is also of interest when it can be written."""
+
+    def remove(self, descriptor: int) -> None: ...
+
+    def happened(self, at_most: int) -> list[tuple[int, int]]:
+        """Those of interest now, with what they are of :data:`WRITE` and others. After more than
+        ``at_most``, the next ones come next time."""
 
     def fileno(self) -> int: ...
 
@@ -29,11 +40,19 @@ if sys.platform == "linux":
                 self._epoll = select.epoll()
             except OSError as error:
                 raise CanOperationError(f"no descriptor: {handles.explained(error)}") from error
+            self._poll = self._epoll.poll
+            self.remove = self._epoll.unregister
             self.fileno = self._epoll.fileno
             self.close = self._epoll.close
 
         def add(self, descriptor: int) -> None:
-            self._epoll.register(descriptor, select.EPOLLIN)
+            self._epoll.register(descriptor, READ)
+
+        def change(self, descriptor: int, *, writable: bool) -> None:
+            self._epoll.modify(descriptor, READ | WRITE if writable else READ)
+
+        def happened(self, at_most: int) -> list[tuple[int, int]]:
+            return self._poll(0, at_most)
 
     def poll_set() -> PollSet:
         """An empty set.

@@ -7,6 +7,7 @@ import errno
 import select
 import struct
 import sys
+from collections.abc import Sequence
 from contextlib import closing, suppress
 from pathlib import Path
 from typing import Final
@@ -86,6 +87,46 @@ def hang_up(connection: _socket.socket, process: int, user: int, group: int) -> 
         # libzmq would read what is under way before it sees the end: thousands of messages.
         while connection.recv(_CHUNK, _socket.MSG_DONTWAIT):
             pass
+
+
+def listening(path: Path, backlog: int) -> _socket.socket:
+    """A socket that listens at ``path``, in place of whatever was there; accepting never waits.
+
+    :raises OSError: it cannot.
+    """
+    if sys.platform == "win32":
+        raise OSError(errno.EAFNOSUPPORT, "no Unix sockets")
+    ours = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM)
+    try:
+        ours.setblocking(False)
+        path.unlink(missing_ok=True)
+        ours.bind(str(path))
+        ours.listen(backlog)
+    except BaseException:
+        ours.close()
+        raise
+    return ours
+
+
+def accepted(ours: _socket.socket) -> _socket.socket:
+    """The next connection to a socket that listens, which never waits.
+
+    :raises OSError: there is none (:class:`BlockingIOError`), or no descriptors are left.
+    """
+    number, _ = ours._accept()  # type: ignore[attr-defined] # as socket.accept() does
+    connection = _socket.socket(fileno=number)
+    connection.setblocking(False)
+    return connection
+
+
+def written(connection: _socket.socket, buffers: Sequence[bytes | memoryview]) -> int:
+    """Writes several buffers at once; returns how many bytes of them.
+
+    :raises OSError: the connection is gone, or takes nothing now (:class:`BlockingIOError`).
+    """
+    if sys.platform == "win32":
+        raise OSError(errno.EAFNOSUPPORT, "no Unix sockets")
+    return connection.sendmsg(buffers)
 
 
 def listener(path: Path) -> int | None:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Final
 
-from tests.fuzz import devices, files, gateway, keys, texts, wire
+from tests.fuzz import devices, files, gateway, keys, texts, wire, zmtp
 
 Target = Callable[[bytes], None]
 
@@ -52,4 +52,5 @@ TARGETS: Final[Mapping[str, Target]] = {
     "raw-can": devices.raw_can,
     "rtnetlink": devices.rtnetlink,
     "ring": devices.ring,
+    "zmtp": zmtp.incoming,
 }

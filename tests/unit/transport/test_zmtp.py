@@ -6,18 +6,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from canbroker.transport.zmtp import Incoming, ZmtpError, encode, opening
+from canbroker.transport.zmtp import Incoming, ZmtpError, encode, encode_topic, opening
 from canbroker.wire import MAX_MESSAGE_BYTES
 
 #: As the RFC spells it, of the end that has bound.
 GREETING = b"\xff" + bytes(8) + b"\x7f\x03\x01NULL" + bytes(16) + bytes(32)
 READY = b"\x04\x1a\x05READY\x0bSocket-Type\x00\x00\x00\x04XPUB"
-
-
-def topic(part: bytes) -> bytes:
-    """A part that another one follows."""
-    message = encode(part)
-    return bytes((message[0] | 1,)) + message[1:]
 
 
 def received(data: bytes, size: int) -> list[list[bytes]]:
@@ -46,7 +40,7 @@ def test_the_opening_is_as_the_rfc_spells_it() -> None:
 def test_messages_come_out_as_they_went_in(messages: list[list[bytes]], size: int) -> None:
     data = GREETING + READY
     for *topics, body in messages:
-        data += b"".join(map(topic, topics)) + encode(body)
+        data += b"".join(map(encode_topic, topics)) + encode(body)
     assert received(data, size) == messages
 
 
@@ -69,8 +63,14 @@ def test_it_is_ready_when_the_other_end_is() -> None:
         GREETING + encode(b"before READY"),
         GREETING + b"\x04\x09\x05ERROR\x02no",
         GREETING + READY + b"\x08\x01a",
-        GREETING + READY + topic(b"1") + topic(b"2"),
+        GREETING + READY + encode_topic(b"1") + encode_topic(b"2"),
         GREETING + READY + b"\x02" + (MAX_MESSAGE_BYTES + 1).to_bytes(8, "big"),
+        GREETING + READY + encode_topic(bytes(MAX_MESSAGE_BYTES)) + b"\0\1",
+        GREETING + READY + b"\x04\x05\x04PING" * 65,
+        GREETING + b"\x04\x08\x05READY\x01a",
+        GREETING + b"\x04\x0b\x05READY\x01\xff\0\0\0",
+        GREETING + b"\x06" + (5006).to_bytes(8, "big") + b"\x05READY" + bytes(5000),
+        b"GET",
     ],
 )
 def test_anything_else_is_refused(data: bytes) -> None:
@@ -78,6 +78,38 @@ def test_anything_else_is_refused(data: bytes) -> None:
     incoming.feed(data)
     with pytest.raises(ZmtpError):
         incoming.next()
+
+
+def test_an_end_says_who_it_is() -> None:
+    incoming = Incoming()
+    incoming.feed(opening("DEALER", "me"))
+    assert incoming.next() is None
+    assert (incoming.socket_type, incoming.routing_id) == (b"DEALER", b"me")
+
+
+def test_commands_of_later_versions_are_understood() -> None:
+    incoming = Incoming()
+    incoming.feed(
+        opening("SUB") + b"\x04\x0e\x09SUBSCRIBEcan0\x04\x0b\x06CANCELcan0\x04\x03\x02NEW"
+    )
+    assert [incoming.next() for _ in range(3)] == [[b"\1can0"], [b"\0can0"], None]
+
+
+def test_who_pings_is_answered() -> None:
+    incoming = Incoming()
+    incoming.feed(opening("SUB") + b"\x04\x0a\x04PING\0\x0aabc")
+    assert incoming.next() is None
+    assert incoming.answer == b"\x04\x08\x04PONGabc"
+
+
+def test_a_message_in_many_pieces_is_put_together_once() -> None:
+    """Nothing is copied again for each piece."""
+    incoming = Incoming()
+    incoming.feed(GREETING + READY + b"\x02" + MAX_MESSAGE_BYTES.to_bytes(8, "big"))
+    for _ in range(MAX_MESSAGE_BYTES):
+        incoming.feed(b"x")
+        message = incoming.next()
+    assert message == [b"x" * MAX_MESSAGE_BYTES]
 
 
 @given(data=st.binary(max_size=300), greeted=st.booleans())
