@@ -139,8 +139,7 @@ class Broker:
             },
             self._refused,
         )
-        self._waiter.add(self._control.socket)
-        self._waiter.add(self._control.listening.monitor)
+        self._control.watch(self._waiter)
 
     def __repr__(self) -> str:
         return f"<Broker {self._runtime.address} channels={len(self._directory.slots)}>"

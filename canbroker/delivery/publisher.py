@@ -16,8 +16,8 @@ from canbroker.system import clock
 from canbroker.system.throttle import Throttle
 from canbroker.transport.address import IpcAddress
 from canbroker.transport.sockets import Context
-from canbroker.transport.waiter import SharedWaiter
-from canbroker.transport.xpub import Subscription, Xpub
+from canbroker.transport.subscriptions import Subscription
+from canbroker.transport.xpub import xpub
 from canbroker.wire import WireError, control, stream, topics
 from canbroker.wire.replay import Held, Hold
 
@@ -109,9 +109,10 @@ class Publisher:
         self._held: dict[bytes, dict[str, Holder]] = {}  # by topic and name
         self._left_ns: dict[bytes, int] = {}  # held routes without a subscriber, since when
         self._fresh: list[Route] = []  # routes whose subscribers do not know its next number yet
-        self._xpub = Xpub(context, endpoint, self.refused)
+        self._xpub = xpub(context, endpoint, self.refused)
         self.socket, self.listening = self._xpub.socket, self._xpub.listening
-        self._send = self._xpub.send
+        self.watch, self.look = self._xpub.watch, self._xpub.look
+        self._send = self._xpub.publish
 
     def __len__(self) -> int:
         return len(self._table)
@@ -189,7 +190,7 @@ class Publisher:
         round are returned in the next one.
         """
         changes, self._unreported = self._unreported, []
-        for subscription in self._xpub.receive(_AT_ONCE):
+        for subscription in self._xpub.events(_AT_ONCE):
             change = self._subscription(subscription)
             if change is not None:
                 self._unreported.append(change)
@@ -276,11 +277,6 @@ class Publisher:
                 due_ns = _beat_due_ns(route)
             due = due_ns if due is None else min(due, due_ns)
         return due
-
-    def look(self, waiter: SharedWaiter) -> bool:
-        """Ends the use of the socket; whether there are :meth:`subscriptions`, which the waiter
-        reports."""
-        return waiter.look(self.socket)
 
     def close(self, reason: str) -> None:
         """Ends every route, with the reason, and closes the socket."""

@@ -8,7 +8,7 @@ import select
 import struct
 import sys
 from collections.abc import Sequence
-from contextlib import closing, suppress
+from contextlib import closing
 from pathlib import Path
 from typing import Final
 
@@ -18,8 +18,6 @@ _PEER: Final = struct.Struct("3i")
 
 #: Whether the system tells which process is at the other end of a connection.
 TELLS_PEERS: Final = sys.platform == "linux" and not PORTABLE
-
-_CHUNK: Final = 1 << 16
 
 
 def credentials(connection: _socket.socket) -> tuple[int, int, int]:
@@ -69,24 +67,6 @@ def has_ended(connection: _socket.socket) -> bool:
     poll = select.poll()
     poll.register(connection, 0)
     return bool(poll.poll(0))
-
-
-def hang_up(connection: _socket.socket, process: int, user: int, group: int) -> None:
-    """Ends a connection, if that process still has its other end.
-
-    :raises OSError: it is not a connection any more.
-    """
-    if sys.platform != "linux" or connection.family != _socket.AF_UNIX:
-        return
-    if credentials(connection) != (process, user, group):
-        return
-    # Errors: nothing is left to read, or the other end is gone before it has read all.
-    with suppress(OSError):
-        connection.shutdown(_socket.SHUT_RDWR)
-    with suppress(OSError):
-        # libzmq would read what is under way before it sees the end: thousands of messages.
-        while connection.recv(_CHUNK, _socket.MSG_DONTWAIT):
-            pass
 
 
 def listening(path: Path, backlog: int) -> _socket.socket:

@@ -7,11 +7,10 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 import msgspec
-import zmq
 
 from canbroker.system.throttle import Throttle
 from canbroker.transport.address import IpcAddress
-from canbroker.transport.routers import Router
+from canbroker.transport.routers import REST_NS, router
 from canbroker.transport.sockets import REQUEST_HIGH_WATER, Context
 from canbroker.transport.waiter import Waiter
 from canbroker.wire import WireError, control
@@ -32,8 +31,8 @@ class Caller(NamedTuple):
 Handler = Callable[[Caller, Any], msgspec.Struct | None]
 
 
-class Replier(Router):
-    """A ROUTER that serves control methods. Made, used and closed by one thread.
+class Replier:
+    """Serves control methods. Made, used and closed by one thread at a time.
 
     A handler returns the result, or ``None`` to answer later with :meth:`reply`.
     """
@@ -49,13 +48,17 @@ class Replier(Router):
     ) -> None:
         """
         :param refused: the account of rejected messages.
-        :param unread: as of :meth:`Context.replier`.
+        :param unread: as of :func:`router`.
         :raises CanInitializationError: cannot listen on ``endpoint``.
         """
         self._methods = methods
         self._handlers = handlers
         self._refused = refused
-        super().__init__(context, endpoint, refused, unread)
+        self._router = router(context, endpoint, refused, unread)
+        self.socket, self.listening = self._router.socket, self._router.listening
+        self.watch, self.look = self._router.watch, self._router.look
+        self.is_connected = self._router.is_connected
+        self.close = self._router.close
 
     def serve(self, waiter: Waiter, at_most: int = _AT_ONCE) -> None:
         """Handles up to ``at_most`` of the requests that have arrived.
@@ -64,47 +67,23 @@ class Replier(Router):
         request.
         """
         for _ in range(at_most):
-            try:
-                identity, *parts = self.socket.recv_multipart(zmq.NOBLOCK, copy=False)
-            except zmq.Again:
+            received = self._router.receive()
+            if received is None:
                 return
-            last = parts[-1] if parts else identity
-            if self._guard.has_ended(last):
-                continue
-            if not self._request(identity.bytes, parts):
-                self._refuse(last, sum(map(len, parts)), waiter)
+            if not self._request(*received):
+                waiter.rest(self.socket, REST_NS)
+                self._router.refuse()
                 return
 
     def reply(self, caller: Caller, result: msgspec.Struct) -> None:
         """Answers a request. The answer is lost if its connection is gone."""
-        self.socket.send_multipart(
-            [caller.identity, control.encode_reply(caller.request_id, result)]
-        )
+        self._router.reply(caller.identity, control.encode_reply(caller.request_id, result))
 
-    def is_connected(self, identity: bytes) -> bool:
-        """Whether a peer with that identity is connected.
-
-        Sends it a reply to no request, which peers ignore: libzmq reports a missing peer only
-        when something is sent to it.
-        """
-        self.socket.setsockopt(zmq.ROUTER_MANDATORY, 1)
-        try:
-            self.socket.send_multipart([identity, control.NOTHING], zmq.NOBLOCK)
-        except zmq.Again:  # connected, but its queue is full
-            return True
-        except zmq.ZMQError as error:
-            if error.errno != zmq.EHOSTUNREACH:
-                raise
-            return False
-        finally:
-            self.socket.setsockopt(zmq.ROUTER_MANDATORY, 0)
-        return True
-
-    def _request(self, identity: bytes, parts: Sequence[zmq.Frame]) -> bool:
+    def _request(self, identity: bytes, parts: Sequence[bytes]) -> bool:
         """Handles and answers a request; returns ``False`` if it is malformed."""
         caller = Caller(identity, 0)
         try:
-            request = control.decode_request(b"".join(part.bytes for part in parts))
+            request = control.decode_request(b"".join(parts))
             caller = Caller(identity, request.id)
             params = control.decode_params(request, self._methods)
         except WireError as error:

@@ -2,88 +2,79 @@
 
 from __future__ import annotations
 
-from typing import Final
-
-import zmq
+from collections.abc import Sequence
+from typing import Final, Protocol
 
 from canbroker.system import clock
+from canbroker.system.portable import PORTABLE
 from canbroker.system.throttle import Throttle
 from canbroker.transport.address import IpcAddress
-from canbroker.transport.guard import Guard
-from canbroker.transport.listening import listening
-from canbroker.transport.sockets import REQUEST_HIGH_WATER, Context, Socket, send_two
-from canbroker.transport.waiter import Waiter
+from canbroker.transport.listening import Listening
+from canbroker.transport.sockets import REQUEST_HIGH_WATER, Context
+from canbroker.transport.waiter import SharedWaiter, Waiter
 
 #: How long a socket is not read after a malformed request. Each costs an exception, its text and a
 #: reply, and other peers should not wait for that.
-_REST_NS: Final = clock.MILLISECOND // 5
+REST_NS: Final = clock.MILLISECOND // 5
 
 #: Malformed requests of a connection that are answered within a second.
 MAX_REFUSED: Final = 64
 
 
-class Router:
-    """A ROUTER that disconnects peers that keep sending rejected messages."""
+class Router(Protocol):
+    """Receives messages with the routing ids of the peers that sent them, and answers by these.
 
-    def __init__(
-        self,
-        context: Context,
-        endpoint: IpcAddress,
-        refused: Throttle,
-        unread: int = REQUEST_HIGH_WATER,
-    ) -> None:
-        self.socket: Socket = context.replier(endpoint, unread)
-        self.listening = listening(self.socket, endpoint)
-        self._guard = Guard(context.gate, MAX_REFUSED, refused)
+    One thread at a time; never waits. A peer that keeps sending rejected messages is disconnected,
+    where peers are known.
+    """
 
-    def close(self) -> None:
-        self.listening.close()
-        self.socket.close()
+    @property
+    def socket(self) -> object:
+        """What a waiter reports when there may be something to receive."""
 
-    def _refuse(self, message: zmq.Frame, size: int, waiter: Waiter) -> None:
-        """Counts a rejected message, and stops reading the socket briefly."""
-        waiter.rest(self.socket, _REST_NS)
-        self._guard.refuse(message, size)
+    @property
+    def listening(self) -> Listening: ...
+
+    def watch(self, waiter: Waiter) -> None:
+        """Has a waiter report it."""
+
+    def receive(self) -> tuple[bytes, Sequence[bytes]] | None:
+        """The routing id of a peer, and the parts of a message that has arrived from it."""
+
+    @property
+    def has_more(self) -> bool:
+        """Whether another message is known to be there. If not, the waiter tells."""
+
+    def refuse(self) -> None:
+        """Counts the message that was received last against its peer."""
+
+    def reply(self, routing_id: bytes, body: bytes) -> None:
+        """Answers a request. The answer is lost if the connection is gone, or too many wait."""
+
+    def is_connected(self, routing_id: bytes) -> bool:
+        """Whether a peer with that routing id is connected."""
+
+    def look(self, waiter: SharedWaiter) -> bool:
+        """Ends the use of the socket in a turn: as of :meth:`SharedWaiter.look`, where that is
+        needed."""
+
+    def close(self) -> None: ...
 
 
-class Intake(Router):
-    """The ROUTER that receives transmit requests. One thread at a time."""
+def router(
+    context: Context, endpoint: IpcAddress, refused: Throttle, unread: int = REQUEST_HIGH_WATER
+) -> Router:
+    """
+    :param refused: counts and logs rejected messages.
+    :param unread: the most replies that wait for a peer that does not read them.
+    :raises CanInitializationError: cannot listen on ``endpoint``.
+    """
+    if PORTABLE:
+        from canbroker.transport.loopback_router import (  # noqa: PLC0415 - not loaded natively
+            LoopbackRouter,
+        )
 
-    def __init__(self, context: Context, endpoint: IpcAddress, refused: Throttle) -> None:
-        """``refused``: counts and logs rejected messages."""
-        super().__init__(context, endpoint, refused)
-        self._last: zmq.Frame | None = None  # the last part
-        self._others = 0  # bytes of the parts before it
+        return LoopbackRouter(context, endpoint, unread)
+    from canbroker.transport.ipc_router import IpcRouter  # noqa: PLC0415 - likewise
 
-    def receive(self) -> tuple[bytes, bytes | None] | None:
-        """The identity of a peer and its request, if one has arrived.
-
-        The request is ``None`` if its connection was ended for rejected messages.
-        """
-        try:
-            identity = self.socket.recv(zmq.NOBLOCK)
-        except zmq.Again:
-            return None
-        # Parts of a message arrive together. A part that is not copied knows whether it is the
-        # last one; asking the socket takes as long as all the rest.
-        part = self.socket.recv(zmq.NOBLOCK, copy=False)
-        body = b"" if part.more else part.bytes  # a request has one part
-        self._others = 0
-        while part.more:
-            self._others += len(part)
-            part = self.socket.recv(zmq.NOBLOCK, copy=False)
-        self._last = part
-        return identity, None if self._guard.has_ended(part) else body
-
-    def refuse(self, identity: bytes, reply: bytes, waiter: Waiter) -> None:
-        """Answers and counts the message received last, which is not a request.
-
-        :param waiter: has reported the socket as readable; it lets the socket rest.
-        """
-        self.reply(identity, reply)
-        if self._last is not None:
-            self._refuse(self._last, self._others + len(self._last), waiter)
-
-    def reply(self, identity: bytes, reply: bytes) -> None:
-        """Answers a request. The answer is lost if its connection is gone."""
-        send_two(self.socket, identity, reply)
+    return IpcRouter(endpoint, context.kept_out, MAX_REFUSED, refused, unread)

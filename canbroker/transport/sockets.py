@@ -133,8 +133,8 @@ class Messages:
 class Context:
     """The ZeroMQ context of a process that listens. Close all of its sockets before it.
 
-    ``gate`` belongs to the listening sockets. ``identity`` is our key, for brokers that are reached
-    by TCP.
+    ``kept_out`` belongs to the listening sockets. ``identity`` is our key, for brokers that are
+    reached by TCP.
     """
 
     _refusal: type[CanError] = CanInitializationError
@@ -145,9 +145,9 @@ class Context:
         self._context: zmq.Context[Socket] = zmq.Context(io_threads=1)
         if sockets is not None:
             self._context.set(zmq.MAX_SOCKETS, sockets)
-        from canbroker.transport.gate import Gate  # noqa: PLC0415 - clients do not listen
+        from canbroker.transport.kept_out import KeptOut  # noqa: PLC0415 - clients do not listen
 
-        self.gate = Gate(self._context)
+        self.kept_out = KeptOut()
         if PORTABLE:
             from canbroker.transport.loopback import Admission  # noqa: PLC0415 - not loaded natively
 
@@ -197,7 +197,6 @@ class Context:
         return self.connected(socket, endpoint)
 
     def close(self) -> None:
-        self.gate.close()
         if PORTABLE:
             self._admission.close()
         self._context.term()
@@ -234,9 +233,6 @@ class Context:
         return socket
 
     def _bound(self, socket: QuietSocket, endpoint: IpcAddress) -> Socket:
-        socket.setsockopt(
-            zmq.ZAP_DOMAIN, b"canbroker"
-        )  # libzmq asks the gate only if there is a domain
         # Connections in the backlog are accepted even while the socket is paused.
         socket.setsockopt(zmq.BACKLOG, min(_BACKLOG, share() // 4))
         try:

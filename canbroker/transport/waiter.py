@@ -47,7 +47,7 @@ class Waiter:
         self._sockets: dict[int, Socket] = {}  # those of them that are sockets
         self._looked_at: list[tuple[Socket, int]] = []  # the same, and for what
         self._selectable: list[int] = []
-        self._resting: dict[Socket, int] = {}  # until when, monotonic ns
+        self._resting: dict[object, int] = {}  # until when, monotonic ns
         self._follow_ns = 0
 
     def add(self, item: Socket | Descriptor | int) -> None:
@@ -57,12 +57,12 @@ class Waiter:
     def remove(self, item: Socket | Descriptor | int) -> None:
         """Forgets ``item``; call it while its descriptor is still open."""
         number = self._numbers.pop(item)
-        if isinstance(item, zmq.Socket) and self._resting.pop(item, 0):
+        if self._resting.pop(item, 0):
             return
         if self._watched.get(number) is item:  # else it was closed before, and another has it
             self._forget(number)
 
-    def rest(self, item: Socket, for_ns: int) -> None:
+    def rest(self, item: object, for_ns: int) -> None:
         """Ignores ``item`` for ``for_ns``, as handling its messages costs too much time."""
         if item not in self._resting:
             self._resting[item] = clock.monotonic_ns() + for_ns

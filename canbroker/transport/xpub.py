@@ -2,76 +2,69 @@
 
 from __future__ import annotations
 
-from typing import Final, NamedTuple
+from typing import Final, Protocol
 
-import zmq
-
+from canbroker.system.portable import PORTABLE
 from canbroker.system.throttle import Throttle
 from canbroker.transport.address import IpcAddress
-from canbroker.transport.guard import Guard
-from canbroker.transport.listening import listening
-from canbroker.transport.sockets import Context, Socket, readable, send_two
+from canbroker.transport.listening import Listening
+from canbroker.transport.sockets import Context
+from canbroker.transport.subscriptions import Subscription
+from canbroker.transport.waiter import SharedWaiter, Waiter
 
-#: Subscriptions of a connection that may be refused within a second.
+#: The cost of a connection's subscriptions that may be refused within a second.
 MAX_REFUSED: Final = 128
 
-_SUBSCRIBE: Final = 1
 
+class Xpub(Protocol):
+    """An XPUB that disconnects peers that keep sending rejected messages, where peers are known.
 
-class Subscription(NamedTuple):
-    """Somebody subscribes to a topic (``begins``), or is the last one to end it."""
+    One thread at a time; never waits.
+    """
 
-    topic: bytes
-    begins: bool
-    message: zmq.Frame  # that has brought it, to know whose it is
+    @property
+    def socket(self) -> object:
+        """What a waiter reports when there may be :meth:`events`."""
 
+    @property
+    def listening(self) -> Listening: ...
 
-class Xpub:
-    """An XPUB that disconnects peers that keep sending rejected messages. One thread at a time."""
+    def watch(self, waiter: Waiter) -> None:
+        """Has a waiter report it."""
 
-    def __init__(self, context: Context, endpoint: IpcAddress, refused: Throttle) -> None:
-        """``refused``: the account of what is rejected.
-
-        :raises CanInitializationError: the endpoint cannot be bound.
-        """
-        self.socket: Socket = context.publisher(endpoint)
-        self.listening = listening(self.socket, endpoint)
-        self._refused = refused
-        self._guard = Guard(context.gate, MAX_REFUSED, refused)
-
-    def receive(self, at_most: int) -> list[Subscription]:
-        """The events of ``at_most`` messages that have arrived; other messages are rejected."""
-        received: list[Subscription] = []
-        for _ in range(at_most):
-            try:
-                message = self.socket.recv(zmq.NOBLOCK, copy=False)
-            except zmq.Again:
-                break
-            body = message.bytes
-            if body and body[0] <= _SUBSCRIBE:
-                received.append(Subscription(body[1:], body[0] == _SUBSCRIBE, message))
-                continue
-            self._refused.note("message to the stream refused", "a subscriber may only subscribe")
-            self._guard.refuse(message, len(message))
-        return received
+    def events(self, at_most: int) -> list[Subscription]:
+        """The events of at most so many messages that have arrived; others are rejected."""
 
     @property
     def has_more(self) -> bool:
         """Whether another message has arrived."""
-        return readable(self.socket)
 
     def is_ended(self, subscription: Subscription) -> bool:
         """Whether its connection was ended meanwhile, for what it had sent before."""
-        return self._guard.has_ended(subscription.message)
 
     def refuse(self, subscription: Subscription) -> None:
         """Counts a subscription that is rejected against its connection."""
-        self._guard.refuse(subscription.message, len(subscription.message))
 
-    def send(self, topic: bytes, body: bytes) -> None:
-        """Publishes. Never blocks: beyond a subscriber's high-water mark XPUB drops."""
-        send_two(self.socket, topic, body)
+    def publish(self, topic: bytes, body: bytes) -> None:
+        """Never waits: a subscriber for which too much waits does not get it."""
 
-    def close(self) -> None:
-        self.listening.close()
-        self.socket.close()
+    def look(self, waiter: SharedWaiter) -> bool:
+        """As of :meth:`Router.look`."""
+
+    def close(self) -> None: ...
+
+
+def xpub(context: Context, endpoint: IpcAddress, refused: Throttle) -> Xpub:
+    """``refused``: the account of what is rejected.
+
+    :raises CanInitializationError: cannot listen on ``endpoint``.
+    """
+    if PORTABLE:
+        from canbroker.transport.loopback_xpub import (  # noqa: PLC0415 - not loaded natively
+            LoopbackXpub,
+        )
+
+        return LoopbackXpub(context, endpoint, refused)
+    from canbroker.transport.ipc_xpub import IpcXpub  # noqa: PLC0415 - likewise
+
+    return IpcXpub(endpoint, context.kept_out, MAX_REFUSED, refused)

@@ -26,7 +26,6 @@ def context() -> Iterator[Context]:
     context = Context()
     yield context
     # With the sockets that a test has left open when it failed: term() would wait for them.
-    context.gate.close()
     context._context.destroy(linger=0)
 
 

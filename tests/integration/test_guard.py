@@ -18,9 +18,10 @@ import zmq
 from canbroker import Bus, Message
 from canbroker.system import clock
 from canbroker.system.throttle import Throttle
-from canbroker.transport import gate, guard
+from canbroker.transport import kept_out
 from canbroker.transport.address import parse_ipc
-from canbroker.transport.guard import Guard, PeerConnection
+from canbroker.transport.ipc_router import IpcRouter
+from canbroker.transport.kept_out import KeptOut
 from canbroker.transport.routers import MAX_REFUSED
 from canbroker.transport.runtime import Runtime
 from canbroker.transport.sockets import Context
@@ -62,39 +63,38 @@ context.destroy(linger=0)
 
 
 class Door:
-    """A ROUTER with a guard; refuses ``garbage``, keeps the rest."""
+    """A ROUTER that refuses ``garbage``, and keeps the rest."""
 
-    def __init__(self, context: Context, endpoint: str) -> None:
+    def __init__(self, endpoint: str) -> None:
         self.refused = Throttle(logging.getLogger("test"))
-        self.socket = context.replier(parse_ipc(endpoint))
-        self.guard = Guard(context.gate, LIMIT, self.refused)
+        self.router = IpcRouter(parse_ipc(endpoint), KeptOut(), LIMIT, self.refused, 1)
         self.taken: list[bytes] = []
-        self.passed_over = 0
         self._waiter = Waiter()
-        self._waiter.add(self.socket)
+        self.router.watch(self._waiter)
 
     def step(self) -> None:
-        ready = self._waiter.wait(clock.MILLISECOND)
-        if self.socket in ready:
-            _, body = self.socket.recv_multipart(copy=False)
-            if self.guard.has_ended(body):
-                self.passed_over += 1
-            elif body.bytes.startswith(b"garbage"):
-                self.guard.refuse(body, len(body))
-            else:
-                self.taken.append(body.bytes)
+        self._waiter.wait(clock.MILLISECOND)
+        self.router.attend()
+        received = self.router.receive()
+        if received is None:
+            return
+        _, (body,) = received
+        if body.startswith(b"garbage"):
+            self.router.refuse()
+        else:
+            self.taken.append(body)
 
     @property
     def ended(self) -> int:
         return self.refused.counts["connection ended"]
 
     def close(self) -> None:
-        self.socket.close()
+        self.router.close()
 
 
 @pytest.fixture
-def door(context: Context, endpoint: str) -> Iterator[Door]:
-    door = Door(context, endpoint)
+def door(endpoint: str) -> Iterator[Door]:
+    door = Door(endpoint)
     yield door
     door.close()
 
@@ -140,8 +140,7 @@ def until(door: Door, condition: Callable[[], object], what: str, timeout: float
 def test_it_waits_at_the_gate(
     door: Door, guest: Guest, context: Context, endpoint: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for module in (gate, guard):
-        monkeypatch.setattr(module, "KEPT_OUT_S", 1)
+    monkeypatch.setattr(kept_out, "KEPT_OUT_S", 1)
     for _ in range(LIMIT + 5):
         guest.send(b"garbage")
     until(door, lambda: door.ended, "it is counted")
@@ -168,7 +167,7 @@ def test_other_processes_are_not(door: Door, guest: Guest, endpoint: str) -> Non
         until(door, lambda: door.ended, "it is hung up on")
         other = [sys.executable, "-c", ONE, endpoint, "new"]
         with subprocess.Popen(other, stdin=subprocess.PIPE) as coming:
-            in_time = gate.KEPT_OUT_S / 2  # before those are let in that are kept out
+            in_time = kept_out.KEPT_OUT_S / 2  # before those are let in that are kept out
             until(door, lambda: b"new" in door.taken, "a new one is taken", in_time)
             coming.communicate()
         guest.send(b"still here")
@@ -236,54 +235,6 @@ def _refused(runtime: Runtime) -> int:
     return channel.state.refused + status.refused
 
 
-# ------------------------------------------------------------------------------- descriptors
-
-
-def peer_of(process: int) -> str:
-    """As libzmq tells it of a connection from a process of our user."""
-    return f"localhost:{os.getuid()}:{os.getgid()}:{process}"
-
-
-def is_open(end: sockets.socket) -> bool:
-    end.setblocking(False)
-    try:
-        return bool(end.recv(1))
-    except BlockingIOError:
-        return True
-
-
-def test_a_descriptor_that_is_another_process_s_by_now() -> None:
-    ours, theirs = sockets.socketpair()
-    with ours, theirs:
-        PeerConnection(ours.fileno(), peer_of(os.getpid() + 1)).hang_up()
-        assert is_open(theirs)
-        PeerConnection(ours.fileno(), peer_of(os.getpid())).hang_up()
-        assert not is_open(theirs)
-
-
-def test_a_descriptor_that_is_no_connection_by_now() -> None:
-    before = open_descriptors()
-    read, write = os.pipe()
-    with sockets.create_server(("127.0.0.1", 0)) as other:
-        for descriptor in (read, other.fileno()):
-            PeerConnection(descriptor, peer_of(os.getpid())).hang_up()
-    os.close(write)
-    assert os.read(read, 1) == b"", "nobody else has it"
-    os.close(read)
-    PeerConnection(read, peer_of(os.getpid())).hang_up()
-    assert open_descriptors() == before
-
-
-def test_who_is_gone_and_has_not_read_what_it_was_sent() -> None:
-    ours, theirs = sockets.socketpair()
-    with ours:
-        ours.send(b"an answer")
-        theirs.send(b"garbage")
-        theirs.close()
-        PeerConnection(ours.fileno(), peer_of(os.getpid())).hang_up()
-        assert ours.recv(1) == b""
-
-
 GONE = """
 import os, sys, time, zmq
 context = zmq.Context()
@@ -314,25 +265,32 @@ def test_who_floods_and_ends_at_any_time(runtime: Runtime) -> None:
 
 
 def test_no_descriptor_is_left(door: Door, guest: Guest) -> None:
-    """It can hang up on nobody then, and it goes on."""
+    """Hanging up needs none."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     guest.send(b"here")
     until(door, lambda: door.taken, "it is there")
     resource.setrlimit(resource.RLIMIT_NOFILE, (len(open_descriptors()) + 100, hard))
+    taken = []
     try:
-        taken = []
         with suppress(OSError):
             while True:
                 taken.append(os.dup(0))
         for _ in range(LIMIT + 1):
             guest.send(b"garbage")
-        until(door, lambda: door.refused.counts["connection not ended"], "it is told")
-        guest.send(b"sorry")
-        until(door, lambda: b"sorry" in door.taken, "it goes on")
+        until(door, lambda: door.ended, "it is hung up on")
+        assert len(door.router) == 0
     finally:
         for descriptor in taken:
             os.close(descriptor)
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-    for _ in range(LIMIT + 1):
-        guest.send(b"garbage")
-    until(door, guest.hung_up, "it is hung up on")
+
+
+def test_connections_that_end_leave_no_descriptor(door: Door, endpoint: str) -> None:
+    before = open_descriptors()
+    for first in (b"garbage", b"\xff") * 20:
+        with sockets.socket(sockets.AF_UNIX) as peer:
+            peer.connect(endpoint.removeprefix("ipc://"))
+            peer.send(first)
+            door.step()
+        until(door, lambda: len(door.router) == 0, "it is gone")
+    assert open_descriptors() == before

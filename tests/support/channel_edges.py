@@ -62,7 +62,10 @@ class ScriptedPorts(Ports):
         sources = {self.transmit: self.requests, self.control: self.controls}
         return {which for which, waiting in sources.items() if waiting}
 
-    def receive(self, accept: Accept, until_ns: int | None = None) -> bool:
+    def receive(
+        self, accept: Accept, until_ns: int | None = None, *, is_last: bool = False
+    ) -> bool:
+        del is_last
         while self.requests:
             identity, request, now_ns = self.requests.popleft()
             accept(identity, request, now_ns)
@@ -79,7 +82,7 @@ class ScriptedPorts(Ports):
     def look(self) -> bool:
         return bool(self.requests or self.controls)
 
-    def attend(self, ready: Set[object], now_ns: int) -> None:
+    def attend(self, ready: Set[object]) -> None:
         """Nothing listens."""
 
     def close(self) -> None:

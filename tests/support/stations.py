@@ -112,6 +112,7 @@ class Station:
         self.presences: list[Presence] = []
         self.deaf = False  # takes no subscriptions
         self._beats = beats
+        self._serves = True
         self._streaming: Callable[[], Sequence[Frame]] | None = None
         self._jobs: Mailbox[Callable[[Publisher], None] | None] = Mailbox()
         self._context = Context()
@@ -165,17 +166,17 @@ class Station:
     def crash(self) -> None:
         """Ends without a word."""
 
-        def crash(publisher: Publisher) -> None:
-            publisher.listening.close()  # a process that ends closes all of its sockets
-            publisher.socket.close()
-
-        self.do(crash)
+        self.do(lambda publisher: self._closed(publisher._xpub.close))
         self._end()
 
     def close(self) -> None:
         if self._thread.is_alive():
-            self.do(lambda publisher: publisher.close("the test is over"))
+            self.do(lambda publisher: self._closed(lambda: publisher.close("the test is over")))
             self._end()
+
+    def _closed(self, close: Callable[[], None]) -> None:
+        self._serves = False
+        close()
 
     def _end(self) -> None:
         self._jobs.put(None)
@@ -198,14 +199,14 @@ class Station:
                 if job is None:
                     return
                 job(publisher)
-            if not publisher.socket.closed:
+            if self._serves:
                 self._step(publisher)
 
     def _step(self, publisher: Publisher) -> None:
         waiter = Waiter()
         waiter.add(self._jobs)
         if not self.deaf:
-            waiter.add(publisher.socket)
+            publisher.watch(waiter)
         waiter.wait(0 if self._streaming else 20 * clock.MILLISECOND)
         if not self.deaf:
             for change in publisher.subscriptions():

@@ -161,8 +161,7 @@ class ChannelActor:
         for hold in spec.holds:
             publisher.begin_hold(hold)
         waiter = SharedWaiter()
-        waiter.add(publisher.socket)
-        waiter.add(publisher.listening.monitor)
+        publisher.watch(waiter)
         replayer = Replayer(ring, spec.name, epoch, publisher.route)
         storms = ErrorStorms(spec.error_rate)
         receiver = Receiver(self._wiring, waiter, publisher, replayer, storms, sender)

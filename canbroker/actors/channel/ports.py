@@ -11,10 +11,9 @@ import msgspec
 from canbroker.system import clock
 from canbroker.system.throttle import Throttle
 from canbroker.transport.address import IpcAddress
-from canbroker.transport.listening import LOOK_NS
 from canbroker.transport.replier import Caller, Handler, Replier
-from canbroker.transport.routers import Intake
-from canbroker.transport.sockets import Context, Socket, readable
+from canbroker.transport.routers import REST_NS, router
+from canbroker.transport.sockets import Context
 from canbroker.transport.waiter import SharedWaiter
 from canbroker.wire import WireError, control
 from canbroker.wire.replay import REPLAY_METHODS
@@ -55,47 +54,42 @@ class Ports:
         """
         self.refused = Throttle(_logger)
         self.waiter = SharedWaiter()
-        self._used: set[Socket] = set()  # sockets that may have messages, unseen
-        self._intake = Intake(context, transmit, self.refused)
+        self._intake = router(context, transmit, self.refused)
         try:
             self._control = Replier(context, controls, _METHODS, handlers, self.refused, _UNREAD)
         except BaseException:
             self._intake.close()
             raise
-        self._listening = (self._intake.listening, self._control.listening)
-        self._monitors: set[object] = {listening.monitor for listening in self._listening}
-        self._attend_ns = 0
         #: What the waiter reports when there are requests to :meth:`receive`.
         self.transmit: object = self._intake.socket
         #: What the waiter reports when there are control requests to :meth:`serve`.
         self.control: object = self._control.socket
-        for router in (self._intake, self._control):
-            self.waiter.add(router.socket)
-            self.waiter.add(router.listening.monitor)
+        self._intake.watch(self.waiter)
+        self._control.watch(self.waiter)
 
     def serve(self) -> None:
         """Handles the control requests that have arrived."""
-        self._used.add(self._control.socket)
         self._control.serve(self.waiter)
 
-    def receive(self, accept: Accept, until_ns: int | None = None) -> bool:
+    def receive(
+        self, accept: Accept, until_ns: int | None = None, *, is_last: bool = False
+    ) -> bool:
         """Hands a limited number of transmit requests to ``accept``; whether those were all.
 
-        ``until_ns``: when there is something more urgent to do (monotonic).
+        :param until_ns: when there is something more urgent to do (monotonic).
+        :param is_last: also those that the waiter would report soon.
         """
         garbage = 0
         for number in range(_DRAIN):
-            # The first one is there, as a rule. For the others asking costs less than an exception.
-            if number == 1 and not readable(self._intake.socket):
+            # One is there, as a rule, and no other: asking costs less than looking.
+            if number == 1 and not is_last and not self._intake.has_more:
                 return True
             received = self._intake.receive()
             if received is None:
                 return True
-            identity, body = received
-            if body is None:
-                continue
+            identity, parts = received
             try:
-                request = decode_request(body)
+                request = decode_request(parts[0] if len(parts) == 1 else b"")
             except WireError as error:
                 self._refuse(identity, error)
                 garbage += 1
@@ -106,41 +100,32 @@ class Ports:
             accept(identity, request, now_ns)
             if until_ns is not None and now_ns >= until_ns:
                 break
-        self._used.add(self._intake.socket)
         return False
 
     def receive_all(self, accept: Accept) -> None:
         """Hands all transmit requests that have arrived to ``accept``; at most CREDIT of them, as
         many as a client may have unanswered."""
         for _ in range(CREDIT // _DRAIN):
-            if self.receive(accept):
+            if self.receive(accept, is_last=True):
                 return
 
     def reply(self, identity: bytes, reply: bytes) -> None:
         """Answers a transmit request."""
-        self._used.add(self._intake.socket)
         self._intake.reply(identity, reply)
 
     def answer(self, caller: Caller, result: msgspec.Struct) -> None:
         """Answers a control request."""
-        self._used.add(self._control.socket)
         self._control.reply(caller, result)
 
     def look(self) -> bool:
-        """Ends the use of the sockets; whether there are requests, which the waiter reports."""
-        if not self._used:
-            return False
-        used, self._used = self._used, set()
-        return self.waiter.look(*used)
+        """Ends the use of the sockets; whether the waiter has to report requests that it cannot
+        see, so that its thread has to be woken."""
+        return self._intake.look(self.waiter) | self._control.look(self.waiter)
 
-    def attend(self, ready: Set[object], now_ns: int) -> None:
+    def attend(self, ready: Set[object]) -> None:
         """Looks after the listening sockets."""
-        if now_ns < self._attend_ns and self._monitors.isdisjoint(ready):
-            return
-        self._attend_ns = now_ns + LOOK_NS
-        for listening in self._listening:
-            listening.attend(ready)
-        self._used |= {self._intake.socket, self._control.socket}
+        self._intake.listening.attend(ready)
+        self._control.listening.attend(ready)
 
     def close(self) -> None:
         self._intake.close()
@@ -148,5 +133,6 @@ class Ports:
 
     def _refuse(self, identity: bytes, error: WireError) -> None:
         self.refused.note("transmit request refused", str(error))
-        reply = encode_reply(0, Status.MALFORMED, 0, 0, str(error))
-        self._intake.refuse(identity, reply, self.waiter)
+        self._intake.reply(identity, encode_reply(0, Status.MALFORMED, 0, 0, str(error)))
+        self.waiter.rest(self.transmit, REST_NS)
+        self._intake.refuse()

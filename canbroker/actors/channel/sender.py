@@ -107,7 +107,7 @@ class Sender:
         if queue.late:
             queue.answer_late(now_ns)
         self._repeats.step(now_ns)
-        ports.attend(ready, now_ns)
+        ports.attend(ready)
         if queue.scheduled:
             self._real_time.want()
         else:

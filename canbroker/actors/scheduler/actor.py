@@ -96,8 +96,7 @@ class SchedulerActor:
             self._context.close()
             self._journal.close()
             raise
-        self._waiter.add(self._control.socket)
-        self._waiter.add(self._control.listening.monitor)
+        self._control.watch(self._waiter)
         self._owners = Owners(self._waiter, self._journal, self._control.is_connected)
         self._book = TaskBook(self._journal, self._owners)
         self._restore()

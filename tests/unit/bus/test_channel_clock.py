@@ -16,7 +16,7 @@ from canbroker.system.clock import MILLISECOND, SECOND
 from canbroker.system.throttle import Throttle
 from canbroker.transport.address import IpcAddress
 from canbroker.transport.links import KeepingLink
-from canbroker.transport.routers import Intake
+from canbroker.transport.routers import Router, router
 from canbroker.transport.sockets import Context
 from canbroker.transport.waiter import Waiter
 from canbroker.wire import topics
@@ -105,9 +105,9 @@ def test_a_request_expires_on_the_channels_clock(tmp_path: Path) -> None:
         now = clock.monotonic_ns()
         watch.begin(1, StateEvent(state="active", monotonic_ns=now + AHEAD_NS))
         transmit = IpcAddress(tmp_path / "tx")
-        intake = Intake(context, transmit, Throttle(logging.getLogger("test")))
+        intake = router(context, transmit, Throttle(logging.getLogger("test")))
         waiter = Waiter()
-        waiter.add(intake.socket)
+        intake.watch(waiter)
         link = KeepingLink(context, transmit, MAX_REPLY_BYTES)
         transmitter = Transmitter(link, "c1", watch, lambda: None)
         try:
@@ -124,11 +124,11 @@ def test_a_request_expires_on_the_channels_clock(tmp_path: Path) -> None:
         assert expiries[1] == 0
 
 
-def _expires_ns(intake: Intake, waiter: Waiter) -> int:
+def _expires_ns(intake: Router, waiter: Waiter) -> int:
     while (received := intake.receive()) is None:
         assert waiter.wait(20 * SECOND)
-    assert received[1] is not None
-    return decode_request(received[1]).expires_ns
+    _, (body,) = received
+    return decode_request(body).expires_ns
 
 
 def test_the_age_of_a_state_is_by_the_channels_clock(tmp_path: Path) -> None:
