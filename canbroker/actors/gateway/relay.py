@@ -95,6 +95,7 @@ class Relay:
         if now_ns >= self._look_ns:
             self._look_ns = now_ns + _LOOK_NS
             self._look(now_ns)
+        self._selector.used(self._front.socket)  # else what arrives meanwhile would be overlooked
         due = self._lines.step(now_ns)
         due = self._look_ns if due is None else min(due, self._look_ns)
         return min(due, now_ns + RETRY_NS) if self._stalled else due
@@ -119,13 +120,12 @@ class Relay:
         """Passes on messages that have arrived for a client's socket."""
         if session.stalled or self.sessions.get(session.secret) is not session:
             return
+        self._selector.used(self._front.socket)
         try:
             if not session.relay(self._front.send, now_ns):
                 self._settle(session, now_ns)
         except RefusedError as error:
             self._refuse(session, str(error))
-            return
-        self._selector.used(self._front.socket)
 
     def follow_rights(self) -> None:
         """Rights have changed: ends the sessions of users that have lost some, and their

@@ -53,12 +53,19 @@ class ScriptedFront:
 
 
 class Selector(SocketSelector[object]):
+    """``looks``: whether it will look at the front's socket, which is scripted."""
+
+    looks = False
+
     def used(self, socket: object) -> None:
-        if not isinstance(socket, ScriptedFront):
+        if isinstance(socket, ScriptedFront):
+            self.looks = True
+        else:
             super().used(socket)  # type: ignore[arg-type] # a real one
 
     def seen(self, socket: object) -> None:
-        """A scripted one is not watched."""
+        assert isinstance(socket, ScriptedFront)
+        self.looks = False
 
 
 class House:
@@ -137,6 +144,25 @@ def test_an_answer_that_has_no_room_waits(house: House) -> None:
     house.relay.step(0)
     assert len(house.front.sent) == 1
     assert not session.stalled
+
+
+def test_the_front_is_looked_at_after_sending_what_had_waited(house: House) -> None:
+    """Sending takes the signal of what has arrived meanwhile."""
+    house.front.outcome = Sent.FULL
+    house.arrive(1, GARBAGE)
+    assert not house.selector.looks
+    house.front.outcome = Sent.QUEUED
+    house.relay.step(0)
+    assert house.selector.looks
+
+
+def test_the_front_is_looked_at_after_looking_for_a_client(house: House) -> None:
+    house.arrive(1, hello())
+    house.relay.ended([1])
+    assert not house.selector.looks
+    house.relay.step(0)
+    assert house.front.sent, "the probe"
+    assert house.selector.looks
 
 
 def test_who_reads_no_answers_gets_no_more(house: House) -> None:
