@@ -39,7 +39,7 @@ class IpcXpub(IpcListener):
         self._subscribers: dict[bytes, dict[IpcPeer, None]] = {}  # by topic
         self._lengths: Counter[int] = Counter()  # of those topics
         self._receivers: dict[bytes, tuple[bytes, Sequence[IpcPeer]]] = {}  # of whole topics
-        self._ends: deque[Subscription] = deque()  # of peers that are gone
+        self._reports: deque[Subscription] = deque()  # in the order in which they became true
         super().__init__(endpoint, "XPUB", _KINDS, kept_out, MAX_SUBSCRIPTION_BYTES)
         self.socket = self.listening = self
 
@@ -49,29 +49,16 @@ class IpcXpub(IpcListener):
     def events(self, at_most: int) -> list[Subscription]:
         events: list[Subscription] = []
         for _ in range(at_most):
-            taken = None if self._ends else self.take()
-            if taken is None:
-                if not self._ends:  # which taking may have brought about
-                    break
-                events.append(self._ends.popleft())
-                continue
-            peer, parts = taken
-            body = parts[0]
-            if len(parts) > 1 or not body or body[0] > _SUBSCRIBE:
-                what = "message to the stream refused"
-                self._refused.note(what, "a subscriber may only subscribe")
-                self.reject(peer, sum(map(len, parts)), self._limit, self._refused)
-            elif body[0] == _SUBSCRIBE:
-                self._subscribe(peer, body[1:])
-                events.append(Subscription(body[1:], True, peer))
-            elif self._unsubscribe(peer, body[1:]):
-                events.append(Subscription(body[1:], False, peer))
+            if not self._reports and not self._hear():
+                break
+            if self._reports:
+                events.append(self._reports.popleft())
         self._remind()
         return events
 
     @property
     def has_more(self) -> bool:
-        return bool(self._ends) or super().has_more or self._look()
+        return bool(self._reports) or super().has_more or self._look()
 
     def is_ended(self, subscription: Subscription) -> bool:
         source = subscription.source
@@ -92,6 +79,24 @@ class IpcXpub(IpcListener):
     def look(self, waiter: Waiter) -> bool:
         del waiter  # the descriptor tells
         return False
+
+    def _hear(self) -> bool:
+        """Takes a message, and adds what there is to report; whether there was anything."""
+        taken = self.take()
+        if taken is None:
+            return bool(self._reports)  # of peers that were found to be gone
+        peer, parts = taken
+        body = parts[0]
+        if len(parts) > 1 or not body or body[0] > _SUBSCRIBE:
+            what = "message to the stream refused"
+            self._refused.note(what, "a subscriber may only subscribe")
+            self.reject(peer, sum(map(len, parts)), self._limit, self._refused)
+        elif body[0] == _SUBSCRIBE:
+            self._subscribe(peer, body[1:])
+            self._reports.append(Subscription(body[1:], True, peer))
+        elif self._unsubscribe(peer, body[1:]):
+            self._reports.append(Subscription(body[1:], False, peer))
+        return True
 
     def _find(self, topic: bytes) -> tuple[bytes, Sequence[IpcPeer]]:
         """The encoded topic, and the peers that have subscribed to it or to a prefix of it."""
@@ -137,10 +142,10 @@ class IpcXpub(IpcListener):
     def _ended(self, peer: IpcPeer) -> None:
         for topic in list(peer.topics):
             if self._unsubscribe(peer, topic):
-                self._ends.append(Subscription(topic, False, peer))
+                self._reports.append(Subscription(topic, False, peer))
         self._remind()
 
     def _remind(self) -> None:
-        """Has a waiter report the ends that are left."""
-        if self._ends:
+        """Has a waiter report what is left."""
+        if self._reports:
             self._more.set()

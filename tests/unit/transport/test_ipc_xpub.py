@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import random
+import socket as sockets
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from canbroker.transport.kept_out import KeptOut
 from canbroker.transport.sockets import MAX_SUBSCRIPTION_BYTES, STREAM_HIGH_WATER
 from canbroker.transport.subscriptions import Subscription
 from canbroker.transport.waiter import Waiter
+from canbroker.transport.zmtp import encode, opening
 
 pytestmark = pytest.mark.skipif(PORTABLE, reason="sockets are not Unix sockets")
 
@@ -142,6 +144,21 @@ def test_each_beginning_is_told_and_only_the_last_end(mast: Mast, connect: Conne
     one.close(linger=0)
     mast.serve(lambda: mast.events[5:] == [(b"b", False)])
     mast.xpub.publish(b"a", b"nobody hears it")
+
+
+def test_who_follows_the_last_one_at_once_is_told_of_after_it(mast: Mast) -> None:
+    """Whoever is told of the end drops the topic."""
+    path = mast.endpoint.removeprefix("ipc://")
+    with sockets.socket(sockets.AF_UNIX) as next_one:
+        with sockets.socket(sockets.AF_UNIX) as last:
+            last.connect(path)
+            next_one.connect(path)
+            last.sendall(opening("SUB") + encode(b"\x01a"))
+            next_one.sendall(opening("SUB"))
+            mast.serve(lambda: mast.events == [(b"a", True)])
+        next_one.sendall(encode(b"\x01a"))
+        mast.serve(lambda: len(mast.events) == 3)
+        assert mast.events[1:] == [(b"a", False), (b"a", True)]
 
 
 def test_the_ends_of_a_connection_come_little_by_little(mast: Mast, connect: Connect) -> None:
