@@ -35,6 +35,9 @@ _ACCEPTED: Final = 16
 #: How often to look for a message.
 _LOOKS: Final = 4
 
+#: Messages of peers that have more, until others get turns, too.
+_UNTIL_LOOK: Final = 64
+
 #: The most connections that wait until their processes are not kept out any more. Others are ended.
 _MAX_HELD: Final = 1024
 
@@ -83,6 +86,7 @@ class IpcListener:
         self._max_bytes = max_bytes
         self._peers: dict[int, IpcPeer] = {}  # by descriptor
         self._turns: deque[IpcPeer] = deque()  # those that may have messages
+        self._until_look = 0
         self._strangers: dict[IpcPeer, None] = {}  # have not said who they are; the oldest first
         self._held: deque[_Held] = deque()
         self._is_paused = False  # takes no new connections
@@ -127,7 +131,7 @@ class IpcListener:
         again."""
         turns = self._turns
         for _ in range(_LOOKS):
-            if not turns and not self._look():
+            if not (turns and self._until_look) and not self._look():
                 break
             while turns:
                 peer = turns[0]
@@ -138,8 +142,10 @@ class IpcListener:
                 elif len(turns) > 1:
                     turns.rotate(-1)
                 if message is not None:
-                    if turns and not self._more.is_set:
-                        self._more.set()
+                    if turns:
+                        self._until_look -= 1
+                        if not self._more.is_set:
+                            self._more.set()
                     return peer, message
         if self._more.is_set and not turns:
             self._more.clear()
@@ -250,6 +256,7 @@ class IpcListener:
 
     def _look(self) -> bool:
         """Looks what has happened; whether peers may have messages."""
+        self._until_look = _UNTIL_LOOK
         arrivals = False
         for number, events in self._happened(AT_ONCE):
             peer = self._peers.get(number)

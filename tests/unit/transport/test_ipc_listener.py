@@ -136,6 +136,25 @@ def test_peers_take_turns(hall: Hall) -> None:
         assert len(hall.messages) < 20
 
 
+def test_who_never_pauses_holds_up_nobody(hall: Hall) -> None:
+    """The first one has always more, as it sends whenever there is room for it."""
+    many = encode(bytes(90)) * 2_000
+    with hall.connect(HELLO) as flood, hall.connect(HELLO) as other:
+        flood.setblocking(False)
+        hall.quiet()
+
+        def heard() -> bool:
+            with suppress(BlockingIOError):
+                flood.sendall(many)
+            hall.take()
+            return [b"me"] in hall.messages
+
+        heard()
+        other.sendall(encode(b"me"))
+        hall.serve(heard)
+        assert len(hall.messages) < 300
+
+
 def test_who_sends_something_else_is_hung_up_on(hall: Hall) -> None:
     chance = random.Random(7)
     wrong = [
