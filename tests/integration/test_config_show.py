@@ -22,6 +22,7 @@ from canbroker.transport.runtime import Runtime
 from tests.support.brokers import status_of, wait_until
 from tests.support.commands import run
 from tests.support.simulated import Simulated
+from tests.support.systems import natively
 
 TIMING = can.BitTiming.from_sample_point(f_clock=8_000_000, bitrate=250_000, sample_point=80)
 TIMING_FD = can.BitTimingFd.from_sample_point(
@@ -180,6 +181,7 @@ def test_nothing_given_names_the_channels_of_the_broker(runtime: Runtime) -> Non
         assert str(raised.value).endswith("; channels of the broker: 'virtual.x'")
 
 
+@natively  # the broker here is a socket of the test, at the Unix socket's place
 def test_a_broker_that_leaves_when_it_is_asked_has_no_channels(runtime: Runtime) -> None:
     runtime.prepare()
     lock = BrokerLock.take(runtime.lock_path)

@@ -29,6 +29,10 @@ from canbroker.wire import MAX_MESSAGE_BYTES, WireError, control
 from canbroker.wire.transmit import MAX_REPLY_BYTES, Status, decode_reply, encode_reply
 from tests.support.brokers import wait_until
 from tests.support.stations import DEADLINE_S, Station, numbered
+from tests.support.systems import natively
+
+# The tests' own sockets are Unix sockets; what the portable side refuses: test_fabric.py.
+pytestmark = natively
 
 #: What those send who don't know what listens.
 SCANS = [
