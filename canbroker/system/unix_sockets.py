@@ -12,12 +12,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Final
 
-from canbroker.system.portable import PORTABLE
-
 _PEER: Final = struct.Struct("3i")
-
-#: Whether the system tells which process is at the other end of a connection.
-TELLS_PEERS: Final = sys.platform == "linux" and not PORTABLE
 
 
 def credentials(connection: _socket.socket) -> tuple[int, int, int]:
