@@ -12,7 +12,8 @@ from canbroker.system.pollers import READ, WRITE
 
 
 class PollSet(Protocol):
-    """Readable while one of its descriptors is. Those that are closed leave it."""
+    """Readable while one of its descriptors is. Those that are closed leave it, once
+    no other process has a copy."""
 
     def add(self, descriptor: int) -> None:
         """Of interest is when it can be read."""

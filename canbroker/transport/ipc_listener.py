@@ -176,6 +176,7 @@ class IpcListener:
             return
         del self._peers[peer.number]
         self._strangers.pop(peer, None)
+        self._set.remove(peer.number)  # closing does not, while a forked process has a copy
         peer.close()
         self._ended(peer)
         self._update()

@@ -244,6 +244,16 @@ def test_who_reads_no_more_costs_nothing(hall: Hall) -> None:
         hall.serve(lambda: hall.messages[-1] == [b"is heard"])
 
 
+def test_a_copy_of_a_connection_that_has_ended_keeps_nobody_busy(hall: Hall) -> None:
+    """A process that a driver has forked may have one."""
+    with hall.connect(HELLO + encode(b"hello")) as peer:
+        hall.serve(lambda: hall.messages)
+        with sockets.socket(fileno=os.dup(hall.senders[0].number)):
+            peer.close()
+            hall.serve(lambda: not len(hall.listener))
+            assert not hall.waiter.wait(0)
+
+
 def test_what_waits_is_sent_at_the_end(tmp_path: Path) -> None:
     hall = Hall(tmp_path / "socket")
     with hall.connect(HELLO + encode(b"hello")) as peer:
