@@ -10,6 +10,8 @@ import sys
 from collections.abc import Callable, Iterable
 from typing import IO, TYPE_CHECKING, Any, Final
 
+from canbroker.system.portable import PORTABLE
+
 if TYPE_CHECKING:
     import socket
 
@@ -32,6 +34,9 @@ _FOUND_OUT: Final = -1
 
 #: Makes what waits for any descriptors, of however many; ``None`` on Windows.
 POLL: Final[Callable[[], Any] | None] = getattr(select, "poll", None)
+
+#: Whether to wait by select() where that is possible. ``poll()`` of macOS waits for no devices.
+BY_SELECT: Final = PORTABLE and POLL is not None
 
 #: With fewer nothing works.
 _FEWEST: Final = 8
@@ -148,6 +153,14 @@ def selectable(descriptors: Iterable[int]) -> list[int]:
     if sys.platform == "win32":
         return list(itertools.islice(descriptors, _SELECTED_AT_ONCE))
     return [number for number in descriptors if number < _SELECTABLE]
+
+
+def is_waited_for(device: int) -> bool:
+    """Whether a serial device can be waited for together with sockets.
+
+    :param device: its descriptor, where the system has such.
+    """
+    return POLL is not None and (not BY_SELECT or device < _SELECTABLE)
 
 
 def raise_limit() -> None:

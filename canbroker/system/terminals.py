@@ -6,12 +6,6 @@ import os
 import sys
 from typing import Final
 
-from canbroker.system.portable import PORTABLE
-
-#: Whether a serial device can be waited for together with sockets. ``poll()`` of macOS waits for no
-#: devices, and Windows has no descriptors for them.
-WAITED_FOR: Final = not PORTABLE
-
 #: Majors of Linux's pseudo-terminals (UNIX98_PTY_SLAVE_MAJOR of linux/major.h, and the seven next)
 _PSEUDO_TERMINALS: Final = range(136, 144)
 

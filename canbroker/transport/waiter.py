@@ -17,7 +17,7 @@ import zmq
 from zmq.backend import zmq_poll
 
 from canbroker.system import clock
-from canbroker.system.descriptors import POLL, selectable
+from canbroker.system.descriptors import BY_SELECT, POLL, selectable
 from canbroker.system.portable import PORTABLE
 from canbroker.transport.sockets import FOLLOW_NS, Socket, follow, has_message
 
@@ -116,20 +116,22 @@ class Waiter:
 
     def _happened(self, timeout_ns: int | None) -> list[int]:
         """The descriptors that are readable, after ``timeout_ns`` at most."""
-        if timeout_ns is None:
-            return self._polled(-1)
-        if timeout_ns <= 0:
-            return self._polled(0)
-        # poll() counts in milliseconds, select() in microseconds; a long wait that ends too early
-        # is a wake-up more.
         is_all = len(self._selectable) == len(self._watched)
-        if not is_all and timeout_ns > _EXACT_NS:
-            return self._polled(min(timeout_ns // clock.MILLISECOND, _MAX_MS))
-        if not self._selectable:  # which select() of Windows refuses
-            time.sleep(timeout_ns / clock.SECOND)
-            return self._polled(0)
+        if not (is_all and BY_SELECT):
+            if timeout_ns is None:
+                return self._polled(-1)
+            if timeout_ns <= 0:
+                return self._polled(0)
+            # poll() counts in milliseconds, select() in microseconds; a long wait that ends too
+            # early is a wake-up more.
+            if not is_all and timeout_ns > _EXACT_NS:
+                return self._polled(min(timeout_ns // clock.MILLISECOND, _MAX_MS))
+            if not self._selectable:  # which select() of Windows refuses
+                time.sleep(timeout_ns / clock.SECOND)
+                return self._polled(0)
+        seconds = None if timeout_ns is None else max(0, timeout_ns) / clock.SECOND
         try:
-            found, _, _ = select.select(self._selectable, (), (), timeout_ns / clock.SECOND)
+            found, _, _ = select.select(self._selectable, (), (), seconds)
         except OSError:  # one was closed: poll() tells which, where it can
             return self._polled(0)
         return found if is_all else self._polled(0)

@@ -21,6 +21,7 @@ from canbroker.backends.base import AdapterGoneError
 from canbroker.backends.slcan.lookout import Lookout
 from canbroker.errors import CanInitializationError, CanOperationError
 from canbroker.system import terminals
+from canbroker.system.descriptors import is_waited_for
 from canbroker.system.poll_set import poll_set
 from canbroker.system.portable import PORTABLE
 from canbroker.system.wake import Wake
@@ -74,10 +75,9 @@ class Port:
 
         :raises CanOperationError: no descriptors are left.
         """
-        is_device = type(self._serial) is serial.Serial
         if self._descriptor is None:
             self._pump = _Pump(self)
-        elif (is_device and not terminals.WAITED_FOR) or (wakes and PORTABLE):
+        elif (self._is_device and not is_waited_for(self._descriptor)) or (wakes and PORTABLE):
             self._lookout = Lookout(self._descriptor, f"slcan {self.name}")
         elif wakes:
             self._bell = _Bell(self._descriptor)

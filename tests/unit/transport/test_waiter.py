@@ -164,6 +164,19 @@ def test_a_descriptor_that_was_closed_is_reported(wake: Wake) -> None:
         os.close(gone[1])
 
 
+@pytest.mark.skipif(POLL is None, reason="nothing else waits there")
+def test_portable_waits_select(wake: Wake, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As ``poll()`` of macOS waits for no serial devices."""
+    monkeypatch.setattr(waiter_module, "BY_SELECT", True)
+    waiter = Waiter()
+    waiter.add(wake)
+    monkeypatch.setattr(waiter, "_polled", lambda _: pytest.fail("it polls"))
+    assert waiter.wait(0) == set()
+    wake.set()
+    for timeout_ns in (None, 0, _SOON_NS):
+        assert waiter.wait(timeout_ns) == {wake}
+
+
 def test_a_wait_may_be_longer_than_the_system_takes(monkeypatch: pytest.MonkeyPatch) -> None:
     """Which counts milliseconds in 32 bits, if a descriptor has a large number."""
     monkeypatch.setattr("canbroker.transport.waiter.selectable", lambda _: [])
