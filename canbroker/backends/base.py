@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, Final, NamedTuple
 
 import msgspec
 
@@ -21,6 +21,9 @@ from canbroker.model.frame import ERROR, FD, HARDWARE_TIMESTAMP, Frame, frame_fa
 from canbroker.system import clock
 
 LISTEN_ONLY = "the channel is listen-only"
+
+#: A time that has passed. The present would not do: who compares it has read the clock before.
+AT_ONCE: Final = 0
 
 
 class AdapterGoneError(CanOperationError):
@@ -215,7 +218,8 @@ class Backend(ABC):
 
     def due_ns(self) -> int | None:
         """[recv] Monotonic time at which :meth:`read` must be called even if the descriptor is not
-        readable (the deadline of an acknowledgement, for example); ``None``: no such time."""
+        readable (the deadline of an acknowledgement, for example); ``None``: no such time;
+        :data:`AT_ONCE`: there is something to read already."""
         return None
 
     @abstractmethod

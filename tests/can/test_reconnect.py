@@ -3,14 +3,16 @@ rest."""
 
 from __future__ import annotations
 
+import os
 import re
+import signal
 
 import pytest
 
 from canbroker import Bus, BusState, CanOperationError, Message
 from canbroker.model.frame import Frame
 from canbroker.transport.runtime import Runtime
-from tests.support.brokers import wait_until
+from tests.support.brokers import status_of, wait_until
 from tests.support.vcan import Node, ip, needs_admin, needs_can
 
 pytestmark = [needs_can, needs_admin]
@@ -46,6 +48,25 @@ def test_one_that_is_not_as_asked_for_is_not_used_until_it_is(
         assert received is not None
         assert bus.stats.interruptions == 1
         assert bus.stats.restarts == 0
+
+
+def test_one_that_is_lost_together_with_frames(runtime: Runtime, own_interface: str) -> None:
+    """An actor that was busy reads frames and the loss at once, and passes on both."""
+    with Bus(own_interface, "socketcan") as bus:
+        (channel,) = status_of(runtime).channels
+        assert channel.pid is not None
+        os.kill(channel.pid, signal.SIGSTOP)
+        try:
+            with Node(own_interface) as node:
+                node.send([Frame(0, 0x123, 0, bytes([number])) for number in range(5)])
+            ip("set", own_interface, "down")
+        finally:
+            os.kill(channel.pid, signal.SIGCONT)
+        wait_until(lambda: bus.stats.interruptions == 1, "the bus knows")
+        received = [bus.recv(10) for _ in range(5)]
+    assert [bytes(message.data) for message in received if message] == [
+        bytes([number]) for number in range(5)
+    ]
 
 
 def test_one_that_canbroker_configures_is_brought_up_again(

@@ -10,6 +10,7 @@ from itertools import chain
 import msgspec
 
 from canbroker.backends.base import (
+    AT_ONCE,
     AdapterGoneError,
     Backend,
     BusCondition,
@@ -149,7 +150,7 @@ class SlcanBackend(Backend):
         """See the base class. :meth:`send` sets a deadline 1 s ahead without waking the reader, so
         call this at least once per second."""
         if self._early or self._gone:
-            return clock.monotonic_ns()
+            return AT_ONCE
         transmits = self._backlog.shallow_ns() if self._written else self._window.due_ns()
         times = (transmits, self._held_until_ns, self._checkup.next_ns)
         due_ns = min(time for time in times if time is not None)

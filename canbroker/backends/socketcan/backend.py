@@ -14,6 +14,7 @@ from typing import Final
 
 from canbroker.backends.adapter_clock import AdapterClock
 from canbroker.backends.base import (
+    AT_ONCE,
     AdapterGoneError,
     Backend,
     BusCondition,
@@ -155,7 +156,7 @@ class SocketcanBackend(Backend):
 
     def due_ns(self) -> int | None:
         if self._gone is not None:
-            return clock.monotonic_ns()
+            return AT_ONCE
         with self._lock:
             times = (self._queue.due_ns(), self._stall_ns())
         return min((time for time in times if time is not None), default=None)
