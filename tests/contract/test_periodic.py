@@ -194,8 +194,8 @@ def test_a_task_ends_after_its_duration_and_may_have_another(
     messages = [side.message(data=b"\1"), side.message(data=b"\2")]
     task = side.sender.send_periodic(messages, PERIOD_S, 0.1, **more)
     for _ in range(2):
-        sent = side.silence()
-        assert 1 <= len(sent) <= 10 + (side.can is can)  # theirs is approximate
+        sent = [*side.take(1), *side.silence()]  # the first one may be late
+        assert len(sent) <= 10 + (side.can is can)  # theirs is approximate
         assert sent[0].data == b"\1"
         task.start()
     task.stop()
@@ -265,7 +265,7 @@ def test_a_task_that_is_not_stored_is_the_users(side: Side) -> None:
 def test_a_task_that_is_not_stored_runs_without_its_object(side: Side) -> None:
     side.sender.send_periodic(side.message(), PERIOD_S, 0.5, store_task=False)
     gc.collect()
-    assert len(side.silence()) > 5
+    assert len([*side.take(1), *side.silence()]) > 5
 
 
 def test_a_stored_task_needs_no_reference(side: Side) -> None:
