@@ -61,6 +61,8 @@ with Bus(*arguments["bus"], **arguments["options"],
         for number in range(number, number + each):
             extend(account, number)
         number += 1
+        if number == each:  # what a bus makes for its first wait, it has from the beginning
+            bus.flush(30)
         ahead = began + number / arguments["rate"] - time.monotonic()
         if ahead > 0:
             time.sleep(ahead)
