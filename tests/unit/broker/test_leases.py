@@ -298,9 +298,9 @@ def test_a_process_is_known_by_its_start() -> None:
         assert start is not None
         assert start >= mine
         assert start_of(other.pid) == start
-        other.kill()
         end = end_of(other.pid)
         assert end is not None
+        other.kill()
         waiter = Waiter()
         waiter.add(end)
         assert waiter.wait(20 * clock.SECOND)
