@@ -24,6 +24,7 @@ from canbroker.transport.address import IpcAddress
 from canbroker.transport.ipc_peer import IpcPeer, Parts
 from canbroker.transport.kept_out import KEPT_OUT_S, KeptOut
 from canbroker.transport.listening import LOOK_NS
+from canbroker.transport.waiter import Waiter
 
 #: A connection has this long to say who it is, as with libzmq.
 _HANDSHAKE_NS: Final = 30 * clock.SECOND
@@ -107,6 +108,7 @@ class IpcListener:
         self._file = _identity(self._path)
         self._set.add(self._listening.fileno())
         self.fileno = self._set.fileno
+        self.socket = self.listening = self
         self._happened = self._set.happened
 
     def __repr__(self) -> str:
@@ -118,6 +120,15 @@ class IpcListener:
     def peers(self) -> list[int]:
         """As of :class:`canbroker.transport.listening.Listening`."""
         return sorted({peer.process for peer in self._peers.values()})
+
+    def watch(self, waiter: Waiter) -> None:
+        """As of :class:`canbroker.transport.routers.Router`."""
+        waiter.add(self)
+
+    def look(self, waiter: Waiter) -> bool:
+        """As of :class:`~canbroker.transport.routers.Router`. The descriptor tells, natively."""
+        del waiter
+        return False
 
     @property
     def has_more(self) -> bool:

@@ -12,7 +12,6 @@ from canbroker.transport.address import IpcAddress
 from canbroker.transport.ipc_listener import IpcListener
 from canbroker.transport.ipc_peer import IpcPeer, Parts
 from canbroker.transport.kept_out import KeptOut
-from canbroker.transport.waiter import Waiter
 from canbroker.transport.zmtp import ZmtpError, encode
 from canbroker.wire import MAX_MESSAGE_BYTES
 
@@ -43,10 +42,6 @@ class IpcRouter(IpcListener):
         self._numbers = itertools.count(int.from_bytes(os.urandom(_NUMBER_BYTES), "big"))
         self._last: tuple[IpcPeer, Parts] | None = None
         super().__init__(endpoint, "ROUTER", _KINDS, kept_out, MAX_MESSAGE_BYTES)
-        self.socket = self.listening = self
-
-    def watch(self, waiter: Waiter) -> None:
-        waiter.add(self)
 
     def receive(self) -> tuple[bytes, Sequence[bytes]] | None:
         self._last = taken = self.take()
@@ -65,10 +60,6 @@ class IpcRouter(IpcListener):
     def is_connected(self, routing_id: bytes) -> bool:
         peer = self._known.get(routing_id)
         return peer is not None and not peer.has_ended
-
-    def look(self, waiter: Waiter) -> bool:
-        del waiter  # the descriptor tells
-        return False
 
     def _opened(self, peer: IpcPeer) -> None:
         """A peer that connects again keeps its id; its former connection ends."""

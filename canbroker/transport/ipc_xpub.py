@@ -13,7 +13,6 @@ from canbroker.transport.ipc_peer import IpcPeer
 from canbroker.transport.kept_out import KeptOut
 from canbroker.transport.sockets import MAX_SUBSCRIPTION_BYTES, STREAM_HIGH_WATER
 from canbroker.transport.subscriptions import Subscription
-from canbroker.transport.waiter import Waiter
 from canbroker.transport.zmtp import encode, encode_topic
 
 _KINDS: Final = frozenset({b"SUB", b"XSUB"})
@@ -41,10 +40,6 @@ class IpcXpub(IpcListener):
         self._receivers: dict[bytes, tuple[bytes, Sequence[IpcPeer]]] = {}  # of whole topics
         self._reports: deque[Subscription] = deque()  # in the order in which they became true
         super().__init__(endpoint, "XPUB", _KINDS, kept_out, MAX_SUBSCRIPTION_BYTES)
-        self.socket = self.listening = self
-
-    def watch(self, waiter: Waiter) -> None:
-        waiter.add(self)
 
     def events(self, at_most: int) -> list[Subscription]:
         events: list[Subscription] = []
@@ -75,10 +70,6 @@ class IpcXpub(IpcListener):
             message = encode(body, head)
             for peer in receivers:
                 self.send(peer, message, STREAM_HIGH_WATER)
-
-    def look(self, waiter: Waiter) -> bool:
-        del waiter  # the descriptor tells
-        return False
 
     def _hear(self) -> bool:
         """Takes a message, and adds what there is to report; whether there was anything."""

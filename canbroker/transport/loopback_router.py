@@ -7,13 +7,13 @@ from collections.abc import Sequence
 import zmq
 
 from canbroker.transport.address import IpcAddress
-from canbroker.transport.loopback_listening import LoopbackListening
-from canbroker.transport.sockets import Context, Socket, readable, send_two
-from canbroker.transport.waiter import SharedWaiter, Waiter
+from canbroker.transport.loopback_socket import LoopbackSocket
+from canbroker.transport.sockets import Context, send_two
+from canbroker.transport.waiter import SharedWaiter
 from canbroker.wire import control
 
 
-class LoopbackRouter:
+class LoopbackRouter(LoopbackSocket):
     """A :class:`~canbroker.transport.routers.Router`. Nobody is disconnected, as peers are not
     known here."""
 
@@ -22,13 +22,8 @@ class LoopbackRouter:
 
         :raises CanInitializationError: cannot listen on ``endpoint``.
         """
-        self.socket: Socket = context.replier(endpoint, unread)
-        self.listening = LoopbackListening(self.socket, endpoint)
+        super().__init__(context.replier(endpoint, unread), endpoint)
         self._is_used = True  # may have messages, unseen
-
-    def watch(self, waiter: Waiter) -> None:
-        waiter.add(self.socket)
-        waiter.add(self.listening.monitor)
 
     def receive(self) -> tuple[bytes, Sequence[bytes]] | None:
         self._is_used = True
@@ -44,10 +39,6 @@ class LoopbackRouter:
             part = self.socket.recv(zmq.NOBLOCK, copy=False)
             parts.append(part.bytes)
         return routing_id, parts
-
-    @property
-    def has_more(self) -> bool:
-        return readable(self.socket)
 
     def refuse(self) -> None:
         """It is counted by who refuses it."""
@@ -76,7 +67,3 @@ class LoopbackRouter:
     def look(self, waiter: SharedWaiter) -> bool:
         is_used, self._is_used = self._is_used, False
         return is_used and waiter.look(self.socket)
-
-    def close(self) -> None:
-        self.listening.close()
-        self.socket.close()

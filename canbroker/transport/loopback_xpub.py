@@ -8,15 +8,15 @@ import zmq
 
 from canbroker.system.throttle import Throttle
 from canbroker.transport.address import IpcAddress
-from canbroker.transport.loopback_listening import LoopbackListening
-from canbroker.transport.sockets import Context, Socket, readable, send_two
+from canbroker.transport.loopback_socket import LoopbackSocket
+from canbroker.transport.sockets import Context, send_two
 from canbroker.transport.subscriptions import Subscription
-from canbroker.transport.waiter import SharedWaiter, Waiter
+from canbroker.transport.waiter import SharedWaiter
 
 _SUBSCRIBE: Final = 1
 
 
-class LoopbackXpub:
+class LoopbackXpub(LoopbackSocket):
     """A :class:`~canbroker.transport.xpub.Xpub`. Nobody is disconnected, as peers are not known
     here."""
 
@@ -25,13 +25,8 @@ class LoopbackXpub:
 
         :raises CanInitializationError: cannot listen on ``endpoint``.
         """
-        self.socket: Socket = context.publisher(endpoint)
-        self.listening = LoopbackListening(self.socket, endpoint)
+        super().__init__(context.publisher(endpoint), endpoint)
         self._refused = refused
-
-    def watch(self, waiter: Waiter) -> None:
-        waiter.add(self.socket)
-        waiter.add(self.listening.monitor)
 
     def events(self, at_most: int) -> list[Subscription]:
         events: list[Subscription] = []
@@ -46,10 +41,6 @@ class LoopbackXpub:
             self._refused.note("message to the stream refused", "a subscriber may only subscribe")
         return events
 
-    @property
-    def has_more(self) -> bool:
-        return readable(self.socket)
-
     def is_ended(self, subscription: Subscription) -> bool:
         del subscription
         return False
@@ -62,7 +53,3 @@ class LoopbackXpub:
 
     def look(self, waiter: SharedWaiter) -> bool:
         return waiter.look(self.socket)
-
-    def close(self) -> None:
-        self.listening.close()
-        self.socket.close()
